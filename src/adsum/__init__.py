@@ -1,0 +1,1 @@
+"""Who is here: presence for clusters of Python servers, without a database."""

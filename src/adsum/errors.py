@@ -1,0 +1,73 @@
+"""Every error that adsum raises, as one tree.
+
+::
+
+    AdsumError
+    ├── UsageError                 you misused the API
+    │   ├── ConfigurationError     a setting is wrong or contradicts another (also a ValueError)
+    │   ├── AlreadyTrackedError    the same owner tracks the same key on the same topic twice
+    │   ├── NotTrackedError        the presence to update has already ended
+    │   └── WrongThreadError       called outside the thread of the node's event loop
+    ├── NodeClosedError            the node is not running
+    ├── ProtocolError              a peer broke the protocol; its link is closed
+    │   └── HandshakeError         a peer and this node cannot form a link
+    └── TransportError             bytes could not be moved
+        ├── ListenError            an address cannot be listened on
+        └── DialError              a peer cannot be reached
+            └── DialRefusedError   nothing listens at that address
+
+Meta, messages, topics and keys that are not what they must be raise the built-in `TypeError` and
+`ValueError`, naming the offending path and value.
+"""
+
+
+class AdsumError(Exception):
+    """The root of every error that adsum raises."""
+
+
+class UsageError(AdsumError):
+    """You misused the API."""
+
+
+class ConfigurationError(UsageError, ValueError):
+    """A setting is wrong or contradicts another; names the field, the value and what is accepted."""
+
+
+class AlreadyTrackedError(UsageError):
+    """The same owner tracks the same key on the same topic twice."""
+
+
+class NotTrackedError(UsageError):
+    """The presence to update has already ended."""
+
+
+class WrongThreadError(UsageError, RuntimeError):
+    """A node and all that hangs on it may be called only in the thread of its event loop."""
+
+
+class NodeClosedError(AdsumError):
+    """The node is not running: not started yet, or stopped."""
+
+
+class ProtocolError(AdsumError):
+    """A peer broke the protocol. Its link is closed; nothing else is harmed."""
+
+
+class HandshakeError(ProtocolError):
+    """A peer and this node cannot form a link: another cluster, version or secret."""
+
+
+class TransportError(AdsumError):
+    """Bytes could not be moved."""
+
+
+class ListenError(TransportError):
+    """An address cannot be listened on."""
+
+
+class DialError(TransportError):
+    """A peer cannot be reached."""
+
+
+class DialRefusedError(DialError):
+    """Nothing listens at the address: the process that did is gone."""

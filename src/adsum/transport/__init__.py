@@ -1,0 +1,1 @@
+"""Bytes between nodes: the contract, sockets, in-memory network, handshake, discovery."""
