@@ -1,0 +1,190 @@
+"""Where nodes listen and dial: `host:port`, `[v6]:port` and `unix:/path`, parsed and formatted."""
+
+import ipaddress
+import os
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import NoReturn
+
+from adsum.errors import ConfigurationError
+
+#: The longest path the kernel takes for a Unix socket, in bytes, without the closing zero.
+SUN_PATH_LIMIT = 103 if sys.platform == "darwin" else 107
+
+_ACCEPTED = "accepted are host:port, host:first-last, [ipv6]:port and unix:/absolute/path"
+_HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_.])?", re.ASCII)
+_PORTS = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?", re.ASCII)
+_WILDCARDS = frozenset({"", "0.0.0.0", "::"})  # noqa: S104 - recognised here, never bound to by default
+_LONGEST_HOST = 253
+
+
+@dataclass(frozen=True, slots=True)
+class TcpAddress:
+    """A TCP address, or, for listening, a host with a range of ports to choose from.
+
+    Attributes:
+        host: A name or an IP address without brackets; empty means every interface.
+        port: The port; 0 lets the kernel choose when listening.
+        last_port: The end of the range, inclusive; equal to `port` when there is no range.
+    """
+
+    host: str
+    port: int
+    last_port: int
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        ports = f"{self.port}" if self.port == self.last_port else f"{self.port}-{self.last_port}"
+        return f"{host}:{ports}"
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only processes of this host can reach it."""
+        if self.host.lower().rstrip(".") == "localhost":
+            return True
+        literal = _literal(self.host)
+        if literal is None:
+            return False
+        mapped = getattr(literal, "ipv4_mapped", None)
+        return bool((mapped or literal).is_loopback)
+
+    @property
+    def is_wildcard(self) -> bool:
+        """Whether it stands for every interface, so that the host must be learnt elsewhere."""
+        literal = _literal(self.host)
+        return self.host in _WILDCARDS or (literal is not None and literal.is_unspecified)
+
+    def with_host(self, host: str) -> "TcpAddress":
+        """The same ports on another host: a wildcard told by a peer means where you see it."""
+        return replace(self, host=host)
+
+    def each_port(self) -> Iterator["TcpAddress"]:
+        """One address for every port of the range, in order."""
+        for port in range(self.port, self.last_port + 1):
+            yield TcpAddress(self.host, port, port)
+
+
+@dataclass(frozen=True, slots=True)
+class UnixAddress:
+    """A Unix socket.
+
+    Attributes:
+        path: The absolute path of the socket.
+    """
+
+    path: str
+
+    def __str__(self) -> str:
+        return f"unix:{self.path}"
+
+    @property
+    def is_loopback(self) -> bool:
+        """Always true: a Unix socket never leaves the host."""
+        return True
+
+    @property
+    def is_wildcard(self) -> bool:
+        """Always false."""
+        return False
+
+    def with_host(self, host: str) -> "UnixAddress":
+        """Itself: a path has no host."""
+        return self
+
+    def each_port(self) -> Iterator["UnixAddress"]:
+        """Itself alone: a path has no ports."""
+        yield self
+
+
+Address = TcpAddress | UnixAddress
+
+
+def parse(text: str, field: str = "listen") -> Address:
+    """Read an address as a person or a peer wrote it.
+
+    Args:
+        text: `host:port`, `host:first-last`, `[v6]:port` or `unix:/path`.
+        field: The setting it comes from, named in the error.
+
+    Returns:
+        The address; `str()` of it gives the canonical text, which parses to an equal address.
+
+    Raises:
+        ConfigurationError: It is none of these; names the field, the value and what is accepted.
+
+    Example:
+        >>> parse("localhost:7400-7407").last_port
+        7407
+    """
+    if not isinstance(text, str):
+        _refuse(field, text, "not a string")
+    if text.startswith("unix:"):
+        return _parse_unix(text, field)
+    host, separator, ports = text.rpartition(":")
+    if not separator:
+        _refuse(field, text, "the port is missing")
+    first, last = _parse_ports(ports, text, field)
+    return TcpAddress(_parse_host(host, text, field), first, last)
+
+
+def parse_one(text: str, field: str) -> Address:
+    """Read an address that can be dialled: one port, and not port 0.
+
+    Raises:
+        ConfigurationError: It cannot be read, or is good for listening only.
+    """
+    address = parse(text, field)
+    if isinstance(address, TcpAddress) and not 0 < address.port == address.last_port:
+        _refuse(field, text, "only one port, and not 0, can be dialled")
+    return address
+
+
+def _parse_unix(text: str, field: str) -> UnixAddress:
+    path = text.removeprefix("unix:")
+    if not path.startswith("/") or "\0" in path:
+        _refuse(field, text, "the path of a Unix socket must be absolute")
+    length = len(os.fsencode(path))
+    if length > SUN_PATH_LIMIT:
+        _refuse(
+            field,
+            text,
+            f"its path has {length} bytes, the system allows {SUN_PATH_LIMIT}; shorten it",
+        )
+    return UnixAddress(path)
+
+
+def _parse_ports(ports: str, text: str, field: str) -> tuple[int, int]:
+    match = _PORTS.fullmatch(ports)
+    if match is None:
+        _refuse(field, text, f"{ports!r} is not a port")
+    first = int(match[1])
+    last = int(match[2]) if match[2] else first
+    if last > 65535 or first > last or (first == 0 and last != 0):
+        _refuse(field, text, "ports lie between 1 and 65535, ranges run upwards, 0 means any")
+    return first, last
+
+
+def _parse_host(host: str, text: str, field: str) -> str:
+    if host.startswith("[") and host.endswith("]"):
+        try:
+            return str(ipaddress.IPv6Address(host[1:-1]))
+        except ValueError:
+            _refuse(field, text, f"{host} is not an IPv6 address")
+    if ":" in host:
+        _refuse(field, text, "an IPv6 address goes in brackets, as [::1]:7400")
+    if host and (len(host) > _LONGEST_HOST or not _HOST.fullmatch(host)):
+        _refuse(field, text, f"{host!r} is not a host")
+    return host
+
+
+def _literal(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        return ipaddress.ip_address(host)
+    except ValueError:
+        return None
+
+
+def _refuse(field: str, value: object, why: str) -> NoReturn:
+    raise ConfigurationError(f"{field}={value!r}: {why}; {_ACCEPTED}")

@@ -1,0 +1,198 @@
+"""What all links of one transport share: identity, handler, limits, turns, and orderly closing."""
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Callable
+
+from adsum.errors import DialError
+from adsum.transport.base import Identity, LinkHandler
+from adsum.transport.framing import PayloadEncoder
+from adsum.transport.handshake import VERSIONS, Handshake, encode_hello
+from adsum.transport.limits import Limits
+from adsum.transport.link import StreamLink
+from adsum.transport.turns import TurnBudget
+
+logger = logging.getLogger("adsum.transport")
+
+_LOG_INTERVAL = 1.0
+
+
+class LinkHub:
+    """The part of a transport that does not know what its bytes travel over.
+
+    Args:
+        identity: Who the node is; may be replaced later, see `identity`.
+        handler: Hears of links and frames.
+        secret: The secret that all nodes of the cluster share, or None.
+        limits: Bounds on memory and waiting.
+        nonce: Makes random bytes for handshakes.
+        versions: The lowest and highest wire protocol version to speak.
+
+    Raises:
+        ConfigurationError: The identity is not one that a peer would accept.
+    """
+
+    def __init__(
+        self,
+        identity: Identity,
+        handler: LinkHandler,
+        *,
+        secret: bytes | None = None,
+        limits: Limits | None = None,
+        nonce: Callable[[int], bytes] = secrets.token_bytes,
+        versions: tuple[int, int] = VERSIONS,
+    ) -> None:
+        self.handler = handler
+        self.limits = limits or Limits()
+        self.encoder = PayloadEncoder()
+        self.turns = TurnBudget(self.limits.turn_budget)
+        self.closing = False
+        self._secret = secret
+        self._nonce = nonce
+        self._versions = versions
+        self.identity = identity
+        # Every link whose connection may still exist, in whatever phase.
+        self._links: set[StreamLink] = set()
+        # Those of them that others opened and have not proved themselves on.
+        self._pending: set[StreamLink] = set()
+        self._refusals = SparseWarning("an inbound connection was refused: %s")
+        # Set while `_links` is empty; made by the first wait for it.
+        self._emptied: asyncio.Event | None = None
+
+    @property
+    def identity(self) -> Identity:
+        """Who this node says it is in the handshakes that begin from now on.
+
+        Set it again when listening has shown which addresses were bound. Links that are open keep
+        what they were told.
+        """
+        return self._identity
+
+    @identity.setter
+    def identity(self, identity: Identity) -> None:
+        encode_hello(identity, self._versions, bytes(32))
+        self._identity = identity
+
+    def links(self) -> list[StreamLink]:
+        """Every link whose connection may still exist, in whatever phase."""
+        return list(self._links)
+
+    # What a concrete transport calls.
+
+    def accept_link(self) -> StreamLink | None:
+        """The link for an inbound connection, or None: there are too many, close it at once."""
+        if self.closing:
+            return None
+        if len(self._pending) >= self.limits.pending_handshakes:
+            self._refusals.warn(f"more than {len(self._pending)} handshakes are pending")
+            return None
+        link = StreamLink(self)
+        self._links.add(link)
+        self._pending.add(link)
+        return link
+
+    def dial_link(self, address: str) -> StreamLink:
+        """The link for a connection to `address`.
+
+        Raises:
+            DialError: The transport is closed.
+        """
+        if self.closing:
+            raise DialError(f"{address}: the transport is closed")
+        link = StreamLink(self, address)
+        self._links.add(link)
+        return link
+
+    async def close_links(self) -> None:
+        """Close every link and wait, within the grace, until its connection is gone."""
+        self.closing = True
+        for link in self.links():
+            link.shut("the node is closing")
+        try:
+            async with asyncio.timeout(self.limits.close_grace + 0.5):
+                await self._all_gone()
+        except TimeoutError:
+            logger.warning("%d connections did not close in time", len(self._links))
+        finally:
+            for link in self.links():
+                link.abort("the node is closing")
+            self._refusals.flush()
+        # One more turn, in which the handler hears of the links that ended in this one.
+        await asyncio.sleep(0)
+
+    # What links call.
+
+    def begin_handshake(self, *, dialling: bool) -> Handshake:
+        """A handshake in the name of the current identity."""
+        return Handshake(
+            self._identity,
+            dialling=dialling,
+            secret=self._secret,
+            nonce=self._nonce,
+            versions=self._versions,
+        )
+
+    def opened(self, link: StreamLink) -> None:
+        """The peer has proved itself."""
+        self._pending.discard(link)
+
+    def refused(self, why: str) -> None:
+        """An inbound handshake failed."""
+        if not self.closing:
+            self._refusals.warn(why)
+
+    def gone(self, link: StreamLink) -> None:
+        """The connection does not exist any more."""
+        self._pending.discard(link)
+        self._links.discard(link)
+        if not self._links and self._emptied is not None:
+            self._emptied.set()
+
+    async def _all_gone(self) -> None:
+        while self._links:
+            self._emptied = asyncio.Event()
+            await self._emptied.wait()
+
+
+class SparseWarning:
+    """A warning that anyone on the network can cause, so it is logged once a second at most.
+
+    The first is logged at once; those within the next second are counted, and their number and
+    the last of them logged at its end.
+    """
+
+    def __init__(self, message: str) -> None:
+        self._message = message
+        self._count = 0
+        self._last = ""
+        # Runs while warnings are held back.
+        self._timer: asyncio.TimerHandle | None = None
+
+    def warn(self, detail: str) -> None:
+        """Log `detail`, now or as part of a count."""
+        if self._timer is None:
+            logger.warning(self._message, detail)
+            self._hold()
+        else:
+            self._count += 1
+            self._last = detail
+
+    def flush(self) -> None:
+        """Log what is held back."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._count:
+            logger.warning(self._message + " (and %d more like it)", self._last, self._count - 1)
+            self._count = 0
+
+    def _hold(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(_LOG_INTERVAL, self._release)
+
+    def _release(self) -> None:
+        self._timer = None
+        if self._count:
+            self.flush()
+            self._hold()

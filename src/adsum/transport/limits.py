@@ -1,0 +1,39 @@
+"""The bounds of a transport: what may wait, how long, and what happens beyond."""
+
+from dataclasses import dataclass
+
+KIB = 1024
+MIB = 1024 * KIB
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much a transport holds and how long it waits; the defaults suit almost everyone.
+
+    Attributes:
+        send_high_water: Bytes waiting to be sent on a link above which its handler is told that it
+            is not writable; it is writable again below a quarter of this. Lower saves memory,
+            higher lets one loop turn queue more.
+        send_limit: Bytes waiting to be sent above which the link is closed: its peer reads too
+            slowly and its handler does not heed the high-water mark.
+        turn_budget: Bytes of uncompressed payload handed to the handler per turn of the event
+            loop, over all links together (at least one frame). Lower keeps the loop responsive
+            while much arrives, higher spends less time on switching.
+        receive_backlog: Bytes received on a link and not yet handed over above which its socket is
+            not read, so that the peer feels it.
+        handshake_timeout: Seconds a peer may take to prove itself once connected.
+        connect_timeout: Seconds to wait for one address to answer.
+        close_grace: Seconds a closing link may take to send what is queued and hear the peer hang
+            up. A stuck peer holds the memory of a closed link no longer than this.
+        pending_handshakes: Accepted connections that have not proved themselves; the newest beyond
+            is closed at once.
+    """
+
+    send_high_water: int = 1 * MIB
+    send_limit: int = 8 * MIB
+    turn_budget: int = 64 * KIB
+    receive_backlog: int = 256 * KIB
+    handshake_timeout: float = 5.0
+    connect_timeout: float = 3.0
+    close_grace: float = 1.0
+    pending_handshakes: int = 64

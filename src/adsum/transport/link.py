@@ -1,0 +1,435 @@
+"""One link: frames in and out of one connection, from handshake to goodbye.
+
+A link is an asyncio protocol, so it works on whatever fulfils `asyncio.Transport`: sockets, TLS,
+and the in-memory wires of the tests. Its life::
+
+    GREETING ──proved──▶ OPEN ──close(), error, goodbye, connection lost──▶ CLOSED
+        └──────────────────── error, timeout, connection lost ─────────────────┘
+
+A link that this end closes lingers: it has written what was queued and its goodbye, and now waits
+for the peer to hang up, throwing away what still comes in. Closing the socket at once instead would
+make the kernel reset the connection when unread bytes are there, and the goodbye could be lost.
+"""
+
+import asyncio
+import enum
+import ipaddress
+import logging
+import socket
+import ssl
+from typing import TYPE_CHECKING, cast
+
+from adsum.errors import (
+    ConfigurationError,
+    DialError,
+    HandshakeError,
+    ProtocolError,
+)
+from adsum.transport.address import parse
+from adsum.transport.base import Identity
+from adsum.transport.framing import (
+    DEFLATED,
+    FRAME_LIMIT,
+    GOODBYE,
+    PAYLOAD,
+    FrameReader,
+    decode_goodbye,
+    encode_goodbye,
+    inflate,
+)
+from adsum.transport.turns import FRAME_COST
+
+if TYPE_CHECKING:
+    from adsum.transport.hub import LinkHub
+
+logger = logging.getLogger("adsum.transport")
+
+_NOBODY = Identity("", "", 0, ())
+
+
+class _Phase(enum.Enum):
+    GREETING = "greeting"
+    OPEN = "open"
+    CLOSED = "closed"
+
+
+class StreamLink(asyncio.Protocol):
+    """A `Link` over one stream connection. Made by a `LinkHub` only.
+
+    Attributes:
+        peer: Who the peer is; meaningful once the link is open. Wildcard hosts in its addresses
+            are replaced by the host that the peer is seen at.
+        dialled: The address that this end dialled, or None.
+        version: The version of the wire protocol that both ends speak.
+        outcome: For a dialled link, done when the link is open or cannot be.
+    """
+
+    def __init__(self, hub: "LinkHub", dialled: str | None = None) -> None:
+        loop = asyncio.get_running_loop()
+        self.peer = _NOBODY
+        self.dialled = dialled
+        self.version = 0
+        self.waiting = False
+        self.outcome: asyncio.Future[None] | None = loop.create_future() if dialled else None
+        self._hub = hub
+        self._loop = loop
+        self._phase = _Phase.GREETING
+        self._reader = FrameReader()
+        self._handshake = hub.begin_handshake(dialling=dialled is not None)
+        # None before the connection is made; stays set when it is lost.
+        self._wire: asyncio.Transport | None = None
+        self._gone = False
+        # Frames of this loop turn; `_flush` joins them into one write.
+        self._outbound: list[bytes] = []
+        self._outbound_size = 0
+        self._reading_paused = False
+        # Why the connection was lost while frames were still to be delivered.
+        self._lost: str | None = None
+        # Ends the handshake, then the lingering, of a peer that does not.
+        self._timer: asyncio.TimerHandle | None = None
+
+    def __repr__(self) -> str:
+        return f"<link {self._phase.value} to {self.describe()}>"
+
+    def describe(self) -> str:
+        """The peer for a log line: its name once proved, and where it is."""
+        where = self.dialled or self._seen_at() or "a socket of this host"
+        return f"{self.peer.name!r} ({where})" if self.peer.name else where
+
+    # What the node calls.
+
+    def send(self, payload: bytes) -> None:
+        """See `Link.send`."""
+        frame = self._hub.encoder.encode(payload)
+        if self._phase is not _Phase.OPEN:
+            return
+        if not self._outbound:
+            self._loop.call_soon(self._flush)
+        self._outbound.append(frame)
+        self._outbound_size += len(frame)
+        if self._outbound_size > self._hub.limits.send_limit:
+            self._overflow()
+
+    def close(self, reason: str) -> None:
+        """See `Link.close`."""
+        if self._phase is not _Phase.OPEN:
+            return
+        self._outbound.append(encode_goodbye(reason))
+        self._end(reason)
+        self._linger()
+
+    # What the transport calls.
+
+    def shut(self, reason: str) -> None:
+        """Close an open link in order, give up an unfinished one, leave a closing one alone."""
+        if self._phase is _Phase.OPEN:
+            self.close(reason)
+        elif self._phase is _Phase.GREETING:
+            self.abort(reason)
+
+    def abort(self, reason: str) -> None:
+        """Drop the connection, unsent frames included."""
+        self._drop_outbound()
+        if self._phase is _Phase.GREETING:
+            self._refuse(DialError, reason, tell=False)
+        elif self._phase is _Phase.OPEN:
+            self._end(reason)
+        if self._wire is None:
+            self._forget()
+        else:
+            self._wire.abort()
+
+    # What the event loop calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Greet the peer."""
+        # A cast, because the transports of other event loops need not be subclasses.
+        wire = self._wire = cast(asyncio.Transport, transport)
+        if self._phase is not _Phase.GREETING:
+            wire.abort()
+            return
+        high_water = self._hub.limits.send_high_water
+        wire.set_write_buffer_limits(high_water, high_water // 4)
+        _disable_delay(wire)
+        self._timer = self._loop.call_later(self._hub.limits.handshake_timeout, self._time_out)
+        hello = self._handshake.start()
+        if hello:
+            wire.write(hello)
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes; hand over what is whole as far as this loop turn's budget allows."""
+        self._reader.feed(data)
+        if self._phase is _Phase.CLOSED:
+            self._look_for_goodbye()
+            return
+        self._hub.turns.offer(self)
+        if (
+            self.waiting
+            and not self._reading_paused
+            and len(self._reader) > self._hub.limits.receive_backlog
+        ):
+            self._pause_reading()
+
+    def eof_received(self) -> bool:
+        """The peer hung up. Nobody reads what is unsent, so do not wait for it to leave."""
+        if self._wire is not None:
+            self._wire.abort()
+        return False
+
+    def pause_writing(self) -> None:
+        """The send buffer passed its high-water mark."""
+        self._tell_writable(False)
+
+    def resume_writing(self) -> None:
+        """The send buffer has drained."""
+        self._tell_writable(True)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Deliver what had arrived, then end."""
+        self._gone = True
+        reason = "connection lost" if exc is None else f"connection lost: {exc}"
+        if self._phase is _Phase.GREETING:
+            kind = HandshakeError if isinstance(exc, ssl.SSLError) else DialError
+            self._refuse(kind, f"{reason} during the handshake", tell=False)
+        elif self._phase is _Phase.OPEN:
+            if self.waiting:
+                self._lost = reason
+                return
+            self._end(reason)
+        self._forget()
+
+    # What `TurnBudget` calls.
+
+    def deliver(self) -> int | None:
+        """Handle the next frame; never raises. See `Source.deliver`."""
+        if self._phase is _Phase.CLOSED:
+            return None
+        try:
+            frame = self._reader.take()
+            if frame is None:
+                return None
+            return FRAME_COST + self._receive(*frame)
+        except ProtocolError as error:
+            self._fail(error)
+        except Exception:
+            logger.exception("link to %s closed: its frame could not be handled", self.describe())
+            self.close("internal error")
+        return None
+
+    def caught_up(self) -> None:
+        """Nothing more is waiting. See `Source.caught_up`."""
+        if self._reading_paused:
+            self._resume_reading()
+        if self._lost is not None:
+            if self._phase is _Phase.OPEN:
+                self._end(self._lost)
+            self._forget()
+
+    # Frames.
+
+    def _receive(self, kind: int, body: bytes) -> int:
+        if kind == GOODBYE:
+            self._receive_goodbye(decode_goodbye(body))
+            return len(body)
+        if self._phase is _Phase.GREETING:
+            self._receive_greeting(kind, body)
+            return len(body)
+        if kind == DEFLATED:
+            body = inflate(body)
+        elif kind != PAYLOAD:
+            raise ProtocolError(f"a frame of kind {kind} on an open link")
+        self._hub.handler.frame_received(self, body)
+        return len(body)
+
+    def _receive_greeting(self, kind: int, body: bytes) -> None:
+        answer = self._handshake.receive(kind, body)
+        wire = self._wire
+        if answer and wire is not None and not wire.is_closing():
+            wire.write(answer)
+        if self._handshake.peer is not None:
+            self._open(self._handshake.peer)
+
+    def _receive_goodbye(self, reason: str) -> None:
+        if self._phase is _Phase.GREETING:
+            self._refuse(HandshakeError, f"refused: {reason}", tell=False)
+        else:
+            self._drop_outbound()
+            self._end(f"peer closed: {reason}")
+        if self._wire is not None:
+            self._wire.abort()
+
+    # Phases.
+
+    def _open(self, peer: Identity) -> None:
+        if self._handshake.is_self:
+            # The dialler, also this node, has seen the proof and knows now what it has dialled.
+            self._end_greeting()
+            self._linger()
+            return
+        self._end_greeting()
+        self._phase = _Phase.OPEN
+        self._reader.limit = FRAME_LIMIT
+        self.version = self._handshake.version
+        self.peer = with_seen_host(peer, self._seen_at() or "127.0.0.1")
+        self._hub.opened(self)
+        try:
+            self._hub.handler.link_opened(self)
+        finally:
+            self._resolve(None)
+
+    def _end_greeting(self) -> None:
+        self._cancel_timer()
+        self._phase = _Phase.CLOSED
+
+    def _refuse(self, kind: type[HandshakeError | DialError], why: str, *, tell: bool) -> None:
+        """End a handshake that cannot succeed; the dialler learns why by an exception."""
+        error = kind(f"{self.describe()}: {why}")
+        self._end_greeting()
+        if tell:
+            self._outbound.append(encode_goodbye(why))
+            self._linger()
+        if self.outcome is None:
+            self._hub.refused(str(error))
+        self._resolve(error)
+
+    def _fail(self, error: ProtocolError) -> None:
+        """The peer broke the protocol."""
+        if self._phase is _Phase.OPEN:
+            logger.warning("link to %s closed: %s", self.describe(), error)
+            self.close(str(error))
+        elif isinstance(error, HandshakeError):
+            self._refuse(type(error), str(error), tell=True)
+        else:
+            self._refuse(HandshakeError, f"does not speak the protocol: {error}", tell=True)
+
+    def _time_out(self) -> None:
+        seconds = self._hub.limits.handshake_timeout
+        self._refuse(DialError, f"no handshake within {seconds:g} s", tell=True)
+
+    def _end(self, reason: str) -> None:
+        """Leave OPEN; the handler hears of it in a later turn, so never inside its own call."""
+        self._phase = _Phase.CLOSED
+        self._loop.call_soon(self._hub.handler.link_closed, self, reason)
+
+    def _linger(self) -> None:
+        """Write what is queued, then wait a moment for the peer to hang up."""
+        wire = self._wire
+        if wire is None or self._gone:
+            self._drop_outbound()
+            return
+        if not wire.is_closing():
+            wire.write(b"".join(self._outbound))
+            if self._reading_paused:
+                self._resume_reading()
+        self._drop_outbound()
+        self._timer = self._loop.call_later(self._hub.limits.close_grace, wire.abort)
+        self._look_for_goodbye()
+
+    def _look_for_goodbye(self) -> None:
+        """A closed link reads only to learn that the peer has closed, too."""
+        try:
+            while (frame := self._reader.take()) is not None:
+                if frame[0] == GOODBYE and self._wire is not None:
+                    self._wire.abort()
+                    return
+        except ProtocolError:
+            # Nothing more can be learnt from this stream: the peer's end of it, or the timer.
+            self._reader.clear()
+
+    def _forget(self) -> None:
+        self._cancel_timer()
+        self._drop_outbound()
+        self._reader.clear()
+        self._hub.gone(self)
+
+    def _resolve(self, error: Exception | None) -> None:
+        if self.outcome is None or self.outcome.done():
+            return
+        if error is None:
+            self.outcome.set_result(None)
+        else:
+            self.outcome.set_exception(error)
+
+    # The wire.
+
+    def _flush(self) -> None:
+        wire = self._wire
+        if self._phase is not _Phase.OPEN or wire is None:
+            return
+        if wire.is_closing():
+            self._drop_outbound()
+            return
+        if self._outbound_size + wire.get_write_buffer_size() > self._hub.limits.send_limit:
+            self._overflow()
+            return
+        frames = self._outbound
+        chunk = frames[0] if len(frames) == 1 else b"".join(frames)
+        self._drop_outbound()
+        wire.write(chunk)
+
+    def _overflow(self) -> None:
+        limit = self._hub.limits.send_limit
+        reason = f"the peer reads too slowly: more than {limit} bytes wait to be sent"
+        logger.warning("link to %s closed: %s", self.describe(), reason)
+        self._drop_outbound()
+        self._end(reason)
+        if self._wire is not None:
+            self._wire.abort()
+
+    def _drop_outbound(self) -> None:
+        self._outbound = []
+        self._outbound_size = 0
+
+    def _tell_writable(self, writable: bool) -> None:
+        if self._phase is _Phase.OPEN:
+            self._hub.handler.link_writable(self, writable)
+
+    def _pause_reading(self) -> None:
+        if self._wire is not None and not self._wire.is_closing():
+            self._wire.pause_reading()
+            self._reading_paused = True
+
+    def _resume_reading(self) -> None:
+        self._reading_paused = False
+        if self._wire is not None and not self._wire.is_closing():
+            self._wire.resume_reading()
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _seen_at(self) -> str | None:
+        """The IP address of the peer, or None on a Unix socket."""
+        name = self._wire.get_extra_info("peername") if self._wire is not None else None
+        return _plain_ip(name[0]) if isinstance(name, tuple) and name else None
+
+
+def with_seen_host(peer: Identity, host: str) -> Identity:
+    """The peer's identity with every wildcard host replaced by where the peer is seen."""
+    addresses: list[str] = []
+    for text in peer.addresses:
+        try:
+            address = parse(text, "address of a peer")
+        except ConfigurationError:
+            addresses.append(text)  # Of a kind that a later version knows, or a test's own.
+            continue
+        addresses.append(str(address.with_host(host)) if address.is_wildcard else text)
+    return Identity(peer.cluster, peer.name, peer.incarnation, tuple(addresses))
+
+
+def _plain_ip(host: str) -> str:
+    """An IPv4 peer of a dual-stack listener is told as the IPv4 address that it is."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return host
+    mapped = getattr(address, "ipv4_mapped", None)
+    return str(mapped or address)
+
+
+def _disable_delay(transport: asyncio.Transport) -> None:
+    """Frames are joined here already; Nagle's algorithm would only hold them back."""
+    sock = transport.get_extra_info("socket")
+    if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -1,0 +1,304 @@
+"""The transport that nodes use: TCP, TLS over TCP, and Unix sockets."""
+
+import asyncio
+import errno
+import logging
+import secrets
+import socket
+import ssl
+from collections.abc import Callable, Coroutine
+
+from adsum.errors import DialError, DialRefusedError, HandshakeError, ListenError
+from adsum.transport.address import TcpAddress, UnixAddress, parse, parse_one
+from adsum.transport.base import Identity, LinkHandler
+from adsum.transport.handshake import VERSIONS
+from adsum.transport.hub import LinkHub
+from adsum.transport.limits import Limits
+from adsum.transport.link import StreamLink
+from adsum.transport.listeners import Listener, open_tcp, open_unix
+from adsum.transport.tls import TLS
+
+logger = logging.getLogger("adsum.transport")
+
+_REFUSED = (errno.ECONNREFUSED, errno.ENOENT)
+#: Seconds to wait before accepting again when the process is out of file descriptors or memory.
+_ACCEPT_PAUSE = 0.2
+
+
+class SocketTransport(LinkHub):
+    """Moves frames over TCP, TLS and Unix sockets; fulfils `Transport`.
+
+    Belongs to the event loop that it is first used in. Nothing happens at construction.
+
+    Args:
+        identity: Who the node is. Set the attribute again once the bound addresses are known.
+        handler: Hears of links and frames.
+        secret: The secret that all nodes of the cluster share, or None.
+        tls: Encrypts TCP links, or None. Unix sockets are never encrypted.
+        limits: Bounds on memory and waiting.
+        nonce: Makes random bytes for handshakes.
+        versions: The lowest and highest wire protocol version to speak.
+
+    Raises:
+        ConfigurationError: The identity is not one that a peer would accept.
+    """
+
+    def __init__(
+        self,
+        identity: Identity,
+        handler: LinkHandler,
+        *,
+        secret: bytes | None = None,
+        tls: TLS | None = None,
+        limits: Limits | None = None,
+        nonce: Callable[[int], bytes] = secrets.token_bytes,
+        versions: tuple[int, int] = VERSIONS,
+    ) -> None:
+        super().__init__(
+            identity, handler, secret=secret, limits=limits, nonce=nonce, versions=versions
+        )
+        self._tls = tls
+        self._listeners: list[Listener] = []
+        # One task for each listener, and one for each connection until TLS, if any, is set up.
+        self._listening: set[asyncio.Task[None]] = set()
+        self._accepting: set[asyncio.Task[None]] = set()
+        self._closed: asyncio.Event | None = None
+
+    async def listen(self, address: str) -> str:
+        """Accept links at `address`; returns the address bound. See `Transport.listen`.
+
+        Args:
+            address: `host:port`; `host:first-last` takes the first free port; port 0 takes any;
+                `unix:/path` takes over the path of a process that is gone.
+
+        Raises:
+            ConfigurationError: `address` cannot be read.
+            ListenError: It cannot be listened on; says why and what to do.
+        """
+        where = parse(address)
+        if isinstance(where, UnixAddress):
+            listener = open_unix(where)
+        else:
+            listener = open_tcp(where, await _resolve_local(where))
+        if self.closing:
+            listener.close()
+            raise ListenError(f"{address}: the transport is closed")
+        self._listeners.append(listener)
+        tls = self._tls.server if self._tls and isinstance(where, TcpAddress) else None
+        _run(self._accept_forever(listener, tls), self._listening)
+        return str(listener.address)
+
+    async def dial(self, address: str) -> None:
+        """Open a link to whoever listens at `address`. See `Transport.dial`.
+
+        Every IP address that the host stands for is tried in turn. Cancelling leaves no socket.
+
+        Raises:
+            ConfigurationError: `address` is not one that can be dialled.
+            DialRefusedError: Nothing listens there.
+            DialError: The peer could not be reached in time.
+            HandshakeError: The peer was reached, but it and this node cannot form a link;
+                `SelfDialError` if it is this node.
+        """
+        where = parse_one(address, "address")
+        if isinstance(where, UnixAddress):
+            sock, tls = _connect_unix(where), None
+        else:
+            sock = await self._connect_tcp(where)
+            tls = self._tls.client if self._tls else None
+        try:
+            link = self.dial_link(address)
+        except DialError:
+            sock.close()
+            raise
+        outcome = link.outcome
+        assert outcome is not None  # noqa: S101 - dialled links have one
+        try:
+            await self._start(link, sock, tls, where)
+            await outcome
+        except BaseException as error:
+            # Nobody will ask for the outcome of an attempt that was cancelled.
+            outcome.cancel()
+            link.abort(f"the attempt failed: {error!r}")
+            raise
+
+    async def close(self) -> None:
+        """Stop listening and close every link; returns when their sockets are closed.
+
+        Links send what is queued and say goodbye first; a peer that does not read is waited for
+        no longer than `Limits.close_grace`. Idempotent; every caller waits for the same end.
+        """
+        if self._closed is not None:
+            await self._closed.wait()
+            return
+        self._closed = asyncio.Event()
+        self.closing = True
+        try:
+            await _cancel(self._listening)
+            for listener in self._listeners:
+                listener.close()
+            self._listeners.clear()
+            # Not sooner: a task cancelled before its first step would leave its socket open.
+            await _cancel(self._accepting)
+            await self.close_links()
+        finally:
+            self._closed.set()
+
+    # Accepting.
+
+    async def _accept_forever(self, listener: Listener, tls: ssl.SSLContext | None) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                sock, _ = await loop.sock_accept(listener.sock)
+            except ConnectionError:
+                continue  # The peer was gone before it was accepted.
+            except OSError as error:
+                logger.warning("%s cannot accept: %s", listener.address, error)
+                await asyncio.sleep(_ACCEPT_PAUSE)
+                continue
+            link = self.accept_link()
+            if link is None:
+                sock.close()
+            else:
+                _run(self._accept(link, sock, tls), self._accepting)
+
+    async def _accept(
+        self, link: StreamLink, sock: socket.socket, tls: ssl.SSLContext | None
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        limits = self.limits
+        try:
+            await loop.connect_accepted_socket(
+                lambda: link,
+                sock,
+                ssl=tls,
+                # The event loop takes these with TLS only.
+                ssl_handshake_timeout=limits.handshake_timeout if tls else None,
+                ssl_shutdown_timeout=limits.close_grace if tls else None,
+            )
+        except OSError as error:
+            link.abort(f"TLS failed: {error}" if tls else f"connection lost: {error}")
+        except BaseException:
+            link.abort("the node is closing")
+            raise
+
+    # Dialling.
+
+    async def _connect_tcp(self, where: TcpAddress) -> socket.socket:
+        loop = asyncio.get_running_loop()
+        seconds = self.limits.connect_timeout
+        try:
+            async with asyncio.timeout(seconds):
+                found = await loop.getaddrinfo(where.host, where.port, type=socket.SOCK_STREAM)
+        except TimeoutError:
+            raise DialError(f"{where}: its name was not resolved within {seconds:g} s") from None
+        except OSError as error:
+            raise DialError(f"{where}: {error.strerror or error}") from error
+        failures: list[OSError] = []
+        for family, kind, protocol, _, target in found:
+            try:
+                async with asyncio.timeout(seconds):
+                    return await _connect(family, kind, protocol, target)
+            except OSError as error:  # Includes TimeoutError.
+                failures.append(error)
+        raise _dial_error(str(where), failures, seconds)
+
+    async def _start(
+        self,
+        link: StreamLink,
+        sock: socket.socket,
+        tls: ssl.SSLContext | None,
+        where: TcpAddress | UnixAddress,
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        limits = self.limits
+        name = where.host if tls and isinstance(where, TcpAddress) else None
+        try:
+            await loop.create_connection(
+                lambda: link,
+                sock=sock,
+                ssl=tls,
+                server_hostname=name,
+                ssl_handshake_timeout=limits.handshake_timeout if tls else None,
+                ssl_shutdown_timeout=limits.close_grace if tls else None,
+            )
+        except ssl.SSLError as error:
+            raise HandshakeError(f"{where}: TLS failed: {error}") from error
+        except OSError as error:
+            raise DialError(f"{where}: {error.strerror or error}") from error
+
+
+def _run(work: Coroutine[None, None, None], among: set[asyncio.Task[None]]) -> None:
+    task = asyncio.get_running_loop().create_task(work)
+    among.add(task)
+    task.add_done_callback(among.discard)
+
+
+async def _cancel(tasks: set[asyncio.Task[None]]) -> None:
+    cancelled = list(tasks)
+    for task in cancelled:
+        task.cancel()
+    await asyncio.gather(*cancelled, return_exceptions=True)
+
+
+async def _resolve_local(where: TcpAddress) -> list[tuple[socket.AddressFamily, str]]:
+    if not where.host:
+        return [(socket.AF_INET, "0.0.0.0")]  # noqa: S104 - what an empty host asks for
+    loop = asyncio.get_running_loop()
+    try:
+        found = await loop.getaddrinfo(
+            where.host, where.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+    except OSError as error:
+        raise ListenError(f"{where}: {error.strerror or error}") from error
+    # IPv4 first: a name for both, as localhost, is then found by those who try only that.
+    found.sort(key=lambda entry: entry[0] != socket.AF_INET)
+    return [(family, str(target[0])) for family, _, _, _, target in found]
+
+
+async def _connect(
+    family: socket.AddressFamily,
+    kind: socket.SocketKind,
+    protocol: int,
+    target: tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes],
+) -> socket.socket:
+    sock = socket.socket(family, kind, protocol)
+    try:
+        sock.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(sock, target)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _connect_unix(where: UnixAddress) -> socket.socket:
+    """Connect at once or not at all, as Unix sockets do.
+
+    `loop.sock_connect` takes the EAGAIN of a full backlog for a connection under way, and then
+    for a connection made.
+    """
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        sock.connect(where.path)
+    except OSError as error:
+        sock.close()
+        raise _dial_error(str(where), [error], 0) from error
+    return sock
+
+
+def _dial_error(where: str, failures: list[OSError], seconds: float) -> DialError:
+    if failures and all(failure.errno in _REFUSED for failure in failures):
+        return DialRefusedError(f"{where}: nothing listens there")
+    reasons = dict.fromkeys(_reason(failure, seconds) for failure in failures)
+    return DialError(f"{where}: {'; '.join(reasons) or 'the name has no address'}")
+
+
+def _reason(failure: OSError, seconds: float) -> str:
+    if isinstance(failure, BlockingIOError):
+        return "the peer is too busy to accept"
+    if isinstance(failure, TimeoutError) and failure.errno is None:
+        return f"no answer within {seconds:g} s"
+    return failure.strerror or str(failure)

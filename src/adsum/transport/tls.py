@@ -1,0 +1,90 @@
+"""TLS between nodes, and the rule which addresses may be used without protection."""
+
+import ssl
+from collections.abc import Iterable
+from dataclasses import dataclass
+from os import PathLike
+
+from adsum.errors import ConfigurationError
+from adsum.transport.address import parse
+
+
+@dataclass(frozen=True, slots=True)
+class TLS:
+    """How TCP links are encrypted. Unix sockets never leave the host and are not.
+
+    Attributes:
+        server: The context for links that others open.
+        client: The context for links that this node opens.
+    """
+
+    server: ssl.SSLContext
+    client: ssl.SSLContext
+
+    @classmethod
+    def from_files(
+        cls,
+        certificate: str | PathLike[str],
+        key: str | PathLike[str],
+        authority: str | PathLike[str],
+    ) -> "TLS":
+        """Mutual TLS 1.2 or newer with certificates of a private authority.
+
+        Both ends must show a certificate signed by `authority`, so use one that signs for this
+        cluster alone. Host names are not checked: nodes find one another by IP address, and a
+        certificate of the authority is what makes a node a member, wherever it runs.
+
+        Args:
+            certificate: The node's certificate chain, PEM.
+            key: Its private key, PEM, without a passphrase.
+            authority: The certificates of the authority, PEM.
+
+        Raises:
+            ConfigurationError: A file cannot be read, is not PEM, or key and certificate differ.
+        """
+        contexts = []
+        for purpose in (ssl.PROTOCOL_TLS_SERVER, ssl.PROTOCOL_TLS_CLIENT):
+            context = ssl.SSLContext(purpose)
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_REQUIRED
+            context.minimum_version = ssl.TLSVersion.TLSv1_2
+            try:
+                context.load_cert_chain(certificate, key)
+                context.load_verify_locations(authority)
+            except (OSError, ValueError) as error:
+                raise ConfigurationError(
+                    f"tls: certificate={str(certificate)!r}, key={str(key)!r} or "
+                    f"authority={str(authority)!r} cannot be used: {error}; "
+                    "accepted are PEM files, the key without a passphrase"
+                ) from error
+            contexts.append(context)
+        return cls(*contexts)
+
+    @property
+    def mutual(self) -> bool:
+        """Whether a peer without a certificate is turned away, at both ends."""
+        contexts = (self.server, self.client)
+        return all(context.verify_mode == ssl.CERT_REQUIRED for context in contexts)
+
+
+def require_security(addresses: Iterable[str], secret: bytes | None, tls: TLS | None) -> None:
+    """Refuse to listen where strangers can connect, unless they have to prove themselves.
+
+    Args:
+        addresses: Where the node is to listen.
+        secret: The shared secret, or None.
+        tls: The TLS settings, or None.
+
+    Raises:
+        ConfigurationError: An address is reachable from other hosts, and neither a secret nor
+            mutual TLS protects it; says what to set.
+    """
+    if secret or (tls is not None and tls.mutual):
+        return
+    for text in addresses:
+        if not parse(text, "listen").is_loopback:
+            raise ConfigurationError(
+                f"listen={text!r}: other hosts can reach it, so it needs protection; set secret= "
+                "(ADSUM_SECRET) to the same long random string on every node, or tls= to mutual "
+                "TLS; or listen on 127.0.0.1, [::1] or unix:/path"
+            )
