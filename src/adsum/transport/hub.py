@@ -1,9 +1,10 @@
 """What all links of one transport share: identity, handler, limits, turns, and orderly closing."""
 
 import asyncio
+import contextlib
 import logging
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from adsum.errors import DialError
 from adsum.transport.base import Identity, LinkHandler
@@ -103,6 +104,19 @@ class LinkHub:
         link = StreamLink(self, address)
         self._links.add(link)
         return link
+
+    @contextlib.contextmanager
+    def attempt(self, link: StreamLink) -> Iterator["asyncio.Future[None]"]:
+        """Give up a dialled link when the block fails or is cancelled; yields its outcome."""
+        outcome = link.outcome
+        assert outcome is not None  # noqa: S101 - every dialled link has one
+        try:
+            yield outcome
+        except BaseException:
+            # Nobody is left to ask for the outcome, which would be complained about.
+            outcome.cancel()
+            link.shut("the attempt to dial was given up")
+            raise
 
     async def close_links(self) -> None:
         """Close every link and wait, within the grace, until its connection is gone."""

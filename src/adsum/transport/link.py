@@ -91,6 +91,11 @@ class StreamLink(asyncio.Protocol):
     def __repr__(self) -> str:
         return f"<link {self._phase.value} to {self.describe()}>"
 
+    @property
+    def wire(self) -> asyncio.Transport | None:
+        """What its bytes travel over; None before the connection is made."""
+        return self._wire
+
     def describe(self) -> str:
         """The peer for a log line: its name once proved, and where it is."""
         where = self.dialled or self._seen_at() or "a socket of this host"

@@ -111,16 +111,9 @@ class SocketTransport(LinkHub):
         except DialError:
             sock.close()
             raise
-        outcome = link.outcome
-        assert outcome is not None  # noqa: S101 - dialled links have one
-        try:
+        with self.attempt(link) as outcome:
             await self._start(link, sock, tls, where)
             await outcome
-        except BaseException as error:
-            # Nobody will ask for the outcome of an attempt that was cancelled.
-            outcome.cancel()
-            link.abort(f"the attempt failed: {error!r}")
-            raise
 
     async def close(self) -> None:
         """Stop listening and close every link; returns when their sockets are closed.

@@ -1,0 +1,314 @@
+"""A network in memory, for tests of whole nodes without sockets.
+
+Only the kernel is replaced: links, framing, handshake, limits and fair delivery are those of
+`adsum.transport.sockets`, and every byte passes through them. Lives in one event loop.
+"""
+
+import asyncio
+import secrets
+from collections import deque
+from collections.abc import Callable
+
+from adsum.errors import (
+    ConfigurationError,
+    DialError,
+    DialRefusedError,
+    ListenError,
+)
+from adsum.transport.address import TcpAddress, parse
+from adsum.transport.base import Identity, LinkHandler
+from adsum.transport.handshake import VERSIONS
+from adsum.transport.hub import LinkHub
+from adsum.transport.limits import Limits
+from adsum.transport.link import StreamLink
+
+#: What a wire hands over per loop turn, as a socket's `recv` would.
+_CHUNK = 64 * 1024
+_FIRST_FREE_PORT = 49152
+
+
+class MemoryNetwork:
+    """What the transports of a test share: who listens where, and who is cut off from whom.
+
+    Example:
+        >>> network = MemoryNetwork()
+        >>> network.partition("a", "b")
+        >>> network.is_cut("b", "a")
+        True
+    """
+
+    def __init__(self) -> None:
+        self._listeners: dict[str, MemoryTransport] = {}
+        self._cuts: set[tuple[str, str]] = set()
+        self._next_port = _FIRST_FREE_PORT
+
+    def partition(self, one: str, other: str, *, one_way: bool = False) -> None:
+        """Silently drop what node `one` writes to node `other`, and the reverse unless `one_way`.
+
+        Links stay open, as they do over a network that loses packets, but each write made
+        meanwhile is lost for good. Dials between the two find nobody in time.
+        """
+        self._cuts.add((one, other))
+        if not one_way:
+            self._cuts.add((other, one))
+
+    def heal(self, one: str | None = None, other: str | None = None) -> None:
+        """End the partition between two nodes, or every partition."""
+        if one is None or other is None:
+            self._cuts.clear()
+        else:
+            self._cuts -= {(one, other), (other, one)}
+
+    def is_cut(self, sender: str, receiver: str) -> bool:
+        """Whether what `sender` writes to `receiver` is lost."""
+        return (sender, receiver) in self._cuts
+
+    def sever(self, link: StreamLink) -> None:
+        """Break a link as a reset connection does: both ends lose it, with no goodbye."""
+        wire = link.wire
+        if not isinstance(wire, MemoryWire):
+            raise TypeError(f"{link!r} is not a link of a memory network")
+        wire.reset()
+
+    def _bind(self, text: str, transport: "MemoryTransport") -> str:
+        for candidate in self._candidates(text):
+            if candidate not in self._listeners:
+                self._listeners[candidate] = transport
+                return candidate
+        raise ListenError(f"{text}: taken on this memory network; choose another address")
+
+    def _candidates(self, text: str) -> list[str]:
+        try:
+            address = parse(text)
+        except ConfigurationError:
+            return [text]  # Any string names a listener here.
+        if isinstance(address, TcpAddress) and address.port == 0:
+            self._next_port += 1
+            return [str(TcpAddress(address.host, self._next_port, self._next_port))]
+        return [str(single) for single in address.each_port()]
+
+    def _release(self, transport: "MemoryTransport") -> None:
+        kept = {text: owner for text, owner in self._listeners.items() if owner is not transport}
+        self._listeners = kept
+
+    def _listener(self, text: str) -> "MemoryTransport | None":
+        return self._listeners.get(text)
+
+
+class MemoryTransport(LinkHub):
+    """A transport on a `MemoryNetwork`; fulfils `Transport`.
+
+    Args:
+        network: Where it lives.
+        identity: Who the node is.
+        handler: Hears of links and frames.
+        secret: The secret that all nodes of the cluster share, or None.
+        limits: Bounds on memory and waiting.
+        nonce: Makes random bytes for handshakes.
+        versions: The lowest and highest wire protocol version to speak.
+    """
+
+    def __init__(
+        self,
+        network: MemoryNetwork,
+        identity: Identity,
+        handler: LinkHandler,
+        *,
+        secret: bytes | None = None,
+        limits: Limits | None = None,
+        nonce: Callable[[int], bytes] = secrets.token_bytes,
+        versions: tuple[int, int] = VERSIONS,
+    ) -> None:
+        super().__init__(
+            identity, handler, secret=secret, limits=limits, nonce=nonce, versions=versions
+        )
+        self._network = network
+
+    async def listen(self, address: str) -> str:
+        """Accept links at `address`: `host:port` with ranges and port 0, or any other string.
+
+        Raises:
+            ListenError: Somebody listens there already.
+        """
+        if self.closing:
+            raise ListenError(f"{address}: the transport is closed")
+        return self._network._bind(address, self)
+
+    async def dial(self, address: str) -> None:
+        """Open a link to whoever listens at `address`. See `Transport.dial`.
+
+        Raises:
+            DialRefusedError: Nobody listens there.
+            DialError: The network is cut in between, or the peer did not answer in time.
+            HandshakeError: The peer was reached, but it and this node cannot form a link.
+        """
+        listener = self._network._listener(address)
+        if listener is None:
+            raise DialRefusedError(f"{address}: nothing listens there")
+        mine, theirs = self.identity.name, listener.identity.name
+        if self._network.is_cut(mine, theirs) or self._network.is_cut(theirs, mine):
+            await asyncio.sleep(self.limits.connect_timeout)
+            raise DialError(f"{address}: no answer within {self.limits.connect_timeout:g} s")
+        link = self.dial_link(address)
+        accepted = listener.accept_link()
+        if accepted is None:
+            link.abort("connection lost during the handshake")
+        else:
+            connect(
+                link,
+                accepted,
+                lambda: self._network.is_cut(mine, theirs),
+                lambda: self._network.is_cut(theirs, mine),
+            )
+        with self.attempt(link) as outcome:
+            await outcome
+
+    async def close(self) -> None:
+        """Stop listening and close every link. Idempotent."""
+        self._network._release(self)
+        await self.close_links()
+
+
+def connect(
+    dialler: asyncio.Protocol,
+    acceptor: asyncio.Protocol,
+    dialler_is_cut: Callable[[], bool] = bool,
+    acceptor_is_cut: Callable[[], bool] = bool,
+) -> None:
+    """Join two protocols by a pair of wires.
+
+    Args:
+        dialler: Told of the connection first.
+        acceptor: The other end.
+        dialler_is_cut: Whether what the dialler writes now is lost.
+        acceptor_is_cut: Whether what the acceptor writes now is lost.
+    """
+    one = MemoryWire(dialler, dialler_is_cut)
+    other = MemoryWire(acceptor, acceptor_is_cut)
+    one.join(other)
+    other.join(one)
+    loop = asyncio.get_running_loop()
+    loop.call_soon(acceptor.connection_made, other)
+    loop.call_soon(dialler.connection_made, one)
+
+
+class MemoryWire(asyncio.Transport):
+    """One end of a connection in memory: an `asyncio.Transport` over two queues of writes.
+
+    What this end writes waits here until the other end reads it, in order, some of it each loop
+    turn. While the other end has paused reading it waits here, and this end feels it.
+    """
+
+    def __init__(self, protocol: asyncio.Protocol, is_cut: Callable[[], bool]) -> None:
+        super().__init__({"peername": ("127.0.0.1", 0)})
+        self._loop = asyncio.get_running_loop()
+        self._protocol = protocol
+        self._is_cut = is_cut
+        self._other: MemoryWire = self
+        self._unread: deque[memoryview] = deque()
+        self._size = 0
+        self._high = self._low = _CHUNK
+        self._full = False
+        self._reading = True
+        self._closing = False
+        self._lost = False
+        self._pump_scheduled = False
+
+    def join(self, other: "MemoryWire") -> None:
+        """Set the other end, before anything is written."""
+        self._other = other
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        """See `asyncio.WriteTransport`."""
+        self._high = _CHUNK if high is None else high
+        self._low = self._high // 4 if low is None else low
+
+    def get_write_buffer_size(self) -> int:
+        """See `asyncio.WriteTransport`."""
+        return self._size
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Queue bytes for the other end; they vanish when the network is cut now."""
+        if self._closing or self._is_cut():
+            return
+        self._unread.append(memoryview(bytes(data)))
+        self._size += len(data)
+        self._schedule_pump()
+        if self._size > self._high and not self._full:
+            self._full = True
+            self._protocol.pause_writing()
+
+    def pause_reading(self) -> None:
+        """See `asyncio.ReadTransport`."""
+        self._reading = False
+
+    def resume_reading(self) -> None:
+        """See `asyncio.ReadTransport`."""
+        self._reading = True
+        self._other._schedule_pump()
+
+    def is_closing(self) -> bool:
+        """Whether nothing more can be written."""
+        return self._closing
+
+    def close(self) -> None:
+        """Close once everything written has been read."""
+        self._closing = True
+        self._schedule_pump()
+
+    def abort(self) -> None:
+        """Close now; what the other end has not read of it is lost."""
+        self._unread.clear()
+        self._size = 0
+        self.close()
+
+    def reset(self) -> None:
+        """Lose the connection at both ends at once."""
+        for wire in (self, self._other):
+            wire._unread.clear()
+            wire._closing = True
+            self._loop.call_soon(wire._lose, ConnectionResetError("connection reset"))
+
+    def get_protocol(self) -> asyncio.BaseProtocol:
+        """See `asyncio.BaseTransport`."""
+        return self._protocol
+
+    def _schedule_pump(self) -> None:
+        if not self._pump_scheduled:
+            self._pump_scheduled = True
+            self._loop.call_soon(self._pump)
+
+    def _pump(self) -> None:
+        """Carry over one chunk, as one readiness event of a socket would."""
+        self._pump_scheduled = False
+        if self._other._lost:
+            self._unread.clear()
+        elif self._unread and self._other._reading:
+            self._carry()
+        if self._unread and self._other._reading:
+            self._schedule_pump()
+        elif self._closing and not self._unread:
+            self._lose(None)
+            self._other._hang_up()
+
+    def _carry(self) -> None:
+        chunk = self._unread.popleft()
+        if len(chunk) > _CHUNK:
+            self._unread.appendleft(chunk[_CHUNK:])
+            chunk = chunk[:_CHUNK]
+        self._size -= len(chunk)
+        self._other._protocol.data_received(bytes(chunk))
+        if self._full and self._size <= self._low:
+            self._full = False
+            self._protocol.resume_writing()
+
+    def _hang_up(self) -> None:
+        """The other end has closed; a socket would now read the end of the stream."""
+        if not self._lost and not self._closing:
+            self._protocol.eof_received()
+            self.abort()
+
+    def _lose(self, error: Exception | None) -> None:
+        if not self._lost:
+            self._lost = self._closing = True
+            self._protocol.connection_lost(error)
