@@ -81,14 +81,18 @@ class LinkHub:
 
     # What a concrete transport calls.
 
-    def accept_link(self) -> StreamLink | None:
-        """The link for an inbound connection, or None: there are too many, close it at once."""
+    def accept_link(self, origin: str | None = None) -> StreamLink | None:
+        """The link for an inbound connection, or None: there are too many, close it at once.
+
+        Args:
+            origin: The IP address that it comes from, if it has one.
+        """
         if self.closing:
             return None
         if len(self._pending) >= self.limits.pending_handshakes:
             self._refusals.warn(f"more than {len(self._pending)} handshakes are pending")
             return None
-        link = StreamLink(self)
+        link = StreamLink(self, origin=origin)
         self._links.add(link)
         self._pending.add(link)
         return link
@@ -101,7 +105,7 @@ class LinkHub:
         """
         if self.closing:
             raise DialError(f"{address}: the transport is closed")
-        link = StreamLink(self, address)
+        link = StreamLink(self, dialled=address)
         self._links.add(link)
         return link
 

@@ -56,6 +56,11 @@ class _Phase(enum.Enum):
 class StreamLink(asyncio.Protocol):
     """A `Link` over one stream connection. Made by a `LinkHub` only.
 
+    Args:
+        hub: The transport it belongs to.
+        dialled: The address that this end dialled.
+        origin: The IP address that an inbound connection comes from, if it has one.
+
     Attributes:
         peer: Who the peer is; meaningful once the link is open. Wildcard hosts in its addresses
             are replaced by the host that the peer is seen at.
@@ -64,7 +69,9 @@ class StreamLink(asyncio.Protocol):
         outcome: For a dialled link, done when the link is open or cannot be.
     """
 
-    def __init__(self, hub: "LinkHub", dialled: str | None = None) -> None:
+    def __init__(
+        self, hub: "LinkHub", *, dialled: str | None = None, origin: str | None = None
+    ) -> None:
         loop = asyncio.get_running_loop()
         self.peer = _NOBODY
         self.dialled = dialled
@@ -72,6 +79,7 @@ class StreamLink(asyncio.Protocol):
         self.waiting = False
         self.outcome: asyncio.Future[None] | None = loop.create_future() if dialled else None
         self._hub = hub
+        self._origin = origin
         self._loop = loop
         self._phase = _Phase.GREETING
         self._reader = FrameReader()
@@ -98,7 +106,7 @@ class StreamLink(asyncio.Protocol):
 
     def describe(self) -> str:
         """The peer for a log line: its name once proved, and where it is."""
-        where = self.dialled or self._seen_at() or "a socket of this host"
+        where = self.dialled or self._origin or "a process of this host"
         return f"{self.peer.name!r} ({where})" if self.peer.name else where
 
     # What the node calls.
@@ -407,7 +415,7 @@ class StreamLink(asyncio.Protocol):
     def _seen_at(self) -> str | None:
         """The IP address of the peer, or None on a Unix socket."""
         name = self._wire.get_extra_info("peername") if self._wire is not None else None
-        return _plain_ip(name[0]) if isinstance(name, tuple) and name else None
+        return plain_ip(name[0]) if isinstance(name, tuple) and name else None
 
 
 def with_seen_host(peer: Identity, host: str) -> Identity:
@@ -423,7 +431,7 @@ def with_seen_host(peer: Identity, host: str) -> Identity:
     return Identity(peer.cluster, peer.name, peer.incarnation, tuple(addresses))
 
 
-def _plain_ip(host: str) -> str:
+def plain_ip(host: str) -> str:
     """An IPv4 peer of a dual-stack listener is told as the IPv4 address that it is."""
     try:
         address = ipaddress.ip_address(host)

@@ -14,7 +14,7 @@ from adsum.transport.base import Identity, LinkHandler
 from adsum.transport.handshake import VERSIONS
 from adsum.transport.hub import LinkHub
 from adsum.transport.limits import Limits
-from adsum.transport.link import StreamLink
+from adsum.transport.link import StreamLink, plain_ip
 from adsum.transport.listeners import Listener, open_tcp, open_unix
 from adsum.transport.tls import TLS
 
@@ -143,14 +143,14 @@ class SocketTransport(LinkHub):
         loop = asyncio.get_running_loop()
         while True:
             try:
-                sock, _ = await loop.sock_accept(listener.sock)
+                sock, origin = await loop.sock_accept(listener.sock)
             except ConnectionError:
                 continue  # The peer was gone before it was accepted.
             except OSError as error:
                 logger.warning("%s cannot accept: %s", listener.address, error)
                 await asyncio.sleep(_ACCEPT_PAUSE)
                 continue
-            link = self.accept_link()
+            link = self.accept_link(plain_ip(origin[0]) if isinstance(origin, tuple) else None)
             if link is None:
                 sock.close()
             else:

@@ -1,0 +1,315 @@
+"""What every transport guarantees: the contract in `adsum.transport.base`, clause by clause."""
+
+import asyncio
+import os
+from dataclasses import replace
+
+import pytest
+
+from adsum.errors import DialRefusedError, HandshakeError, ListenError
+from adsum.transport.framing import FRAME_LIMIT
+from adsum.transport.handshake import SelfDialError
+from adsum.transport.limits import Limits
+
+from .harness import Recorder, World, in_loop, until
+
+
+@in_loop
+async def test_both_ends_learn_who_the_other_is_and_who_dialled(world: World) -> None:
+    dialler, acceptor = await world.pair()
+
+    assert dialler.link.peer.name == "acceptor"
+    assert acceptor.link.peer.name == "dialler"
+    assert dialler.link.dialled is not None
+    assert acceptor.link.dialled is None
+    assert dialler.link.version == acceptor.link.version == 1
+
+
+@in_loop
+async def test_a_link_is_open_when_dial_returns(world: World) -> None:
+    dialler = Recorder()
+    address = await world.listening("acceptor", Recorder())
+
+    await world.transport("dialler", dialler).dial(address)
+
+    assert len(dialler.opened) == 1
+
+
+@in_loop
+async def test_frames_arrive_once_and_in_order_both_ways(world: World) -> None:
+    dialler, acceptor = await world.pair()
+    there = [b"there %d" % number for number in range(500)]
+    back = [b"back %d" % number for number in range(500)]
+
+    for one, other in zip(there, back, strict=True):
+        dialler.link.send(one)
+        acceptor.link.send(other)
+
+    await until(lambda: len(acceptor.frames) == len(dialler.frames) == 500)
+    assert acceptor.payloads == there
+    assert dialler.payloads == back
+
+
+@in_loop
+async def test_frames_of_any_size_up_to_the_limit_arrive_unchanged(world: World) -> None:
+    dialler, acceptor = await world.pair()
+    sizes = [0, 1, 1023, 1024, 1025, 65536, FRAME_LIMIT - 1, FRAME_LIMIT]
+    sent = [os.urandom(size) for size in sizes] + [b"\0" * size for size in sizes]
+
+    for payload in sent:
+        dialler.link.send(payload)
+
+    await until(lambda: len(acceptor.frames) == len(sent))
+    assert acceptor.payloads == sent
+
+
+@in_loop
+async def test_a_frame_above_the_limit_is_refused_and_the_link_lives(world: World) -> None:
+    dialler, acceptor = await world.pair()
+
+    with pytest.raises(ValueError, match=str(FRAME_LIMIT)):
+        dialler.link.send(bytes(FRAME_LIMIT + 1))
+    dialler.link.send(b"still here")
+
+    await until(lambda: acceptor.payloads == [b"still here"])
+
+
+@in_loop
+async def test_all_frames_of_one_turn_leave_in_one_write(world: World) -> None:
+    acceptor = Recorder()
+    address = await world.listening("acceptor", acceptor)
+    raw = await world.proved_raw(address)
+    await until(lambda: acceptor.opened)
+    raw.chunks.clear()
+
+    for number in range(100):
+        acceptor.link.send(b"%d" % number)
+
+    await until(lambda: len(raw.taken) == 100)
+    assert len(raw.chunks) == 1
+
+
+@in_loop
+async def test_what_was_sent_before_closing_arrives_and_then_the_reason(world: World) -> None:
+    dialler, acceptor = await world.pair()
+
+    for number in range(20):
+        dialler.link.send(b"%d" % number * 1000)
+    dialler.link.close("the shift is over")
+
+    await until(lambda: dialler.closed and acceptor.closed)
+    assert len(acceptor.frames) == 20
+    assert dialler.reasons == ["the shift is over"]
+    assert acceptor.reasons == ["peer closed: the shift is over"]
+
+
+@in_loop
+async def test_closing_twice_or_after_the_peer_closes_once(world: World) -> None:
+    dialler, acceptor = await world.pair()
+
+    dialler.link.close("first")
+    dialler.link.close("second")
+    acceptor.link.close("at the same time")
+    await until(lambda: dialler.closed and acceptor.closed)
+    dialler.link.close("late")
+    dialler.link.send(b"nobody hears this")
+    await world.close()
+
+    assert dialler.reasons == ["first"]
+    assert acceptor.reasons == ["at the same time"]
+
+
+@in_loop
+async def test_the_handler_is_never_called_inside_close_or_send(world: World) -> None:
+    dialler, acceptor = await world.pair(limits=Limits(send_high_water=1000, send_limit=10**9))
+
+    def answer_and_close(link: object, payload: bytes) -> None:
+        # The recorder fails if it is told anything while this runs.
+        for _ in range(100):
+            acceptor.link.send(os.urandom(10_000))
+        acceptor.link.close("done")
+
+    acceptor.on_frame = answer_and_close
+    dialler.link.send(b"go")
+
+    await until(lambda: dialler.closed and acceptor.closed)
+    assert len(dialler.frames) == 100
+
+
+@in_loop
+async def test_no_frame_is_delivered_after_closing(world: World) -> None:
+    dialler, acceptor = await world.pair()
+    acceptor.on_frame = lambda link, payload: link.close("one is enough")
+
+    for _ in range(50):
+        dialler.link.send(b"again")
+
+    await until(lambda: dialler.closed and acceptor.closed)
+    assert acceptor.payloads == [b"again"]
+    assert dialler.reasons == ["peer closed: one is enough"]
+
+
+@in_loop
+async def test_closing_a_transport_closes_its_links_and_frees_its_address(world: World) -> None:
+    acceptor, dialler = Recorder(), Recorder()
+    listening = world.transport("acceptor", acceptor)
+    address = await listening.listen(world.free_address("acceptor"))
+    await world.transport("dialler", dialler).dial(address)
+    await until(lambda: acceptor.opened)
+
+    await listening.close()
+    await listening.close()
+
+    assert acceptor.reasons == ["the node is closing"]
+    await until(lambda: dialler.closed)
+    assert dialler.reasons == ["peer closed: the node is closing"]
+    with pytest.raises(DialRefusedError):
+        await world.transport("late").dial(address)
+
+
+@in_loop
+async def test_dialling_where_nobody_listens_is_refused(world: World) -> None:
+    gone = world.transport("gone")
+    address = await gone.listen(world.free_address("gone"))
+    await gone.close()
+
+    with pytest.raises(DialRefusedError):
+        await world.transport("dialler").dial(address)
+
+
+@in_loop
+async def test_an_address_in_use_cannot_be_listened_on(world: World) -> None:
+    address = await world.listening("first", Recorder())
+
+    with pytest.raises(ListenError):
+        await world.transport("second").listen(address)
+
+
+@pytest.mark.parametrize(
+    ("theirs", "mine"),
+    [(b"one", b"other"), (b"one", None), (None, b"other")],
+    ids=["differ", "only theirs", "only mine"],
+)
+@in_loop
+async def test_nodes_whose_secrets_differ_never_link(
+    world: World, theirs: bytes | None, mine: bytes | None
+) -> None:
+    acceptor, dialler = Recorder(), Recorder()
+    address = await world.listening("acceptor", acceptor, secret=theirs)
+
+    with pytest.raises(HandshakeError, match="secrets differ"):
+        await world.transport("dialler", dialler, secret=mine).dial(address)
+
+    assert not acceptor.opened
+    assert not dialler.opened
+
+
+@in_loop
+async def test_nodes_without_a_secret_link(world: World) -> None:
+    dialler, acceptor = await world.pair(secret=None)
+
+    dialler.link.send(b"hello")
+
+    await until(lambda: acceptor.payloads == [b"hello"])
+
+
+@in_loop
+async def test_nodes_of_different_clusters_never_link(world: World) -> None:
+    address = await world.listening("acceptor", Recorder(), cluster="kitchen")
+
+    with pytest.raises(HandshakeError, match=r"'hall'.*'kitchen'|'kitchen'.*'hall'"):
+        await world.transport("dialler", cluster="hall").dial(address)
+
+
+@in_loop
+async def test_versions_next_to_each_other_link_and_distant_ones_do_not(world: World) -> None:
+    dialler = Recorder()
+    address = await world.listening("acceptor", Recorder(), versions=(1, 2))
+
+    await world.transport("newer", dialler, versions=(2, 3)).dial(address)
+    with pytest.raises(HandshakeError, match="no common protocol version"):
+        await world.transport("newest", versions=(3, 4)).dial(address)
+
+    assert dialler.link.version == 2
+
+
+@in_loop
+async def test_a_node_that_dials_itself_is_told_so(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    recorder = Recorder()
+    transport = world.transport("narcissus", recorder)
+    address = await transport.listen(world.free_address("narcissus"))
+
+    with pytest.raises(SelfDialError, match="narcissus"):
+        await transport.dial(address)
+    await transport.close()
+
+    assert not recorder.opened
+    assert not caplog.records
+
+
+@in_loop
+async def test_another_life_of_the_same_name_is_not_oneself(world: World) -> None:
+    dialler = Recorder()
+    address = await world.listening("phoenix", Recorder(), incarnation=1)
+
+    await world.transport("phoenix", dialler, incarnation=2).dial(address)
+
+    assert dialler.link.peer.incarnation == 1
+
+
+@in_loop
+async def test_the_hello_tells_the_identity_set_last(world: World) -> None:
+    dialler, acceptor = Recorder(), Recorder()
+    listening = world.transport("acceptor", acceptor)
+    address = await listening.listen(world.free_address("acceptor"))
+    listening.identity = replace(listening.identity, addresses=(address,))
+
+    await world.transport("dialler", dialler).dial(address)
+
+    assert dialler.link.peer.addresses == (address,)
+
+
+@in_loop
+async def test_a_wildcard_address_means_where_the_peer_is_seen(world: World) -> None:
+    dialler = Recorder()
+    listening = world.transport("acceptor")
+    address = await listening.listen(world.free_address("acceptor"))
+    told = ("0.0.0.0:7400", "[::]:7401", ":7402", "10.1.2.3:7403")
+    listening.identity = replace(listening.identity, addresses=told)
+
+    await world.transport("dialler", dialler).dial(address)
+
+    seen = ("127.0.0.1:7400", "127.0.0.1:7401", "127.0.0.1:7402", "10.1.2.3:7403")
+    assert dialler.link.peer.addresses == seen
+
+
+def test_a_transport_works_in_a_second_event_loop(world: World) -> None:
+    async def scenario(second: World) -> None:
+        dialler, acceptor = await second.pair()
+        dialler.link.send(b"hello")
+        await until(lambda: acceptor.payloads == [b"hello"])
+        await second.close()
+
+    for _ in range(2):
+        world = World(world.kind, world._directory, world._tls)
+        asyncio.run(scenario(world))
+
+
+@in_loop
+async def test_many_links_of_one_transport_do_not_mix(world: World) -> None:
+    acceptor = Recorder()
+    address = await world.listening("acceptor", acceptor)
+    diallers = [Recorder() for _ in range(10)]
+    for number, dialler in enumerate(diallers):
+        await world.transport(f"dialler {number}", dialler).dial(address)
+    await until(lambda: len(acceptor.opened) == 10)
+
+    for link in acceptor.opened:
+        for number in range(20):
+            link.send(f"{link.peer.name}: {number}".encode())
+
+    for number, dialler in enumerate(diallers):
+        expected = [f"dialler {number}: {count}".encode() for count in range(20)]
+        await until(lambda d=dialler, e=expected: d.payloads == e)  # type: ignore[misc]  # bound now

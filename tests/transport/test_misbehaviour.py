@@ -1,0 +1,330 @@
+"""What a peer that is broken, hostile, slow or gone can do: lose its link, and nothing else."""
+
+import asyncio
+import logging
+import os
+import struct
+import zlib
+
+import pytest
+
+from adsum.errors import DialError, HandshakeError, ProtocolError
+from adsum.transport.base import Link
+from adsum.transport.framing import DEFLATED, FRAME_LIMIT, HELLO, PAYLOAD, PROOF, encode_frame
+from adsum.transport.limits import Limits
+
+from .harness import Recorder, World, in_loop, until
+
+GARBAGE = {
+    "http": b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    "oversized": struct.pack(">IB", 9000, HELLO),
+    "empty": struct.pack(">I", 0),
+    "unknown kind": encode_frame(99, b"?"),
+    "payload too early": encode_frame(PAYLOAD, b"hello"),
+    "proof too early": encode_frame(PROOF, bytes(32)),
+    "hello that is no hello": encode_frame(HELLO, b"[1, 2, 3]"),
+    "hello that nests": encode_frame(HELLO, b"[" * 8000),
+}
+
+DAMAGE = {
+    "oversized": struct.pack(">IB", FRAME_LIMIT + 2, PAYLOAD),
+    "empty": struct.pack(">I", 0),
+    "unknown kind": encode_frame(99, b"?"),
+    "second hello": encode_frame(HELLO, b"[]"),
+    "not compressed": encode_frame(DEFLATED, b"not zlib"),
+    "bomb": encode_frame(DEFLATED, zlib.compress(bytes(100 * FRAME_LIMIT))),
+}
+
+
+@pytest.mark.parametrize("garbage", GARBAGE.values(), ids=GARBAGE)
+@in_loop
+async def test_garbage_before_the_handshake_is_hung_up_on(
+    world: World, garbage: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    acceptor = Recorder()
+    address = await world.listening("acceptor", acceptor)
+    raw = await world.connect_raw(address)
+
+    raw.send(garbage)
+
+    await until(lambda: raw.goodbyes)
+    raw.close()
+    assert not acceptor.opened
+    assert [record.levelno for record in caplog.records] == [logging.WARNING]
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
+@in_loop
+async def test_garbage_on_an_open_link_closes_it_with_one_log_line(
+    world: World, damage: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    acceptor = Recorder()
+    address = await world.listening("acceptor", acceptor)
+    raw = await world.proved_raw(address)
+    raw.send(encode_frame(PAYLOAD, b"still good") + damage + encode_frame(PAYLOAD, b"too late"))
+
+    await until(lambda: acceptor.closed and raw.goodbyes)
+    raw.close()
+
+    assert acceptor.payloads == [b"still good"]
+    assert raw.goodbyes == acceptor.reasons
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert "'raw'" in record.getMessage()
+    assert acceptor.reasons[0] in record.getMessage()
+
+
+@in_loop
+async def test_a_frame_that_breaks_the_protocol_closes_its_link_alone(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(link: Link, payload: bytes) -> None:
+        if payload == b"nonsense":
+            raise ProtocolError("that is nonsense")
+
+    acceptor, good, bad = Recorder(on_frame=refuse), Recorder(), Recorder()
+    address = await world.listening("acceptor", acceptor)
+    await world.transport("good", good).dial(address)
+    await world.transport("bad", bad).dial(address)
+
+    bad.link.send(b"nonsense")
+    bad.link.send(b"more of it")
+    await until(lambda: bad.closed and acceptor.closed)
+    good.link.send(b"sense")
+    await until(lambda: len(acceptor.frames) == 2)
+
+    assert bad.reasons == ["peer closed: that is nonsense"]
+    assert acceptor.reasons == ["that is nonsense"]
+    assert acceptor.payloads == [b"nonsense", b"sense"]
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert "'bad'" in record.getMessage()
+    assert record.exc_info is None
+
+
+@in_loop
+async def test_a_bug_in_the_handler_closes_the_link_and_logs_where_it_is(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    dialler, acceptor = await world.pair()
+
+    def stumble(link: Link, payload: bytes) -> None:
+        raise ZeroDivisionError
+
+    acceptor.on_frame = stumble
+    dialler.link.send(b"secret content")
+    await until(lambda: dialler.closed and acceptor.closed)
+
+    assert dialler.reasons == ["peer closed: internal error"]
+    (record,) = caplog.records
+    assert record.exc_info is not None
+    assert "secret content" not in record.getMessage()
+
+
+@in_loop
+async def test_a_lost_connection_closes_the_link_after_what_had_arrived(world: World) -> None:
+    acceptor = Recorder()
+    address = await world.listening("acceptor", acceptor)
+    raw = await world.proved_raw(address)
+    raw.send(b"".join(encode_frame(PAYLOAD, bytes(10_000)) for _ in range(50)))
+
+    raw.close()
+    await until(lambda: acceptor.closed)
+
+    assert len(acceptor.frames) == 50
+    assert acceptor.reasons[0].startswith("connection lost")
+
+
+@in_loop
+async def test_half_a_frame_at_the_end_is_not_delivered(world: World) -> None:
+    acceptor = Recorder()
+    address = await world.listening("acceptor", acceptor)
+    raw = await world.proved_raw(address)
+
+    raw.send(encode_frame(PAYLOAD, b"whole") + encode_frame(PAYLOAD, b"broken off")[:-1])
+    raw.close()
+    await until(lambda: acceptor.closed)
+
+    assert acceptor.payloads == [b"whole"]
+
+
+@in_loop
+async def test_a_reason_cannot_forge_log_lines(world: World) -> None:
+    acceptor = Recorder()
+    address = await world.listening("acceptor", acceptor)
+    raw = await world.proved_raw(address)
+
+    raw.send(encode_frame(5, b"bye\nERROR forged\x1b[31m" + b"x" * 5000))
+    await until(lambda: acceptor.closed)
+
+    assert acceptor.reasons[0].isprintable()
+    assert len(acceptor.reasons[0]) < 600
+
+
+@in_loop
+async def test_a_slow_reader_makes_the_link_unwritable_until_it_catches_up(world: World) -> None:
+    acceptor = Recorder()
+    address = await world.listening("acceptor", acceptor)
+    raw = await world.proved_raw(address)
+    await until(lambda: acceptor.opened)
+    assert raw.wire is not None
+    raw.wire.pause_reading()
+
+    sent = await send_until_unwritable(acceptor)
+    assert buffered(acceptor) <= 1024 * 1024 + FRAME_LIMIT
+    raw.wire.resume_reading()
+    await until(lambda: acceptor.writable == [False, True])
+    await until(lambda: len(raw.taken) == sent)
+
+
+@in_loop
+async def test_a_link_that_is_written_to_without_end_is_closed(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    limits = Limits(send_high_water=64 * 1024, send_limit=512 * 1024)
+    acceptor = Recorder()
+    address = await world.listening("acceptor", acceptor, limits=limits)
+    raw = await world.proved_raw(address)
+    await until(lambda: acceptor.opened)
+    assert raw.wire is not None
+    raw.wire.pause_reading()
+
+    most = 0
+    payload = os.urandom(FRAME_LIMIT)
+    while not acceptor.closed:
+        acceptor.link.send(payload)
+        await asyncio.sleep(0)
+        most = max(most, buffered(acceptor))
+
+    assert "reads too slowly" in acceptor.reasons[0]
+    assert most <= limits.send_limit
+    assert buffered(acceptor) == 0
+    assert len(caplog.records) == 1
+
+
+@in_loop
+async def test_too_much_in_one_turn_closes_the_link_before_memory_is_spent(world: World) -> None:
+    dialler, _ = await world.pair(limits=Limits(send_limit=2 * FRAME_LIMIT))
+    payload = os.urandom(FRAME_LIMIT)
+
+    for _ in range(100):
+        dialler.link.send(payload)
+
+    await until(lambda: dialler.closed)
+    assert "reads too slowly" in dialler.reasons[0]
+
+
+@in_loop
+async def test_a_stuck_peer_holds_a_closed_link_for_the_grace_only(world: World) -> None:
+    acceptor = Recorder()
+    address = await world.listening("acceptor", acceptor, limits=Limits(close_grace=0.05))
+    raw = await world.proved_raw(address)
+    await until(lambda: acceptor.opened)
+    assert raw.wire is not None
+    raw.wire.pause_reading()
+    await send_until_unwritable(acceptor)
+
+    acceptor.link.close("no more patience")
+    await until(lambda: acceptor.closed)
+    assert acceptor.reasons == ["no more patience"]
+    await until(lambda: buffered(acceptor) == 0)
+    await until(lambda: not world.links_of("acceptor"))
+
+
+@in_loop
+async def test_a_peer_that_never_greets_is_hung_up_on(world: World) -> None:
+    limits = Limits(handshake_timeout=0.02, close_grace=0.02)
+    address = await world.listening("acceptor", Recorder(), limits=limits)
+
+    raw = await world.connect_raw(address)
+
+    await until(lambda: raw.hung_up)
+    assert raw.goodbyes == ["no handshake within 0.02 s"]
+
+
+@in_loop
+async def test_connections_beyond_the_pending_limit_are_closed_at_once(
+    socket_world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    world = socket_world
+    acceptor = Recorder()
+    address = await world.listening("acceptor", acceptor, limits=Limits(pending_handshakes=3))
+    silent = [await world.connect_raw(address) for _ in range(3)]
+
+    refused = [await world.connect_bare(address) for _ in range(20)]
+    await until(lambda: all(raw.hung_up for raw in refused))
+    assert len(caplog.records) == 1
+    silent[0].close()
+    await until(lambda: len(world.links_of("acceptor")) == 2)
+    await world.transport("dialler").dial(address)
+
+    assert len(acceptor.opened) == 1
+    await world.close()
+    assert "more like it" in caplog.records[-1].getMessage()
+    for raw in silent[1:]:
+        raw.close()
+
+
+@in_loop
+async def test_a_listener_that_says_nothing_is_given_up_on(world: World) -> None:
+    """As a stopped process: the kernel connects, nobody answers."""
+    limits = Limits(handshake_timeout=0.05, close_grace=0.02)
+    address = await world.silent_listener()
+
+    with pytest.raises(DialError, match="no handshake"):
+        await world.transport("dialler", limits=limits).dial(address)
+
+
+@in_loop
+async def test_a_listener_that_is_something_else_is_told_apart(world: World) -> None:
+    address = await world.silent_listener(b"220 mail.example.org ESMTP\r\n")
+
+    with pytest.raises(HandshakeError, match="does not speak the protocol"):
+        await world.transport("dialler").dial(address)
+
+
+@in_loop
+async def test_a_cancelled_dial_leaves_nothing_behind(world: World) -> None:
+    dialler = Recorder()
+    transport = world.transport("dialler", dialler)
+    address = await world.silent_listener()
+
+    for turns in range(6):
+        dial = asyncio.create_task(transport.dial(address))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        dial.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await dial
+
+    await until(lambda: not transport.links())
+    assert not dialler.opened
+
+
+@in_loop
+async def test_closing_the_transport_ends_a_dial_under_way(world: World) -> None:
+    transport = world.transport("dialler")
+    dial = asyncio.create_task(transport.dial(await world.silent_listener()))
+    await until(lambda: transport.links())
+
+    await transport.close()
+
+    with pytest.raises(DialError):
+        await dial
+
+
+async def send_until_unwritable(recorder: Recorder) -> int:
+    """Send frames that do not compress, turn by turn; returns how many."""
+    payload = os.urandom(64 * 1024)
+    for sent in range(1, 1000):
+        recorder.link.send(payload)
+        await asyncio.sleep(0)
+        if recorder.writable:
+            return sent
+    raise AssertionError("a peer that does not read was never noticed")
+
+
+def buffered(recorder: Recorder) -> int:
+    wire = recorder.link.wire
+    assert wire is not None
+    return wire.get_write_buffer_size()
