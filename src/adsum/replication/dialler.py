@@ -1,0 +1,143 @@
+"""Which address to dial when: backoff, jitter, and every address of a peer in turn.
+
+A peer is dialled while there is no link to it: at once when a link was lost, then less and less
+often, with jitter, so that a cluster that comes back does not dial in step. Addresses come from
+the configuration (seeds) and from what nodes tell of each other (peers).
+"""
+
+from dataclasses import dataclass
+from random import Random
+
+from .timing import Timing
+
+
+@dataclass(slots=True, eq=False)
+class Target:
+    """Somebody to keep a link to.
+
+    Attributes:
+        addresses: Tried in turn.
+        name: Who answers there; None for a seed that never answered.
+        dial_at: When to dial next.
+        seed: Whether it was configured or found, rather than told of.
+        lasting: Whether to go on when it refuses.
+    """
+
+    addresses: tuple[str, ...]
+    name: str | None
+    dial_at: float
+    seed: bool = False
+    lasting: bool = True
+    #: The address that is being dialled, if any.
+    dialling: str | None = None
+    #: The position of the next address in this round, and whether all before it refused.
+    position: int = 0
+    all_refused: bool = True
+    #: Rounds in which no address answered, since the last link.
+    failures: int = 0
+
+
+class Dialler:
+    """Keeps trying to reach everybody to whom there is no link."""
+
+    def __init__(self, timing: Timing, rng: Random) -> None:
+        self._timing = timing
+        self._rng = rng
+        self._seeds: dict[str, Target] = {}
+        self._peers: dict[str, Target] = {}
+        #: When `due` has something to say, at the earliest.
+        self.next_at = float("inf")
+
+    def add_seed(self, address: str, now: float, *, lasting: bool) -> None:
+        """Dial an address of which only the configuration or the host tells."""
+        if address not in self._seeds:
+            self._seeds[address] = Target((address,), None, now, seed=True, lasting=lasting)
+            self.next_at = min(self.next_at, now)
+
+    def add_peer(self, name: str, addresses: tuple[str, ...], dial_at: float) -> None:
+        """Dial a member, from `dial_at` on; changes nothing but addresses if it is known."""
+        target = self._peers.get(name)
+        if target is None:
+            target = self._peers[name] = Target(addresses, name, dial_at)
+        elif target.addresses != addresses:
+            target.addresses, target.position = addresses, 0
+        self.next_at = min(self.next_at, target.dial_at)
+
+    def forget_peer(self, name: str) -> None:
+        """Stop dialling a member."""
+        self._peers.pop(name, None)
+
+    def hurry(self, name: str, now: float) -> None:
+        """Dial a member at once: its link was lost."""
+        for target in self._targets_of(name):
+            target.dial_at, target.failures, target.position = now, 0, 0
+            target.all_refused = True
+            self.next_at = min(self.next_at, now)
+
+    def due(self, now: float, linked: dict[str, object]) -> list[str]:
+        """The addresses to dial now; each is reported back by `answered` or `failed`.
+
+        Args:
+            now: Active time.
+            linked: The names to which there is a link.
+        """
+        if now < self.next_at:
+            return []
+        self.next_at = float("inf")
+        addresses: list[str] = []
+        for target in (*self._seeds.values(), *self._peers.values()):
+            if target.dialling is not None or target.name in linked or not target.addresses:
+                continue
+            if target.dial_at <= now:
+                target.dialling = target.addresses[target.position % len(target.addresses)]
+                addresses.append(target.dialling)
+            else:
+                self.next_at = min(self.next_at, target.dial_at)
+        return list(dict.fromkeys(addresses))
+
+    def answered(self, address: str, name: str) -> None:
+        """A node of this name answered at an address that was dialled."""
+        for target in self._dialling(address):
+            target.dialling, target.name = None, name
+            target.failures = target.position = 0
+            target.all_refused = True
+
+    def failed(self, address: str, refused: bool, now: float) -> str | None:
+        """No link came of a dial.
+
+        Returns:
+            The name of the member all of whose addresses refused in this round, if that is so.
+        """
+        gone = None
+        for target in self._dialling(address):
+            target.dialling = None
+            target.all_refused &= refused
+            target.position += 1
+            if target.position < len(target.addresses):
+                target.dial_at = now
+            elif target.all_refused and not target.lasting:
+                del self._seeds[address]
+                continue
+            else:
+                if target.all_refused:
+                    gone = target.name or gone
+                target.dial_at = now + self._backoff(target)
+                target.failures += 1
+                target.position, target.all_refused = 0, True
+            self.next_at = min(self.next_at, target.dial_at)
+        return gone
+
+    def _backoff(self, target: Target) -> float:
+        timing = self._timing
+        gone = target.all_refused and not target.seed
+        most = timing.redial_refused if gone else timing.redial_most
+        delay = min(most, timing.redial_first * 2.0 ** min(target.failures, 20))
+        return delay * (0.5 + self._rng.random() / 2)
+
+    def _dialling(self, address: str) -> list[Target]:
+        targets = (*self._seeds.values(), *self._peers.values())
+        return [target for target in targets if target.dialling == address]
+
+    def _targets_of(self, name: str) -> list[Target]:
+        targets = (*self._seeds.values(), *self._peers.values())
+        return [target for target in targets if target.name == name]

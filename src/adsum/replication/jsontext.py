@@ -1,0 +1,115 @@
+"""JSON values as text: what presences and messages carry.
+
+`encode_object` is the one gate through which a caller's or a peer's object enters the state. What
+has passed it is valid, finite, ASCII-only JSON of a bounded size, so it can be joined into larger
+texts without being read again.
+"""
+
+import json
+import math
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+#: Objects nested deeper than this are refused.
+MAX_DEPTH = 32
+
+_SCALARS = frozenset({str, int, bool, type(None)})
+_SEPARATORS = (",", ":")
+
+
+def _make_dump() -> Callable[[object], str]:
+    """The standard encoder, built once: building it anew for each call costs as much as it does."""
+    make_encoder = getattr(json.encoder, "c_make_encoder", None)
+    if make_encoder is None:  # an interpreter without the C accelerator
+        return json.JSONEncoder(separators=_SEPARATORS, allow_nan=False).encode
+    default = json.JSONEncoder().default
+    quote = json.encoder.encode_basestring_ascii
+    encode = make_encoder(None, default, quote, None, ":", ",", False, False, False)
+    return lambda value: "".join(encode(value, 0))
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+#: Any JSON value that is known to be one, as compact ASCII text.
+dump: Callable[[object], str] = _make_dump()
+#: A string as a JSON string.
+quote: Callable[[str], str] = json.encoder.encode_basestring_ascii
+#: The value of a JSON text; NaN and infinities, which the standard module lets pass, are refused.
+load: Callable[[str], Any] = json.JSONDecoder(parse_constant=_refuse_constant).decode
+
+
+def encode_object(value: object, what: str, limit: int) -> str:
+    """A JSON object as compact ASCII text.
+
+    Args:
+        value: A dict of JSON values with string keys.
+        what: How errors name the value, as ``meta``.
+        limit: The most characters of text it may take.
+
+    Raises:
+        TypeError: Something in it is not a JSON value; names its path.
+        ValueError: A number is not finite, it is nested too deeply, or the text is too long.
+    """
+    if type(value) is not dict or not _is_flat(value):
+        if not isinstance(value, dict):
+            raise TypeError(f"{what} must be a dict (a JSON object), not {_describe(value)}")
+        _check(value, what, 0)
+    text = dump(value)
+    if len(text) > limit:
+        raise ValueError(f"{what} is {len(text)} bytes of JSON; at most {limit} are accepted")
+    return text
+
+
+def checked_name(value: object, what: str, limit: int) -> str:
+    """A topic, key or event, if it is a string of 1 to `limit` characters.
+
+    Raises:
+        TypeError: It is not a string.
+        ValueError: It is empty, too long, or has characters that UTF-8 cannot carry.
+    """
+    if not isinstance(value, str):
+        raise TypeError(f"{what} must be a str, not {_describe(value)}")
+    if not 0 < len(value) <= limit:
+        shown = repr(value) if len(value) <= 40 else f"{value[:40]!r}..."
+        raise ValueError(f"{what} must have 1 to {limit} characters, not {len(value)}: {shown}")
+    if not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise ValueError(f"{what} {value!r} has a lone surrogate, no Unicode text") from None
+    return value if type(value) is str else str.__str__(value)
+
+
+def _is_flat(value: dict[Any, Any]) -> bool:
+    """Whether it is an object of scalars alone, as nearly every meta is."""
+    for key, item in value.items():  # a loop, because it is half the price of all()
+        if type(key) is not str or type(item) not in _SCALARS:
+            return False
+    return True
+
+
+def _check(value: object, path: str, depth: int) -> None:
+    if depth > MAX_DEPTH:
+        raise ValueError(f"{path} is nested deeper than {MAX_DEPTH} levels")
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if not isinstance(key, str):
+                raise TypeError(f"{path} has the key {key!r}; JSON keys must be str")
+            _check(item, f"{path}.{key}", depth + 1)
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            _check(item, f"{path}[{index}]", depth + 1)
+    elif isinstance(value, float):
+        if not math.isfinite(value):
+            raise ValueError(f"{path} is {value!r}; JSON numbers must be finite")
+    elif value is not None and not isinstance(value, str | int):
+        raise TypeError(
+            f"{path} is {_describe(value)}; accepted are str, int, float, bool, None, list and dict"
+        )
+
+
+def _describe(value: object) -> str:
+    shown = repr(value)
+    return f"{type(value).__name__} {shown if len(shown) <= 60 else shown[:60] + '...'}"

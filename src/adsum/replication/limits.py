@@ -1,0 +1,20 @@
+"""The stated maximum of everything that a peer or a caller can make this node hold."""
+
+#: Characters in a topic, a key or an event name.
+MAX_NAME = 1024
+#: Characters of JSON text in one meta.
+MAX_META = 64 * 1024
+#: Characters of JSON text in one published message.
+MAX_PAYLOAD = 192 * 1024
+#: Characters in the name of a node, and in one of its addresses; addresses of one node.
+MAX_NODE_NAME = 255
+MAX_ADDRESS = 300
+MAX_ADDRESSES = 16
+#: Nodes that one node will know of at a time, the dead ones that it still remembers included.
+MAX_MEMBERS = 4096
+#: Streams that one link may have open.
+MAX_STREAMS = MAX_MEMBERS
+#: Counters, versions and incarnations stay below this.
+MAX_NUMBER = 2**63
+#: A delta is cut when it reaches about this many bytes, so no turn of a loop is long.
+DELTA_BUDGET = 48 * 1024

@@ -1,0 +1,277 @@
+"""Who is alive: heartbeat counters, suspicion, and what brings a replica down or back.
+
+Theory of operation
+===================
+
+A replica is alive while its heartbeat counter advances, heard on a link or relayed in digests. No
+wall clock is compared and no opinion about others is exchanged: only counters travel, and only the
+replica itself makes them grow. So nothing that circulates about a dead replica revives it.
+
+* **Silence.** A counter that did not advance for `down_after` means down.
+* **Suspicion.** Losing the last link to a replica is no proof. It is *doubted* for `link_grace`,
+  while it is dialled and others are asked (SWIM: Das, Gupta, Motivala 2002). If every address
+  refuses the dial, the process is gone and `refused_grace` is enough. A peer with a live link may
+  vouch, which extends the doubt to the next heartbeat. An advancing counter ends it.
+* **Revival.** A link to the replica proves it alive. In digests, the first counter above the known
+  one may be old news that this node had missed; only a second advance after it proves life.
+* **One life at a time.** A name has one incarnation here. A dead one is replaced by any other that
+  proves alive; of two that are both alive, everywhere the higher one.
+
+Time is *active* time (Lifeguard: Dadgar, Phillips, Currey 2018): the engine stops this clock while
+the process does not run, so nobody is declared dead for this node's own absence.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+
+from .limits import MAX_MEMBERS
+from .messages import Sighting
+from .state import Replica
+from .timing import Timing
+
+
+class Status(Enum):
+    """What is known of a member."""
+
+    UP = "up"
+    #: Its link was lost, or another node came with its name; its entries are still shown.
+    SUSPECT = "suspect"
+    #: Its entries are hidden, and kept in case it returns.
+    DOWN = "down"
+    #: It said goodbye; its entries are shown as long as it asked, and it is remembered a little
+    #: longer, lest late digests make it a newcomer.
+    LEFT = "left"
+
+
+@dataclass(slots=True)
+class Member:
+    """What is known of one name."""
+
+    replica: Replica
+    addresses: tuple[str, ...]
+    #: The highest heartbeat counter and version heard of.
+    counter: int
+    version: int
+    status: Status
+    #: When the counter last advanced. Valid while up or suspect.
+    fresh_at: float
+    #: When this status ends without further news. Valid while suspect, down or left.
+    until: float = 0.0
+    #: Somebody with a live link vouched during this suspicion.
+    vouched: bool = False
+    #: A counter above the known one was heard since it went down.
+    stirred: bool = False
+    #: Said goodbye, and its entries need not be shown any longer.
+    gone: bool = False
+    #: Another incarnation that digests tell of.
+    rival: Sighting | None = None
+
+    @property
+    def visible(self) -> bool:
+        """Whether its entries are shown."""
+        return self.status is not Status.DOWN and not self.gone
+
+
+class Liveness:
+    """The members that this node knows of, without itself."""
+
+    def __init__(self, timing: Timing) -> None:
+        self._timing = timing
+        self.members: dict[str, Member] = {}
+        #: When `expire` has something to do, at the earliest.
+        self.check_at = float("inf")
+
+    def __contains__(self, replica: Replica) -> bool:
+        member = self.members.get(replica.name)
+        return member is not None and member.replica == replica
+
+    def of(self, replica: Replica) -> Member | None:
+        """The member that is this very replica."""
+        member = self.members.get(replica.name)
+        return member if member is not None and member.replica == replica else None
+
+    def fresh(self) -> Iterator[Member]:
+        """The members that nothing speaks against: those a digest may list."""
+        return (member for member in self.members.values() if member.status is Status.UP)
+
+    def meet(
+        self, replica: Replica, addresses: tuple[str, ...], now: float, *, rival_linked: bool
+    ) -> str | None:
+        """A link to a replica has opened, which proves it alive.
+
+        Args:
+            replica: Who is at the other end.
+            addresses: Where it listens.
+            now: Active time.
+            rival_linked: There is a link to another life of the same name.
+
+        Returns:
+            Why it may not stay, or None. If its name is in use by another life, that one is doubted
+            from now on, so a newcomer that is in the right gets in when it dials again.
+        """
+        member = self.members.get(replica.name)
+        if member is None and len(self.members) >= MAX_MEMBERS:
+            return f"there are {MAX_MEMBERS} nodes already"
+        if member is not None and member.replica != replica:
+            suspect = member.status is Status.SUSPECT
+            if member.status is Status.UP or (suspect and (rival_linked or member.vouched)):
+                self._doubt(member, now + 2 * self._timing.heartbeat_interval)
+                return f"the name {replica.name!r} is in use by another live node"
+            member = None
+        if member is None:
+            member = Member(replica, addresses, 0, 0, Status.UP, now)
+            self.members[replica.name] = member
+        if member.status is Status.LEFT:
+            return "you said goodbye"
+        member.addresses = addresses or member.addresses
+        self._prove(member, now)
+        return None
+
+    def hear(self, replica: Replica, counter: int, version: int, now: float) -> bool:
+        """A heartbeat of a replica came on its own link.
+
+        Returns:
+            Whether it is a member; the link of one that was replaced has no business here.
+        """
+        member = self.of(replica)
+        if member is None:
+            return False
+        member.version = max(member.version, version)
+        if counter > member.counter:
+            member.counter = counter
+            self._prove(member, now)
+        return True
+
+    def hear_of(self, sighting: Sighting, now: float) -> None:
+        """Another node tells the highest counter that it heard of a replica."""
+        member = self.members.get(sighting.replica.name)
+        if member is None:
+            self._note(sighting, now)
+        elif member.replica != sighting.replica:
+            self._compare(member, sighting, now)
+        else:
+            member.version = max(member.version, sighting.version)
+            member.addresses = sighting.addresses or member.addresses
+            if sighting.counter > member.counter:
+                member.counter = sighting.counter
+                if member.status is Status.DOWN and not member.stirred:
+                    member.stirred = True
+                else:
+                    self._prove(member, now)
+
+    def lose_link(self, replica: Replica, now: float) -> bool:
+        """The last link to a replica is gone; returns whether it is doubted from now on."""
+        member = self.of(replica)
+        if member is None or member.status not in (Status.UP, Status.SUSPECT):
+            return False
+        self._doubt(member, now + self._timing.link_grace)
+        return True
+
+    def refuse(self, name: str, now: float) -> bool:
+        """Every address of a member refused a dial; returns whether it is doubted."""
+        member = self.members.get(name)
+        if member is None or member.status not in (Status.UP, Status.SUSPECT):
+            return False
+        if not member.vouched:
+            self._doubt(member, now + self._timing.refused_grace)
+        return True
+
+    def vouch(self, replica: Replica, counter: int, now: float) -> None:
+        """A node that has a live link to a replica says so."""
+        member = self.of(replica)
+        if member is None:
+            return
+        if member.status is Status.SUSPECT and not member.vouched:
+            member.vouched = True
+            member.until = max(member.until, now + self._timing.vouch_grace)
+        self.hear_of(Sighting(replica, counter, 0), now)
+
+    def leave(self, replica: Replica, linger: float, now: float) -> None:
+        """A replica said goodbye."""
+        member = self.of(replica)
+        if member is not None and member.status is not Status.LEFT:
+            member.status, member.until = Status.LEFT, now + linger
+            self.check_at = min(self.check_at, member.until)
+
+    def expire(self, now: float) -> list[str]:
+        """Act on the deadlines that have passed; returns the names whose status changed."""
+        if now < self.check_at:
+            return []
+        changed = []
+        self.check_at = float("inf")
+        for name, member in list(self.members.items()):
+            if self._deadline(member) <= now:
+                changed.append(name)
+                if member.status in (Status.UP, Status.SUSPECT):
+                    self._bring_down(member, now)
+                elif member.status is Status.LEFT and not member.gone:
+                    member.gone, member.until = True, now + 2 * self._timing.down_after
+                else:
+                    del self.members[name]
+                    continue
+            self.check_at = min(self.check_at, self._deadline(member))
+        return changed
+
+    def _deadline(self, member: Member) -> float:
+        silent_at = member.fresh_at + self._timing.down_after
+        match member.status:
+            case Status.UP:
+                return silent_at
+            case Status.SUSPECT:
+                return min(silent_at, member.until)
+            case _:
+                return member.until
+
+    def _note(self, sighting: Sighting, now: float) -> None:
+        """Remember a replica that was never heard of; it is not shown before it proves alive."""
+        if len(self.members) < MAX_MEMBERS:
+            member = Member(
+                sighting.replica,
+                sighting.addresses,
+                sighting.counter,
+                sighting.version,
+                Status.DOWN,
+                now,
+                stirred=True,
+            )
+            self.members[sighting.replica.name] = member
+            self._bring_down(member, now)
+            member.stirred = True
+
+    def _compare(self, member: Member, sighting: Sighting, now: float) -> None:
+        """Digests tell of another life of a known name: once it proves alive, one of them goes."""
+        rival = member.rival
+        if rival is None or rival.replica != sighting.replica:
+            member.rival = sighting
+        elif sighting.counter > rival.counter:
+            alive = member.status in (Status.UP, Status.SUSPECT)
+            if not alive or sighting.replica.incarnation > member.replica.incarnation:
+                addresses = sighting.addresses or rival.addresses
+                self.members[member.replica.name] = successor = Member(
+                    sighting.replica,
+                    addresses,
+                    sighting.counter,
+                    sighting.version,
+                    Status.UP,
+                    now,
+                )
+                self._prove(successor, now)
+
+    def _prove(self, member: Member, now: float) -> None:
+        if member.status is Status.LEFT:
+            return
+        member.status, member.fresh_at = Status.UP, now
+        member.vouched = member.stirred = False
+        self.check_at = min(self.check_at, self._deadline(member))
+
+    def _doubt(self, member: Member, until: float) -> None:
+        if member.status is Status.SUSPECT:
+            until = min(until, member.until)
+        member.status, member.until = Status.SUSPECT, until
+        self.check_at = min(self.check_at, until)
+
+    def _bring_down(self, member: Member, now: float) -> None:
+        member.status, member.until = Status.DOWN, now + self._timing.forget_after
+        member.vouched = member.stirred = False
+        self.check_at = min(self.check_at, member.until)

@@ -1,0 +1,225 @@
+"""The replicated state: one slice for each replica, written by that replica alone.
+
+Theory of operation
+===================
+
+The state of a cluster is a map ``replica -> (version, entries)``. Only the replica that owns a
+slice ever changes it; everybody else relays it, as a whole or as an interval of versions. So two
+statements about one slice are never in conflict: the one with the higher version is the newer one.
+That makes the state a product of chains, a join-semilattice, and merging commutative, associative
+and idempotent (delta-state CRDTs: Almeida, Shoker, Baquero 2018; intervals of versions: Scuttlebutt,
+van Renesse et al. 2008).
+
+Invariants of a slice, each checked by `tests/replication/test_state.py`:
+
+* every change takes the next version: ``version <= horizon``, and no two changes share one;
+* ``horizon`` never goes back: all changes up to it are applied;
+* the log is in version order and holds every live entry and every removal above ``floor``;
+* a delta ``(after, upto]`` is applied only where ``after <= horizon``, and what the horizon
+  covers is skipped, so applying is idempotent;
+* a peer whose horizon is below ``floor`` cannot be told what was removed, so it gets a reset.
+
+The state is the queue: what a peer lacks is computed from the log when it is sent. A slow peer
+therefore costs no memory, and changes that supersede each other coalesce by themselves.
+"""
+
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from operator import attrgetter
+from typing import NamedTuple
+
+#: What an entry costs on the wire beside its topic, key and meta: numbers, commas, brackets.
+ENTRY_OVERHEAD = 32
+REMOVAL_SIZE = 20
+#: The history of a slice, superseded entries and removals, is cut when it outgrows its entries by
+#: this. A peer that missed more removals than are kept is sent the whole slice instead.
+SPARE_HISTORY = 1024
+
+
+class Replica(NamedTuple):
+    """What one life of one node contributes to the cluster's state.
+
+    A restart is a new incarnation. Replicas sort by name, then by age.
+    """
+
+    name: str
+    incarnation: int
+
+    def __str__(self) -> str:
+        return f"{self.name}@{self.incarnation:x}"
+
+
+@dataclass(slots=True, eq=False)
+class Entry:
+    """One version of one presence. Never altered once made: an update makes a new entry.
+
+    Attributes:
+        replica: Who wrote it.
+        id: The version at which the presence began; it names the presence for its whole life.
+        version: The version of this value of it.
+        topic: What it is grouped under.
+        key: Who is present.
+        meta: A JSON object as text. Text rather than a dict, because it is what the wire and the
+            browsers take, because nobody can alter it, and because the garbage collector does
+            not have to visit it.
+        previous: The version of the value that this one replaced, or None.
+    """
+
+    replica: Replica
+    id: int
+    version: int
+    topic: str
+    key: str
+    meta: str
+    previous: int | None
+
+    @property
+    def ref(self) -> str:
+        """The id of this version of this presence, unique in the cluster."""
+        return f"{self.replica.incarnation:x}-{self.version:x}"
+
+    @property
+    def previous_ref(self) -> str | None:
+        """The ref that an update replaced, None for a presence that was never updated."""
+        if self.previous is None:
+            return None
+        return f"{self.replica.incarnation:x}-{self.previous:x}"
+
+    @property
+    def size(self) -> int:
+        """About how many bytes the entry takes on the wire."""
+        return ENTRY_OVERHEAD + len(self.topic) + len(self.key) + len(self.meta)
+
+
+@dataclass(slots=True, frozen=True)
+class Removal:
+    """The end of a presence: a tombstone."""
+
+    id: int
+    version: int
+
+    @property
+    def size(self) -> int:
+        """About how many bytes the removal takes on the wire."""
+        return REMOVAL_SIZE
+
+
+Change = Entry | Removal
+#: What an observer sees of a change: the value before (None: it joins) and after (None: it leaves).
+Transition = tuple[Entry | None, Entry | None]
+
+_version = attrgetter("version")
+
+
+class Slice:
+    """All presences of one replica, and enough history to bring a peer up to date."""
+
+    __slots__ = ("_log", "_removals", "entries", "floor", "horizon", "replica")
+
+    def __init__(self, replica: Replica) -> None:
+        self.replica = replica
+        #: All changes up to this version are applied.
+        self.horizon = 0
+        #: Removals up to this version are forgotten.
+        self.floor = 0
+        #: The live entries by id.
+        self.entries: dict[int, Entry] = {}
+        # Changes in version order. An entry that was replaced or removed stays until compaction.
+        self._log: list[Change] = []
+        # How many of the changes in the log are removals.
+        self._removals = 0
+
+    def put(self, entry: Entry) -> Entry | None:
+        """Add an entry, or replace the one of the same id; returns the replaced one."""
+        old = self.entries.get(entry.id)
+        self.entries[entry.id] = entry
+        self.horizon = entry.version
+        self._log.append(entry)
+        if old is not None:
+            self._compact_when_due()
+        return old
+
+    def remove(self, removal: Removal) -> Entry | None:
+        """End a presence; returns the entry that was there, if any."""
+        old = self.entries.pop(removal.id, None)
+        self.horizon = removal.version
+        self._log.append(removal)
+        self._removals += 1
+        self._compact_when_due()
+        return old
+
+    def changes_after(self, version: int, budget: int) -> tuple[list[Change], int]:
+        """What happened after `version`, oldest first, up to about `budget` bytes.
+
+        Costs what it returns, plus what was superseded meanwhile.
+
+        Args:
+            version: A horizon at or above `floor`, or 0 for a reset.
+            budget: Bytes on the wire; at least one change is returned whatever its size.
+
+        Returns:
+            The changes, and the version up to which they bring a peer: the horizon if they are all.
+        """
+        changes: list[Change] = []
+        for change in self._current_after(version):
+            changes.append(change)
+            budget -= change.size
+            if budget <= 0:
+                return changes, change.version
+        return changes, self.horizon
+
+    def apply(self, changes: Iterable[Change], upto: int) -> list[Transition]:
+        """Merge changes in version order that begin at or below the horizon.
+
+        Idempotent: what the horizon covers is skipped.
+
+        Returns:
+            What it changed, for observers, in order.
+        """
+        transitions: list[Transition] = []
+        horizon = self.horizon
+        for change in changes:
+            if change.version <= horizon:
+                continue
+            if isinstance(change, Entry):
+                transitions.append((self.put(change), change))
+            else:
+                old = self.remove(change)
+                if old is not None:
+                    transitions.append((old, None))
+        self.horizon = max(horizon, upto)
+        return transitions
+
+    def forget_removals(self) -> None:
+        """Say that nothing is known of removals up to the horizon, as after a reset."""
+        self.floor = self.horizon
+
+    def _current_after(self, version: int) -> Iterator[Change]:
+        log, entries = self._log, self.entries
+        for index in range(bisect_right(log, version, key=_version), len(log)):
+            change = log[index]
+            if isinstance(change, Removal) or entries.get(change.id) is change:
+                yield change
+
+    def _compact_when_due(self) -> None:
+        # Half of the log may be history. Each compaction is paid for by as many changes as it
+        # drops, so it adds a constant to each of them.
+        if len(self._log) > 2 * (len(self.entries) + SPARE_HISTORY):
+            self._compact()
+
+    def _compact(self) -> None:
+        excess = self._removals - (len(self.entries) + SPARE_HISTORY) // 2
+        entries = self.entries
+        kept: list[Change] = []
+        for change in self._log:
+            if isinstance(change, Entry):
+                if entries.get(change.id) is change:
+                    kept.append(change)
+            elif excess > 0:
+                excess -= 1
+                self._removals -= 1
+                self.floor = change.version
+            else:
+                kept.append(change)
+        self._log = kept

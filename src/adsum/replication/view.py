@@ -1,0 +1,199 @@
+"""Who is present on each topic, kept up to date by merging.
+
+Reading never waits and never scans: counting is the length of a dict, listing copies what it
+returns, and a change costs the same whatever is already there.
+
+Invariant, checked in simulation: the view holds exactly the entries of the slices that are shown,
+and what an observer was told folds to exactly what the view holds.
+"""
+
+from collections.abc import Iterator
+
+from .frozen import FrozenDict, FrozenList, freeze
+from .jsontext import load
+from .state import Entry, Replica, Transition
+
+
+class Group(dict[tuple[Replica, int], Entry]):
+    """The presences of one key that is present more than once, by replica and id.
+
+    Most keys are present once; those are held bare, which saves a container for each of them:
+    memory, and work for the garbage collector.
+    """
+
+    __slots__ = ()
+
+
+class Topic:
+    """The presences of one topic."""
+
+    __slots__ = ("_rendered", "_stale", "keys")
+
+    def __init__(self) -> None:
+        #: What is present under each key.
+        self.keys: dict[str, Entry | Group] = {}
+        # The answer to `render`, in key order, once asked for; valid but for the stale keys.
+        self._rendered: dict[str, FrozenDict] | None = None
+        self._stale: set[str] = set()
+
+    def add(self, entry: Entry) -> None:
+        """Show an entry, in the place of the one of the same presence if there is one."""
+        held = self.keys.get(entry.key)
+        if held is None:
+            self.keys[entry.key] = entry
+        elif isinstance(held, Group):
+            held[entry.replica, entry.id] = entry
+        elif held.id == entry.id and held.replica == entry.replica:
+            self.keys[entry.key] = entry
+        else:
+            both = {(held.replica, held.id): held, (entry.replica, entry.id): entry}
+            self.keys[entry.key] = Group(both)
+        if self._rendered is not None:
+            self._expire(entry.key)
+
+    def discard(self, entry: Entry) -> None:
+        """Stop showing a presence."""
+        held = self.keys[entry.key]
+        if isinstance(held, Group):
+            del held[entry.replica, entry.id]
+            if len(held) == 1:
+                self.keys[entry.key] = next(iter(held.values()))
+        else:
+            del self.keys[entry.key]
+        if self._rendered is not None:
+            self._expire(entry.key)
+
+    def absorb(self, other: "Topic") -> None:
+        """Show all that another topic shows; what costs more than the dict's work is shared keys."""
+        for key in self.keys.keys() & other.keys.keys():
+            for entry in other.entries(key):
+                self.add(entry)
+            del other.keys[key]
+        self.keys.update(other.keys)
+        self._rendered = None
+        self._stale.clear()
+
+    def entries(self, key: str) -> list[Entry]:
+        """The presences of one key, in the same order on every node."""
+        held = self.keys.get(key)
+        if held is None:
+            return []
+        if isinstance(held, Group):
+            return [held[identity] for identity in sorted(held)]
+        return [held]
+
+    def __iter__(self) -> Iterator[Entry]:
+        for key in self.keys:
+            yield from self.entries(key)
+
+    def render(self) -> dict[str, FrozenDict]:
+        """What is present, as Phoenix clients read it, in key order.
+
+        The first call costs the topic; a later one what changed since, and a copy of the dict.
+        """
+        if self._rendered is None:
+            self._rendered = self._render(sorted(self.keys))
+        elif self._stale:
+            self._rendered = self._refresh(self._rendered)
+        return self._rendered.copy()
+
+    def _refresh(self, rendered: dict[str, FrozenDict]) -> dict[str, FrozenDict]:
+        current = self._render([key for key in self._stale if key in self.keys])
+        for key in self._stale - current.keys():
+            rendered.pop(key, None)
+        arrived = not (current.keys() <= rendered.keys())
+        rendered.update(current)
+        self._stale.clear()
+        if not arrived:
+            return rendered
+        # The new keys are at the end; what is nearly in order sorts in linear time.
+        return {key: rendered[key] for key in sorted(rendered)}
+
+    def _render(self, keys: list[str]) -> dict[str, FrozenDict]:
+        entries = [self.entries(key) for key in keys]
+        metas = iter(present([entry for of_key in entries for entry in of_key]))
+        return {
+            key: FrozenDict(metas=FrozenList([next(metas) for _ in of_key]))
+            for key, of_key in zip(keys, entries, strict=True)
+        }
+
+    def _expire(self, key: str) -> None:
+        """Note that a rendered key changed; forget a rendering that nobody reads any more."""
+        self._stale.add(key)
+        if 2 * len(self._stale) > len(self.keys) + 8:
+            self._rendered = None
+            self._stale.clear()
+
+
+class View:
+    """The topics with anyone on them, and the changes that observers wait for."""
+
+    __slots__ = ("_changes", "_watched", "topics")
+
+    def __init__(self) -> None:
+        self.topics: dict[str, Topic] = {}
+        self._watched: set[str] = set()
+        # What happened on watched topics since `take_changes`.
+        self._changes: dict[str, list[Transition]] = {}
+
+    def change(self, old: Entry | None, new: Entry | None) -> None:
+        """Show one change: a join (no old), an update, or a leave (no new)."""
+        entry = new or old
+        if entry is None:
+            return
+        topic = self.topics.get(entry.topic)
+        if topic is None:
+            topic = self.topics[entry.topic] = Topic()
+        if new is not None:
+            topic.add(new)
+        else:
+            topic.discard(entry)
+            if not topic.keys:
+                del self.topics[entry.topic]
+        if entry.topic in self._watched:
+            self._changes.setdefault(entry.topic, []).append((old, new))
+
+    def absorb(self, other: "View") -> None:
+        """Show at once all that another view shows, and empty that one.
+
+        So a large slice is indexed aside, over many turns, and shown in one short step: what is
+        new here is taken over by the dicts, without a look at each entry.
+        """
+        for name in other.topics.keys() & self._watched:
+            joins: list[Transition] = [(None, entry) for entry in other.topics[name]]
+            self._changes.setdefault(name, []).extend(joins)
+        for name in other.topics.keys() & self.topics.keys():
+            self.topics[name].absorb(other.topics.pop(name))
+        self.topics.update(other.topics)
+        other.topics = {}
+
+    def entries(self, topic: str, key: str) -> list[Entry]:
+        """The presences of one key on one topic, in the same order on every node."""
+        held = self.topics.get(topic)
+        return held.entries(key) if held is not None else []
+
+    def watch(self, topic: str) -> list[Entry]:
+        """Collect the changes of a topic from now on; returns what is on it now."""
+        self._watched.add(topic)
+        held = self.topics.get(topic)
+        return list(held) if held is not None else []
+
+    def unwatch(self, topic: str) -> None:
+        """Collect no more changes of a topic."""
+        self._watched.discard(topic)
+        self._changes.pop(topic, None)
+
+    def take_changes(self) -> dict[str, list[Transition]]:
+        """The changes of watched topics since the last call, in order for each topic."""
+        changes, self._changes = self._changes, {}
+        return changes
+
+
+def present(entries: list[Entry]) -> list[FrozenDict]:
+    """The metas of entries as clients read them, each with its `phx_ref`; read-only."""
+    metas = load("[" + ",".join([entry.meta for entry in entries]) + "]")
+    for entry, meta in zip(entries, metas, strict=True):
+        meta["phx_ref"] = entry.ref
+        if entry.previous is not None:
+            meta["phx_ref_prev"] = entry.previous_ref
+    return [freeze(meta) for meta in metas]
