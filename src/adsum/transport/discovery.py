@@ -86,7 +86,8 @@ def siblings(cluster: str, own: str | None = None) -> list[str]:
     """
     directory = cluster_directory(cluster)
     _clean_temporaries(directory)
-    found = (f"unix:{path}" for path in sorted(directory.glob(f"*{_SUFFIX}")))
+    paths = sorted(directory.glob(f"*{_SUFFIX}"))
+    found = (f"unix:{path}" for path in paths if path.is_socket())
     return [address for address in found if address != own]
 
 
@@ -106,6 +107,9 @@ def forget_stale(address: str) -> None:
         return
     path = Path(os.path.normpath(where.path))
     if path.suffix != _SUFFIX or path.parent.parent != runtime:
+        return
+    # Anything that is no socket refuses connections, too.
+    if path.is_symlink() or not path.is_socket():
         return
     if _refuses(path):
         with contextlib.suppress(OSError):

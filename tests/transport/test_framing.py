@@ -1,0 +1,219 @@
+"""Frames survive any chunking; what is no frame is refused before it costs memory."""
+
+import itertools
+import random
+import struct
+import time
+import tracemalloc
+import zlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from adsum.errors import ProtocolError
+from adsum.transport.framing import (
+    COMPRESSION_THRESHOLD,
+    DEFLATED,
+    FRAME_LIMIT,
+    GOODBYE,
+    GREETING_LIMIT,
+    HELLO,
+    PAYLOAD,
+    PROOF,
+    REASON_LIMIT,
+    FrameReader,
+    PayloadEncoder,
+    decode_goodbye,
+    encode_frame,
+    encode_goodbye,
+    inflate,
+)
+
+KINDS = st.sampled_from([HELLO, PROOF, PAYLOAD, DEFLATED, GOODBYE])
+FRAMES = st.lists(st.tuples(KINDS, st.binary(max_size=300)), max_size=20)
+
+
+def cut(stream: bytes, at: list[int]) -> list[bytes]:
+    edges = [0, *sorted(position % (len(stream) + 1) for position in at), len(stream)]
+    return [stream[one:other] for one, other in itertools.pairwise(edges)]
+
+
+def drain(reader: FrameReader) -> list[tuple[int, bytes]]:
+    frames = []
+    while (frame := reader.take()) is not None:
+        frames.append(frame)
+    return frames
+
+
+@given(FRAMES, st.lists(st.integers(min_value=0)), st.booleans())
+def test_frames_come_out_as_they_went_in_however_the_stream_is_cut(
+    frames: list[tuple[int, bytes]], at: list[int], at_once: bool
+) -> None:
+    reader = FrameReader()
+    taken = []
+    for chunk in cut(b"".join(encode_frame(*frame) for frame in frames), at):
+        reader.feed(chunk)
+        if not at_once:
+            taken += drain(reader)
+    taken += drain(reader)
+
+    assert taken == frames
+    assert len(reader) == 0
+    assert not reader.ready
+
+
+@given(FRAMES, st.integers(min_value=1, max_value=200))
+def test_a_truncated_stream_gives_only_whole_frames(
+    frames: list[tuple[int, bytes]], missing: int
+) -> None:
+    stream = b"".join(encode_frame(*frame) for frame in frames)
+    reader = FrameReader()
+    reader.feed(stream[:-missing])
+
+    taken = drain(reader)
+
+    assert taken == frames[: len(taken)]
+    assert not frames or len(taken) < len(frames)
+
+
+@given(st.binary())
+def test_garbage_gives_frames_or_a_protocol_error_and_nothing_else(garbage: bytes) -> None:
+    reader = FrameReader()
+    reader.feed(garbage)
+    try:
+        drain(reader)
+    except ProtocolError:
+        return
+
+
+def test_a_length_is_checked_as_soon_as_it_is_in() -> None:
+    reader = FrameReader()
+    reader.feed(struct.pack(">I", GREETING_LIMIT + 2))
+
+    with pytest.raises(ProtocolError, match=str(GREETING_LIMIT + 2)):
+        reader.take()
+
+
+def test_the_limit_can_rise_while_a_frame_waits() -> None:
+    frame = (PAYLOAD, bytes(FRAME_LIMIT))
+    reader = FrameReader()
+    reader.feed(encode_frame(*frame))
+    reader.limit = FRAME_LIMIT
+
+    assert reader.take() == frame
+
+
+def test_a_frame_without_a_kind_is_refused() -> None:
+    reader = FrameReader()
+    reader.feed(struct.pack(">I", 0))
+
+    assert reader.ready
+    with pytest.raises(ProtocolError, match="without a kind"):
+        reader.take()
+
+
+@pytest.mark.parametrize("kind", [0, 6, 255])
+def test_an_unknown_kind_is_refused(kind: int) -> None:
+    reader = FrameReader()
+    reader.feed(encode_frame(kind, b""))
+
+    with pytest.raises(ProtocolError, match=f"unknown kind {kind}"):
+        reader.take()
+
+
+def test_reading_does_work_linear_in_what_is_read() -> None:
+    """Copying the rest of the buffer for each byte, or for each frame, would take many seconds."""
+    reader = FrameReader(FRAME_LIMIT)
+    large = encode_frame(PAYLOAD, bytes(FRAME_LIMIT))
+    began = time.process_time()
+
+    for start in range(len(large)):
+        reader.feed(large[start : start + 1])
+        reader.take()
+    reader.feed(encode_frame(PAYLOAD, b"x") * 200_000)
+    assert len(drain(reader)) == 200_000
+
+    assert time.process_time() - began < 3
+
+
+@given(st.binary(max_size=5_000))
+def test_a_payload_is_what_it_was_after_any_compression(payload: bytes) -> None:
+    reader = FrameReader()
+    reader.feed(PayloadEncoder().encode(payload))
+    frame = reader.take()
+
+    assert frame is not None
+    kind, body = frame
+    assert (inflate(body) if kind == DEFLATED else body) == payload
+
+
+def test_only_what_gets_smaller_is_compressed() -> None:
+    encoder = PayloadEncoder()
+    noise = random.Random(0).randbytes(10_000)
+
+    assert encoder.encode(bytes(COMPRESSION_THRESHOLD - 1))[4] == PAYLOAD
+    assert encoder.encode(bytes(COMPRESSION_THRESHOLD))[4] == DEFLATED
+    assert encoder.encode(noise)[4] == PAYLOAD
+
+
+def test_a_payload_sent_to_many_is_encoded_once() -> None:
+    encoder = PayloadEncoder()
+    payload = bytes(10_000)
+
+    assert encoder.encode(payload) is encoder.encode(payload)
+
+
+def test_a_payload_above_the_limit_is_refused() -> None:
+    PayloadEncoder().encode(bytes(FRAME_LIMIT))
+    with pytest.raises(ValueError, match=f"{FRAME_LIMIT + 1} bytes"):
+        PayloadEncoder().encode(bytes(FRAME_LIMIT + 1))
+
+
+def test_a_bomb_is_refused_without_being_inflated() -> None:
+    bomb = zlib.compress(bytes(100 * FRAME_LIMIT))
+    assert len(bomb) < 2 * FRAME_LIMIT
+
+    tracemalloc.start()
+    try:
+        with pytest.raises(ProtocolError, match="grows beyond"):
+            inflate(bomb)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert peak < 4 * FRAME_LIMIT
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"not zlib at all",
+        zlib.compress(b"payload")[:-1],
+        zlib.compress(b"payload") + b"more",
+        zlib.compress(bytes(FRAME_LIMIT + 1)),
+    ],
+    ids=["empty", "garbage", "truncated", "trailing", "one too many"],
+)
+def test_a_damaged_compressed_frame_is_refused(body: bytes) -> None:
+    with pytest.raises(ProtocolError, match="compressed frame"):
+        inflate(body)
+
+
+def test_exactly_the_limit_inflates() -> None:
+    assert inflate(zlib.compress(bytes(FRAME_LIMIT))) == bytes(FRAME_LIMIT)
+
+
+@given(st.text())
+def test_any_reason_becomes_one_printable_line(reason: str) -> None:
+    frame = encode_goodbye(reason)
+    told = decode_goodbye(frame[5:])
+
+    assert frame[4] == GOODBYE
+    assert len(frame) <= 5 + REASON_LIMIT
+    assert told.isprintable()
+
+
+def test_a_plain_reason_is_told_unchanged() -> None:
+    assert decode_goodbye(encode_goodbye("zu spät")[5:]) == "zu spät"

@@ -1,0 +1,398 @@
+"""What is particular to sockets: paths, ports, files, TLS, other event loops, and cleaning up."""
+
+import asyncio
+import errno
+import os
+import socket
+import ssl
+import stat
+from pathlib import Path
+
+import pytest
+
+from adsum.errors import (
+    ConfigurationError,
+    DialError,
+    DialRefusedError,
+    HandshakeError,
+    ListenError,
+)
+from adsum.transport import sockets
+from adsum.transport.address import TcpAddress, UnixAddress
+from adsum.transport.base import Identity
+from adsum.transport.limits import Limits
+from adsum.transport.listeners import open_tcp, open_unix
+from adsum.transport.sockets import SocketTransport
+from adsum.transport.tls import TLS, require_security
+
+from .conftest import make_authority, sign
+from .harness import Recorder, World, bound_port, in_loop, until
+
+
+@pytest.fixture
+def tcp(short_directory: Path) -> World:
+    return World("tcp", short_directory, None)
+
+
+@pytest.fixture
+def unix(short_directory: Path) -> World:
+    return World("unix", short_directory, None)
+
+
+@in_loop
+async def test_of_a_range_of_ports_the_first_free_one_is_taken(tcp: World) -> None:
+    first, last = free_ports(3)
+    bound = [await tcp.transport(name).listen(f"127.0.0.1:{first}-{last}") for name in "abc"]
+
+    assert bound == [f"127.0.0.1:{port}" for port in range(first, last + 1)]
+    with pytest.raises(ListenError, match=rf"ports {first} to {last} are all taken; give a range"):
+        await tcp.transport("d").listen(f"127.0.0.1:{first}-{last}")
+
+
+@in_loop
+async def test_a_taken_port_comes_with_advice(tcp: World) -> None:
+    address = await tcp.listening("first", Recorder())
+    port = bound_port(address)
+
+    with pytest.raises(ListenError, match=f"port {port} is taken; give a range of ports"):
+        await tcp.transport("second").listen(address)
+
+
+@pytest.mark.parametrize(
+    ("address", "why"),
+    [("192.0.2.1:0", "not an address of this machine"), ("nobody.invalid:0", "nobody.invalid:0: ")],
+)
+@in_loop
+async def test_a_host_that_is_not_here_cannot_be_listened_on(
+    tcp: World, address: str, why: str
+) -> None:
+    with pytest.raises(ListenError, match=why):
+        await tcp.transport("node").listen(address)
+
+
+@in_loop
+async def test_an_address_that_cannot_be_read_is_a_configuration_error(tcp: World) -> None:
+    with pytest.raises(ConfigurationError):
+        await tcp.transport("node").listen("localhost")
+    for address in ("localhost", "localhost:0", "localhost:1-2"):
+        with pytest.raises(ConfigurationError):
+            await tcp.transport("node").dial(address)
+
+
+@pytest.mark.parametrize("host", ["", "0.0.0.0", "[::]", "localhost"])
+@in_loop
+async def test_listening_on_every_interface_is_reachable_on_loopback(tcp: World, host: str) -> None:
+    if host == "[::]" and not socket.has_ipv6:
+        pytest.skip("this machine has no IPv6")
+    bound = await tcp.transport("acceptor").listen(f"{host}:0")
+
+    await tcp.transport("dialler").dial(f"localhost:{bound_port(bound)}")
+    await tcp.transport("other dialler").dial(f"127.0.0.1:{bound_port(bound)}")
+
+
+@in_loop
+async def test_every_address_of_a_name_is_tried(
+    tcp: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = await tcp.listening("acceptor", Recorder())
+    port = bound_port(address)
+    found = [
+        (socket.AF_INET, socket.SOCK_STREAM, 6, "", (host, port))
+        for host in ("127.0.0.2", "127.0.0.1")
+    ]
+
+    async def records(*args: object, **kwargs: object) -> object:
+        return found
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", records)
+    await tcp.transport("dialler").dial(f"cluster.example.org:{port}")
+    found.pop()
+    with pytest.raises(DialRefusedError):
+        await tcp.transport("late").dial(f"cluster.example.org:{port}")
+
+
+@in_loop
+async def test_a_host_that_does_not_answer_is_not_called_gone(
+    tcp: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def never(*args: object) -> socket.socket:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    monkeypatch.setattr(sockets, "_connect", never)
+    dial = tcp.transport("dialler", limits=Limits(connect_timeout=0.02)).dial("127.0.0.1:9")
+
+    with pytest.raises(DialError, match=r"no answer within 0\.02 s") as caught:
+        await dial
+    assert not isinstance(caught.value, DialRefusedError)
+
+
+@in_loop
+async def test_a_unix_listener_that_is_too_busy_is_not_called_gone(
+    unix: World, short_directory: Path
+) -> None:
+    path = str(short_directory / "busy")
+    callers = []
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as busy:
+        busy.bind(path)
+        busy.listen(0)
+        while True:
+            caller = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            callers.append(caller)
+            caller.setblocking(False)
+            if caller.connect_ex(path) == errno.EAGAIN:
+                break
+        with pytest.raises(DialError, match="too busy") as caught:
+            await unix.transport("dialler").dial(f"unix:{path}")
+    assert not isinstance(caught.value, DialRefusedError)
+    for caller in callers:
+        caller.close()
+
+
+@in_loop
+async def test_a_unix_socket_appears_only_when_it_listens_and_for_this_user_alone(
+    unix: World, short_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = short_directory / "node.sock"
+    rename = os.rename
+
+    def checked(source: str, target: str) -> None:
+        assert not path.exists()
+        assert stat.S_IMODE(os.lstat(source).st_mode) == 0o600
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            probe.connect(source)
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", checked)
+    await unix.transport("node").listen(f"unix:{path}")
+
+    assert os.listdir(short_directory) == ["node.sock"]
+
+
+@in_loop
+async def test_the_path_of_a_dead_process_is_taken_over(unix: World, short_directory: Path) -> None:
+    path = short_directory / "node.sock"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as dead:
+        dead.bind(str(path))
+    with pytest.raises(DialRefusedError):
+        await unix.transport("early").dial(f"unix:{path}")
+
+    await unix.transport("node").listen(f"unix:{path}")
+
+    await unix.transport("dialler").dial(f"unix:{path}")
+
+
+@in_loop
+async def test_a_file_in_the_way_is_left_alone(unix: World, short_directory: Path) -> None:
+    path = short_directory / "precious"
+    path.write_text("data")
+
+    with pytest.raises(ListenError, match="not a socket"):
+        await unix.transport("node").listen(f"unix:{path}")
+
+    assert path.read_text() == "data"
+
+
+@in_loop
+async def test_a_missing_directory_is_said_and_leaves_nothing(
+    unix: World, short_directory: Path
+) -> None:
+    with pytest.raises(ListenError, match="the directory must exist"):
+        await unix.transport("node").listen(f"unix:{short_directory}/missing/node.sock")
+
+
+@in_loop
+async def test_closing_takes_its_own_path_away_but_not_a_successors(short_directory: Path) -> None:
+    path = short_directory / "node.sock"
+    transport = SocketTransport(Identity("cluster", "node", 1, ()), Recorder())
+    await transport.listen(f"unix:{path}")
+    await transport.close()
+    assert not path.exists()
+
+    transport = SocketTransport(Identity("cluster", "node", 1, ()), Recorder())
+    await transport.listen(f"unix:{path}")
+    path.unlink()
+    successor = open_unix(UnixAddress(str(path)))
+    await transport.close()
+    assert path.exists()
+    successor.close()
+    assert not path.exists()
+
+
+def test_failing_to_bind_leaves_no_socket(
+    monkeypatch: pytest.MonkeyPatch, short_directory: Path
+) -> None:
+    """A leak would show as a ResourceWarning, which is an error here."""
+
+    def full(*args: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "rename", full)
+    with pytest.raises(ListenError, match="No space left"):
+        open_unix(UnixAddress(str(short_directory / "node.sock")))
+    assert list(short_directory.iterdir()) == []
+    with pytest.raises(ListenError, match="no address"):
+        open_tcp(TcpAddress("nowhere", 0, 0), [])
+
+
+@in_loop
+async def test_accepting_goes_on_when_file_descriptors_were_short(
+    tcp: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(sockets, "_ACCEPT_PAUSE", 0.001)
+    loop = asyncio.get_running_loop()
+    accept = loop.sock_accept
+    failures = [OSError(errno.EMFILE, "Too many open files"), ConnectionAbortedError()]
+
+    async def short(listening: socket.socket) -> object:
+        if failures:
+            raise failures.pop()
+        return await accept(listening)
+
+    monkeypatch.setattr(loop, "sock_accept", short)
+    address = await tcp.listening("acceptor", Recorder())
+
+    await tcp.transport("dialler").dial(address)
+
+    assert ["Too many open files" in record.getMessage() for record in caplog.records] == [True]
+
+
+@in_loop
+async def test_dialling_and_listening_after_closing_are_refused(socket_world: World) -> None:
+    address = await socket_world.listening("acceptor", Recorder())
+    transport = socket_world.transport("node")
+    await transport.close()
+
+    with pytest.raises(DialError, match="the transport is closed"):
+        await transport.dial(address)
+    with pytest.raises(ListenError, match="the transport is closed"):
+        await transport.listen(socket_world.free_address("node"))
+
+
+@in_loop
+async def test_a_certificate_of_another_authority_is_turned_away_at_both_ends(
+    short_directory: Path,
+    tls: TLS,
+    certificates: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    make_authority(tmp_path, "stranger")
+    sign(tmp_path, "visitor", "stranger")
+    foreign = TLS.from_files(
+        tmp_path / "visitor.pem", tmp_path / "visitor.key", tmp_path / "stranger.pem"
+    )
+    world, abroad = World("tls", short_directory, tls), World("tls", short_directory, foreign)
+    recorder = Recorder()
+    address = await world.listening("acceptor", recorder)
+
+    with pytest.raises(HandshakeError, match="TLS failed"):
+        await abroad.transport("visitor").dial(address)
+    foreign.client.load_verify_locations(certificates / "authority.pem")
+    trusting = World("tls", short_directory, foreign)
+    with pytest.raises((HandshakeError, DialError)):
+        await trusting.transport("visitor").dial(address)
+
+    assert not recorder.opened
+    assert "TLS failed" in caplog.text
+    for made in (world, abroad, trusting):
+        await made.close()
+
+
+@in_loop
+async def test_a_plain_peer_and_a_tls_peer_never_link(short_directory: Path, tls: TLS) -> None:
+    encrypted, plain = World("tls", short_directory, tls), World("tcp", short_directory, None)
+    recorder = Recorder()
+    there = await encrypted.listening("encrypted", recorder)
+    here = await plain.listening("plain", recorder)
+
+    with pytest.raises((HandshakeError, DialError)):
+        await plain.transport("dialler").dial(there)
+    with pytest.raises((HandshakeError, DialError)):
+        await encrypted.transport("dialler").dial(here)
+
+    assert not recorder.opened
+    for made in (encrypted, plain):
+        await made.close()
+
+
+def test_tls_from_files_is_mutual_and_modern(tls: TLS) -> None:
+    assert tls.mutual
+    for context in (tls.server, tls.client):
+        assert context.minimum_version.name == "TLSv1_2"
+        assert not context.check_hostname
+
+
+def test_tls_files_that_cannot_be_used_are_named(certificates: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"'/missing\.pem'"):
+        TLS.from_files("/missing.pem", certificates / "node.key", certificates / "authority.pem")
+    with pytest.raises(ConfigurationError, match="accepted are PEM files"):
+        TLS.from_files(
+            certificates / "node.pem", certificates / "authority.key", certificates / "node.pem"
+        )
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0:1", "[::]:1", ":1", "10.0.0.1:1", "example.org:1"])
+def test_an_address_that_others_reach_needs_protection(address: str, tls: TLS) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        require_security(["127.0.0.1:1", address], None, None)
+    for hint in (address, "secret=", "ADSUM_SECRET", "tls="):
+        assert hint in str(caught.value)
+    with pytest.raises(ConfigurationError):
+        require_security([address], b"", None)
+
+    require_security([address], b"secret", None)
+    require_security([address], None, tls)
+
+
+def test_tls_that_takes_anybody_protects_nothing() -> None:
+    one_sided = TLS(
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    )
+
+    assert not one_sided.mutual
+    with pytest.raises(ConfigurationError):
+        require_security(["10.0.0.1:1"], None, one_sided)
+
+
+def test_addresses_of_this_host_need_no_protection() -> None:
+    require_security(["127.0.0.1:1", "[::1]:1", "localhost:1", "unix:/a"], None, None)
+
+
+def test_another_event_loop_will_do(short_directory: Path, tls: TLS) -> None:
+    uvloop = pytest.importorskip("uvloop")
+
+    async def scenario(kind: str) -> None:
+        world = World(kind, short_directory, tls if kind == "tls" else None)
+        dialler, acceptor = await world.pair()
+        sent = [os.urandom(200_000) for _ in range(30)]
+        for payload in sent:
+            dialler.link.send(payload)
+        dialler.link.close("done")
+        await until(lambda: acceptor.closed and dialler.closed)
+        assert acceptor.payloads == sent
+        assert acceptor.reasons == ["peer closed: done"]
+        with pytest.raises(DialRefusedError):
+            await world.transport("lost").dial(f"unix:{short_directory}/nobody")
+        await world.close()
+
+    for kind in ("tcp", "tls", "unix", "memory"):
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(scenario(kind))
+
+
+def free_ports(count: int) -> tuple[int, int]:
+    """A run of free ports, first and last."""
+    for first in range(20_000, 30_000, count):
+        with_all = [socket.socket() for _ in range(count)]
+        try:
+            for offset, sock in enumerate(with_all):
+                sock.bind(("127.0.0.1", first + offset))
+        except OSError:
+            continue
+        else:
+            return first, first + count - 1
+        finally:
+            for sock in with_all:
+                sock.close()
+    raise AssertionError("no free ports")
