@@ -81,11 +81,15 @@ def _check_timing(timing: Timing) -> None:
     heartbeat, down = timing.heartbeat_interval, timing.down_after
     if down < 3 * heartbeat:
         least = f"at least 3 x heartbeat_interval = {3 * heartbeat:g} s"
-        _refuse("down_after", down, f"accepted is {least}, or one late heartbeat looks like a death")
+        _refuse(
+            "down_after", down, f"accepted is {least}, or one late heartbeat looks like a death"
+        )
     if timing.link_grace > down:
         _refuse("link_grace", timing.link_grace, f"accepted is at most down_after = {down:g} s")
     if timing.forget_after < down:
-        _refuse("forget_after", timing.forget_after, f"accepted is at least down_after = {down:g} s")
+        _refuse(
+            "forget_after", timing.forget_after, f"accepted is at least down_after = {down:g} s"
+        )
     if timing.coalesce_interval > heartbeat:
         most = f"at most heartbeat_interval = {heartbeat:g} s"
         _refuse("coalesce_interval", timing.coalesce_interval, f"accepted is {most}")

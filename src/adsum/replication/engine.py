@@ -222,9 +222,9 @@ class Engine:
         """No link came of a dial; `refused` if nothing listens there."""
         self._advance(now)
         gone = self._dialler.failed(address, refused, self._clock)
-        if gone is not None and gone not in self._linked:
-            if self._liveness.refuse(gone, self._clock):
-                self._ask_about(gone)
+        unlinked = gone is not None and gone not in self._linked
+        if gone is not None and unlinked and self._liveness.refuse(gone, self._clock):
+            self._ask_about(gone)
 
     def dialled_self(self, address: str) -> None:
         """An address turned out to be this node's own."""
@@ -397,6 +397,7 @@ class Engine:
         if rest:
             self._follow(rest[-1])
             return
+        self._reconcile(name)
         self._dialler.hurry(name, self._clock)
         if self._liveness.lose_link(link.replica, self._clock):
             self._ask_about(name)

@@ -77,14 +77,11 @@ class Entry:
     @property
     def ref(self) -> str:
         """The id of this version of this presence, unique in the cluster."""
-        return f"{self.replica.incarnation:x}-{self.version:x}"
+        return self.ref_of(self.version)
 
-    @property
-    def previous_ref(self) -> str | None:
-        """The ref that an update replaced, None for a presence that was never updated."""
-        if self.previous is None:
-            return None
-        return f"{self.replica.incarnation:x}-{self.previous:x}"
+    def ref_of(self, version: int) -> str:
+        """The id of another version of this presence."""
+        return f"{self.replica.incarnation:x}-{version:x}"
 
     @property
     def size(self) -> int:

@@ -132,7 +132,8 @@ class View:
 
     def __init__(self) -> None:
         self.topics: dict[str, Topic] = {}
-        self._watched: set[str] = set()
+        # How many watch each topic.
+        self._watched: dict[str, int] = {}
         # What happened on watched topics since `take_changes`.
         self._changes: dict[str, list[Transition]] = {}
 
@@ -159,7 +160,7 @@ class View:
         So a large slice is indexed aside, over many turns, and shown in one short step: what is
         new here is taken over by the dicts, without a look at each entry.
         """
-        for name in other.topics.keys() & self._watched:
+        for name in other.topics.keys() & self._watched.keys():
             joins: list[Transition] = [(None, entry) for entry in other.topics[name]]
             self._changes.setdefault(name, []).extend(joins)
         for name in other.topics.keys() & self.topics.keys():
@@ -174,14 +175,16 @@ class View:
 
     def watch(self, topic: str) -> list[Entry]:
         """Collect the changes of a topic from now on; returns what is on it now."""
-        self._watched.add(topic)
+        self._watched[topic] = self._watched.get(topic, 0) + 1
         held = self.topics.get(topic)
         return list(held) if held is not None else []
 
     def unwatch(self, topic: str) -> None:
-        """Collect no more changes of a topic."""
-        self._watched.discard(topic)
-        self._changes.pop(topic, None)
+        """Undo one `watch`."""
+        self._watched[topic] -= 1
+        if not self._watched[topic]:
+            del self._watched[topic]
+            self._changes.pop(topic, None)
 
     def take_changes(self) -> dict[str, list[Transition]]:
         """The changes of watched topics since the last call, in order for each topic."""
@@ -189,11 +192,17 @@ class View:
         return changes
 
 
-def present(entries: list[Entry]) -> list[FrozenDict]:
-    """The metas of entries as clients read them, each with its `phx_ref`; read-only."""
+def present(entries: list[Entry], previous: list[int] | None = None) -> list[FrozenDict]:
+    """The metas of entries as clients read them, each with its `phx_ref`; read-only.
+
+    Args:
+        entries: What to present.
+        previous: The version that each replaced, if not the one before it.
+    """
     metas = load("[" + ",".join([entry.meta for entry in entries]) + "]")
-    for entry, meta in zip(entries, metas, strict=True):
+    for index, (entry, meta) in enumerate(zip(entries, metas, strict=True)):
         meta["phx_ref"] = entry.ref
-        if entry.previous is not None:
-            meta["phx_ref_prev"] = entry.previous_ref
+        version = entry.previous if previous is None else previous[index]
+        if version is not None:
+            meta["phx_ref_prev"] = entry.ref_of(version)
     return [freeze(meta) for meta in metas]

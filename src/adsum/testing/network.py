@@ -179,9 +179,7 @@ class Network:
             pipe.waiting.clear()
             self._clock.call_later(self.delay(), lambda: self._arrive(link, pipe, batch))
 
-    def _arrive(
-        self, link: _Link, pipe: _Pipe, batch: list[bytes | Callable[[], None]]
-    ) -> None:
+    def _arrive(self, link: _Link, pipe: _Pipe, batch: list[bytes | Callable[[], None]]) -> None:
         pipe.busy = False
         for item in batch:
             if not link.open:

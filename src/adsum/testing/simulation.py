@@ -336,20 +336,23 @@ class SimulatedNode:
         """Fold what an observer is told; every join, update and leave must fit what went before."""
         seen = self.observed[topic]
         for old, new in transitions:
-            if old is None:
-                assert new is not None
-                assert identity(new) not in seen, f"{self.name}: {new.ref} joins twice"
-            else:
+            if old is not None:
                 before = seen.pop(identity(old), None)
-                assert before is not None, f"{self.name}: {old.ref} leaves without a join"
-                assert before.version == old.version, f"{self.name}: {old.ref} was not the last"
+                self._require(before is not None, f"{old.ref} leaves without a join")
+                known = before is not None and before.version == old.version
+                self._require(known, f"{old.ref} is not the version that was told last")
             if new is not None:
+                self._require(identity(new) not in seen, f"{new.ref} joins twice")
                 seen[identity(new)] = new
         held = self.engine.view.topics.get(topic)
         shown = {identity(entry): entry.version for entry in held} if held is not None else {}
-        assert shown == {key: entry.version for key, entry in seen.items()}, (
-            f"seed {self.simulation.seed}: what {self.name} told of {topic!r} is not what it shows"
-        )
+        told = {key: entry.version for key, entry in seen.items()}
+        self._require(shown == told, f"what it tells of {topic!r} is not what it shows")
+
+    def _require(self, condition: bool, otherwise: str) -> None:
+        if not condition:
+            where = f"seed {self.simulation.seed}, t={self.simulation.clock.now:.3f}"
+            raise AssertionError(f"{where}: {self.name}: {otherwise}")
 
 
 def identity(entry: Entry) -> tuple[Replica, int]:

@@ -1,0 +1,422 @@
+"""Who is here: track, list and watch presences on topics."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Hashable, Mapping
+from enum import Enum
+from types import TracebackType
+from typing import Any, Self
+
+from adsum.errors import AlreadyTrackedError, ConfigurationError, NotTrackedError, UsageError
+from adsum.node import Node
+from adsum.replication.frozen import FrozenDict, freeze
+from adsum.replication.jsontext import checked_name, encode_object, load
+from adsum.replication.limits import MAX_META, MAX_NAME
+from adsum.replication.messages import Publish
+from adsum.replication.state import Entry, Transition
+from adsum.replication.view import present
+from adsum.watching import Entries, Feed, Watch
+
+logger = logging.getLogger("adsum")
+
+# Named, because within the class `list` is a method.
+Names = list[str]
+Metas = list[dict[str, Any]]
+Transitions = list[Transition]
+Meta = Mapping[str, Any]
+Fetch = Callable[[str, Entries], Awaitable[Mapping[str, Mapping[str, Any]]]]
+_RESERVED = ("phx_ref", "phx_ref_prev")
+
+
+class _Owner(Enum):
+    CURRENT_TASK = "the task that calls"
+
+
+CURRENT_TASK = _Owner.CURRENT_TASK
+
+
+class Tracked:
+    """One presence of this node, from `Presence.track` to `untrack`.
+
+    As a context manager it ends with its block.
+    """
+
+    __slots__ = ("_entry", "_owner", "_presence")
+
+    def __init__(self, presence: "Presence", owner: Hashable, entry: Entry) -> None:
+        self._presence = presence
+        self._owner = owner
+        # The present version of the presence; None once it has ended.
+        self._entry: Entry | None = entry
+
+    @property
+    def active(self) -> bool:
+        """Whether the presence has not ended yet."""
+        return self._entry is not None
+
+    def update(self, meta: Meta | Callable[[dict[str, Any]], Meta]) -> None:
+        """Replace the meta, in place: no observer sees the key leave.
+
+        Args:
+            meta: The new meta, or a function that makes it of (a copy of) the old one.
+
+        Raises:
+            NotTrackedError: The presence has ended.
+            TypeError: The meta is not a JSON object; names the path.
+            ValueError: It is not finite, too deep or too large.
+        """
+        self._presence._update(self, meta)
+
+    def untrack(self) -> None:
+        """End the presence. Idempotent, also after its owner or its node has ended."""
+        self._presence._untrack(self)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        error_type: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.untrack()
+
+
+class Presence:
+    """Who is here, on every node of the cluster.
+
+    Reads (`list`, `get`, `count`, `topics`) answer at once from this node's memory. A change is
+    visible on its own node when the call returns, and on the others some milliseconds later. What
+    reads return belongs to the caller: dicts and lists in it are copies or read-only, so nothing
+    done to them changes what the cluster knows, and nothing that happens changes them.
+
+    Make one for each node, at import if you like. It may be used while the node runs, in the
+    thread of its event loop.
+
+    Args:
+        node: The node whose cluster to look at.
+        fetch: Called with a topic and entries by key, in a batch, as
+            ``{"ann": {"metas": [...]}}``; returns what to add beside ``metas`` for each key, as
+            ``{"ann": {"user": {...}}}``. It is called once for each `fetch` of a list and once for
+            each diff of a topic, however many watch it. If it fails or takes too long, that is
+            logged, and the entries come without what it would have added.
+        fetch_timeout: The most seconds that `fetch` may take.
+
+    Example:
+        >>> import asyncio, adsum
+        >>> async def main():
+        ...     node = adsum.Node(siblings=False)
+        ...     presence = adsum.Presence(node)
+        ...     async with node:
+        ...         with presence.track("room:1", "ann", {"device": "phone"}):
+        ...             return presence.count("room:1"), presence.topics()
+        >>> asyncio.run(main())
+        (1, ['room:1'])
+    """
+
+    def __init__(
+        self, node: Node, *, fetch: Fetch | None = None, fetch_timeout: float = 5.0
+    ) -> None:
+        if fetch is not None and not callable(fetch):
+            raise ConfigurationError(f"fetch={fetch!r}: accepted is an async function or None")
+        if not fetch_timeout > 0:
+            raise ConfigurationError(
+                f"fetch_timeout={fetch_timeout!r}: accepted are seconds above 0"
+            )
+        self._node = node
+        self._fetch = fetch
+        self._fetch_timeout = fetch_timeout
+        # What each owner tracks, by topic and key.
+        self._owned: dict[Hashable, dict[tuple[str, str], Tracked]] = {}
+        self._feeds: dict[str, Feed] = {}
+        node.observe(self)
+
+    # Changing.
+
+    def track(
+        self,
+        topic: str,
+        key: str,
+        meta: Meta | None = None,
+        *,
+        owner: Hashable = CURRENT_TASK,
+    ) -> Tracked:
+        """Say that somebody is here, until the owner ends.
+
+        Args:
+            topic: What to be present on, 1 to 1,024 characters.
+            key: Who is present, 1 to 1,024 characters. One key may be present several times, by
+                several owners.
+            meta: A JSON object, at most 64 KiB as text. The keys ``phx_ref`` and ``phx_ref_prev``
+                are adsum's own and are left out.
+            owner: Whom the presence ends with. By default the calling task: the presence ends when
+                the task does, by return, exception or cancellation. None unties it. Any other
+                hashable object, as a connection, owns until `untrack_all(owner)`.
+
+        Returns:
+            A handle to update or end it; also a context manager.
+
+        Raises:
+            AlreadyTrackedError: The owner tracks this key on this topic already.
+            NodeClosedError: The node is not running.
+            TypeError: The topic, the key or something in the meta is not what it must be.
+            ValueError: It is too long, too deep or not finite.
+        """
+        runtime = self._node.runtime
+        topic = checked_name(topic, "topic", MAX_NAME)
+        key = checked_name(key, "key", MAX_NAME)
+        text = _encode_meta({} if meta is None else meta)
+        if owner is CURRENT_TASK:
+            owner = _current_task()
+        owned = self._owned.get(owner)
+        if owned is None:
+            owned = self._adopt(owner)
+        if (topic, key) in owned:
+            raise AlreadyTrackedError(
+                f"{key!r} is tracked on {topic!r} already by {_describe(owner)}; update it, or "
+                f"track it with another owner="
+            )
+        tracked = Tracked(self, owner, runtime.engine.track(topic, key, text))
+        owned[topic, key] = tracked
+        runtime.poke()
+        return tracked
+
+    def update(
+        self,
+        topic: str,
+        key: str,
+        meta: Meta | Callable[[dict[str, Any]], Meta],
+        *,
+        owner: Hashable = CURRENT_TASK,
+    ) -> None:
+        """As `Tracked.update`, for the presence that an owner tracks.
+
+        Raises:
+            NotTrackedError: The owner does not track this key on this topic.
+        """
+        tracked = self._find(topic, key, owner)
+        if tracked is None:
+            raise NotTrackedError(f"{key!r} is not tracked on {topic!r} by that owner")
+        tracked.update(meta)
+
+    def untrack(self, topic: str, key: str, *, owner: Hashable = CURRENT_TASK) -> None:
+        """End the presence that an owner tracks; does nothing if there is none."""
+        tracked = self._find(topic, key, owner)
+        if tracked is not None:
+            tracked.untrack()
+
+    def untrack_all(self, owner: Hashable = CURRENT_TASK) -> int:
+        """End everything that an owner tracks.
+
+        Returns:
+            How many presences that were.
+        """
+        if owner is CURRENT_TASK:
+            owner = _current_task()
+        owned = self._owned.pop(owner, None)
+        if not owned:
+            return 0
+        for tracked in owned.values():
+            self._end(tracked)
+        self._node.runtime.poke()
+        return len(owned)
+
+    # Reading.
+
+    def list(self, topic: str) -> dict[str, Any]:
+        """Everybody on a topic, in the same order on every node.
+
+        Costs what it returns when the topic is listed for the first time, and a copy of a dict
+        when nothing has changed since.
+
+        Returns:
+            ``{"ann": {"metas": [{"device": "phone", "phx_ref": "..."}]}}``, by key in order; the
+            metas of a key in the order in which they came, node by node. The dict is the caller's;
+            what is in it is read-only and never changes. Empty if nobody is there.
+        """
+        held = self._node.runtime.engine.view.topics.get(topic)
+        return {} if held is None else {**held.render()}
+
+    def get(self, topic: str, key: str) -> Metas:
+        """The metas of one key on a topic; an empty list if it is absent."""
+        entries = self._node.runtime.engine.view.entries(topic, key)
+        return [*present(entries)] if entries else []
+
+    def count(self, topic: str) -> int:
+        """How many keys are present on a topic. Costs the same at any size."""
+        held = self._node.runtime.engine.view.topics.get(topic)
+        return 0 if held is None else len(held.keys)
+
+    def topics(self) -> Names:
+        """The topics with anybody on them, in order."""
+        return sorted(self._node.runtime.engine.view.topics)
+
+    async def fetch(self, topic: str) -> dict[str, Any]:
+        """As `list`, each entry with what the `fetch` function adds to it; one call of it."""
+        entries = self.list(topic)
+        extras = await self._enrich(topic, entries)
+        if not extras:
+            return entries
+        return {
+            key: FrozenDict({**extras[key], **entry}) if key in extras else entry
+            for key, entry in entries.items()
+        }
+
+    def watch(self, topic: str) -> Watch:
+        """Follow a topic: an asynchronous iterator of diffs.
+
+        Begins at this call. The first diff has everybody who is present as joins; each later one
+        what changed. Every join, update and leave comes exactly once; a slow reader gets several
+        merged into one diff, and never a growing queue.
+
+        Raises:
+            NodeClosedError: The node is not running.
+
+        Example:
+            >>> import asyncio, adsum
+            >>> async def main():
+            ...     node = adsum.Node(siblings=False)
+            ...     presence = adsum.Presence(node)
+            ...     async with node:
+            ...         presence.track("room:1", "ann")
+            ...         async for diff in presence.watch("room:1"):
+            ...             return list(diff.joins)
+            >>> asyncio.run(main())
+            ['ann']
+        """
+        runtime = self._node.runtime
+        topic = checked_name(topic, "topic", MAX_NAME)
+        runtime.tell_observers()  # what happened before is not for this watch
+        feed = self._feeds.get(topic)
+        if feed is None:
+            enrich = None if self._fetch is None else self._enrich
+            feed = self._feeds[topic] = Feed(topic, enrich)
+        watch = Watch(topic, self._unwatch)
+        feed.watches[watch] = None
+        present_now = runtime.engine.view.watch(topic)
+        if present_now:
+            feed.push([watch], [(None, entry) for entry in present_now])
+        return watch
+
+    # What the node tells.
+
+    def changed(self, topic: str, transitions: Transitions) -> None:
+        """See `Observer`."""
+        feed = self._feeds.get(topic)
+        if feed is not None:
+            feed.push(list(feed.watches), transitions)
+
+    def delivered(self, sender: str, message: Publish) -> None:
+        """See `Observer`."""
+
+    def closed(self) -> None:
+        """See `Observer`: every presence and every watch ends with the node."""
+        owned, self._owned = self._owned, {}
+        for by_name in owned.values():
+            for tracked in by_name.values():
+                tracked._entry = None
+        for feed in [*self._feeds.values()]:
+            for watch in [*feed.watches]:
+                watch.close()
+
+    # What handles and watches call.
+
+    def _update(self, tracked: Tracked, meta: Meta | Callable[[dict[str, Any]], Meta]) -> None:
+        old = tracked._entry
+        if old is None:
+            raise NotTrackedError("the presence has ended")
+        runtime = self._node.runtime
+        text = _encode_meta(meta(load(old.meta)) if callable(meta) else meta)
+        if tracked._entry is not old:
+            raise UsageError("the function that makes the new meta changed the presence itself")
+        tracked._entry = runtime.engine.update(old, text)
+        runtime.poke()
+
+    def _untrack(self, tracked: Tracked) -> None:
+        entry = tracked._entry
+        if entry is None:
+            return
+        runtime = self._node.runtime
+        owned = self._owned[tracked._owner]
+        del owned[entry.topic, entry.key]
+        if not owned:
+            self._disown(tracked._owner)
+        self._end(tracked)
+        runtime.poke()
+
+    def _end(self, tracked: Tracked) -> None:
+        entry, tracked._entry = tracked._entry, None
+        if entry is not None:
+            self._node.runtime.engine.untrack(entry)
+
+    def _find(self, topic: str, key: str, owner: Hashable) -> Tracked | None:
+        if owner is CURRENT_TASK:
+            owner = _current_task()
+        return self._owned.get(owner, {}).get((topic, key))
+
+    def _adopt(self, owner: Hashable) -> dict[tuple[str, str], Tracked]:
+        """Begin to keep what an owner tracks; what a task tracks ends with the task."""
+        owned: dict[tuple[str, str], Tracked] = {}
+        self._owned[owner] = owned
+        if isinstance(owner, asyncio.Task):
+            owner.add_done_callback(self._owner_ended)
+        return owned
+
+    def _disown(self, owner: Hashable) -> None:
+        del self._owned[owner]
+        if isinstance(owner, asyncio.Task):
+            owner.remove_done_callback(self._owner_ended)
+
+    def _owner_ended(self, task: "asyncio.Task[Any]") -> None:
+        if task in self._owned:
+            self.untrack_all(task)
+
+    def _unwatch(self, watch: Watch) -> None:
+        feed = self._feeds[watch.topic]
+        del feed.watches[watch]
+        if self._node.running:
+            self._node.runtime.engine.view.unwatch(watch.topic)
+        if not feed.watches:
+            del self._feeds[watch.topic]
+            feed.close()
+
+    async def _enrich(self, topic: str, entries: Entries) -> Entries:
+        """What `fetch` adds to entries, by key; nothing if it fails or takes too long."""
+        if self._fetch is None or not entries:
+            return {}
+        work = asyncio.ensure_future(self._fetch(topic, entries))
+        try:
+            # Not asyncio.timeout: a look-up that ignores its cancellation must not hold us up.
+            done, _ = await asyncio.wait({work}, timeout=self._fetch_timeout)
+            if not done:
+                logger.error("fetch for %r took more than %g s", topic, self._fetch_timeout)
+                return {}
+            added = work.result()
+            return {key: freeze(dict(added[key])) for key in added if key in entries}
+        except Exception:
+            logger.exception("fetch for %r failed; its entries go without", topic)
+            return {}
+        finally:
+            work.cancel()
+
+
+def _encode_meta(meta: object) -> str:
+    if isinstance(meta, dict) and ("phx_ref" in meta or "phx_ref_prev" in meta):
+        meta = {key: value for key, value in meta.items() if key not in _RESERVED}
+    return encode_object(meta, "meta", MAX_META)
+
+
+def _current_task() -> Hashable:
+    task = asyncio.current_task()
+    if task is None:
+        raise UsageError(
+            "owner: there is no current task; call from a coroutine, or give owner= (None unties)"
+        )
+    return task
+
+
+def _describe(owner: Hashable) -> str:
+    if isinstance(owner, asyncio.Task):
+        return f"the task {owner.get_name()!r}"
+    return "owner None" if owner is None else f"the owner {owner!r}"

@@ -1,0 +1,218 @@
+"""Messages to everybody who listens on a topic, on every node."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+from adsum.errors import ConfigurationError, UsageError
+from adsum.node import Node
+from adsum.replication.frozen import freeze
+from adsum.replication.jsontext import checked_name, encode_object, load
+from adsum.replication.limits import MAX_NAME, MAX_PAYLOAD
+from adsum.replication.messages import Publish
+from adsum.replication.state import Transition
+
+#: How many messages a subscriber may be behind unless it says otherwise.
+DEFAULT_LIMIT = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What a subscriber receives.
+
+    Attributes:
+        topic: Where it was published.
+        event: What kind of message it is.
+        payload: A JSON object, read-only because all subscribers of the node share it.
+        sender: The name of the node that published it.
+    """
+
+    topic: str
+    event: str
+    payload: dict[str, Any]
+    sender: str
+
+
+class Subscription:
+    """An asynchronous iterator of messages; made by `PubSub.subscribe`.
+
+    Holds at most its limit: when a message comes to a full one, the oldest is dropped and
+    `dropped` counts it, so a slow subscriber sees recent messages and costs bounded memory. The
+    iteration ends when the subscription or the node is closed. One task reads at a time.
+    """
+
+    def __init__(
+        self, topic: str, limit: int, unsubscribe: Callable[["Subscription"], None]
+    ) -> None:
+        self.topic = topic
+        #: How many messages were dropped because the reader was too slow.
+        self.dropped = 0
+        self._messages: deque[Message] = deque(maxlen=limit)
+        self._ready = asyncio.Event()
+        self._unsubscribe = unsubscribe
+        self._closed = False
+
+    def put(self, message: Message) -> None:
+        """Add a message, dropping the oldest one if there is no room."""
+        if len(self._messages) == self._messages.maxlen:
+            self.dropped += 1
+        self._messages.append(message)
+        self._ready.set()
+
+    def close(self) -> None:
+        """End the iteration; what was not read is dropped. Idempotent."""
+        if not self._closed:
+            self._closed = True
+            self._messages.clear()
+            self._unsubscribe(self)
+            self._ready.set()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Message:
+        while not self._messages:
+            if self._closed:
+                raise StopAsyncIteration
+            self._ready.clear()
+            await self._ready.wait()
+        return self._messages.popleft()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        error_type: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    async def aclose(self) -> None:
+        """As `close`, for `contextlib.aclosing`."""
+        self.close()
+
+
+class PubSub:
+    """Publish and subscribe across the cluster.
+
+    Delivery is at most once and best effort: messages are not part of the replicated state. From
+    one node to another they arrive in order; a node to which there is no link, or that does not
+    read, misses them.
+
+    Args:
+        node: The node whose cluster to talk to.
+
+    Example:
+        >>> import asyncio, adsum
+        >>> async def main():
+        ...     node = adsum.Node(siblings=False)
+        ...     pubsub = adsum.PubSub(node)
+        ...     async with node:
+        ...         subscription = pubsub.subscribe("room:1")
+        ...         await pubsub.publish("room:1", {"text": "hi"})
+        ...         return (await anext(subscription)).payload["text"]
+        >>> asyncio.run(main())
+        'hi'
+    """
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._subscriptions: dict[str, dict[Subscription, None]] = {}
+        node.observe(self)
+
+    def subscribe(self, topic: str, *, limit: int = DEFAULT_LIMIT) -> Subscription:
+        """Receive what is published on a topic from now on.
+
+        Args:
+            topic: 1 to 1,024 characters.
+            limit: How many messages the reader may be behind before the oldest are dropped.
+
+        Raises:
+            NodeClosedError: The node is not running.
+        """
+        self._node.runtime.tell_observers()
+        topic = checked_name(topic, "topic", MAX_NAME)
+        if not isinstance(limit, int) or limit < 1:
+            raise ConfigurationError(f"limit={limit!r}: accepted are whole numbers from 1")
+        subscription = Subscription(topic, limit, self._unsubscribe)
+        self._subscriptions.setdefault(topic, {})[subscription] = None
+        return subscription
+
+    async def publish(
+        self,
+        topic: str,
+        payload: dict[str, Any],
+        *,
+        event: str = "message",
+        local: bool = False,
+        to: str | None = None,
+        exclude: Subscription | None = None,
+    ) -> int:
+        """Send a message to the subscribers of a topic.
+
+        It is on its way, and with local subscribers, when this returns.
+
+        Args:
+            topic: 1 to 1,024 characters.
+            payload: A JSON object, at most 192 KiB as text.
+            event: What kind of message it is, 1 to 1,024 characters.
+            local: Only to subscribers on this node.
+            to: Only to subscribers on the node of this name.
+            exclude: A subscription that is left out: the publisher's own.
+
+        Returns:
+            How many nodes it could not be sent to, because there is no link or they do not read.
+
+        Raises:
+            NodeClosedError: The node is not running.
+            TypeError: The payload is not a JSON object; names the path.
+            ValueError: It is not finite, too deep or too large.
+        """
+        runtime = self._node.runtime
+        if local and to is not None:
+            raise UsageError(f"local=True and to={to!r} contradict each other")
+        message = Publish(
+            checked_name(topic, "topic", MAX_NAME),
+            checked_name(event, "event", MAX_NAME),
+            encode_object(payload, "payload", MAX_PAYLOAD),
+        )
+        own = runtime.replica.name
+        if to is None or to == own:
+            self._distribute(own, message, exclude)
+        elsewhere = not local and to != own
+        missed = runtime.publish(message, to) if elsewhere else 0
+        await asyncio.sleep(0)  # a loop that only publishes lets others run
+        return missed
+
+    def changed(self, topic: str, transitions: list[Transition]) -> None:
+        """See `Observer`."""
+
+    def delivered(self, sender: str, message: Publish) -> None:
+        """See `Observer`."""
+        self._distribute(sender, message, None)
+
+    def closed(self) -> None:
+        """See `Observer`: every subscription ends with the node."""
+        for subscriptions in list(self._subscriptions.values()):
+            for subscription in list(subscriptions):
+                subscription.close()
+
+    def _distribute(self, sender: str, message: Publish, exclude: Subscription | None) -> None:
+        subscriptions = self._subscriptions.get(message.topic)
+        if subscriptions:
+            payload = freeze(load(message.payload))
+            delivered = Message(message.topic, message.event, payload, sender)
+            for subscription in subscriptions:
+                if subscription is not exclude:
+                    subscription.put(delivered)
+
+    def _unsubscribe(self, subscription: Subscription) -> None:
+        subscriptions = self._subscriptions[subscription.topic]
+        del subscriptions[subscription]
+        if not subscriptions:
+            del self._subscriptions[subscription.topic]

@@ -1,0 +1,281 @@
+"""One run of a node in one event loop: the engine, the transport and the timers, wired together.
+
+Everything here happens in the thread of that loop. The engine decides; this carries out.
+"""
+
+import asyncio
+import logging
+import os
+import secrets
+import socket
+import time
+from collections.abc import Coroutine
+from dataclasses import replace
+from random import Random
+from typing import Any, Protocol
+
+from adsum.config import Settings
+from adsum.errors import ConfigurationError, DialError, DialRefusedError, HandshakeError
+from adsum.replication.codec import decode, encode
+from adsum.replication.effects import Close, Deliver, Dial, Effect, Notice, Send, Severity
+from adsum.replication.engine import Engine
+from adsum.replication.messages import Message, Publish
+from adsum.replication.state import Replica, Transition
+from adsum.transport import discovery
+from adsum.transport.address import TcpAddress, parse
+from adsum.transport.base import Identity, Link
+from adsum.transport.handshake import SelfDialError
+from adsum.transport.sockets import SocketTransport
+
+logger = logging.getLogger("adsum")
+
+#: Host names among the peers are looked up anew this often, in seconds.
+RESOLVE_INTERVAL = 5.0
+
+_LEVELS = {
+    Severity.INFO: logging.INFO,
+    Severity.WARNING: logging.WARNING,
+    Severity.ERROR: logging.ERROR,
+}
+
+
+class Observer(Protocol):
+    """Somebody on this node who hears of what the cluster tells."""
+
+    def changed(self, topic: str, transitions: list[Transition]) -> None:
+        """Presences on a watched topic changed."""
+
+    def delivered(self, sender: str, message: Publish) -> None:
+        """A member published a message."""
+
+    def closed(self) -> None:
+        """The node has stopped."""
+
+
+class Runtime:
+    """One run of a node. `open` it once, `close` it once.
+
+    Args:
+        settings: How the node is configured.
+        observers: Whom to tell; the list is read at each event.
+    """
+
+    def __init__(self, settings: Settings, observers: list[Observer]) -> None:
+        self.settings = settings
+        self.cluster = settings.cluster or discovery.default_cluster()
+        self.loop = asyncio.get_running_loop()
+        self.replica = Replica(settings.name or _unique_name(), _incarnation())
+        seed = secrets.randbits(64)
+        self.engine = Engine(self.replica, settings.timing, Random(seed), self.loop.time())  # noqa: S311  # jitter and sampling
+        self.addresses: tuple[str, ...] = ()
+        #: Messages that could not be sent to a member that does not read, or to which no link is.
+        self.dropped_messages = 0
+        self.frames_sent = self.frames_received = 0
+        self.bytes_sent = self.bytes_received = 0
+        self._observers = observers
+        identity = Identity(self.cluster, *self.replica, ())
+        self.transport = SocketTransport(identity, self, secret=settings.secret, tls=settings.tls)
+        self._links: dict[int, Link] = {}
+        self._ids: dict[Link, int] = {}
+        self._next_id = 1
+        self._tasks: set[asyncio.Task[None]] = set()
+        # What was last said of an address that cannot be dialled, so it is said once.
+        self._complaints: dict[str, str] = {}
+        self._soon: asyncio.Handle | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._closing = False
+
+    async def open(self) -> None:
+        """Listen, and begin to look for the others.
+
+        Raises:
+            ListenError: An address cannot be listened on.
+            ConfigurationError: The directory for the sockets of siblings is not safe.
+        """
+        settings = self.settings
+        bound = [await self.transport.listen(address) for address in settings.listen]
+        advertised = [*settings.advertise, *(bound if not settings.advertise else [])]
+        if settings.siblings:
+            path = discovery.sibling_socket_path(self.cluster)
+            own = await self.transport.listen(f"unix:{path}")
+            bound.append(own)
+            advertised.insert(0, own)
+            for address in discovery.siblings(self.cluster, own=own):
+                self.engine.add_seed(address, lasting=False)
+        self.addresses = tuple(bound)
+        self.transport.identity = replace(self.transport.identity, addresses=tuple(advertised))
+        hosts = [address for address in settings.peers if _has_host_name(address)]
+        for address in settings.peers:
+            if address not in hosts:
+                self.engine.add_seed(address, lasting=True)
+        if hosts:
+            self._spawn(self._resolve(hosts))
+        self.tick()
+
+    async def close(self) -> None:
+        """Say goodbye and close everything. Observers hear of it in the end."""
+        self._closing = True
+        self.engine.leave(self.settings.linger)
+        self._settle()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.transport.close()
+        for handle in (self._soon, self._timer):
+            if handle is not None:
+                handle.cancel()
+        for observer in list(self._observers):
+            observer.closed()
+
+    def poke(self) -> None:
+        """Something changed here: see to it in the next turn of the loop, once for many changes."""
+        if self._soon is None:
+            self._soon = self.loop.call_soon(self.tick)
+
+    def publish(self, message: Publish, to: str | None) -> int:
+        """Send a message to all members, or to one; returns how many it could not be sent to."""
+        missed = self.engine.publish(message, to)
+        self.dropped_messages += missed
+        self._settle()
+        return missed
+
+    def tell_observers(self) -> None:
+        """Tell observers what changed until now."""
+        for topic, transitions in self.engine.take_changes().items():
+            for observer in list(self._observers):
+                observer.changed(topic, transitions)
+
+    def tick(self) -> None:
+        """Let the engine do what is due."""
+        self._soon = None
+        if not self._closing:
+            self.engine.tick(self.loop.time())
+            self._settle()
+
+    # What the transport tells.
+
+    def link_opened(self, link: Link) -> None:
+        """See `LinkHandler`."""
+        number, self._next_id = self._next_id, self._next_id + 1
+        self._links[number], self._ids[link] = link, number
+        peer = link.peer
+        replica = Replica(peer.name, peer.incarnation)
+        if link.dialled is not None:
+            self._complaints.pop(link.dialled, None)
+        self.engine.link_up(number, replica, peer.addresses, link.dialled, self.loop.time())
+        self._settle()
+
+    def frame_received(self, link: Link, payload: bytes) -> None:
+        """See `LinkHandler`."""
+        self.frames_received += 1
+        self.bytes_received += len(payload)
+        message = decode(payload)
+        self.engine.receive(self._ids[link], message, self.loop.time())
+        self._settle()
+
+    def link_writable(self, link: Link, writable: bool) -> None:
+        """See `LinkHandler`."""
+        self.engine.link_writable(self._ids[link], writable, self.loop.time())
+        self._settle()
+
+    def link_closed(self, link: Link, reason: str) -> None:
+        """See `LinkHandler`."""
+        logger.debug("%s: link to %s closed: %s", self.replica, link.peer.name, reason)
+        number = self._ids.pop(link)
+        del self._links[number]
+        self.engine.link_down(number, self.loop.time())
+        self._settle()
+
+    # What the engine asks for.
+
+    def _settle(self) -> None:
+        for effect in self.engine.take_effects():
+            self._perform(effect)
+        self.tell_observers()
+        if not self._closing:
+            self._set_timer(self.engine.wake_at)
+
+    def _perform(self, effect: Effect) -> None:
+        match effect:
+            case Send(links, message):
+                self._send(links, message)
+            case Deliver(sender, message):
+                for observer in list(self._observers):
+                    observer.delivered(sender, message)
+            case Dial(address):
+                self._spawn(self._dial(address))
+            case Close(link, reason):
+                self._links[link].close(reason)
+            case Notice(severity, text):
+                logger.log(_LEVELS[severity], "%s: %s", self.replica, text)
+
+    def _send(self, links: tuple[int, ...], message: Message) -> None:
+        payload = encode(message)
+        self.frames_sent += len(links)
+        self.bytes_sent += len(links) * len(payload)
+        for number in links:
+            self._links[number].send(payload)
+
+    def _set_timer(self, at: float) -> None:
+        # A timer that fires too early does no harm, so it is only ever moved forward.
+        timer = self._timer
+        if timer is not None and not timer.cancelled() and timer.when() <= at:
+            return
+        if timer is not None:
+            timer.cancel()
+        self._timer = self.loop.call_at(at, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        self.tick()
+
+    async def _dial(self, address: str) -> None:
+        try:
+            await self.transport.dial(address)
+        except SelfDialError:
+            self.engine.dialled_self(address)
+        except DialRefusedError:
+            discovery.forget_stale(address)
+            self.engine.dial_failed(address, True, self.loop.time())
+        except (DialError, HandshakeError, ConfigurationError) as error:
+            if isinstance(error, HandshakeError) and self._complaints.get(address) != str(error):
+                self._complaints[address] = str(error)
+                logger.warning("%s: no link to %s: %s", self.replica, address, error)
+            self.engine.dial_failed(address, False, self.loop.time())
+        self._settle()
+
+    async def _resolve(self, addresses: list[str]) -> None:
+        """Keep looking up host names: all their addresses are peers, and they may change."""
+        while True:
+            for address in addresses:
+                try:
+                    for found in await discovery.resolve(address):
+                        self.engine.add_seed(found, lasting=False)
+                except DialError as error:
+                    logger.debug("%s: %s", self.replica, error)
+            self._settle()
+            await asyncio.sleep(RESOLVE_INTERVAL)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self.loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _has_host_name(address: str) -> bool:
+    where = parse(address, "peers")
+    return (
+        isinstance(where, TcpAddress)
+        and where.host.strip("0123456789.") != ""
+        and ":" not in where.host
+    )
+
+
+def _unique_name() -> str:
+    """A name for one run of one process; made at start, so that workers forked later differ."""
+    return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(2)}"
+
+
+def _incarnation() -> int:
+    """A number that grows from life to life, and differs between lives of one millisecond."""
+    return (time.time_ns() // 1_000_000 << 20) | secrets.randbits(20)

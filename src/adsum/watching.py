@@ -1,0 +1,191 @@
+"""Following a topic: diffs in order, each change once, merged for a slow reader."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Self
+
+from adsum.replication.frozen import FrozenDict, FrozenList
+from adsum.replication.state import Entry, Replica, Transition
+from adsum.replication.view import present
+
+Entries = dict[str, Any]
+Identity = tuple[Replica, int]
+#: What to add to the entries of a topic, by key.
+Enrich = Callable[[str, Entries], Awaitable[Entries]]
+
+
+@dataclass(frozen=True, slots=True)
+class Diff:
+    """What changed on a topic since the last diff.
+
+    Each is a dict of keys like that of `Presence.list`, with the metas concerned. An update is in
+    `updates` alone, with its new meta, whose ``phx_ref_prev`` names the one that this reader knew.
+
+    Attributes:
+        joins: What was not present before.
+        leaves: What is not present any more, as it was last.
+        updates: What is present with another meta.
+    """
+
+    joins: Entries = field(default_factory=dict)
+    leaves: Entries = field(default_factory=dict)
+    updates: Entries = field(default_factory=dict)
+
+
+class Watch:
+    """An asynchronous iterator of the diffs of one topic; made by `Presence.watch`.
+
+    The first diff has everything that was present when the watch began, as joins, so folding all
+    diffs gives exactly the list. A reader that is slower than the changes gets them merged: its
+    memory is bounded by what it has seen and what is present. The iteration ends when the watch
+    or the node is closed. One task reads at a time.
+    """
+
+    def __init__(self, topic: str, unsubscribe: Callable[["Watch"], None]) -> None:
+        self.topic = topic
+        # What each presence was when the reader last heard of it, and what it is now.
+        self._pending: dict[Identity, Transition] = {}
+        self._extras: Entries = {}
+        self._ready = asyncio.Event()
+        self._unsubscribe = unsubscribe
+        self._closed = False
+
+    def merge(self, transitions: list[Transition], extras: Entries) -> None:
+        """Add changes to the next diff."""
+        if self._closed:
+            return
+        pending = self._pending
+        for old, new in transitions:
+            entry = new or old
+            if entry is None:
+                continue
+            identity = entry.replica, entry.id
+            before = pending.pop(identity)[0] if identity in pending else old
+            if not _same(before, new):
+                pending[identity] = before, new
+        self._extras.update(extras)
+        if pending:
+            self._ready.set()
+        else:
+            self._ready.clear()
+
+    def close(self) -> None:
+        """End the iteration after what is pending is dropped. Idempotent."""
+        if not self._closed:
+            self._closed = True
+            self._pending.clear()
+            self._unsubscribe(self)
+            self._ready.set()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Diff:
+        await self._ready.wait()
+        if self._closed:
+            raise StopAsyncIteration
+        self._ready.clear()
+        pending, self._pending = self._pending, {}
+        extras, self._extras = self._extras, {}
+        return make_diff(list(pending.values()), extras)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        error_type: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    async def aclose(self) -> None:
+        """As `close`, for `contextlib.aclosing`."""
+        self.close()
+
+
+class Feed:
+    """The changes of one topic on their way to its watches.
+
+    Where entries are enriched, one look-up serves all watches, and changes that come while it is
+    under way wait for the next one, so no diff overtakes another.
+    """
+
+    def __init__(self, topic: str, enrich: Enrich | None) -> None:
+        self.watches: dict[Watch, None] = {}
+        self._topic = topic
+        self._enrich = enrich
+        # Changes that wait for being enriched, each with the watches that began before it.
+        self._waiting: list[tuple[list[Watch], list[Transition]]] = []
+        self._task: asyncio.Task[None] | None = None
+
+    def push(self, watches: list[Watch], transitions: list[Transition]) -> None:
+        """Give changes to some of the watches, after all that was pushed before."""
+        if self._enrich is None:
+            for watch in watches:
+                watch.merge(transitions, {})
+            return
+        self._waiting.append((watches, transitions))
+        if self._task is None:
+            self._task = asyncio.get_running_loop().create_task(self._run(self._enrich))
+
+    def close(self) -> None:
+        """Stop a look-up that is under way."""
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _run(self, enrich: Enrich) -> None:
+        while self._waiting:
+            batch, self._waiting = self._waiting, []
+            entries = [new or old for _, transitions in batch for old, new in transitions]
+            concerned = [entry for entry in entries if entry is not None]
+            extras = await enrich(self._topic, group(concerned, present(concerned), {}))
+            for watches, transitions in batch:
+                for watch in watches:
+                    watch.merge(transitions, extras)
+        self._task = None
+
+
+def make_diff(transitions: list[Transition], extras: Entries) -> Diff:
+    """A diff of what changed, each key with what enriches it."""
+    joins = [new for old, new in transitions if old is None and new is not None]
+    leaves = [old for old, new in transitions if old is not None and new is None]
+    updates = [(old, new) for old, new in transitions if old is not None and new is not None]
+    return Diff(
+        group(joins, present(joins), extras),
+        group(leaves, present(leaves), extras),
+        group(
+            [new for _, new in updates],
+            present([new for _, new in updates], [old.version for old, _ in updates]),
+            extras,
+        ),
+    )
+
+
+def group(entries: list[Entry], metas: list[FrozenDict], extras: Entries) -> Entries:
+    """Metas by key, in the order in which every node lists them."""
+    by_key: dict[str, list[tuple[Identity, FrozenDict]]] = {}
+    for entry, meta in zip(entries, metas, strict=True):
+        by_key.setdefault(entry.key, []).append(((entry.replica, entry.id), meta))
+    return {
+        key: FrozenDict(
+            {
+                **extras.get(key, {}),
+                "metas": FrozenList([meta for _, meta in sorted(by_key[key], key=_identity)]),
+            }
+        )
+        for key in sorted(by_key)
+    }
+
+
+def _identity(item: tuple[Identity, FrozenDict]) -> Identity:
+    return item[0]
+
+
+def _same(before: Entry | None, after: Entry | None) -> bool:
+    if before is None or after is None:
+        return before is after
+    return before.version == after.version
