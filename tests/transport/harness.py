@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import ParamSpec
 
 from adsum.transport.address import TcpAddress, UnixAddress, parse
-from adsum.transport.base import Identity, Link
+from adsum.transport.base import Identity, Link, LinkHandler, Transport
 from adsum.transport.framing import FRAME_LIMIT, GOODBYE, FrameReader, decode_goodbye
 from adsum.transport.handshake import VERSIONS, Handshake
 from adsum.transport.limits import Limits
@@ -152,6 +152,9 @@ class World:
             made = SocketTransport(
                 who, handler, secret=secret, limits=limits, versions=versions, tls=self._tls
             )
+        # What the type checker proves here: both are what the contract says.
+        contract: tuple[Transport, LinkHandler] = (made, handler)
+        assert all(contract)
         self._transports.append(made)
         return made
 

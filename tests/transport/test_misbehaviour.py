@@ -232,6 +232,20 @@ async def test_a_stuck_peer_holds_a_closed_link_for_the_grace_only(world: World)
 
 
 @in_loop
+async def test_who_connects_and_leaves_without_a_word_is_not_worth_a_log_line(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    address = await world.listening("acceptor", Recorder())
+    raw = await world.connect_raw(address)
+    await until(lambda: world.links_of("acceptor"))
+
+    raw.close()
+    await until(lambda: not world.links_of("acceptor"))
+
+    assert not caplog.records
+
+
+@in_loop
 async def test_a_peer_that_never_greets_is_hung_up_on(world: World) -> None:
     limits = Limits(handshake_timeout=0.02, close_grace=0.02)
     address = await world.listening("acceptor", Recorder(), limits=limits)
@@ -250,6 +264,8 @@ async def test_connections_beyond_the_pending_limit_are_closed_at_once(
     acceptor = Recorder()
     address = await world.listening("acceptor", acceptor, limits=Limits(pending_handshakes=3))
     silent = [await world.connect_raw(address) for _ in range(3)]
+    for raw in silent:
+        raw.send(b"\0")
 
     refused = [await world.connect_bare(address) for _ in range(20)]
     await until(lambda: all(raw.hung_up for raw in refused))

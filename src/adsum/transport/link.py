@@ -87,6 +87,8 @@ class StreamLink(asyncio.Protocol):
         # None before the connection is made; stays set when it is lost.
         self._wire: asyncio.Transport | None = None
         self._gone = False
+        # Whether the peer has sent anything at all.
+        self._heard = False
         # Frames of this loop turn; `_flush` joins them into one write.
         self._outbound: list[bytes] = []
         self._outbound_size = 0
@@ -97,7 +99,7 @@ class StreamLink(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
 
     def __repr__(self) -> str:
-        return f"<link {self._phase.value} to {self.describe()}>"
+        return f"<link {self._phase.value} {self.describe()}>"
 
     @property
     def wire(self) -> asyncio.Transport | None:
@@ -171,6 +173,7 @@ class StreamLink(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Take bytes; hand over what is whole as far as this loop turn's budget allows."""
+        self._heard = True
         self._reader.feed(data)
         if self._phase is _Phase.CLOSED:
             self._look_for_goodbye()
@@ -301,7 +304,8 @@ class StreamLink(asyncio.Protocol):
         if tell:
             self._outbound.append(encode_goodbye(why))
             self._linger()
-        if self.outcome is None:
+        # Who connects and leaves without a word is a probe, of a balancer or a sibling.
+        if self.outcome is None and self._heard:
             self._hub.refused(str(error))
         self._resolve(error)
 

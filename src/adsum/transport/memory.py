@@ -229,7 +229,7 @@ class MemoryWire(asyncio.Transport):
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Queue bytes for the other end; they vanish when the network is cut now."""
-        if self._closing or self._is_cut():
+        if not data or self._closing or self._is_cut():
             return
         self._unread.append(memoryview(bytes(data)))
         self._size += len(data)

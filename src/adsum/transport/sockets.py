@@ -170,8 +170,11 @@ class SocketTransport(LinkHub):
                 ssl_handshake_timeout=limits.handshake_timeout if tls else None,
                 ssl_shutdown_timeout=limits.close_grace if tls else None,
             )
+        except ssl.SSLError as error:
+            link.abort("TLS failed")
+            self.refused(f"{link.describe()}: TLS failed: {error}")
         except OSError as error:
-            link.abort(f"TLS failed: {error}" if tls else f"connection lost: {error}")
+            link.abort(f"connection lost: {error}")
         except BaseException:
             link.abort("the node is closing")
             raise
