@@ -30,7 +30,7 @@ class UsageError(AdsumError):
 
 
 class ConfigurationError(UsageError, ValueError):
-    """A setting is wrong or contradicts another; names the field, the value and what is accepted."""
+    """A setting is wrong or contradicts another; names field, value and what is accepted."""
 
 
 class AlreadyTrackedError(UsageError):

@@ -48,7 +48,7 @@ class Node:
         link_grace: Seconds after which a node whose link was lost, and for which no other node
             vouches, is down.
         forget_after: Seconds for which a node that is down is remembered.
-        coalesce_interval: Seconds during which changes under load are gathered before they are sent.
+        coalesce_interval: Seconds during which changes under load are gathered before sending.
 
     Raises:
         ConfigurationError: A setting is wrong or contradicts another; names the field, the value

@@ -182,9 +182,9 @@ class PubSub:
             encode_object(payload, "payload", MAX_PAYLOAD),
         )
         own = runtime.replica.name
-        if to is None or to == own:
+        if to in (None, own):
             self._distribute(own, message, exclude)
-        elsewhere = not local and to != own
+        elsewhere = to != own and not local
         missed = runtime.publish(message, to) if elsewhere else 0
         await asyncio.sleep(0)  # a loop that only publishes lets others run
         return missed

@@ -230,7 +230,7 @@ class Engine:
         """An address turned out to be this node's own."""
         self._dialler.answered(address, self.replica.name)
 
-    def receive(self, id: int, message: Message, now: float) -> None:
+    def receive(self, id: int, message: Message, now: float) -> None:  # noqa: C901  # one line a kind
         """A message has come over a link.
 
         Raises:
@@ -254,7 +254,8 @@ class Engine:
             case Ask():
                 self._on_ask(link, message)
             case Vouch():
-                self._liveness.vouch(message.replica, message.counter, self._clock)
+                by = link.replica.name
+                self._liveness.vouch(message.replica, message.counter, by, self._clock)
                 self._reconcile(message.replica.name)
             case Leave():
                 self._on_leave(link, message)
@@ -498,12 +499,13 @@ class Engine:
             self._close(link, "you tell of changes that I never made")
 
     def _hears_directly(self, replica: Replica) -> bool:
-        """Whether a link to a replica is alive, so that its own stream will bring what is missing."""
+        """Whether a link to a replica is alive, so its own stream will bring what is missing."""
         recently = self._clock - self._timing.vouch_grace
         links = self._linked.get(replica.name, ())
         return any(link.replica == replica and link.heard_at >= recently for link in links)
 
     def _on_ask(self, link: _Link, ask: Ask) -> None:
+        self._liveness.retract(ask.replica, link.replica.name)
         member = self._liveness.of(ask.replica)
         if member is not None and self._hears_directly(ask.replica):
             self._send([link], Vouch(ask.replica, member.counter))

@@ -11,7 +11,8 @@ replica itself makes them grow. So nothing that circulates about a dead replica 
 * **Suspicion.** Losing the last link to a replica is no proof. It is *doubted* for `link_grace`,
   while it is dialled and others are asked (SWIM: Das, Gupta, Motivala 2002). If every address
   refuses the dial, the process is gone and `refused_grace` is enough. A peer with a live link may
-  vouch, which extends the doubt to the next heartbeat. An advancing counter ends it.
+  vouch, which extends the doubt to the next heartbeat, unless it comes to ask about the replica
+  itself. An advancing counter ends the doubt.
 * **Revival.** A link to the replica proves it alive. In digests, the first counter above the known
   one may be old news that this node had missed; only a second advance after it proves life.
 * **One life at a time.** A name has one incarnation here. A dead one is replaced by any other that
@@ -22,7 +23,7 @@ the process does not run, so nobody is declared dead for this node's own absence
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 from .limits import MAX_MEMBERS
@@ -58,8 +59,8 @@ class Member:
     fresh_at: float
     #: When this status ends without further news. Valid while suspect, down or left.
     until: float = 0.0
-    #: Somebody with a live link vouched during this suspicion.
-    vouched: bool = False
+    #: Until when the word of each node that vouched during this suspicion holds.
+    vouches: dict[str, float] = field(default_factory=dict)
     #: A counter above the known one was heard since it went down.
     stirred: bool = False
     #: Said goodbye, and its entries need not be shown any longer.
@@ -115,7 +116,7 @@ class Liveness:
             return f"there are {MAX_MEMBERS} nodes already"
         if member is not None and member.replica != replica:
             suspect = member.status is Status.SUSPECT
-            if member.status is Status.UP or (suspect and (rival_linked or member.vouched)):
+            if member.status is Status.UP or (suspect and (rival_linked or member.vouches)):
                 self._doubt(member, now + 2 * self._timing.heartbeat_interval)
                 return f"the name {replica.name!r} is in use by another live node"
             member = None
@@ -173,19 +174,23 @@ class Liveness:
         member = self.members.get(name)
         if member is None or member.status not in (Status.UP, Status.SUSPECT):
             return False
-        if not member.vouched:
-            self._doubt(member, now + self._timing.refused_grace)
+        self._doubt(member, now + self._timing.refused_grace)
         return True
 
-    def vouch(self, replica: Replica, counter: int, now: float) -> None:
+    def vouch(self, replica: Replica, counter: int, by: str, now: float) -> None:
         """A node that has a live link to a replica says so."""
         member = self.of(replica)
         if member is None:
             return
-        if member.status is Status.SUSPECT and not member.vouched:
-            member.vouched = True
-            member.until = max(member.until, now + self._timing.vouch_grace)
+        if member.status is Status.SUSPECT:
+            member.vouches.setdefault(by, now + self._timing.vouch_grace)
         self.hear_of(Sighting(replica, counter, 0), now)
+
+    def retract(self, replica: Replica, by: str) -> None:
+        """A node asks about a replica, so it has no link to it (any more)."""
+        member = self.of(replica)
+        if member is not None and member.vouches.pop(by, None) is not None:
+            self.check_at = min(self.check_at, self._deadline(member))
 
     def leave(self, replica: Replica, linger: float, now: float) -> None:
         """A replica said goodbye."""
@@ -219,7 +224,7 @@ class Liveness:
             case Status.UP:
                 return silent_at
             case Status.SUSPECT:
-                return min(silent_at, member.until)
+                return min(silent_at, max(member.until, *member.vouches.values(), 0.0))
             case _:
                 return member.until
 
@@ -262,7 +267,8 @@ class Liveness:
         if member.status is Status.LEFT:
             return
         member.status, member.fresh_at = Status.UP, now
-        member.vouched = member.stirred = False
+        member.stirred = False
+        member.vouches.clear()
         self.check_at = min(self.check_at, self._deadline(member))
 
     def _doubt(self, member: Member, until: float) -> None:
@@ -273,5 +279,6 @@ class Liveness:
 
     def _bring_down(self, member: Member, now: float) -> None:
         member.status, member.until = Status.DOWN, now + self._timing.forget_after
-        member.vouched = member.stirred = False
+        member.stirred = False
+        member.vouches.clear()
         self.check_at = min(self.check_at, member.until)

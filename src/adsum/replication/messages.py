@@ -72,7 +72,7 @@ class Digest:
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """I lost my link to this replica: do you hear it? (the indirect probe of SWIM)"""
+    """I have lost my link to this replica; do you hear it? The indirect probe of SWIM."""
 
     replica: Replica
 

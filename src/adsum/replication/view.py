@@ -64,7 +64,7 @@ class Topic:
             self._expire(entry.key)
 
     def absorb(self, other: "Topic") -> None:
-        """Show all that another topic shows; what costs more than the dict's work is shared keys."""
+        """Show all that another topic shows; what it alone has is taken over by the dict."""
         for key in self.keys.keys() & other.keys.keys():
             for entry in other.entries(key):
                 self.add(entry)
