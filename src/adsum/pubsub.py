@@ -137,7 +137,7 @@ class PubSub:
         """
         self._node.runtime.tell_observers()
         topic = checked_name(topic, "topic", MAX_NAME)
-        if not isinstance(limit, int) or limit < 1:
+        if limit < 1:
             raise ConfigurationError(f"limit={limit!r}: accepted are whole numbers from 1")
         subscription = Subscription(topic, limit, self._unsubscribe)
         self._subscriptions.setdefault(topic, {})[subscription] = None

@@ -5,10 +5,10 @@ Theory of operation
 
 The state of a cluster is a map ``replica -> (version, entries)``. Only the replica that owns a
 slice ever changes it; everybody else relays it, as a whole or as an interval of versions. So two
-statements about one slice never conflict: the one with the higher version is the newer one. That
-makes the state a product of chains, a join-semilattice, and merging commutative, associative
-and idempotent (delta-state CRDTs: Almeida, Shoker, Baquero 2018; intervals of versions: Scuttlebutt,
-van Renesse et al. 2008).
+statements about one slice never conflict: the one with the higher version is newer. That makes the
+state a product of chains, a join-semilattice, and merging commutative, associative and idempotent
+(delta-state CRDTs: Almeida, Shoker, Baquero 2018; intervals of versions: Scuttlebutt, van Renesse
+et al. 2008).
 
 Invariants of a slice, each checked by `tests/replication/test_state.py`:
 

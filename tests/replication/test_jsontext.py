@@ -1,0 +1,91 @@
+"""Only JSON objects get in, and what does not is named with its path."""
+
+import json
+import math
+from enum import IntEnum, StrEnum
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from adsum.replication.jsontext import checked_name, encode_object, load
+
+values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=10,
+)
+
+
+@given(st.dictionaries(st.text(), values))
+def test_any_json_object_gets_in_unaltered(value: dict[str, Any]) -> None:
+    text = encode_object(value, "meta", 10**6)
+    assert load(text) == json.loads(text) == value
+    assert text.isascii()
+
+
+class Device(StrEnum):
+    PHONE = "phone"
+
+
+class Level(IntEnum):
+    HIGH = 3
+
+
+def test_enums_of_strings_and_numbers_are_what_they_stand_for() -> None:
+    text = encode_object({"device": Device.PHONE, "level": Level.HIGH}, "meta", 100)
+    assert text == '{"device":"phone","level":3}'
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "names"),
+    [
+        ([], TypeError, "meta must be a dict"),
+        (None, TypeError, "meta must be a dict"),
+        ("{}", TypeError, "meta must be a dict"),
+        ({1: 2}, TypeError, "meta has the key 1"),
+        ({"a": {None: 1}}, TypeError, "meta.a has the key None"),
+        ({"a": (1, 2)}, TypeError, "meta.a is tuple (1, 2)"),
+        ({"a": [1, {"b": {1}}]}, TypeError, "meta.a[1].b is set {1}"),
+        ({"a": b"x"}, TypeError, "meta.a is bytes"),
+        ({"a": object}, TypeError, "meta.a is type"),
+        ({"a": math.nan}, ValueError, "meta.a is nan"),
+        ({"a": [math.inf]}, ValueError, "meta.a[0] is inf"),
+        ({"a": "x" * 200}, ValueError, "at most 100"),
+    ],
+)
+def test_anything_else_is_refused_by_path(
+    value: object, error: type[Exception], names: str
+) -> None:
+    with pytest.raises(error) as caught:
+        encode_object(value, "meta", 100)
+    assert names in str(caught.value)
+
+
+def test_deep_and_endless_objects_are_refused() -> None:
+    endless: dict[str, Any] = {}
+    endless["again"] = endless
+    with pytest.raises(ValueError, match="nested deeper than 32"):
+        encode_object(endless, "meta", 10**6)
+
+
+@pytest.mark.parametrize("name", ["", "x" * 11, "\ud800"])
+def test_names_of_the_wrong_length_or_letters_are_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="topic"):
+        checked_name(name, "topic", 10)
+
+
+@pytest.mark.parametrize("name", [None, 1, b"room", ["room"]])
+def test_names_that_are_no_strings_are_refused(name: object) -> None:
+    with pytest.raises(TypeError, match="topic must be a str"):
+        checked_name(name, "topic", 10)
+
+
+def test_a_string_of_a_subclass_becomes_a_plain_string() -> None:
+    assert type(checked_name(Device.PHONE, "key", 10)) is str
+    assert checked_name(Device.PHONE, "key", 10) == "phone"

@@ -1,0 +1,125 @@
+"""Imports point one way, and the core touches nothing of the world. Proved on the source text."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import adsum
+
+SOURCE = Path(adsum.__file__).parent
+
+#: What each part of the package may import of the others.
+LAYERS = {
+    "errors": set[str](),
+    "replication": {"errors"},
+    "transport": {"errors"},
+    "config": {"errors", "replication", "transport"},
+    "runtime": {"errors", "replication", "transport", "config"},
+    "node": {"errors", "replication", "transport", "config", "runtime"},
+    "watching": {"replication"},
+    "presence": {"errors", "replication", "node", "watching"},
+    "pubsub": {"errors", "replication", "node"},
+    "testing": {"errors", "replication"},
+}
+
+#: All that the core may import from the standard library: no clock, no I/O, no randomness of its
+#: own (`random` for the type of the generator that it is given, `sys` for `intern`).
+PURE = {
+    "bisect",
+    "collections",
+    "dataclasses",
+    "enum",
+    "json",
+    "math",
+    "operator",
+    "random",
+    "sys",
+    "typing",
+}
+FROM_IMPURE = {"random": {"Random"}, "sys": {"intern"}}
+
+#: Calls that reach the world without an import.
+BANNED_CALLS = {"open", "print", "input", "exec", "eval", "__import__"}
+
+
+def imports(path: Path) -> Iterator[tuple[str, set[str]]]:
+    """The absolute modules that a file imports, with the names taken from each."""
+    package = ("adsum", *path.relative_to(SOURCE).parts[:-1])
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.name, {"*"}
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else ()
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            yield module, {alias.name for alias in node.names}
+
+
+def part_of(module: str) -> str:
+    return module.split(".")[1] if "." in module else ""
+
+
+def files_of(part: str) -> list[Path]:
+    single = SOURCE / f"{part}.py"
+    return [single] if single.exists() else sorted((SOURCE / part).rglob("*.py"))
+
+
+@pytest.mark.parametrize("part", LAYERS)
+def test_imports_point_downwards_only(part: str) -> None:
+    for path in files_of(part):
+        for module, _ in imports(path):
+            if module.split(".")[0] == "adsum":
+                allowed = LAYERS[part] | {part}
+                assert part_of(module) in allowed, f"{path.name} imports {module}"
+
+
+@pytest.mark.parametrize("path", files_of("replication"), ids=lambda path: path.stem)
+def test_the_core_imports_no_clock_no_io_and_no_randomness(path: Path) -> None:
+    for module, names in imports(path):
+        top = module.split(".")[0]
+        if top == "adsum":
+            continue
+        assert top in PURE, f"{path.name} imports {module}"
+        if top in FROM_IMPURE:
+            assert names <= FROM_IMPURE[top], f"{path.name} takes {names} from {module}"
+
+
+@pytest.mark.parametrize("path", files_of("replication"), ids=lambda path: path.stem)
+def test_the_core_calls_nothing_that_reaches_the_world(path: Path) -> None:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            assert node.func.id not in BANNED_CALLS, f"{path.name} calls {node.func.id}()"
+
+
+def test_nothing_outside_the_standard_library_is_imported() -> None:
+    optional = {"cli"}  # the demo brings its own requirements
+    for path in SOURCE.rglob("*.py"):
+        if path.relative_to(SOURCE).parts[0] in optional:
+            continue
+        for module, _ in imports(path):
+            top = module.split(".")[0]
+            assert top == "adsum" or top in sys.stdlib_module_names, f"{path} imports {module}"
+
+
+def test_importing_and_constructing_starts_nothing() -> None:
+    script = """
+import sys, threading, gc, socket
+import adsum
+node = adsum.Node()
+adsum.Presence(node), adsum.PubSub(node)
+assert threading.active_count() == 1
+assert not [o for o in gc.get_objects() if isinstance(o, socket.socket)]
+assert not node.running
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=30)
+
+
+def test_every_public_name_has_one_home() -> None:
+    assert sorted(adsum.__all__) == sorted(set(adsum.__all__))
+    public = {name for name in vars(adsum) if not name.startswith("_")}
+    modules = {path.stem for path in SOURCE.iterdir()}
+    assert public - modules == set(adsum.__all__)
