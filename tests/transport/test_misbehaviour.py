@@ -1,6 +1,7 @@
 """What a peer that is broken, hostile, slow or gone can do: lose its link, and nothing else."""
 
 import asyncio
+import gc
 import logging
 import os
 import struct
@@ -209,6 +210,7 @@ async def test_too_much_in_one_turn_closes_the_link_before_memory_is_spent(world
 
     for _ in range(100):
         dialler.link.send(payload)
+    assert dialler.link._outbound_size == 0
 
     await until(lambda: dialler.closed)
     assert "reads too slowly" in dialler.reasons[0]
@@ -300,9 +302,11 @@ async def test_a_listener_that_is_something_else_is_told_apart(world: World) -> 
 
 
 @in_loop
-async def test_a_cancelled_dial_leaves_nothing_behind(world: World) -> None:
+async def test_a_cancelled_dial_leaves_nothing_behind(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
     dialler = Recorder()
-    transport = world.transport("dialler", dialler)
+    transport = world.transport("dialler", dialler, limits=Limits(handshake_timeout=60))
     address = await world.silent_listener()
 
     for turns in range(6):
@@ -315,6 +319,8 @@ async def test_a_cancelled_dial_leaves_nothing_behind(world: World) -> None:
 
     await until(lambda: not transport.links())
     assert not dialler.opened
+    gc.collect()
+    assert not caplog.records, "an exception was left to nobody"
 
 
 @in_loop

@@ -128,6 +128,29 @@ async def test_a_host_that_does_not_answer_is_not_called_gone(
 
 
 @in_loop
+async def test_a_name_is_gone_only_if_all_its_addresses_refuse(
+    tcp: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failures = [
+        OSError(errno.EHOSTUNREACH, "No route to host"),
+        ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused"),
+    ]
+
+    async def fail(*args: object) -> socket.socket:
+        raise failures.pop()
+
+    async def records(*args: object, **kwargs: object) -> object:
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("10.0.0.1", 1))] * 2
+
+    monkeypatch.setattr(sockets, "_connect", fail)
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", records)
+
+    with pytest.raises(DialError, match="Connection refused; No route to host") as caught:
+        await tcp.transport("dialler").dial("cluster.example.org:1")
+    assert not isinstance(caught.value, DialRefusedError)
+
+
+@in_loop
 async def test_a_unix_listener_that_is_too_busy_is_not_called_gone(
     unix: World, short_directory: Path
 ) -> None:
