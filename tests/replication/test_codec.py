@@ -1,6 +1,7 @@
 """Messages survive the wire unaltered, and whatever else comes is refused."""
 
 import json
+from contextlib import suppress
 
 import pytest
 from hypothesis import given
@@ -113,18 +114,14 @@ def test_a_damaged_frame_is_a_message_or_refused_and_nothing_else(
     frame = bytearray(encode(message))
     for _ in range(data.draw(st.integers(1, 4))):
         frame[data.draw(st.integers(0, len(frame) - 1))] = data.draw(st.integers(0, 255))
-    try:
+    with suppress(ProtocolError):
         decode(bytes(frame))
-    except ProtocolError:
-        pass
 
 
 @given(st.lists(json_value, max_size=8))
 def test_any_json_array_is_a_message_or_refused_and_nothing_else(fields: list[object]) -> None:
-    try:
+    with suppress(ProtocolError):
         decode(json.dumps(fields).encode())
-    except ProtocolError:
-        pass
 
 
 @pytest.mark.parametrize(

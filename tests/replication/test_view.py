@@ -47,9 +47,8 @@ steps = st.lists(
 def test_the_view_equals_a_recomputation(
     history: list[tuple[str, Replica, str, str, int]],
 ) -> None:
-    view, live, version = View(), list[Entry](), 0
-    for action, replica, topic, key, pick in history:
-        version += 1
+    view, live = View(), list[Entry]()
+    for version, (action, replica, topic, key, pick) in enumerate(history, 1):
         if action == "join":
             live.append(entry(replica, version, version, topic, key))
             view.change(None, live[-1])

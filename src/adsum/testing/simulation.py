@@ -142,6 +142,7 @@ class Simulation:
         """
         truth = self.tracked()
         for node in self.alive:
+            node.check_observed()
             shown = node.shown()
             if shown != truth:
                 raise AssertionError(
@@ -344,10 +345,23 @@ class SimulatedNode:
             if new is not None:
                 self._require(identity(new) not in seen, f"{new.ref} joins twice")
                 seen[identity(new)] = new
-        held = self.engine.view.topics.get(topic)
-        shown = {identity(entry): entry.version for entry in held} if held is not None else {}
-        told = {key: entry.version for key, entry in seen.items()}
-        self._require(shown == told, f"what it tells of {topic!r} is not what it shows")
+        for entry in [new or old for old, new in transitions]:
+            if entry is not None:
+                shown = {identity(e): e for e in self.engine.view.entries(topic, entry.key)}
+                same = shown.get(identity(entry)) is seen.get(identity(entry))
+                self._require(same, f"what it tells of {entry.ref} is not what it shows")
+
+    def check_observed(self) -> None:
+        """Check that what observers were told folds to exactly what is shown.
+
+        Raises:
+            AssertionError: It does not; says where, and the seed.
+        """
+        for topic, seen in self.observed.items():
+            held = self.engine.view.topics.get(topic)
+            shown = {identity(entry): entry.version for entry in held or ()}
+            told = {key: entry.version for key, entry in seen.items()}
+            self._require(shown == told, f"what it told of {topic!r} is not what it shows")
 
     def _require(self, condition: bool, otherwise: str) -> None:
         if not condition:

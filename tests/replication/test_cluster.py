@@ -1,0 +1,274 @@
+"""Clusters of real engines in virtual time: what must hold, fault by fault, and under all at once."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from adsum.replication.effects import Severity
+from adsum.replication.timing import Timing
+from adsum.testing import Simulation
+
+from .chaos import SETTLE, Chaos
+
+SEEDS = range(60)
+
+
+@pytest.fixture
+def three() -> Simulation:
+    simulation = Simulation(nodes=3, seed=1)
+    simulation.run(1.0)
+    for node in simulation.alive:
+        node.watch("room")
+        node.track("room", node.name, {"at": node.name})
+    simulation.run(1.0)
+    simulation.check_agreement()
+    return simulation
+
+
+def room(simulation: Simulation, name: str) -> list[str]:
+    return list(simulation.node(name).present("room"))
+
+
+def statuses(simulation: Simulation, name: str) -> dict[str, str]:
+    return {m.name: m.status for m in simulation.node(name).engine.members()}
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_after_any_faults_every_node_lists_exactly_what_is_tracked(seed: int) -> None:
+    chaos = Chaos(seed)
+    chaos.run(steps=100)
+    chaos.settle()
+
+
+def test_a_change_is_seen_elsewhere_after_one_coalescing_interval(
+    three: Simulation,
+) -> None:
+    three.node("n1").track("room", "ann")
+    assert "ann" in room(three, "n1")
+    three.run(three.timing.coalesce_interval + 2 * 0.002)
+    assert "ann" in room(three, "n2")
+    assert "ann" in room(three, "n3")
+
+
+def test_changes_under_load_travel_together(three: Simulation) -> None:
+    before = three.network.frames
+    for number in range(1000):
+        three.node("n1").track("room", f"u{number}")
+        three.run(0.0001)
+    assert three.network.frames - before < 2 * 1000 * 0.0001 / 0.005 + 30
+    three.run(0.02)
+    three.check_agreement()
+
+
+def test_a_crash_is_seen_within_a_quarter_of_a_second(three: Simulation) -> None:
+    three.kill("n1")
+    three.run(0.25)
+    assert room(three, "n2") == room(three, "n3") == ["n2", "n3"]
+
+
+def test_a_paused_node_is_hidden_within_down_after_and_hides_nobody_when_it_is_back(
+    three: Simulation,
+) -> None:
+    three.node("n1").pause()
+    three.run(three.timing.down_after + 0.01)
+    assert room(three, "n2") == ["n2", "n3"]
+    three.node("n1").resume()
+    assert room(three, "n1") == ["n1", "n2", "n3"]
+    for _ in range(100):
+        three.run(0.01)
+        assert room(three, "n1") == ["n1", "n2", "n3"]
+    three.check_agreement()
+
+
+def test_a_restarted_node_replaces_its_former_self_at_once(three: Simulation) -> None:
+    three.kill("n1")
+    three.start("n1").track("room", "new")
+    three.run(0.5)
+    assert room(three, "n2") == ["n2", "n3", "new"]
+    assert statuses(three, "n2") == {"n1": "up", "n2": "self", "n3": "up"}
+
+
+def test_three_hundred_restarts_leave_nothing_behind(three: Simulation) -> None:
+    for _ in range(300):
+        three.kill("n1")
+        three.run(three.rng.uniform(0.0, 0.4))
+        three.start("n1").track("room", "n1")
+        three.run(three.rng.uniform(0.0, 0.4))
+    three.run(3.0)
+    three.check_agreement()
+    engine = three.node("n2").engine
+    assert len(engine._held) == 3
+    assert len(engine._links) == 2
+    assert len(engine._dialler._peers) + len(engine._dialler._seeds) <= 5
+    assert all(len(link.introduced) <= 2 for link in engine._links.values())
+
+
+def test_both_sides_of_a_partition_go_on_and_converge_when_it_heals(three: Simulation) -> None:
+    three.partition(["n1"], ["n2", "n3"])
+    three.node("n1").track("room", "left")
+    three.node("n2").track("room", "right")
+    three.run(30.0)
+    assert room(three, "n1") == ["left", "n1"]
+    assert room(three, "n3") == ["n2", "n3", "right"]
+    three.heal()
+    three.run(SETTLE)
+    three.check_agreement()
+    assert room(three, "n1") == ["left", "n1", "n2", "n3", "right"]
+
+
+def test_where_only_one_link_is_cut_everybody_goes_on_seeing_everybody(three: Simulation) -> None:
+    three.partition(["n1"], ["n2"])
+    for step in range(300):
+        three.run(0.1)
+        if step == 150:
+            three.node("n1").track("room", "later")
+        assert "n2" in room(three, "n1")
+        assert "n1" in room(three, "n2")
+    assert "later" in room(three, "n2")
+    three.check_agreement()
+
+
+@pytest.mark.parametrize(("source", "target"), [("n1", "n2"), ("n2", "n1")])
+def test_a_link_that_is_cut_one_way_hides_nobody_for_good(
+    three: Simulation, source: str, target: str
+) -> None:
+    three.network.block(source, target)
+    three.run(30.0)
+    three.node("n1").track("room", "x")
+    three.node("n2").track("room", "y")
+    three.run(3.0)
+    three.check_agreement()
+
+
+def test_a_goodbye_ends_presences_at_once(three: Simulation) -> None:
+    three.stop("n1")
+    three.run(0.01)
+    assert room(three, "n2") == ["n2", "n3"]
+
+
+def test_who_lingers_is_shown_until_then(three: Simulation) -> None:
+    three.stop("n1", linger=2.0)
+    three.run(1.9)
+    assert room(three, "n2") == ["n1", "n2", "n3"]
+    three.run(0.2)
+    assert room(three, "n2") == ["n2", "n3"]
+
+
+def test_a_new_node_gets_a_large_state_in_frames_and_shows_it_as_a_whole(three: Simulation) -> None:
+    for number in range(5000):
+        three.node("n1").track("big", f"u{number}")
+    three.run(0.5)
+    newcomer, counts = three.start("n4"), set[int]()
+    newcomer.watch("big")
+    for _ in range(1000):
+        three.run(0.001)
+        counts.add(len(newcomer.present("big")))
+    assert counts == {0, 5000}
+    three.check_agreement()
+
+
+def test_a_transfer_that_breaks_is_begun_again_and_shows_no_half(three: Simulation) -> None:
+    for number in range(5000):
+        three.node("n1").track("big", f"u{number}")
+    three.run(0.5)
+    newcomer, counts = three.start("n4"), set[int]()
+    for step in range(300):
+        three.run(0.01)
+        counts.add(len(newcomer.present("big")))
+        if step in (1, 3, 5, 7):
+            for link in three.network.between("n1", "n4"):
+                three.network.sever(link)
+    assert counts == {0, 5000}
+    three.check_agreement()
+
+
+def test_the_dead_are_forgotten_everywhere() -> None:
+    simulation = Simulation(nodes=4, seed=3, timing=Timing(forget_after=60.0))
+    simulation.run(1.0)
+    simulation.node("n4").track("room", "ghost")
+    simulation.run(1.0)
+    simulation.kill("n4")
+    simulation.run(90.0)
+    for node in simulation.alive:
+        assert set(statuses(simulation, node.name)) == {"n1", "n2", "n3"}
+        assert len(node.engine.slices()) == 3
+
+
+def test_a_second_node_of_a_live_name_is_refused_and_everybody_says_so(three: Simulation) -> None:
+    old = three.nodes.pop("n1")
+    intruder = three.start("n1")
+    three.nodes["n0"] = old  # both run on; only one of them can be dialled by the name
+    intruder.track("room", "intruder")
+    three.run(10.0)
+    assert "intruder" not in room(three, "n2")
+    assert "n1" in room(three, "n2")
+    errors = [n.text for n in three.node("n2").notices if n.severity is Severity.ERROR]
+    assert any("in use by another live node" in text for text in errors)
+
+
+def test_a_clock_that_jumps_hides_nobody(three: Simulation) -> None:
+    engine = three.node("n1").engine
+    for jump in (3600.0, -3600.0, 1e6):
+        engine.tick(three.clock.now + jump)
+        three.node("n1").settle()
+        assert room(three, "n1") == ["n1", "n2", "n3"]
+        three.run(0.1)
+    three.run(3.0)
+    three.check_agreement()
+
+
+def test_a_peer_that_does_not_read_costs_bounded_memory_and_is_caught_up(three: Simulation) -> None:
+    three.node("n3").pause()
+    three.network.block("n1", "n3")
+    queued = 0
+    for number in range(3000):
+        three.node("n1").track("room", f"u{number}", {"pad": "x" * 1000})
+        three.run(0.001)
+        for id in three.network.between("n1", "n3"):
+            queued = max(queued, *[p.size for p in three.network._links[id].pipes])
+    assert queued < 2 * 1024 * 1024
+    three.heal()
+    three.node("n3").resume()
+    three.run(SETTLE)
+    three.check_agreement()
+
+
+def test_an_idle_cluster_says_little() -> None:
+    simulation = Simulation(nodes=3, seed=4)
+    simulation.run(5.0)
+    before = simulation.network.bytes
+    simulation.run(100.0)
+    assert (simulation.network.bytes - before) / 100 / 3 < 250
+
+
+def test_thirty_nodes_that_know_one_address_each_find_one_another() -> None:
+    simulation = Simulation(nodes=30, seed=5, seeds_per_node=1)
+    for node in simulation.alive:
+        node.track("room", node.name)
+    simulation.run(5.0)
+    simulation.check_agreement()
+    links = {len(node.engine._links) for node in simulation.alive}
+    assert links == {29}
+
+
+def trace(hash_seed: str) -> str:
+    script = """
+from tests.replication.chaos import Chaos
+chaos = Chaos(11)
+chaos.run(40)
+network = chaos.simulation.network
+print(network.frames, network.bytes, chaos.simulation.tracked(), chaos.simulation.clock.now)
+"""
+    environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
+    root = Path(__file__).parents[2]
+    run = [sys.executable, "-c", script]
+    return subprocess.run(
+        run, env=environment, cwd=root, check=True, capture_output=True, text=True
+    ).stdout
+
+
+def test_the_same_seed_gives_the_same_run_under_every_hash_seed() -> None:
+    assert trace("1") == trace("2") != ""

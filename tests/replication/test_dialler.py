@@ -1,0 +1,105 @@
+"""Whom to dial when."""
+
+from random import Random
+
+import pytest
+
+from adsum.replication.dialler import Dialler
+from adsum.replication.timing import Timing
+
+TIMING = Timing(redial_first=0.1, redial_most=3.0, redial_refused=30.0)
+
+
+@pytest.fixture
+def dialler() -> Dialler:
+    return Dialler(TIMING, Random(1))
+
+
+def gaps(dialler: Dialler, address: str, *, refused: bool, rounds: int) -> list[float]:
+    now, times = 0.0, list[float]()
+    while len(times) <= rounds:
+        now = max(now, dialler.next_at)
+        if dialler.due(now, {}):
+            times.append(now)
+            dialler.failed(address, refused, now)
+    return [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
+
+
+def test_a_seed_is_dialled_at_once_and_only_once_at_a_time(dialler: Dialler) -> None:
+    dialler.add_seed("a:1", 0.0, lasting=True)
+    assert dialler.due(0.0, {}) == ["a:1"]
+    assert dialler.due(100.0, {}) == []
+
+
+def test_waiting_doubles_up_to_a_limit_with_jitter(dialler: Dialler) -> None:
+    dialler.add_seed("a:1", 0.0, lasting=True)
+    waits = gaps(dialler, "a:1", refused=False, rounds=12)
+    for failures, wait in enumerate(waits):
+        most = min(3.0, 0.1 * 2**failures)
+        assert most / 2 <= wait <= most
+    assert len(set(waits)) == len(waits)
+
+
+def test_a_member_whose_process_is_gone_is_dialled_rarely(dialler: Dialler) -> None:
+    dialler.add_peer("ann", ("a:1",), 0.0)
+    assert max(gaps(dialler, "a:1", refused=True, rounds=15)) > 15.0
+
+
+def test_a_configured_seed_is_dialled_often_even_if_it_refuses(dialler: Dialler) -> None:
+    dialler.add_seed("a:1", 0.0, lasting=True)
+    assert max(gaps(dialler, "a:1", refused=True, rounds=15)) <= 3.0
+
+
+def test_a_seed_that_was_only_found_is_dropped_when_it_refuses(dialler: Dialler) -> None:
+    dialler.add_seed("unix:/gone", 0.0, lasting=False)
+    dialler.due(0.0, {})
+    dialler.failed("unix:/gone", True, 0.0)
+    assert dialler.due(100.0, {}) == []
+
+
+def test_nobody_is_dialled_to_whom_there_is_a_link(dialler: Dialler) -> None:
+    dialler.add_seed("a:1", 0.0, lasting=True)
+    dialler.due(0.0, {})
+    dialler.answered("a:1", "ann")
+    assert dialler.due(100.0, {"ann": None}) == []
+    dialler.hurry("ann", 101.0)
+    assert dialler.due(101.0, {}) == ["a:1"]
+
+
+def test_every_address_of_a_peer_is_tried_in_turn(dialler: Dialler) -> None:
+    dialler.add_peer("ann", ("unix:/a", "a:1", "a:2"), 0.0)
+    tried = []
+    for _ in range(3):
+        [address] = dialler.due(0.0, {})
+        tried.append(address)
+        dialler.failed(address, refused=False, now=0.0)
+    assert tried == ["unix:/a", "a:1", "a:2"]
+    assert dialler.due(0.0, {}) == []
+
+
+def test_a_peer_is_gone_only_if_every_address_refuses(dialler: Dialler) -> None:
+    dialler.add_peer("ann", ("unix:/a", "a:1"), 0.0)
+    dialler.due(0.0, {})
+    assert dialler.failed("unix:/a", refused=True, now=0.0) is None
+    dialler.due(0.0, {})
+    assert dialler.failed("a:1", refused=True, now=0.0) == "ann"
+    dialler.hurry("ann", 1.0)
+    dialler.due(1.0, {})
+    dialler.failed("unix:/a", refused=True, now=1.0)
+    dialler.due(1.0, {})
+    assert dialler.failed("a:1", refused=False, now=1.0) is None
+
+
+def test_a_forgotten_peer_is_dialled_no_more(dialler: Dialler) -> None:
+    dialler.add_peer("ann", ("a:1",), 0.0)
+    dialler.forget_peer("ann")
+    assert dialler.due(10.0, {}) == []
+
+
+def test_next_at_is_when_somebody_is_due(dialler: Dialler) -> None:
+    dialler.add_peer("ann", ("a:1",), 5.0)
+    dialler.add_peer("bob", ("b:1",), 3.0)
+    assert dialler.next_at == 3.0
+    assert dialler.due(2.9, {}) == []
+    assert dialler.due(3.0, {}) == ["b:1"]
+    assert dialler.next_at == 5.0

@@ -1,0 +1,207 @@
+"""How a slice travels: half of a catch-up is never shown, and a stream below the floor restarts."""
+
+import pytest
+
+from adsum.replication.limits import DELTA_BUDGET
+from adsum.replication.messages import Delta
+from adsum.replication.state import SPARE_HISTORY, Entry, Removal, Replica, Slice
+from adsum.replication.streams import Feed, Staging, cut
+from adsum.replication.view import View
+
+ME = Replica("me", 1)
+BIG = '{"pad":"' + "x" * 1000 + '"}'
+
+
+def put(slice: Slice, id: int | None = None, key: str | None = None) -> Entry:
+    version = slice.horizon + 1
+    id = id or version
+    entry = Entry(ME, id, version, "room", key or f"k{id}", BIG, None)
+    slice.put(entry)
+    return entry
+
+
+def large(count: int = 300) -> Slice:
+    slice = Slice(ME)
+    for _ in range(count):
+        put(slice)
+    return slice
+
+
+def frames(slice: Slice, feed: Feed) -> list[Delta]:
+    """What a feed sends until it has caught up."""
+    sent = []
+    while feed.owed or feed.cursor < slice.horizon:
+        cursor, reset, _ = feed.position(slice)
+        sent.append(cut(slice, cursor, reset))
+        feed.advance(sent[-1])
+    return sent
+
+
+def versions(slice: Slice) -> dict[int, int]:
+    return {id: entry.version for id, entry in slice.entries.items()}
+
+
+def shown(view: View) -> dict[int, int]:
+    return {e.id: e.version for topic in view.topics.values() for e in topic}
+
+
+def take(current: Slice, sent: list[Delta], view: View | None) -> Slice:
+    staging = Staging(current, sent[0])
+    for frame in sent:
+        assert staging.add(frame)
+    return staging.install(view)
+
+
+def test_a_large_slice_is_cut_into_frames_and_the_last_says_so() -> None:
+    sent = frames(large(), Feed(0, follow=True))
+    assert len(sent) > 3
+    assert [frame.last for frame in sent] == [False] * (len(sent) - 1) + [True]
+    for frame in sent:
+        assert sum(change.size for change in frame.changes) < DELTA_BUDGET + 2000
+    assert [frame.after for frame in sent[1:]] == [frame.upto for frame in sent[:-1]]
+
+
+def test_a_catch_up_has_no_effect_before_its_last_frame() -> None:
+    source, current, view = large(), Slice(ME), View()
+    sent = frames(source, Feed(0, follow=True))
+    staging = Staging(current, sent[0])
+    for frame in sent[:-1]:
+        staging.add(frame)
+    assert (current.entries, current.horizon, shown(view)) == ({}, 0, {})
+    staging.add(sent[-1])
+    assert versions(staging.install(view)) == versions(source) == shown(view)
+
+
+def test_what_changes_during_a_transfer_is_right_in_the_end() -> None:
+    source, feed, sent = large(), Feed(0, follow=True), list[Delta]()
+    for _ in range(2):
+        sent.append(cut(source, *feed.position(source)[:2]))
+        feed.advance(sent[-1])
+    early = sorted(source.entries)[:2]
+    put(source, id=early[0])
+    source.remove(Removal(early[1], source.horizon + 1))
+    put(source)
+    sent += frames(source, feed)
+    view = View()
+    assert versions(take(Slice(ME), sent, view)) == versions(source) == shown(view)
+
+
+def test_frames_out_of_place_are_refused_and_change_nothing() -> None:
+    sent = frames(large(), Feed(0, follow=True))
+    staging = Staging(Slice(ME), sent[0])
+    assert staging.add(sent[0])
+    assert not staging.add(sent[2])
+    assert staging.horizon == sent[0].upto
+
+
+def test_a_frame_that_comes_twice_does_no_harm() -> None:
+    source = large()
+    sent = frames(source, Feed(0, follow=True))
+    staging = Staging(Slice(ME), sent[0])
+    for frame in sent:
+        staging.add(frame)
+        staging.add(frame)
+    assert versions(staging.install(None)) == versions(source)
+
+
+def test_a_catch_up_on_top_of_what_is_known_shows_only_real_changes() -> None:
+    source, view = large(), View()
+    current = take(Slice(ME), frames(source, Feed(0, follow=True)), view)
+    known = current.horizon
+    put(source, id=1)
+    source.remove(Removal(2, source.horizon + 1))
+    for _ in range(200):
+        put(source)
+    view.watch("room")
+    sent = frames(source, Feed(known, follow=True))
+    assert len(sent) > 1
+    after = take(current, sent, view)
+    assert versions(after) == versions(source) == shown(view)
+    told = view.take_changes()["room"]
+    assert sum(old is None for old, new in told) == 200
+    assert sum(new is None for old, new in told) == 1
+    assert sum(old is not None and new is not None for old, new in told) == 1
+
+
+def churned(slice: Slice) -> None:
+    """Forget removals: what a peer missed meanwhile it cannot be told any more."""
+    while slice.floor <= 310:
+        slice.remove(Removal(put(slice).id, slice.horizon + 1))
+
+
+def test_a_peer_below_the_floor_gets_a_reset_with_only_real_changes() -> None:
+    source, view = large(), View()
+    current = take(Slice(ME), frames(source, Feed(0, follow=True)), view)
+    kept = dict(current.entries)
+    source.remove(Removal(5, source.horizon + 1))
+    churned(source)
+    assert current.horizon < source.floor
+    view.watch("room")
+    sent = frames(source, Feed(current.horizon, follow=True))
+    assert all(frame.reset for frame in sent)
+    after = take(current, sent, view)
+    assert versions(after) == versions(source) == shown(view)
+    assert after.floor == after.horizon
+    assert view.take_changes() == {"room": [(kept[5], None)]}
+
+
+def test_entries_that_a_reset_leaves_alone_are_not_kept_twice() -> None:
+    source = large()
+    current = take(Slice(ME), frames(source, Feed(0, follow=True)), None)
+    known = dict(current.entries)
+    churned(source)
+    after = take(current, frames(source, Feed(current.horizon, follow=True)), None)
+    assert all(after.entries[id] is known[id] for id in known)
+
+
+def test_a_stream_that_the_floor_overtakes_starts_again_as_a_reset() -> None:
+    source, feed = large(), Feed(0, follow=True)
+    first = cut(source, *feed.position(source)[:2])
+    feed.advance(first)
+    churned(source)
+    sent = frames(source, feed)
+    assert (sent[0].after, sent[0].reset) == (0, True)
+    view = View()
+    staging = Staging(Slice(ME), first)
+    staging.add(first)
+    assert not staging.add(sent[0])
+    assert versions(take(Slice(ME), sent, view)) == versions(source) == shown(view)
+
+
+def test_a_reset_that_the_floor_overtakes_starts_again_too() -> None:
+    source, feed = large(), Feed(1, follow=True)
+    churned(source)
+    feed.advance(cut(source, *feed.position(source)[:2]))
+    before = source.floor
+    while source.floor <= max(feed.began, before):
+        source.remove(Removal(put(source).id, source.horizon + 1))
+    assert feed.position(source)[0] == 0
+    assert versions(take(Slice(ME), frames(source, feed), None)) == versions(source)
+
+
+def test_a_stale_catch_up_does_not_overwrite_newer_values() -> None:
+    source = large()
+    stale = frames(source, Feed(0, follow=True))
+    current = take(Slice(ME), stale, None)
+    newer = put(source, id=1)
+    current.apply([newer], newer.version)
+    after = take(current, stale, None)
+    assert after is current
+    assert versions(after) == versions(source)
+
+
+def test_a_request_that_is_not_to_be_followed_is_over_after_its_answer() -> None:
+    source, feed = large(3), Feed(0, follow=False)
+    assert feed.advance(cut(source, 0, reset=False))
+
+
+def test_a_request_that_finds_nothing_new_is_answered() -> None:
+    source = large(3)
+    [answer] = frames(source, Feed(3, follow=True))
+    assert (answer.after, answer.upto, answer.changes, answer.last) == (3, 3, (), True)
+
+
+@pytest.mark.parametrize("count", [1, 2 * SPARE_HISTORY])
+def test_followers_at_one_position_share_a_message(count: int) -> None:
+    source = large(count)
+    assert Feed(0, follow=True).position(source) == Feed(0, follow=False).position(source)
