@@ -83,6 +83,7 @@ class Runtime:
         self._complaints: dict[str, str] = {}
         self._soon: asyncio.Handle | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
         self._closing = False
 
     async def open(self) -> None:
@@ -218,12 +219,11 @@ class Runtime:
 
     def _set_timer(self, at: float) -> None:
         # A timer that fires too early does no harm, so it is only ever moved forward.
-        timer = self._timer
-        if timer is not None and not timer.cancelled() and timer.when() <= at:
-            return
-        if timer is not None:
-            timer.cancel()
-        self._timer = self.loop.call_at(at, self._on_timer)
+        if self._timer is not None:
+            if self._timer_at <= at:
+                return
+            self._timer.cancel()
+        self._timer, self._timer_at = self.loop.call_at(at, self._on_timer), at
 
     def _on_timer(self) -> None:
         self._timer = None

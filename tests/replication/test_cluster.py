@@ -1,4 +1,4 @@
-"""Clusters of real engines in virtual time: what must hold, fault by fault, and under all at once."""
+"""Clusters of real engines in virtual time: what must hold, fault by fault and all at once."""
 
 import os
 import subprocess

@@ -1,5 +1,6 @@
 """Whom to dial when."""
 
+from itertools import pairwise
 from random import Random
 
 import pytest
@@ -22,7 +23,7 @@ def gaps(dialler: Dialler, address: str, *, refused: bool, rounds: int) -> list[
         if dialler.due(now, {}):
             times.append(now)
             dialler.failed(address, refused, now)
-    return [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
+    return [later - earlier for earlier, later in pairwise(times)]
 
 
 def test_a_seed_is_dialled_at_once_and_only_once_at_a_time(dialler: Dialler) -> None:
@@ -60,7 +61,7 @@ def test_a_seed_that_was_only_found_is_dropped_when_it_refuses(dialler: Dialler)
 def test_nobody_is_dialled_to_whom_there_is_a_link(dialler: Dialler) -> None:
     dialler.add_seed("a:1", 0.0, lasting=True)
     dialler.due(0.0, {})
-    dialler.answered("a:1", "ann")
+    assert dialler.answered("a:1", "ann", 0.0) is None
     assert dialler.due(100.0, {"ann": None}) == []
     dialler.hurry("ann", 101.0)
     assert dialler.due(101.0, {}) == ["a:1"]
@@ -103,3 +104,10 @@ def test_next_at_is_when_somebody_is_due(dialler: Dialler) -> None:
     assert dialler.due(2.9, {}) == []
     assert dialler.due(3.0, {}) == ["b:1"]
     assert dialler.next_at == 5.0
+
+
+def test_where_somebody_else_answers_the_one_looked_for_is_gone(dialler: Dialler) -> None:
+    dialler.add_peer("ann", ("a:1",), 0.0)
+    dialler.due(0.0, {})
+    assert dialler.answered("a:1", "bob", 0.0) == "ann"
+    assert dialler.due(100.0, {"bob": None}) == ["a:1"]

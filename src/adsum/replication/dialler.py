@@ -36,6 +36,10 @@ class Target:
     #: Rounds in which no address answered, since the last link.
     failures: int = 0
 
+    def begin_round(self) -> None:
+        """Try the first address next."""
+        self.position, self.all_refused = 0, True
+
 
 class Dialler:
     """Keeps trying to reach everybody to whom there is no link."""
@@ -70,8 +74,8 @@ class Dialler:
     def hurry(self, name: str, now: float) -> None:
         """Dial a member at once: its link was lost."""
         for target in self._targets_of(name):
-            target.dial_at, target.failures, target.position = now, 0, 0
-            target.all_refused = True
+            target.dial_at, target.failures = now, 0
+            target.begin_round()
             self.next_at = min(self.next_at, now)
 
     def due(self, now: float, linked: dict[str, object]) -> list[str]:
@@ -95,12 +99,23 @@ class Dialler:
                 self.next_at = min(self.next_at, target.dial_at)
         return list(dict.fromkeys(addresses))
 
-    def answered(self, address: str, name: str) -> None:
-        """A node of this name answered at an address that was dialled."""
+    def answered(self, address: str, name: str, now: float) -> str | None:
+        """A node of this name answered at an address that was dialled.
+
+        Returns:
+            As `failed`: where somebody else answers, the one that was looked for is gone.
+        """
+        gone = None
         for target in self._dialling(address):
-            target.dialling, target.name = None, name
-            target.failures = target.position = 0
-            target.all_refused = True
+            if target.seed:
+                target.name = name
+            if target.name == name:
+                target.dialling = None
+                target.begin_round()
+                target.failures = 0
+            else:
+                gone = self._miss(target, True, now) or gone
+        return gone
 
     def failed(self, address: str, refused: bool, now: float) -> str | None:
         """No link came of a dial.
@@ -110,21 +125,25 @@ class Dialler:
         """
         gone = None
         for target in self._dialling(address):
-            target.dialling = None
-            target.all_refused &= refused
-            target.position += 1
-            if target.position < len(target.addresses):
-                target.dial_at = now
-            elif target.all_refused and not target.lasting:
-                del self._seeds[address]
-                continue
-            else:
-                if target.all_refused:
-                    gone = target.name or gone
-                target.dial_at = now + self._backoff(target)
-                target.failures += 1
-                target.position, target.all_refused = 0, True
-            self.next_at = min(self.next_at, target.dial_at)
+            gone = self._miss(target, refused, now) or gone
+        return gone
+
+    def _miss(self, target: Target, refused: bool, now: float) -> str | None:
+        """Go on to the next address, or wait for the next round if this was the last one."""
+        target.dialling = None
+        target.all_refused &= refused
+        target.position += 1
+        gone = None
+        if target.position < len(target.addresses):
+            target.dial_at = now
+        else:
+            gone = target.name if target.all_refused else None
+            target.dial_at = now + self._backoff(target)
+            target.failures += 1
+            if target.all_refused and not target.lasting:
+                del self._seeds[target.addresses[0]]
+            target.begin_round()
+        self.next_at = min(self.next_at, target.dial_at)
         return gone
 
     def _backoff(self, target: Target) -> float:

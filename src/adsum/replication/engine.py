@@ -180,7 +180,7 @@ class Engine:
         """A link has opened, and its other end has proved who it is."""
         self._advance(now)
         if dialled is not None:
-            self._dialler.answered(dialled, replica.name)
+            self._note_refusal(self._dialler.answered(dialled, replica.name, self._clock))
         if replica.name == self.replica.name:
             self._refuse_namesake(id, replica)
             return
@@ -221,14 +221,11 @@ class Engine:
     def dial_failed(self, address: str, refused: bool, now: float) -> None:
         """No link came of a dial; `refused` if nothing listens there."""
         self._advance(now)
-        gone = self._dialler.failed(address, refused, self._clock)
-        unlinked = gone is not None and gone not in self._linked
-        if gone is not None and unlinked and self._liveness.refuse(gone, self._clock):
-            self._ask_about(gone)
+        self._note_refusal(self._dialler.failed(address, refused, self._clock))
 
     def dialled_self(self, address: str) -> None:
         """An address turned out to be this node's own."""
-        self._dialler.answered(address, self.replica.name)
+        self._note_refusal(self._dialler.answered(address, self.replica.name, self._clock))
 
     def receive(self, id: int, message: Message, now: float) -> None:  # noqa: C901  # one line a kind
         """A message has come over a link.
@@ -454,6 +451,13 @@ class Engine:
         member = self._liveness.members.get(name)
         if member is not None and member.status is Status.DOWN:
             self._notice(Severity.INFO, f"{member.replica} is down")
+
+    def _note_refusal(self, gone: str | None) -> None:
+        """Every address of a member refused: without a link or a vouch, it is dead."""
+        if gone is None or gone in self._linked:
+            return
+        if self._liveness.refuse(gone, self._clock):
+            self._ask_about(gone)
 
     def _ask_about(self, name: str) -> None:
         member = self._liveness.members[name]

@@ -1,0 +1,117 @@
+"""Settings come from keywords, then the environment, then defaults; wrong ones are refused."""
+
+from typing import Any
+
+import pytest
+
+from adsum.config import settle
+from adsum.errors import ConfigurationError
+
+
+def refusal(given: dict[str, Any], environment: dict[str, str] | None = None) -> str:
+    with pytest.raises(ConfigurationError) as caught:
+        settle(given, environment or {})
+    return str(caught.value)
+
+
+def test_defaults_are_those_of_the_protocol() -> None:
+    settings = settle({}, {})
+    assert (settings.listen, settings.peers, settings.siblings) == ((), (), True)
+    assert settings.timing.heartbeat_interval == 1.0
+    assert settings.timing.down_after == 6.0
+
+
+def test_the_environment_overrides_defaults_and_keywords_override_it() -> None:
+    environment = {"ADSUM_CLUSTER": "chat", "ADSUM_DOWN_AFTER": "9.5", "ADSUM_SIBLINGS": "no"}
+    settings = settle({"cluster": "mail"}, environment)
+    assert settings.cluster == "mail"
+    assert settings.timing.down_after == 9.5
+    assert settings.siblings is False
+
+
+def test_lists_are_separated_by_commas_in_the_environment() -> None:
+    settings = settle({}, {"ADSUM_PEERS": "127.0.0.1:1, [::1]:2,unix:/run/x.sock"})
+    assert settings.peers == ("127.0.0.1:1", "[::1]:2", "unix:/run/x.sock")
+
+
+def test_one_address_is_a_list_of_one() -> None:
+    assert settle({"listen": "127.0.0.1:0"}, {}).listen == ("127.0.0.1:0",)
+
+
+def test_an_empty_variable_is_not_given() -> None:
+    assert settle({}, {"ADSUM_NAME": "", "ADSUM_LISTEN": ""}).listen == ()
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "accepted"),
+    [
+        ("name", "", "1 to 255"),
+        ("name", "a\nb", "printable"),
+        ("name", 5, "str"),
+        ("cluster", "x" * 256, "1 to 255"),
+        ("listen", "nonsense", "host:port"),
+        ("listen", 7, "address"),
+        ("listen", [None], "host:port"),
+        ("peers", "127.0.0.1:0", "port"),
+        ("peers", "127.0.0.1:99999", "port"),
+        ("siblings", "maybe", "True and False"),
+        ("secret", "short", "at least 16 bytes"),
+        ("secret", 5, "str or bytes"),
+        ("tls", "cert.pem", "adsum.TLS"),
+        ("heartbeat_interval", 0, "seconds from"),
+        ("heartbeat_interval", True, "seconds from"),
+        ("heartbeat_interval", float("nan"), "seconds from"),
+        ("heartbeat_interval", "1", "seconds from"),
+        ("down_after", float("inf"), "seconds from"),
+        ("linger", -1, "seconds from"),
+        ("linger", 1e9, "seconds from"),
+    ],
+)
+def test_a_wrong_setting_is_named_with_what_is_accepted(
+    field: str, value: object, accepted: str
+) -> None:
+    text = refusal({field: value})
+    assert field in text
+    assert accepted in text
+
+
+@pytest.mark.parametrize(
+    ("given", "field", "accepted"),
+    [
+        ({"down_after": 2.0}, "down_after", "3 x heartbeat_interval = 3 s"),
+        ({"heartbeat_interval": 5.0}, "down_after", "3 x heartbeat_interval = 15 s"),
+        ({"link_grace": 7.0}, "link_grace", "at most down_after = 6 s"),
+        ({"forget_after": 3.0}, "forget_after", "at least down_after = 6 s"),
+        ({"coalesce_interval": 1.5}, "coalesce_interval", "at most heartbeat_interval = 1 s"),
+        ({"advertise": "127.0.0.1:5"}, "advertise", "listen"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused(
+    given: dict[str, Any], field: str, accepted: str
+) -> None:
+    text = refusal(given)
+    assert text.startswith(field)
+    assert accepted in text
+
+
+@pytest.mark.parametrize("field", ["listen", "peers"])
+@pytest.mark.parametrize("address", ["10.0.0.1:7400", "example.org:7400", "[2001:db8::1]:7400"])
+def test_off_loopback_it_refuses_without_a_secret_or_tls(field: str, address: str) -> None:
+    text = refusal({field: address})
+    assert address in text
+    assert "ADSUM_SECRET" in text
+    settle({field: address, "secret": "0123456789abcdef"}, {})
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0:7400", "[::]:7400"])
+def test_every_interface_is_off_loopback(address: str) -> None:
+    assert "ADSUM_SECRET" in refusal({"listen": address})
+
+
+def test_a_secret_is_never_in_an_error() -> None:
+    assert "hunter2" not in refusal({"secret": "hunter2"})
+
+
+def test_half_of_the_tls_files_is_refused() -> None:
+    text = refusal({}, {"ADSUM_TLS_KEY": "/key.pem"})
+    assert "ADSUM_TLS_CERTIFICATE" in text

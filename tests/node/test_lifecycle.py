@@ -1,0 +1,247 @@
+"""A node starts and stops cleanly, again and again, in any event loop, under any framework."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+from starlette.testclient import TestClient
+
+import adsum
+
+from .conftest import run, running, until
+
+
+def test_starting_and_stopping_twice_does_nothing_more() -> None:
+    async def main() -> None:
+        node = adsum.Node(siblings=False)
+        await node.stop()
+        await node.start()
+        name = node.name
+        await node.start()
+        assert node.name == name
+        await node.stop()
+        await node.stop()
+        assert not node.running
+
+    run(main())
+
+
+def test_each_run_is_a_new_life_in_whatever_loop(cluster_name: str) -> None:
+    node = adsum.Node(cluster=cluster_name, name="me")
+    presence = adsum.Presence(node)
+    lives = set[int]()
+
+    async def main() -> None:
+        async with node:
+            assert presence.topics() == []
+            presence.track("room", "ann", owner=None)
+            lives.add(node.members()[0].incarnation)
+
+    for _ in range(3):
+        asyncio.run(main())
+    assert len(lives) == 3
+
+
+def test_a_failed_start_leaves_nothing_behind_and_may_be_tried_again() -> None:
+    async def main() -> None:
+        async with adsum.Node(siblings=False, listen="127.0.0.1:0") as first:
+            address = first.address
+            assert address is not None
+            second = adsum.Node(siblings=False, listen=["127.0.0.1:0", address])
+            with pytest.raises(adsum.ListenError, match=address):
+                await second.start()
+            assert not second.running
+        await second.start()
+        await second.stop()
+
+    run(main())
+
+
+def test_the_address_tells_the_port_that_was_free() -> None:
+    async def main() -> None:
+        async with adsum.Node(siblings=False, listen="127.0.0.1:0") as node:
+            assert node.address is not None
+            host, _, port = node.address.rpartition(":")
+            assert host == "127.0.0.1"
+            assert int(port) > 0
+        async with adsum.Node(siblings=False) as node:
+            assert node.address is None
+
+    run(main())
+
+
+def test_one_peer_is_enough_because_addresses_spread() -> None:
+    async def main() -> None:
+        tcp: dict[str, Any] = {"siblings": False, "listen": "127.0.0.1:0", "cluster": "spread"}
+        async with adsum.Node(**tcp) as first:
+            others = [adsum.Node(**tcp, peers=first.address) for _ in range(4)]
+            for node in others:
+                await node.start()
+            everybody = [first, *others]
+            await until(lambda: all(node.stats()["links"] == 4 for node in everybody))
+            for node in others:
+                await node.stop()
+
+    run(main())
+
+
+def test_nodes_of_different_clusters_never_merge(cluster_name: str) -> None:
+    async def main() -> None:
+        async with (
+            running(2, cluster=cluster_name) as [one, _],
+            running(2, cluster=cluster_name + "x") as [two, _],
+        ):
+            await asyncio.sleep(0.2)
+            assert {m.name for m in one.members()}.isdisjoint(m.name for m in two.members())
+            assert len(one.members()) == len(two.members()) == 2
+
+    run(main())
+
+
+def test_a_peer_of_another_cluster_is_refused_with_one_line(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def main() -> None:
+        tcp: dict[str, Any] = {"siblings": False, "listen": "127.0.0.1:0"}
+        async with (
+            adsum.Node(**tcp, cluster="chat") as chat,
+            adsum.Node(**tcp, cluster="mail", peers=chat.address) as mail,
+        ):
+            await until(lambda: "'mail'" in caplog.text and "'chat'" in caplog.text)
+            await asyncio.sleep(0.5)
+            assert len(mail.members()) == len(chat.members()) == 1
+
+    with caplog.at_level(logging.WARNING):
+        run(main())
+    lines = [r for r in caplog.records if r.name == "adsum" and "no link to" in r.getMessage()]
+    assert len(lines) == 1
+
+
+def test_only_who_knows_the_secret_gets_in() -> None:
+    async def main() -> None:
+        tcp: dict[str, Any] = {"siblings": False, "listen": "127.0.0.1:0", "cluster": "secret"}
+        async with (
+            adsum.Node(**tcp, secret="s" * 16) as inside,
+            adsum.Node(**tcp, secret="s" * 16, peers=inside.address) as friend,
+            adsum.Node(**tcp, secret="x" * 16, peers=inside.address) as stranger,
+            adsum.Node(**tcp, peers=inside.address) as nobody,
+        ):
+            await until(lambda: len(inside.members()) == len(friend.members()) == 2)
+            await asyncio.sleep(0.3)
+            assert len(stranger.members()) == len(nobody.members()) == 1
+            assert len(inside.members()) == 2
+
+    run(main())
+
+
+def test_a_stopped_node_leaves_at_once_and_lingers_if_told_to(cluster_name: str) -> None:
+    async def main() -> None:
+        async with running(1, cluster=cluster_name) as [stays]:
+            presence = adsum.Presence(stays)
+            for linger in (0.0, 0.5):
+                async with adsum.Node(cluster=cluster_name, linger=linger) as leaves:
+                    adsum.Presence(leaves).track("room", "ann", owner=None)
+                    await until(lambda: presence.count("room") == 1)
+                assert presence.count("room") == 1 or not linger
+                started = asyncio.get_running_loop().time()
+                await until(lambda: presence.count("room") == 0)
+                took = asyncio.get_running_loop().time() - started
+                assert (took > 0.3) is (linger > 0)
+
+    run(main())
+
+
+def test_a_name_may_be_used_again_at_once(cluster_name: str) -> None:
+    async def main() -> None:
+        async with running(1, cluster=cluster_name) as [stays]:
+            presence = adsum.Presence(stays)
+            for life in range(5):
+                async with adsum.Node(cluster=cluster_name, name="worker") as node:
+                    key = f"life {life}"
+                    adsum.Presence(node).track("room", key, owner=None)
+                    await until(lambda key=key: list(presence.list("room")) == [key])  # type: ignore[misc]  # mypy infers no lambda with defaults
+            await until(lambda: presence.count("room") == 0)
+
+    run(main())
+
+
+def test_a_second_node_of_a_live_name_is_refused_loudly(
+    cluster_name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        async with (
+            adsum.Node(cluster=cluster_name, name="worker") as first,
+            adsum.Node(cluster=cluster_name) as witness,
+        ):
+            await until(lambda: len(witness.members()) == 2)
+            async with adsum.Node(cluster=cluster_name, name="worker") as second:
+                adsum.Presence(second).track("room", "impostor", owner=None)
+                await until(lambda: "in use by" in caplog.text)
+                await asyncio.sleep(0.5)
+                assert adsum.Presence(witness).list("room") == {}
+                assert {m.status for m in witness.members()} <= {"self", "up", "suspect"}
+            assert len(first.members()) == 2
+
+    run(main())
+
+
+node = adsum.Node(siblings=False)
+presence = adsum.Presence(node)
+
+
+async def show(request: Request) -> JSONResponse:
+    with presence.track("room", request.path_params["user"]):
+        return JSONResponse(presence.list("room"))
+
+
+@pytest.mark.parametrize("round_trip", range(2))
+def test_the_lifespan_runs_the_node_in_every_test_client(round_trip: int) -> None:
+    app = Starlette(routes=[Route("/{user}", show)], lifespan=node.lifespan)
+    with TestClient(app) as client:
+        body = client.get("/ann").json()
+        assert list(body) == ["ann"]
+        assert isinstance(body["ann"]["metas"][0]["phx_ref"], str)
+        assert node.running
+    assert not node.running
+
+
+def test_the_lifespan_composes_with_the_users_own() -> None:
+    events = list[str]()
+
+    @asynccontextmanager
+    async def own(app: Any) -> AsyncIterator[dict[str, int]]:
+        events.append(f"begins with the node running: {node.running}")
+        yield {"answer": 42}
+        events.append(f"ends with the node running: {node.running}")
+
+    async def state(request: Request) -> JSONResponse:
+        return JSONResponse(request.state.answer)
+
+    routes = [Route("/state", state)]
+    with TestClient(Starlette(routes=routes, lifespan=node.wrap_lifespan(own))) as client:
+        assert client.get("/state").json() == 42
+    assert events == ["begins with the node running: True", "ends with the node running: True"]
+    assert not node.running
+
+
+def test_stats_and_members_tell_what_the_node_knows(cluster_name: str) -> None:
+    async def main() -> None:
+        async with running(2, cluster=cluster_name) as [one, two]:
+            adsum.Presence(one).track("room", "ann", owner=None)
+            await until(lambda: two.stats()["entries"] == 1)
+            stats = two.stats()
+            assert (stats["members_up"], stats["links"], stats["own_entries"]) == (2, 1, 0)
+            assert stats["lag"] == 0
+            assert stats["bytes_received"] > 0
+            [other] = [m for m in two.members() if m.name == one.name]
+            assert (other.status, other.linked, other.entries) == ("up", True, 1)
+            assert other.address == one.address
+
+    run(main())

@@ -1,0 +1,309 @@
+"""Presence on one node: what a call does by the time it returns, and how presences end."""
+
+import asyncio
+import threading
+from typing import Any
+
+import pytest
+
+import adsum
+
+from .conftest import run, until
+
+
+async def alone() -> tuple[adsum.Node, adsum.Presence]:
+    node = adsum.Node(siblings=False)
+    presence = adsum.Presence(node)
+    await node.start()
+    return node, presence
+
+
+def test_a_presence_is_visible_when_track_returns() -> None:
+    async def main() -> None:
+        node, presence = await alone()
+        presence.track("room", "ann", {"device": "phone"})
+        [meta] = presence.list("room")["ann"]["metas"]
+        assert meta["device"] == "phone"
+        assert isinstance(meta["phx_ref"], str)
+        assert presence.get("room", "ann") == [meta]
+        assert presence.count("room") == 1
+        assert presence.topics() == ["room"]
+        await node.stop()
+
+    run(main())
+
+
+def test_absence_is_empty() -> None:
+    async def main() -> None:
+        node, presence = await alone()
+        assert presence.list("room") == {}
+        assert presence.get("room", "ann") == []
+        assert presence.count("room") == 0
+        assert presence.topics() == []
+        await node.stop()
+
+    run(main())
+
+
+def test_an_update_takes_a_value_or_a_function_and_makes_a_new_ref() -> None:
+    async def main() -> None:
+        node, presence = await alone()
+        me = presence.track("room", "ann", {"device": "phone"})
+        [first] = presence.get("room", "ann")
+        me.update({"device": "laptop"})
+        me.update(lambda meta: {**meta, "away": True})
+        [last] = presence.get("room", "ann")
+        assert (last["device"], last["away"]) == ("laptop", True)
+        assert last["phx_ref"] != first["phx_ref"]
+        assert "phx_ref_prev" in last
+        presence.update("room", "ann", {"device": "watch"})
+        assert presence.get("room", "ann")[0]["device"] == "watch"
+        await node.stop()
+
+    run(main())
+
+
+def test_what_get_returned_may_be_passed_back() -> None:
+    async def main() -> None:
+        node, presence = await alone()
+        me = presence.track("room", "ann", {"device": "phone"})
+        me.update({**presence.get("room", "ann")[0], "away": True})
+        [meta] = presence.get("room", "ann")
+        assert {k: v for k, v in meta.items() if not k.startswith("phx_ref")} == {
+            "device": "phone",
+            "away": True,
+        }
+        await node.stop()
+
+    run(main())
+
+
+def test_a_with_block_ends_its_presence() -> None:
+    async def main() -> None:
+        node, presence = await alone()
+        with presence.track("room", "ann") as me:
+            assert presence.count("room") == 1
+            assert me.active
+        assert presence.count("room") == 0
+        assert not me.active
+        with pytest.raises(ZeroDivisionError), presence.track("room", "ann"):
+            _ = 1 / 0
+        assert presence.count("room") == 0
+        await node.stop()
+
+    run(main())
+
+
+async def _returns() -> None:
+    return
+
+
+async def _raises() -> None:
+    raise RuntimeError("as planned")
+
+
+async def _waits() -> None:
+    await asyncio.sleep(3600)
+
+
+@pytest.mark.parametrize("end", [_returns, _raises, _waits])
+def test_a_presence_ends_with_the_task_that_tracked_it(end: Any) -> None:
+    async def main() -> None:
+        node, presence = await alone()
+
+        async def visit() -> None:
+            presence.track("room", "ann")
+            presence.track("hall", "ann")
+            await end()
+
+        task = asyncio.create_task(visit())
+        await until(lambda: presence.count("room") == 1 or task.done())
+        task.cancel()
+        await asyncio.wait({task})
+        await until(lambda: presence.topics() == [])
+        assert presence._owned == {}
+        if not task.cancelled():
+            task.exception()
+        await node.stop()
+
+    run(main())
+
+
+def test_an_untied_presence_stays_and_an_owner_ends_all_that_is_its_own() -> None:
+    async def main() -> None:
+        node, presence = await alone()
+
+        async def visit() -> None:
+            presence.track("room", "stays", owner=None)
+            presence.track("room", "ann", owner="connection 1")
+            presence.track("hall", "ann", owner="connection 1")
+            presence.track("room", "bob", owner="connection 2")
+
+        await asyncio.create_task(visit())
+        await asyncio.sleep(0)
+        assert list(presence.list("room")) == ["ann", "bob", "stays"]
+        assert presence.untrack_all("connection 1") == 2
+        assert presence.untrack_all("connection 1") == 0
+        assert list(presence.list("room")) == ["bob", "stays"]
+        assert presence.topics() == ["room"]
+        await node.stop()
+
+    run(main())
+
+
+def test_one_key_may_be_present_several_times() -> None:
+    async def main() -> None:
+        node, presence = await alone()
+        presence.track("room", "ann", {"device": "phone"}, owner=1)
+        laptop = presence.track("room", "ann", {"device": "laptop"}, owner=2)
+        assert [m["device"] for m in presence.get("room", "ann")] == ["phone", "laptop"]
+        assert presence.count("room") == 1
+        laptop.untrack()
+        assert [m["device"] for m in presence.get("room", "ann")] == ["phone"]
+        await node.stop()
+
+    run(main())
+
+
+def test_tracking_the_same_thing_twice_is_refused_until_it_ended() -> None:
+    async def main() -> None:
+        node, presence = await alone()
+        me = presence.track("room", "ann")
+        with pytest.raises(adsum.AlreadyTrackedError, match=r"'ann'.*'room'"):
+            presence.track("room", "ann")
+        me.untrack()
+        me.untrack()
+        presence.track("room", "ann").untrack()
+        with pytest.raises(adsum.NotTrackedError):
+            me.update({})
+        with pytest.raises(adsum.NotTrackedError):
+            presence.update("room", "ann", {})
+        presence.untrack("room", "ann")
+        await node.stop()
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "names"),
+    [
+        (("", "ann"), ValueError, "topic"),
+        (("x" * 1025, "ann"), ValueError, "topic"),
+        (("room", 5), TypeError, "key"),
+        (("room", "ann", [1]), TypeError, "meta"),
+        (("room", "ann", {"a": {"b": object()}}), TypeError, "meta.a.b"),
+        (("room", "ann", {"a": "x" * 70_000}), ValueError, "65536"),
+    ],
+)
+def test_what_cannot_be_tracked_is_refused_and_leaves_no_trace(
+    arguments: Any, error: type[Exception], names: str
+) -> None:
+    async def main() -> None:
+        node, presence = await alone()
+        with pytest.raises(error, match=names):
+            presence.track(*arguments)
+        assert presence.topics() == []
+        assert presence._owned == {}
+        await node.stop()
+
+    run(main())
+
+
+def test_a_function_that_fails_leaves_the_presence_as_it_was() -> None:
+    async def main() -> None:
+        node, presence = await alone()
+        me = presence.track("room", "ann", {"n": 1})
+        with pytest.raises(KeyError):
+            me.update(lambda meta: {"n": meta["missing"]})
+        with pytest.raises(TypeError, match=r"meta\.n"):
+            me.update(lambda meta: {"n": {1, 2}})
+        assert presence.get("room", "ann")[0]["n"] == 1
+        await node.stop()
+
+    run(main())
+
+
+def test_without_a_running_node_there_is_a_clear_error() -> None:
+    async def main() -> None:
+        node = adsum.Node(siblings=False)
+        presence = adsum.Presence(node)
+        for call in (
+            lambda: presence.track("room", "ann"),
+            lambda: presence.list("room"),
+            lambda: presence.watch("room"),
+            node.members,
+            node.stats,
+        ):
+            with pytest.raises(adsum.NodeClosedError, match="not running"):
+                call()
+
+    run(main())
+
+
+def test_stopping_the_node_ends_every_presence_and_handles_stay_harmless() -> None:
+    async def main() -> None:
+        node, presence = await alone()
+        me = presence.track("room", "ann", owner=None)
+        await node.stop()
+        assert not me.active
+        me.untrack()
+        await node.start()
+        assert presence.topics() == []
+        presence.track("room", "ann", owner=None)
+        await node.stop()
+
+    run(main())
+
+
+def test_other_threads_are_told_to_stay_out() -> None:
+    async def main() -> None:
+        node, presence = await alone()
+        caught: list[BaseException] = []
+
+        def elsewhere() -> None:
+            try:
+                presence.list("room")
+            except adsum.WrongThreadError as error:
+                caught.append(error)
+
+        thread = threading.Thread(target=elsewhere)
+        thread.start()
+        thread.join()
+        assert "async def" in str(caught[0])
+        await node.stop()
+
+    run(main())
+
+
+def test_outside_of_a_task_an_owner_is_asked_for() -> None:
+    async def main() -> None:
+        node, presence = await alone()
+        outcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def callback() -> None:
+            with pytest.raises(adsum.UsageError, match="owner"):
+                presence.track("room", "ann")
+            presence.track("room", "ann", owner=None)
+            outcome.set_result(None)
+
+        asyncio.get_running_loop().call_soon(callback)
+        await outcome
+        await node.stop()
+
+    run(main())
+
+
+def test_two_presences_on_one_node_see_the_same() -> None:
+    async def main() -> None:
+        node, presence = await alone()
+        other = adsum.Presence(node)
+        presence.track("room", "ann")
+        assert other.list("room") == presence.list("room")
+        one, two = presence.watch("room"), other.watch("room")
+        assert list((await anext(one)).joins) == list((await anext(two)).joins) == ["ann"]
+        one.close()
+        presence.track("room", "bob")
+        assert list((await anext(two)).joins) == ["bob"]
+        await node.stop()
+
+    run(main())

@@ -1,0 +1,222 @@
+"""Real processes, killed and stopped for real: what the others see, and how soon.
+
+Times are asserted only against what the protocol promises, with room for a busy machine.
+"""
+
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from adsum.transport import discovery
+
+from .processes import Worker, Workers, eventually
+
+pytestmark = pytest.mark.processes
+
+
+def cluster_of(workers: Workers, count: int, **settings: Any) -> list[Worker]:
+    """Workers that know each other, each with its number on the topic room."""
+    started = [workers.start(**settings) for _ in range(count)]
+    for number, worker in enumerate(started):
+        worker.ask("track", "room", f"user {number}", {})
+    everybody = [f"user {number}" for number in range(count)]
+    for worker in started:
+        eventually("they agree", worker.lists, *everybody)
+    return started
+
+
+def test_three_processes_agree_within_milliseconds(cluster_name: str) -> None:
+    with Workers() as workers:
+        first, *others = cluster_of(workers, 3, cluster=cluster_name)
+        began = time.monotonic()
+        first.ask("track", "room", "ann", {"device": "phone"})
+        for other in others:
+            eventually("the join is seen", other.joined, "ann")
+        assert max(other.joined("ann") or 0.0 for other in others) - began < 0.5
+        first.ask("update", "room", "ann", {"device": "laptop"})
+        for other in others:
+            eventually("the update is seen", other.updated, "ann")
+            assert other.left("ann") is None
+
+
+@pytest.mark.parametrize("transport", ["unix", "tcp"])
+def test_a_killed_process_is_seen_to_leave_within_a_second(
+    cluster_name: str, transport: str
+) -> None:
+    with Workers() as workers:
+        if transport == "unix":
+            victim, *others = cluster_of(workers, 3, cluster=cluster_name)
+        else:
+            port = free_port()
+            tcp: dict[str, Any] = {"cluster": cluster_name, "siblings": False}
+            seed = workers.start(**tcp, listen=f"127.0.0.1:{port}")
+            rest = [
+                workers.start(**tcp, listen="127.0.0.1:0", peers=f"127.0.0.1:{port}")
+                for _ in range(2)
+            ]
+            victim, others = rest[0], [seed, rest[1]]
+            victim.ask("track", "room", "user 0", {})
+            for other in others:
+                eventually("the join is seen", other.joined, "user 0")
+        killed = victim.signal(signal.SIGKILL)
+        for other in others:
+            left = eventually("the leave is seen", other.left, "user 0")
+            assert left - killed < 1.5
+
+
+def test_a_stopped_process_is_hidden_and_comes_back_and_hides_nobody(cluster_name: str) -> None:
+    fast = {"heartbeat_interval": 0.2, "down_after": 1.5}
+    with Workers() as workers:
+        victim, *others = cluster_of(workers, 3, cluster=cluster_name, **fast)
+        stopped = victim.signal(signal.SIGSTOP)
+        for other in others:
+            left = eventually("the leave is seen", other.left, "user 0")
+            assert 1.0 < left - stopped < 3.0
+        seen = len(victim.diffs)
+        back = victim.signal(signal.SIGCONT)
+        for other in others:
+            eventually("it is back", other.joined_after, "user 0", back)
+        time.sleep(2.0)
+        assert victim.ask("list", "room") == ["user 0", "user 1", "user 2"]
+        assert [d for _, d in victim.diffs[seen:] if d[2]] == []
+
+
+def test_a_process_whose_loop_is_blocked_hides_nobody_when_it_goes_on(cluster_name: str) -> None:
+    fast = {"heartbeat_interval": 0.2, "down_after": 1.0}
+    with Workers() as workers:
+        victim, *others = cluster_of(workers, 3, cluster=cluster_name, **fast)
+        seen = len(victim.diffs)
+        victim.ask("block", 3.0)
+        for other in others:
+            eventually("it is back", other.lists, "user 0", "user 1", "user 2")
+        time.sleep(1.5)
+        assert victim.ask("list", "room") == ["user 0", "user 1", "user 2"]
+        assert [d for _, d in victim.diffs[seen:] if d[2]] == []
+
+
+def test_a_restarted_process_replaces_its_former_self_without_ghosts(cluster_name: str) -> None:
+    with Workers() as workers:
+        [witness] = cluster_of(workers, 1, cluster=cluster_name)
+        for life in range(3):
+            worker = workers.start(cluster=cluster_name, name="worker")
+            worker.ask("track", "room", f"life {life}", {})
+            eventually("the new life is shown alone", witness.lists, f"life {life}", "user 0")
+            worker.signal(signal.SIGKILL)
+        eventually("no ghost stays", witness.lists, "user 0")
+
+
+def test_sockets_of_dead_processes_are_cleaned_up(cluster_name: str) -> None:
+    with Workers() as workers:
+        first, second = cluster_of(workers, 2, cluster=cluster_name)
+        for worker in (first, second):
+            worker.signal(signal.SIGKILL)
+            worker.process.wait()
+        assert len(discovery.siblings(cluster_name)) > 0
+        cluster_of(workers, 1, cluster=cluster_name)
+        eventually("stale sockets are gone", only_one_socket, cluster_name)
+
+
+def test_a_large_transfer_stalls_neither_side(cluster_name: str) -> None:
+    count = 100_000
+    with Workers() as workers:
+        owner = workers.start(cluster=cluster_name)
+        owner.ask("track_many", "big", count)
+        owner.ask("stall")
+        newcomer = workers.start(cluster=cluster_name)
+        began = time.monotonic()
+        newcomer.ask("stall")
+        counts = set[int]()
+        while (seen := newcomer.ask("count", "big")) != count:
+            counts.add(seen)
+            assert time.monotonic() - began < 20.0
+        assert counts <= {0}, "a part of the transfer was shown"
+        stalls = owner.ask("stall"), newcomer.ask("stall")
+        print(f"transfer {time.monotonic() - began:.2f} s, longest stalls {stalls}")
+
+
+APPLICATION = """
+import os
+import adsum
+from starlette.applications import Starlette
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+node = adsum.Node()
+presence = adsum.Presence(node)
+
+async def workers(request):
+    return JSONResponse({"pid": os.getpid(), "workers": sorted(presence.list("workers"))})
+
+async def here(app):
+    yield
+
+from contextlib import asynccontextmanager
+
+@asynccontextmanager
+async def lifespan(app):
+    presence.track("workers", str(os.getpid()), owner=None)
+    yield
+
+app = Starlette(routes=[Route("/", workers)], lifespan=node.wrap_lifespan(lifespan))
+"""
+
+
+def test_the_workers_of_one_uvicorn_form_one_cluster_and_two_applications_never_merge(
+    tmp_path: Path,
+) -> None:
+    applications = []
+    try:
+        for name in ("chat", "mail"):
+            home = tmp_path / name
+            home.mkdir()
+            (home / "app.py").write_text(APPLICATION)
+            port = free_port()
+            run = [sys.executable, "-m", "uvicorn", "app:app", "--workers", "4"]
+            log = home / "log"
+            with log.open("w") as output:
+                process = subprocess.Popen(
+                    [*run, "--port", str(port), "--log-level", "warning"],
+                    cwd=home,
+                    stdout=output,
+                    stderr=output,
+                )
+            applications.append((process, port, log))
+        answers = [
+            eventually("the workers find each other", answer, port) for _, port, _ in applications
+        ]
+        assert set(answers[0]).isdisjoint(answers[1])
+    finally:
+        for process, _, _ in applications:
+            process.terminate()
+        for process, _, _ in applications:
+            process.wait(timeout=20)
+    assert [log.read_text() for _, _, log in applications] == ["", ""]
+
+
+def only_one_socket(cluster: str) -> bool:
+    return len(discovery.siblings(cluster)) == 1
+
+
+def answer(port: int) -> list[str] | None:
+    """What one of the workers says who they are, once there are four."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=2) as response:
+            workers: list[str] = re.findall(r'"(\d+)"', response.read().decode())
+    except OSError:
+        return None
+    return workers if len(workers) == 4 else None
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

@@ -1,0 +1,139 @@
+"""Messages reach whom they are for, in order, and slow readers cost bounded memory."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+import adsum
+
+from .conftest import run, running
+
+
+def texts(subscription: adsum.Subscription) -> list[Any]:
+    return [message.payload["n"] for message in subscription._messages]
+
+
+async def everywhere(
+    nodes: list[adsum.Node],
+) -> tuple[list[adsum.PubSub], list[adsum.Subscription]]:
+    pubsubs = [adsum.PubSub(node) for node in nodes]
+    return pubsubs, [pubsub.subscribe("room") for pubsub in pubsubs]
+
+
+def test_a_message_reaches_every_subscriber_in_order(cluster_name: str) -> None:
+    async def main() -> None:
+        async with running(3, cluster=cluster_name) as nodes:
+            pubsubs, subscriptions = await everywhere(nodes)
+            for number in range(100):
+                assert await pubsubs[0].publish("room", {"n": number}, event="count") == 0
+            for subscription in subscriptions:
+                for number in range(100):
+                    message = await anext(subscription)
+                    assert (message.payload, message.event) == ({"n": number}, "count")
+                    assert message.sender == nodes[0].name
+
+    run(main())
+
+
+def test_local_to_one_and_excluding(cluster_name: str) -> None:
+    async def main() -> None:
+        async with running(3, cluster=cluster_name) as nodes:
+            pubsubs, subscriptions = await everywhere(nodes)
+            extra = pubsubs[0].subscribe("room")
+            await pubsubs[0].publish("room", {"n": "local"}, local=True)
+            await pubsubs[0].publish("room", {"n": "to"}, to=nodes[1].name)
+            await pubsubs[0].publish("room", {"n": "self"}, to=nodes[0].name)
+            await pubsubs[0].publish("room", {"n": "others"}, exclude=subscriptions[0])
+            await pubsubs[0].publish("room", {"n": "end"})
+
+            async def received(subscription: adsum.Subscription) -> list[str]:
+                got: list[str] = []
+                while "end" not in got:
+                    got.append((await anext(subscription)).payload["n"])
+                return got
+
+            assert await received(subscriptions[0]) == ["local", "self", "end"]
+            assert await received(extra) == ["local", "self", "others", "end"]
+            assert await received(subscriptions[1]) == ["to", "others", "end"]
+            assert await received(subscriptions[2]) == ["others", "end"]
+
+    run(main())
+
+
+def test_to_whom_there_is_no_link_is_counted(cluster_name: str) -> None:
+    async def main() -> None:
+        async with running(1, cluster=cluster_name) as [node]:
+            assert await adsum.PubSub(node).publish("room", {}, to="nobody") == 1
+            assert node.stats()["dropped_messages"] == 1
+
+    run(main())
+
+
+def test_a_slow_subscriber_loses_the_oldest_and_is_told_how_many() -> None:
+    async def main() -> None:
+        async with adsum.Node(siblings=False) as node:
+            pubsub = adsum.PubSub(node)
+            subscription = pubsub.subscribe("room", limit=10)
+            for number in range(25):
+                await pubsub.publish("room", {"n": number})
+            assert subscription.dropped == 15
+            assert texts(subscription) == list(range(15, 25))
+
+    run(main())
+
+
+def test_a_payload_cannot_be_altered_by_one_subscriber_for_another() -> None:
+    async def main() -> None:
+        async with adsum.Node(siblings=False) as node:
+            pubsub = adsum.PubSub(node)
+            one = pubsub.subscribe("room")
+            payload = {"list": [1]}
+            await pubsub.publish("room", payload)
+            payload["list"].append(2)
+            received = (await anext(one)).payload
+            assert received == {"list": [1]}
+            with pytest.raises(TypeError):
+                received["list"].append(3)
+
+    run(main())
+
+
+def test_closing_the_subscription_or_the_node_ends_the_iteration() -> None:
+    async def main() -> None:
+        node = adsum.Node(siblings=False)
+        pubsub = adsum.PubSub(node)
+        await node.start()
+        one, two = pubsub.subscribe("room"), pubsub.subscribe("room")
+        waiting = asyncio.create_task(two.__anext__())
+        await asyncio.sleep(0)
+        with one:
+            await pubsub.publish("room", {"n": 1})
+        assert [message async for message in one] == []
+        assert (await waiting).payload == {"n": 1}
+        last = asyncio.create_task(two.__anext__())
+        await asyncio.sleep(0)
+        await node.stop()
+        with pytest.raises(StopAsyncIteration):
+            await last
+        assert pubsub._subscriptions == {}
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (("", {}), ValueError),
+        (("room", []), TypeError),
+        (("room", {"a": {1}}), TypeError),
+        (("room", {"a": "x" * 300_000}), ValueError),
+    ],
+)
+def test_what_cannot_be_published_is_refused(arguments: Any, error: type[Exception]) -> None:
+    async def main() -> None:
+        async with adsum.Node(siblings=False) as node:
+            with pytest.raises(error):
+                await adsum.PubSub(node).publish(*arguments)
+
+    run(main())

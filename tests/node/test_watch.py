@@ -1,0 +1,249 @@
+"""Watching: each change exactly once, merged for the slow, enriched in batches and in order."""
+
+import asyncio
+import logging
+from random import Random
+from typing import Any
+
+import pytest
+
+import adsum
+
+from .conftest import run, until
+from .test_presence import alone
+
+
+def fold(seen: dict[str, str], diff: adsum.Diff) -> None:
+    """Apply a diff to what a reader has, by ref; anything that does not fit is an error."""
+    for entry in diff.leaves.values():
+        for meta in entry["metas"]:
+            del seen[meta["phx_ref"]]
+    for key, entry in diff.updates.items():
+        for meta in entry["metas"]:
+            assert seen.pop(meta["phx_ref_prev"]) == key
+            seen[meta["phx_ref"]] = key
+    for key, entry in diff.joins.items():
+        for meta in entry["metas"]:
+            assert meta["phx_ref"] not in seen
+            seen[meta["phx_ref"]] = key
+
+
+def listed(presence: adsum.Presence, topic: str) -> dict[str, str]:
+    return {m["phx_ref"]: key for key, e in presence.list(topic).items() for m in e["metas"]}
+
+
+def test_the_first_diff_has_everybody_and_each_later_one_what_changed() -> None:
+    async def main() -> None:
+        node, presence = await alone()
+        presence.track("room", "ann")
+        watch = presence.watch("room")
+        assert list((await anext(watch)).joins) == ["ann"]
+        me = presence.track("room", "bob", {"n": 1})
+        diff = await anext(watch)
+        assert (list(diff.joins), diff.leaves, diff.updates) == (["bob"], {}, {})
+        me.update({"n": 2})
+        diff = await anext(watch)
+        assert (diff.joins, diff.leaves, list(diff.updates)) == ({}, {}, ["bob"])
+        assert diff.updates["bob"]["metas"][0]["n"] == 2
+        me.untrack()
+        diff = await anext(watch)
+        assert (diff.joins, list(diff.leaves), diff.updates) == ({}, ["bob"], {})
+        assert diff.leaves["bob"]["metas"][0]["n"] == 2
+        await node.stop()
+
+    run(main())
+
+
+def test_a_watch_tells_nothing_of_what_was_before_it_twice() -> None:
+    async def main() -> None:
+        node, presence = await alone()
+        early = presence.watch("room")
+        presence.track("room", "ann")
+        late = presence.watch("room")
+        presence.track("room", "bob")
+        for watch in (early, late):
+            seen: dict[str, str] = {}
+            while seen != listed(presence, "room"):
+                fold(seen, await anext(watch))
+        await node.stop()
+
+    run(main())
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_however_slow_a_reader_its_diffs_fold_to_the_list(seed: int) -> None:
+    async def main() -> None:
+        random = Random(seed)
+        node, presence = await alone()
+        watch, seen, mine = presence.watch("room"), dict[str, str](), list[adsum.Tracked]()
+        for step in range(300):
+            act = random.random()
+            if act < 0.5 or not mine:
+                mine.append(presence.track("room", f"u{random.randrange(8)}", {"n": 0}, owner=step))
+            elif act < 0.75:
+                random.choice(mine).update({"n": step})
+            else:
+                mine.pop(random.randrange(len(mine))).untrack()
+            if random.random() < 0.1:
+                await asyncio.sleep(0)
+                await asyncio.sleep(0)
+                if watch._pending:
+                    fold(seen, await anext(watch))
+        await asyncio.sleep(0.02)
+        if watch._pending:
+            fold(seen, await anext(watch))
+        assert seen == listed(presence, "room")
+        await node.stop()
+
+    run(main())
+
+
+def test_a_reader_that_does_not_read_costs_no_more_than_what_is_present() -> None:
+    async def main() -> None:
+        node, presence = await alone()
+        watch = presence.watch("room")
+        me = presence.track("room", "ann", {"n": 0})
+        for step in range(5000):
+            me.update({"n": step})
+            presence.track("room", "bob", owner=step).untrack()
+            if step % 100 == 0:
+                await asyncio.sleep(0)
+        last = '{"n":4999}'
+        await until(lambda: [new.meta for _, new in watch._pending.values() if new] == [last])
+        diff = await anext(watch)
+        assert list(diff.joins) == ["ann"]
+        assert diff.joins["ann"]["metas"][0]["n"] == 4999
+        assert (diff.leaves, diff.updates) == ({}, {})
+        await node.stop()
+
+    run(main())
+
+
+def test_closing_the_watch_or_the_node_ends_the_iteration() -> None:
+    async def main() -> None:
+        node, presence = await alone()
+
+        diffs: list[adsum.Diff] = []
+
+        async def read(watch: adsum.Watch) -> None:
+            async for diff in watch:
+                diffs.append(diff)
+
+        one, two = presence.watch("room"), presence.watch("room")
+        tasks = [asyncio.create_task(read(watch)) for watch in (one, two)]
+        presence.track("room", "ann", owner=None)
+        await until(lambda: len(diffs) == 2)
+        one.close()
+        one.close()
+        await tasks[0]
+        await node.stop()
+        await tasks[1]
+        assert presence._feeds == {}
+
+    run(main())
+
+
+class Table:
+    """A table of users behind a function that looks many up at once."""
+
+    def __init__(self) -> None:
+        self.calls: list[list[str]] = []
+        self.gate = asyncio.Event()
+        self.gate.set()
+
+    async def fetch(self, topic: str, entries: dict[str, Any]) -> dict[str, Any]:
+        self.calls.append(sorted(entries))
+        await self.gate.wait()
+        return {key: {"user": {"name": key.title()}} for key in entries}
+
+
+async def with_fetch(fetch: Any, limit: float = 5.0) -> tuple[adsum.Node, adsum.Presence]:
+    node = adsum.Node(siblings=False)
+    presence = adsum.Presence(node, fetch=fetch, fetch_timeout=limit)
+    await node.start()
+    return node, presence
+
+
+def test_entries_are_looked_up_once_for_a_list_and_once_for_a_diff_however_many_watch() -> None:
+    async def main() -> None:
+        table = Table()
+        node, presence = await with_fetch(table.fetch)
+        for number in range(50):
+            presence.track("room", f"u{number:02}")
+        entries = await presence.fetch("room")
+        assert entries["u07"]["user"] == {"name": "U07"}
+        assert len(entries["u07"]["metas"]) == 1
+        assert [len(call) for call in table.calls] == [50]
+        watches = [presence.watch("room") for _ in range(3)]
+        for watch in watches:
+            assert (await anext(watch)).joins["u07"]["user"] == {"name": "U07"}
+        table.calls.clear()
+        presence.track("room", "x1")
+        presence.track("room", "x2")
+        for watch in watches:
+            assert (await anext(watch)).joins["x1"]["user"] == {"name": "X1"}
+        assert table.calls == [["x1", "x2"]]
+        assert "user" not in presence.list("room")["x1"]
+        await node.stop()
+
+    run(main())
+
+
+def test_a_slow_look_up_reorders_nothing_and_holds_up_no_replication() -> None:
+    async def main() -> None:
+        table = Table()
+        table.gate.clear()
+        node, presence = await with_fetch(table.fetch)
+        watch, seen = presence.watch("room"), dict[str, str]()
+        me = presence.track("room", "ann", {"n": 1})
+        await until(lambda: table.calls)
+        me.update({"n": 2})
+        presence.track("room", "bob").untrack()
+        me.untrack()
+        assert presence.count("room") == 0
+        presence.track("room", "eve")
+        await asyncio.sleep(0.01)
+        table.gate.set()
+        while seen != listed(presence, "room"):
+            fold(seen, await anext(watch))
+        assert len(table.calls) == 2
+        await node.stop()
+
+    run(main())
+
+
+async def _fails(topic: str, entries: dict[str, Any]) -> dict[str, Any]:
+    raise RuntimeError("the database is away")
+
+
+async def _hangs(topic: str, entries: dict[str, Any]) -> dict[str, Any]:
+    while True:
+        try:
+            await asyncio.sleep(3600)
+        except asyncio.CancelledError:
+            if entries.get("stubborn"):
+                continue
+            raise
+
+
+async def _answers_nonsense(topic: str, entries: dict[str, Any]) -> Any:
+    return 5
+
+
+@pytest.mark.parametrize("fetch", [_fails, _hangs, _answers_nonsense])
+def test_a_look_up_that_fails_or_hangs_is_logged_and_entries_come_without(
+    fetch: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        node, presence = await with_fetch(fetch, limit=0.05)
+        watch = presence.watch("room")
+        presence.track("room", "ann")
+        assert list((await anext(watch)).joins) == ["ann"]
+        assert list(await presence.fetch("room")) == ["ann"]
+        presence.track("room", "bob")
+        assert list((await anext(watch)).joins) == ["bob"]
+        await node.stop()
+
+    with caplog.at_level(logging.ERROR, logger="adsum"):
+        run(main())
+    assert "fetch for 'room'" in caplog.text
