@@ -9,11 +9,12 @@ from typing import Any, Self
 
 from adsum.errors import AlreadyTrackedError, ConfigurationError, NotTrackedError, UsageError
 from adsum.node import Node
+from adsum.replication.entry import ID, META, Entry, Transition
 from adsum.replication.frozen import FrozenDict, freeze
 from adsum.replication.jsontext import checked_name, encode_object, load
 from adsum.replication.limits import MAX_META, MAX_NAME
 from adsum.replication.messages import Publish
-from adsum.replication.state import Entry, Transition
+from adsum.replication.state import Slice
 from adsum.replication.view import present
 from adsum.watching import Entries, Feed, Watch
 
@@ -41,18 +42,23 @@ class Tracked:
     As a context manager it ends with its block.
     """
 
-    __slots__ = ("_entry", "_owner", "_presence")
+    __slots__ = ("_id", "_key", "_owner", "_presence", "_slice", "_topic")
 
-    def __init__(self, presence: "Presence", owner: Hashable, entry: Entry) -> None:
+    def __init__(
+        self, presence: "Presence", owner: Hashable, topic: str, key: str, id: int, slice: Slice
+    ) -> None:
         self._presence = presence
         self._owner = owner
-        # The present version of the presence; None once it has ended.
-        self._entry: Entry | None = entry
+        self._topic = topic
+        self._key = key
+        self._id = id
+        # The slice that the presence is in; another one means another run of the node.
+        self._slice = slice
 
     @property
     def active(self) -> bool:
         """Whether the presence has not ended yet."""
-        return self._entry is not None
+        return self._presence._entry_of(self) is not None
 
     def update(self, meta: Meta | Callable[[dict[str, Any]], Meta]) -> None:
         """Replace the meta, in place: no observer sees the key leave.
@@ -127,8 +133,9 @@ class Presence:
         self._node = node
         self._fetch = fetch
         self._fetch_timeout = fetch_timeout
-        # What each owner tracks, by topic and key.
-        self._owned: dict[Hashable, dict[tuple[str, str], Tracked]] = {}
+        # The ids of what each owner tracks, by topic and key. No handles: a handle is its caller's
+        # to keep, and the garbage collector need not visit half a million of them.
+        self._owned: dict[Hashable, dict[tuple[str, str], int]] = {}
         self._feeds: dict[str, Feed] = {}
         node.observe(self)
 
@@ -177,10 +184,9 @@ class Presence:
                 f"{key!r} is tracked on {topic!r} already by {_describe(owner)}; update it, or "
                 f"track it with another owner="
             )
-        tracked = Tracked(self, owner, runtime.engine.track(topic, key, text))
-        owned[topic, key] = tracked
+        id = owned[topic, key] = runtime.engine.track(topic, key, text)[ID]
         runtime.poke()
-        return tracked
+        return Tracked(self, owner, topic, key, id, runtime.engine.own_slice)
 
     def update(
         self,
@@ -214,12 +220,12 @@ class Presence:
         """
         if owner is CURRENT_TASK:
             owner = _current_task()
-        owned = self._owned.pop(owner, None)
-        if not owned:
-            return 0
-        for tracked in owned.values():
-            self._end(tracked)
-        self._node.runtime.poke()
+        runtime = self._node.runtime
+        owned = self._owned.pop(owner, {})
+        entries = runtime.engine.own_slice.entries
+        for id in owned.values():
+            runtime.engine.untrack(entries[id])
+        runtime.poke()
         return len(owned)
 
     # Reading.
@@ -312,52 +318,53 @@ class Presence:
 
     def closed(self) -> None:
         """See `Observer`: every presence and every watch ends with the node."""
-        owned, self._owned = self._owned, {}
-        for by_name in owned.values():
-            for tracked in by_name.values():
-                tracked._entry = None
+        self._owned = {}
         for feed in [*self._feeds.values()]:
             for watch in [*feed.watches]:
                 watch.close()
 
     # What handles and watches call.
 
+    def _entry_of(self, tracked: Tracked) -> Entry | None:
+        """The present version of a presence; None once it has ended, or its run of the node."""
+        if not self._node.running or self._node.runtime.engine.own_slice is not tracked._slice:
+            return None
+        return tracked._slice.entries.get(tracked._id)
+
     def _update(self, tracked: Tracked, meta: Meta | Callable[[dict[str, Any]], Meta]) -> None:
-        old = tracked._entry
+        old = self._entry_of(tracked)
         if old is None:
-            raise NotTrackedError("the presence has ended")
-        runtime = self._node.runtime
-        text = _encode_meta(meta(load(old.meta)) if callable(meta) else meta)
-        if tracked._entry is not old:
+            raise NotTrackedError(f"{tracked._key!r} on {tracked._topic!r} has ended")
+        text = _encode_meta(meta(load(old[META])) if callable(meta) else meta)
+        if self._entry_of(tracked) is not old:
             raise UsageError("the function that makes the new meta changed the presence itself")
-        tracked._entry = runtime.engine.update(old, text)
+        runtime = self._node.runtime
+        runtime.engine.update(old, text)
         runtime.poke()
 
     def _untrack(self, tracked: Tracked) -> None:
-        entry = tracked._entry
+        entry = self._entry_of(tracked)
         if entry is None:
             return
-        runtime = self._node.runtime
         owned = self._owned[tracked._owner]
-        del owned[entry.topic, entry.key]
+        del owned[tracked._topic, tracked._key]
         if not owned:
             self._disown(tracked._owner)
-        self._end(tracked)
+        runtime = self._node.runtime
+        runtime.engine.untrack(entry)
         runtime.poke()
-
-    def _end(self, tracked: Tracked) -> None:
-        entry, tracked._entry = tracked._entry, None
-        if entry is not None:
-            self._node.runtime.engine.untrack(entry)
 
     def _find(self, topic: str, key: str, owner: Hashable) -> Tracked | None:
         if owner is CURRENT_TASK:
             owner = _current_task()
-        return self._owned.get(owner, {}).get((topic, key))
+        id = self._owned.get(owner, {}).get((topic, key))
+        if id is None:
+            return None
+        return Tracked(self, owner, topic, key, id, self._node.runtime.engine.own_slice)
 
-    def _adopt(self, owner: Hashable) -> dict[tuple[str, str], Tracked]:
+    def _adopt(self, owner: Hashable) -> dict[tuple[str, str], int]:
         """Begin to keep what an owner tracks; what a task tracks ends with the task."""
-        owned: dict[tuple[str, str], Tracked] = {}
+        owned: dict[tuple[str, str], int] = {}
         self._owned[owner] = owned
         if isinstance(owner, asyncio.Task):
             owner.add_done_callback(self._owner_ended)

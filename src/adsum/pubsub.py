@@ -9,11 +9,11 @@ from typing import Any, Self
 
 from adsum.errors import ConfigurationError, UsageError
 from adsum.node import Node
+from adsum.replication.entry import Transition
 from adsum.replication.frozen import freeze
 from adsum.replication.jsontext import checked_name, encode_object, load
 from adsum.replication.limits import MAX_NAME, MAX_PAYLOAD
 from adsum.replication.messages import Publish
-from adsum.replication.state import Transition
 
 #: How many messages a subscriber may be behind unless it says otherwise.
 DEFAULT_LIMIT = 1000

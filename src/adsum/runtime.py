@@ -19,16 +19,21 @@ from adsum.errors import ConfigurationError, DialError, DialRefusedError, Handsh
 from adsum.replication.codec import decode, encode
 from adsum.replication.effects import Close, Deliver, Dial, Effect, Notice, Send, Severity
 from adsum.replication.engine import Engine
+from adsum.replication.entry import Transition
+from adsum.replication.limits import DELTA_BUDGET
 from adsum.replication.messages import Message, Publish
-from adsum.replication.state import Replica, Transition
+from adsum.replication.state import Replica
 from adsum.transport import discovery
 from adsum.transport.address import TcpAddress, parse
 from adsum.transport.base import Identity, Link
 from adsum.transport.handshake import SelfDialError
+from adsum.transport.limits import Limits
 from adsum.transport.sockets import SocketTransport
 
 logger = logging.getLogger("adsum")
 
+#: One frame of a large transfer is taken in at a time, so no turn of the event loop is long.
+LIMITS = Limits(turn_budget=DELTA_BUDGET)
 #: Host names among the peers are looked up anew this often, in seconds.
 RESOLVE_INTERVAL = 5.0
 
@@ -74,7 +79,9 @@ class Runtime:
         self.bytes_sent = self.bytes_received = 0
         self._observers = observers
         identity = Identity(self.cluster, *self.replica, ())
-        self.transport = SocketTransport(identity, self, secret=settings.secret, tls=settings.tls)
+        self.transport = SocketTransport(
+            identity, self, secret=settings.secret, tls=settings.tls, limits=LIMITS
+        )
         self._links: dict[int, Link] = {}
         self._ids: dict[Link, int] = {}
         self._next_id = 1

@@ -6,12 +6,11 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
 
+from adsum.replication.entry import KEY, VERSION, Entry, Identity, Transition, identity
 from adsum.replication.frozen import FrozenDict, FrozenList
-from adsum.replication.state import Entry, Replica, Transition
 from adsum.replication.view import present
 
 Entries = dict[str, Any]
-Identity = tuple[Replica, int]
 #: What to add to the entries of a topic, by key.
 Enrich = Callable[[str, Entries], Awaitable[Entries]]
 
@@ -61,10 +60,10 @@ class Watch:
             entry = new or old
             if entry is None:
                 continue
-            identity = entry.replica, entry.id
-            before = pending.pop(identity)[0] if identity in pending else old
+            name = identity(entry)
+            before = pending.pop(name)[0] if name in pending else old
             if not _same(before, new):
-                pending[identity] = before, new
+                pending[name] = before, new
         self._extras.update(extras)
         if pending:
             self._ready.set()
@@ -159,7 +158,7 @@ def make_diff(transitions: list[Transition], extras: Entries) -> Diff:
         group(leaves, present(leaves), extras),
         group(
             [new for _, new in updates],
-            present([new for _, new in updates], [old.version for old, _ in updates]),
+            present([new for _, new in updates], [old[VERSION] for old, _ in updates]),
             extras,
         ),
     )
@@ -169,23 +168,23 @@ def group(entries: list[Entry], metas: list[FrozenDict], extras: Entries) -> Ent
     """Metas by key, in the order in which every node lists them."""
     by_key: dict[str, list[tuple[Identity, FrozenDict]]] = {}
     for entry, meta in zip(entries, metas, strict=True):
-        by_key.setdefault(entry.key, []).append(((entry.replica, entry.id), meta))
+        by_key.setdefault(entry[KEY], []).append((identity(entry), meta))
     return {
         key: FrozenDict(
             {
                 **extras.get(key, {}),
-                "metas": FrozenList([meta for _, meta in sorted(by_key[key], key=_identity)]),
+                "metas": FrozenList([meta for _, meta in sorted(by_key[key], key=_first)]),
             }
         )
         for key in sorted(by_key)
     }
 
 
-def _identity(item: tuple[Identity, FrozenDict]) -> Identity:
+def _first(item: tuple[Identity, FrozenDict]) -> Identity:
     return item[0]
 
 
 def _same(before: Entry | None, after: Entry | None) -> bool:
     if before is None or after is None:
         return before is after
-    return before.version == after.version
+    return before[VERSION] == after[VERSION]

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 import adsum
+from adsum.replication.entry import META
 
 from .conftest import run, until
 from .test_presence import alone
@@ -109,7 +110,7 @@ def test_a_reader_that_does_not_read_costs_no_more_than_what_is_present() -> Non
             if step % 100 == 0:
                 await asyncio.sleep(0)
         last = '{"n":4999}'
-        await until(lambda: [new.meta for _, new in watch._pending.values() if new] == [last])
+        await until(lambda: [new[META] for _, new in watch._pending.values() if new] == [last])
         diff = await anext(watch)
         assert list(diff.joins) == ["ann"]
         assert diff.joins["ann"]["metas"][0]["n"] == 4999

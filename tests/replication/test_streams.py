@@ -2,9 +2,10 @@
 
 import pytest
 
+from adsum.replication.entry import ID, VERSION, Entry, size_of
 from adsum.replication.limits import DELTA_BUDGET
 from adsum.replication.messages import Delta
-from adsum.replication.state import SPARE_HISTORY, Entry, Removal, Replica, Slice
+from adsum.replication.state import SPARE_HISTORY, Replica, Slice
 from adsum.replication.streams import Feed, Staging, cut
 from adsum.replication.view import View
 
@@ -15,9 +16,13 @@ BIG = '{"pad":"' + "x" * 1000 + '"}'
 def put(slice: Slice, id: int | None = None, key: str | None = None) -> Entry:
     version = slice.horizon + 1
     id = id or version
-    entry = Entry(ME, id, version, "room", key or f"k{id}", BIG, None)
+    entry = (version, id, "room", key or f"k{id}", BIG, None, *ME)
     slice.put(entry)
     return entry
+
+
+def end(slice: Slice, entry: Entry) -> None:
+    slice.remove((slice.horizon + 1, entry[ID]))
 
 
 def large(count: int = 300) -> Slice:
@@ -38,11 +43,11 @@ def frames(slice: Slice, feed: Feed) -> list[Delta]:
 
 
 def versions(slice: Slice) -> dict[int, int]:
-    return {id: entry.version for id, entry in slice.entries.items()}
+    return {id: entry[VERSION] for id, entry in slice.entries.items()}
 
 
 def shown(view: View) -> dict[int, int]:
-    return {e.id: e.version for topic in view.topics.values() for e in topic}
+    return {e[ID]: e[VERSION] for topic in view.topics.values() for e in topic}
 
 
 def take(current: Slice, sent: list[Delta], view: View | None) -> Slice:
@@ -57,7 +62,7 @@ def test_a_large_slice_is_cut_into_frames_and_the_last_says_so() -> None:
     assert len(sent) > 3
     assert [frame.last for frame in sent] == [False] * (len(sent) - 1) + [True]
     for frame in sent:
-        assert sum(change.size for change in frame.changes) < DELTA_BUDGET + 2000
+        assert sum(map(size_of, frame.changes)) < DELTA_BUDGET + 2000
     assert [frame.after for frame in sent[1:]] == [frame.upto for frame in sent[:-1]]
 
 
@@ -79,7 +84,7 @@ def test_what_changes_during_a_transfer_is_right_in_the_end() -> None:
         feed.advance(sent[-1])
     early = sorted(source.entries)[:2]
     put(source, id=early[0])
-    source.remove(Removal(early[1], source.horizon + 1))
+    source.remove((source.horizon + 1, early[1]))
     put(source)
     sent += frames(source, feed)
     view = View()
@@ -109,7 +114,7 @@ def test_a_catch_up_on_top_of_what_is_known_shows_only_real_changes() -> None:
     current = take(Slice(ME), frames(source, Feed(0, follow=True)), view)
     known = current.horizon
     put(source, id=1)
-    source.remove(Removal(2, source.horizon + 1))
+    source.remove((source.horizon + 1, 2))
     for _ in range(200):
         put(source)
     view.watch("room")
@@ -126,14 +131,14 @@ def test_a_catch_up_on_top_of_what_is_known_shows_only_real_changes() -> None:
 def churned(slice: Slice) -> None:
     """Forget removals: what a peer missed meanwhile it cannot be told any more."""
     while slice.floor <= 310:
-        slice.remove(Removal(put(slice).id, slice.horizon + 1))
+        end(slice, put(slice))
 
 
 def test_a_peer_below_the_floor_gets_a_reset_with_only_real_changes() -> None:
     source, view = large(), View()
     current = take(Slice(ME), frames(source, Feed(0, follow=True)), view)
     kept = dict(current.entries)
-    source.remove(Removal(5, source.horizon + 1))
+    source.remove((source.horizon + 1, 5))
     churned(source)
     assert current.horizon < source.floor
     view.watch("room")
@@ -174,7 +179,7 @@ def test_a_reset_that_the_floor_overtakes_starts_again_too() -> None:
     feed.advance(cut(source, *feed.position(source)[:2]))
     before = source.floor
     while source.floor <= max(feed.began, before):
-        source.remove(Removal(put(source).id, source.horizon + 1))
+        end(source, put(source))
     assert feed.position(source)[0] == 0
     assert versions(take(Slice(ME), frames(source, feed), None)) == versions(source)
 
@@ -184,7 +189,7 @@ def test_a_stale_catch_up_does_not_overwrite_newer_values() -> None:
     stale = frames(source, Feed(0, follow=True))
     current = take(Slice(ME), stale, None)
     newer = put(source, id=1)
-    current.apply([newer], newer.version)
+    current.apply([newer], newer[VERSION])
     after = take(current, stale, None)
     assert after is current
     assert versions(after) == versions(source)

@@ -5,12 +5,14 @@ are encoded anew, and whatever is not exactly a message raises `ProtocolError`.
 """
 
 from collections.abc import Callable
+from operator import gt, itemgetter, lt
 from sys import intern
 from typing import Any
 
 from adsum.errors import ProtocolError
 
-from .jsontext import checked_name, dump, encode_object, load, quote
+from .entry import ID, KEY, META, PREVIOUS, TOPIC, VERSION, Change, Entry
+from .jsontext import check_object, checked_name, dump, encode_object, load, quote
 from .limits import (
     MAX_ADDRESS,
     MAX_ADDRESSES,
@@ -21,10 +23,12 @@ from .limits import (
     MAX_PAYLOAD,
 )
 from .messages import Ask, Delta, Digest, Heartbeat, Leave, Message, Publish, Sighting, Sync, Vouch
-from .state import Change, Entry, Removal, Replica
+from .state import Replica
 
 #: A goodbye may ask for its presences to be shown for this many more seconds.
 MAX_LINGER = 3600.0
+
+_INTEGERS = frozenset({int})
 
 SYNC, DELTA, HEARTBEAT, DIGEST, ASK, VOUCH, LEAVE, PUBLISH = range(1, 9)
 
@@ -59,10 +63,8 @@ def decode(data: bytes) -> Message:
 
 def _encode(message: Message) -> str:
     match message:
-        case Delta(replica, after, upto, changes, reset, last):
-            body = ",".join([_encode_change(change) for change in changes])
-            flags = 2 * reset + last
-            return f"[{DELTA},{_encode_replica(replica)},{after},{upto},[{body}],{flags}]"
+        case Delta():
+            return _encode_delta(message)
         case Heartbeat(counter, version):
             return f"[{HEARTBEAT},{counter},{version}]"
         case Publish(topic, event, payload):
@@ -85,11 +87,28 @@ def _encode_replica(replica: Replica) -> str:
     return f"{quote(replica.name)},{replica.incarnation}"
 
 
-def _encode_change(change: Change) -> str:
-    if isinstance(change, Removal):
-        return f"[{change.version},{change.id}]"
-    text = f"[{change.version},{change.id},{quote(change.topic)},{quote(change.key)},{change.meta}"
-    return f"{text}]" if change.previous is None else f"{text},{change.previous}]"
+def _encode_delta(delta: Delta) -> str:
+    """Entries as columns: what is alike stands together, and is checked together."""
+    entries = [change for change in delta.changes if len(change) > 2]
+    removals = [change for change in delta.changes if len(change) == 2]
+    head = f"[{DELTA},{_encode_replica(delta.replica)},{delta.after},{delta.upto}"
+    columns = [
+        [entry[VERSION] for entry in entries],
+        [entry[VERSION] - entry[ID] for entry in entries],
+        [entry[TOPIC] for entry in entries],
+        [entry[KEY] for entry in entries],
+        [entry[META] for entry in entries],
+        [_encode_previous(entry) for entry in entries],
+        [removal[VERSION] for removal in removals],
+        [removal[ID] for removal in removals],
+    ]
+    return f"{head},{2 * delta.reset + delta.last},{dump(columns)[1:]}"
+
+
+def _encode_previous(entry: Entry) -> int:
+    """How many versions before this one the value was that it replaced; 0 if it replaced none."""
+    previous = entry[PREVIOUS]
+    return 0 if previous is None else entry[VERSION] - previous
 
 
 def _sync(name: object, incarnation: object, after: object, follow: object) -> Sync:
@@ -97,37 +116,54 @@ def _sync(name: object, incarnation: object, after: object, follow: object) -> S
 
 
 def _delta(
-    name: object, incarnation: object, after: object, upto: object, changes: object, flags: object
+    name: object, incarnation: object, after: object, upto: object, flags: object, *columns: Any
 ) -> Delta:
     replica = _replica(name, incarnation)
     start, end = _number(after, "after"), _number(upto, "upto")
-    if not isinstance(changes, list) or type(flags) is not int or not 0 <= flags <= 3:
-        raise ValueError("changes or flags are of the wrong type")
-    decoded = tuple([_change(replica, change) for change in changes])
-    version = start
-    for change in decoded:
-        if not change.id <= change.version or not version < change.version <= end:
-            raise ValueError(f"version {change.version} is out of order or outside its interval")
-        version = change.version
-    if end < start:
-        raise ValueError(f"the interval ({start}, {end}] is reversed")
-    return Delta(replica, start, end, decoded, reset=flags >= 2, last=flags % 2 == 1)
+    versions, ages, topics, keys, metas, steps, removed, ids = columns
+    if type(flags) is not int or not 0 <= flags <= 3:
+        raise ValueError("flags must be from 0 to 3")
+    entries = _entries(replica, versions, ages, topics, keys, metas, steps)
+    _check_numbers(removed, ids)
+    if any(map(gt, ids, removed)):
+        raise ValueError("something is removed before it began")
+    changes: list[Change] = [*entries, *zip(removed, ids, strict=True)]
+    changes.sort(key=itemgetter(VERSION))
+    order = [start, *(change[VERSION] for change in changes)]
+    if not all(map(lt, order, order[1:])) or max(order) > end:
+        raise ValueError(f"versions are out of order or outside the interval ({start}, {end}]")
+    return Delta(replica, start, end, tuple(changes), reset=flags >= 2, last=flags % 2 == 1)
 
 
-def _change(replica: Replica, fields: list[Any]) -> Change:
-    count = len(fields)
-    version, id = _number(fields[0], "version"), _number(fields[1], "id")
-    if count == 2:
-        return Removal(id, version)
-    if count not in (5, 6):
-        raise ValueError(f"a change has {count} fields")
-    topic = intern(checked_name(fields[2], "topic", MAX_NAME))
-    key = checked_name(fields[3], "key", MAX_NAME)
-    meta = encode_object(fields[4], "meta", MAX_META)
-    previous = _number(fields[5], "previous") if count == 6 else None
-    if id == version:
-        id = version  # one int object instead of two, for each of a hundred thousand entries
-    return Entry(replica, id, version, topic, key, meta, previous)
+def _entries(
+    replica: Replica, versions: Any, ages: Any, topics: Any, keys: Any, metas: Any, steps: Any
+) -> list[Entry]:
+    """The entries whose fields stand in these columns, each of which is checked as a whole."""
+    _check_numbers(versions, ages, steps)
+    if any(map(gt, ages, versions)) or any(map(gt, steps, versions)):
+        raise ValueError("something began before the first version")
+    texts = [check_object(meta, "meta", MAX_META) for meta in metas]
+    rows = zip(versions, ages, topics, keys, texts, steps, strict=True)
+    return [
+        (
+            version,
+            version - age if age else version,  # one int object, not two, where they are equal
+            intern(checked_name(topic, "topic", MAX_NAME)),  # one string for all on the topic
+            checked_name(key, "key", MAX_NAME),
+            text,
+            version - step if step else None,
+            *replica,
+        )
+        for version, age, topic, key, text, step in rows
+    ]
+
+
+def _check_numbers(*columns: Any) -> None:
+    for column in columns:
+        if type(column) is not list or not _INTEGERS.issuperset(map(type, column)):
+            raise TypeError("a column must be a list of integers")
+        if column and not 0 <= min(column) <= max(column) < MAX_NUMBER:
+            raise ValueError("a number is below 0 or above 2**63 - 1")
 
 
 def _heartbeat(counter: object, version: object) -> Heartbeat:

@@ -24,10 +24,11 @@ from adsum.errors import ProtocolError
 
 from .dialler import Dialler
 from .effects import Close, Deliver, Dial, Effect, Notice, Send, Severity
+from .entry import ID, KEY, TOPIC, VERSION, Entry, Transition, size_of
 from .limits import DELTA_BUDGET
 from .liveness import Liveness, Member, Status
 from .messages import Ask, Delta, Digest, Heartbeat, Leave, Message, Publish, Sighting, Sync, Vouch
-from .state import Entry, Removal, Replica, Slice, Transition
+from .state import Replica, Slice
 from .streams import CatchUp, Feed, Staging, cut, show
 from .timing import Timing
 from .view import View
@@ -131,7 +132,7 @@ class Engine:
     def track(self, topic: str, key: str, meta: str) -> Entry:
         """Add a presence to this node's slice; it is in the view when this returns."""
         version = self._own.slice.horizon + 1
-        entry = Entry(self.replica, version, version, intern(topic), key, meta, None)
+        entry = (version, version, intern(topic), key, meta, None, *self.replica)
         self._own.slice.put(entry)
         self.view.change(None, entry)
         self._dirty[self.replica.name] = None
@@ -140,7 +141,7 @@ class Engine:
     def update(self, old: Entry, meta: str) -> Entry:
         """Replace the value of a presence in place; no observer sees the key vanish."""
         version = self._own.slice.horizon + 1
-        new = Entry(self.replica, old.id, version, old.topic, old.key, meta, old.version)
+        new = (version, old[ID], old[TOPIC], old[KEY], meta, old[VERSION], *self.replica)
         self._own.slice.put(new)
         self.view.change(old, new)
         self._dirty[self.replica.name] = None
@@ -148,7 +149,7 @@ class Engine:
 
     def untrack(self, entry: Entry) -> None:
         """End a presence."""
-        self._own.slice.remove(Removal(entry.id, self._own.slice.horizon + 1))
+        self._own.slice.remove((self._own.slice.horizon + 1, entry[ID]))
         self.view.change(entry, None)
         self._dirty[self.replica.name] = None
 
@@ -306,6 +307,11 @@ class Engine:
                 MemberInfo(*member.replica, address, status, linked, len(held.entries), lag)
             )
         return sorted(listed, key=lambda info: info.name)
+
+    @property
+    def own_slice(self) -> Slice:
+        """What this node tracks; to be read, not altered."""
+        return self._own.slice
 
     def slices(self) -> dict[Replica, Slice]:
         """The slices held here, shown or not; to be read, not altered."""
@@ -619,6 +625,8 @@ class Engine:
             budget = self._feed(name, self._held[name], budget)
             if budget <= 0:
                 break
+        if self._dirty:  # a backlog, in which there is nothing to wait for
+            self._flushed_at -= self._timing.coalesce_interval
 
     def _feed(self, name: str, held: _Held, budget: int) -> int:
         behind: dict[tuple[int, bool, int], list[_Link]] = {}
@@ -632,7 +640,7 @@ class Engine:
             for link in links:
                 if held.feeds[link.id].advance(delta):
                     del held.feeds[link.id]
-            budget -= sum(change.size for change in delta.changes)
+            budget -= sum(map(size_of, delta.changes))
             if not delta.last or budget <= 0:
                 self._dirty[name] = None
             if budget <= 0:

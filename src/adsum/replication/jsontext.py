@@ -38,6 +38,32 @@ dump: Callable[[object], str] = _make_dump()
 quote: Callable[[str], str] = json.encoder.encode_basestring_ascii
 #: The value of a JSON text; NaN and infinities, which the standard module lets pass, are refused.
 load: Callable[[str], Any] = json.JSONDecoder(parse_constant=_refuse_constant).decode
+#: The value that a text begins with, and where it ends.
+_scan: Callable[[str], tuple[Any, int]] = json.JSONDecoder(
+    parse_constant=_refuse_constant
+).raw_decode
+
+
+def load_as(kind: Callable[[dict[str, Any]], Any], text: str) -> Any:
+    """The value of a JSON text, each object of it made into something else."""
+    return json.JSONDecoder(object_hook=kind).decode(text)
+
+
+def check_object(text: object, what: str, limit: int) -> str:
+    """A JSON object that came as text, if it is one that `encode_object` might have made.
+
+    Raises:
+        TypeError: It is not text.
+        ValueError: It is not a JSON object, too long, too deep, or not finite.
+    """
+    if type(text) is not str or len(text) > limit or not text.isascii():
+        raise ValueError(f"{what} must be a text of at most {limit} ASCII characters")
+    value, end = _scan(text)
+    if end != len(text) or type(value) is not dict:
+        raise ValueError(f"{what} is not a JSON object")
+    if not _is_flat(value):
+        _check(value, what, 0)
+    return text
 
 
 def encode_object(value: object, what: str, limit: int) -> str:

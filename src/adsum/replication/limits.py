@@ -17,4 +17,4 @@ MAX_STREAMS = MAX_MEMBERS
 #: Counters, versions and incarnations stay below this.
 MAX_NUMBER = 2**63
 #: A delta is cut when it reaches about this many bytes, so no turn of a loop is long.
-DELTA_BUDGET = 48 * 1024
+DELTA_BUDGET = 16 * 1024

@@ -6,7 +6,8 @@ it names, never an opinion of one replica about another.
 
 from dataclasses import dataclass
 
-from .state import Change, Replica
+from .entry import Change
+from .state import Replica
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,16 +25,16 @@ therefore costs no memory, and changes that supersede each other coalesce by the
 
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from operator import attrgetter
+from operator import itemgetter
 from typing import NamedTuple
 
-#: What an entry costs on the wire beside its topic, key and meta: numbers, commas, brackets.
-ENTRY_OVERHEAD = 32
-REMOVAL_SIZE = 20
+from .entry import ID, VERSION, Change, Entry, Removal, Transition, size_of
+
 #: The history of a slice, superseded entries and removals, is cut when it outgrows its entries by
 #: this. A peer that missed more removals than are kept is sent the whole slice instead.
 SPARE_HISTORY = 1024
+
+_version = itemgetter(VERSION)
 
 
 class Replica(NamedTuple):
@@ -48,65 +48,6 @@ class Replica(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.name}@{self.incarnation:x}"
-
-
-@dataclass(slots=True, eq=False)
-class Entry:
-    """One version of one presence. Never altered once made: an update makes a new entry.
-
-    Attributes:
-        replica: Who wrote it.
-        id: The version at which the presence began; it names the presence for its whole life.
-        version: The version of this value of it.
-        topic: What it is grouped under.
-        key: Who is present.
-        meta: A JSON object as text. Text rather than a dict, because it is what the wire and the
-            browsers take, because nobody can alter it, and because the garbage collector does
-            not have to visit it.
-        previous: The version of the value that this one replaced, or None.
-    """
-
-    replica: Replica
-    id: int
-    version: int
-    topic: str
-    key: str
-    meta: str
-    previous: int | None
-
-    @property
-    def ref(self) -> str:
-        """The id of this version of this presence, unique in the cluster."""
-        return self.ref_of(self.version)
-
-    def ref_of(self, version: int) -> str:
-        """The id of another version of this presence."""
-        return f"{self.replica.incarnation:x}-{version:x}"
-
-    @property
-    def size(self) -> int:
-        """About how many bytes the entry takes on the wire."""
-        return ENTRY_OVERHEAD + len(self.topic) + len(self.key) + len(self.meta)
-
-
-@dataclass(slots=True, frozen=True)
-class Removal:
-    """The end of a presence: a tombstone."""
-
-    id: int
-    version: int
-
-    @property
-    def size(self) -> int:
-        """About how many bytes the removal takes on the wire."""
-        return REMOVAL_SIZE
-
-
-Change = Entry | Removal
-#: What an observer sees of a change: the value before (None: it joins) and after (None: it leaves).
-Transition = tuple[Entry | None, Entry | None]
-
-_version = attrgetter("version")
 
 
 class Slice:
@@ -129,9 +70,9 @@ class Slice:
 
     def put(self, entry: Entry) -> Entry | None:
         """Add an entry, or replace the one of the same id; returns the replaced one."""
-        old = self.entries.get(entry.id)
-        self.entries[entry.id] = entry
-        self.horizon = entry.version
+        old = self.entries.get(entry[ID])
+        self.entries[entry[ID]] = entry
+        self.horizon = entry[VERSION]
         self._log.append(entry)
         if old is not None:
             self._compact_when_due()
@@ -139,8 +80,8 @@ class Slice:
 
     def remove(self, removal: Removal) -> Entry | None:
         """End a presence; returns the entry that was there, if any."""
-        old = self.entries.pop(removal.id, None)
-        self.horizon = removal.version
+        old = self.entries.pop(removal[ID], None)
+        self.horizon = removal[VERSION]
         self._log.append(removal)
         self._removals += 1
         self._compact_when_due()
@@ -161,9 +102,9 @@ class Slice:
         changes: list[Change] = []
         for change in self._current_after(version):
             changes.append(change)
-            budget -= change.size
+            budget -= size_of(change)
             if budget <= 0:
-                return changes, change.version
+                return changes, change[VERSION]
         return changes, self.horizon
 
     def apply(self, changes: Iterable[Change], upto: int) -> list[Transition]:
@@ -177,14 +118,12 @@ class Slice:
         transitions: list[Transition] = []
         horizon = self.horizon
         for change in changes:
-            if change.version <= horizon:
+            if change[VERSION] <= horizon:
                 continue
-            if isinstance(change, Entry):
+            if len(change) > 2:
                 transitions.append((self.put(change), change))
-            else:
-                old = self.remove(change)
-                if old is not None:
-                    transitions.append((old, None))
+            elif (old := self.remove(change)) is not None:
+                transitions.append((old, None))
         self.horizon = max(horizon, upto)
         return transitions
 
@@ -196,7 +135,7 @@ class Slice:
         log, entries = self._log, self.entries
         for index in range(bisect_right(log, version, key=_version), len(log)):
             change = log[index]
-            if isinstance(change, Removal) or entries.get(change.id) is change:
+            if len(change) == 2 or entries.get(change[ID]) is change:
                 yield change
 
     def _compact_when_due(self) -> None:
@@ -210,13 +149,13 @@ class Slice:
         entries = self.entries
         kept: list[Change] = []
         for change in self._log:
-            if isinstance(change, Entry):
-                if entries.get(change.id) is change:
+            if len(change) > 2:
+                if entries.get(change[ID]) is change:
                     kept.append(change)
             elif excess > 0:
                 excess -= 1
                 self._removals -= 1
-                self.floor = change.version
+                self.floor = change[VERSION]
             else:
                 kept.append(change)
         self._log = kept

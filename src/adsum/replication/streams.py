@@ -10,9 +10,10 @@ without effect if it is interrupted. It is installed as a whole, in one step.
 
 from dataclasses import dataclass, field
 
+from .entry import ID, VERSION, Change, Transition
 from .limits import DELTA_BUDGET
 from .messages import Delta
-from .state import Change, Entry, Slice, Transition
+from .state import Slice
 from .view import View
 
 
@@ -76,7 +77,7 @@ class Staging:
         if not delta.after <= self.horizon <= delta.upto or delta.reset != self._reset:
             return False
         if self._built is None:
-            self._changes += [c for c in delta.changes if c.version > self.horizon]
+            self._changes += [c for c in delta.changes if c[VERSION] > self.horizon]
         else:
             changes = [self._known(change) for change in delta.changes]
             for old, new in self._built.apply(changes, delta.upto):
@@ -106,10 +107,8 @@ class Staging:
 
     def _known(self, change: Change) -> Change:
         """The entry that is there already, so that no second copy of it is kept."""
-        known = self._current.entries.get(change.id)
-        if known is not None and isinstance(change, Entry) and known.version == change.version:
-            return known
-        return change
+        known = self._current.entries.get(change[ID])
+        return known if known is not None and known[VERSION] == change[VERSION] else change
 
 
 @dataclass(slots=True)
@@ -140,6 +139,6 @@ def difference(old: Slice, new: Slice) -> list[Transition]:
     ]
     for id, entry in new.entries.items():
         known = old.entries.get(id)
-        if known is None or known.version != entry.version:
+        if known is None or known[VERSION] != entry[VERSION]:
             transitions.append((known, entry))
     return transitions

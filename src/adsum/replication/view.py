@@ -7,14 +7,25 @@ Invariant, checked in simulation: the view holds exactly the entries of the slic
 and what an observer was told folds to exactly what the view holds.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
+from .entry import (
+    INCARNATION,
+    KEY,
+    META,
+    PREVIOUS,
+    TOPIC,
+    VERSION,
+    Entry,
+    Identity,
+    Transition,
+    identity,
+)
 from .frozen import FrozenDict, FrozenList, freeze
-from .jsontext import load
-from .state import Entry, Replica, Transition
+from .jsontext import load_as
 
 
-class Group(dict[tuple[Replica, int], Entry]):
+class Group(dict[Identity, Entry]):
     """The presences of one key that is present more than once, by replica and id.
 
     Most keys are present once; those are held bare, which saves a container for each of them:
@@ -38,30 +49,31 @@ class Topic:
 
     def add(self, entry: Entry) -> None:
         """Show an entry, in the place of the one of the same presence if there is one."""
-        held = self.keys.get(entry.key)
+        key = entry[KEY]
+        held = self.keys.get(key)
         if held is None:
-            self.keys[entry.key] = entry
+            self.keys[key] = entry
         elif isinstance(held, Group):
-            held[entry.replica, entry.id] = entry
-        elif held.id == entry.id and held.replica == entry.replica:
-            self.keys[entry.key] = entry
+            held[identity(entry)] = entry
+        elif identity(held) == identity(entry):
+            self.keys[key] = entry
         else:
-            both = {(held.replica, held.id): held, (entry.replica, entry.id): entry}
-            self.keys[entry.key] = Group(both)
+            self.keys[key] = Group({identity(held): held, identity(entry): entry})
         if self._rendered is not None:
-            self._expire(entry.key)
+            self._expire(key)
 
     def discard(self, entry: Entry) -> None:
         """Stop showing a presence."""
-        held = self.keys[entry.key]
+        key = entry[KEY]
+        held = self.keys[key]
         if isinstance(held, Group):
-            del held[entry.replica, entry.id]
+            del held[identity(entry)]
             if len(held) == 1:
-                self.keys[entry.key] = next(iter(held.values()))
+                self.keys[key] = next(iter(held.values()))
         else:
-            del self.keys[entry.key]
+            del self.keys[key]
         if self._rendered is not None:
-            self._expire(entry.key)
+            self._expire(key)
 
     def absorb(self, other: "Topic") -> None:
         """Show all that another topic shows; what it alone has is taken over by the dict."""
@@ -79,7 +91,7 @@ class Topic:
         if held is None:
             return []
         if isinstance(held, Group):
-            return [held[identity] for identity in sorted(held)]
+            return [held[name] for name in sorted(held)]
         return [held]
 
     def __iter__(self) -> Iterator[Entry]:
@@ -110,12 +122,20 @@ class Topic:
         return {key: rendered[key] for key in sorted(rendered)}
 
     def _render(self, keys: list[str]) -> dict[str, FrozenDict]:
-        entries = [self.entries(key) for key in keys]
-        metas = iter(present([entry for of_key in entries for entry in of_key]))
+        held = [self.keys[key] for key in keys]
+        flat = [e for key, one in zip(keys, held, strict=True) for e in self._each(key, one)]
+        metas = iter(present(flat))
         return {
-            key: FrozenDict(metas=FrozenList([next(metas) for _ in of_key]))
-            for key, of_key in zip(keys, entries, strict=True)
+            key: FrozenDict(
+                metas=FrozenList([next(metas) for _ in one])
+                if isinstance(one, Group)
+                else FrozenList((next(metas),))
+            )
+            for key, one in zip(keys, held, strict=True)
         }
+
+    def _each(self, key: str, held: Entry | Group) -> Iterable[Entry]:
+        return self.entries(key) if isinstance(held, Group) else (held,)
 
     def _expire(self, key: str) -> None:
         """Note that a rendered key changed; forget a rendering that nobody reads any more."""
@@ -142,17 +162,18 @@ class View:
         entry = new or old
         if entry is None:
             return
-        topic = self.topics.get(entry.topic)
+        name = entry[TOPIC]
+        topic = self.topics.get(name)
         if topic is None:
-            topic = self.topics[entry.topic] = Topic()
+            topic = self.topics[name] = Topic()
         if new is not None:
             topic.add(new)
         else:
             topic.discard(entry)
             if not topic.keys:
-                del self.topics[entry.topic]
-        if entry.topic in self._watched:
-            self._changes.setdefault(entry.topic, []).append((old, new))
+                del self.topics[name]
+        if name in self._watched:
+            self._changes.setdefault(name, []).append((old, new))
 
     def absorb(self, other: "View") -> None:
         """Show at once all that another view shows, and empty that one.
@@ -199,10 +220,19 @@ def present(entries: list[Entry], previous: list[int] | None = None) -> list[Fro
         entries: What to present.
         previous: The version that each replaced, if not the one before it.
     """
-    metas = load("[" + ",".join([entry.meta for entry in entries]) + "]")
-    for index, (entry, meta) in enumerate(zip(entries, metas, strict=True)):
-        meta["phx_ref"] = entry.ref
-        version = entry.previous if previous is None else previous[index]
-        if version is not None:
-            meta["phx_ref_prev"] = entry.ref_of(version)
-    return [freeze(meta) for meta in metas]
+    versions = [entry[PREVIOUS] for entry in entries] if previous is None else previous
+    texts = [_with_refs(*pair) for pair in zip(entries, versions, strict=True)]
+    text = "[" + ",".join(texts) + "]"
+    metas: list[FrozenDict] = load_as(FrozenDict, text)
+    if text.find("[", 1) > 0:  # there may be lists, or just a bracket in a string
+        metas = [freeze(meta) for meta in metas]
+    return metas
+
+
+def _with_refs(entry: Entry, previous: int | None) -> str:
+    """The text of a meta with its refs. Metas are known to be JSON objects, so it is one too."""
+    meta, life = entry[META], f"{entry[INCARNATION]:x}"
+    refs = f'"phx_ref":"{life}-{entry[VERSION]:x}"}}'
+    if previous is not None:
+        refs = f'"phx_ref_prev":"{life}-{previous:x}",{refs}'
+    return f"{meta[:-1]},{refs}" if len(meta) > 2 else f"{{{refs}"

@@ -25,9 +25,20 @@ from typing import Any
 from adsum.replication.codec import decode, encode
 from adsum.replication.effects import Close, Deliver, Dial, Notice, Send
 from adsum.replication.engine import Engine
+from adsum.replication.entry import (
+    ID,
+    KEY,
+    TOPIC,
+    VERSION,
+    Entry,
+    Identity,
+    Transition,
+    identity,
+    ref,
+)
 from adsum.replication.jsontext import encode_object
 from adsum.replication.limits import MAX_META
-from adsum.replication.state import Entry, Replica, Transition
+from adsum.replication.state import Replica
 from adsum.replication.timing import Timing
 
 from .network import Clock, Network
@@ -130,8 +141,8 @@ class Simulation:
         """What all running nodes track, by topic and key: what every list must come to say."""
         entries = [entry for node in self.alive for entry in node.tracked.values()]
         truth: Refs = {}
-        for entry in sorted(entries, key=lambda entry: (entry.topic, entry.key, *identity(entry))):
-            truth.setdefault(entry.topic, {}).setdefault(entry.key, []).append(entry.ref)
+        for entry in sorted(entries, key=identity):
+            truth.setdefault(entry[TOPIC], {}).setdefault(entry[KEY], []).append(ref(entry))
         return truth
 
     def check_agreement(self) -> None:
@@ -173,7 +184,7 @@ class SimulatedNode:
         #: What this node tracks, by id.
         self.tracked: dict[int, Entry] = {}
         #: What an observer of each watched topic was told, folded.
-        self.observed: dict[str, dict[tuple[Replica, int], Entry]] = {}
+        self.observed: dict[str, dict[Identity, Entry]] = {}
         self.notices: list[Notice] = []
         self.delivered: list[Deliver] = []
         self._backlog: list[partial[None]] = []
@@ -186,20 +197,20 @@ class SimulatedNode:
     def track(self, topic: str, key: str, meta: dict[str, Any] | None = None) -> Entry:
         """Track a presence."""
         entry = self.engine.track(topic, key, encode_object(meta or {}, "meta", MAX_META))
-        self.tracked[entry.id] = entry
+        self.tracked[entry[ID]] = entry
         self.settle()
         return entry
 
     def update(self, entry: Entry, meta: dict[str, Any]) -> Entry:
         """Update a presence."""
-        new = self.engine.update(self.tracked[entry.id], encode_object(meta, "meta", MAX_META))
-        self.tracked[entry.id] = new
+        new = self.engine.update(self.tracked[entry[ID]], encode_object(meta, "meta", MAX_META))
+        self.tracked[entry[ID]] = new
         self.settle()
         return new
 
     def untrack(self, entry: Entry) -> None:
         """End a presence."""
-        self.engine.untrack(self.tracked.pop(entry.id))
+        self.engine.untrack(self.tracked.pop(entry[ID]))
         self.settle()
 
     def watch(self, topic: str) -> None:
@@ -215,7 +226,7 @@ class SimulatedNode:
     def shown(self) -> Refs:
         """The refs of everything in the view, by topic and key."""
         return {
-            name: {key: [entry.ref for entry in topic.entries(key)] for key in sorted(topic.keys)}
+            name: {key: [ref(entry) for entry in topic.entries(key)] for key in sorted(topic.keys)}
             for name, topic in self.engine.view.topics.items()
         }
 
@@ -339,17 +350,17 @@ class SimulatedNode:
         for old, new in transitions:
             if old is not None:
                 before = seen.pop(identity(old), None)
-                self._require(before is not None, f"{old.ref} leaves without a join")
-                known = before is not None and before.version == old.version
-                self._require(known, f"{old.ref} is not the version that was told last")
+                self._require(before is not None, f"{ref(old)} leaves without a join")
+                known = before is not None and before[VERSION] == old[VERSION]
+                self._require(known, f"{ref(old)} is not the version that was told last")
             if new is not None:
-                self._require(identity(new) not in seen, f"{new.ref} joins twice")
+                self._require(identity(new) not in seen, f"{ref(new)} joins twice")
                 seen[identity(new)] = new
         for entry in [new or old for old, new in transitions]:
             if entry is not None:
-                shown = {identity(e): e for e in self.engine.view.entries(topic, entry.key)}
+                shown = {identity(e): e for e in self.engine.view.entries(topic, entry[KEY])}
                 same = shown.get(identity(entry)) is seen.get(identity(entry))
-                self._require(same, f"what it tells of {entry.ref} is not what it shows")
+                self._require(same, f"what it tells of {ref(entry)} is not what it shows")
 
     def check_observed(self) -> None:
         """Check that what observers were told folds to exactly what is shown.
@@ -359,16 +370,11 @@ class SimulatedNode:
         """
         for topic, seen in self.observed.items():
             held = self.engine.view.topics.get(topic)
-            shown = {identity(entry): entry.version for entry in held or ()}
-            told = {key: entry.version for key, entry in seen.items()}
+            shown = {identity(entry): entry[VERSION] for entry in held or ()}
+            told = {key: entry[VERSION] for key, entry in seen.items()}
             self._require(shown == told, f"what it told of {topic!r} is not what it shows")
 
     def _require(self, condition: bool, otherwise: str) -> None:
         if not condition:
             where = f"seed {self.simulation.seed}, t={self.simulation.clock.now:.3f}"
             raise AssertionError(f"{where}: {self.name}: {otherwise}")
-
-
-def identity(entry: Entry) -> tuple[Replica, int]:
-    """What names a presence for its whole life."""
-    return entry.replica, entry.id

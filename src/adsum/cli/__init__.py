@@ -1,0 +1,68 @@
+"""The command line: ``adsum demo`` and ``adsum --version``."""
+
+import argparse
+import importlib
+import importlib.util
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+#: What the demo needs beyond the standard library; the extra ``demo`` installs it.
+_NEEDED = ("starlette", "uvicorn", "websockets")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        arguments: Without the program's name; those of the process if None.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        SystemExit: The arguments are wrong, or ask for help or the version.
+    """
+    options = _parser().parse_args(arguments)
+    return _demo(options.nodes, options.port)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="adsum", description="Who is here, on every node.")
+    parser.add_argument("--version", action="version", version=f"adsum {version('adsum')}")
+    commands = parser.add_subparsers(required=True, metavar="command")
+    text = "Start a cluster on this machine and a page to watch it, to join, and to break it."
+    demo = commands.add_parser("demo", help="a cluster to look at and to break", description=text)
+    demo.add_argument("--nodes", type=_nodes, default=3, help="how many servers, 2 to 6 (3)")
+    text = "where to serve the page, the servers on the ports after it (free ports)"
+    demo.add_argument("--port", type=_port, default=0, help=text)
+    return parser
+
+
+def _nodes(text: str) -> int:
+    if not text.isdecimal() or not 2 <= int(text) <= 6:
+        raise argparse.ArgumentTypeError(f"{text!r}: accepted are 2 to 6")
+    return int(text)
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or not 0 <= int(text) <= 65500:
+        raise argparse.ArgumentTypeError(f"{text!r}: accepted are 0 to 65500; 0 is any free one")
+    return int(text)
+
+
+def _demo(nodes: int, port: int) -> int:
+    if not all(importlib.util.find_spec(name) for name in _NEEDED):
+        print("The demo needs a web server: pip install 'adsum[demo]'", file=sys.stderr)
+        return 1
+    # It is an example, not a part of the package: plain modules that import each other by name.
+    sys.path.insert(0, str(_demo_directory()))
+    code: int = importlib.import_module("supervisor").run(nodes, port)
+    return code
+
+
+def _demo_directory() -> Path:
+    """Where the demo is: packed into a wheel, or in the checkout that this file is part of."""
+    packed = Path(__file__).with_name("demo")
+    return packed if packed.is_dir() else Path(__file__).parents[3] / "examples" / "demo"
