@@ -175,10 +175,10 @@ def test_a_transfer_that_breaks_is_begun_again_and_shows_no_half(three: Simulati
         three.node("n1").track("big", f"u{number}")
     three.run(0.5)
     newcomer, counts = three.start("n4"), set[int]()
-    for step in range(300):
-        three.run(0.01)
+    for step in range(2000):
+        three.run(0.001)
         counts.add(len(newcomer.present("big")))
-        if step in (1, 3, 5, 7):
+        if step in (2, 4, 6, 8):
             for link in three.network.between("n1", "n4"):
                 three.network.sever(link)
     assert counts == {0, 5000}
@@ -272,3 +272,18 @@ print(network.frames, network.bytes, chaos.simulation.tracked(), chaos.simulatio
 
 def test_the_same_seed_gives_the_same_run_under_every_hash_seed() -> None:
     assert trace("1") == trace("2") != ""
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_nodes_that_have_just_met_push_changes_to_each_other(seed: int) -> None:
+    simulation = Simulation(nodes=4, seed=seed)
+    for node in simulation.alive:
+        node.track("room", node.name)
+    simulation.run(0.05)
+    newcomer = simulation.start("n5")
+    newcomer.track("room", "n5")
+    simulation.run(0.05)
+    for node in simulation.alive:
+        node.track("later", node.name)
+    simulation.run(0.02)
+    simulation.check_agreement()

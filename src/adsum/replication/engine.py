@@ -438,8 +438,7 @@ class Engine:
         if member.status is Status.LEFT:
             self._dialler.forget_peer(name)
         elif name not in self._linked:
-            wait = 0.0 if self.replica < member.replica else self._timing.race_window
-            self._dialler.add_peer(name, member.addresses, self._clock + wait)
+            self._dialler.add_peer(name, member.addresses, self._clock)
 
     def _drop(self, held: _Held) -> None:
         replica = held.slice.replica
@@ -490,7 +489,7 @@ class Engine:
         self._liveness.hear_of(sighting, self._clock)
         self._reconcile(replica.name)
         held = self._held.get(replica.name)
-        if held is None or held.slice.replica != replica:
+        if held is None or held.slice.replica != replica or not held.shown:
             return
         behind = sighting.version > held.slice.horizon
         if behind and replica != link.replica and not self._hears_directly(replica):
@@ -593,7 +592,7 @@ class Engine:
         elif delta.last and not delta.reset:
             self._merge(held, delta)
             if catch_up is held.catch_up and staging is None:
-                held.catch_up = None
+                self._end_catch_up(held)
         else:
             catch_up.staging = staging = Staging(held.slice, delta)
             staging.add(delta)
@@ -612,9 +611,16 @@ class Engine:
             held.catch_up = catch_up
             return
         held.slice = staging.install(self.view if held.shown else None)
-        held.catch_up = None
+        self._end_catch_up(held)
         if held.feeds:
             self._dirty[delta.replica.name] = None
+
+    def _end_catch_up(self, held: _Held) -> None:
+        """A request was answered; if it was one to a relay, a link may have opened meanwhile."""
+        held.catch_up = None
+        links = self._linked.get(held.slice.replica.name)
+        if held.followed is None and links:
+            self._follow(links[-1])
 
     def _flush(self) -> None:
         """Send what feeds lack, up to the budget; the rest in another turn."""
