@@ -1,0 +1,1 @@
+"""The figures behind what adsum claims: `python -m benchmarks`."""

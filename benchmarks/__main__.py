@@ -1,0 +1,99 @@
+"""Measures adsum, prints the figures, and after a whole run writes them down.
+
+python -m benchmarks                 everything, to benchmarks/results/
+python -m benchmarks reads wire      some of it, to the terminal
+python -m benchmarks --quick         everything, small: only to see that it runs
+"""
+
+import argparse
+import gc
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from benchmarks import (
+    cluster,
+    deltas,
+    local,
+    memory,
+    plots,
+    redis_presence,
+    report,
+    wire,
+    yardstick,
+)
+from benchmarks.figures import Figure
+from benchmarks.measure import yardstick_loop
+from benchmarks.plan import FULL, QUICK, Plan
+
+BENCHMARKS: dict[str, Callable[[Plan], list[Figure]]] = {
+    "changes": local.changes,
+    "reads": local.reads,
+    "deltas": deltas.run,
+    "memory": memory.resident,
+    "collector": memory.collector,
+    "wire": wire.run,
+    "latency": cluster.latency,
+    "failure": cluster.failure,
+    "catchup": cluster.catch_up,
+    "idle": cluster.idle,
+    "redis": yardstick.run,
+}
+_RESULTS = Path(__file__).parent / "results"
+
+
+def main() -> int:
+    """Run what the command line asks for."""
+    options = _parse()
+    plan = QUICK if options.quick else FULL
+    names = options.names or list(BENCHMARKS)
+    figures, speeds, began = list[Figure](), list[float](), time.perf_counter()
+    for name in names:
+        speeds += [1e3 * yardstick_loop() for _ in range(3)]
+        why_not = redis_presence.missing() if name == "redis" else ""
+        if why_not:
+            print(f"{name}: skipped, {why_not}")
+            continue
+        print(f"{name}:", flush=True)
+        measured = BENCHMARKS[name](plan)
+        report.print_figures(measured)
+        figures += measured
+        gc.collect()
+    figures.append(_steadiness(speeds))
+    report.print_figures(figures[-1:])
+    print(f"{time.perf_counter() - began:.0f} s")
+    output = options.output or (None if options.quick or options.names else _RESULTS)
+    if output is not None:
+        output.mkdir(parents=True, exist_ok=True)
+        report.write(figures, plots.draw(figures, output), output)
+        print(f"written to {output}")
+    return 0
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(BENCHMARKS))
+    parser.add_argument("--quick", action="store_true", help="a smoke run of under a minute")
+    parser.add_argument("--output", type=Path, help="where to write results, whatever was run")
+    options = parser.parse_args()
+    unknown = set(options.names) - BENCHMARKS.keys()
+    if unknown:
+        parser.error(
+            f"no benchmark {', '.join(sorted(unknown))}; there are {', '.join(BENCHMARKS)}"
+        )
+    return options
+
+
+def _steadiness(speeds: list[float]) -> Figure:
+    return Figure(
+        group="The machine meanwhile",
+        name="a fixed loop of the interpreter, before each benchmark",
+        unit="ms",
+        samples=tuple(speeds),
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

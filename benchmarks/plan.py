@@ -1,0 +1,41 @@
+"""How much a run measures: the whole, or a smoke run."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Sizes and repetitions of one run."""
+
+    repetitions: int = 5
+    #: Presences held while one more is tracked; presences on the topic that is listed.
+    held: tuple[int, ...] = (1_000, 10_000, 100_000)
+    listed: tuple[int, ...] = (10, 100, 1_000, 10_000, 100_000)
+    #: Presences that a delta is merged into.
+    merged_into: int = 200_000
+    #: Presences of the node that another catches up with, and whose memory is weighed.
+    large: int = 100_000
+    #: Repetitions of what takes long and varies little.
+    weighings: int = 3
+    #: Presences that the garbage collector has to walk over.
+    collected: int = 500_000
+    #: Changes timed in one repetition of a latency measure.
+    changes: int = 100
+    clusters: tuple[int, ...] = (3, 30)
+    idle_seconds: float = 2.0
+
+
+FULL = Plan()
+#: For seeing that everything runs; its figures mean nothing.
+QUICK = Plan(
+    repetitions=2,
+    held=(1_000,),
+    listed=(10, 1_000),
+    merged_into=5_000,
+    large=5_000,
+    weighings=1,
+    collected=20_000,
+    changes=20,
+    clusters=(3, 10),
+    idle_seconds=1.0,
+)
