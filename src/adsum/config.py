@@ -71,8 +71,8 @@ def settle(given: Mapping[str, Any], environment: Mapping[str, str] | None = Non
     )
     if settings.advertise and not settings.listen:
         _refuse("advertise", settings.advertise, "it needs `listen`: nothing answers there")
-    outside = settings.listen + settings.advertise + settings.peers
-    require_security(outside, settings.secret, settings.tls)
+    for field in ("listen", "advertise", "peers"):
+        require_security(getattr(settings, field), settings.secret, settings.tls, field)
     return settings
 
 

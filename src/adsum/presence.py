@@ -173,7 +173,7 @@ class Presence:
         runtime = self._node.runtime
         topic = checked_name(topic, "topic", MAX_NAME)
         key = checked_name(key, "key", MAX_NAME)
-        text = _encode_meta({} if meta is None else meta)
+        text = "{}" if meta is None else _encode_meta(meta)
         if owner is CURRENT_TASK:
             owner = _current_task()
         owned = self._owned.get(owner)
@@ -241,8 +241,7 @@ class Presence:
             metas of a key in the order in which they came, node by node. The dict is the caller's;
             what is in it is read-only and never changes. Empty if nobody is there.
         """
-        held = self._node.runtime.engine.view.topics.get(topic)
-        return {} if held is None else {**held.render()}
+        return self._node.runtime.engine.view.render(topic)
 
     def get(self, topic: str, key: str) -> Metas:
         """The metas of one key on a topic; an empty list if it is absent."""

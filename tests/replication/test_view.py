@@ -171,3 +171,15 @@ def test_an_update_names_the_ref_that_it_replaced() -> None:
     view.change(None, first)
     view.change(first, entry(A, 1, 2))
     assert rendered(view)["ann"]["metas"][0]["phx_ref_prev"] == "1-1"
+
+
+def test_a_rendering_that_nobody_reads_is_forgotten() -> None:
+    view = View()
+    view.change(None, entry(A, 1, 1))
+    view.render("room")
+    view.age()
+    assert view.topics["room"]._rendered is not None
+    view.age()
+    assert view.topics["room"]._rendered is None
+    assert view._rendered == set()
+    assert list(view.render("room")) == ["ann"]

@@ -37,6 +37,8 @@ from .view import View
 FANOUT = 3
 #: Deadlines this close are due: floats that meant the same moment may differ by a little.
 RESOLUTION = 1e-6
+#: Renderings of topics that were not listed for this many heartbeats are forgotten.
+AGE_AFTER = 60
 #: After about this many bytes of deltas, the engine lets others have their turn.
 FLUSH_BUDGET = 2 * DELTA_BUDGET
 
@@ -330,6 +332,8 @@ class Engine:
         self._flush()
         self._heartbeat_at = self._clock + self._timing.heartbeat_interval
         self._counter += 1
+        if self._counter % AGE_AFTER == 0:
+            self.view.age()
         self._close_dead_links()
         for held in self._held.values():
             if held.catch_up is not None and held.catch_up.until <= self._clock:

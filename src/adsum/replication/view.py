@@ -38,7 +38,7 @@ class Group(dict[Identity, Entry]):
 class Topic:
     """The presences of one topic."""
 
-    __slots__ = ("_rendered", "_stale", "keys")
+    __slots__ = ("_read", "_rendered", "_stale", "keys")
 
     def __init__(self) -> None:
         #: What is present under each key.
@@ -46,6 +46,8 @@ class Topic:
         # The answer to `render`, in key order, once asked for; valid but for the stale keys.
         self._rendered: dict[str, FrozenDict] | None = None
         self._stale: set[str] = set()
+        # Whether the rendering was asked for since `age` was called last.
+        self._read = False
 
     def add(self, entry: Entry) -> None:
         """Show an entry, in the place of the one of the same presence if there is one."""
@@ -103,11 +105,20 @@ class Topic:
 
         The first call costs the topic; a later one what changed since, and a copy of the dict.
         """
+        self._read = True
         if self._rendered is None:
             self._rendered = self._render(sorted(self.keys))
         elif self._stale:
             self._rendered = self._refresh(self._rendered)
         return self._rendered.copy()
+
+    def age(self) -> bool:
+        """Forget a rendering that was not read since the last call; returns whether it is kept."""
+        kept, self._read = self._read, False
+        if not kept:
+            self._rendered = None
+            self._stale.clear()
+        return kept
 
     def _refresh(self, rendered: dict[str, FrozenDict]) -> dict[str, FrozenDict]:
         current = self._render([key for key in self._stale if key in self.keys])
@@ -148,7 +159,7 @@ class Topic:
 class View:
     """The topics with anyone on them, and the changes that observers wait for."""
 
-    __slots__ = ("_changes", "_watched", "topics")
+    __slots__ = ("_changes", "_rendered", "_watched", "topics")
 
     def __init__(self) -> None:
         self.topics: dict[str, Topic] = {}
@@ -156,6 +167,23 @@ class View:
         self._watched: dict[str, int] = {}
         # What happened on watched topics since `take_changes`.
         self._changes: dict[str, list[Transition]] = {}
+        # The topics that have been rendered.
+        self._rendered: set[str] = set()
+
+    def render(self, topic: str) -> dict[str, FrozenDict]:
+        """Who is present on a topic, as Phoenix clients read it; the dict is the caller's."""
+        held = self.topics.get(topic)
+        if held is None:
+            return {}
+        self._rendered.add(topic)
+        return held.render()
+
+    def age(self) -> None:
+        """Forget the renderings that were not read since the last call, to bound their memory."""
+        for name in list(self._rendered):
+            held = self.topics.get(name)
+            if held is None or not held.age():
+                self._rendered.discard(name)
 
     def change(self, old: Entry | None, new: Entry | None) -> None:
         """Show one change: a join (no old), an update, or a leave (no new)."""

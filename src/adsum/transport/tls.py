@@ -67,24 +67,27 @@ class TLS:
         return all(context.verify_mode == ssl.CERT_REQUIRED for context in contexts)
 
 
-def require_security(addresses: Iterable[str], secret: bytes | None, tls: TLS | None) -> None:
-    """Refuse to listen where strangers can connect, unless they have to prove themselves.
+def require_security(
+    addresses: Iterable[str], secret: bytes | None, tls: TLS | None, field: str = "listen"
+) -> None:
+    """Refuse to link beyond this host, unless both ends have to prove themselves.
 
     Args:
-        addresses: Where the node is to listen.
+        addresses: Where the node is to listen, or whom it is to dial.
         secret: The shared secret, or None.
         tls: The TLS settings, or None.
+        field: The setting that the addresses come from, named in the error.
 
     Raises:
-        ConfigurationError: An address is reachable from other hosts, and neither a secret nor
-            mutual TLS protects it; says what to set.
+        ConfigurationError: An address leads beyond this host, and neither a secret nor mutual TLS
+            protects it; says what to set.
     """
     if secret or (tls is not None and tls.mutual):
         return
     for text in addresses:
-        if not parse(text, "listen").is_loopback:
+        if not parse(text, field).is_loopback:
             raise ConfigurationError(
-                f"listen={text!r}: other hosts can reach it, so it needs protection; set secret= "
+                f"{field}={text!r}: it leads beyond this host, so it needs protection; set secret= "
                 "(ADSUM_SECRET) to the same long random string on every node, or tls= to mutual "
-                "TLS; or listen on 127.0.0.1, [::1] or unix:/path"
+                "TLS; without them 127.0.0.1, [::1] and unix:/path are accepted"
             )
