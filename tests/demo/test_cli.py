@@ -1,0 +1,32 @@
+"""The command line, up to where the demo begins."""
+
+import importlib.util
+from importlib.metadata import version
+
+import pytest
+
+from adsum.cli import main
+
+
+def test_it_tells_its_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit:
+        main(["--version"])
+    assert exit.value.code == 0
+    assert capsys.readouterr().out == f"adsum {version('adsum')}\n"
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["dance"], ["demo", "--nodes", "1"], ["demo", "--port", "x"]]
+)
+def test_it_refuses_what_it_does_not_know(arguments: list[str]) -> None:
+    with pytest.raises(SystemExit) as exit:
+        main(arguments)
+    assert exit.value.code == 2
+
+
+def test_it_names_the_extra_that_is_missing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert main(["demo"]) == 1
+    assert capsys.readouterr().err.endswith("pip install 'adsum[demo]'\n")
