@@ -1,0 +1,23 @@
+"""An environment in which the programs of the documentation disturb nobody."""
+
+import os
+import secrets
+import tempfile
+from collections.abc import Iterator
+
+import pytest
+
+from tests.docs.pages import ROOT
+
+
+@pytest.fixture
+def environment() -> Iterator[dict[str, str]]:
+    """A cluster of its own, and a directory of its own for its sockets, with a short path."""
+    inherited = {name: value for name, value in os.environ.items() if "ADSUM" not in name}
+    with tempfile.TemporaryDirectory(prefix="adsum") as directory:
+        yield {
+            **inherited,
+            "ADSUM_CLUSTER": f"docs-{secrets.token_hex(4)}",
+            "XDG_RUNTIME_DIR": directory,
+            "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), inherited.get("PYTHONPATH")])),
+        }

@@ -1,0 +1,170 @@
+"""The examples start and answer, as their first lines say that they are started."""
+
+import asyncio
+import importlib.util
+import json
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+from urllib.error import URLError
+from urllib.parse import quote
+from urllib.request import ProxyHandler, Request, build_opener
+
+import pytest
+from websockets.asyncio.client import connect
+
+from tests.docs.pages import ROOT
+
+EXAMPLES = ROOT / "examples"
+WORKERS = 2
+pytestmark = pytest.mark.processes
+Environment = dict[str, str]
+NO_PROXY = build_opener(ProxyHandler({}))
+
+
+def test_enriched_looks_names_up_in_batches(environment: Environment) -> None:
+    command = [sys.executable, str(EXAMPLES / "enriched.py")]
+    ended = subprocess.run(
+        command, env=environment, timeout=30, capture_output=True, text=True, check=True
+    )
+    assert ended.stdout.splitlines() == [
+        "  (one query for 3 users)",
+        "present: Ann, Bob, Cleo",
+        "  (one query for 3 users)",
+        "first diff, joined: Ann, Bob, Cleo",
+        "  (one query for 3 users)",
+        "second diff, joined: Dai, 99 left: Bob",
+    ]
+
+
+def test_plain_asyncio_asks_live_workers_only(environment: Environment) -> None:
+    async def main() -> None:
+        async with (
+            program(environment, "plain_asyncio.py", "worker") as first,
+            program(environment, "plain_asyncio.py", "ask") as asker,
+        ):
+            await line_of(first, "serving on")
+            joined = await line_of(asker, "joined:")
+            await line_of(asker, f"by process {first.pid}")
+            first.send_signal(signal.SIGKILL)
+            assert await line_of(asker, "left:") == joined.replace("joined", "left")
+
+    asyncio.run(main())
+
+
+@pytest.mark.skipif(importlib.util.find_spec("fastapi") is None, reason="needs fastapi")
+def test_fastapi_shows_the_same_in_every_worker(environment: Environment) -> None:
+    async def main() -> None:
+        async with server(environment, "fastapi_app:app") as port:
+            await every_worker(port, "/rooms/1", lambda answer: moods(answer) == {})
+            address = f"ws://127.0.0.1:{port}/rooms/1/"
+            async with connect(address + "ann") as ann, connect(address + quote("bob b")) as bob:
+                await ann.send("glad")
+                both = {"ann": "glad", "bob b": "here"}
+                await message_of(bob, lambda list: moods(list) == both)
+                await every_worker(port, "/rooms/1", lambda answer: moods(answer) == both)
+            await every_worker(port, "/rooms/1", lambda answer: moods(answer) == {})
+            assert b"<title>" in await asyncio.to_thread(request, port, "/")
+
+    asyncio.run(main())
+
+
+def test_starlette_tells_workers_and_messages(environment: Environment) -> None:
+    async def main() -> None:
+        async with server(environment, "starlette_app:app") as port:
+            all_there = await every_worker(
+                port, "/workers", lambda answer: len(answer["workers"]) == WORKERS
+            )
+            assert {answer["me"] for answer in all_there} == set(all_there[0]["workers"])
+            address = f"ws://127.0.0.1:{port}/rooms/1/"
+            async with connect(address + "ann") as ann, connect(address + "bob") as bob:
+                await message_of(ann, lambda message: "bob" in message.get("joins", {}))
+                await message_of(bob, lambda message: "ann" in message.get("joins", {}))
+                answer = await asyncio.to_thread(request, port, "/rooms/1", b"hi")
+                assert json.loads(answer) == {"workers_missed": 0}
+                for visitor in (ann, bob):
+                    await message_of(visitor, lambda message: message.get("said") == "hi")
+
+    asyncio.run(main())
+
+
+def moods(answer: dict[str, Any]) -> dict[str, str]:
+    entries = answer.get("present", answer)
+    return {key: entry["metas"][0]["mood"] for key, entry in entries.items()}
+
+
+@asynccontextmanager
+async def program(environment: Environment, *command: str) -> AsyncIterator[Any]:
+    """One of the examples, running; ended with the block."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *command,
+        cwd=EXAMPLES,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.terminate()
+        await asyncio.wait_for(process.communicate(), 15)
+
+
+@asynccontextmanager
+async def server(environment: Environment, app: str) -> AsyncIterator[int]:
+    """An application under uvicorn with several workers, at a port."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port: int = probe.getsockname()[1]
+    options = ["--port", str(port), "--workers", str(WORKERS), "--log-level", "warning"]
+    async with program(environment, "-m", "uvicorn", app, *options) as process:
+        yield port
+        process.terminate()
+        output = (await asyncio.wait_for(process.stdout.read(), 15)).decode()
+        assert "Traceback" not in output, output
+
+
+def request(port: int, path: str, body: bytes | None = None) -> bytes:
+    """The answer to one request, over a connection of its own."""
+    with NO_PROXY.open(Request(f"http://127.0.0.1:{port}{path}", body), timeout=10) as answer:
+        content: bytes = answer.read()
+    return content
+
+
+async def every_worker(port: int, path: str, right: Callable[[Any], bool]) -> list[Any]:
+    """Ask until as many workers as there are have given the right answer; returns the answers."""
+    answers: dict[str, Any] = {}
+    async with asyncio.timeout(20):
+        while len(answers) < WORKERS:
+            try:
+                answer = json.loads(await asyncio.to_thread(request, port, path))
+            except (URLError, ConnectionError):  # not up yet
+                await asyncio.sleep(0.05)
+                continue
+            if right(answer):
+                answers[answer.get("worker") or answer["me"]] = answer
+            else:
+                await asyncio.sleep(0.01)
+    return list(answers.values())
+
+
+async def message_of(visitor: Any, right: Callable[[Any], bool]) -> None:
+    """Read messages until the right one comes."""
+    async with asyncio.timeout(15):
+        while not right(json.loads(await visitor.recv())):
+            pass
+
+
+async def line_of(process: Any, text: str) -> str:
+    """Read lines until one has the text."""
+    async with asyncio.timeout(15):
+        line: str = (await process.stdout.readline()).decode()
+        while text not in line:
+            assert line, f"the program ended before it said {text!r}"
+            line = (await process.stdout.readline()).decode()
+    return line

@@ -1,0 +1,148 @@
+"""docs/failure-model.md, row by row, in virtual time with the default settings."""
+
+from collections.abc import Callable
+
+import pytest
+
+from adsum.testing import Simulation
+
+pytestmark = pytest.mark.parametrize("seed", [1])
+
+
+def cluster(seed: int) -> Simulation:
+    """Five nodes in agreement, each present under its own name, somewhere between heartbeats."""
+    simulation = Simulation(nodes=5, seed=seed)
+    for name in simulation.nodes:
+        simulation.node(name).track("room", name)
+    simulation.run(3.0 + seed / 7)
+    simulation.check_agreement()
+    return simulation
+
+
+def sees(simulation: Simulation, here: str, key: str) -> bool:
+    return key in simulation.node(here).present("room")
+
+
+def nobody_sees(simulation: Simulation, key: str) -> bool:
+    return not any(
+        sees(simulation, node.name, key) for node in simulation.alive if node.name != key
+    )
+
+
+def all_agree(simulation: Simulation) -> bool:
+    return all(node.shown() == simulation.tracked() for node in simulation.alive)
+
+
+def seconds_until(simulation: Simulation, condition: Callable[[], bool], most: float) -> float:
+    began = simulation.clock.now
+    while not condition():
+        elapsed = simulation.clock.now - began
+        assert elapsed < most, f"seed {simulation.seed}: not within {most} s"
+        simulation.run(0.01)
+    return simulation.clock.now - began
+
+
+def test_a_crash_is_seen_after_a_refused_dial(seed: int) -> None:
+    simulation = cluster(seed)
+    simulation.kill("n3")
+    assert seconds_until(simulation, lambda: nobody_sees(simulation, "n3"), 0.3) >= 0.15
+
+
+def test_a_goodbye_is_seen_at_once(seed: int) -> None:
+    simulation = cluster(seed)
+    simulation.stop("n3")
+    seconds_until(simulation, lambda: nobody_sees(simulation, "n3"), 0.05)
+
+
+def test_a_goodbye_that_lingers_is_seen_when_it_said(seed: int) -> None:
+    simulation = cluster(seed)
+    simulation.stop("n3", linger=3.0)
+    simulation.run(2.9)
+    assert all(sees(simulation, node.name, "n3") for node in simulation.alive)
+    seconds_until(simulation, lambda: nobody_sees(simulation, "n3"), 0.2)
+
+
+def test_a_stopped_process_is_hidden_by_its_silence_and_hides_nobody_when_it_goes_on(
+    seed: int,
+) -> None:
+    simulation = cluster(seed)
+    simulation.node("n3").pause()
+    assert seconds_until(simulation, lambda: nobody_sees(simulation, "n3"), 6.1) >= 5
+    simulation.run(60)
+    simulation.node("n3").resume()
+    seconds_until(simulation, lambda: all_agree(simulation), 0.1)
+    for _ in range(100):
+        simulation.run(0.1)
+        assert all(sees(simulation, "n3", other) for other in simulation.nodes)
+
+
+def test_a_short_block_of_the_event_loop_is_not_seen(seed: int) -> None:
+    simulation = cluster(seed)
+    simulation.node("n3").pause()
+    simulation.run(3)
+    assert not nobody_sees(simulation, "n3")
+    simulation.node("n3").resume()
+    simulation.run(3)
+    simulation.check_agreement()
+
+
+def test_each_side_of_a_partition_shows_its_own_until_it_heals(seed: int) -> None:
+    simulation = cluster(seed)
+    simulation.partition(["n1", "n2"], ["n3", "n4", "n5"])
+
+    def divided() -> bool:
+        near, far = simulation.node("n1").present("room"), simulation.node("n5").present("room")
+        return list(near) == ["n1", "n2"] and list(far) == ["n3", "n4", "n5"]
+
+    assert seconds_until(simulation, divided, 6.1) >= 5
+    simulation.run(60)
+    simulation.heal()
+    seconds_until(simulation, lambda: all_agree(simulation), 6.0)
+
+
+def test_a_partition_longer_than_memory_heals_too(seed: int) -> None:
+    simulation = cluster(seed)
+    simulation.partition(["n1", "n2"], ["n3", "n4", "n5"])
+    simulation.run(25 * 60)
+    simulation.heal()
+    seconds_until(simulation, lambda: all_agree(simulation), 6.0)
+
+
+@pytest.mark.parametrize("one_way", [False, True])
+def test_a_link_between_two_that_is_cut_hides_nobody(seed: int, one_way: bool) -> None:
+    simulation = cluster(seed)
+    simulation.network.block("n1", "n2")
+    if not one_way:
+        simulation.network.block("n2", "n1")
+    for _ in range(300):
+        simulation.run(0.1)
+        assert all_agree(simulation)
+    simulation.node("n1").track("room", "late")
+    seconds_until(simulation, lambda: sees(simulation, "n2", "late"), 1.1)
+
+
+def test_who_can_hear_but_not_be_heard_is_hidden_and_comes_back(seed: int) -> None:
+    simulation = cluster(seed)
+    for other in ("n2", "n3", "n4", "n5"):
+        simulation.network.block("n1", other)
+    assert seconds_until(simulation, lambda: nobody_sees(simulation, "n1"), 6.1) >= 5
+    simulation.run(30)
+    assert list(simulation.node("n1").present("room")) == ["n1"]
+    simulation.heal()
+    seconds_until(simulation, lambda: all_agree(simulation), 6.0)
+
+
+def test_a_restart_under_the_same_name_replaces_the_former_life(seed: int) -> None:
+    simulation = cluster(seed)
+    simulation.kill("n3")
+    simulation.run(0.5)
+    simulation.start("n3").track("room", "new")
+    seconds_until(simulation, lambda: all_agree(simulation), 2.1)
+
+
+def test_a_restart_under_the_same_name_need_not_wait_for_the_goodbye(seed: int) -> None:
+    simulation = cluster(seed)
+    simulation.stop("n3", linger=60.0)
+    simulation.run(0.5)
+    simulation.start("n3").track("room", "new")
+    seconds_until(simulation, lambda: all_agree(simulation), 2.1)

@@ -1,0 +1,33 @@
+"""The frames in docs/protocol.md are what the codec makes and reads."""
+
+import pytest
+
+from adsum.replication.codec import decode, encode
+from adsum.replication.messages import Heartbeat, Message
+from adsum.transport.framing import PAYLOAD, encode_frame
+from adsum.transport.handshake import decode_hello, encode_hello
+from tests.docs.pages import ROOT, blocks
+
+PAGE = ROOT / "docs/protocol.md"
+FRAMES = [block.text.strip().encode() for block in blocks(PAGE) if block.info == "json frame"]
+
+
+@pytest.mark.parametrize("frame", FRAMES, ids=lambda frame: frame[:2].decode())
+def test_a_frame_is_what_the_codec_makes(frame: bytes) -> None:
+    assert encode(decode(frame)) == frame
+
+
+def test_every_message_has_a_frame() -> None:
+    assert {type(decode(frame)) for frame in FRAMES} == set(Message.__args__)
+
+
+def test_the_hello_is_what_the_handshake_sends() -> None:
+    (hello,) = [block.text.strip() for block in blocks(PAGE) if block.info == "json hello"]
+    identity, versions = decode_hello(hello.encode())
+    assert encode_hello(identity, versions, bytes(range(32))).decode() == hello
+
+
+def test_the_heartbeat_has_the_bytes_that_the_page_shows() -> None:
+    shown = encode_frame(PAYLOAD, encode(Heartbeat(12, 9))).hex(" ")
+    text = PAGE.read_text()
+    assert shown in " ".join(text.split()), shown
