@@ -3,9 +3,9 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-FAST := -m "not processes"
+CODE := src tests benchmarks examples
 
-.PHONY: demo test check format types bench clean
+.PHONY: demo test check format bench clean
 
 demo: $(INSTALLED)  ## three servers, one room, an address to open
 	$(BIN)/adsum demo
@@ -14,20 +14,24 @@ test: $(INSTALLED)  ## every test
 	$(BIN)/pytest
 
 check: $(INSTALLED)  ## format, lint, types, layers, fast tests: what you run all day
-	$(BIN)/ruff format --check src tests benchmarks examples
-	$(BIN)/ruff check src tests benchmarks examples
+	$(BIN)/ruff format --check $(CODE)
+	$(BIN)/ruff check $(CODE)
 	$(BIN)/mypy
-	$(BIN)/pytest -q $(FAST)
+	$(BIN)/pytest -q -m "not processes"
 
-format: $(INSTALLED)
-	$(BIN)/ruff format src tests benchmarks examples
-	$(BIN)/ruff check --fix src tests benchmarks examples
+format: $(INSTALLED)  ## let the formatter and the linter mend what they can
+	$(BIN)/ruff format $(CODE)
+	$(BIN)/ruff check --fix $(CODE)
 
 bench: $(INSTALLED)  ## figures to the terminal and to benchmarks/results/
-	$(BIN)/pip install --quiet -c constraints.txt redis matplotlib
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt redis matplotlib
 	$(BIN)/python -m benchmarks
 
-$(INSTALLED): pyproject.toml constraints.txt
+# Debian's Python comes without venv; where we may, we fetch it, and otherwise say what to do.
+$(INSTALLED): pyproject.toml constraints.txt requirements-dev.txt
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { test "$$(id -u)" = 0 && \
+	    apt-get update -qq && apt-get install -qq -y python3-venv >/dev/null; } || \
+	    { echo "Python's venv is missing; run: sudo apt-get install python3-venv"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[demo]' -r requirements-dev.txt
 	touch $@

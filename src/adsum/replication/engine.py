@@ -135,7 +135,7 @@ class Engine:
         """Add a presence to this node's slice; it is in the view when this returns."""
         version = self._own.slice.horizon + 1
         entry = (version, version, intern(topic), key, meta, None, *self.replica)
-        self._own.slice.put(entry)
+        self._own.slice.add(entry)
         self.view.change(None, entry)
         self._dirty[self.replica.name] = None
         return entry

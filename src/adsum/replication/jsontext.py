@@ -95,17 +95,18 @@ def checked_name(value: object, what: str, limit: int) -> str:
         TypeError: It is not a string.
         ValueError: It is empty, too long, or has characters that UTF-8 cannot carry.
     """
+    if type(value) is str and value.isascii() and 0 < len(value) <= limit:
+        return value  # as nearly every name is
     if not isinstance(value, str):
         raise TypeError(f"{what} must be a str, not {_describe(value)}")
     if not 0 < len(value) <= limit:
         shown = repr(value) if len(value) <= 40 else f"{value[:40]!r}..."
         raise ValueError(f"{what} must have 1 to {limit} characters, not {len(value)}: {shown}")
-    if not value.isascii():
-        try:
-            value.encode()
-        except UnicodeEncodeError:
-            raise ValueError(f"{what} {value!r} has a lone surrogate, no Unicode text") from None
-    return value if type(value) is str else str.__str__(value)
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{what} {value!r} has a lone surrogate, no Unicode text") from None
+    return str.__str__(value)  # a plain one, if it was of a subclass
 
 
 def _is_flat(value: dict[Any, Any]) -> bool:

@@ -68,6 +68,12 @@ class Slice:
         # How many of the changes in the log are removals.
         self._removals = 0
 
+    def add(self, entry: Entry) -> None:
+        """Add an entry of an id that was never there."""
+        self.entries[entry[ID]] = entry
+        self.horizon = entry[VERSION]
+        self._log.append(entry)
+
     def put(self, entry: Entry) -> Entry | None:
         """Add an entry, or replace the one of the same id; returns the replaced one."""
         old = self.entries.get(entry[ID])
