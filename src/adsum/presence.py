@@ -271,8 +271,8 @@ class Presence:
     def watch(self, topic: str) -> Watch:
         """Follow a topic: an asynchronous iterator of diffs.
 
-        Begins at this call. The first diff has everybody who is present as joins; each later one
-        what changed. Every join, update and leave comes exactly once; a slow reader gets several
+        Begins at this call. The first diff comes at once and has everybody who is present as joins,
+        be it nobody; each later one has what changed. Every join, update and leave comes exactly once; a slow reader gets several
         merged into one diff, and never a growing queue.
 
         Raises:
@@ -299,9 +299,7 @@ class Presence:
             feed = self._feeds[topic] = Feed(topic, enrich)
         watch = Watch(topic, self._unwatch)
         feed.watches[watch] = None
-        present_now = runtime.engine.view.watch(topic)
-        if present_now:
-            feed.push([watch], [(None, entry) for entry in present_now])
+        feed.push([watch], [(None, entry) for entry in runtime.engine.view.watch(topic)])
         return watch
 
     # What the node tells.

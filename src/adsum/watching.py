@@ -36,10 +36,10 @@ class Diff:
 class Watch:
     """An asynchronous iterator of the diffs of one topic; made by `Presence.watch`.
 
-    The first diff has everything that was present when the watch began, as joins, so folding all
-    diffs gives exactly the list. A reader that is slower than the changes gets them merged: its
-    memory is bounded by what it has seen and what is present. The iteration ends when the watch
-    or the node is closed. One task reads at a time.
+    The first diff always comes at once: everybody who was present when the watch began, as joins,
+    which may be nobody. So folding all diffs gives exactly the list. A reader that is slower than
+    the changes gets them merged: its memory is bounded by what it has seen and what is present. The
+    iteration ends when the watch or the node is closed. One task reads at a time.
     """
 
     def __init__(self, topic: str, unsubscribe: Callable[["Watch"], None]) -> None:
@@ -47,6 +47,8 @@ class Watch:
         # What each presence was when the reader last heard of it, and what it is now.
         self._pending: dict[Identity, Transition] = {}
         self._extras: Entries = {}
+        # Whether the first diff, which comes even if nobody is present, was not read yet.
+        self._first = True
         self._ready = asyncio.Event()
         self._unsubscribe = unsubscribe
         self._closed = False
@@ -65,7 +67,7 @@ class Watch:
             if not _same(before, new):
                 pending[name] = before, new
         self._extras.update(extras)
-        if pending:
+        if pending or self._first:
             self._ready.set()
         else:
             self._ready.clear()
@@ -86,6 +88,7 @@ class Watch:
         if self._closed:
             raise StopAsyncIteration
         self._ready.clear()
+        self._first = False
         pending, self._pending = self._pending, {}
         extras, self._extras = self._extras, {}
         return make_diff(list(pending.values()), extras)

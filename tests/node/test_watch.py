@@ -55,6 +55,18 @@ def test_the_first_diff_has_everybody_and_each_later_one_what_changed() -> None:
     run(main())
 
 
+def test_the_first_diff_comes_even_if_nobody_is_there() -> None:
+    async def main() -> None:
+        node, presence = await alone()
+        watch = presence.watch("room")
+        assert await anext(watch) == adsum.Diff({}, {}, {})
+        presence.track("room", "ann")
+        assert list((await anext(watch)).joins) == ["ann"]
+        await node.stop()
+
+    run(main())
+
+
 def test_a_watch_tells_nothing_of_what_was_before_it_twice() -> None:
     async def main() -> None:
         node, presence = await alone()
@@ -133,7 +145,8 @@ def test_closing_the_watch_or_the_node_ends_the_iteration() -> None:
         one, two = presence.watch("room"), presence.watch("room")
         tasks = [asyncio.create_task(read(watch)) for watch in (one, two)]
         presence.track("room", "ann", owner=None)
-        await until(lambda: len(diffs) == 2)
+        await until(lambda: [d for d in diffs if d.joins] and len(diffs) >= 2)
+        await until(lambda: not one._pending and not two._pending)
         one.close()
         one.close()
         await tasks[0]
@@ -238,6 +251,7 @@ def test_a_look_up_that_fails_or_hangs_is_logged_and_entries_come_without(
     async def main() -> None:
         node, presence = await with_fetch(fetch, limit=0.05)
         watch = presence.watch("room")
+        assert (await anext(watch)).joins == {}
         presence.track("room", "ann")
         assert list((await anext(watch)).joins) == ["ann"]
         assert list(await presence.fetch("room")) == ["ann"]
