@@ -64,12 +64,12 @@ export class Room {
     this.report.changed();
   }
 
-  /** A new connection: the first diff says who is here, if anybody is. */
+  /** A new connection: the first diff says who is here. */
   welcome(present) {
     this.people.clear();
     this.members = [];
     this.connected = true;
-    this.fresh = present > 0;
+    this.fresh = true;
     const people = present === 1 ? "1 person" : `${present} people`;
     this.report.log("system", `connected; ${present ? people : "nobody"} here`);
     if (this.joined) this.join();
