@@ -3,13 +3,13 @@
 import asyncio
 import gc
 import time
-from contextlib import AsyncExitStack
 from functools import partial
 
 import adsum
 from benchmarks.figures import Figure, percentile
 from benchmarks.measure import seconds
 from benchmarks.plan import Plan
+from benchmarks.processes import workers
 from benchmarks.workload import key, meta, presences
 
 _ORIGINAL_TRACK = {1_000: "75,000", 10_000: "75,000", 100_000: "25,000 to 34,000"}
@@ -28,18 +28,48 @@ _CHANGES = 5_000
 _CALLERS = 100
 
 
+class Holder:
+    """A node that holds presences while more come and go, in a process of its own."""
+
+    async def hold(self, count: int) -> None:
+        """Start the node and track so many."""
+        node = adsum.Node(siblings=False)
+        self._presence = adsum.Presence(node)
+        await node.start()
+        for topic, user, value in presences(count):
+            self._presence.track(topic, user, value, owner=None)
+        gc.collect()
+
+    async def rates(self, count: int) -> list[tuple[str, float]]:
+        """Track, update and untrack so many; returns how many of each per second."""
+        coming = list(presences(count, first=10_000_000))
+        began = time.perf_counter()
+        tracked = [
+            self._presence.track(topic, user, value, owner=None) for topic, user, value in coming
+        ]
+        track = time.perf_counter() - began
+        await asyncio.sleep(0.01)
+        began = time.perf_counter()
+        for handle, (_, _, value) in zip(tracked, coming, strict=True):
+            handle.update(value)
+        update = time.perf_counter() - began
+        await asyncio.sleep(0.01)
+        began = time.perf_counter()
+        for handle in tracked:
+            handle.untrack()
+        untrack = time.perf_counter() - began
+        return [("track", count / track), ("update", count / update), ("untrack", count / untrack)]
+
+
 def changes(plan: Plan) -> list[Figure]:
     """Track, update and untrack per second, beside what is held already."""
-    return asyncio.run(_changes(plan))
-
-
-async def _changes(plan: Plan) -> list[Figure]:
     samples: dict[tuple[str, int], list[float]] = {}
-    async with AsyncExitStack() as stack:
-        held = {size: await _filled(stack, size) for size in plan.held}
+    with workers(Holder, len(plan.held)) as holders:
+        for size, holder in zip(plan.held, holders, strict=True):
+            holder.call("hold", size)
         for _ in range(plan.repetitions):
-            for size, presence in held.items():
-                for what, rate in await _change_rates(presence, min(size, _CHANGES)):
+            for size, holder in zip(plan.held, holders, strict=True):
+                for what, rate in holder.call("rates", min(size, _CHANGES)):
                     samples.setdefault((what, size), []).append(rate)
     return [
         Figure(
@@ -57,34 +87,6 @@ async def _changes(plan: Plan) -> list[Figure]:
         )
         for size in plan.held
     ]
-
-
-async def _filled(stack: AsyncExitStack, count: int) -> adsum.Presence:
-    node = adsum.Node(siblings=False)
-    presence = adsum.Presence(node)
-    await stack.enter_async_context(node)
-    for topic, user, value in presences(count):
-        presence.track(topic, user, value, owner=None)
-    return presence
-
-
-async def _change_rates(presence: adsum.Presence, count: int) -> list[tuple[str, float]]:
-    coming = list(presences(count, first=10_000_000))
-    began = time.perf_counter()
-    tracked = [presence.track(topic, user, value, owner=None) for topic, user, value in coming]
-    track = time.perf_counter() - began
-    await asyncio.sleep(0.01)
-    began = time.perf_counter()
-    for handle, (_, _, value) in zip(tracked, coming, strict=True):
-        handle.update(value)
-    update = time.perf_counter() - began
-    await asyncio.sleep(0.01)
-    began = time.perf_counter()
-    for handle in tracked:
-        handle.untrack()
-    untrack = time.perf_counter() - began
-    await asyncio.sleep(0.01)
-    return [("track", count / track), ("update", count / update), ("untrack", count / untrack)]
 
 
 def reads(plan: Plan) -> list[Figure]:

@@ -20,9 +20,9 @@ class Plan:
     #: Presences that the garbage collector has to walk over.
     collected: int = 500_000
     #: Changes timed in one repetition of a latency measure.
-    changes: int = 100
+    changes: int = 80
     clusters: tuple[int, ...] = (3, 30)
-    idle_seconds: float = 2.0
+    idle_seconds: float = 1.5
 
 
 FULL = Plan()

@@ -90,7 +90,7 @@ def _seen(axes: Any, figures: list[Figure]) -> bool:
         bars.append((f"original {which}", _ORIGINAL_SEEN[which], "original"))
     axes.barh([b[0] for b in bars], [b[1] for b in bars], color=[_INK[b[2]] for b in bars])
     axes.invert_yaxis()
-    axes.set(xscale="log", xlabel="ms")
+    axes.set(xscale="log", xlim=(0.1, None), xlabel="ms")
     return len(bars) > len(_ORIGINAL_SEEN)
 
 
@@ -103,7 +103,7 @@ def _failing(axes: Any, figures: list[Figure]) -> bool:
     axes.barh(names, [figure.median for figure in rows], color=_INK["adsum"])
     axes.barh(["original, kill -9"], [29_500], color=_INK["original"])
     axes.invert_yaxis()
-    axes.set(xscale="log", xlabel="ms until the others show it")
+    axes.set(xscale="log", xlim=(10, None), xlabel="ms until the others show it")
     return bool(rows)
 
 

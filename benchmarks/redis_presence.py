@@ -29,6 +29,16 @@ def missing() -> str:
     return ""
 
 
+def description() -> str:
+    """Which client this is, for the report; empty if there is none."""
+    if missing():
+        return ""
+    import redis
+
+    parser = "hiredis" if redis.utils.HIREDIS_AVAILABLE else "the pure Python parser"
+    return f"redis-py {redis.__version__} with {parser}"
+
+
 @contextmanager
 def redis_server() -> Iterator[int]:
     """A Redis of our own on a free port of the loopback, gone when the block ends."""

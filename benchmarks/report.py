@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from itertools import groupby
 from pathlib import Path
 
+from benchmarks import redis_presence
 from benchmarks.figures import Figure, number
 from benchmarks.workload import DESCRIPTION
 
@@ -50,10 +51,11 @@ def write(figures: list[Figure], plots: list[tuple[str, str]], directory: Path) 
 
 def machine() -> str:
     """What the figures were measured on."""
+    client = redis_presence.description()
     return (
         f"{os.cpu_count()} cores ({platform.machine()}, shared with others), "
         f"{platform.system()}, {platform.python_implementation()} {platform.python_version()}, "
-        "everything on the loopback"
+        f"{client + ', ' if client else ''}everything on the loopback"
     )
 
 
