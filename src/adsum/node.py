@@ -3,6 +3,7 @@
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 
@@ -183,27 +184,32 @@ class Node:
 
     def members(self) -> list[MemberInfo]:
         """The nodes that this one knows of, itself included, by name."""
-        return self.runtime.engine.members()
+        address = self.address or ""
+        return [
+            replace(member, address=address) if member.status == "self" else member
+            for member in self.runtime.engine.members()
+        ]
 
     def stats(self) -> dict[str, int]:
         """Counters and gauges, for metrics: cheap enough to be read every second.
 
         Returns:
             ``members_up`` (this node included), ``members_down``, ``links``, ``topics``,
-            ``entries`` (known here), ``own_entries``, ``lag`` (changes heard of, not yet here),
+            ``entries`` (shown here), ``own_entries``, ``lag`` (changes heard of, not yet here),
             ``frames_sent``, ``frames_received``, ``bytes_sent``, ``bytes_received`` (before
             compression) and ``dropped_messages`` (published, but not to a member that does not
             read). Counters begin at zero with each `start`.
         """
         runtime = self.runtime
         members = runtime.engine.members()
+        up = [member for member in members if member.status in ("self", "up", "suspect")]
         return {
-            "members_up": sum(member.status in ("self", "up", "suspect") for member in members),
-            "members_down": sum(member.status in ("down", "left") for member in members),
-            "links": sum(member.linked for member in members) - 1,
+            "members_up": len(up),
+            "members_down": len(members) - len(up),
+            "links": runtime.engine.links,
             "topics": len(runtime.engine.view.topics),
-            "entries": sum(member.entries for member in members),
-            "own_entries": len(runtime.engine.slices()[runtime.replica].entries),
+            "entries": sum(member.entries for member in up),
+            "own_entries": len(runtime.engine.own_slice.entries),
             "lag": sum(member.lag for member in members),
             "frames_sent": runtime.frames_sent,
             "frames_received": runtime.frames_received,

@@ -2,8 +2,10 @@
 
 import asyncio
 import logging
+import weakref
 from collections.abc import Awaitable, Callable, Hashable, Mapping
 from enum import Enum
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
@@ -158,7 +160,8 @@ class Presence:
             meta: A JSON object, at most 64 KiB as text. The keys ``phx_ref`` and ``phx_ref_prev``
                 are adsum's own and are left out.
             owner: Whom the presence ends with. By default the calling task: the presence ends when
-                the task does, by return, exception or cancellation. None unties it. Any other
+                the task does, by return, exception or cancellation; in a plain HTTP handler that
+                is the request. None unties it. Any other
                 hashable object, as a connection, owns until `untrack_all(owner)`.
 
         Returns:
@@ -241,17 +244,18 @@ class Presence:
             metas of a key in the order in which they came, node by node. The dict is the caller's;
             what is in it is read-only and never changes. Empty if nobody is there.
         """
+        topic = checked_name(topic, "topic", MAX_NAME)
         return self._node.runtime.engine.view.render(topic)
 
     def get(self, topic: str, key: str) -> Metas:
         """The metas of one key on a topic; an empty list if it is absent."""
+        topic, key = checked_name(topic, "topic", MAX_NAME), checked_name(key, "key", MAX_NAME)
         entries = self._node.runtime.engine.view.entries(topic, key)
         return [*present(entries)] if entries else []
 
     def count(self, topic: str) -> int:
         """How many keys are present on a topic. Costs the same at any size."""
-        held = self._node.runtime.engine.view.topics.get(topic)
-        return 0 if held is None else len(held.keys)
+        return self._node.runtime.engine.view.count(checked_name(topic, "topic", MAX_NAME))
 
     def topics(self) -> Names:
         """The topics with anybody on them, in order."""
@@ -272,8 +276,8 @@ class Presence:
         """Follow a topic: an asynchronous iterator of diffs.
 
         Begins at this call. The first diff comes at once and has everybody who is present as joins,
-        be it nobody; each later one has what changed. Every join, update and leave comes exactly once; a slow reader gets several
-        merged into one diff, and never a growing queue.
+        be it nobody; each later one has what changed. Every join, update and leave comes exactly
+        once; a slow reader gets several merged into one diff, and never a growing queue.
 
         Raises:
             NodeClosedError: The node is not running.
@@ -297,9 +301,13 @@ class Presence:
         if feed is None:
             enrich = None if self._fetch is None else self._enrich
             feed = self._feeds[topic] = Feed(topic, enrich)
-        watch = Watch(topic, self._unwatch)
-        feed.watches[watch] = None
-        feed.push([watch], [(None, entry) for entry in runtime.engine.view.watch(topic)])
+            runtime.engine.view.watch(topic)
+        watch = Watch(topic, partial(self._tidy, topic))
+        # Whoever drops the last reference may do so in any thread, whenever it collects garbage.
+        weakref.finalize(watch, _call_in, runtime.loop, self._tidy, topic).atexit = False
+        feed.watches.add(watch)
+        entries = runtime.engine.view.all_entries(topic)
+        feed.push([watch], [(None, entry) for entry in entries])
         return watch
 
     # What the node tells.
@@ -376,14 +384,14 @@ class Presence:
         if task in self._owned:
             self.untrack_all(task)
 
-    def _unwatch(self, watch: Watch) -> None:
-        feed = self._feeds[watch.topic]
-        del feed.watches[watch]
-        if self._node.running:
-            self._node.runtime.engine.view.unwatch(watch.topic)
-        if not feed.watches:
-            del self._feeds[watch.topic]
+    def _tidy(self, topic: str) -> None:
+        """Follow a topic no longer, once nobody watches it."""
+        feed = self._feeds.get(topic)
+        if feed is not None and all(watch.closed for watch in feed.watches):
+            del self._feeds[topic]
             feed.close()
+            if self._node.running:
+                self._node.runtime.engine.view.unwatch(topic)
 
     async def _enrich(self, topic: str, entries: Entries) -> Entries:
         """What `fetch` adds to entries, by key; nothing if it fails or takes too long."""
@@ -409,6 +417,11 @@ def _encode_meta(meta: object) -> str:
     if isinstance(meta, dict) and ("phx_ref" in meta or "phx_ref_prev" in meta):
         meta = {key: value for key, value in meta.items() if key not in _RESERVED}
     return encode_object(meta, "meta", MAX_META)
+
+
+def _call_in(loop: asyncio.AbstractEventLoop, function: Callable[..., None], *args: Any) -> None:
+    if not loop.is_closed():
+        loop.call_soon_threadsafe(function, *args)
 
 
 def _current_task() -> Hashable:

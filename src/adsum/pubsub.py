@@ -2,10 +2,10 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
+from weakref import WeakSet
 
 from adsum.errors import ConfigurationError, UsageError
 from adsum.node import Node
@@ -41,18 +41,17 @@ class Subscription:
 
     Holds at most its limit: when a message comes to a full one, the oldest is dropped and
     `dropped` counts it, so a slow subscriber sees recent messages and costs bounded memory. The
-    iteration ends when the subscription or the node is closed. One task reads at a time.
+    iteration ends when the subscription or the node is closed. One task reads at a time. One that
+    nobody refers to any more, as after leaving an `async for`, is closed.
     """
 
-    def __init__(
-        self, topic: str, limit: int, unsubscribe: Callable[["Subscription"], None]
-    ) -> None:
+    def __init__(self, topic: str, limit: int) -> None:
         self.topic = topic
         #: How many messages were dropped because the reader was too slow.
         self.dropped = 0
         self._messages: deque[Message] = deque(maxlen=limit)
         self._ready = asyncio.Event()
-        self._unsubscribe = unsubscribe
+        self._reading = False
         self._closed = False
 
     def put(self, message: Message) -> None:
@@ -67,19 +66,29 @@ class Subscription:
         if not self._closed:
             self._closed = True
             self._messages.clear()
-            self._unsubscribe(self)
             self._ready.set()
+
+    @property
+    def closed(self) -> bool:
+        """Whether the iteration has ended."""
+        return self._closed
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> Message:
-        while not self._messages:
-            if self._closed:
-                raise StopAsyncIteration
-            self._ready.clear()
-            await self._ready.wait()
-        return self._messages.popleft()
+        if self._reading:
+            raise UsageError("two tasks read one subscription; give each one of its own")
+        self._reading = True
+        try:
+            while not self._messages:
+                if self._closed:
+                    raise StopAsyncIteration
+                self._ready.clear()
+                await self._ready.wait()
+            return self._messages.popleft()
+        finally:
+            self._reading = False
 
     def __enter__(self) -> Self:
         return self
@@ -122,7 +131,8 @@ class PubSub:
 
     def __init__(self, node: Node) -> None:
         self._node = node
-        self._subscriptions: dict[str, dict[Subscription, None]] = {}
+        # Weakly, so that a subscription ends when its reader lets go of it.
+        self._subscriptions: dict[str, WeakSet[Subscription]] = {}
         node.observe(self)
 
     def subscribe(self, topic: str, *, limit: int = DEFAULT_LIMIT) -> Subscription:
@@ -139,8 +149,9 @@ class PubSub:
         topic = checked_name(topic, "topic", MAX_NAME)
         if limit < 1:
             raise ConfigurationError(f"limit={limit!r}: accepted are whole numbers from 1")
-        subscription = Subscription(topic, limit, self._unsubscribe)
-        self._subscriptions.setdefault(topic, {})[subscription] = None
+        self._tidy(topic)
+        subscription = Subscription(topic, limit)
+        self._subscriptions.setdefault(topic, WeakSet()).add(subscription)
         return subscription
 
     async def publish(
@@ -201,9 +212,10 @@ class PubSub:
         for subscriptions in list(self._subscriptions.values()):
             for subscription in list(subscriptions):
                 subscription.close()
+        self._subscriptions.clear()
 
     def _distribute(self, sender: str, message: Publish, exclude: Subscription | None) -> None:
-        subscriptions = self._subscriptions.get(message.topic)
+        subscriptions = self._tidy(message.topic)
         if subscriptions:
             payload = freeze(load(message.payload))
             delivered = Message(message.topic, message.event, payload, sender)
@@ -211,8 +223,9 @@ class PubSub:
                 if subscription is not exclude:
                     subscription.put(delivered)
 
-    def _unsubscribe(self, subscription: Subscription) -> None:
-        subscriptions = self._subscriptions[subscription.topic]
-        del subscriptions[subscription]
+    def _tidy(self, topic: str) -> list[Subscription]:
+        """The open subscriptions of a topic; a topic that has none is forgotten."""
+        subscriptions = [one for one in self._subscriptions.get(topic, ()) if not one.closed]
         if not subscriptions:
-            del self._subscriptions[subscription.topic]
+            self._subscriptions.pop(topic, None)
+        return subscriptions

@@ -15,7 +15,13 @@ from random import Random
 from typing import Any, Protocol
 
 from adsum.config import Settings
-from adsum.errors import ConfigurationError, DialError, DialRefusedError, HandshakeError
+from adsum.errors import (
+    ConfigurationError,
+    DialError,
+    DialRefusedError,
+    HandshakeError,
+    ListenError,
+)
 from adsum.replication.codec import decode, encode
 from adsum.replication.effects import Close, Deliver, Dial, Effect, Notice, Send, Severity
 from adsum.replication.engine import Engine
@@ -104,10 +110,10 @@ class Runtime:
         bound = [await self.transport.listen(address) for address in settings.listen]
         advertised = [*settings.advertise, *(bound if not settings.advertise else [])]
         if settings.siblings:
-            path = discovery.sibling_socket_path(self.cluster)
-            own = await self.transport.listen(f"unix:{path}")
+            own = await self._listen_to_siblings()
             bound.append(own)
             advertised.insert(0, own)
+            # Listening came first, so of two nodes that start together one finds the other.
             for address in discovery.siblings(self.cluster, own=own):
                 self.engine.add_seed(address, lasting=False)
         self.addresses = tuple(bound)
@@ -129,11 +135,24 @@ class Runtime:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.transport.close()
+        if self.settings.siblings:
+            discovery.leave(self.cluster)
         for handle in (self._soon, self._timer):
             if handle is not None:
                 handle.cancel()
         for observer in list(self._observers):
             observer.closed()
+
+    async def _listen_to_siblings(self) -> str:
+        path = discovery.sibling_socket_path(self.cluster)
+        try:
+            return await self.transport.listen(f"unix:{path}")
+        except ListenError:
+            if path.parent.exists():
+                raise
+            # The last node of the cluster has just taken the directory away.
+            path = discovery.sibling_socket_path(self.cluster)
+            return await self.transport.listen(f"unix:{path}")
 
     def poke(self) -> None:
         """Something changed here: see to it in the next turn of the loop, once for many changes."""

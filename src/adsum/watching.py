@@ -5,7 +5,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
+from weakref import WeakSet
 
+from adsum.errors import UsageError
 from adsum.replication.entry import KEY, VERSION, Entry, Identity, Transition, identity
 from adsum.replication.frozen import FrozenDict, FrozenList
 from adsum.replication.view import present
@@ -39,10 +41,11 @@ class Watch:
     The first diff always comes at once: everybody who was present when the watch began, as joins,
     which may be nobody. So folding all diffs gives exactly the list. A reader that is slower than
     the changes gets them merged: its memory is bounded by what it has seen and what is present. The
-    iteration ends when the watch or the node is closed. One task reads at a time.
+    iteration ends when the watch or the node is closed. One task reads at a time. A watch that
+    nobody refers to any more, as after leaving an `async for`, is closed.
     """
 
-    def __init__(self, topic: str, unsubscribe: Callable[["Watch"], None]) -> None:
+    def __init__(self, topic: str, ended: Callable[[], None]) -> None:
         self.topic = topic
         # What each presence was when the reader last heard of it, and what it is now.
         self._pending: dict[Identity, Transition] = {}
@@ -50,7 +53,8 @@ class Watch:
         # Whether the first diff, which comes even if nobody is present, was not read yet.
         self._first = True
         self._ready = asyncio.Event()
-        self._unsubscribe = unsubscribe
+        self._reading = False
+        self._ended = ended
         self._closed = False
 
     def merge(self, transitions: list[Transition], extras: Entries) -> None:
@@ -77,14 +81,25 @@ class Watch:
         if not self._closed:
             self._closed = True
             self._pending.clear()
-            self._unsubscribe(self)
             self._ready.set()
+            self._ended()
+
+    @property
+    def closed(self) -> bool:
+        """Whether the iteration has ended."""
+        return self._closed
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> Diff:
-        await self._ready.wait()
+        if self._reading:
+            raise UsageError("two tasks read one watch; give each a watch of its own")
+        self._reading = True
+        try:
+            await self._ready.wait()
+        finally:
+            self._reading = False
         if self._closed:
             raise StopAsyncIteration
         self._ready.clear()
@@ -117,7 +132,8 @@ class Feed:
     """
 
     def __init__(self, topic: str, enrich: Enrich | None) -> None:
-        self.watches: dict[Watch, None] = {}
+        #: Those who watch. Weakly, so that a watch ends when its reader lets go of it.
+        self.watches: WeakSet[Watch] = WeakSet()
         self._topic = topic
         self._enrich = enrich
         # Changes that wait for being enriched, each with the watches that began before it.

@@ -1,6 +1,7 @@
 """Watching: each change exactly once, merged for the slow, enriched in batches and in order."""
 
 import asyncio
+import gc
 import logging
 from random import Random
 from typing import Any
@@ -262,3 +263,47 @@ def test_a_look_up_that_fails_or_hangs_is_logged_and_entries_come_without(
     with caplog.at_level(logging.ERROR, logger="adsum"):
         run(main())
     assert "fetch for 'room'" in caplog.text
+
+
+def test_a_watch_that_nobody_refers_to_is_closed() -> None:
+    async def main() -> None:
+        node, presence = await alone()
+        presence.track("room", "ann")
+        async for _ in presence.watch("room"):
+            break
+        gc.collect()
+        await until(lambda: presence._feeds == {})
+        assert node.runtime.engine.view._watched == {}
+        await node.stop()
+
+    run(main())
+
+
+def test_two_readers_of_one_watch_are_refused() -> None:
+    async def main() -> None:
+        node, presence = await alone()
+        watch = presence.watch("room")
+        await anext(watch)
+        first = asyncio.create_task(watch.__anext__())
+        await asyncio.sleep(0)
+        with pytest.raises(adsum.UsageError, match="two tasks"):
+            await anext(watch)
+        presence.track("room", "ann")
+        assert list((await first).joins) == ["ann"]
+        await node.stop()
+
+    run(main())
+
+
+def test_a_cancelled_read_loses_nothing() -> None:
+    async def main() -> None:
+        node, presence = await alone()
+        watch = presence.watch("room")
+        await anext(watch)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(anext(watch), 0.01)
+        presence.track("room", "ann")
+        assert list((await anext(watch)).joins) == ["ann"]
+        await node.stop()
+
+    run(main())

@@ -37,6 +37,7 @@ from .view import View
 FANOUT = 3
 #: Deadlines this close are due: floats that meant the same moment may differ by a little.
 RESOLUTION = 1e-6
+_NAME_HINT = "give each node a name of its own, or none at all (is ADSUM_NAME set for all of them?)"
 #: Renderings of topics that were not listed for this many heartbeats are forgotten.
 AGE_AFTER = 60
 #: After about this many bytes of deltas, the engine lets others have their turn.
@@ -315,6 +316,11 @@ class Engine:
         """What this node tracks; to be read, not altered."""
         return self._own.slice
 
+    @property
+    def links(self) -> int:
+        """How many links are open."""
+        return len(self._links)
+
     def slices(self) -> dict[Replica, Slice]:
         """The slices held here, shown or not; to be read, not altered."""
         return {held.slice.replica: held.slice for held in self._held.values()}
@@ -382,7 +388,7 @@ class Engine:
             self._effects.append(Close(id, "this is my own address"))
             return
         text = f"the name {self.replica.name!r} is in use by more than one live node"
-        self._notice(Severity.ERROR, f"refused {replica}: {text}; give each node a name of its own")
+        self._notice(Severity.ERROR, f"refused {replica}: {text}; {_NAME_HINT}")
         self._effects.append(Close(id, text))
 
     def _close(self, link: _Link, reason: str) -> None:
@@ -505,7 +511,7 @@ class Engine:
             if replica not in self._conflicts:
                 self._conflicts.add(replica)
                 text = f"{replica} is alive elsewhere, with the name of this node, {self.replica}"
-                self._notice(Severity.ERROR, f"{text}; give each node a name of its own")
+                self._notice(Severity.ERROR, f"{text}; {_NAME_HINT}")
         elif sighting.version > self._own.slice.horizon or sighting.counter > self._counter:
             text = f"{link.replica} tells of changes by {self.replica} that this node never made"
             self._notice(Severity.ERROR, f"{text}: a copy of this process runs elsewhere")

@@ -66,7 +66,7 @@ class Sighting:
 
 @dataclass(frozen=True, slots=True)
 class Digest:
-    """Every replica that is fresh here, the sender included."""
+    """Every replica that is fresh here, but for the two ends of the link, which know better."""
 
     sightings: tuple[Sighting, ...]
 

@@ -222,11 +222,19 @@ class View:
         held = self.topics.get(topic)
         return held.entries(key) if held is not None else []
 
-    def watch(self, topic: str) -> list[Entry]:
-        """Collect the changes of a topic from now on; returns what is on it now."""
-        self._watched[topic] = self._watched.get(topic, 0) + 1
+    def all_entries(self, topic: str) -> list[Entry]:
+        """Every presence on a topic."""
         held = self.topics.get(topic)
         return list(held) if held is not None else []
+
+    def count(self, topic: str) -> int:
+        """How many keys are present on a topic."""
+        held = self.topics.get(topic)
+        return len(held.keys) if held is not None else 0
+
+    def watch(self, topic: str) -> None:
+        """Collect the changes of a topic from now on."""
+        self._watched[topic] = self._watched.get(topic, 0) + 1
 
     def unwatch(self, topic: str) -> None:
         """Undo one `watch`."""

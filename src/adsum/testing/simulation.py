@@ -215,13 +215,13 @@ class SimulatedNode:
 
     def watch(self, topic: str) -> None:
         """Observe a topic: what it is told is folded in `observed` and checked at each step."""
-        present = self.engine.view.watch(topic)
+        self.engine.view.watch(topic)
+        present = self.engine.view.all_entries(topic)
         self.observed[topic] = {identity(entry): entry for entry in present}
 
     def present(self, topic: str) -> dict[str, Any]:
         """What is present on a topic."""
-        held = self.engine.view.topics.get(topic)
-        return dict(held.render()) if held is not None else {}
+        return dict(self.engine.view.render(topic))
 
     def shown(self) -> Refs:
         """The refs of everything in the view, by topic and key."""

@@ -137,7 +137,10 @@ def parse_one(text: str, field: str) -> Address:
     """
     address = parse(text, field)
     if isinstance(address, TcpAddress) and not 0 < address.port == address.last_port:
-        _refuse(field, text, "only one port, and not 0, can be dialled")
+        accepted = "accepted are host:port, [ipv6]:port and unix:/absolute/path"
+        raise ConfigurationError(
+            f"{field}={text!r}: only one port, and not 0, can be dialled; {accepted}"
+        )
     return address
 
 

@@ -116,6 +116,15 @@ def forget_stale(address: str) -> None:
             path.unlink()
 
 
+def leave(cluster: str) -> None:
+    """Take away the directory of a cluster, if no socket is left in it.
+
+    A node that starts at this very moment finds its directory gone, and has to make it again.
+    """
+    with contextlib.suppress(OSError, ConfigurationError):
+        (_runtime_directory() / _short_hash(cluster)).rmdir()
+
+
 async def resolve(address: str) -> list[str]:
     """Every `ip:port` that a `host:port` stands for now: all its A and AAAA records.
 
@@ -170,7 +179,7 @@ def _secure_directory(path: Path) -> None:
 def _unsafe(path: Path, why: str) -> ConfigurationError:
     return ConfigurationError(
         f"the runtime directory {str(path)!r} {why}; remove it, or set XDG_RUNTIME_DIR to a "
-        "directory that only you can enter"
+        "directory that only you can enter, or siblings=False (ADSUM_SIBLINGS=no) to do without"
     )
 
 

@@ -201,9 +201,11 @@ class SparseWarning:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if self._count:
+        if self._count == 1:
+            logger.warning(self._message, self._last)
+        elif self._count:
             logger.warning(self._message + " (and %d more like it)", self._last, self._count - 1)
-            self._count = 0
+        self._count = 0
 
     def _hold(self) -> None:
         loop = asyncio.get_running_loop()
