@@ -1,5 +1,6 @@
 """This process's place in the cluster: its lifecycle, its settings, and what it knows of others."""
 
+import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -8,7 +9,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from adsum.config import settle
-from adsum.errors import NodeClosedError, WrongThreadError
+from adsum.errors import NodeClosedError, UsageError, WrongThreadError
 from adsum.replication.engine import MemberInfo
 from adsum.runtime import Observer, Runtime
 from adsum.transport.tls import TLS
@@ -87,6 +88,8 @@ class Node:
         self._observers: list[Observer] = []
         self._runtime: Runtime | None = None
         self._thread = 0
+        # The end of the run before, while it is under way.
+        self._closing: asyncio.Task[None] | None = None
 
     # Lifecycle.
 
@@ -97,11 +100,17 @@ class Node:
 
         Raises:
             ListenError: An address cannot be listened on.
+            UsageError: The node runs in another event loop.
             WrongThreadError: The node runs in the event loop of another thread.
         """
-        if self._runtime is not None:
+        await self._closed()
+        if self._runtime is not None and not self._runtime.loop.is_closed():
             self._check_thread()
+            if self._runtime.loop is not asyncio.get_running_loop():
+                raise UsageError("the node runs in another event loop; stop it there first")
             return
+        if self._runtime is not None:  # its loop was closed without a stop
+            self._runtime.abandon()
         runtime = Runtime(self.settings, self._observers)
         self._runtime, self._thread = runtime, threading.get_ident()
         try:
@@ -112,12 +121,25 @@ class Node:
             raise
 
     async def stop(self) -> None:
-        """Say goodbye and leave: every presence of this node ends. Idempotent."""
+        """Say goodbye and leave: every presence of this node ends. Idempotent.
+
+        Presences, watches and subscriptions have ended by the first time that this waits. If it is
+        cancelled, the rest goes on without it.
+        """
         runtime = self._runtime
         if runtime is not None:
             self._check_thread()
             self._runtime = None
-            await runtime.close()
+            self._closing = asyncio.create_task(runtime.close())
+            await asyncio.sleep(0)
+        await self._closed()
+
+    async def _closed(self) -> None:
+        """Wait until the run before has ended."""
+        closing = self._closing
+        if closing is not None and closing.get_loop() is asyncio.get_running_loop():
+            await asyncio.shield(closing)
+        self._closing = None
 
     async def __aenter__(self) -> Self:
         await self.start()

@@ -381,7 +381,7 @@ class Presence:
             owner.remove_done_callback(self._owner_ended)
 
     def _owner_ended(self, task: "asyncio.Task[Any]") -> None:
-        if task in self._owned:
+        if task in self._owned and self._node.running:
             self.untrack_all(task)
 
     def _tidy(self, topic: str) -> None:
@@ -397,12 +397,14 @@ class Presence:
         """What `fetch` adds to entries, by key; nothing if it fails or takes too long."""
         if self._fetch is None or not entries:
             return {}
-        work = asyncio.ensure_future(self._fetch(topic, entries))
+        work: asyncio.Future[Mapping[str, Mapping[str, Any]]] | None = None
         try:
+            work = asyncio.ensure_future(self._fetch(topic, entries))
             # Not asyncio.timeout: a look-up that ignores its cancellation must not hold us up.
-            done, _ = await asyncio.wait({work}, timeout=self._fetch_timeout)
-            if not done:
-                logger.error("fetch for %r took more than %g s", topic, self._fetch_timeout)
+            await asyncio.wait({work}, timeout=self._fetch_timeout)
+            if not work.done() or work.cancelled():
+                what = "was cancelled" if work.done() else "took too long"
+                logger.error("fetch for %r %s; its entries go without", topic, what)
                 return {}
             added = work.result()
             return {key: freeze(dict(added[key])) for key in added if key in entries}
@@ -410,7 +412,8 @@ class Presence:
             logger.exception("fetch for %r failed; its entries go without", topic)
             return {}
         finally:
-            work.cancel()
+            if work is not None:
+                work.cancel()
 
 
 def _encode_meta(meta: object) -> str:

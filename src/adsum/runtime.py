@@ -9,7 +9,7 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from random import Random
 from typing import Any, Protocol
@@ -39,7 +39,10 @@ from adsum.transport.sockets import SocketTransport
 logger = logging.getLogger("adsum")
 
 #: One frame of a large transfer is taken in at a time, so no turn of the event loop is long.
-LIMITS = Limits(turn_budget=DELTA_BUDGET)
+#: What is under way to one peer is bounded as well: a quarter of a second of a slow line.
+LIMITS = Limits(turn_budget=DELTA_BUDGET, send_high_water=256 * 1024)
+#: A peer that closes a link is told of when it did so this often in a row, for the same reason.
+REFUSALS_TO_TELL = 3
 #: Host names among the peers are looked up anew this often, in seconds.
 RESOLVE_INTERVAL = 5.0
 
@@ -94,6 +97,8 @@ class Runtime:
         self._tasks: set[asyncio.Task[None]] = set()
         # What was last said of an address that cannot be dialled, so it is said once.
         self._complaints: dict[str, str] = {}
+        # How often in a row peers closed links that were dialled, for the same reason.
+        self._refusals: dict[str, int] = {}
         self._soon: asyncio.Handle | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
@@ -127,8 +132,10 @@ class Runtime:
         self.tick()
 
     async def close(self) -> None:
-        """Say goodbye and close everything. Observers hear of it in the end."""
+        """Say goodbye and close everything. Observers hear of it at once."""
         self._closing = True
+        for observer in list(self._observers):
+            self._guard(observer.closed)
         self.engine.leave(self.settings.linger)
         self._settle()
         for task in self._tasks:
@@ -140,8 +147,11 @@ class Runtime:
         for handle in (self._soon, self._timer):
             if handle is not None:
                 handle.cancel()
+
+    def abandon(self) -> None:
+        """Give up a run whose event loop was closed without `close`."""
         for observer in list(self._observers):
-            observer.closed()
+            self._guard(observer.closed)
 
     async def _listen_to_siblings(self) -> str:
         path = discovery.sibling_socket_path(self.cluster)
@@ -170,7 +180,7 @@ class Runtime:
         """Tell observers what changed until now."""
         for topic, transitions in self.engine.take_changes().items():
             for observer in list(self._observers):
-                observer.changed(topic, transitions)
+                self._guard(observer.changed, topic, transitions)
 
     def tick(self) -> None:
         """Let the engine do what is due."""
@@ -207,17 +217,27 @@ class Runtime:
 
     def link_closed(self, link: Link, reason: str) -> None:
         """See `LinkHandler`."""
-        logger.debug("%s: link to %s closed: %s", self.replica, link.peer.name, reason)
+        self._tell_of_refusals(link, reason)
         number = self._ids.pop(link)
         del self._links[number]
         self.engine.link_down(number, self.loop.time())
         self._settle()
 
+    def _tell_of_refusals(self, link: Link, reason: str) -> None:
+        """Tell why a peer closes links again and again; once is nothing to worry about."""
+        logger.debug("%s: link to %s closed: %s", self.replica, link.peer.name, reason)
+        if link.dialled is None or not reason.startswith("peer closed"):
+            return
+        times = self._refusals.get(reason, 0) + 1
+        self._refusals = {reason: times}
+        if times == REFUSALS_TO_TELL:
+            logger.error("%s: %s: %s", self.replica, link.peer.name, reason)
+
     # What the engine asks for.
 
     def _settle(self) -> None:
         for effect in self.engine.take_effects():
-            self._perform(effect)
+            self._guard(self._perform, effect)
         self.tell_observers()
         if not self._closing:
             self._set_timer(self.engine.wake_at)
@@ -228,13 +248,20 @@ class Runtime:
                 self._send(links, message)
             case Deliver(sender, message):
                 for observer in list(self._observers):
-                    observer.delivered(sender, message)
+                    self._guard(observer.delivered, sender, message)
             case Dial(address):
                 self._spawn(self._dial(address))
             case Close(link, reason):
                 self._links[link].close(reason)
             case Notice(severity, text):
                 logger.log(_LEVELS[severity], "%s: %s", self.replica, text)
+
+    def _guard(self, action: Callable[..., None], *arguments: Any) -> None:
+        """Do one thing; if it fails, that is logged, and everything else goes on."""
+        try:
+            action(*arguments)
+        except Exception:
+            logger.exception("%s: %s failed", self.replica, getattr(action, "__name__", action))
 
     def _send(self, links: tuple[int, ...], message: Message) -> None:
         payload = encode(message)
@@ -268,17 +295,26 @@ class Runtime:
                 self._complaints[address] = str(error)
                 logger.warning("%s: no link to %s: %s", self.replica, address, error)
             self.engine.dial_failed(address, False, self.loop.time())
+        except Exception:
+            logger.exception("%s: dialling %s failed", self.replica, address)
+            self.engine.dial_failed(address, False, self.loop.time())
         self._settle()
 
     async def _resolve(self, addresses: list[str]) -> None:
         """Keep looking up host names: all their addresses are peers, and they may change."""
+        known: dict[str, list[str]] = {}
         while True:
             for address in addresses:
                 try:
-                    for found in await discovery.resolve(address):
-                        self.engine.add_seed(found, lasting=False)
+                    found = await discovery.resolve(address)
                 except DialError as error:
                     logger.debug("%s: %s", self.replica, error)
+                    continue
+                for gone in set(known.get(address, ())).difference(found):
+                    self.engine.remove_seed(gone)
+                for seed in found:
+                    self.engine.add_seed(seed, lasting=False)
+                known[address] = found
             self._settle()
             await asyncio.sleep(RESOLVE_INTERVAL)
 

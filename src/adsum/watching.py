@@ -50,8 +50,9 @@ class Watch:
         # What each presence was when the reader last heard of it, and what it is now.
         self._pending: dict[Identity, Transition] = {}
         self._extras: Entries = {}
-        # Whether the first diff, which comes even if nobody is present, was not read yet.
-        self._first = True
+        # Whether the first diff, which comes even if nobody is present, is there to be read.
+        self._first = False
+        self._begun = False
         self._ready = asyncio.Event()
         self._reading = False
         self._ended = ended
@@ -70,11 +71,14 @@ class Watch:
             before = pending.pop(name)[0] if name in pending else old
             if not _same(before, new):
                 pending[name] = before, new
+        if not self._begun:
+            self._begun = self._first = True
         self._extras.update(extras)
         if pending or self._first:
             self._ready.set()
         else:
             self._ready.clear()
+            self._extras.clear()
 
     def close(self) -> None:
         """End the iteration after what is pending is dropped. Idempotent."""
@@ -97,7 +101,10 @@ class Watch:
             raise UsageError("two tasks read one watch; give each a watch of its own")
         self._reading = True
         try:
-            await self._ready.wait()
+            # What woke this may have been undone before it ran.
+            while not (self._pending or self._first or self._closed):
+                self._ready.clear()
+                await self._ready.wait()
         finally:
             self._reading = False
         if self._closed:
@@ -156,15 +163,17 @@ class Feed:
             self._task.cancel()
 
     async def _run(self, enrich: Enrich) -> None:
-        while self._waiting:
-            batch, self._waiting = self._waiting, []
-            entries = [new or old for _, transitions in batch for old, new in transitions]
-            concerned = [entry for entry in entries if entry is not None]
-            extras = await enrich(self._topic, group(concerned, present(concerned), {}))
-            for watches, transitions in batch:
-                for watch in watches:
-                    watch.merge(transitions, extras)
-        self._task = None
+        try:
+            while self._waiting:
+                batch, self._waiting = self._waiting, []
+                entries = [new or old for _, transitions in batch for old, new in transitions]
+                concerned = [entry for entry in entries if entry is not None]
+                extras = await enrich(self._topic, group(concerned, present(concerned), {}))
+                for watches, transitions in batch:
+                    for watch in watches:
+                        watch.merge(transitions, extras)
+        finally:
+            self._task = None
 
 
 def make_diff(transitions: list[Transition], extras: Entries) -> Diff:

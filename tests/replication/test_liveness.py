@@ -38,7 +38,7 @@ def test_a_silent_replica_is_down_after_down_after(liveness: Liveness) -> None:
 
 def test_a_counter_that_stands_still_is_silence(liveness: Liveness) -> None:
     for now in range(1, 6):
-        liveness.hear(ANN, 10, 0, float(now))
+        liveness.hear_of(Sighting(ANN, 10, 0), float(now))
         liveness.hear_of(Sighting(ANN, 9, 0), float(now))
     assert status(liveness, 6.0) is Status.DOWN
 

@@ -71,9 +71,13 @@ def _encode(message: Message) -> str:
             return f"[{PUBLISH},{quote(topic)},{quote(event)},{payload}]"
         case Sync(replica, after, follow):
             return f"[{SYNC},{_encode_replica(replica)},{after},{int(follow)}]"
-        case Digest(sightings):
+        case Digest(sightings, pull):
             return dump(
-                [DIGEST, *([*s.replica, s.counter, s.version, *s.addresses] for s in sightings)]
+                [
+                    DIGEST,
+                    int(pull),
+                    *([*s.replica, s.counter, s.version, *s.addresses] for s in sightings),
+                ]
             )
         case Ask(replica):
             return f"[{ASK},{_encode_replica(replica)}]"
@@ -170,8 +174,8 @@ def _heartbeat(counter: object, version: object) -> Heartbeat:
     return Heartbeat(_number(counter, "counter"), _number(version, "version"))
 
 
-def _digest(*sightings: Any) -> Digest:
-    return Digest(tuple([_sighting(*fields) for fields in sightings]))
+def _digest(pull: object, *sightings: Any) -> Digest:
+    return Digest(tuple([_sighting(*fields) for fields in sightings]), _flag(pull))
 
 
 def _sighting(

@@ -5,6 +5,7 @@ often, with jitter, so that a cluster that comes back does not dial in step. Add
 the configuration (seeds) and from what nodes tell of each other (peers).
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from random import Random
 
@@ -33,7 +34,7 @@ class Target:
     #: The position of the next address in this round, and whether all before it refused.
     position: int = 0
     all_refused: bool = True
-    #: Rounds in which no address answered, since the last link.
+    #: Rounds in which no address answered, or the link did not last, since one that did.
     failures: int = 0
 
     def begin_round(self) -> None:
@@ -67,6 +68,10 @@ class Dialler:
             target.addresses, target.position = addresses, 0
         self.next_at = min(self.next_at, target.dial_at)
 
+    def remove_seed(self, address: str) -> None:
+        """Stop dialling an address that is not configured or found any more."""
+        self._seeds.pop(address, None)
+
     def forget_peer(self, name: str) -> None:
         """Stop dialling a member."""
         self._peers.pop(name, None)
@@ -78,7 +83,12 @@ class Dialler:
             target.begin_round()
             self.next_at = min(self.next_at, now)
 
-    def due(self, now: float, linked: dict[str, object]) -> list[str]:
+    def wait(self, name: str, now: float) -> None:
+        """Dial a member again only after a while: a link to it did not last."""
+        for target in self._targets_of(name):
+            self._back_off(target, now)
+
+    def due(self, now: float, linked: Mapping[str, object]) -> list[str]:
         """The addresses to dial now; each is reported back by `answered` or `failed`.
 
         Args:
@@ -112,10 +122,16 @@ class Dialler:
             if target.name == name:
                 target.dialling = None
                 target.begin_round()
-                target.failures = 0
             else:
                 gone = self._miss(target, True, now) or gone
         return gone
+
+    def answered_oneself(self, address: str, now: float) -> None:
+        """This node itself answered; behind a balancer it may be somebody else another time."""
+        for target in self._dialling(address):
+            target.dialling, target.name = None, target.name if not target.seed else None
+            target.dial_at = now + self._timing.redial_refused
+            self.next_at = min(self.next_at, target.dial_at)
 
     def failed(self, address: str, refused: bool, now: float) -> str | None:
         """No link came of a dial.
@@ -138,13 +154,17 @@ class Dialler:
             target.dial_at = now
         else:
             gone = target.name if target.all_refused else None
-            target.dial_at = now + self._backoff(target)
-            target.failures += 1
             if target.all_refused and not target.lasting:
                 del self._seeds[target.addresses[0]]
-            target.begin_round()
+            self._back_off(target, now)
         self.next_at = min(self.next_at, target.dial_at)
         return gone
+
+    def _back_off(self, target: Target, now: float) -> None:
+        target.dial_at = now + self._backoff(target)
+        target.failures += 1
+        target.begin_round()
+        self.next_at = min(self.next_at, target.dial_at)
 
     def _backoff(self, target: Target) -> float:
         timing = self._timing

@@ -38,6 +38,14 @@ FANOUT = 3
 #: Deadlines this close are due: floats that meant the same moment may differ by a little.
 RESOLUTION = 1e-6
 _NAME_HINT = "give each node a name of its own, or none at all (is ADSUM_NAME set for all of them?)"
+#: A notice of a trouble that goes on is repeated after this many seconds.
+NOTICE_INTERVAL = 60.0
+#: Other lives of this node's own name that are kept in mind.
+MAX_RIVALS = 16
+#: A digest of a large cluster is cut into messages of this many.
+MAX_SIGHTINGS = 500
+#: What is left to say at a goodbye is said in at most this many steps.
+MAX_LAST_FLUSHES = 32
 #: Renderings of topics that were not listed for this many heartbeats are forgotten.
 AGE_AFTER = 60
 #: After about this many bytes of deltas, the engine lets others have their turn.
@@ -127,8 +135,12 @@ class Engine:
         self._dirty: dict[str, None] = {}
         self._flushed_at = -timing.coalesce_interval
         self._heartbeat_at = 0.0
-        # Rivals for this node's own name that were told of, so each is told once.
-        self._conflicts: set[Replica] = set()
+        # What to say of a newcomer that was refused, by name, once the old life proves alive.
+        self._challengers: dict[str, str] = {}
+        # The highest counter heard of each other life of this node's own name.
+        self._rivals: dict[Replica, int] = {}
+        # When each of the last notices was given, so that none is repeated again and again.
+        self._noticed: dict[str, float] = {}
 
     # What this node does.
 
@@ -169,12 +181,18 @@ class Engine:
 
     def leave(self, linger: float) -> None:
         """Say goodbye on every link, after what is left to say."""
-        self._flush()
+        for _ in range(MAX_LAST_FLUSHES):
+            if self._dirty:
+                self._flush()
         self._send(self._links.values(), Leave(linger))
 
     def add_seed(self, address: str, *, lasting: bool) -> None:
         """Keep a link to whoever listens at an address; until it refuses, if not `lasting`."""
         self._dialler.add_seed(address, self._clock, lasting=lasting)
+
+    def remove_seed(self, address: str) -> None:
+        """Stop keeping a link to an address that was added."""
+        self._dialler.remove_seed(address)
 
     # What the world tells.
 
@@ -183,17 +201,21 @@ class Engine:
     ) -> None:
         """A link has opened, and its other end has proved who it is."""
         self._advance(now)
-        if dialled is not None:
-            self._note_refusal(self._dialler.answered(dialled, replica.name, self._clock))
         if replica.name == self.replica.name:
+            if dialled is not None:
+                self._dialler.answered_oneself(dialled, self._clock)
             self._refuse_namesake(id, replica)
             return
+        if dialled is not None:
+            self._note_refusal(self._dialler.answered(dialled, replica.name, self._clock))
         rival = any(link.replica != replica for link in self._linked.get(replica.name, ()))
         refusal = self._liveness.meet(replica, addresses, self._clock, rival_linked=rival)
         if refusal is not None:
-            self._notice(Severity.ERROR, f"refused {replica}: {refusal}")
+            self._challengers[replica.name] = f"refused {replica}: {refusal}; {_NAME_HINT}"
+            self._dialler.wait(replica.name, self._clock)
             self._effects.append(Close(id, refusal))
             return
+        self._challengers.pop(replica.name, None)
         link = _Link(id, replica, opened_at=self._clock, heard_at=self._clock)
         self._links[id] = link
         self._linked.setdefault(replica.name, []).append(link)
@@ -229,9 +251,9 @@ class Engine:
 
     def dialled_self(self, address: str) -> None:
         """An address turned out to be this node's own."""
-        self._note_refusal(self._dialler.answered(address, self.replica.name, self._clock))
+        self._dialler.answered_oneself(address, self._clock)
 
-    def receive(self, id: int, message: Message, now: float) -> None:  # noqa: C901  # one line a kind
+    def receive(self, id: int, message: Message, now: float) -> None:  # one line a kind
         """A message has come over a link.
 
         Raises:
@@ -242,6 +264,7 @@ class Engine:
         if link is None:
             return
         link.heard_at = self._clock
+        self._liveness.hear_frame(link.replica, self._clock)
         match message:
             case Delta():
                 self._on_delta(link, message)
@@ -250,8 +273,7 @@ class Engine:
             case Sync():
                 self._on_sync(link, message)
             case Digest():
-                for sighting in message.sightings:
-                    self._on_sighting(link, sighting)
+                self._on_digest(link, message)
             case Ask():
                 self._on_ask(link, message)
             case Vouch():
@@ -274,7 +296,7 @@ class Engine:
         for name in self._liveness.expire(due):
             self._tell_of(name)
             self._reconcile(name)
-        for address in self._dialler.due(due, {**self._linked, self.replica.name: None}):
+        for address in self._dialler.due(due, self._linked):
             self._effects.append(Dial(address))
 
     # What the engine answers.
@@ -283,6 +305,8 @@ class Engine:
     def wake_at(self) -> float:
         """When to call `tick` at the latest, unless something else happens before."""
         at = min(self._heartbeat_at, self._liveness.check_at, self._dialler.next_at)
+        if self._liveness.suspects:
+            at = min(at, self._clock + self._patience / 2)
         if self._dirty:
             at = min(at, self._flushed_at + self._timing.coalesce_interval)
         return self._last_call + max(0.0, at - self._clock)
@@ -328,11 +352,17 @@ class Engine:
     # Time.
 
     def _advance(self, now: float) -> None:
-        # Ticks come at least once in a heartbeat. A longer gap is this node's own absence, and a
+        # Calls come at least once in `_patience`. A longer gap is this node's own absence, and a
         # step back is a broken clock; neither says anything about the others.
         gap = now - self._last_call
         self._last_call = now
-        self._clock += min(max(gap, 0.0), self._timing.heartbeat_interval)
+        self._clock += min(max(gap, 0.0), self._patience)
+
+    @property
+    def _patience(self) -> float:
+        """The longest time between two calls that counts: short while somebody is doubted."""
+        timing = self._timing
+        return timing.refused_grace / 2 if self._liveness.suspects else timing.heartbeat_interval
 
     def _beat(self) -> None:
         self._flush()
@@ -346,8 +376,10 @@ class Engine:
                 held.catch_up = None
         heartbeat = Heartbeat(self._counter, self._own.slice.horizon)
         self._send(self._links.values(), heartbeat)
+        names = self._visible_names()
+        pull = any(name not in self._linked for name in names)
         for link in self._some_links():
-            self._send_digest(link)
+            self._send_digest(link, pull=pull)
 
     def _close_dead_links(self) -> None:
         patience = self._timing.down_after
@@ -388,7 +420,7 @@ class Engine:
             self._effects.append(Close(id, "this is my own address"))
             return
         text = f"the name {self.replica.name!r} is in use by more than one live node"
-        self._notice(Severity.ERROR, f"refused {replica}: {text}; {_NAME_HINT}")
+        self._notice_once(Severity.ERROR, f"refused {replica}: {text}; {_NAME_HINT}")
         self._effects.append(Close(id, text))
 
     def _close(self, link: _Link, reason: str) -> None:
@@ -412,12 +444,17 @@ class Engine:
             self._follow(rest[-1])
             return
         self._reconcile(name)
-        self._dialler.hurry(name, self._clock)
+        if self._clock - link.opened_at < self._timing.race_window:
+            self._dialler.wait(name, self._clock)  # it was refused; do not insist
+        else:
+            self._dialler.hurry(name, self._clock)
         if self._liveness.lose_link(link.replica, self._clock):
             self._ask_about(name)
 
     def _send(self, links: Iterable[_Link], message: Message) -> None:
-        ids = tuple([link.id for link in links if link.writable])
+        # To a link that is not read too: heartbeats and questions are few and small. What is
+        # large asks whether the link is writable, so what waits there is bounded.
+        ids = tuple([link.id for link in links])
         if ids:
             self._effects.append(Send(ids, message))
 
@@ -476,13 +513,20 @@ class Engine:
 
     def _ask_about(self, name: str) -> None:
         member = self._liveness.members[name]
-        self._send(self._some_links(), Ask(member.replica))
+        # Those who asked here are told as well: whoever asks has no link and takes back its word.
+        askers = self._held[name].askers if name in self._held else ()
+        links = {link.id: link for link in self._some_links()}
+        links.update((id, self._links[id]) for id in sorted(askers))
+        self._send(links.values(), Ask(member.replica))
 
     def _on_heartbeat(self, link: _Link, heartbeat: Heartbeat) -> None:
         replica = link.replica
         if not self._liveness.hear(replica, heartbeat.counter, heartbeat.version, self._clock):
             return
         self._reconcile(replica.name)
+        refused = self._challengers.pop(replica.name, None)
+        if refused is not None:
+            self._notice_once(Severity.ERROR, refused)
         held = self._held[replica.name]
         if heartbeat.version > held.slice.horizon or held.followed is None:
             self._follow(link)
@@ -490,6 +534,14 @@ class Engine:
             askers = [self._links[id] for id in sorted(held.askers)]
             self._send(askers, Vouch(replica, heartbeat.counter))
             held.askers.clear()
+
+    def _on_digest(self, link: _Link, digest: Digest) -> None:
+        for sighting in digest.sightings:
+            if link.id not in self._links:
+                return  # what it told of made an end to it
+            self._on_sighting(link, sighting)
+        if digest.pull:
+            self._send_digest(link)
 
     def _on_sighting(self, link: _Link, sighting: Sighting) -> None:
         replica = sighting.replica
@@ -508,10 +560,12 @@ class Engine:
     def _meet_oneself(self, link: _Link, sighting: Sighting) -> None:
         replica = sighting.replica
         if replica != self.replica:
-            if replica not in self._conflicts:
-                self._conflicts.add(replica)
+            # The first that is heard may be of this node's own former life.
+            if sighting.counter > self._rivals.setdefault(replica, sighting.counter):
                 text = f"{replica} is alive elsewhere, with the name of this node, {self.replica}"
-                self._notice(Severity.ERROR, f"{text}; {_NAME_HINT}")
+                self._notice_once(Severity.ERROR, f"{text}; {_NAME_HINT}")
+            while len(self._rivals) > MAX_RIVALS:
+                del self._rivals[next(iter(self._rivals))]
         elif sighting.version > self._own.slice.horizon or sighting.counter > self._counter:
             text = f"{link.replica} tells of changes by {self.replica} that this node never made"
             self._notice(Severity.ERROR, f"{text}: a copy of this process runs elsewhere")
@@ -536,14 +590,17 @@ class Engine:
         self._liveness.leave(replica, leave.linger, self._clock)
         self._reconcile(replica.name)
 
-    def _send_digest(self, link: _Link) -> None:
+    def _send_digest(self, link: _Link, *, pull: bool = False) -> None:
         sightings = [
             self._sighting(link, member)
             for member in self._liveness.fresh()
             if member.replica != link.replica
         ]
-        if sightings:
-            self._send([link], Digest(tuple(sightings)))
+        for start in range(0, len(sightings), MAX_SIGHTINGS):
+            part = tuple(sightings[start : start + MAX_SIGHTINGS])
+            self._send([link], Digest(part, pull=pull and start == 0))
+        if pull and not sightings:
+            self._send([link], Digest((), pull=True))
 
     def _sighting(self, link: _Link, member: Member) -> Sighting:
         replica, addresses = member.replica, member.addresses
@@ -654,14 +711,25 @@ class Engine:
             delta = cut(held.slice, cursor, reset)
             self._send(links, delta)
             for link in links:
-                if held.feeds[link.id].advance(delta):
-                    del held.feeds[link.id]
+                feed = held.feeds.pop(link.id)  # to the end of the line
+                if not feed.advance(delta):
+                    held.feeds[link.id] = feed
             budget -= sum(map(size_of, delta.changes))
             if not delta.last or budget <= 0:
                 self._dirty[name] = None
             if budget <= 0:
                 break
         return budget
+
+    def _notice_once(self, severity: Severity, text: str) -> None:
+        """Tell the operator, but not again and again."""
+        recent = {
+            told: at for told, at in self._noticed.items() if self._clock - at < NOTICE_INTERVAL
+        }
+        self._noticed = recent
+        if text not in recent:
+            recent[text] = self._clock
+            self._notice(severity, text)
 
     def _notice(self, severity: Severity, text: str) -> None:
         self._effects.append(Notice(severity, text))

@@ -7,7 +7,8 @@ A replica is alive while its heartbeat counter advances, heard on a link or rela
 wall clock is compared and no opinion about others is exchanged: only counters travel, and only the
 replica itself makes them grow. So nothing that circulates about a dead replica revives it.
 
-* **Silence.** A counter that did not advance for `down_after` means down.
+* **Silence.** A counter that did not advance for `down_after` means down. On a replica's own link,
+  any frame is as good as a heartbeat: it may be busy sending a large slice.
 * **Suspicion.** Losing the last link to a replica is no proof. It is *doubted* for `link_grace`,
   while it is dialled and others are asked (SWIM: Das, Gupta, Motivala 2002). If every address
   refuses the dial, the process is gone and `refused_grace` is enough. A peer with a live link may
@@ -63,6 +64,8 @@ class Member:
     vouches: dict[str, float] = field(default_factory=dict)
     #: A counter above the known one was heard since it went down.
     stirred: bool = False
+    #: When the last link to it was lost.
+    unlinked_at: float = float("-inf")
     #: Said goodbye, and its entries need not be shown any longer.
     gone: bool = False
     #: Another incarnation that digests tell of.
@@ -82,6 +85,8 @@ class Liveness:
         self.members: dict[str, Member] = {}
         #: When `expire` has something to do, at the earliest.
         self.check_at = float("inf")
+        #: Those who are suspect.
+        self.suspects: set[str] = set()
 
     def __contains__(self, replica: Replica) -> bool:
         member = self.members.get(replica.name)
@@ -116,11 +121,13 @@ class Liveness:
             return f"there are {MAX_MEMBERS} nodes already"
         if member is not None and member.replica != replica:
             suspect = member.status is Status.SUSPECT
-            if member.status is Status.UP or (suspect and (rival_linked or member.vouches)):
+            doubtful = rival_linked or (member.vouches and replica < member.replica)
+            if member.status is Status.UP or (suspect and doubtful):
                 self._doubt(member, now + 2 * self._timing.heartbeat_interval)
                 return f"the name {replica.name!r} is in use by another live node"
             member = None
         if member is None:
+            self.suspects.discard(replica.name)
             member = Member(replica, addresses, 0, 0, Status.UP, now)
             self.members[replica.name] = member
         if member.status is Status.LEFT:
@@ -139,10 +146,15 @@ class Liveness:
         if member is None:
             return False
         member.version = max(member.version, version)
-        if counter > member.counter:
-            member.counter = counter
-            self._prove(member, now)
+        member.counter = max(member.counter, counter)
+        self._prove(member, now)
         return True
+
+    def hear_frame(self, replica: Replica, now: float) -> None:
+        """Anything at all came over a replica's own link; it may be busy sending."""
+        member = self.of(replica)
+        if member is not None and member.status is Status.UP:
+            member.fresh_at = now
 
     def hear_of(self, sighting: Sighting, now: float) -> None:
         """Another node tells the highest counter that it heard of a replica."""
@@ -166,13 +178,20 @@ class Liveness:
         member = self.of(replica)
         if member is None or member.status not in (Status.UP, Status.SUSPECT):
             return False
+        member.unlinked_at = now
         self._doubt(member, now + self._timing.link_grace)
         return True
 
     def refuse(self, name: str, now: float) -> bool:
-        """Every address of a member refused a dial; returns whether it is doubted."""
+        """Every address of a member refused a dial; returns whether it is doubted.
+
+        It says something of one whose link was lost lately. One that others hear, and that was
+        never to be reached from here, is not dead for that.
+        """
         member = self.members.get(name)
         if member is None or member.status not in (Status.UP, Status.SUSPECT):
+            return False
+        if now - member.unlinked_at > 3 * self._timing.heartbeat_interval:
             return False
         self._doubt(member, now + self._timing.refused_grace)
         return True
@@ -196,6 +215,7 @@ class Liveness:
         """A replica said goodbye."""
         member = self.of(replica)
         if member is not None and member.status is not Status.LEFT:
+            self.suspects.discard(replica.name)
             member.status, member.until = Status.LEFT, now + linger
             self.check_at = min(self.check_at, member.until)
 
@@ -266,6 +286,7 @@ class Liveness:
     def _prove(self, member: Member, now: float) -> None:
         if member.status is Status.LEFT:
             return
+        self.suspects.discard(member.replica.name)
         member.status, member.fresh_at = Status.UP, now
         member.stirred = False
         member.vouches.clear()
@@ -274,10 +295,12 @@ class Liveness:
     def _doubt(self, member: Member, until: float) -> None:
         if member.status is Status.SUSPECT:
             until = min(until, member.until)
+        self.suspects.add(member.replica.name)
         member.status, member.until = Status.SUSPECT, until
         self.check_at = min(self.check_at, until)
 
     def _bring_down(self, member: Member, now: float) -> None:
+        self.suspects.discard(member.replica.name)
         member.status, member.until = Status.DOWN, now + self._timing.forget_after
         member.stirred = False
         member.vouches.clear()

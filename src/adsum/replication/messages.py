@@ -66,9 +66,14 @@ class Sighting:
 
 @dataclass(frozen=True, slots=True)
 class Digest:
-    """Every replica that is fresh here, but for the two ends of the link, which know better."""
+    """Every replica that is fresh here, but for the two ends of the link, which know better.
+
+    Attributes:
+        pull: Answer with a digest: I have no link to somebody whom I hear of.
+    """
 
     sightings: tuple[Sighting, ...]
+    pull: bool = False
 
 
 @dataclass(frozen=True, slots=True)

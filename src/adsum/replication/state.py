@@ -28,7 +28,7 @@ from collections.abc import Iterable, Iterator
 from operator import itemgetter
 from typing import NamedTuple
 
-from .entry import ID, VERSION, Change, Entry, Removal, Transition, size_of
+from .entry import ID, KEY, TOPIC, VERSION, Change, Entry, Removal, Transition, size_of
 
 #: The history of a slice, superseded entries and removals, is cut when it outgrows its entries by
 #: this. A peer that missed more removals than are kept is sent the whole slice instead.
@@ -127,7 +127,7 @@ class Slice:
             if change[VERSION] <= horizon:
                 continue
             if len(change) > 2:
-                transitions.append((self.put(change), change))
+                transitions += replacement(self.put(change), change)
             elif (old := self.remove(change)) is not None:
                 transitions.append((old, None))
         self.horizon = max(horizon, upto)
@@ -165,3 +165,13 @@ class Slice:
             else:
                 kept.append(change)
         self._log = kept
+
+
+def replacement(old: Entry | None, new: Entry) -> list[Transition]:
+    """What an observer sees of a new entry: a join or an update.
+
+    A presence never moves. If a peer says so nevertheless, it leaves one place and joins another.
+    """
+    if old is not None and (old[TOPIC] != new[TOPIC] or old[KEY] != new[KEY]):
+        return [(old, None), (None, new)]
+    return [(old, new)]

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from .entry import ID, VERSION, Change, Transition
 from .limits import DELTA_BUDGET
 from .messages import Delta
-from .state import Slice
+from .state import Slice, replacement
 from .view import View
 
 
@@ -76,6 +76,8 @@ class Staging:
         """Take the next frame; returns whether it was the next."""
         if not delta.after <= self.horizon <= delta.upto or delta.reset != self._reset:
             return False
+        if delta.reset and delta.after == 0 < self.horizon:
+            return False  # the sender began anew: what was removed meanwhile, nobody will tell
         if self._built is None:
             self._changes += [c for c in delta.changes if c[VERSION] > self.horizon]
         else:
@@ -140,5 +142,5 @@ def difference(old: Slice, new: Slice) -> list[Transition]:
     for id, entry in new.entries.items():
         known = old.entries.get(id)
         if known is None or known[VERSION] != entry[VERSION]:
-            transitions.append((known, entry))
+            transitions += replacement(known, entry)
     return transitions

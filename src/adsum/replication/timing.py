@@ -18,9 +18,6 @@ class Timing:
     #: Changes made within this long of the last ones sent travel together.
     coalesce_interval: float = 0.005
 
-    #: As `link_grace`, once every address of the replica has refused a dial: its process is gone,
-    #: unless somebody who still hears it says so within this long.
-    refused_grace: float = 0.15
     #: A request for a slice that made no progress for this long may be made again.
     sync_timeout: float = 5.0
     #: Two links to one replica that opened within this long of each other come from a race.
@@ -30,6 +27,14 @@ class Timing:
     redial_most: float = 3.0
     #: ... and of one that refuses, so its process is gone.
     redial_refused: float = 30.0
+
+    @property
+    def refused_grace(self) -> float:
+        """As `link_grace`, once every address of the replica has refused a dial.
+
+        Its process is gone, unless somebody who still hears it says so within this long.
+        """
+        return 0.2 * self.link_grace
 
     @property
     def vouch_grace(self) -> float:

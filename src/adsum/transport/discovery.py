@@ -140,8 +140,8 @@ async def resolve(address: str) -> list[str]:
     loop = asyncio.get_running_loop()
     try:
         found = await loop.getaddrinfo(where.host, where.port, type=socket.SOCK_STREAM)
-    except OSError as error:
-        raise DialError(f"{address}: {error.strerror or error}") from error
+    except (OSError, UnicodeError) as error:
+        raise DialError(f"{address}: {getattr(error, 'strerror', None) or error}") from error
     hosts = dict.fromkeys(str(target[0]) for _, _, _, _, target in found)
     return [str(single.with_host(host)) for host in hosts for single in where.each_port()]
 
