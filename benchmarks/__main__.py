@@ -7,11 +7,13 @@ python -m benchmarks --quick         everything, small: only to see that it runs
 
 import argparse
 import gc
+import hashlib
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import adsum
 from benchmarks import (
     cluster,
     deltas,
@@ -48,6 +50,7 @@ def main() -> int:
     options = _parse()
     plan = QUICK if options.quick else FULL
     names = options.names or list(BENCHMARKS)
+    source = _fingerprint()
     figures, speeds, began = list[Figure](), list[float](), time.perf_counter()
     for name in names:
         speeds += [1e3 * yardstick_loop() for _ in range(3)]
@@ -64,6 +67,9 @@ def main() -> int:
     report.print_figures(figures[-1:])
     print(f"{time.perf_counter() - began:.0f} s")
     output = options.output or (None if options.quick or options.names else _RESULTS)
+    if _fingerprint() != source:
+        print("the source changed meanwhile: these are the figures of no version, not written")
+        return 1
     if output is not None:
         output.mkdir(parents=True, exist_ok=True)
         report.write(figures, plots.draw(figures, output), output)
@@ -84,6 +90,14 @@ def _parse() -> argparse.Namespace:
             f"no benchmark {', '.join(sorted(unknown))}; there are {', '.join(BENCHMARKS)}"
         )
     return options
+
+
+def _fingerprint() -> str:
+    """Changes when adsum's source does; workers that start later would import the new one."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(adsum.__file__).parent.rglob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 def _steadiness(speeds: list[float]) -> Figure:
