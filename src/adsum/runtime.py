@@ -26,7 +26,7 @@ from adsum.replication.codec import decode, encode
 from adsum.replication.effects import Close, Deliver, Dial, Effect, Notice, Send, Severity
 from adsum.replication.engine import Engine
 from adsum.replication.entry import Transition
-from adsum.replication.limits import DELTA_BUDGET
+from adsum.replication.limits import DELTA_BUDGET, MAX_IN_FLIGHT
 from adsum.replication.messages import Message, Publish
 from adsum.replication.state import Replica
 from adsum.transport import discovery
@@ -39,8 +39,7 @@ from adsum.transport.sockets import SocketTransport
 logger = logging.getLogger("adsum")
 
 #: One frame of a large transfer is taken in at a time, so no turn of the event loop is long.
-#: What is under way to one peer is bounded as well: a quarter of a second of a slow line.
-LIMITS = Limits(turn_budget=DELTA_BUDGET, send_high_water=256 * 1024)
+LIMITS = Limits(turn_budget=DELTA_BUDGET, send_high_water=MAX_IN_FLIGHT)
 #: A peer that closes a link is told of when it did so this often in a row, for the same reason.
 REFUSALS_TO_TELL = 3
 #: Host names among the peers are looked up anew this often, in seconds.

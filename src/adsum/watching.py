@@ -78,6 +78,7 @@ class Watch:
             self._ready.set()
         else:
             self._ready.clear()
+        if not pending:
             self._extras.clear()
 
     def close(self) -> None:

@@ -43,6 +43,38 @@ def test_after_any_faults_every_node_lists_exactly_what_is_tracked(seed: int) ->
     chaos.settle()
 
 
+@pytest.mark.parametrize("seed", range(10))
+def test_lost_frames_are_found_out_and_mended(seed: int) -> None:
+    chaos = Chaos(seed)
+    chaos.simulation.network.loss = 0.2
+    chaos.run(steps=60)
+    chaos.simulation.network.loss = 0.0
+    chaos.simulation.run(2 * chaos.simulation.timing.sync_timeout)
+    chaos.settle()
+
+
+def test_a_lost_change_is_noticed_at_the_next_heartbeat(three: Simulation) -> None:
+    three.network.loss = 1.0
+    three.node("n1").track("room", "ann")
+    three.run(0.01)
+    three.network.loss = 0.0
+    assert "ann" not in room(three, "n2")
+    three.run(1.1)
+    three.check_agreement()
+
+
+def test_a_gap_is_noticed_with_the_next_change(three: Simulation) -> None:
+    three.run(three.timing.heartbeat_interval - three.clock.now % three.timing.heartbeat_interval)
+    three.run(0.2)
+    three.network.loss = 1.0
+    three.node("n1").track("room", "ann")
+    three.run(0.01)
+    three.network.loss = 0.0
+    three.node("n1").track("room", "bob")
+    three.run(0.05)
+    three.check_agreement()
+
+
 def test_a_change_is_seen_elsewhere_after_one_coalescing_interval(
     three: Simulation,
 ) -> None:
@@ -182,6 +214,41 @@ def test_a_transfer_that_breaks_is_begun_again_and_shows_no_half(three: Simulati
             for link in three.network.between("n1", "n4"):
                 three.network.sever(link)
     assert counts == {0, 5000}
+    three.check_agreement()
+
+
+def test_nodes_that_can_only_dial_one_hub_see_one_another_all_the_time() -> None:
+    simulation = Simulation(nodes=1, seed=9, seeds_per_node=1)
+    for number in range(12):
+        for other in simulation.nodes:
+            if other != "n1":
+                simulation.partition([other], [f"leaf {number}"])
+        simulation.start(f"leaf {number}").track("room", f"leaf {number}")
+    simulation.run(10.0)
+    for _ in range(100):
+        simulation.run(0.5)
+        simulation.check_agreement()
+
+
+def test_who_insists_on_a_name_in_use_is_refused_without_a_storm(three: Simulation) -> None:
+    old = three.nodes.pop("n1")
+    three.start("n1")
+    three.nodes["n0"] = old
+    before = three.network.frames
+    three.run(20.0)
+    assert three.network.frames - before < 20 * 3 * 20
+    assert sum(n.severity is Severity.ERROR for n in three.node("n2").notices) <= 2
+
+
+def test_a_sender_on_a_slow_link_is_not_taken_for_dead(three: Simulation) -> None:
+    three.network.bandwidth = 100_000.0
+    for number in range(2000):
+        three.node("n1").track("big", f"u{number}", {"pad": "x" * 500})
+    newcomer = three.start("n4")
+    for _ in range(300):
+        three.run(0.1)
+        assert statuses(three, "n4").get("n1", "up") == "up"
+    assert len(newcomer.present("big")) == 2000
     three.check_agreement()
 
 

@@ -184,6 +184,24 @@ def test_a_reset_that_the_floor_overtakes_starts_again_too() -> None:
     assert versions(take(Slice(ME), frames(source, feed), None)) == versions(source)
 
 
+def test_a_reset_that_begins_anew_is_not_taken_for_its_own_continuation() -> None:
+    source, feed = large(600), Feed(1, follow=True)
+    churned(source)
+    first = cut(source, *feed.position(source)[:2])
+    feed.advance(first)
+    staging = Staging(Slice(ME), first)
+    assert staging.add(first)
+    began = feed.began
+    for id in sorted(source.entries)[:100]:
+        source.remove((source.horizon + 1, id))
+    while source.floor <= max(began, first.upto):
+        end(source, put(source))
+    again = frames(source, feed)
+    assert (again[0].after, again[0].reset) == (0, True)
+    assert not staging.add(again[0])
+    assert versions(take(Slice(ME), again, None)) == versions(source)
+
+
 def test_a_stale_catch_up_does_not_overwrite_newer_values() -> None:
     source = large()
     stale = frames(source, Feed(0, follow=True))

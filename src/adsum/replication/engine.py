@@ -45,7 +45,7 @@ MAX_RIVALS = 16
 #: A digest of a large cluster is cut into messages of this many.
 MAX_SIGHTINGS = 500
 #: What is left to say at a goodbye is said in at most this many steps.
-MAX_LAST_FLUSHES = 32
+MAX_LAST_FLUSHES = 128
 #: Renderings of topics that were not listed for this many heartbeats are forgotten.
 AGE_AFTER = 60
 #: After about this many bytes of deltas, the engine lets others have their turn.
@@ -240,6 +240,7 @@ class Engine:
             return
         link.writable, link.stuck_at = writable, self._clock
         if writable:
+            self._flushed_at -= self._timing.coalesce_interval  # there is a backlog
             self._dirty.update(
                 (name, None) for name, held in self._held.items() if id in held.feeds
             )
@@ -376,10 +377,11 @@ class Engine:
                 held.catch_up = None
         heartbeat = Heartbeat(self._counter, self._own.slice.horizon)
         self._send(self._links.values(), heartbeat)
-        names = self._visible_names()
-        pull = any(name not in self._linked for name in names)
-        for link in self._some_links():
-            self._send_digest(link, pull=pull)
+        # Pushing spreads news of those to whom there is a link. Pulling brings news of the others,
+        # and to a node that has few links, of which nobody may think when it pushes.
+        distant = any(name not in self._linked for name in self._visible_names())
+        for index, link in enumerate(self._some_links()):
+            self._send_digest(link, pull=distant or index == 0)
 
     def _close_dead_links(self) -> None:
         patience = self._timing.down_after

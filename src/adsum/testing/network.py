@@ -12,8 +12,7 @@ from itertools import count
 from random import Random
 from typing import Protocol
 
-#: A sender is told to wait when this much is under way, as by a full socket buffer.
-HIGH_WATER = 1024 * 1024
+from adsum.replication.limits import MAX_IN_FLIGHT
 
 
 class Clock:
@@ -97,6 +96,11 @@ class Network:
         self._blocked: set[tuple[str, str]] = set()
         self._links: dict[int, _Link] = {}
         self._serial = count(1)
+        #: The part of all frames that is lost without a trace, as no real link does: whatever
+        #: happens above or below, the protocol finds out and mends it.
+        self.loss = 0.0
+        #: Bytes a second in each direction of each link.
+        self.bandwidth = float("inf")
         #: Frames and bytes that were sent, for measurements.
         self.frames = self.bytes = 0
 
@@ -144,9 +148,11 @@ class Network:
         pipe = self._pipe(link, source)
         self.frames += 1
         self.bytes += len(data)
+        if self.loss and self._rng.random() < self.loss:
+            return
         pipe.waiting.append(data)
         pipe.size += len(data)
-        if pipe.size > HIGH_WATER >= pipe.size - len(data):
+        if pipe.size > MAX_IN_FLIGHT >= pipe.size - len(data):
             source.writable_changed(id, False)
         self._move(link, pipe)
 
@@ -175,9 +181,18 @@ class Network:
             return
         if self.passes(pipe.source.name, pipe.target.name):
             pipe.busy = True
-            batch = list(pipe.waiting)
-            pipe.waiting.clear()
-            self._clock.call_later(self.delay(), lambda: self._arrive(link, pipe, batch))
+            batch = self._take(pipe)
+            size = sum(len(item) for item in batch if isinstance(item, bytes))
+            delay = self.delay() + size / self.bandwidth
+            self._clock.call_later(delay, lambda: self._arrive(link, pipe, batch))
+
+    def _take(self, pipe: _Pipe) -> list[bytes | Callable[[], None]]:
+        """All that waits, or, where a line is narrow, the next frame."""
+        if self.bandwidth < float("inf"):
+            return [pipe.waiting.popleft()] if pipe.waiting else []
+        batch = list(pipe.waiting)
+        pipe.waiting.clear()
+        return batch
 
     def _arrive(self, link: _Link, pipe: _Pipe, batch: list[bytes | Callable[[], None]]) -> None:
         pipe.busy = False
@@ -187,10 +202,10 @@ class Network:
             if not isinstance(item, bytes):
                 item()
                 continue
-            full = pipe.size > HIGH_WATER
+            full = pipe.size > MAX_IN_FLIGHT
             pipe.size -= len(item)
             pipe.target.frame_arrived(link.id, item)
-            if full and pipe.size <= HIGH_WATER:
+            if full and pipe.size <= MAX_IN_FLIGHT:
                 pipe.source.writable_changed(link.id, True)
         if pipe.closing and not pipe.waiting and link.open:
             link.open = False
