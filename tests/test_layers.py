@@ -20,7 +20,7 @@ LAYERS = {
     "config": {"errors", "replication", "transport"},
     "runtime": {"errors", "replication", "transport", "config"},
     "node": {"errors", "replication", "transport", "config", "runtime"},
-    "watching": {"replication"},
+    "watching": {"errors", "replication"},
     "presence": {"errors", "replication", "node", "watching"},
     "pubsub": {"errors", "replication", "node"},
     "testing": {"errors", "replication"},

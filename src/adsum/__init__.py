@@ -22,7 +22,7 @@ from adsum.errors import (
 from adsum.node import Node
 from adsum.presence import CURRENT_TASK, Presence, Tracked
 from adsum.pubsub import Message, PubSub, Subscription
-from adsum.replication.engine import MemberInfo
+from adsum.replication.members import MemberInfo
 from adsum.transport.tls import TLS
 from adsum.watching import Diff, Watch
 

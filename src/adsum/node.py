@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from adsum.config import settle
 from adsum.errors import NodeClosedError, UsageError, WrongThreadError
-from adsum.replication.engine import MemberInfo
+from adsum.replication.members import MemberInfo
 from adsum.runtime import Observer, Runtime
 from adsum.transport.tls import TLS
 

@@ -132,10 +132,12 @@ def test_three_hundred_restarts_leave_nothing_behind(three: Simulation) -> None:
     three.run(3.0)
     three.check_agreement()
     engine = three.node("n2").engine
-    assert len(engine._held) == 3
+    assert len(engine._exchange) == 3
     assert len(engine._links) == 2
+    assert len(engine._askers) <= 2
+    assert engine._conflicts._refused == {}
     assert len(engine._dialler._peers) + len(engine._dialler._seeds) <= 5
-    assert all(len(link.introduced) <= 2 for link in engine._links.values())
+    assert all(len(link.introduced) <= 2 for link in engine._links)
 
 
 def test_both_sides_of_a_partition_go_on_and_converge_when_it_heals(three: Simulation) -> None:

@@ -1,9 +1,14 @@
 """What an engine asks of the world, in the order in which it is to be done."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 
+from .links import Link
 from .messages import Message, Publish
+
+#: A notice of a trouble that goes on is repeated after this many seconds.
+NOTICE_INTERVAL = 60.0
 
 
 class Severity(Enum):
@@ -54,3 +59,43 @@ class Notice:
 
 
 Effect = Send | Dial | Close | Deliver | Notice
+
+
+class Outbox:
+    """Effects on their way out."""
+
+    def __init__(self) -> None:
+        self._effects: list[Effect] = []
+        # When each of the last notices was given, so that none is repeated again and again.
+        self._noticed: dict[str, float] = {}
+
+    def put(self, effect: Effect) -> None:
+        """Ask for something to be done."""
+        self._effects.append(effect)
+
+    def send(self, links: Iterable[Link], message: Message) -> None:
+        """Send a message over links, those that are not read included.
+
+        Heartbeats and questions are few and small. What is large asks before whether a link is
+        writable, so what waits there is bounded.
+        """
+        ids = tuple([link.id for link in links])
+        if ids:
+            self._effects.append(Send(ids, message))
+
+    def notice(self, severity: Severity, text: str) -> None:
+        """Tell the operator."""
+        self._effects.append(Notice(severity, text))
+
+    def notice_once(self, severity: Severity, text: str, now: float) -> None:
+        """Tell the operator, but not again and again."""
+        since = now - NOTICE_INTERVAL
+        self._noticed = {told: at for told, at in self._noticed.items() if at > since}
+        if text not in self._noticed:
+            self._noticed[text] = now
+            self.notice(severity, text)
+
+    def take(self) -> list[Effect]:
+        """What to do since the last call."""
+        effects, self._effects = self._effects, []
+        return effects

@@ -7,101 +7,35 @@ clock, no socket and no randomness but what it is given, so a whole cluster of e
 test, in virtual time, and replays from a seed.
 
 Who does what: `state` holds slices, `view` what is shown, `liveness` decides who is up, `dialler`
-whom to dial, `streams` how slices travel. The engine keeps them in agreement:
-
-* the view shows the entries of a slice exactly while its replica is visible (`_reconcile`);
-* each link follows the other end's own slice; other slices are asked for, once at a time, when a
-  digest tells of a version that is not here (`_request`);
-* what is told about this node's own slice by anybody else is refused.
+whom to dial, `exchange` how slices travel. The engine keeps them in agreement (`_reconcile`): the
+view shows the entries of a slice exactly while its replica is visible.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from random import Random
 from sys import intern
 
-from adsum.errors import ProtocolError
-
+from .conflicts import Conflicts
 from .dialler import Dialler
-from .effects import Close, Deliver, Dial, Effect, Notice, Send, Severity
-from .entry import ID, KEY, TOPIC, VERSION, Entry, Transition, size_of
-from .limits import DELTA_BUDGET
+from .effects import Close, Deliver, Dial, Effect, Outbox, Severity
+from .entry import ID, KEY, TOPIC, VERSION, Entry, Transition
+from .exchange import Exchange
+from .links import Link, Links
 from .liveness import Liveness, Member, Status
+from .members import MemberInfo
 from .messages import Ask, Delta, Digest, Heartbeat, Leave, Message, Publish, Sighting, Sync, Vouch
 from .state import Replica, Slice
-from .streams import CatchUp, Feed, Staging, cut, show
 from .timing import Timing
 from .view import View
 
-#: How many links a digest or a question goes to.
-FANOUT = 3
 #: Deadlines this close are due: floats that meant the same moment may differ by a little.
 RESOLUTION = 1e-6
-_NAME_HINT = "give each node a name of its own, or none at all (is ADSUM_NAME set for all of them?)"
-#: A notice of a trouble that goes on is repeated after this many seconds.
-NOTICE_INTERVAL = 60.0
-#: Other lives of this node's own name that are kept in mind.
-MAX_RIVALS = 16
 #: A digest of a large cluster is cut into messages of this many.
 MAX_SIGHTINGS = 500
 #: What is left to say at a goodbye is said in at most this many steps.
 MAX_LAST_FLUSHES = 128
 #: Renderings of topics that were not listed for this many heartbeats are forgotten.
 AGE_AFTER = 60
-#: After about this many bytes of deltas, the engine lets others have their turn.
-FLUSH_BUDGET = 2 * DELTA_BUDGET
-
-
-@dataclass(slots=True, eq=False)
-class _Link:
-    id: int
-    replica: Replica
-    opened_at: float
-    heard_at: float
-    writable: bool = True
-    #: When the peer stopped reading. Valid while not writable.
-    stuck_at: float = 0.0
-    #: The replicas whose addresses were told over this link.
-    introduced: set[Replica] = field(default_factory=set)
-
-
-@dataclass(slots=True, eq=False)
-class _Held:
-    """A slice and how it travels."""
-
-    slice: Slice
-    #: Whether its entries are in the view.
-    shown: bool
-    #: What was sent of it, by link.
-    feeds: dict[int, Feed] = field(default_factory=dict)
-    catch_up: CatchUp | None = None
-    #: The link over which the replica was asked to push its changes.
-    followed: int | None = None
-    #: Links whose question about the replica is answered with its next heartbeat.
-    askers: set[int] = field(default_factory=set)
-
-
-@dataclass(frozen=True, slots=True)
-class MemberInfo:
-    """What a node knows of one node of the cluster.
-
-    Attributes:
-        name: The node's name.
-        incarnation: Tells two lives of one name apart; a later life has the higher number.
-        address: Where it listens, the preferred address; empty if none is known.
-        status: ``self``, ``up``, ``suspect``, ``down`` or ``left``.
-        linked: Whether there is a link to it; a node without one is heard of through others.
-        entries: How many of its presences are known here.
-        lag: How many of its changes were heard of but are not here yet.
-    """
-
-    name: str
-    incarnation: int
-    address: str
-    status: str
-    linked: bool
-    entries: int
-    lag: int
 
 
 class Engine:
@@ -118,55 +52,47 @@ class Engine:
         self.replica = replica
         self.view = View()
         self._timing = timing
-        self._rng = rng
         self._last_call = now
         # Active time: it stands still while the process does not run.
         self._clock = 0.0
         self._counter = 0
-        self._own = _Held(Slice(replica), shown=True)
-        self._held: dict[str, _Held] = {replica.name: self._own}
-        self._links: dict[int, _Link] = {}
-        # The links to each name, oldest first.
-        self._linked: dict[str, list[_Link]] = {}
+        self._links = Links(rng)
+        self._outbox = Outbox()
+        self._exchange = Exchange(replica, self.view, self._links, self._outbox, timing)
         self._liveness = Liveness(timing)
         self._dialler = Dialler(timing, rng)
-        self._effects: list[Effect] = []
-        # Names whose slices may have something to send.
-        self._dirty: dict[str, None] = {}
-        self._flushed_at = -timing.coalesce_interval
         self._heartbeat_at = 0.0
-        # What to say of a newcomer that was refused, by name, once the old life proves alive.
-        self._challengers: dict[str, str] = {}
-        # The highest counter heard of each other life of this node's own name.
-        self._rivals: dict[Replica, int] = {}
-        # When each of the last notices was given, so that none is repeated again and again.
-        self._noticed: dict[str, float] = {}
+        # The links whose question about a name is answered with its next heartbeat.
+        self._askers: dict[str, set[int]] = {}
+        self._conflicts = Conflicts(replica, self._outbox)
 
     # What this node does.
 
     def track(self, topic: str, key: str, meta: str) -> Entry:
         """Add a presence to this node's slice; it is in the view when this returns."""
-        version = self._own.slice.horizon + 1
+        own = self._exchange.own.slice
+        version = own.horizon + 1
         entry = (version, version, intern(topic), key, meta, None, *self.replica)
-        self._own.slice.add(entry)
+        own.add(entry)
         self.view.change(None, entry)
-        self._dirty[self.replica.name] = None
+        self._exchange.changed()
         return entry
 
     def update(self, old: Entry, meta: str) -> Entry:
         """Replace the value of a presence in place; no observer sees the key vanish."""
-        version = self._own.slice.horizon + 1
-        new = (version, old[ID], old[TOPIC], old[KEY], meta, old[VERSION], *self.replica)
-        self._own.slice.put(new)
+        own = self._exchange.own.slice
+        new = (own.horizon + 1, old[ID], old[TOPIC], old[KEY], meta, old[VERSION], *self.replica)
+        own.put(new)
         self.view.change(old, new)
-        self._dirty[self.replica.name] = None
+        self._exchange.changed()
         return new
 
     def untrack(self, entry: Entry) -> None:
         """End a presence."""
-        self._own.slice.remove((self._own.slice.horizon + 1, entry[ID]))
+        own = self._exchange.own.slice
+        own.remove((own.horizon + 1, entry[ID]))
         self.view.change(entry, None)
-        self._dirty[self.replica.name] = None
+        self._exchange.changed()
 
     def publish(self, message: Publish, to: str | None = None) -> int:
         """Send a message to every member that has a link, or to one.
@@ -175,16 +101,16 @@ class Engine:
             To how many members it could not be sent: no link, or one that is not being read.
         """
         names = [to] if to is not None else list(self._visible_names())
-        links = [link for name in names if (link := self._link_to(name)) is not None]
-        self._send(links, message)
+        links = [link for name in names if (link := self._links.to(name)) is not None]
+        self._outbox.send(links, message)
         return len(names) - len(links)
 
     def leave(self, linger: float) -> None:
         """Say goodbye on every link, after what is left to say."""
         for _ in range(MAX_LAST_FLUSHES):
-            if self._dirty:
-                self._flush()
-        self._send(self._links.values(), Leave(linger))
+            if self._exchange.flush_at < float("inf"):
+                self._exchange.flush(self._clock)
+        self._outbox.send(self._links, Leave(linger))
 
     def add_seed(self, address: str, *, lasting: bool) -> None:
         """Keep a link to whoever listens at an address; until it refuses, if not `lasting`."""
@@ -208,22 +134,21 @@ class Engine:
             return
         if dialled is not None:
             self._note_refusal(self._dialler.answered(dialled, replica.name, self._clock))
-        rival = any(link.replica != replica for link in self._linked.get(replica.name, ()))
+        rival = any(link.replica != replica for link in self._links.of(replica.name))
         refusal = self._liveness.meet(replica, addresses, self._clock, rival_linked=rival)
         if refusal is not None:
-            self._challengers[replica.name] = f"refused {replica}: {refusal}; {_NAME_HINT}"
+            self._conflicts.refuse(replica, refusal)
             self._dialler.wait(replica.name, self._clock)
-            self._effects.append(Close(id, refusal))
+            self._outbox.put(Close(id, refusal))
             return
-        self._challengers.pop(replica.name, None)
-        link = _Link(id, replica, opened_at=self._clock, heard_at=self._clock)
-        self._links[id] = link
-        self._linked.setdefault(replica.name, []).append(link)
+        self._conflicts.settle(replica.name)
+        link = Link(id, replica, opened_at=self._clock, heard_at=self._clock)
+        self._links.add(link)
         self._reconcile(replica.name)
         self._drop_redundant_link(link)
         if id in self._links:
             self._send_digest(link)
-            self._follow(link)
+            self._exchange.follow(link, self._clock)
 
     def link_down(self, id: int, now: float) -> None:
         """A link has closed."""
@@ -240,10 +165,7 @@ class Engine:
             return
         link.writable, link.stuck_at = writable, self._clock
         if writable:
-            self._flushed_at -= self._timing.coalesce_interval  # there is a backlog
-            self._dirty.update(
-                (name, None) for name, held in self._held.items() if id in held.feeds
-            )
+            self._exchange.resume(link)
 
     def dial_failed(self, address: str, refused: bool, now: float) -> None:
         """No link came of a dial; `refused` if nothing listens there."""
@@ -254,7 +176,7 @@ class Engine:
         """An address turned out to be this node's own."""
         self._dialler.answered_oneself(address, self._clock)
 
-    def receive(self, id: int, message: Message, now: float) -> None:  # one line a kind
+    def receive(self, id: int, message: Message, now: float) -> None:  # noqa: C901  # a case a kind
         """A message has come over a link.
 
         Raises:
@@ -268,11 +190,12 @@ class Engine:
         self._liveness.hear_frame(link.replica, self._clock)
         match message:
             case Delta():
-                self._on_delta(link, message)
+                self._exchange.receive(link, message, self._clock)
             case Heartbeat():
                 self._on_heartbeat(link, message)
             case Sync():
-                self._on_sync(link, message)
+                if not self._exchange.feed(link, message):
+                    self._refuse_copy(link)
             case Digest():
                 self._on_digest(link, message)
             case Ask():
@@ -284,38 +207,40 @@ class Engine:
             case Leave():
                 self._on_leave(link, message)
             case Publish():
-                self._effects.append(Deliver(link.replica.name, message))
+                self._outbox.put(Deliver(link.replica.name, message))
 
     def tick(self, now: float) -> None:
         """Time has passed. Call it at `wake_at` or earlier, and after local changes."""
         self._advance(now)
         due = self._clock + RESOLUTION
-        if self._dirty and self._flushed_at + self._timing.coalesce_interval <= due:
-            self._flush()
+        if self._exchange.flush_at <= due:
+            self._exchange.flush(self._clock)
         if self._heartbeat_at <= due:
             self._beat()
         for name in self._liveness.expire(due):
             self._tell_of(name)
             self._reconcile(name)
-        for address in self._dialler.due(due, self._linked):
-            self._effects.append(Dial(address))
+        for address in self._dialler.due(due, self._links.names):
+            self._outbox.put(Dial(address))
 
     # What the engine answers.
 
     @property
     def wake_at(self) -> float:
         """When to call `tick` at the latest, unless something else happens before."""
-        at = min(self._heartbeat_at, self._liveness.check_at, self._dialler.next_at)
+        at = min(
+            self._exchange.flush_at,
+            self._heartbeat_at,
+            self._liveness.check_at,
+            self._dialler.next_at,
+        )
         if self._liveness.suspects:
             at = min(at, self._clock + self._patience / 2)
-        if self._dirty:
-            at = min(at, self._flushed_at + self._timing.coalesce_interval)
         return self._last_call + max(0.0, at - self._clock)
 
     def take_effects(self) -> list[Effect]:
         """What to do, in this order, since the last call."""
-        effects, self._effects = self._effects, []
-        return effects
+        return self._outbox.take()
 
     def take_changes(self) -> dict[str, list[Transition]]:
         """What observers of watched topics see since the last call."""
@@ -323,23 +248,23 @@ class Engine:
 
     def members(self) -> list[MemberInfo]:
         """The nodes that this node knows of, itself included, by name."""
-        own = self._own.slice
+        own = self.own_slice
         listed = [MemberInfo(*self.replica, "", "self", True, len(own.entries), 0)]
         for name, member in self._liveness.members.items():
-            held = self._held[name].slice
+            held = self._exchange.get(name)
+            horizon = held.slice.horizon if held is not None else 0
+            entries = len(held.slice.entries) if held is not None else 0
             address = member.addresses[0] if member.addresses else ""
-            lag = max(0, member.version - held.horizon)
+            lag = max(0, member.version - horizon)
             status = member.status.value
-            linked = name in self._linked
-            listed.append(
-                MemberInfo(*member.replica, address, status, linked, len(held.entries), lag)
-            )
+            linked = name in self._links.names
+            listed.append(MemberInfo(*member.replica, address, status, linked, entries, lag))
         return sorted(listed, key=lambda info: info.name)
 
     @property
     def own_slice(self) -> Slice:
         """What this node tracks; to be read, not altered."""
-        return self._own.slice
+        return self._exchange.own.slice
 
     @property
     def links(self) -> int:
@@ -348,7 +273,7 @@ class Engine:
 
     def slices(self) -> dict[Replica, Slice]:
         """The slices held here, shown or not; to be read, not altered."""
-        return {held.slice.replica: held.slice for held in self._held.values()}
+        return {held.slice.replica: held.slice for held in self._exchange}
 
     # Time.
 
@@ -366,26 +291,23 @@ class Engine:
         return timing.refused_grace / 2 if self._liveness.suspects else timing.heartbeat_interval
 
     def _beat(self) -> None:
-        self._flush()
+        self._exchange.flush(self._clock)
         self._heartbeat_at = self._clock + self._timing.heartbeat_interval
         self._counter += 1
         if self._counter % AGE_AFTER == 0:
             self.view.age()
         self._close_dead_links()
-        for held in self._held.values():
-            if held.catch_up is not None and held.catch_up.until <= self._clock:
-                held.catch_up = None
-        heartbeat = Heartbeat(self._counter, self._own.slice.horizon)
-        self._send(self._links.values(), heartbeat)
+        self._exchange.give_up_stalled(self._clock)
+        self._outbox.send(self._links, Heartbeat(self._counter, self.own_slice.horizon))
         # Pushing spreads news of those to whom there is a link. Pulling brings news of the others,
         # and to a node that has few links, of which nobody may think when it pushes.
-        distant = any(name not in self._linked for name in self._visible_names())
-        for index, link in enumerate(self._some_links()):
+        distant = any(name not in self._links.names for name in self._visible_names())
+        for index, link in enumerate(self._links.some()):
             self._send_digest(link, pull=distant or index == 0)
 
     def _close_dead_links(self) -> None:
         patience = self._timing.down_after
-        for link in list(self._links.values()):
+        for link in self._links:
             if self._clock - link.heard_at > patience:
                 self._close(link, f"nothing was heard for {patience:g} s")
             elif not link.writable and self._clock - link.stuck_at > patience:
@@ -393,22 +315,13 @@ class Engine:
 
     # Links.
 
-    def _link_to(self, name: str) -> _Link | None:
-        """The link to send over, if one is being read."""
-        links = [link for link in self._linked.get(name, ()) if link.writable]
-        return links[-1] if links else None
-
-    def _some_links(self) -> list[_Link]:
-        links = [link for link in self._links.values() if link.writable]
-        return self._rng.sample(links, min(FANOUT, len(links)))
-
-    def _drop_redundant_link(self, new: _Link) -> None:
+    def _drop_redundant_link(self, new: Link) -> None:
         """Of two links to one replica keep one; the smaller of its ends decides which.
 
         If the other one is young, both ends have dialled at once, and the older may be in the
         midst of a transfer. If it is not, the peer dialled because it has lost it.
         """
-        older = [link for link in self._linked[new.replica.name] if link is not new]
+        older = [link for link in self._links.of(new.replica.name) if link is not new]
         if not older or self.replica > new.replica:
             return
         if self._clock - older[-1].opened_at < self._timing.race_window:
@@ -419,31 +332,23 @@ class Engine:
 
     def _refuse_namesake(self, id: int, replica: Replica) -> None:
         if replica == self.replica:
-            self._effects.append(Close(id, "this is my own address"))
-            return
-        text = f"the name {self.replica.name!r} is in use by more than one live node"
-        self._notice_once(Severity.ERROR, f"refused {replica}: {text}; {_NAME_HINT}")
-        self._effects.append(Close(id, text))
+            self._outbox.put(Close(id, "this is my own address"))
+        else:
+            self._outbox.put(Close(id, self._conflicts.meet(replica, self._clock)))
 
-    def _close(self, link: _Link, reason: str) -> None:
-        self._effects.append(Close(link.id, reason))
+    def _close(self, link: Link, reason: str) -> None:
+        self._outbox.put(Close(link.id, reason))
         self._forget_link(link)
 
-    def _forget_link(self, link: _Link) -> None:
+    def _forget_link(self, link: Link) -> None:
         name = link.replica.name
-        del self._links[link.id]
-        rest = [other for other in self._linked.pop(name) if other is not link]
+        self._links.remove(link)
+        self._exchange.forget_link(link)
+        for askers in self._askers.values():
+            askers.discard(link.id)
+        rest = self._links.of(name)
         if rest:
-            self._linked[name] = rest
-        for held in self._held.values():
-            held.feeds.pop(link.id, None)
-            held.askers.discard(link.id)
-            if held.catch_up is not None and held.catch_up.link == link.id:
-                held.catch_up = None
-            if held.followed == link.id:
-                held.followed = None
-        if rest:
-            self._follow(rest[-1])
+            self._exchange.follow(rest[-1], self._clock)
             return
         self._reconcile(name)
         if self._clock - link.opened_at < self._timing.race_window:
@@ -452,13 +357,6 @@ class Engine:
             self._dialler.hurry(name, self._clock)
         if self._liveness.lose_link(link.replica, self._clock):
             self._ask_about(name)
-
-    def _send(self, links: Iterable[_Link], message: Message) -> None:
-        # To a link that is not read too: heartbeats and questions are few and small. What is
-        # large asks whether the link is writable, so what waits there is bounded.
-        ids = tuple([link.id for link in links])
-        if ids:
-            self._effects.append(Send(ids, message))
 
     # Members.
 
@@ -471,32 +369,23 @@ class Engine:
         if name == self.replica.name:
             return
         member = self._liveness.members.get(name)
-        held = self._held.get(name)
+        held = self._exchange.get(name)
         if held is not None and (member is None or held.slice.replica != member.replica):
-            self._drop(held)
-            held = None
+            self._exchange.drop(held)
+            self._forget_replica(held.slice.replica)
         if member is None:
             self._dialler.forget_peer(name)
             return
-        if held is None:
-            held = self._held[name] = _Held(Slice(member.replica), shown=False)
-        if held.shown != member.visible:
-            held.shown = member.visible
-            for entry in held.slice.entries.values():
-                self.view.change(*((None, entry) if held.shown else (entry, None)))
+        self._exchange.show(member.replica, member.visible)
         if member.status is Status.LEFT:
             self._dialler.forget_peer(name)
-        elif name not in self._linked:
+        elif name not in self._links.names:
             self._dialler.add_peer(name, member.addresses, self._clock)
 
-    def _drop(self, held: _Held) -> None:
-        replica = held.slice.replica
-        if held.shown:
-            for entry in held.slice.entries.values():
-                self.view.change(entry, None)
-        del self._held[replica.name]
-        self._dirty.pop(replica.name, None)
-        for link in list(self._links.values()):
+    def _forget_replica(self, replica: Replica) -> None:
+        self._askers.pop(replica.name, None)
+        self._conflicts.settle(replica.name)
+        for link in self._links:
             link.introduced.discard(replica)
             if link.replica == replica:
                 self._close(link, f"{replica} was replaced by another life of its name")
@@ -504,11 +393,11 @@ class Engine:
     def _tell_of(self, name: str) -> None:
         member = self._liveness.members.get(name)
         if member is not None and member.status is Status.DOWN:
-            self._notice(Severity.INFO, f"{member.replica} is down")
+            self._outbox.notice(Severity.INFO, f"{member.replica} is down")
 
     def _note_refusal(self, gone: str | None) -> None:
         """Every address of a member refused: without a link or a vouch, it is dead."""
-        if gone is None or gone in self._linked:
+        if gone is None or gone in self._links.names:
             return
         if self._liveness.refuse(gone, self._clock):
             self._ask_about(gone)
@@ -516,28 +405,24 @@ class Engine:
     def _ask_about(self, name: str) -> None:
         member = self._liveness.members[name]
         # Those who asked here are told as well: whoever asks has no link and takes back its word.
-        askers = self._held[name].askers if name in self._held else ()
-        links = {link.id: link for link in self._some_links()}
-        links.update((id, self._links[id]) for id in sorted(askers))
-        self._send(links.values(), Ask(member.replica))
+        askers = sorted(self._askers.pop(name, ()))
+        links = {link.id: link for link in self._links.some()}
+        links.update((id, self._links[id]) for id in askers)
+        self._outbox.send(links.values(), Ask(member.replica))
 
-    def _on_heartbeat(self, link: _Link, heartbeat: Heartbeat) -> None:
+    def _on_heartbeat(self, link: Link, heartbeat: Heartbeat) -> None:
         replica = link.replica
         if not self._liveness.hear(replica, heartbeat.counter, heartbeat.version, self._clock):
             return
         self._reconcile(replica.name)
-        refused = self._challengers.pop(replica.name, None)
-        if refused is not None:
-            self._notice_once(Severity.ERROR, refused)
-        held = self._held[replica.name]
-        if heartbeat.version > held.slice.horizon or held.followed is None:
-            self._follow(link)
-        if held.askers:
-            askers = [self._links[id] for id in sorted(held.askers)]
-            self._send(askers, Vouch(replica, heartbeat.counter))
-            held.askers.clear()
+        self._conflicts.prove(replica.name, self._clock)
+        held = self._exchange.of(replica)
+        if held is not None and (heartbeat.version > held.slice.horizon or held.followed is None):
+            self._exchange.follow(link, self._clock)
+        askers = [self._links[id] for id in sorted(self._askers.pop(replica.name, ()))]
+        self._outbox.send(askers, Vouch(replica, heartbeat.counter))
 
-    def _on_digest(self, link: _Link, digest: Digest) -> None:
+    def _on_digest(self, link: Link, digest: Digest) -> None:
         for sighting in digest.sightings:
             if link.id not in self._links:
                 return  # what it told of made an end to it
@@ -545,54 +430,46 @@ class Engine:
         if digest.pull:
             self._send_digest(link)
 
-    def _on_sighting(self, link: _Link, sighting: Sighting) -> None:
+    def _on_sighting(self, link: Link, sighting: Sighting) -> None:
         replica = sighting.replica
         if replica.name == self.replica.name:
             self._meet_oneself(link, sighting)
             return
         self._liveness.hear_of(sighting, self._clock)
         self._reconcile(replica.name)
-        held = self._held.get(replica.name)
-        if held is None or held.slice.replica != replica or not held.shown:
+        held = self._exchange.of(replica)
+        if held is None or not held.shown or sighting.version <= held.slice.horizon:
             return
-        behind = sighting.version > held.slice.horizon
-        if behind and replica != link.replica and not self._hears_directly(replica):
-            self._request(held, link, follow=False)
+        if replica != link.replica and not self._hears_directly(replica):
+            self._exchange.ask(held, link, self._clock)
 
-    def _meet_oneself(self, link: _Link, sighting: Sighting) -> None:
-        replica = sighting.replica
-        if replica != self.replica:
-            # The first that is heard may be of this node's own former life.
-            if sighting.counter > self._rivals.setdefault(replica, sighting.counter):
-                text = f"{replica} is alive elsewhere, with the name of this node, {self.replica}"
-                self._notice_once(Severity.ERROR, f"{text}; {_NAME_HINT}")
-            while len(self._rivals) > MAX_RIVALS:
-                del self._rivals[next(iter(self._rivals))]
-        elif sighting.version > self._own.slice.horizon or sighting.counter > self._counter:
-            text = f"{link.replica} tells of changes by {self.replica} that this node never made"
-            self._notice(Severity.ERROR, f"{text}: a copy of this process runs elsewhere")
-            self._close(link, "you tell of changes that I never made")
+    def _meet_oneself(self, link: Link, sighting: Sighting) -> None:
+        if sighting.replica != self.replica:
+            self._conflicts.hear_of_namesake(sighting, self._clock)
+        elif sighting.version > self.own_slice.horizon or sighting.counter > self._counter:
+            self._refuse_copy(link)
+
+    def _refuse_copy(self, link: Link) -> None:
+        self._close(link, self._conflicts.meet_copy(link.replica, self._clock))
 
     def _hears_directly(self, replica: Replica) -> bool:
         """Whether a link to a replica is alive, so its own stream will bring what is missing."""
-        recently = self._clock - self._timing.vouch_grace
-        links = self._linked.get(replica.name, ())
-        return any(link.replica == replica and link.heard_at >= recently for link in links)
+        return self._links.hears(replica, self._clock - self._timing.vouch_grace)
 
-    def _on_ask(self, link: _Link, ask: Ask) -> None:
+    def _on_ask(self, link: Link, ask: Ask) -> None:
         self._liveness.retract(ask.replica, link.replica.name)
         member = self._liveness.of(ask.replica)
         if member is not None and self._hears_directly(ask.replica):
-            self._send([link], Vouch(ask.replica, member.counter))
-            self._held[ask.replica.name].askers.add(link.id)
+            self._outbox.send([link], Vouch(ask.replica, member.counter))
+            self._askers.setdefault(ask.replica.name, set()).add(link.id)
 
-    def _on_leave(self, link: _Link, leave: Leave) -> None:
+    def _on_leave(self, link: Link, leave: Leave) -> None:
         replica = link.replica
-        self._notice(Severity.INFO, f"{replica} says goodbye")
+        self._outbox.notice(Severity.INFO, f"{replica} says goodbye")
         self._liveness.leave(replica, leave.linger, self._clock)
         self._reconcile(replica.name)
 
-    def _send_digest(self, link: _Link, *, pull: bool = False) -> None:
+    def _send_digest(self, link: Link, *, pull: bool = False) -> None:
         sightings = [
             self._sighting(link, member)
             for member in self._liveness.fresh()
@@ -600,138 +477,16 @@ class Engine:
         ]
         for start in range(0, len(sightings), MAX_SIGHTINGS):
             part = tuple(sightings[start : start + MAX_SIGHTINGS])
-            self._send([link], Digest(part, pull=pull and start == 0))
+            self._outbox.send([link], Digest(part, pull=pull and start == 0))
         if pull and not sightings:
-            self._send([link], Digest((), pull=True))
+            self._outbox.send([link], Digest((), pull=True))
 
-    def _sighting(self, link: _Link, member: Member) -> Sighting:
+    def _sighting(self, link: Link, member: Member) -> Sighting:
         replica, addresses = member.replica, member.addresses
         if replica in link.introduced:
             addresses = ()
         else:
             link.introduced.add(replica)
-        return Sighting(replica, member.counter, self._held[replica.name].slice.horizon, addresses)
-
-    # Slices.
-
-    def _follow(self, link: _Link) -> None:
-        """Ask a replica for its own slice, from here on."""
-        held = self._held.get(link.replica.name)
-        if held is not None and held.slice.replica == link.replica:
-            self._request(held, link, follow=True)
-
-    def _request(self, held: _Held, link: _Link, *, follow: bool) -> None:
-        """Ask for a slice, unless it was asked for already and there is progress."""
-        if held.catch_up is None:
-            held.catch_up = CatchUp(link.id, self._clock + self._timing.sync_timeout)
-            if follow:
-                held.followed = link.id
-            self._send([link], Sync(held.slice.replica, held.slice.horizon, follow))
-
-    def _on_sync(self, link: _Link, sync: Sync) -> None:
-        held = self._held.get(sync.replica.name)
-        if held is None or held.slice.replica != sync.replica:
-            return
-        if sync.after > held.slice.horizon:
-            if held is self._own:
-                text = f"{link.replica} has changes by {self.replica} that this node never made"
-                self._notice(Severity.ERROR, f"{text}: a copy of this process runs elsewhere")
-                self._close(link, "you have changes that I never made")
-            return
-        held.feeds[link.id] = Feed(sync.after, sync.follow)
-        self._dirty[sync.replica.name] = None
-
-    def _on_delta(self, link: _Link, delta: Delta) -> None:
-        if delta.replica == self.replica:
-            raise ProtocolError(f"{link.replica} makes a claim about the slice of this node")
-        held = self._held.get(delta.replica.name)
-        if held is None or held.slice.replica != delta.replica:
-            return
-        direct = link.replica == delta.replica
-        catch_up = held.catch_up
-        if catch_up is None or catch_up.link != link.id:
-            if not direct:
-                return  # a relay that was not asked for, or was given up
-            catch_up = CatchUp(link.id, 0.0)
-        staging = catch_up.staging
-        if staging is not None and staging.add(delta):
-            self._progress(held, catch_up, staging, delta)
-        elif delta.after > (0 if delta.reset else held.slice.horizon):
-            self._request(held, link, follow=direct)  # a frame is missing
-        elif delta.last and not delta.reset:
-            self._merge(held, delta)
-            if catch_up is held.catch_up and staging is None:
-                self._end_catch_up(held)
-        else:
-            catch_up.staging = staging = Staging(held.slice, delta)
-            staging.add(delta)
-            self._progress(held, catch_up, staging, delta)
-
-    def _merge(self, held: _Held, delta: Delta) -> None:
-        horizon = held.slice.horizon
-        transitions = held.slice.apply(delta.changes, delta.upto)
-        show(self.view if held.shown else None, transitions)
-        if held.feeds and held.slice.horizon > horizon:
-            self._dirty[delta.replica.name] = None
-
-    def _progress(self, held: _Held, catch_up: CatchUp, staging: Staging, delta: Delta) -> None:
-        if not delta.last:
-            catch_up.until = self._clock + self._timing.sync_timeout
-            held.catch_up = catch_up
-            return
-        held.slice = staging.install(self.view if held.shown else None)
-        self._end_catch_up(held)
-        if held.feeds:
-            self._dirty[delta.replica.name] = None
-
-    def _end_catch_up(self, held: _Held) -> None:
-        """A request was answered; if it was one to a relay, a link may have opened meanwhile."""
-        held.catch_up = None
-        links = self._linked.get(held.slice.replica.name)
-        if held.followed is None and links:
-            self._follow(links[-1])
-
-    def _flush(self) -> None:
-        """Send what feeds lack, up to the budget; the rest in another turn."""
-        self._flushed_at = self._clock
-        budget = FLUSH_BUDGET
-        for name in list(self._dirty):
-            del self._dirty[name]
-            budget = self._feed(name, self._held[name], budget)
-            if budget <= 0:
-                break
-        if self._dirty:  # a backlog, in which there is nothing to wait for
-            self._flushed_at -= self._timing.coalesce_interval
-
-    def _feed(self, name: str, held: _Held, budget: int) -> int:
-        behind: dict[tuple[int, bool, int], list[_Link]] = {}
-        for id, feed in held.feeds.items():
-            if self._links[id].writable and (feed.owed or feed.cursor < held.slice.horizon):
-                behind.setdefault(feed.position(held.slice), []).append(self._links[id])
-        for position, links in behind.items():
-            cursor, reset, _ = position
-            delta = cut(held.slice, cursor, reset)
-            self._send(links, delta)
-            for link in links:
-                feed = held.feeds.pop(link.id)  # to the end of the line
-                if not feed.advance(delta):
-                    held.feeds[link.id] = feed
-            budget -= sum(map(size_of, delta.changes))
-            if not delta.last or budget <= 0:
-                self._dirty[name] = None
-            if budget <= 0:
-                break
-        return budget
-
-    def _notice_once(self, severity: Severity, text: str) -> None:
-        """Tell the operator, but not again and again."""
-        recent = {
-            told: at for told, at in self._noticed.items() if self._clock - at < NOTICE_INTERVAL
-        }
-        self._noticed = recent
-        if text not in recent:
-            recent[text] = self._clock
-            self._notice(severity, text)
-
-    def _notice(self, severity: Severity, text: str) -> None:
-        self._effects.append(Notice(severity, text))
+        held = self._exchange.of(replica)
+        version = held.slice.horizon if held is not None else 0
+        return Sighting(replica, member.counter, version, addresses)

@@ -34,7 +34,7 @@ class Timing:
 
         Its process is gone, unless somebody who still hears it says so within this long.
         """
-        return 0.2 * self.link_grace
+        return 0.15 * self.link_grace
 
     @property
     def vouch_grace(self) -> float:

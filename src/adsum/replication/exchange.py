@@ -1,0 +1,262 @@
+"""The slices held here, and how they travel between replicas.
+
+Each link follows the other end's own slice: what changes is pushed as it happens, gathered for a
+few milliseconds under load, and encoded once for all followers at one position. Any other slice is
+asked for, from whoever tells that it has more of it, once at a time.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from adsum.errors import ProtocolError
+
+from .effects import Outbox
+from .entry import size_of
+from .limits import DELTA_BUDGET
+from .links import Link, Links
+from .messages import Delta, Sync
+from .state import Replica, Slice
+from .streams import CatchUp, Feed, Staging, cut, show
+from .timing import Timing
+from .view import View
+
+#: After about this many bytes of deltas, the engine lets others have their turn.
+FLUSH_BUDGET = 2 * DELTA_BUDGET
+
+
+@dataclass(slots=True, eq=False)
+class Held:
+    """A slice and how it travels.
+
+    Attributes:
+        slice: What is known of it.
+        shown: Whether its entries are in the view.
+        feeds: What was sent of it, by link; those that wait longest come first.
+        catch_up: The request for what is missing of it, if one is under way.
+        followed: The link over which its owner was asked to push its changes.
+    """
+
+    slice: Slice
+    shown: bool
+    feeds: dict[int, Feed] = field(default_factory=dict)
+    catch_up: CatchUp | None = None
+    followed: int | None = None
+
+
+class Exchange:
+    """The slices of one node: its own, and those of the members it knows.
+
+    Args:
+        replica: Who this node is.
+        view: Where slices are shown.
+        links: The open links.
+        outbox: What is to be sent.
+        timing: The durations of the protocol.
+    """
+
+    def __init__(
+        self, replica: Replica, view: View, links: Links, outbox: Outbox, timing: Timing
+    ) -> None:
+        self.own = Held(Slice(replica), shown=True)
+        self._replica = replica
+        self._view = view
+        self._links = links
+        self._outbox = outbox
+        self._timing = timing
+        self._held: dict[str, Held] = {replica.name: self.own}
+        # Names whose slices may have something to send.
+        self._dirty: dict[str, None] = {}
+        self._flushed_at = -timing.coalesce_interval
+
+    def __iter__(self) -> Iterator[Held]:
+        return iter(self._held.values())
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def get(self, name: str) -> Held | None:
+        """The slice of a name, if one is held."""
+        return self._held.get(name)
+
+    def of(self, replica: Replica) -> Held | None:
+        """The slice of this very replica, if it is held."""
+        held = self._held.get(replica.name)
+        return held if held is not None and held.slice.replica == replica else None
+
+    def changed(self) -> None:
+        """This node's own slice has something new to send."""
+        self._dirty[self._replica.name] = None
+
+    # Showing.
+
+    def show(self, replica: Replica, visible: bool) -> None:
+        """Hold the slice of a replica, and show or hide its entries."""
+        held = self._held.get(replica.name)
+        if held is None:
+            held = self._held[replica.name] = Held(Slice(replica), shown=False)
+        if held.shown != visible:
+            held.shown = visible
+            for entry in held.slice.entries.values():
+                self._view.change(*((None, entry) if visible else (entry, None)))
+
+    def drop(self, held: Held) -> None:
+        """Hold and show the slice of a replica no longer."""
+        self.show(held.slice.replica, visible=False)
+        del self._held[held.slice.replica.name]
+        self._dirty.pop(held.slice.replica.name, None)
+
+    # Taking in.
+
+    def follow(self, link: Link, now: float) -> None:
+        """Ask a replica for its own slice, from here on."""
+        held = self.of(link.replica)
+        if held is not None:
+            self._request(held, link, now, follow=True)
+
+    def ask(self, held: Held, link: Link, now: float) -> None:
+        """Ask for what is missing of a slice that is somebody else's."""
+        self._request(held, link, now, follow=False)
+
+    def receive(self, link: Link, delta: Delta, now: float) -> None:
+        """Take in a frame of a slice.
+
+        Raises:
+            ProtocolError: It makes a claim about this node's own slice.
+        """
+        if delta.replica == self._replica:
+            raise ProtocolError(f"{link.replica} makes a claim about the slice of this node")
+        held = self.of(delta.replica)
+        if held is None:
+            return
+        direct = link.replica == delta.replica
+        catch_up = held.catch_up
+        if catch_up is None or catch_up.link != link.id:
+            if not direct:
+                return  # a relay that was not asked for, or was given up
+            catch_up = CatchUp(link.id, 0.0)
+        staging = catch_up.staging
+        if staging is not None and staging.add(delta):
+            self._progress(held, catch_up, staging, delta, now)
+        elif delta.after > (0 if delta.reset else held.slice.horizon):
+            self._request(held, link, now, follow=direct)  # a frame is missing
+        elif delta.last and not delta.reset:
+            self._merge(held, delta)
+            if catch_up is held.catch_up and staging is None:
+                self._complete(held, now)
+        else:
+            catch_up.staging = staging = Staging(held.slice, delta)
+            staging.add(delta)
+            self._progress(held, catch_up, staging, delta, now)
+
+    def give_up_stalled(self, now: float) -> None:
+        """Let what was asked for in vain be asked for again."""
+        for held in self._held.values():
+            if held.catch_up is not None and held.catch_up.until <= now:
+                held.catch_up = None
+
+    def _request(self, held: Held, link: Link, now: float, *, follow: bool) -> None:
+        """Ask for a slice, unless it was asked for already and there is progress."""
+        if held.catch_up is None:
+            held.catch_up = CatchUp(link.id, now + self._timing.sync_timeout)
+            if follow:
+                held.followed = link.id
+            self._outbox.send([link], Sync(held.slice.replica, held.slice.horizon, follow))
+
+    def _merge(self, held: Held, delta: Delta) -> None:
+        horizon = held.slice.horizon
+        transitions = held.slice.apply(delta.changes, delta.upto)
+        show(self._view if held.shown else None, transitions)
+        if held.feeds and held.slice.horizon > horizon:
+            self._dirty[delta.replica.name] = None
+
+    def _progress(
+        self, held: Held, catch_up: CatchUp, staging: Staging, delta: Delta, now: float
+    ) -> None:
+        if not delta.last:
+            catch_up.until = now + self._timing.sync_timeout
+            held.catch_up = catch_up
+            return
+        held.slice = staging.install(self._view if held.shown else None)
+        self._complete(held, now)
+        if held.feeds:
+            self._dirty[delta.replica.name] = None
+
+    def _complete(self, held: Held, now: float) -> None:
+        """A request was answered; if it was one to a relay, a link may have opened meanwhile."""
+        held.catch_up = None
+        links = self._links.of(held.slice.replica.name)
+        if held.followed is None and links:
+            self.follow(links[-1], now)
+
+    # Sending.
+
+    def feed(self, link: Link, sync: Sync) -> bool:
+        """Send a peer what it asks for, in the turns to come.
+
+        Returns:
+            False if it claims to have changes of this node's own slice that were never made.
+        """
+        held = self.of(sync.replica)
+        if held is None:
+            return True
+        if sync.after > held.slice.horizon:
+            return held is not self.own
+        held.feeds[link.id] = Feed(sync.after, sync.follow)
+        self._dirty[sync.replica.name] = None
+        return True
+
+    def resume(self, link: Link) -> None:
+        """A peer reads again: go on with its feeds, which have fallen behind."""
+        self._flushed_at -= self._timing.coalesce_interval
+        behind = (name for name, held in self._held.items() if link.id in held.feeds)
+        self._dirty.update(dict.fromkeys(behind))
+
+    def forget_link(self, link: Link) -> None:
+        """A link is gone, and all that went over it."""
+        for held in self._held.values():
+            held.feeds.pop(link.id, None)
+            if held.catch_up is not None and held.catch_up.link == link.id:
+                held.catch_up = None
+            if held.followed == link.id:
+                held.followed = None
+
+    @property
+    def flush_at(self) -> float:
+        """When `flush` has something to do."""
+        return self._flushed_at + self._timing.coalesce_interval if self._dirty else float("inf")
+
+    def flush(self, now: float) -> None:
+        """Send what feeds lack, up to the budget; the rest in another turn."""
+        self._flushed_at = now
+        budget = FLUSH_BUDGET
+        for name in list(self._dirty):
+            del self._dirty[name]
+            budget = self._send(name, self._held[name], budget)
+            if budget <= 0:
+                break
+        if self._dirty:  # a backlog, in which there is nothing to wait for
+            self._flushed_at -= self._timing.coalesce_interval
+
+    def _send(self, name: str, held: Held, budget: int) -> int:
+        """Send the feeds of one slice a message each; returns what is left of the budget."""
+        for (cursor, reset, _), links in self._behind(held).items():
+            delta = cut(held.slice, cursor, reset)
+            self._outbox.send(links, delta)
+            for link in links:
+                feed = held.feeds.pop(link.id)  # to the end of the line
+                if not feed.advance(delta):
+                    held.feeds[link.id] = feed
+            budget -= sum(map(size_of, delta.changes))
+            if not delta.last or budget <= 0:
+                self._dirty[name] = None
+            if budget <= 0:
+                break
+        return budget
+
+    def _behind(self, held: Held) -> dict[tuple[int, bool, int], list[Link]]:
+        """The links that lack something of a slice, by the position of their feeds."""
+        behind: dict[tuple[int, bool, int], list[Link]] = {}
+        for id, feed in held.feeds.items():
+            if self._links[id].writable and (feed.owed or feed.cursor < held.slice.horizon):
+                behind.setdefault(feed.position(held.slice), []).append(self._links[id])
+        return behind

@@ -1,0 +1,95 @@
+"""The links that are open, and which of them to use."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from random import Random
+
+from .state import Replica
+
+#: How many links a digest or a question goes to.
+FANOUT = 3
+
+
+@dataclass(slots=True, eq=False)
+class Link:
+    """One open link.
+
+    Attributes:
+        id: What the outside calls it.
+        replica: Who is at the other end.
+        opened_at: When it opened, in active time.
+        heard_at: When anything came over it last.
+        writable: Whether the peer reads what is sent.
+        stuck_at: When it stopped reading. Valid while not writable.
+        introduced: The replicas whose addresses were told over it.
+    """
+
+    id: int
+    replica: Replica
+    opened_at: float
+    heard_at: float
+    writable: bool = True
+    stuck_at: float = 0.0
+    introduced: set[Replica] = field(default_factory=set)
+
+
+class Links:
+    """The open links, by id and by the name at the other end."""
+
+    def __init__(self, rng: Random) -> None:
+        self._rng = rng
+        self._by_id: dict[int, Link] = {}
+        # Oldest first.
+        self._by_name: dict[str, list[Link]] = {}
+
+    def __len__(self) -> int:
+        return len(self._by_id)
+
+    def __iter__(self) -> Iterator[Link]:
+        return iter(list(self._by_id.values()))
+
+    def __contains__(self, id: int) -> bool:
+        return id in self._by_id
+
+    def __getitem__(self, id: int) -> Link:
+        return self._by_id[id]
+
+    def get(self, id: int) -> Link | None:
+        """The link of an id, if it is open."""
+        return self._by_id.get(id)
+
+    @property
+    def names(self) -> Mapping[str, object]:
+        """The names to which there is a link."""
+        return self._by_name
+
+    def of(self, name: str) -> list[Link]:
+        """The links to a name, oldest first."""
+        return self._by_name.get(name, [])
+
+    def add(self, link: Link) -> None:
+        """A link has opened."""
+        self._by_id[link.id] = link
+        self._by_name.setdefault(link.replica.name, []).append(link)
+
+    def remove(self, link: Link) -> None:
+        """A link is gone."""
+        del self._by_id[link.id]
+        rest = [other for other in self._by_name.pop(link.replica.name) if other is not link]
+        if rest:
+            self._by_name[link.replica.name] = rest
+
+    def to(self, name: str) -> Link | None:
+        """The link to send bulk over, if there is one that is being read."""
+        links = [link for link in self.of(name) if link.writable]
+        return links[-1] if links else None
+
+    def some(self) -> list[Link]:
+        """A few links at random, none that is not being read."""
+        links = [link for link in self._by_id.values() if link.writable]
+        return self._rng.sample(links, min(FANOUT, len(links)))
+
+    def hears(self, replica: Replica, since: float) -> bool:
+        """Whether anything came over a link to a replica since then."""
+        links = self.of(replica.name)
+        return any(link.replica == replica and link.heard_at >= since for link in links)
