@@ -39,7 +39,7 @@ from adsum.transport.sockets import SocketTransport
 logger = logging.getLogger("adsum")
 
 #: One frame of a large transfer is taken in at a time, so no turn of the event loop is long.
-LIMITS = Limits(turn_budget=DELTA_BUDGET, send_high_water=MAX_IN_FLIGHT)
+LIMITS = Limits(turn_budget=DELTA_BUDGET // 2, send_high_water=MAX_IN_FLIGHT)
 #: A peer that closes a link is told of when it did so this often in a row, for the same reason.
 REFUSALS_TO_TELL = 3
 #: Host names among the peers are looked up anew this often, in seconds.

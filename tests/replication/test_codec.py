@@ -1,7 +1,9 @@
 """Messages survive the wire unaltered, and whatever else comes is refused."""
 
+import gc
 import json
 from contextlib import suppress
+from random import Random
 
 import pytest
 from hypothesis import given
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 
 from adsum.errors import ProtocolError
 from adsum.replication.codec import MAX_LINGER, decode, encode
+from adsum.replication.engine import Engine
 from adsum.replication.entry import Change
 from adsum.replication.jsontext import encode_object
 from adsum.replication.limits import MAX_META, MAX_NUMBER
@@ -25,6 +28,7 @@ from adsum.replication.messages import (
     Vouch,
 )
 from adsum.replication.state import Replica
+from adsum.replication.timing import Timing
 
 text = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=30)
 number = st.integers(0, MAX_NUMBER - 1)
@@ -220,3 +224,13 @@ def test_a_lone_join_is_small() -> None:
     owner = Replica("host-12345-ab12", 1_800_000_000_000 << 20)
     entry = (1000, 1000, "room:1", "user:12345", '{"device":"phone"}', None, *owner)
     assert len(encode(Delta(owner, 999, 1000, (entry,)))) < 250
+
+
+def test_the_garbage_collector_stops_visiting_entries() -> None:
+    engine = Engine(Replica("n", 1), Timing(), Random(1), now=0.0)
+    own = engine.track("room", "ann", '{"device":"phone"}')
+    received = decode(encode(Delta(Replica("m", 1), 0, 1, ((1, 1, "t", "k", "{}", None, "m", 1),))))
+    assert isinstance(received, Delta)
+    gc.collect()
+    assert not gc.is_tracked(own)
+    assert not gc.is_tracked(received.changes[0])
