@@ -20,9 +20,10 @@ LAYERS = {
     "config": {"errors", "replication", "transport"},
     "runtime": {"errors", "replication", "transport", "config"},
     "node": {"errors", "replication", "transport", "config", "runtime"},
-    "watching": {"errors", "replication"},
+    "reading": {"errors"},
+    "watching": {"replication", "reading"},
     "presence": {"errors", "replication", "node", "watching"},
-    "pubsub": {"errors", "replication", "node"},
+    "pubsub": {"errors", "replication", "node", "reading"},
     "testing": {"errors", "replication"},
 }
 

@@ -3,12 +3,12 @@
 import asyncio
 from collections import deque
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 from weakref import WeakSet
 
 from adsum.errors import ConfigurationError, UsageError
 from adsum.node import Node
+from adsum.reading import Reader
 from adsum.replication.entry import Transition
 from adsum.replication.frozen import freeze
 from adsum.replication.jsontext import checked_name, encode_object, load
@@ -36,7 +36,7 @@ class Message:
     sender: str
 
 
-class Subscription:
+class Subscription(Reader[Message]):
     """An asynchronous iterator of messages; made by `PubSub.subscribe`.
 
     Holds at most its limit: when a message comes to a full one, the oldest is dropped and
@@ -46,13 +46,11 @@ class Subscription:
     """
 
     def __init__(self, topic: str, limit: int) -> None:
+        super().__init__()
         self.topic = topic
         #: How many messages were dropped because the reader was too slow.
         self.dropped = 0
         self._messages: deque[Message] = deque(maxlen=limit)
-        self._ready = asyncio.Event()
-        self._reading = False
-        self._closed = False
 
     def put(self, message: Message) -> None:
         """Add a message, dropping the oldest one if there is no room."""
@@ -61,49 +59,14 @@ class Subscription:
         self._messages.append(message)
         self._ready.set()
 
-    def close(self) -> None:
-        """End the iteration; what was not read is dropped. Idempotent."""
-        if not self._closed:
-            self._closed = True
-            self._messages.clear()
-            self._ready.set()
+    def _has_more(self) -> bool:
+        return bool(self._messages)
 
-    @property
-    def closed(self) -> bool:
-        """Whether the iteration has ended."""
-        return self._closed
+    def _take(self) -> Message:
+        return self._messages.popleft()
 
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> Message:
-        if self._reading:
-            raise UsageError("two tasks read one subscription; give each one of its own")
-        self._reading = True
-        try:
-            while not self._messages:
-                if self._closed:
-                    raise StopAsyncIteration
-                self._ready.clear()
-                await self._ready.wait()
-            return self._messages.popleft()
-        finally:
-            self._reading = False
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        error_type: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    async def aclose(self) -> None:
-        """As `close`, for `contextlib.aclosing`."""
-        self.close()
+    def _drop(self) -> None:
+        self._messages.clear()
 
 
 class PubSub:

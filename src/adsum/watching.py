@@ -3,11 +3,10 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 from weakref import WeakSet
 
-from adsum.errors import UsageError
+from adsum.reading import Reader
 from adsum.replication.entry import KEY, VERSION, Entry, Identity, Transition, identity
 from adsum.replication.frozen import FrozenDict, FrozenList
 from adsum.replication.view import present
@@ -35,7 +34,7 @@ class Diff:
     updates: Entries = field(default_factory=dict)
 
 
-class Watch:
+class Watch(Reader[Diff]):
     """An asynchronous iterator of the diffs of one topic; made by `Presence.watch`.
 
     The first diff always comes at once: everybody who was present when the watch began, as joins,
@@ -46,6 +45,7 @@ class Watch:
     """
 
     def __init__(self, topic: str, ended: Callable[[], None]) -> None:
+        super().__init__()
         self.topic = topic
         # What each presence was when the reader last heard of it, and what it is now.
         self._pending: dict[Identity, Transition] = {}
@@ -53,10 +53,7 @@ class Watch:
         # Whether the first diff, which comes even if nobody is present, is there to be read.
         self._first = False
         self._begun = False
-        self._ready = asyncio.Event()
-        self._reading = False
         self._ended = ended
-        self._closed = False
 
     def merge(self, transitions: list[Transition], extras: Entries) -> None:
         """Add changes to the next diff."""
@@ -74,62 +71,22 @@ class Watch:
         if not self._begun:
             self._begun = self._first = True
         self._extras.update(extras)
-        if pending or self._first:
-            self._ready.set()
-        else:
-            self._ready.clear()
         if not pending:
             self._extras.clear()
+        self._ready.set()
 
-    def close(self) -> None:
-        """End the iteration after what is pending is dropped. Idempotent."""
-        if not self._closed:
-            self._closed = True
-            self._pending.clear()
-            self._ready.set()
-            self._ended()
+    def _has_more(self) -> bool:
+        return bool(self._pending) or self._first
 
-    @property
-    def closed(self) -> bool:
-        """Whether the iteration has ended."""
-        return self._closed
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> Diff:
-        if self._reading:
-            raise UsageError("two tasks read one watch; give each a watch of its own")
-        self._reading = True
-        try:
-            # What woke this may have been undone before it ran.
-            while not (self._pending or self._first or self._closed):
-                self._ready.clear()
-                await self._ready.wait()
-        finally:
-            self._reading = False
-        if self._closed:
-            raise StopAsyncIteration
-        self._ready.clear()
+    def _take(self) -> Diff:
         self._first = False
         pending, self._pending = self._pending, {}
         extras, self._extras = self._extras, {}
         return make_diff(list(pending.values()), extras)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        error_type: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    async def aclose(self) -> None:
-        """As `close`, for `contextlib.aclosing`."""
-        self.close()
+    def _drop(self) -> None:
+        self._pending.clear()
+        self._ended()
 
 
 class Feed:
