@@ -121,6 +121,54 @@ def test_a_link_between_two_that_is_cut_hides_nobody(seed: int, one_way: bool) -
     seconds_until(simulation, lambda: sees(simulation, "n2", "late"), 1.1)
 
 
+def test_nodes_behind_one_hub_see_one_another(seed: int) -> None:
+    simulation = Simulation(nodes=1, seed=seed)
+    for leaf in ("n2", "n3", "n4", "n5"):
+        for other in simulation.nodes:
+            if other != "n1":
+                simulation.partition([other], [leaf])
+        simulation.start(leaf).track("room", leaf)
+    seconds_until(simulation, lambda: all_agree(simulation), 3.0)
+    for _ in range(300):
+        simulation.run(0.1)
+        assert all_agree(simulation)
+    simulation.node("n2").track("room", "late")
+    seconds_until(simulation, lambda: sees(simulation, "n5", "late"), 1.1)
+
+
+def test_a_link_that_breaks_and_comes_back_hides_nobody(seed: int) -> None:
+    simulation = cluster(seed)
+    for _ in range(20):
+        for link in simulation.network.between("n1", "n2"):
+            simulation.network.sever(link)
+        simulation.run(0.1)
+        assert all_agree(simulation)
+
+
+def test_a_node_that_blocks_while_another_is_suspect_condemns_nobody(seed: int) -> None:
+    simulation = cluster(seed)
+    for link in simulation.network.between("n1", "n2"):
+        simulation.network.sever(link)
+    simulation.run(0.01)
+    simulation.node("n1").pause()
+    simulation.run(3)
+    simulation.node("n1").resume()
+    for _ in range(100):
+        simulation.run(0.05)
+        assert list(simulation.node("n1").present("room")) == list(simulation.nodes)
+
+
+def test_a_slow_line_hides_nobody(seed: int) -> None:
+    simulation = cluster(seed)
+    simulation.network.bandwidth = 100_000.0
+    for number in range(2000):
+        simulation.node("n1").track("big", f"user {number}", {"text": "x" * 500})
+    for _ in range(300):
+        simulation.run(0.1)
+        assert len(simulation.node("n2").present("room")) == 5
+    simulation.check_agreement()
+
+
 def test_who_can_hear_but_not_be_heard_is_hidden_and_comes_back(seed: int) -> None:
     simulation = cluster(seed)
     for other in ("n2", "n3", "n4", "n5"):
