@@ -204,3 +204,13 @@ def test_check_at_is_never_later_than_what_is_due(liveness: Liveness) -> None:
     assert liveness.check_at <= 3.0
     liveness.refuse("ann", 2.1)
     assert liveness.check_at <= 2.1 + TIMING.refused_grace
+
+
+def test_a_word_that_is_taken_back_is_acted_on_in_time(liveness: Liveness) -> None:
+    liveness.lose_link(ANN, 2.0)
+    liveness.refuse("ann", 2.0)
+    liveness.vouch(ANN, 10, "bob", 2.0)
+    liveness.expire(2.5)
+    assert liveness.check_at > 3.0
+    liveness.retract(ANN, "bob")
+    assert liveness.check_at <= 2.5

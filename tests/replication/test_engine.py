@@ -1,0 +1,164 @@
+"""What an engine makes of single messages, above all of those that must not be."""
+
+from random import Random
+
+import pytest
+
+from adsum.errors import ProtocolError
+from adsum.replication.effects import Close, Notice, Send, Severity
+from adsum.replication.engine import Engine
+from adsum.replication.messages import (
+    Ask,
+    Delta,
+    Digest,
+    Heartbeat,
+    Leave,
+    Message,
+    Sighting,
+    Sync,
+    Vouch,
+)
+from adsum.replication.state import Replica
+from adsum.replication.timing import Timing
+
+ME, ANN, BOB = Replica("me", 5), Replica("ann", 5), Replica("bob", 5)
+FIRST = 1
+
+
+@pytest.fixture
+def engine() -> Engine:
+    """An engine with a link to ann, who has said nothing yet."""
+    engine = Engine(ME, Timing(), Random(1), now=0.0)
+    engine.link_up(FIRST, ANN, ("ann:1",), None, 0.0)
+    engine.take_effects()
+    return engine
+
+
+def closed(engine: Engine) -> list[str]:
+    return [e.reason for e in engine.take_effects() if isinstance(e, Close)]
+
+
+def sent(engine: Engine) -> list[Message]:
+    return [e.message for e in engine.take_effects() if isinstance(e, Send)]
+
+
+def entry(replica: Replica, version: int, key: str = "k") -> Delta:
+    change = (version, version, "room", key, "{}", None, *replica)
+    return Delta(replica, version - 1, version, (change,))
+
+
+def test_a_claim_about_this_nodes_own_slice_breaks_the_protocol(engine: Engine) -> None:
+    engine.track("room", "me", "{}")
+    with pytest.raises(ProtocolError, match="claim"):
+        engine.receive(FIRST, entry(ME, 2), 0.1)
+    assert list(engine.view.render("room")) == ["me"]
+
+
+@pytest.mark.parametrize(
+    "message",
+    [Sync(ME, 7, True), Digest((Sighting(ME, 0, 7),)), Digest((Sighting(ME, 99, 0),))],
+    ids=["sync", "version", "counter"],
+)
+def test_who_tells_of_what_this_node_never_did_loses_its_link_loudly(
+    engine: Engine, message: Message
+) -> None:
+    engine.receive(FIRST, message, 0.1)
+    effects = engine.take_effects()
+    notices = [e.severity for e in effects if isinstance(e, Notice)]
+    assert Severity.ERROR in notices
+    assert [e.link for e in effects if isinstance(e, Close)] == [FIRST]
+
+
+def test_a_relay_that_was_not_asked_for_is_ignored(engine: Engine) -> None:
+    engine.link_up(2, BOB, ("bob:1",), None, 0.0)
+    engine.receive(FIRST, entry(BOB, 1), 0.1)
+    assert engine.view.count("room") == 0
+    engine.receive(2, entry(BOB, 1), 0.1)
+    assert engine.view.count("room") == 1
+
+
+def test_what_is_said_of_unknown_replicas_does_no_harm(engine: Engine) -> None:
+    for message in (
+        Sync(BOB, 0, True),
+        Sync(BOB, 9, False),
+        entry(BOB, 1),
+        Ask(BOB),
+        Vouch(BOB, 3),
+    ):
+        engine.receive(FIRST, message, 0.1)
+    assert closed(engine) == []
+    assert engine.view.topics == {}
+
+
+@pytest.mark.parametrize("message", [Vouch(ME, 3), Ask(ME), Digest((Sighting(ME, 0, 0),))])
+def test_what_is_said_of_this_node_does_no_harm(engine: Engine, message: Message) -> None:
+    engine.track("room", "me", "{}")
+    engine.receive(FIRST, message, 0.1)
+    assert closed(engine) == []
+    assert engine.view.count("room") == 1
+
+
+def test_a_digest_that_replaces_its_own_sender_does_no_harm(engine: Engine) -> None:
+    later = Replica("ann", 9)
+    for counter in (1, 2):
+        engine.receive(FIRST, Digest((Sighting(later, counter, 0), Sighting(BOB, 1, 0))), 0.1)
+    assert len(closed(engine)) == 1
+
+
+def test_messages_on_links_that_are_gone_are_ignored(engine: Engine) -> None:
+    engine.link_down(FIRST, 0.1)
+    engine.receive(FIRST, Heartbeat(5, 0), 0.2)
+    engine.link_writable(FIRST, False, 0.2)
+    engine.link_down(FIRST, 0.3)
+    assert closed(engine) == []
+
+
+def test_an_entry_that_moves_leaves_one_place_and_joins_the_other(engine: Engine) -> None:
+    engine.receive(FIRST, entry(ANN, 1), 0.1)
+    moved = (2, 1, "hall", "k", "{}", 1, *ANN)
+    engine.receive(FIRST, Delta(ANN, 1, 2, (moved,)), 0.2)
+    assert list(engine.view.topics) == ["hall"]
+
+
+def test_a_gap_is_asked_for_once_however_many_frames_come_after_it(engine: Engine) -> None:
+    engine.receive(FIRST, Delta(ANN, 0, 0, ()), 0.1)
+    for version in (5, 6, 7):
+        engine.receive(FIRST, entry(ANN, version), 0.2)
+    assert [m for m in sent(engine) if isinstance(m, Sync)] == [Sync(ANN, 0, True)]
+
+
+def test_a_direct_link_that_opens_while_a_relay_is_asked_is_followed_after_the_answer(
+    engine: Engine,
+) -> None:
+    for counter in (1, 2, 3):
+        engine.receive(FIRST, Digest((Sighting(BOB, counter, 1),)), 0.1 * counter)
+    assert Sync(BOB, 0, False) in sent(engine)
+    engine.link_up(2, BOB, ("bob:1",), None, 0.5)
+    assert not [m for m in sent(engine) if isinstance(m, Sync)]
+    engine.receive(FIRST, entry(BOB, 1), 0.6)
+    assert Sync(BOB, 1, True) in sent(engine)
+
+
+def test_a_goodbye_is_answered_by_forgetting_in_time(engine: Engine) -> None:
+    engine.receive(FIRST, entry(ANN, 1), 0.1)
+    engine.receive(FIRST, Leave(0.0), 0.2)
+    assert engine.wake_at <= 0.2
+    engine.tick(0.2)
+    assert engine.view.topics == {}
+
+
+def test_changes_at_once_wait_for_nothing_and_changes_after_them_a_little(engine: Engine) -> None:
+    engine.receive(FIRST, Sync(ME, 0, True), 1.0)
+    engine.tick(1.0)
+    engine.tick(1.1)
+    engine.take_effects()
+    engine.track("room", "a", "{}")
+    assert engine.wake_at <= 1.1
+    engine.tick(1.1)
+    assert len([m for m in sent(engine) if isinstance(m, Delta)]) == 1
+    engine.track("room", "b", "{}")
+    assert engine.wake_at == pytest.approx(1.105)
+    engine.tick(1.102)
+    assert not [m for m in sent(engine) if isinstance(m, Delta)]
+    engine.tick(1.105)
+    assert len([m for m in sent(engine) if isinstance(m, Delta)]) == 1
