@@ -88,6 +88,8 @@ class Node:
         self._observers: list[Observer] = []
         self._runtime: Runtime | None = None
         self._thread = 0
+        # The beginning of this run, while it is under way.
+        self._opening: asyncio.Future[None] | None = None
         # The end of the run before, while it is under way.
         self._closing: asyncio.Task[None] | None = None
 
@@ -104,6 +106,8 @@ class Node:
             WrongThreadError: The node runs in the event loop of another thread.
         """
         await self._closed()
+        if self._opening is not None and self._opening.get_loop() is asyncio.get_running_loop():
+            await asyncio.shield(self._opening)
         if self._runtime is not None and not self._runtime.loop.is_closed():
             self._check_thread()
             if self._runtime.loop is not asyncio.get_running_loop():
@@ -113,12 +117,16 @@ class Node:
             self._runtime.abandon()
         runtime = Runtime(self.settings, self._observers)
         self._runtime, self._thread = runtime, threading.get_ident()
+        self._opening = runtime.loop.create_future()
         try:
             await runtime.open()
         except BaseException:
             self._runtime = None
             await runtime.close()
             raise
+        finally:
+            self._opening.set_result(None)
+            self._opening = None
 
     async def stop(self) -> None:
         """Say goodbye and leave: every presence of this node ends. Idempotent.
@@ -139,7 +147,8 @@ class Node:
         closing = self._closing
         if closing is not None and closing.get_loop() is asyncio.get_running_loop():
             await asyncio.shield(closing)
-        self._closing = None
+        if self._closing is closing:
+            self._closing = None
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -230,7 +239,7 @@ class Node:
             "members_down": len(members) - len(up),
             "links": runtime.engine.links,
             "topics": len(runtime.engine.view.topics),
-            "entries": sum(member.entries for member in up),
+            "entries": runtime.engine.shown,
             "own_entries": len(runtime.engine.own_slice.entries),
             "lag": sum(member.lag for member in members),
             "frames_sent": runtime.frames_sent,

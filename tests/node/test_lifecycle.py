@@ -33,6 +33,67 @@ def test_starting_and_stopping_twice_does_nothing_more() -> None:
     run(main())
 
 
+def test_whoever_starts_it_while_it_starts_waits_for_it() -> None:
+    async def main() -> None:
+        node = adsum.Node(siblings=False, listen="127.0.0.1:0")
+        first = asyncio.create_task(node.start())
+        await asyncio.sleep(0)
+        await node.start()
+        assert node.address is not None
+        await first
+        await asyncio.gather(node.stop(), node.stop())
+        assert not node.running
+
+    run(main())
+
+
+def test_a_start_while_it_stops_waits_for_the_end() -> None:
+    async def main() -> None:
+        node = adsum.Node(siblings=False)
+        presence = adsum.Presence(node)
+        await node.start()
+        stopping = asyncio.create_task(node.stop())
+        await asyncio.sleep(0)
+        await node.start()
+        presence.track("room", "ann", owner="me")
+        await stopping
+        assert presence.untrack_all("me") == 1
+        await node.stop()
+
+    run(main())
+
+
+def test_a_node_whose_loop_ended_without_a_stop_starts_again_in_another() -> None:
+    node = adsum.Node(siblings=False)
+    presence = adsum.Presence(node)
+
+    async def forget() -> None:
+        await node.start()
+        presence.track("room", "ann", owner=None)
+
+    async def again() -> None:
+        async with node:
+            assert presence.topics() == []
+
+    asyncio.run(forget())
+    asyncio.run(again())
+
+
+def test_a_node_that_runs_in_another_loop_is_refused() -> None:
+    async def elsewhere() -> None:
+        with pytest.raises((adsum.UsageError, adsum.WrongThreadError)):
+            await node.start()
+
+    node = adsum.Node(siblings=False)
+    loop = asyncio.new_event_loop()
+    try:
+        loop.run_until_complete(node.start())
+        asyncio.run(elsewhere())
+        loop.run_until_complete(node.stop())
+    finally:
+        loop.close()
+
+
 def test_each_run_is_a_new_life_in_whatever_loop(cluster_name: str) -> None:
     node = adsum.Node(cluster=cluster_name, name="me")
     presence = adsum.Presence(node)

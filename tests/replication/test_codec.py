@@ -173,6 +173,7 @@ def test_a_delta_frame_that_nothing_was_altered_in_is_accepted() -> None:
         delta(metas=["{}", "{}"]),
         delta(metas=[{}]),
         delta(metas=["{} "]),
+        delta(metas=["{ }"]),
         delta(metas=[" {}"]),
         delta(metas=["{},{}"]),
         delta(metas=['{"a":NaN}']),

@@ -1,7 +1,7 @@
 """Messages as bytes: compact JSON arrays, whose first element names the kind.
 
-Encoding joins texts that are already JSON. Decoding trusts nothing: every field is checked, metas
-are encoded anew, and whatever is not exactly a message raises `ProtocolError`.
+Metas travel as they are kept, as text. Decoding trusts nothing: every field is checked, every meta
+is parsed once, and whatever is not exactly a message raises `ProtocolError`.
 """
 
 from collections.abc import Callable

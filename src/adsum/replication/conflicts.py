@@ -1,5 +1,7 @@
 """What to say where two lives of one name are alive at once: loudly, but not again and again."""
 
+from collections.abc import Collection
+
 from .effects import Outbox, Severity
 from .messages import Sighting
 from .state import Replica
@@ -25,9 +27,12 @@ class Conflicts:
         # The highest counter heard of each other life of this node's own name.
         self._rivals: dict[Replica, int] = {}
 
-    def refuse(self, replica: Replica, reason: str) -> None:
-        """A newcomer was refused because of its name."""
-        self._refused[replica.name] = f"refused {replica}: {reason}; {_HINT}"
+    def refuse(self, replica: Replica, reason: str, names: Collection[str], now: float) -> None:
+        """A newcomer was refused: because of its name, if it is among those in use."""
+        if replica.name in names:
+            self._refused[replica.name] = f"refused {replica}: {reason}; {_HINT}"
+        else:
+            self._outbox.notice_once(Severity.ERROR, f"refused newcomers: {reason}", now)
 
     def settle(self, name: str) -> None:
         """There is only one life of a name."""

@@ -137,7 +137,7 @@ class Engine:
         rival = any(link.replica != replica for link in self._links.of(replica.name))
         refusal = self._liveness.meet(replica, addresses, self._clock, rival_linked=rival)
         if refusal is not None:
-            self._conflicts.refuse(replica, refusal)
+            self._conflicts.refuse(replica, refusal, self._liveness.members, self._clock)
             self._dialler.wait(replica.name, self._clock)
             self._outbox.put(Close(id, refusal))
             return
@@ -270,6 +270,11 @@ class Engine:
     def links(self) -> int:
         """How many links are open."""
         return len(self._links)
+
+    @property
+    def shown(self) -> int:
+        """How many presences are shown here."""
+        return sum(len(held.slice.entries) for held in self._exchange if held.shown)
 
     def slices(self) -> dict[Replica, Slice]:
         """The slices held here, shown or not; to be read, not altered."""

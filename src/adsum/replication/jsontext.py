@@ -1,8 +1,8 @@
 """JSON values as text: what presences and messages carry.
 
-`encode_object` is the one gate through which a caller's or a peer's object enters the state. What
-has passed it is valid, finite, ASCII-only JSON of a bounded size, so it can be joined into larger
-texts without being read again.
+`encode_object` and `check_object` are the gates through which a caller's or a peer's object enters
+the state. What has passed them is valid, finite, ASCII-only JSON of a bounded size, so it can be
+joined into larger texts without being read again.
 """
 
 import json
@@ -61,6 +61,8 @@ def check_object(text: object, what: str, limit: int) -> str:
     value, end = _scan(text)
     if end != len(text) or type(value) is not dict:
         raise ValueError(f"{what} is not a JSON object")
+    if not value and text != "{}":
+        raise ValueError(f"{what} is an empty object with something in it")
     if not _is_flat(value):
         _check(value, what, 0)
     return text

@@ -12,8 +12,6 @@ MAX_ADDRESS = 300
 MAX_ADDRESSES = 16
 #: Nodes that one node will know of at a time, the dead ones that it still remembers included.
 MAX_MEMBERS = 4096
-#: Streams that one link may have open.
-MAX_STREAMS = MAX_MEMBERS
 #: Counters, versions and incarnations stay below this.
 MAX_NUMBER = 2**63
 #: What is under way to a peer before it counts as one that does not read. Draining this much in

@@ -30,8 +30,8 @@ class TurnBudget:
     """Shares the turns of one event loop among links.
 
     An idle transport hands a frame over in the very turn that received it. To save scheduling a
-    callback for each of them, the budget is not renewed turn by turn but when it is spent: about
-    every 64 KiB one frame waits one turn, and no turn exceeds the budget by more than a frame.
+    callback for each of them, the budget is not renewed turn by turn but when it is spent: then
+    one frame waits one turn. No turn exceeds the budget by more than a frame.
     """
 
     def __init__(self, budget: int) -> None:
