@@ -96,8 +96,8 @@ class Runtime:
         self._tasks: set[asyncio.Task[None]] = set()
         # What was last said of an address that cannot be dialled, so it is said once.
         self._complaints: dict[str, str] = {}
-        # How often in a row peers closed links that were dialled, for the same reason.
-        self._refusals: dict[str, int] = {}
+        # How often in a row a peer closed a link that was dialled, for the same reason.
+        self._refusals: dict[tuple[str, str], int] = {}
         self._soon: asyncio.Handle | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
@@ -227,8 +227,8 @@ class Runtime:
         logger.debug("%s: link to %s closed: %s", self.replica, link.peer.name, reason)
         if link.dialled is None or not reason.startswith("peer closed"):
             return
-        times = self._refusals.get(reason, 0) + 1
-        self._refusals = {reason: times}
+        times = self._refusals.get((link.peer.name, reason), 0) + 1
+        self._refusals = {(link.peer.name, reason): times}
         if times == REFUSALS_TO_TELL:
             logger.error("%s: %s: %s", self.replica, link.peer.name, reason)
 
