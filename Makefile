@@ -5,7 +5,9 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 CODE := src tests benchmarks examples
 
-.PHONY: demo test check format bench clean
+SECONDS ?= 600
+
+.PHONY: demo test check format bench soak mutants clean
 
 demo: $(INSTALLED)  ## three servers, one room, an address to open
 	$(BIN)/adsum demo
@@ -26,6 +28,12 @@ format: $(INSTALLED)  ## let the formatter and the linter mend what they can
 bench: $(INSTALLED)  ## figures to the terminal and to benchmarks/results/
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt redis matplotlib
 	$(BIN)/python -m benchmarks
+
+soak: $(INSTALLED)  ## random faults on every core, for SECONDS; what fails is kept as a test
+	$(BIN)/python -m tests.soak --seconds $(SECONDS)
+
+mutants: $(INSTALLED)  ## break the core in many small ways, and see each one caught
+	$(BIN)/python -m tests.mutants
 
 # Debian's Python comes without venv; where we may, we fetch it, and otherwise say what to do.
 $(INSTALLED): pyproject.toml constraints.txt requirements-dev.txt

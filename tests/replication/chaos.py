@@ -27,6 +27,7 @@ class Chaos:
             + [self.crash_or_start] * 3
             + [self.pause_or_resume] * 3
             + [self.block, self.heal, self.sever, self.stop]
+            + [self.jump, self.churn, self.squeeze, self.join]
         )
         for _ in range(steps):
             node = self.simulation.node(self.random.choice(self.names))
@@ -36,6 +37,7 @@ class Chaos:
     def settle(self) -> None:
         """End every fault and give the cluster the time that the protocol states."""
         self.simulation.heal()
+        self.simulation.network.bandwidth = float("inf")
         for name in self.names:
             node = self.simulation.node(name)
             if not node.running:
@@ -93,6 +95,28 @@ class Chaos:
         for link in sorted(node.links):
             if self.random.random() < 0.5:
                 self.simulation.network.sever(link)
+
+    def jump(self, node: SimulatedNode) -> None:
+        """The clock that a node reads goes wrong for a moment."""
+        if node.running and not node.paused:
+            node.engine.tick(self.simulation.clock.now + self.random.choice([-50.0, 5.0, 3600.0]))
+            node.settle()
+
+    def churn(self, node: SimulatedNode) -> None:
+        """More comes and goes than a slice keeps in mind, so others may need a reset."""
+        if node.running and not node.paused and self.random.random() < 0.3:
+            for number in range(2500):
+                node.untrack(node.track("c", f"churn {number}"))
+
+    def squeeze(self, node: SimulatedNode) -> None:
+        """Every line becomes narrow, or wide again."""
+        self.simulation.network.bandwidth = self.random.choice([200_000.0, float("inf")])
+
+    def join(self, node: SimulatedNode) -> None:
+        """A node that was never there comes into the middle of it."""
+        if len(self.names) < 7:
+            self.names.append(f"late {len(self.names)}")
+            self.restart(self.names[-1])
 
     def stop(self, node: SimulatedNode) -> None:
         if node.running and not node.paused:

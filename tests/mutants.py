@@ -1,0 +1,250 @@
+"""Break the core in many small ways, and see that the tests catch every one: `make mutants`.
+
+Each mutant is one line of the core replaced in a copy of the project; the fast tests of the core
+run against the copy. A mutant that survives is a law that nobody checks.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parents[1]
+CORE = Path("src/adsum/replication")
+#: A mutant that makes the tests hang is caught as well.
+TIMEOUT = 240.0
+
+
+class Mutant(NamedTuple):
+    """One way to break the core: a text of one file of it, and what to put in its place."""
+
+    what: str
+    file: str
+    text: str
+    instead: str
+
+
+MUTANTS = [
+    Mutant(
+        "drop the gap check",
+        "exchange.py",
+        "elif delta.after > (0 if delta.reset else held.slice.horizon):",
+        "elif False:",
+    ),
+    Mutant(
+        "apply what the horizon covers",
+        "state.py",
+        "if change[VERSION] <= horizon:\n                continue",
+        "pass",
+    ),
+    Mutant(
+        "install a catch-up piece by piece",
+        "exchange.py",
+        "        if not delta.last:\n            catch_up.until",
+        "        if False:\n            catch_up.until",
+    ),
+    Mutant(
+        "skip the sweep after a reset",
+        "streams.py",
+        "(entry, None) for id, entry in old.entries.items() if id not in new.entries",
+        "(entry, None) for id, entry in old.entries.items() if False",
+    ),
+    Mutant(
+        "let a stale catch-up overwrite newer values",
+        "streams.py",
+        "if self.horizon <= current.horizon:",
+        "if False:",
+    ),
+    Mutant(
+        "take a reset that begins anew for its own continuation",
+        "streams.py",
+        "if delta.reset and delta.after == 0 < self.horizon:",
+        "if False:",
+    ),
+    Mutant(
+        "forget the floor under a feed",
+        "streams.py",
+        "if slice.floor > max(self.cursor, self.began):",
+        "if False:",
+    ),
+    Mutant(
+        "forget when a reset began",
+        "streams.py",
+        "if slice.floor > max(self.cursor, self.began):",
+        "if slice.floor > self.cursor and not self.reset:",
+    ),
+    Mutant(
+        "keep no floor after a reset",
+        "streams.py",
+        "self._built.forget_removals()",
+        "pass",
+    ),
+    Mutant(
+        "never raise the floor",
+        "state.py",
+        "                self.floor = change[VERSION]",
+        "                pass",
+    ),
+    Mutant(
+        "let gossip revive the dead at once",
+        "liveness.py",
+        "if member.status is Status.DOWN and not member.stirred:",
+        "if False:",
+    ),
+    Mutant(
+        "show who is only heard of",
+        "liveness.py",
+        "            self._bring_down(member, now)\n            member.stirred = True",
+        "            member.stirred = True",
+    ),
+    Mutant(
+        "count paused time as silence",
+        "engine.py",
+        "self._clock += min(max(gap, 0.0), self._patience)",
+        "self._clock += max(gap, 0.0)",
+    ),
+    Mutant(
+        "let a vouch hold for ever",
+        "liveness.py",
+        "member.vouches.setdefault(by, now + self._timing.vouch_grace)",
+        "member.vouches.setdefault(by, now + 1e9)",
+    ),
+    Mutant(
+        "never take back a word",
+        "liveness.py",
+        "if member is not None and member.vouches.pop(by, None) is not None:",
+        "if False:",
+    ),
+    Mutant(
+        "let every newcomer take a name",
+        "liveness.py",
+        "if member.status is Status.UP or (suspect and doubtful):",
+        "if False:",
+    ),
+    Mutant(
+        "never forget the dead",
+        "liveness.py",
+        "Status.DOWN, now + self._timing.forget_after",
+        "Status.DOWN, now + 1e9",
+    ),
+    Mutant(
+        "ignore the version in heartbeats",
+        "engine.py",
+        "heartbeat.version > held.slice.horizon or held.followed is None",
+        "held.followed is None",
+    ),
+    Mutant(
+        "follow nobody after a relayed answer",
+        "exchange.py",
+        "if held.followed is None and links:",
+        "if False:",
+    ),
+    Mutant(
+        "wait for an answer for ever",
+        "exchange.py",
+        "if held.catch_up is not None and held.catch_up.until <= now:",
+        "if False:",
+    ),
+    Mutant(
+        "believe what others say of this node's slice",
+        "exchange.py",
+        "        if delta.replica == self._replica:",
+        "        if False:",
+    ),
+    Mutant(
+        "believe that this node made what it never made",
+        "exchange.py",
+        "return held is not self.own",
+        "return True",
+    ),
+    Mutant(
+        "take relays that nobody asked for",
+        "exchange.py",
+        "            if not direct:\n                return",
+        "            if False:\n                return",
+    ),
+    Mutant(
+        "insist where a link was refused",
+        "engine.py",
+        "self._dialler.wait(name, self._clock)  # it was refused",
+        "self._dialler.hurry(name, self._clock)  # it was refused",
+    ),
+    Mutant(
+        "never pull a digest",
+        "engine.py",
+        "pull=distant or index == 0",
+        "pull=False",
+    ),
+    Mutant(
+        "show what is hidden",
+        "liveness.py",
+        "return self.status is not Status.DOWN and not self.gone",
+        "return not self.gone",
+    ),
+    Mutant(
+        "lose the second presence of a key",
+        "view.py",
+        "if len(held) == 1:",
+        "if len(held) >= 1:",
+    ),
+    Mutant(
+        "list in the order of arrival",
+        "view.py",
+        "self._rendered = self._render(sorted(self.keys))",
+        "self._rendered = self._render(list(self.keys))",
+    ),
+]
+
+
+def mutate(project: Path, mutant: Mutant) -> None:
+    """Write a mutant into a copy of the project."""
+    path = project / CORE / mutant.file
+    source = path.read_text()
+    path.write_text(source.replace(mutant.text, mutant.instead, 1))
+
+
+def try_out(mutant: Mutant) -> str | None:
+    """The test that catches a mutant, or None if none does."""
+    with tempfile.TemporaryDirectory(prefix="adsum-mutant-") as folder:
+        project = Path(folder)
+        for name in ("src", "tests", "pyproject.toml"):
+            copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+            copy(ROOT / name, project / name)
+        mutate(project, mutant)
+        run = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
+        tests = ["tests/replication", "-m", "not processes"]
+        environment = {**os.environ, "PYTHONPATH": str(project / "src")}
+        try:
+            result = subprocess.run(
+                [*run, *tests],
+                cwd=project,
+                env=environment,
+                capture_output=True,
+                text=True,
+                timeout=TIMEOUT,
+            )
+        except subprocess.TimeoutExpired:
+            return "(the tests hang)"
+    if result.returncode == 0:
+        return None
+    found = re.search(r"^(?:FAILED|ERROR) \S*?(\w+\.py::\w+)", result.stdout, re.MULTILINE)
+    return found[1] if found else "(the tests do not run)"
+
+
+def main() -> int:
+    survivors = 0
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for mutant, by in zip(MUTANTS, pool.map(try_out, MUTANTS), strict=True):
+            survivors += by is None
+            print(f"{mutant.what:<56} {by or 'SURVIVES'}", flush=True)
+    print(f"{len(MUTANTS) - survivors} of {len(MUTANTS)} mutants were caught")
+    return 1 if survivors else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
