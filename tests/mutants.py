@@ -100,7 +100,7 @@ MUTANTS = [
         "show who is only heard of",
         "liveness.py",
         "            self._bring_down(member, now)\n            member.stirred = True",
-        "            member.stirred = True",
+        "            self._prove(member, now)",
     ),
     Mutant(
         "count paused time as silence",
