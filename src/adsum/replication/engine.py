@@ -367,7 +367,7 @@ class Engine:
 
     def _visible_names(self) -> Iterable[str]:
         members = self._liveness.members.items()
-        return (name for name, member in members if member.status in (Status.UP, Status.SUSPECT))
+        return (name for name, member in members if member.alive)
 
     def _reconcile(self, name: str) -> None:
         """Make slices, view, links and targets agree with what liveness says of a name."""

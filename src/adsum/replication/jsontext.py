@@ -32,33 +32,33 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
 
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
+
 #: Any JSON value that is known to be one, as compact ASCII text.
 dump: Callable[[object], str] = _make_dump()
 #: A string as a JSON string.
 quote: Callable[[str], str] = json.encoder.encode_basestring_ascii
 #: The value of a JSON text; NaN and infinities, which the standard module lets pass, are refused.
-load: Callable[[str], Any] = json.JSONDecoder(parse_constant=_refuse_constant).decode
-#: The value that a text begins with, and where it ends.
-_scan: Callable[[str], tuple[Any, int]] = json.JSONDecoder(
-    parse_constant=_refuse_constant
-).raw_decode
+load: Callable[[str], Any] = _DECODER.decode
 
 
-def load_as(kind: Callable[[dict[str, Any]], Any], text: str) -> Any:
-    """The value of a JSON text, each object of it made into something else."""
-    return json.JSONDecoder(object_hook=kind).decode(text)
+def loader_of(kind: Callable[[dict[str, Any]], Any]) -> Callable[[str], Any]:
+    """As `load`, for texts that are known to be JSON; makes each object into something else.
+
+    To be called once for a kind: making a decoder costs more than a small text does.
+    """
+    return json.JSONDecoder(object_hook=kind).decode
 
 
 def check_object(text: object, what: str, limit: int) -> str:
     """A JSON object that came as text, if it is one that `encode_object` might have made.
 
     Raises:
-        TypeError: It is not text.
-        ValueError: It is not a JSON object, too long, too deep, or not finite.
+        ValueError: It is no text, not a JSON object, too long, too deep, or not finite.
     """
     if type(text) is not str or len(text) > limit or not text.isascii():
         raise ValueError(f"{what} must be a text of at most {limit} ASCII characters")
-    value, end = _scan(text)
+    value, end = _DECODER.raw_decode(text)
     if end != len(text) or type(value) is not dict:
         raise ValueError(f"{what} is not a JSON object")
     if not value and text != "{}":

@@ -72,6 +72,11 @@ class Member:
     rival: Sighting | None = None
 
     @property
+    def alive(self) -> bool:
+        """Whether it is taken to be alive, doubted or not."""
+        return self.status in (Status.UP, Status.SUSPECT)
+
+    @property
     def visible(self) -> bool:
         """Whether its entries are shown."""
         return self.status is not Status.DOWN and not self.gone
@@ -176,7 +181,7 @@ class Liveness:
     def lose_link(self, replica: Replica, now: float) -> bool:
         """The last link to a replica is gone; returns whether it is doubted from now on."""
         member = self.of(replica)
-        if member is None or member.status not in (Status.UP, Status.SUSPECT):
+        if member is None or not member.alive:
             return False
         member.unlinked_at = now
         self._doubt(member, now + self._timing.link_grace)
@@ -189,7 +194,7 @@ class Liveness:
         never to be reached from here, is not dead for that.
         """
         member = self.members.get(name)
-        if member is None or member.status not in (Status.UP, Status.SUSPECT):
+        if member is None or not member.alive:
             return False
         if now - member.unlinked_at > 3 * self._timing.heartbeat_interval:
             return False
@@ -228,7 +233,7 @@ class Liveness:
         for name, member in list(self.members.items()):
             if self._deadline(member) <= now:
                 changed.append(name)
-                if member.status in (Status.UP, Status.SUSPECT):
+                if member.alive:
                     self._bring_down(member, now)
                 elif member.status is Status.LEFT and not member.gone:
                     member.gone, member.until = True, now + 2 * self._timing.down_after
@@ -258,7 +263,6 @@ class Liveness:
                 sighting.version,
                 Status.DOWN,
                 now,
-                stirred=True,
             )
             self.members[sighting.replica.name] = member
             self._bring_down(member, now)
@@ -269,19 +273,15 @@ class Liveness:
         rival = member.rival
         if rival is None or rival.replica != sighting.replica:
             member.rival = sighting
-        elif sighting.counter > rival.counter:
-            alive = member.status in (Status.UP, Status.SUSPECT)
-            if not alive or sighting.replica.incarnation > member.replica.incarnation:
-                addresses = sighting.addresses or rival.addresses
-                self.members[member.replica.name] = successor = Member(
-                    sighting.replica,
-                    addresses,
-                    sighting.counter,
-                    sighting.version,
-                    Status.UP,
-                    now,
-                )
-                self._prove(successor, now)
+            return
+        if sighting.counter <= rival.counter:
+            return
+        if not member.alive or sighting.replica.incarnation > member.replica.incarnation:
+            addresses = sighting.addresses or rival.addresses
+            self.members[member.replica.name] = successor = Member(
+                sighting.replica, addresses, sighting.counter, sighting.version, Status.UP, now
+            )
+            self._prove(successor, now)
 
     def _prove(self, member: Member, now: float) -> None:
         if member.status is Status.LEFT:

@@ -22,7 +22,9 @@ from .entry import (
     identity,
 )
 from .frozen import FrozenDict, FrozenList, freeze
-from .jsontext import load_as
+from .jsontext import loader_of
+
+_load_frozen = loader_of(FrozenDict)
 
 
 class Group(dict[Identity, Entry]):
@@ -259,7 +261,7 @@ def present(entries: list[Entry], previous: list[int] | None = None) -> list[Fro
     versions = [entry[PREVIOUS] for entry in entries] if previous is None else previous
     texts = [_with_refs(*pair) for pair in zip(entries, versions, strict=True)]
     text = "[" + ",".join(texts) + "]"
-    metas: list[FrozenDict] = load_as(FrozenDict, text)
+    metas: list[FrozenDict] = _load_frozen(text)
     if text.find("[", 1) > 0:  # there may be lists, or just a bracket in a string
         metas = [freeze(meta) for meta in metas]
     return metas
