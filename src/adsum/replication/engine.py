@@ -19,8 +19,8 @@ from .conflicts import Conflicts
 from .dialler import Dialler
 from .effects import Close, Deliver, Dial, Effect, Outbox, Severity
 from .entry import ID, KEY, TOPIC, VERSION, Entry, Transition
-from .exchange import Exchange
-from .links import Link, Links
+from .exchange import Exchange, Held
+from .links import FANOUT, Link, Links
 from .liveness import Liveness, Member, Status
 from .members import MemberInfo
 from .messages import Ask, Delta, Digest, Heartbeat, Leave, Message, Publish, Sighting, Sync, Vouch
@@ -147,7 +147,8 @@ class Engine:
         self._reconcile(replica.name)
         self._drop_redundant_link(link)
         if id in self._links:
-            self._send_digest(link)
+            if len(self._links) <= FANOUT:  # a newcomer, or one that few can reach
+                self._send_digest(link, pull=True)
             self._exchange.follow(link, self._clock)
 
     def link_down(self, id: int, now: float) -> None:
@@ -276,6 +277,10 @@ class Engine:
         """How many presences are shown here."""
         return sum(len(held.slice.entries) for held in self._exchange if held.shown)
 
+    def held(self, replica: Replica) -> Held | None:
+        """The slice of a replica and how it travels, if it is held; to be read, not altered."""
+        return self._exchange.of(replica)
+
     def slices(self) -> dict[Replica, Slice]:
         """The slices held here, shown or not; to be read, not altered."""
         return {held.slice.replica: held.slice for held in self._exchange}
@@ -390,8 +395,7 @@ class Engine:
     def _forget_replica(self, replica: Replica) -> None:
         self._askers.pop(replica.name, None)
         self._conflicts.settle(replica.name)
-        for link in self._links:
-            link.introduced.discard(replica)
+        for link in self._links.of(replica.name):
             if link.replica == replica:
                 self._close(link, f"{replica} was replaced by another life of its name")
 
@@ -440,8 +444,8 @@ class Engine:
         if replica.name == self.replica.name:
             self._meet_oneself(link, sighting)
             return
-        self._liveness.hear_of(sighting, self._clock)
-        self._reconcile(replica.name)
+        if self._liveness.hear_of(sighting, self._clock):
+            self._reconcile(replica.name)
         held = self._exchange.of(replica)
         if held is None or not held.shown or sighting.version <= held.slice.horizon:
             return
@@ -483,15 +487,13 @@ class Engine:
         for start in range(0, len(sightings), MAX_SIGHTINGS):
             part = tuple(sightings[start : start + MAX_SIGHTINGS])
             self._outbox.send([link], Digest(part, pull=pull and start == 0))
+        link.introduced = self._liveness.news
         if pull and not sightings:
             self._outbox.send([link], Digest((), pull=True))
 
     def _sighting(self, link: Link, member: Member) -> Sighting:
-        replica, addresses = member.replica, member.addresses
-        if replica in link.introduced:
-            addresses = ()
-        else:
-            link.introduced.add(replica)
+        replica = member.replica
+        addresses = member.addresses if member.news > link.introduced else ()
         held = self._exchange.of(replica)
         version = held.slice.horizon if held is not None else 0
         return Sighting(replica, member.counter, version, addresses)

@@ -1,7 +1,7 @@
 """The links that are open, and which of them to use."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from random import Random
 
 from .state import Replica
@@ -21,7 +21,7 @@ class Link:
         heard_at: When anything came over it last.
         writable: Whether the peer reads what is sent.
         stuck_at: When it stopped reading. Valid while not writable.
-        introduced: The replicas whose addresses were told over it.
+        introduced: What has an address was told over it, up to this `Member.news`.
     """
 
     id: int
@@ -30,7 +30,7 @@ class Link:
     heard_at: float
     writable: bool = True
     stuck_at: float = 0.0
-    introduced: set[Replica] = field(default_factory=set)
+    introduced: int = 0
 
 
 class Links:

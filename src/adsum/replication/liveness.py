@@ -70,6 +70,9 @@ class Member:
     gone: bool = False
     #: Another incarnation that digests tell of.
     rival: Sighting | None = None
+    #: Grows, over all members, whenever this one comes up or its addresses change, so that whom a
+    #: peer was told of is one number for each link.
+    news: int = 0
 
     @property
     def alive(self) -> bool:
@@ -92,6 +95,8 @@ class Liveness:
         self.check_at = float("inf")
         #: Those who are suspect.
         self.suspects: set[str] = set()
+        #: The highest `Member.news`.
+        self.news = 0
 
     def __contains__(self, replica: Replica) -> bool:
         member = self.members.get(replica.name)
@@ -137,7 +142,7 @@ class Liveness:
             self.members[replica.name] = member
         if member.status is Status.LEFT:
             return "you said goodbye"
-        member.addresses = addresses or member.addresses
+        self._locate(member, addresses)
         self._prove(member, now)
         return None
 
@@ -161,22 +166,31 @@ class Liveness:
         if member is not None and member.status is Status.UP:
             member.fresh_at = now
 
-    def hear_of(self, sighting: Sighting, now: float) -> None:
-        """Another node tells the highest counter that it heard of a replica."""
+    def hear_of(self, sighting: Sighting, now: float) -> bool:
+        """Another node tells the highest counter that it heard of a replica.
+
+        Returns:
+            Whether it is news of who is there, up or down, or of where.
+        """
         member = self.members.get(sighting.replica.name)
         if member is None:
             self._note(sighting, now)
-        elif member.replica != sighting.replica:
+            return True
+        if member.replica != sighting.replica:
             self._compare(member, sighting, now)
+            return True
+        moved = self._locate(member, sighting.addresses)
+        if sighting.version > member.version:
+            member.version = sighting.version
+        if sighting.counter <= member.counter:
+            return moved
+        member.counter = sighting.counter
+        before = member.status
+        if before is Status.DOWN and not member.stirred:
+            member.stirred = True
         else:
-            member.version = max(member.version, sighting.version)
-            member.addresses = sighting.addresses or member.addresses
-            if sighting.counter > member.counter:
-                member.counter = sighting.counter
-                if member.status is Status.DOWN and not member.stirred:
-                    member.stirred = True
-                else:
-                    self._prove(member, now)
+            self._prove(member, now)
+        return moved or member.status is not before
 
     def lose_link(self, replica: Replica, now: float) -> bool:
         """The last link to a replica is gone; returns whether it is doubted from now on."""
@@ -283,9 +297,18 @@ class Liveness:
             )
             self._prove(successor, now)
 
+    def _locate(self, member: Member, addresses: tuple[str, ...]) -> bool:
+        if not addresses or addresses == member.addresses:
+            return False
+        member.addresses = addresses
+        member.news = self.news = self.news + 1
+        return True
+
     def _prove(self, member: Member, now: float) -> None:
         if member.status is Status.LEFT:
             return
+        if member.status is not Status.UP or not member.news:
+            member.news = self.news = self.news + 1
         self.suspects.discard(member.replica.name)
         member.status, member.fresh_at = Status.UP, now
         member.stirred = False
