@@ -8,10 +8,11 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 
-from adsum.config import settle
+from adsum.config import Settings, settle
 from adsum.errors import NodeClosedError, UsageError, WrongThreadError
 from adsum.replication.members import MemberInfo
-from adsum.runtime import Observer, Runtime
+from adsum.run import Observer, Run
+from adsum.runtime import Runtime
 from adsum.transport.tls import TLS
 
 Lifespan = Callable[[Any], AbstractAsyncContextManager[Any]]
@@ -86,7 +87,9 @@ class Node:
         given = {key: value for key, value in locals().items() if key != "self"}
         self.settings = settle(given)
         self._observers: list[Observer] = []
-        self._runtime: Runtime | None = None
+        self._runtime: Run | None = None
+        # Where it runs; `adsum.testing` puts a simulated network in the place of sockets.
+        self._run: Callable[[Settings, list[Observer]], Run] = Runtime
         self._thread = 0
         # The beginning of this run, while it is under way.
         self._opening: asyncio.Future[None] | None = None
@@ -108,16 +111,16 @@ class Node:
         await self._closed()
         if self._opening is not None and self._opening.get_loop() is asyncio.get_running_loop():
             await asyncio.shield(self._opening)
-        if self._runtime is not None and not self._runtime.loop.is_closed():
+        if self._runtime is not None and not _is_closed(self._runtime.loop):
             self._check_thread()
-            if self._runtime.loop is not asyncio.get_running_loop():
+            if self._runtime.loop not in (None, asyncio.get_running_loop()):
                 raise UsageError("the node runs in another event loop; stop it there first")
             return
         if self._runtime is not None:  # its loop was closed without a stop
             self._runtime.abandon()
-        runtime = Runtime(self.settings, self._observers)
+        runtime = self._run(self.settings, self._observers)
         self._runtime, self._thread = runtime, threading.get_ident()
-        self._opening = runtime.loop.create_future()
+        self._opening = asyncio.get_running_loop().create_future()
         try:
             await runtime.open()
         except BaseException:
@@ -252,7 +255,7 @@ class Node:
     # For what is built on the node.
 
     @property
-    def runtime(self) -> Runtime:
+    def runtime(self) -> Run:
         """The present run.
 
         Raises:
@@ -275,3 +278,7 @@ class Node:
                 "a node may be used only in the thread of its event loop; make the caller "
                 "`async def`, or use loop.call_soon_threadsafe()"
             )
+
+
+def _is_closed(loop: asyncio.AbstractEventLoop | None) -> bool:
+    return loop is not None and loop.is_closed()

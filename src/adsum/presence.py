@@ -422,8 +422,12 @@ def _encode_meta(meta: object) -> str:
     return encode_object(meta, "meta", MAX_META)
 
 
-def _call_in(loop: asyncio.AbstractEventLoop, function: Callable[..., None], *args: Any) -> None:
-    if not loop.is_closed():
+def _call_in(
+    loop: asyncio.AbstractEventLoop | None, function: Callable[..., None], *args: Any
+) -> None:
+    if loop is None:
+        function(*args)
+    elif not loop.is_closed():
         loop.call_soon_threadsafe(function, *args)
 
 

@@ -1,18 +1,17 @@
-"""One run of a node in one event loop: the engine, the transport and the timers, wired together.
+"""A run of a node on sockets, in one event loop: the engine, the transport and the timers, wired.
 
-Everything here happens in the thread of that loop. The engine decides; this carries out.
+Everything here happens in the thread of that loop.
 """
 
 import asyncio
-import logging
 import os
 import secrets
 import socket
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from dataclasses import replace
 from random import Random
-from typing import Any, Protocol
+from typing import Any
 
 from adsum.config import Settings
 from adsum.errors import (
@@ -23,20 +22,17 @@ from adsum.errors import (
     ListenError,
 )
 from adsum.replication.codec import decode, encode
-from adsum.replication.effects import Close, Deliver, Dial, Effect, Notice, Send, Severity
 from adsum.replication.engine import Engine
-from adsum.replication.entry import Transition
 from adsum.replication.limits import DELTA_BUDGET, MAX_IN_FLIGHT
-from adsum.replication.messages import Message, Publish
+from adsum.replication.messages import Message
 from adsum.replication.state import Replica
+from adsum.run import Observer, Run, logger
 from adsum.transport import discovery
 from adsum.transport.address import TcpAddress, parse
 from adsum.transport.base import Identity, Link
 from adsum.transport.handshake import SelfDialError
 from adsum.transport.limits import Limits
 from adsum.transport.sockets import SocketTransport
-
-logger = logging.getLogger("adsum")
 
 #: One frame of a large transfer is taken in at a time, so no turn of the event loop is long.
 LIMITS = Limits(turn_budget=DELTA_BUDGET // 2, send_high_water=MAX_IN_FLIGHT)
@@ -45,47 +41,24 @@ REFUSALS_TO_TELL = 3
 #: Host names among the peers are looked up anew this often, in seconds.
 RESOLVE_INTERVAL = 5.0
 
-_LEVELS = {
-    Severity.INFO: logging.INFO,
-    Severity.WARNING: logging.WARNING,
-    Severity.ERROR: logging.ERROR,
-}
 
-
-class Observer(Protocol):
-    """Somebody on this node who hears of what the cluster tells."""
-
-    def changed(self, topic: str, transitions: list[Transition]) -> None:
-        """Presences on a watched topic changed."""
-
-    def delivered(self, sender: str, message: Publish) -> None:
-        """A member published a message."""
-
-    def closed(self) -> None:
-        """The node has stopped."""
-
-
-class Runtime:
-    """One run of a node. `open` it once, `close` it once.
+class Runtime(Run):
+    """A run of a node on sockets.
 
     Args:
         settings: How the node is configured.
         observers: Whom to tell; the list is read at each event.
     """
 
+    loop: asyncio.AbstractEventLoop
+
     def __init__(self, settings: Settings, observers: list[Observer]) -> None:
+        loop = asyncio.get_running_loop()
+        replica = Replica(settings.name or _unique_name(), _incarnation())
+        rng = Random(secrets.randbits(64))  # noqa: S311  # jitter and sampling
+        engine = Engine(replica, settings.timing, rng, loop.time())
+        super().__init__(settings.cluster or discovery.default_cluster(), engine, observers, loop)
         self.settings = settings
-        self.cluster = settings.cluster or discovery.default_cluster()
-        self.loop = asyncio.get_running_loop()
-        self.replica = Replica(settings.name or _unique_name(), _incarnation())
-        seed = secrets.randbits(64)
-        self.engine = Engine(self.replica, settings.timing, Random(seed), self.loop.time())  # noqa: S311  # jitter and sampling
-        self.addresses: tuple[str, ...] = ()
-        #: Messages that could not be sent to a member that does not read, or to which no link is.
-        self.dropped_messages = 0
-        self.frames_sent = self.frames_received = 0
-        self.bytes_sent = self.bytes_received = 0
-        self._observers = observers
         identity = Identity(self.cluster, *self.replica, ())
         self.transport = SocketTransport(
             identity, self, secret=settings.secret, tls=settings.tls, limits=LIMITS
@@ -101,15 +74,9 @@ class Runtime:
         self._soon: asyncio.Handle | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
-        self._closing = False
 
     async def open(self) -> None:
-        """Listen, and begin to look for the others.
-
-        Raises:
-            ListenError: An address cannot be listened on.
-            ConfigurationError: The directory for the sockets of siblings is not safe.
-        """
+        """See `Run`."""
         settings = self.settings
         bound = [await self.transport.listen(address) for address in settings.listen]
         advertised = [*settings.advertise, *(bound if not settings.advertise else [])]
@@ -131,10 +98,8 @@ class Runtime:
         self.tick()
 
     async def close(self) -> None:
-        """Say goodbye and close everything. Observers hear of it at once."""
-        self._closing = True
-        for observer in list(self._observers):
-            self._guard(observer.closed)
+        """See `Run`."""
+        self._end()
         self.engine.leave(self.settings.linger)
         self._settle()
         for task in self._tasks:
@@ -146,11 +111,6 @@ class Runtime:
         for handle in (self._soon, self._timer):
             if handle is not None:
                 handle.cancel()
-
-    def abandon(self) -> None:
-        """Give up a run whose event loop was closed without `close`."""
-        for observer in list(self._observers):
-            self._guard(observer.closed)
 
     async def _listen_to_siblings(self) -> str:
         path = discovery.sibling_socket_path(self.cluster)
@@ -164,29 +124,9 @@ class Runtime:
             return await self.transport.listen(f"unix:{path}")
 
     def poke(self) -> None:
-        """Something changed here: see to it in the next turn of the loop, once for many changes."""
+        """See `Run`."""
         if self._soon is None:
-            self._soon = self.loop.call_soon(self.tick)
-
-    def publish(self, message: Publish, to: str | None) -> int:
-        """Send a message to all members, or to one; returns how many it could not be sent to."""
-        missed = self.engine.publish(message, to)
-        self.dropped_messages += missed
-        self._settle()
-        return missed
-
-    def tell_observers(self) -> None:
-        """Tell observers what changed until now."""
-        for topic, transitions in self.engine.take_changes().items():
-            for observer in list(self._observers):
-                self._guard(observer.changed, topic, transitions)
-
-    def tick(self) -> None:
-        """Let the engine do what is due."""
-        self._soon = None
-        if not self._closing:
-            self.engine.tick(self.loop.time())
-            self._settle()
+            self._soon = self.loop.call_soon(self._on_poke)
 
     # What the transport tells.
 
@@ -198,7 +138,7 @@ class Runtime:
         replica = Replica(peer.name, peer.incarnation)
         if link.dialled is not None:
             self._complaints.pop(link.dialled, None)
-        self.engine.link_up(number, replica, peer.addresses, link.dialled, self.loop.time())
+        self.engine.link_up(number, replica, peer.addresses, link.dialled, self._now())
         self._settle()
 
     def frame_received(self, link: Link, payload: bytes) -> None:
@@ -206,12 +146,12 @@ class Runtime:
         self.frames_received += 1
         self.bytes_received += len(payload)
         message = decode(payload)
-        self.engine.receive(self._ids[link], message, self.loop.time())
+        self.engine.receive(self._ids[link], message, self._now())
         self._settle()
 
     def link_writable(self, link: Link, writable: bool) -> None:
         """See `LinkHandler`."""
-        self.engine.link_writable(self._ids[link], writable, self.loop.time())
+        self.engine.link_writable(self._ids[link], writable, self._now())
         self._settle()
 
     def link_closed(self, link: Link, reason: str) -> None:
@@ -219,7 +159,7 @@ class Runtime:
         self._tell_of_refusals(link, reason)
         number = self._ids.pop(link)
         del self._links[number]
-        self.engine.link_down(number, self.loop.time())
+        self.engine.link_down(number, self._now())
         self._settle()
 
     def _tell_of_refusals(self, link: Link, reason: str) -> None:
@@ -234,33 +174,8 @@ class Runtime:
 
     # What the engine asks for.
 
-    def _settle(self) -> None:
-        for effect in self.engine.take_effects():
-            self._guard(self._perform, effect)
-        self.tell_observers()
-        if not self._closing:
-            self._set_timer(self.engine.wake_at)
-
-    def _perform(self, effect: Effect) -> None:
-        match effect:
-            case Send(links, message):
-                self._send(links, message)
-            case Deliver(sender, message):
-                for observer in list(self._observers):
-                    self._guard(observer.delivered, sender, message)
-            case Dial(address):
-                self._spawn(self._dial(address))
-            case Close(link, reason):
-                self._links[link].close(reason)
-            case Notice(severity, text):
-                logger.log(_LEVELS[severity], "%s: %s", self.replica, text)
-
-    def _guard(self, action: Callable[..., None], *arguments: Any) -> None:
-        """Do one thing; if it fails, that is logged, and everything else goes on."""
-        try:
-            action(*arguments)
-        except Exception:
-            logger.exception("%s: %s failed", self.replica, getattr(action, "__name__", action))
+    def _now(self) -> float:
+        return self.loop.time()
 
     def _send(self, links: tuple[int, ...], message: Message) -> None:
         payload = encode(message)
@@ -269,7 +184,13 @@ class Runtime:
         for number in links:
             self._links[number].send(payload)
 
-    def _set_timer(self, at: float) -> None:
+    def _dial(self, address: str) -> None:
+        self._spawn(self._reach(address))
+
+    def _close(self, link: int, reason: str) -> None:
+        self._links[link].close(reason)
+
+    def _wake_at(self, at: float) -> None:
         # A timer that fires too early does no harm, so it is only ever moved forward.
         if self._timer is not None:
             if self._timer_at <= at:
@@ -277,26 +198,30 @@ class Runtime:
             self._timer.cancel()
         self._timer, self._timer_at = self.loop.call_at(at, self._on_timer), at
 
+    def _on_poke(self) -> None:
+        self._soon = None
+        self.tick()
+
     def _on_timer(self) -> None:
         self._timer = None
         self.tick()
 
-    async def _dial(self, address: str) -> None:
+    async def _reach(self, address: str) -> None:
         try:
             await self.transport.dial(address)
         except SelfDialError:
             self.engine.dialled_self(address)
         except DialRefusedError:
             discovery.forget_stale(address)
-            self.engine.dial_failed(address, True, self.loop.time())
+            self.engine.dial_failed(address, True, self._now())
         except (DialError, HandshakeError, ConfigurationError) as error:
             if isinstance(error, HandshakeError) and self._complaints.get(address) != str(error):
                 self._complaints[address] = str(error)
                 logger.warning("%s: no link to %s: %s", self.replica, address, error)
-            self.engine.dial_failed(address, False, self.loop.time())
+            self.engine.dial_failed(address, False, self._now())
         except Exception:
             logger.exception("%s: dialling %s failed", self.replica, address)
-            self.engine.dial_failed(address, False, self.loop.time())
+            self.engine.dial_failed(address, False, self._now())
         self._settle()
 
     async def _resolve(self, addresses: list[str]) -> None:
