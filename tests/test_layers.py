@@ -18,13 +18,14 @@ LAYERS = {
     "replication": {"errors"},
     "transport": {"errors"},
     "config": {"errors", "replication", "transport"},
-    "runtime": {"errors", "replication", "transport", "config"},
-    "node": {"errors", "replication", "transport", "config", "runtime"},
+    "run": {"replication"},
+    "runtime": {"errors", "replication", "transport", "config", "run"},
+    "node": {"errors", "replication", "transport", "config", "run", "runtime"},
     "reading": {"errors"},
     "watching": {"replication", "reading"},
     "presence": {"errors", "replication", "node", "watching"},
     "pubsub": {"errors", "replication", "node", "reading"},
-    "testing": {"errors", "replication"},
+    "testing": {"", "errors", "replication", "config", "run", "runtime"},
 }
 
 #: All that the core may import from the standard library: no clock, no I/O, no randomness of its

@@ -111,9 +111,9 @@ def test_a_partition_longer_than_memory_heals_too(seed: int) -> None:
 @pytest.mark.parametrize("one_way", [False, True])
 def test_a_link_between_two_that_is_cut_hides_nobody(seed: int, one_way: bool) -> None:
     simulation = cluster(seed)
-    simulation.network.block("n1", "n2")
+    simulation.network.cut("n1", "n2")
     if not one_way:
-        simulation.network.block("n2", "n1")
+        simulation.network.cut("n2", "n1")
     for _ in range(300):
         simulation.run(0.1)
         assert all_agree(simulation)
@@ -160,7 +160,7 @@ def test_a_node_that_blocks_while_another_is_suspect_condemns_nobody(seed: int) 
 
 def test_a_slow_line_hides_nobody(seed: int) -> None:
     simulation = cluster(seed)
-    simulation.network.bandwidth = 100_000.0
+    simulation.network.usual.bandwidth = 100_000.0
     for number in range(2000):
         simulation.node("n1").track("big", f"user {number}", {"text": "x" * 500})
     for _ in range(300):
@@ -172,7 +172,7 @@ def test_a_slow_line_hides_nobody(seed: int) -> None:
 def test_who_can_hear_but_not_be_heard_is_hidden_and_comes_back(seed: int) -> None:
     simulation = cluster(seed)
     for other in ("n2", "n3", "n4", "n5"):
-        simulation.network.block("n1", other)
+        simulation.network.cut("n1", other)
     assert seconds_until(simulation, lambda: nobody_sees(simulation, "n1"), 6.1) >= 5
     simulation.run(30)
     assert list(simulation.node("n1").present("room")) == ["n1"]

@@ -1,20 +1,10 @@
 """Clusters of real engines in virtual time: what must hold, fault by fault and all at once."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
 from adsum.replication.effects import Severity
 from adsum.replication.timing import Timing
 from adsum.testing import Simulation
-
-from .chaos import SETTLE, Chaos
-
-#: A few for every day, and all that ever failed.
-SEEDS = [*range(60), *map(int, Path(__file__).with_name("regressions.txt").read_text().split())]
 
 
 @pytest.fixture
@@ -22,7 +12,6 @@ def three() -> Simulation:
     simulation = Simulation(nodes=3, seed=1)
     simulation.run(1.0)
     for node in simulation.alive:
-        node.watch("room")
         node.track("room", node.name, {"at": node.name})
     simulation.run(1.0)
     simulation.check_agreement()
@@ -37,37 +26,11 @@ def statuses(simulation: Simulation, name: str) -> dict[str, str]:
     return {m.name: m.status for m in simulation.node(name).engine.members()}
 
 
-@pytest.mark.parametrize("seed", SEEDS)
-def test_after_any_faults_every_node_lists_exactly_what_is_tracked(seed: int) -> None:
-    chaos = Chaos(seed)
-    chaos.run(steps=100)
-    chaos.settle()
-
-
-@pytest.mark.processes
-@pytest.mark.timeout(600)
-def test_a_thousand_seeds_hold() -> None:
-    run = [sys.executable, "-m", "tests.soak", "--seeds", "1000"]
-    root = Path(__file__).parents[2]
-    soak = subprocess.run(run, cwd=root, capture_output=True, text=True)
-    assert soak.returncode == 0, soak.stdout
-
-
-@pytest.mark.parametrize("seed", range(10))
-def test_lost_frames_are_found_out_and_mended(seed: int) -> None:
-    chaos = Chaos(seed)
-    chaos.simulation.network.loss = 0.2
-    chaos.run(steps=60)
-    chaos.simulation.network.loss = 0.0
-    chaos.simulation.run(2 * chaos.simulation.timing.sync_timeout)
-    chaos.settle()
-
-
 def test_a_lost_change_is_noticed_at_the_next_heartbeat(three: Simulation) -> None:
-    three.network.loss = 1.0
+    three.network.usual.loss = 1.0
     three.node("n1").track("room", "ann")
     three.run(0.01)
-    three.network.loss = 0.0
+    three.network.usual.loss = 0.0
     assert "ann" not in room(three, "n2")
     three.run(1.1)
     three.check_agreement()
@@ -76,10 +39,10 @@ def test_a_lost_change_is_noticed_at_the_next_heartbeat(three: Simulation) -> No
 def test_a_gap_is_noticed_with_the_next_change(three: Simulation) -> None:
     three.run(three.timing.heartbeat_interval - three.clock.now % three.timing.heartbeat_interval)
     three.run(0.2)
-    three.network.loss = 1.0
+    three.network.usual.loss = 1.0
     three.node("n1").track("room", "ann")
     three.run(0.01)
-    three.network.loss = 0.0
+    three.network.usual.loss = 0.0
     three.node("n1").track("room", "bob")
     three.run(0.05)
     three.check_agreement()
@@ -147,7 +110,6 @@ def test_three_hundred_restarts_leave_nothing_behind(three: Simulation) -> None:
     assert len(engine._askers) <= 2
     assert engine._conflicts._refused == {}
     assert len(engine._dialler._peers) + len(engine._dialler._seeds) <= 5
-    assert all(len(link.introduced) <= 2 for link in engine._links)
 
 
 def test_both_sides_of_a_partition_go_on_and_converge_when_it_heals(three: Simulation) -> None:
@@ -158,7 +120,7 @@ def test_both_sides_of_a_partition_go_on_and_converge_when_it_heals(three: Simul
     assert room(three, "n1") == ["left", "n1"]
     assert room(three, "n3") == ["n2", "n3", "right"]
     three.heal()
-    three.run(SETTLE)
+    three.settle()
     three.check_agreement()
     assert room(three, "n1") == ["left", "n1", "n2", "n3", "right"]
 
@@ -179,7 +141,7 @@ def test_where_only_one_link_is_cut_everybody_goes_on_seeing_everybody(three: Si
 def test_a_link_that_is_cut_one_way_hides_nobody_for_good(
     three: Simulation, source: str, target: str
 ) -> None:
-    three.network.block(source, target)
+    three.network.cut(source, target)
     three.run(30.0)
     three.node("n1").track("room", "x")
     three.node("n2").track("room", "y")
@@ -205,9 +167,8 @@ def test_a_new_node_gets_a_large_state_in_frames_and_shows_it_as_a_whole(three: 
     for number in range(5000):
         three.node("n1").track("big", f"u{number}")
     three.run(0.5)
-    three.network.bandwidth = 500_000.0  # so that the frames come one by one
+    three.network.usual.bandwidth = 500_000.0  # so that the frames come one by one
     newcomer, counts = three.start("n4"), set[int]()
-    newcomer.watch("big")
     for _ in range(2000):
         three.run(0.001)
         counts.add(len(newcomer.present("big")))
@@ -219,7 +180,7 @@ def test_a_transfer_that_breaks_is_begun_again_and_shows_no_half(three: Simulati
     for number in range(5000):
         three.node("n1").track("big", f"u{number}")
     three.run(0.5)
-    three.network.bandwidth = 500_000.0
+    three.network.usual.bandwidth = 500_000.0
     newcomer, counts = three.start("n4"), set[int]()
     for step in range(4000):
         three.run(0.001)
@@ -245,9 +206,7 @@ def test_nodes_that_can_only_dial_one_hub_see_one_another_all_the_time() -> None
 
 
 def test_who_insists_on_a_name_in_use_is_refused_without_a_storm(three: Simulation) -> None:
-    old = three.nodes.pop("n1")
-    three.start("n1")
-    three.nodes["n0"] = old
+    three.start("n1", at="elsewhere")
     before = three.network.frames
     three.run(20.0)
     assert three.network.frames - before < 20 * 3 * 20
@@ -255,7 +214,7 @@ def test_who_insists_on_a_name_in_use_is_refused_without_a_storm(three: Simulati
 
 
 def test_a_sender_on_a_slow_link_is_not_taken_for_dead(three: Simulation) -> None:
-    three.network.bandwidth = 100_000.0
+    three.network.usual.bandwidth = 100_000.0
     for number in range(2000):
         three.node("n1").track("big", f"u{number}", {"pad": "x" * 500})
     newcomer = three.start("n4")
@@ -279,10 +238,7 @@ def test_the_dead_are_forgotten_everywhere() -> None:
 
 
 def test_a_second_node_of_a_live_name_is_refused_and_everybody_says_so(three: Simulation) -> None:
-    old = three.nodes.pop("n1")
-    intruder = three.start("n1")
-    three.nodes["n0"] = old  # both run on; only one of them can be dialled by the name
-    intruder.track("room", "intruder")
+    three.start("n1", at="elsewhere").track("room", "intruder")
     three.run(10.0)
     assert "intruder" not in room(three, "n2")
     assert "n1" in room(three, "n2")
@@ -291,10 +247,8 @@ def test_a_second_node_of_a_live_name_is_refused_and_everybody_says_so(three: Si
 
 
 def test_a_clock_that_jumps_hides_nobody(three: Simulation) -> None:
-    engine = three.node("n1").engine
     for jump in (3600.0, -3600.0, 1e6):
-        engine.tick(three.clock.now + jump)
-        three.node("n1").settle()
+        three.node("n1").set_clock(jump)
         assert room(three, "n1") == ["n1", "n2", "n3"]
         three.run(0.1)
     three.run(3.0)
@@ -303,7 +257,7 @@ def test_a_clock_that_jumps_hides_nobody(three: Simulation) -> None:
 
 def test_a_peer_that_does_not_read_costs_bounded_memory_and_is_caught_up(three: Simulation) -> None:
     three.node("n3").pause()
-    three.network.block("n1", "n3")
+    three.network.cut("n1", "n3")
     queued = 0
     for number in range(3000):
         three.node("n1").track("room", f"u{number}", {"pad": "x" * 1000})
@@ -313,7 +267,7 @@ def test_a_peer_that_does_not_read_costs_bounded_memory_and_is_caught_up(three: 
     assert queued < 2 * 1024 * 1024
     three.heal()
     three.node("n3").resume()
-    three.run(SETTLE)
+    three.settle()
     three.check_agreement()
 
 
@@ -333,26 +287,6 @@ def test_thirty_nodes_that_know_one_address_each_find_one_another() -> None:
     simulation.check_agreement()
     links = {len(node.engine._links) for node in simulation.alive}
     assert links == {29}
-
-
-def trace(hash_seed: str) -> str:
-    script = """
-from tests.replication.chaos import Chaos
-chaos = Chaos(11)
-chaos.run(40)
-network = chaos.simulation.network
-print(network.frames, network.bytes, chaos.simulation.tracked(), chaos.simulation.clock.now)
-"""
-    environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
-    root = Path(__file__).parents[2]
-    run = [sys.executable, "-c", script]
-    return subprocess.run(
-        run, env=environment, cwd=root, check=True, capture_output=True, text=True
-    ).stdout
-
-
-def test_the_same_seed_gives_the_same_run_under_every_hash_seed() -> None:
-    assert trace("1") == trace("2") != ""
 
 
 @pytest.mark.parametrize("seed", range(30))

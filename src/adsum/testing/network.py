@@ -1,18 +1,25 @@
-"""A simulated network: links with latency, cut off and severed at will, in virtual time.
+"""A simulated network: links over lines that are slow, cut and severed at will, in virtual time.
 
-A link behaves as TCP does: what is sent arrives in order, or the link breaks. Where a direction is
-blocked, frames wait, as they would be retransmitted, until it heals or the link is given up.
+A link behaves as TCP does: what is sent arrives in order, or the link breaks. Where a line is cut,
+frames wait, as they would be retransmitted, until it heals or the link is given up.
 """
 
 import heapq
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from itertools import count
 from random import Random
 from typing import Protocol
 
+from adsum.replication.codec import decode
 from adsum.replication.limits import MAX_IN_FLIGHT
+from adsum.replication.messages import Message
+from adsum.replication.state import Replica
+
+#: How long a dial waits for an answer.
+DIAL_TIMEOUT = 3.0
 
 
 class Clock:
@@ -42,22 +49,63 @@ class Clock:
         return True
 
 
+class Frame:
+    """One message as bytes; whoever receives it decodes it, the first for all."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+
+    @cached_property
+    def message(self) -> Message:
+        """What the codec makes of it; messages cannot be altered, so all may share one."""
+        return decode(self.data)
+
+
+@dataclass(slots=True)
+class Line:
+    """What is between two places, in one direction.
+
+    Attributes:
+        latency: The least and the most seconds that a frame is under way.
+        bandwidth: Bytes a second for each link.
+        loss: The part of all frames that is lost without a trace, as TCP never does: whatever
+            happens above or below, the protocol finds out and mends it.
+        cut: Nothing gets through.
+    """
+
+    latency: tuple[float, float]
+    bandwidth: float = float("inf")
+    loss: float = 0.0
+    cut: bool = False
+
+
 class Endpoint(Protocol):
-    """Who is at the end of a link."""
+    """Who is at the end of a link: one life of a node."""
 
-    name: str
+    place: str
 
-    def link_opened(self, link: int, peer: str, dialled: str | None) -> None:
+    @property
+    def replica(self) -> Replica:
+        """Who it is."""
+
+    def link_opened(self, link: int, peer: "Endpoint", dialled: str | None) -> None:
         """A link has opened, by dialling an address or by being dialled."""
 
-    def frame_arrived(self, link: int, data: bytes) -> None:
+    def frame_arrived(self, link: int, frame: Frame) -> None:
         """A frame has come."""
 
     def link_broke(self, link: int) -> None:
         """The link is gone."""
 
+    def dial_failed(self, address: str, refused: bool) -> None:
+        """No link came of a dial."""
+
     def writable_changed(self, link: int, writable: bool) -> None:
         """The link took too much to be read in time, or it was read again."""
+
+
+#: A frame, or what else is to happen in order with frames.
+Item = Frame | Callable[[], None]
 
 
 @dataclass(slots=True, eq=False)
@@ -66,8 +114,9 @@ class _Pipe:
 
     source: Endpoint
     target: Endpoint
-    #: Frames, and what else is to happen in order with them.
-    waiting: deque[bytes | Callable[[], None]] = field(default_factory=deque)
+    waiting: deque[Item] = field(default_factory=deque)
+    #: What is under way.
+    flying: list[Item] = field(default_factory=list)
     size: int = 0
     busy: bool = False
     closing: bool = False
@@ -77,6 +126,8 @@ class _Pipe:
 class _Link:
     id: int
     pipes: tuple[_Pipe, _Pipe]
+    #: What the dialler dialled, until it has heard that the link is open.
+    dialled: str | None
     open: bool = True
 
 
@@ -92,69 +143,81 @@ class Network:
     def __init__(self, clock: Clock, rng: Random, latency: tuple[float, float]) -> None:
         self._clock = clock
         self._rng = rng
-        self._latency = latency
-        self._blocked: set[tuple[str, str]] = set()
         self._links: dict[int, _Link] = {}
+        self._lines: dict[tuple[str, str], Line] = {}
         self._serial = count(1)
-        #: The part of all frames that is lost without a trace, as no real link does: whatever
-        #: happens above or below, the protocol finds out and mends it.
-        self.loss = 0.0
-        #: Bytes a second in each direction of each link.
-        self.bandwidth = float("inf")
+        #: Every line that is not one of its own.
+        self.usual = Line(latency)
         #: Frames and bytes that were sent, for measurements.
         self.frames = self.bytes = 0
+        #: The most bytes that ever waited in one direction of a link.
+        self.most_waiting = 0
 
-    def delay(self) -> float:
+    def line(self, source: str, target: str) -> Line:
+        """The line from one place to another, to be altered; it is one of its own from now on."""
+        return self._lines.setdefault((source, target), replace(self.usual))
+
+    def delay(self, source: str, target: str) -> float:
         """How long a frame is under way."""
-        return self._rng.uniform(*self._latency)
+        return self._rng.uniform(*self._line(source, target).latency)
 
-    def block(self, source: str, target: str) -> None:
+    def cut(self, source: str, target: str) -> None:
         """Let nothing through in one direction."""
-        self._blocked.add((source, target))
+        self.line(source, target).cut = True
 
-    def unblock(self, source: str, target: str) -> None:
+    def mend(self, source: str, target: str) -> None:
         """Let everything through again, what waits first."""
-        self._blocked.discard((source, target))
-        for link in list(self._links.values()):
-            for pipe in link.pipes:
-                self._move(link, pipe)
+        self.line(source, target).cut = False
+        self._move_all()
+
+    def heal(self) -> None:
+        """Every line is as usual."""
+        self._lines.clear()
+        self._move_all()
 
     def passes(self, source: str, target: str) -> bool:
         """Whether frames get through in one direction."""
-        return (source, target) not in self._blocked
+        return not self._line(source, target).cut
 
     def open(self, dialler: Endpoint, acceptor: Endpoint, address: str) -> None:
         """Make a link: the acceptor has it first, and its word of that precedes its frames."""
-        link = _Link(next(self._serial), (_Pipe(dialler, acceptor), _Pipe(acceptor, dialler)))
+        link = _Link(
+            next(self._serial), (_Pipe(dialler, acceptor), _Pipe(acceptor, dialler)), address
+        )
         self._links[link.id] = link
-        link.pipes[1].waiting.append(lambda: dialler.link_opened(link.id, acceptor.name, address))
-        acceptor.link_opened(link.id, dialler.name, None)
+        link.pipes[1].waiting.append(partial(self._opened, link))
+        acceptor.link_opened(link.id, dialler, None)
         self._move(link, link.pipes[1])
+        self._clock.call_later(DIAL_TIMEOUT, partial(self._give_up, link))
 
     def between(self, first: str, second: str) -> list[int]:
-        """The open links between two endpoints."""
-        names = {first, second}
+        """The open links between two places."""
+        places = {first, second}
         return [
             link.id
             for link in self._links.values()
-            if {pipe.source.name for pipe in link.pipes} == names
+            if {pipe.source.place for pipe in link.pipes} == places
         ]
 
-    def send(self, id: int, source: Endpoint, data: bytes) -> None:
-        """Queue a frame."""
+    def send(self, id: int, source: Endpoint, frame: Frame) -> str | None:
+        """Queue a frame; returns to which place, unless the link is gone."""
         link = self._links.get(id)
         if link is None:
-            return
+            return None
         pipe = self._pipe(link, source)
+        size = len(frame.data)
         self.frames += 1
-        self.bytes += len(data)
-        if self.loss and self._rng.random() < self.loss:
-            return
-        pipe.waiting.append(data)
-        pipe.size += len(data)
-        if pipe.size > MAX_IN_FLIGHT >= pipe.size - len(data):
+        self.bytes += size
+        loss = self._line(source.place, pipe.target.place).loss
+        if loss and self._rng.random() < loss:
+            return pipe.target.place
+        pipe.waiting.append(frame)
+        pipe.size += size
+        self.most_waiting = max(self.most_waiting, pipe.size)
+        if pipe.size > MAX_IN_FLIGHT >= pipe.size - size:
             source.writable_changed(id, False)
         self._move(link, pipe)
+        return pipe.target.place
 
     def close(self, id: int, source: Endpoint) -> None:
         """End a link after what was sent; the other end learns of it."""
@@ -164,60 +227,83 @@ class Network:
             self._move(link, self._pipe(link, source))
 
     def sever(self, id: int) -> None:
-        """Break a link; what is under way is lost, and both ends learn of it."""
+        """Break a link: of what is under way some arrives and the rest is lost; both ends learn."""
         link = self._links.pop(id, None)
         if link is not None:
             link.open = False
             for pipe in link.pipes:
-                self._clock.call_later(self.delay(), _Broke(pipe.target, id))
+                arriving = pipe.flying[: self._rng.randint(0, len(pipe.flying))]
+                delay = self.delay(pipe.source.place, pipe.target.place)
+                self._clock.call_later(delay, partial(self._break, link, pipe, arriving))
+
+    def _opened(self, link: _Link) -> None:
+        dialler, acceptor = link.pipes[0].source, link.pipes[0].target
+        dialled, link.dialled = link.dialled, None
+        dialler.link_opened(link.id, acceptor, dialled)
+
+    def _give_up(self, link: _Link) -> None:
+        """No answer came to a dial in time."""
+        if link.dialled is not None:
+            self.sever(link.id)
+
+    def _break(self, link: _Link, pipe: _Pipe, arriving: list[Item]) -> None:
+        for item in arriving:
+            if isinstance(item, Frame):
+                pipe.target.frame_arrived(link.id, item)
+        if link.dialled is not None and pipe is link.pipes[1]:
+            pipe.target.dial_failed(link.dialled, False)
+        else:
+            pipe.target.link_broke(link.id)
 
     def _pipe(self, link: _Link, source: Endpoint) -> _Pipe:
         first, second = link.pipes
         return first if first.source is source else second
 
+    def _line(self, source: str, target: str) -> Line:
+        return self._lines.get((source, target), self.usual) if self._lines else self.usual
+
+    def _move_all(self) -> None:
+        for link in list(self._links.values()):
+            for pipe in link.pipes:
+                self._move(link, pipe)
+
     def _move(self, link: _Link, pipe: _Pipe) -> None:
         """Put what waits under way, one batch at a time, so that order is kept."""
         if pipe.busy or not link.open or not (pipe.waiting or pipe.closing):
             return
-        if self.passes(pipe.source.name, pipe.target.name):
-            pipe.busy = True
-            batch = self._take(pipe)
-            size = sum(len(item) for item in batch if isinstance(item, bytes))
-            delay = self.delay() + size / self.bandwidth
-            self._clock.call_later(delay, lambda: self._arrive(link, pipe, batch))
+        line = self._line(pipe.source.place, pipe.target.place)
+        if line.cut:
+            return
+        pipe.busy = True
+        delay = self._rng.uniform(*line.latency)
+        if line.bandwidth < float("inf"):  # the line is narrow: frame by frame
+            pipe.flying = [pipe.waiting.popleft()] if pipe.waiting else []
+            size = sum(len(item.data) for item in pipe.flying if isinstance(item, Frame))
+            delay += size / line.bandwidth
+        else:
+            pipe.flying = list(pipe.waiting)
+            pipe.waiting.clear()
+        self._clock.call_later(delay, partial(self._arrive, link, pipe))
 
-    def _take(self, pipe: _Pipe) -> list[bytes | Callable[[], None]]:
-        """All that waits, or, where a line is narrow, the next frame."""
-        if self.bandwidth < float("inf"):
-            return [pipe.waiting.popleft()] if pipe.waiting else []
-        batch = list(pipe.waiting)
-        pipe.waiting.clear()
-        return batch
-
-    def _arrive(self, link: _Link, pipe: _Pipe, batch: list[bytes | Callable[[], None]]) -> None:
+    def _arrive(self, link: _Link, pipe: _Pipe) -> None:
         pipe.busy = False
-        for item in batch:
+        flying, pipe.flying = pipe.flying, []
+        for item in flying:
             if not link.open:
                 break
-            if not isinstance(item, bytes):
+            if isinstance(item, Frame):
+                self._deliver(link, pipe, item)
+            else:
                 item()
-                continue
-            full = pipe.size > MAX_IN_FLIGHT
-            pipe.size -= len(item)
-            pipe.target.frame_arrived(link.id, item)
-            if full and pipe.size <= MAX_IN_FLIGHT:
-                pipe.source.writable_changed(link.id, True)
         if pipe.closing and not pipe.waiting and link.open:
             link.open = False
             del self._links[link.id]
             pipe.target.link_broke(link.id)
         self._move(link, pipe)
 
-
-@dataclass(frozen=True, slots=True)
-class _Broke:
-    target: Endpoint
-    link: int
-
-    def __call__(self) -> None:
-        self.target.link_broke(self.link)
+    def _deliver(self, link: _Link, pipe: _Pipe, frame: Frame) -> None:
+        full = pipe.size > MAX_IN_FLIGHT
+        pipe.size -= len(frame.data)
+        pipe.target.frame_arrived(link.id, frame)
+        if full and pipe.size <= MAX_IN_FLIGHT:
+            pipe.source.writable_changed(link.id, True)

@@ -1,0 +1,76 @@
+"""Put clusters to the test, in virtual time.
+
+python -m adsum.testing --seconds 60     bad luck for a minute, on every core
+python -m adsum.testing --seeds 1000     so many runs of it
+python -m adsum.testing --replay 4711    one run; if it fails, why, cut down to what it takes
+python -m adsum.testing --replay 4711 --trace    every message of it
+python -m adsum.testing --replay-file kept.json  a run that was kept
+"""
+
+import argparse
+import sys
+from functools import partial
+from pathlib import Path
+
+from .soak import cores, range_of, soak
+from .trial import LENGTH, Trial
+
+#: Of so many seeds one loses frames, as no real link does.
+LOSSY = 8
+
+
+def trial_of(seed: int, steps: int = LENGTH) -> Trial:
+    """The trial of a seed."""
+    return Trial.from_seed(seed, steps, loss=0.2 if seed % LOSSY == LOSSY - 1 else 0.0)
+
+
+def attempt(seed: int, *, keep: Path | None = None) -> str | None:
+    """Run one trial; returns why it fails, or None."""
+    trial = trial_of(seed)
+    if trial.passes():
+        return None
+    if keep is not None:
+        keep.mkdir(parents=True, exist_ok=True)
+        keep.joinpath(f"{seed}.json").write_text(trial.shrunk().to_json() + "\n")
+    return trial.report()
+
+
+def replay(trial: Trial, *, trace: bool) -> int:
+    """Run one trial here; returns the exit code."""
+    if trace:
+        trial.run(print)
+    if trial.passes():
+        print(f"seed {trial.seed} keeps every law")
+        return 0
+    print(trial.report())
+    return 1
+
+
+def main() -> int:
+    """Run what the command line says; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m adsum.testing",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="stop after so long")
+    parser.add_argument("--seeds", type=int, help="stop after so many")
+    parser.add_argument("--first", type=int, default=0, help="the seed to begin with")
+    parser.add_argument("--jobs", type=int, default=cores(), help="processes")
+    parser.add_argument("--keep", type=Path, help="a folder for the trials that fail")
+    parser.add_argument("--replay", type=int, metavar="SEED", help="run this seed alone, here")
+    parser.add_argument("--replay-file", type=Path, help="run a trial that was kept")
+    parser.add_argument("--steps", type=int, default=LENGTH, help="of a trial to replay")
+    parser.add_argument("--trace", action="store_true", help="tell everything that happens in it")
+    options = parser.parse_args()
+    if options.replay_file is not None:
+        return replay(Trial.from_json(options.replay_file.read_text()), trace=options.trace)
+    if options.replay is not None:
+        return replay(trial_of(options.replay, options.steps), trace=options.trace)
+    seeds = range_of(options.first, options.seeds)
+    run = partial(attempt, keep=options.keep)
+    return 1 if soak("trials", run, seeds, options.seconds, options.jobs) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,45 @@
+"""The size of every structure of an engine that could grow, beside its stated bound."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from adsum.replication import state
+from adsum.replication.conflicts import MAX_RIVALS
+from adsum.replication.engine import Engine
+
+
+class Size(NamedTuple):
+    """How large something is, and how large it may be."""
+
+    what: str
+    value: int
+    most: int
+
+
+def sizes(engine: Engine, names: int) -> Iterator[Size]:
+    """The sizes of an engine's structures.
+
+    Args:
+        engine: It is looked into.
+        names: How many names there are in the cluster, its own included.
+    """
+    exchange, liveness, links = engine._exchange, engine._liveness, engine._links
+    dialler, conflicts = engine._dialler, engine._conflicts
+    yield Size("members", len(liveness.members), names - 1)
+    yield Size("suspects", len(liveness.suspects), len(liveness.members))
+    yield Size("slices", len(exchange), names)
+    # Of two links that opened in a race one is closed at once, by the end that may decide it; the
+    # other end has both until it hears of that, and for as long as it takes to redial.
+    yield Size("links", len(links), 4 * names)
+    yield Size("questions", sum(map(len, engine._askers.values())), names * max(1, len(links)))
+    yield Size("peers to dial", len(dialler._peers), names)
+    yield Size("rivals", len(conflicts._rivals), MAX_RIVALS)
+    yield Size("refusals", len(conflicts._refused), names)
+    yield Size("names with something to send", len(exchange._dirty), len(exchange))
+    for member in liveness.members.values():
+        yield Size(f"vouches for {member.replica}", len(member.vouches), names)
+    for held in exchange:
+        slice = held.slice
+        most = 2 * (len(slice.entries) + state.SPARE_HISTORY) + 1
+        yield Size(f"history of {slice.replica}", len(slice._log), most)
+        yield Size(f"feeds of {slice.replica}", len(held.feeds), len(links))

@@ -1,0 +1,254 @@
+"""Nodes of an application under test: real `adsum.Node` objects on a simulated network.
+
+An application uses them as in production, `Presence` and `PubSub` included. Only what is below is
+replaced: instead of sockets and a clock they have a `Simulation`, so a test says how much time
+passes, and what happens meanwhile. Nothing sleeps, and the same seed gives the same run.
+"""
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+import adsum
+from adsum.config import Settings
+from adsum.errors import UsageError
+from adsum.run import Observer, Run
+from adsum.runtime import Runtime
+
+from .simulation import SimulatedNode, Simulation, running_loop, settling
+
+T = TypeVar("T")
+
+
+class Member:
+    """One node of a `Cluster`, with what an application makes of it.
+
+    Attributes:
+        name: Its name, which is its address too.
+        node: The node itself.
+        presence: A presence of that node.
+        pubsub: Messages of that node.
+    """
+
+    def __init__(self, name: str, node: adsum.Node) -> None:
+        self.name = name
+        self.node = node
+        self.presence = adsum.Presence(node)
+        self.pubsub = adsum.PubSub(node)
+
+    def __repr__(self) -> str:
+        return f"<{self.name}>"
+
+
+class Cluster:
+    """A cluster for a test. Get it from the fixture ``cluster``, as ``cluster(3)``.
+
+    Time stands still until `settle` or `run`; what a node does is visible on itself at once, and on
+    the others when time has passed. A member is named by itself, its node, its name or its number.
+    At each step the laws of `adsum.testing.laws` are checked.
+
+    Args:
+        nodes: How many nodes to start, named ``n1``, ``n2`` and so on.
+        seed: All randomness comes from it.
+        settings: As for `adsum.Node`, for all of them.
+
+    Example:
+        >>> from adsum.testing import Cluster
+        >>> cluster = Cluster(3)
+        >>> ann = cluster[0].presence.track("room:1", "ann", owner=None)
+        >>> cluster.settle()
+        >>> cluster.assert_online("room:1", "ann")
+        >>> cluster.kill(0)
+        >>> cluster.settle()
+        >>> cluster.assert_online("room:1")
+        >>> cluster.close()
+    """
+
+    def __init__(self, nodes: int, *, seed: int = 0, **settings: Any) -> None:
+        self.simulation = Simulation(0, seed=seed)
+        self._members: list[Member] = []
+        self._story: list[str] = []
+        for index in range(nodes):
+            member = self.adopt(adsum.Node(name=f"n{index + 1}", siblings=False, **settings))
+            self._start(member)
+
+    # Members.
+
+    def __iter__(self) -> Iterator[Member]:
+        return iter(self._members)
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    def __getitem__(self, which: "Which") -> Member:
+        """A member by its number, its name or its node.
+
+        Raises:
+            LookupError: There is none; says which there are.
+        """
+        for number, member in enumerate(self._members):
+            if which is member or which is member.node or which in (number, member.name):
+                return member
+        raise LookupError(f"{which!r} is no member of this cluster; there are {self._members}")
+
+    def adopt(self, node: adsum.Node) -> Member:
+        """Make an application's own node a member: when it starts, it starts here.
+
+        Raises:
+            UsageError: It runs already.
+        """
+        if node.running:
+            raise UsageError("node: it runs already; adopt it before its application starts")
+        member = Member(node.settings.name or f"n{len(self._members) + 1}", node)
+        self._members.append(member)
+
+        def create(settings: Settings, observers: list[Observer]) -> Run:
+            return self.simulation.create(
+                member.name, timing=settings.timing, linger=settings.linger, observers=observers
+            )
+
+        node._run = create
+        return member
+
+    # Time.
+
+    def run(self, seconds: float) -> None:
+        """Let time pass: for the network and the nodes, not for the test."""
+        self._do(f"run({seconds:g})", self.simulation.run, seconds)
+
+    def settle(self) -> None:
+        """Let so much time pass that everything which is going to happen has happened.
+
+        That is, the time after which a silent node is hidden, and then the time within which all
+        nodes that reach one another agree: 15 seconds by default. Linger is not waited for.
+        """
+        timings = [m.node.settings.timing for m in self._members] or [self.simulation.timing]
+        seconds = max(timing.down_after + settling(timing) for timing in timings)
+        self._do("settle()", self.simulation.run, seconds)
+
+    # Faults.
+
+    def partition(self, *sides: "list[Which]") -> None:
+        """Let nothing through between members of different sides."""
+        named = [[self[which].name for which in side] for side in sides]
+        self._do(f"partition{tuple(named)}", self.simulation.partition, *named)
+
+    def cut(self, source: "Which", target: "Which") -> None:
+        """Let nothing through from one member to another, in this direction only."""
+        names = self[source].name, self[target].name
+        self._do(f"cut{names}", self.simulation.network.cut, *names)
+
+    def heal(self) -> None:
+        """Let everything through again."""
+        self._do("heal()", self.simulation.heal)
+
+    def kill(self, which: "Which") -> None:
+        """End a node as `kill -9` ends its process: its presences and watches are gone."""
+        member = self[which]
+        self._do(f"kill({member.name!r})", self._end, member, self._run_of(member).abandon)
+
+    def stop(self, which: "Which") -> None:
+        """End a node with a goodbye, as `Node.stop` does."""
+        member, run = self[which], self._run_of(self[which])
+        linger = member.node.settings.linger
+        self._do(f"stop({member.name!r})", self._end, member, lambda: run.leave(linger))
+
+    def pause(self, which: "Which") -> None:
+        """Stop a process from running, as SIGSTOP does: it neither sends nor hears anything."""
+        self._do(f"pause({self[which].name!r})", self._run_of(self[which]).pause)
+
+    def resume(self, which: "Which") -> None:
+        """Let a process that is paused go on."""
+        self._do(f"resume({self[which].name!r})", self._run_of(self[which]).resume)
+
+    def restart(self, which: "Which") -> None:
+        """Start a node again under its name, as a new life; one that still runs is killed first."""
+        member = self[which]
+        if member.node.running:
+            self.kill(member)
+        self._do(f"restart({member.name!r})", self._start, member)
+
+    # What must be.
+
+    def assert_online(self, topic: str, *keys: str, on: "list[Which] | None" = None) -> None:
+        """Check that exactly these keys are on a topic, as every member sees it that runs.
+
+        Args:
+            topic: The topic.
+            keys: Who should be present on it, in any order.
+            on: Only these members, as one side of a partition.
+
+        Raises:
+            AssertionError: A member lists something else; tells what each one lists, and what was
+                done to the cluster until now.
+        """
+        asked = self._members if on is None else [self[which] for which in on]
+        lists = self._in_loop(lambda: {m.name: self._keys(m, topic) for m in asked})
+        expected = sorted(keys)
+        if any(listed not in (None, expected) for listed in lists.values()):
+            told = [
+                f"  {name} {'is paused or does not run' if listed is None else f'lists {listed}'}"
+                for name, listed in lists.items()
+            ]
+            raise AssertionError(
+                "\n".join(
+                    [
+                        f"{expected} should be on {topic!r}, and nobody else, but",
+                        *told,
+                        f"after, with seed {self.simulation.seed}: {', '.join(self._story)}",
+                    ]
+                )
+            )
+
+    def close(self) -> None:
+        """Stop every node, and give those that were adopted back to their sockets."""
+        for member in self._members:
+            if member.node.running:
+                self.stop(member)
+            member.node._run = Runtime
+
+    def _keys(self, member: Member, topic: str) -> list[str] | None:
+        run = member.node._runtime
+        if not isinstance(run, SimulatedNode) or run.paused:
+            return None
+        return sorted(run.present(topic))
+
+    def _start(self, member: Member) -> None:
+        run = member.node._run(member.node.settings, member.node._observers)
+        member.node._runtime, member.node._thread = run, threading.get_ident()
+        if isinstance(run, SimulatedNode):
+            run.begin()
+
+    def _end(self, member: Member, how: Callable[[], None]) -> None:
+        member.node._runtime = None
+        how()
+
+    def _run_of(self, member: Member) -> SimulatedNode:
+        run = member.node._runtime
+        if not isinstance(run, SimulatedNode):
+            raise UsageError(f"{member.name!r} does not run; `restart` starts it")
+        return run
+
+    def _do(self, what: str, action: Callable[..., None], *arguments: Any) -> None:
+        self._story.append(what)
+        self._in_loop(lambda: action(*arguments))
+
+    def _in_loop(self, action: Callable[[], T]) -> T:
+        """Do something in the thread of the nodes' event loop, wherever the test itself is."""
+        runs = [member.node._runtime for member in self._members]
+        loops = {run.loop for run in runs if run is not None and run.loop is not None}
+        elsewhere = {loop for loop in loops if loop.is_running()} - {running_loop()}
+        if not elsewhere:
+            return action()
+        if len(elsewhere) > 1:
+            raise UsageError("the nodes of one cluster run in several event loops; use one")
+
+        async def work() -> T:
+            return action()
+
+        return asyncio.run_coroutine_threadsafe(work(), elsewhere.pop()).result()
+
+
+#: How a member is named.
+Which = Member | adsum.Node | str | int

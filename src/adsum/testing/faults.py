@@ -1,0 +1,274 @@
+"""What can happen to a cluster, as data: schedules that can be kept, replayed and cut down.
+
+A step never asks whether it is possible: to crash what does not run, or to change what is not
+tracked, does nothing. So any part of a schedule is a schedule too.
+"""
+
+from collections.abc import Callable
+from random import Random
+from typing import Any, NamedTuple
+
+from .simulation import SimulatedNode, Simulation
+
+TOPICS = ("a", "b", "unobserved")
+#: The places of a cluster; those beyond the first few come late, or never.
+PLACES = tuple(f"n{number}" for number in range(1, 8))
+#: A second place for the name of the first.
+DOUBLE = "double"
+#: How long nothing else happens after a step, in seconds.
+WAITS = (0.0, 0.001, 0.01, 0.1, 1.0, 3.0, 10.0)
+#: Bytes a second of a narrow line; enough for its link to be kept.
+NARROW = 200_000.0
+#: So many come and go that their removals are more than a slice keeps in mind.
+CHURN = 1300
+#: So many are sent in several frames.
+LARGE = 600
+#: Seconds that a frame takes on a slow line.
+SLOW = (0.05, 0.4)
+
+
+class Step(NamedTuple):
+    """One thing that happens, and the seconds after it in which nothing else does."""
+
+    what: str
+    arguments: tuple[Any, ...]
+    wait: float
+
+    def __str__(self) -> str:
+        return f"{self.what}({', '.join(map(repr, self.arguments))}), then {self.wait:g} s"
+
+
+class Faults:
+    """Makes things happen in a simulation."""
+
+    def __init__(self, simulation: Simulation) -> None:
+        self.simulation = simulation
+
+    def perform(self, step: Step) -> None:
+        """Do what a step says, and let the time pass that it says."""
+        self.simulation.say("*** {}", step)
+        getattr(self, step.what)(*step.arguments)
+        self.simulation.run(step.wait)
+
+    def end(self) -> None:
+        """End every fault: mend the network, and let each place run one node with its own name."""
+        self.simulation.say("*** all faults end")
+        self.simulation.heal()
+        usual = self.simulation.network.usual
+        usual.bandwidth, usual.loss = float("inf"), 0.0
+        self.crash(DOUBLE)
+        for place in PLACES:
+            if place in self.simulation.nodes:
+                self.start(place)
+                self.simulation.node(place).resume()
+
+    # What applications do.
+
+    def track(self, place: str, topic: str, key: str, count: int) -> None:
+        """Track some presences."""
+        if (node := self._awake(place)) is not None:
+            for number in range(count):
+                node.track(topic, f"{key}.{number}" if number else key, {"n": number})
+
+    def update(self, place: str, pick: int, value: int) -> None:
+        """Update one of what is tracked."""
+        node = self._awake(place)
+        if node is not None and node.tracked:
+            entry = list(node.tracked.values())[pick % len(node.tracked)]
+            node.update(entry, {"v": value})
+
+    def untrack(self, place: str, pick: int, count: int) -> None:
+        """Untrack some of what is tracked."""
+        if (node := self._awake(place)) is not None:
+            for _ in range(min(count, len(node.tracked))):
+                node.untrack(list(node.tracked.values())[pick % len(node.tracked)])
+
+    def churn(self, place: str, count: int) -> None:
+        """More comes and goes than a slice keeps in mind, so others may need a reset."""
+        if (node := self._awake(place)) is not None:
+            for number in range(count):
+                node.untrack(node.track(TOPICS[-1], f"churn {number}"))
+
+    # What happens to processes.
+
+    def crash(self, place: str) -> None:
+        """Kill a process."""
+        if (node := self._running(place)) is not None:
+            self.simulation.kill(node.place)
+
+    def stop(self, place: str, linger: float) -> None:
+        """Stop a node with a goodbye."""
+        if (node := self._awake(place)) is not None:
+            self.simulation.stop(node.place, linger)
+
+    def start(self, place: str, clock_back: bool = False) -> None:
+        """Start a node, again or for the first time."""
+        if self._running(place) is None:
+            self.simulation.start(place, clock_back=clock_back)
+
+    def double(self) -> None:
+        """Start a second node with the name of the first."""
+        if self._running(DOUBLE) is None:
+            self.simulation.start(PLACES[0], at=DOUBLE)
+            self.track(DOUBLE, TOPICS[0], "double", 1)
+
+    def pause(self, place: str) -> None:
+        """Stop a process from running, for the time being."""
+        if (node := self._running(place)) is not None:
+            node.pause()
+
+    def resume(self, place: str) -> None:
+        """Let a process go on."""
+        if (node := self._running(place)) is not None:
+            node.resume()
+
+    def set_clock(self, place: str, seconds: float) -> None:
+        """Let a monotonic clock jump, as no clock should."""
+        if (node := self._running(place)) is not None:
+            node.set_clock(seconds)
+
+    # What happens to the network.
+
+    def cut(self, source: str, target: str) -> None:
+        """Cut one direction between two places."""
+        self.simulation.network.cut(source, target)
+
+    def part(self, *sides: list[str]) -> None:
+        """Cut everything between places of different sides."""
+        self.simulation.partition(*sides)
+
+    def heal(self) -> None:
+        """Make every line as usual."""
+        self.simulation.heal()
+
+    def sever(self, place: str, other: str) -> None:
+        """Break the links between two places, in the midst of what they carry."""
+        for link in self.simulation.network.between(place, other):
+            self.simulation.network.sever(link)
+
+    def slow(self, source: str, target: str) -> None:
+        """Make one direction slow and jittery."""
+        self.simulation.network.line(source, target).latency = SLOW
+
+    def narrow(self, bandwidth: float) -> None:
+        """Make every usual line narrow, or wide again."""
+        self.simulation.network.usual.bandwidth = bandwidth
+
+    def _running(self, place: str) -> SimulatedNode | None:
+        node = self.simulation.nodes.get(place)
+        return node if node is not None and node.running else None
+
+    def _awake(self, place: str) -> SimulatedNode | None:
+        node = self._running(place)
+        return node if node is not None and not node.paused else None
+
+
+def schedule(random: Random, length: int) -> list[Step]:
+    """A run of bad luck.
+
+    Args:
+        random: Where the luck comes from.
+        length: About how many steps; some bad luck takes several.
+    """
+    luck = _Luck(random)
+    steps: list[Step] = []
+    while len(steps) < length:
+        steps += random.choice(luck.kinds)()
+    return steps
+
+
+class _Luck:
+    """Makes steps that belong together."""
+
+    def __init__(self, random: Random) -> None:
+        self._random = random
+        rare = [self.jump, self.churn, self.squeeze, self.stop, self.join, self.slow, self.split]
+        rare += [self.heal, self.heal, self.cut, self.sever, self.roll, self.double, self.interrupt]
+        usual = [self.use] * 14 + [self.crash, self.pause] * 2
+        #: What may come next; what stands here more often comes more often.
+        self.kinds: list[Callable[[], list[Step]]] = [*usual, *rare]
+
+    def use(self) -> list[Step]:
+        place, pick = self._place(), self._random.randrange(1000)
+        if self._random.random() < 0.3:
+            return self._step("update", place, pick, self._random.randrange(1000))
+        if self._random.random() < 0.4:
+            return self._step("untrack", place, pick, self._random.choice([1, 1, 1, 3, 50]))
+        count = self._random.choice([1] * 30 + [20] * 5 + [600])
+        key = f"k{self._random.randrange(20)}"
+        return self._step("track", place, self._random.choice(TOPICS), key, count)
+
+    def crash(self) -> list[Step]:
+        place, back = self._place(), self._random.random() < 0.1
+        steps = self._step("crash", place)
+        return steps + self._step("start", place, back) if self._chance() else steps
+
+    def stop(self) -> list[Step]:
+        place, linger = self._place(), self._random.choice([0.0, 2.0])
+        return self._step("stop", place, linger) + self._step("start", place)
+
+    def roll(self) -> list[Step]:
+        """A rolling replacement: each node says goodbye, and comes again soon."""
+        steps: list[Step] = []
+        for place in self._random.sample(PLACES[:4], 3):
+            steps += self._step("stop", place, 3.0) + self._step("start", place)
+            steps += self._step("track", place, TOPICS[0], f"again {place}", 1)
+        return steps
+
+    def join(self) -> list[Step]:
+        """Starts what does not run, be it for the first time."""
+        return self._step("start", self._random.choice(PLACES))
+
+    def double(self) -> list[Step]:
+        return self._step("double") + (self._step("crash", DOUBLE) if self._chance() else [])
+
+    def pause(self) -> list[Step]:
+        place = self._place()
+        return self._step("pause", place) + self._step("resume", place)
+
+    def jump(self) -> list[Step]:
+        seconds = self._random.choice([-50.0, -0.5, 5.0, 3600.0])
+        return self._step("set_clock", self._place(), seconds)
+
+    def cut(self) -> list[Step]:
+        source, target = self._random.sample(PLACES[:5], 2)
+        steps = self._step("cut", source, target)
+        return steps + self._step("cut", target, source) if self._chance() else steps
+
+    def split(self) -> list[Step]:
+        places = list(PLACES)
+        self._random.shuffle(places)
+        cut = self._random.randint(1, len(places) - 1)
+        return self._step("part", sorted(places[:cut]), sorted(places[cut:]))
+
+    def heal(self) -> list[Step]:
+        return self._step("heal")
+
+    def sever(self) -> list[Step]:
+        return self._step("sever", *self._random.sample(PLACES[:5], 2))
+
+    def slow(self) -> list[Step]:
+        return self._step("slow", *self._random.sample(PLACES[:5], 2))
+
+    def squeeze(self) -> list[Step]:
+        return self._step("narrow", self._random.choice([NARROW, float("inf"), float("inf")]))
+
+    def churn(self) -> list[Step]:
+        return self._step("churn", self._place(), CHURN) if self._random.random() < 0.3 else []
+
+    def interrupt(self) -> list[Step]:
+        """A large transfer that is cut off in the midst of it, now and then more than once."""
+        place, other = self._random.sample(PLACES[:4], 2)
+        steps = [Step("track", (place, TOPICS[1], "large", LARGE), 0.0)]
+        for _ in range(self._random.choice([1, 1, 3])):
+            steps.append(Step("sever", (place, other), self._random.choice([0.002, 0.004, 0.01])))
+        return steps + self._step("untrack", place, 0, LARGE)
+
+    def _step(self, what: str, *arguments: Any) -> list[Step]:
+        return [Step(what, arguments, self._random.choice(WAITS))]
+
+    def _place(self) -> str:
+        return self._random.choice(PLACES[:5])
+
+    def _chance(self) -> bool:
+        return self._random.random() < 0.6

@@ -1,0 +1,242 @@
+"""What must hold at every step of a simulation, and how it is noticed if it does not.
+
+Two witnesses are compared. The `Ledger` has what the owner of each presence did, written down when
+it did it, apart from the code under test. The `Witness` of each node has what that node shows and
+tells its observers. After every step of a node, for what the step touched:
+
+1. *Nothing is made up.* A shown value is one that its owner tracked, to the letter.
+2. *What is shown is a state that was.* It is what the owner had at the horizon of its slice here;
+   so nothing shows that is known to have been removed or replaced.
+3. *A horizon never goes back* while a slice is held.
+4. *Observers can count.* Nobody joins twice or leaves without a join, an update names the version
+   that was told last, and the stream folds to exactly the view.
+5. *An update shows no gap.* A presence leaves only if its owner ended it or is hidden.
+6. *The dead are hidden* in the end: `dead_shown_most` says when, at the latest.
+7. *Nothing grows.* Every structure stays under its bound, see `bounds`.
+
+The third, sixth and seventh are looked at for all replicas once a heartbeat, and for the slice that
+a delta brings at each delta.
+"""
+
+from bisect import bisect_right
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import NoReturn
+
+from adsum.replication.engine import Engine
+from adsum.replication.entry import (
+    ID,
+    INCARNATION,
+    KEY,
+    NAME,
+    VERSION,
+    Entry,
+    Identity,
+    Transition,
+    identity,
+    ref,
+)
+from adsum.replication.exchange import Held
+from adsum.replication.state import Replica
+from adsum.replication.timing import Timing
+
+from .bounds import sizes
+
+
+class BrokenLawError(AssertionError):
+    """A law does not hold; says where, when and in which run."""
+
+
+@dataclass(slots=True)
+class Life:
+    """What one replica did, as it did it.
+
+    Attributes:
+        values: Every value that it ever tracked, by version.
+        tracked: What it tracks now, by id.
+        ended: At which version each presence ended, by id.
+        versions: The versions of each presence, oldest first, by id.
+        died_at: When its process ended, in virtual time.
+    """
+
+    values: dict[int, Entry] = field(default_factory=dict)
+    tracked: dict[int, Entry] = field(default_factory=dict)
+    ended: dict[int, int] = field(default_factory=dict)
+    versions: dict[int, list[int]] = field(default_factory=dict)
+    died_at: float = float("inf")
+
+    def put(self, entry: Entry) -> None:
+        """Something was tracked or updated."""
+        self.values[entry[VERSION]] = self.tracked[entry[ID]] = entry
+        self.versions.setdefault(entry[ID], []).append(entry[VERSION])
+
+    def end(self, id: int, version: int) -> None:
+        """Something was untracked."""
+        del self.tracked[id]
+        self.ended[id] = version
+
+    def at(self, id: int, horizon: int) -> Entry | None:
+        """The value of a presence when all changes up to a version were made."""
+        if self.ended.get(id, horizon + 1) <= horizon:
+            return None
+        versions = self.versions.get(id, [])
+        made = bisect_right(versions, horizon)
+        return self.values[versions[made - 1]] if made else None
+
+
+class Ledger:
+    """What every replica ever tracked."""
+
+    def __init__(self) -> None:
+        self._lives: dict[Replica, Life] = {}
+        #: Every topic that was ever tracked on, in order.
+        self.topics: dict[str, None] = {}
+
+    def of(self, replica: Replica) -> Life:
+        """What one replica did."""
+        life = self._lives.get(replica)
+        if life is None:
+            life = self._lives[replica] = Life()
+        return life
+
+
+class RecordedEngine(Engine):
+    """An engine whose local changes are written into a ledger before they have any effect."""
+
+    ledger: Ledger
+    #: Called with each topic before it is tracked on for the first time.
+    topic_begins: Callable[[str], None]
+
+    def track(self, topic: str, key: str, meta: str) -> Entry:
+        """See `Engine`."""
+        if topic not in self.ledger.topics:
+            self.ledger.topics[topic] = None
+            self.topic_begins(topic)
+        entry = super().track(topic, key, meta)
+        self.ledger.of(self.replica).put(entry)
+        return entry
+
+    def update(self, old: Entry, meta: str) -> Entry:
+        """See `Engine`."""
+        entry = super().update(old, meta)
+        self.ledger.of(self.replica).put(entry)
+        return entry
+
+    def untrack(self, entry: Entry) -> None:
+        """See `Engine`."""
+        version = self.own_slice.horizon + 1
+        super().untrack(entry)
+        self.ledger.of(self.replica).end(entry[ID], version)
+
+
+def dead_shown_most(timing: Timing, nodes: int) -> float:
+    """The longest, in seconds, that a node may show a replica whose process has ended.
+
+    Silence hides it after `down_after`. Before, its last signs of life may be on their way: a
+    frame that waits on a line that is cut is given up with its link, after `down_after` and a
+    heartbeat, and from node to node they travel over at most all nodes but two.
+    """
+    hops = max(1, nodes - 1)
+    return timing.down_after + hops * (timing.down_after + 2 * timing.heartbeat_interval)
+
+
+class Witness:
+    """Checks the laws for one node.
+
+    Args:
+        engine: The node's engine.
+        ledger: What every replica did.
+        timing: The durations of the protocol.
+    """
+
+    def __init__(self, engine: Engine, ledger: Ledger, timing: Timing) -> None:
+        self._engine = engine
+        self._ledger = ledger
+        self._timing = timing
+        #: What observers of each topic were told, folded.
+        self.told: dict[str, dict[Identity, Entry]] = {}
+        self._horizons: dict[Replica, tuple[Held, int]] = {}
+
+    def watch(self, topic: str) -> None:
+        """Observe a topic from now on."""
+        if topic not in self.told:
+            self._engine.view.watch(topic)
+            present = self._engine.view.all_entries(topic)
+            self.told[topic] = {identity(entry): entry for entry in present}
+
+    def tell(self, topic: str, transitions: Iterable[Transition]) -> None:
+        """Check what the observers of a topic are told (laws 1, 2, 4 and 5)."""
+        told = self.told.get(topic)
+        if told is None:
+            return
+        for old, new in transitions:
+            self._fold(told, old, new)
+        for old, new in transitions:
+            entry = new or old
+            if entry is not None:
+                self._compare(topic, entry, told.get(identity(entry)))
+
+    def _fold(self, told: dict[Identity, Entry], old: Entry | None, new: Entry | None) -> None:
+        if old is not None:
+            before = told.pop(identity(old), None)
+            if before is None:
+                self._fail(f"{ref(old)} leaves without a join")
+            if before[VERSION] != old[VERSION]:
+                self._fail(f"{ref(old)} is not the version that was told last")
+        if new is not None:
+            if identity(new) in told:
+                self._fail(f"{ref(new)} joins twice")
+            told[identity(new)] = new
+
+    def _compare(self, topic: str, entry: Entry, told: Entry | None) -> None:
+        """Compare what was told with what is shown, and with what the owner did."""
+        shown = {identity(e): e for e in self._engine.view.entries(topic, entry[KEY])}
+        if shown.get(identity(entry)) is not told:
+            self._fail(f"what is told of {ref(entry)} is not what is shown")
+        replica = Replica(entry[NAME], entry[INCARNATION])
+        life, held = self._ledger.of(replica), self._engine.held(replica)
+        if held is None or not held.shown:
+            if told is not None:
+                self._fail(f"{ref(entry)} shows, though its replica is hidden")
+            return
+        truth = life.at(entry[ID], held.slice.horizon)
+        if told is None and truth is not None:
+            self._fail(f"{ref(entry)} leaves, though its owner has it")
+        if told is not None and told != truth:
+            self._fail(f"{told} shows at {held.slice.horizon}, where its owner had {truth}")
+
+    def took_in(self, replica: Replica) -> None:
+        """Check the horizon of a slice of which something came (law 3)."""
+        held = self._engine.held(replica)
+        if held is None:
+            return
+        known, horizon = self._horizons.get(replica, (held, 0))
+        if known is held and held.slice.horizon < horizon:
+            self._fail(f"the horizon of {replica} goes back to {held.slice.horizon} of {horizon}")
+        self._horizons[replica] = held, held.slice.horizon
+
+    def sweep(self, now: float, nodes: int) -> None:
+        """Check what no single step shows (laws 3, 6 and 7)."""
+        slices = self._engine.slices()
+        self._horizons = {r: known for r, known in self._horizons.items() if r in slices}
+        for replica in slices:
+            self.took_in(replica)
+            held, died_at = self._engine.held(replica), self._ledger.of(replica).died_at
+            most = dead_shown_most(self._timing, nodes)
+            if held is not None and held.shown and held.slice.entries and now - died_at > most:
+                self._fail(
+                    f"{replica} shows {now - died_at:.1f} s after its death; {most:g} at most"
+                )
+        for size in sizes(self._engine, nodes):
+            if size.value > size.most:
+                self._fail(f"{size.what}: {size.value}, of {size.most} at most")
+
+    def check_fold(self) -> None:
+        """Check that all that was told folds to exactly what is shown (law 4)."""
+        for topic, told in self.told.items():
+            shown = {identity(entry): entry for entry in self._engine.view.all_entries(topic)}
+            if shown != told:
+                self._fail(f"what was told of {topic!r} is not what is shown")
+
+    def _fail(self, what: str) -> NoReturn:
+        raise BrokenLawError(what)

@@ -1,0 +1,91 @@
+"""Seed after seed on every core, until the time is over: what can go wrong does at last."""
+
+import itertools
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import dataclass, field
+
+#: Where nobody looks on, progress is told this often, in seconds.
+TELL_INTERVAL = 15.0
+
+#: Runs one seed; returns why it fails, or None. It is called in other processes.
+Attempt = Callable[[int], str | None]
+
+
+@dataclass
+class Progress:
+    """How far a soak has come, shown as one line that is overwritten."""
+
+    what: str
+    began: float = field(default_factory=time.monotonic)
+    done: int = 0
+    failed: list[int] = field(default_factory=list)
+    _told_at: float = 0.0
+
+    def finish(self, seed: int, failure: str | None) -> None:
+        """One seed is done."""
+        self.done += 1
+        if failure is not None:
+            self.failed.append(seed)
+            print(f"\n{failure}\n", flush=True)
+
+    def tell(self) -> None:
+        """Show how it goes."""
+        now = time.monotonic()
+        if not sys.stdout.isatty() and now - self._told_at < TELL_INTERVAL:
+            return
+        self._told_at = now
+        seconds = now - self.began
+        line = f"{self.what}: {self.done} seeds, {len(self.failed)} failed, {seconds:.0f} s"
+        rate = f", {self.done / max(seconds, 0.001):.1f} a second"
+        print(f"\r{line}{rate} ", end="" if sys.stdout.isatty() else "\n", flush=True)
+
+
+def soak(what: str, attempt: Attempt, seeds: Iterator[int], seconds: float, jobs: int) -> list[int]:
+    """Run seeds in parallel, for so long or until there are no more.
+
+    Args:
+        what: What it is that runs, for the display.
+        attempt: A function of a module, since it is called in other processes.
+        seeds: What to run.
+        seconds: No seed is begun after so long; those under way are finished.
+        jobs: How many processes.
+
+    Returns:
+        The seeds that failed.
+    """
+    progress = Progress(what)
+    try:
+        with ProcessPoolExecutor(jobs) as pool:
+            running: set[Future[tuple[int, str | None]]] = set()
+            while True:
+                in_time = time.monotonic() - progress.began < seconds
+                for seed in itertools.islice(seeds, 2 * jobs - len(running)) if in_time else ():
+                    running.add(pool.submit(_run, attempt, seed))
+                if not running:
+                    break
+                finished, running = wait(running, return_when=FIRST_COMPLETED)
+                for future in finished:
+                    progress.finish(*future.result())
+                progress.tell()
+    except KeyboardInterrupt:
+        print("\nstopped")
+    print(f"\n{what}: {progress.done} seeds, {len(progress.failed)} failed {progress.failed[:20]}")
+    return progress.failed
+
+
+def _run(attempt: Attempt, seed: int) -> tuple[int, str | None]:
+    return seed, attempt(seed)
+
+
+def range_of(first: int, count: int | None) -> Iterator[int]:
+    """So many seeds from one on, or all of them."""
+    return itertools.count(first) if count is None else iter(range(first, first + count))
+
+
+def cores() -> int:
+    """How many processes run at once."""
+    return os.cpu_count() or 1

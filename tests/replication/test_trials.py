@@ -1,0 +1,121 @@
+"""Bad luck from seeds: laws at every step, agreement in the end, a good account of a failure."""
+
+import os
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from adsum.replication import streams
+from adsum.replication.entry import Transition
+from adsum.replication.state import Slice
+from adsum.testing import BrokenLawError, Simulation, Trial
+from adsum.testing.faults import Step
+
+ROOT = Path(__file__).parents[2]
+#: What once failed, and what it was cut down to.
+REGRESSIONS = Path(__file__).with_name("regressions")
+KEPT = sorted(REGRESSIONS.glob("*.json"))
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_after_any_faults_every_node_lists_exactly_what_is_tracked(seed: int) -> None:
+    Trial.from_seed(seed).run()
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_lost_frames_are_found_out_and_mended(seed: int) -> None:
+    Trial.from_seed(seed, 60, loss=0.2).run()
+
+
+@pytest.mark.parametrize("kept", KEPT, ids=lambda path: path.stem)
+def test_what_once_failed_holds(kept: Path) -> None:
+    Trial.from_json(kept.read_text()).run()
+
+
+@pytest.mark.processes
+@pytest.mark.timeout(900)
+def test_a_thousand_seeds_hold() -> None:
+    run = subprocess.run(command("--seeds", "1000"), cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout
+
+
+def test_the_same_seed_gives_the_same_trace_under_every_hash_seed() -> None:
+    first, second = trace("1"), trace("2")
+    assert first == second
+    assert len(first.splitlines()) > 1000
+
+
+def test_a_trial_that_is_kept_is_the_same_trial() -> None:
+    trial = Trial.from_seed(11, 40)
+    assert Trial.from_json(trial.to_json()) == trial
+
+
+def test_a_failure_tells_its_seed_what_it_takes_its_trace_and_how_to_replay_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With a core that shows for ever what a reset has left out."""
+    difference = streams.difference
+
+    def forgetful(old: Slice, new: Slice) -> list[Transition]:
+        return [(gone, now) for gone, now in difference(old, new) if now is not None]
+
+    monkeypatch.setattr(streams, "difference", forgetful)
+    kept = Trial.from_json((REGRESSIONS / "a-reset-without-a-sweep.json").read_text())
+    more = Trial.from_seed(kept.seed, 20).steps
+    told = replace(kept, steps=kept.steps + more).report()
+    assert f"seed {kept.seed} breaks a law: BrokenLawError: seed {kept.seed}, t=" in told
+    assert f"{len(kept.steps)} of its {len(kept.steps) + len(more)} steps do" in told
+    for number, step in enumerate(kept.steps, 1):
+        assert f"  {number:3} {step}" in told
+    assert re.search(r"n2 -> n3  delta n2@\w+ \(0, 2602\] \d+ changes reset", told)
+    assert told.endswith(f"replay: python -m adsum.testing --replay {kept.seed}")
+
+
+def test_a_shrunk_trial_has_only_the_steps_that_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a law that is broken by one kind of step, one step of that kind remains."""
+
+    def no_churn(trial: Trial, trace: object = None) -> None:
+        if any(step.what == "churn" for step in trial.steps):
+            raise BrokenLawError("there is churn")
+
+    monkeypatch.setattr(Trial, "run", no_churn)
+    steps = [Step("heal", (), 1.0)] * 40 + [Step("churn", ("n1", 9), 1.0)] * 2
+    shrunk = Trial(1, 2, 20.0, 0.0, 42, tuple(steps)).shrunk()
+    assert [step.what for step in shrunk.steps] == ["churn"]
+
+
+@pytest.mark.processes
+def test_a_hundred_nodes_with_churn_come_to_agree() -> None:
+    simulation = Simulation(nodes=100, seed=1)
+    for step in range(300):
+        name = f"n{simulation.rng.randint(1, 100)}"
+        node = simulation.node(name)
+        if not node.running:
+            simulation.start(name)
+        elif step % 25 == 24:
+            simulation.kill(name)
+        elif len(node.tracked) > 2:
+            node.untrack(next(iter(node.tracked.values())))
+        else:
+            node.track(f"room {simulation.rng.randrange(5)}", f"user {step}")
+        simulation.run(0.02)
+    simulation.settle()
+    simulation.check_agreement()
+    assert {len(node.links) for node in simulation.alive} == {len(simulation.alive) - 1}
+
+
+def trace(hash_seed: str) -> str:
+    environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
+    run = command("--replay", "11", "--steps", "60", "--trace")
+    done = subprocess.run(
+        run, cwd=ROOT, env=environment, check=True, capture_output=True, text=True
+    )
+    return done.stdout
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "adsum.testing", *arguments]

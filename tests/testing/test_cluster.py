@@ -1,0 +1,200 @@
+"""The cluster that users test their applications with: real nodes, and no sleeping."""
+
+import asyncio
+import importlib
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+import adsum
+from adsum.errors import NodeClosedError, UsageError
+from adsum.testing import Cluster
+from adsum.testing.plugin import MakeCluster
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+def people(cluster: MakeCluster) -> Cluster:
+    """Three nodes, each with somebody in the room."""
+    three = cluster(3)
+    for member, key in zip(three, ("ann", "bob", "cleo"), strict=True):
+        member.presence.track("room", key, owner=None)
+    three.settle()
+    three.assert_online("room", "ann", "bob", "cleo")
+    return three
+
+
+def test_time_passes_only_when_it_is_told_to(cluster: MakeCluster) -> None:
+    two = cluster(2)
+    two.settle()
+    two[0].presence.track("room", "ann", owner=None)
+    assert list(two[0].presence.list("room")) == ["ann"]
+    assert list(two[1].presence.list("room")) == []
+    two.run(0.1)
+    assert list(two[1].presence.list("room")) == ["ann"]
+
+
+def test_each_side_of_a_partition_has_its_own_until_it_heals(cluster: MakeCluster) -> None:
+    three = people(cluster)
+    three.partition([0, 1], [2])
+    three.settle()
+    three.assert_online("room", "ann", "bob", on=[0, 1])
+    three.assert_online("room", "cleo", on=[2])
+    three.heal()
+    three.settle()
+    three.assert_online("room", "ann", "bob", "cleo")
+
+
+def test_a_link_that_is_cut_one_way_hides_nobody(cluster: MakeCluster) -> None:
+    three = people(cluster)
+    three.cut(0, 1)
+    three.settle()
+    three.assert_online("room", "ann", "bob", "cleo")
+
+
+def test_who_is_killed_leaves_and_comes_back_empty(cluster: MakeCluster) -> None:
+    three = people(cluster)
+    three.kill("n1")
+    with pytest.raises(NodeClosedError):
+        three[0].presence.list("room")
+    three.settle()
+    three.assert_online("room", "bob", "cleo")
+    three.restart("n1")
+    three.settle()
+    three.assert_online("room", "bob", "cleo")
+    three["n1"].presence.track("room", "ann", owner=None)
+    three.settle()
+    three.assert_online("room", "ann", "bob", "cleo")
+
+
+def test_a_goodbye_lingers_as_long_as_the_node_says(cluster: MakeCluster) -> None:
+    two = cluster(2, linger=5.0)
+    two[0].presence.track("room", "ann", owner=None)
+    two.settle()
+    two.stop(0)
+    two.run(4.9)
+    two.assert_online("room", "ann")
+    two.run(0.2)
+    two.assert_online("room")
+
+
+def test_who_is_paused_is_hidden_and_comes_back(cluster: MakeCluster) -> None:
+    three = people(cluster)
+    three.pause(1)
+    three.settle()
+    three.assert_online("room", "ann", "cleo")
+    three.resume(1)
+    three.settle()
+    three.assert_online("room", "ann", "bob", "cleo")
+
+
+def test_it_says_what_each_lists_and_what_was_done_if_it_is_not_so(cluster: MakeCluster) -> None:
+    three = people(cluster)
+    three.kill(2)
+    with pytest.raises(AssertionError) as failure:
+        three.assert_online("room", "ann", "bob")
+    told = str(failure.value)
+    assert "['ann', 'bob'] should be on 'room'" in told
+    assert "n1 lists ['ann', 'bob', 'cleo']" in told
+    assert "n3 is paused or does not run" in told
+    assert told.endswith("after, with seed 0: settle(), kill('n3')")
+
+
+def test_whom_it_does_not_know_it_names(cluster: MakeCluster) -> None:
+    with pytest.raises(LookupError, match=r"'n7' is no member.*<n1>, <n2>"):
+        cluster(2).kill("n7")
+    one = cluster(1)
+    one.kill(0)
+    with pytest.raises(UsageError, match="'n1' does not run"):
+        one.pause(0)
+
+
+def test_watches_and_messages_work_in_any_event_loop(cluster: MakeCluster) -> None:
+    async def main() -> None:
+        two = cluster(2)
+        two.settle()
+        watch = two[1].presence.watch("room")
+        inbox = two[1].pubsub.subscribe("room")
+        assert not (await anext(watch)).joins
+        with two[0].presence.track("room", "ann", {"at": "desk"}) as ann:
+            two.run(0.1)
+            assert list((await anext(watch)).joins) == ["ann"]
+            ann.update({"at": "lunch"})
+            two.run(0.1)
+            assert list((await anext(watch)).updates) == ["ann"]
+        two.run(0.1)
+        assert list((await anext(watch)).leaves) == ["ann"]
+        assert await two[0].pubsub.publish("room", {"text": "hi"}) == 0
+        two.run(0.1)
+        assert (await anext(inbox)).payload == {"text": "hi"}
+
+    asyncio.run(main())
+
+
+def test_what_a_task_tracks_ends_with_the_task(cluster: MakeCluster) -> None:
+    async def main() -> None:
+        two = cluster(2)
+        task = asyncio.create_task(visit(two[0].presence))
+        await asyncio.sleep(0)
+        two.settle()
+        two.assert_online("room", "ann")
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        two.settle()
+        two.assert_online("room")
+
+    async def visit(presence: adsum.Presence) -> None:
+        presence.track("room", "ann")
+        await asyncio.Event().wait()
+
+    asyncio.run(main())
+
+
+def test_a_node_is_adopted_before_it_starts_and_given_back_after_the_test() -> None:
+    async def main() -> None:
+        made = Cluster(1)
+        node = adsum.Node(name="app", siblings=False)
+        presence = adsum.Presence(node)
+        app = made.adopt(node)
+        async with node:
+            presence.track("room", "ann")
+            made.settle()
+            made.assert_online("room", "ann")
+            made.kill(app)
+            assert not node.running
+            made.settle()
+            made.assert_online("room")
+            made.restart(app)
+            made.settle()
+            assert [member.status for member in node.members()] == ["self", "up"]
+            with pytest.raises(UsageError, match="runs already"):
+                made.adopt(node)
+        assert not node.running
+        made.close()
+        async with node:
+            assert len(node.members()) == 1
+
+    asyncio.run(main())
+
+
+@pytest.mark.skipif(importlib.util.find_spec("fastapi") is None, reason="needs fastapi")
+def test_an_application_in_a_test_client_is_one_of_the_nodes(
+    cluster: MakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from starlette.testclient import TestClient
+
+    monkeypatch.syspath_prepend(EXAMPLES)
+    application = importlib.import_module("fastapi_app")
+    two = cluster(1)
+    two.adopt(application.node)
+    with TestClient(application.app) as client, client.websocket_connect("/rooms/1/ann") as ann:
+        assert list(ann.receive_json()) == ["ann"]
+        two.settle()
+        two.assert_online("room:1", "ann")
+        two[0].presence.track("room:1", "bob", owner=None)
+        two.settle()
+        assert list(ann.receive_json()) == ["ann", "bob"]
+        two.kill(0)
+        two.settle()
+        assert list(ann.receive_json()) == ["ann"]
