@@ -4,13 +4,14 @@ import gc
 import json
 from contextlib import suppress
 from random import Random
+from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adsum.errors import ProtocolError
-from adsum.replication.codec import MAX_LINGER, decode, encode
+from adsum.replication.codec import DELTA, MAX_LINGER, decode, encode
 from adsum.replication.engine import Engine
 from adsum.replication.entry import Change
 from adsum.replication.jsontext import encode_object
@@ -73,6 +74,7 @@ messages: st.SearchStrategy[Message] = st.one_of(
             st.builds(Sighting, replica, number, number, st.lists(text, max_size=3).map(tuple)),
             max_size=3,
         ).map(tuple),
+        st.booleans(),
     ),
     st.builds(Ask, replica),
     st.builds(Vouch, replica, number),
@@ -99,6 +101,24 @@ def test_garbage_is_refused(data: bytes) -> None:
         decode(data)
 
 
+def check_decoding(frame: bytes) -> None:
+    """It is refused, or it is a message, which survives the wire as any other does."""
+    with suppress(ProtocolError):
+        message = decode(frame)
+        try:
+            again = decode(encode(message))
+        except ProtocolError as error:
+            raise AssertionError(f"{message} was accepted, and is no message") from error
+        assert again == message
+        if in_order(fields := json.loads(frame.decode())):
+            assert json.loads(encode(message)) == fields
+
+
+def in_order(fields: list[Any]) -> bool:
+    """Whether changes stand as they are sent; they are taken in any order."""
+    return fields[0] != DELTA or all(column == sorted(column) for column in (fields[6], fields[12]))
+
+
 @given(messages, st.data())
 def test_a_damaged_frame_is_a_message_or_refused_and_nothing_else(
     message: Message, data: st.DataObject
@@ -106,14 +126,35 @@ def test_a_damaged_frame_is_a_message_or_refused_and_nothing_else(
     frame = bytearray(encode(message))
     for _ in range(data.draw(st.integers(1, 4))):
         frame[data.draw(st.integers(0, len(frame) - 1))] = data.draw(st.integers(0, 255))
-    with suppress(ProtocolError):
-        decode(bytes(frame))
+    check_decoding(bytes(frame))
+
+
+#: What stands in frames or nearly does, so that what is put in place of something often fits.
+stray: st.SearchStrategy[object] = json_value | st.sampled_from(
+    [0, 1, 2, -1, 1.0, True, None, "", "{}", [], {}, 2**63 - 1, 2**63]
+)
+
+
+@settings(deadline=None)
+@given(deltas() | messages, st.data())
+def test_a_frame_with_other_values_in_it_is_a_message_or_refused_and_nothing_else(
+    message: Message, data: st.DataObject
+) -> None:
+    fields = json.loads(encode(message))
+    for _ in range(data.draw(st.integers(1, 3))):
+        lists = [fields, *(field for field in fields if isinstance(field, list) and field)]
+        place = data.draw(st.sampled_from(lists))
+        start = data.draw(st.integers(0, len(place) - 1))
+        stop = start + data.draw(st.sampled_from([1, 1, 1, 0]))
+        place[start:stop] = data.draw(st.lists(stray, min_size=1, max_size=1) | st.just([]))
+        if not fields:
+            break
+    check_decoding(json.dumps(fields).encode())
 
 
 @given(st.lists(json_value, max_size=8))
 def test_any_json_array_is_a_message_or_refused_and_nothing_else(fields: list[object]) -> None:
-    with suppress(ProtocolError):
-        decode(json.dumps(fields).encode())
+    check_decoding(json.dumps(fields).encode())
 
 
 def delta(**altered: object) -> bytes:
@@ -195,6 +236,9 @@ def test_a_delta_frame_that_nothing_was_altered_in_is_accepted() -> None:
         delta(topics=[""]),
         delta(topics=[5]),
         delta(topics="t"[:0]),
+        delta(topics="t"),
+        delta(keys="k"),
+        delta(keys={"k": 0}),
         delta(keys=["x" * 1025]),
         delta(keys=["\ud800"]),
         delta(removed=[1], ids=[1]),
@@ -203,7 +247,7 @@ def test_a_delta_frame_that_nothing_was_altered_in_is_accepted() -> None:
         delta(versions=[1, 1], ages=[0, 0], topics=["t"] * 2, keys=["k"] * 2, metas=["{}"] * 2),
         delta(after=5, upto=2),
         delta(after=1),
-        delta(flags=4),
+        delta(flags=2**64),
         delta(flags=True),
         delta(name=""),
         delta(name=None),

@@ -5,7 +5,7 @@ from random import Random
 
 import pytest
 
-from adsum.replication.dialler import Dialler
+from adsum.replication.dialler import MOST_DIALS, Dialler
 from adsum.replication.timing import Timing
 
 TIMING = Timing(redial_first=0.1, redial_most=3.0, redial_refused=30.0)
@@ -111,3 +111,27 @@ def test_where_somebody_else_answers_the_one_looked_for_is_gone(dialler: Dialler
     dialler.due(0.0, {})
     assert dialler.answered("a:1", "bob", 0.0) == "ann"
     assert dialler.due(100.0, {"bob": None}) == ["a:1"]
+
+
+def test_links_that_do_not_last_are_made_again_as_often_as_a_silent_peer_is_dialled(
+    dialler: Dialler,
+) -> None:
+    dialler.add_peer("ann", ("a:1",), 0.0)
+    now = 0.0
+    for _ in range(12):
+        assert dialler.due(now, {}) == ["a:1"]
+        dialler.answered("a:1", "ann", now)
+        dialler.wait("ann", now)
+        assert dialler.next_at - now <= 3.0
+        now = dialler.next_at
+
+
+def test_so_many_are_dialled_at_a_time_and_the_rest_soon(dialler: Dialler) -> None:
+    for number in range(3 * MOST_DIALS):
+        dialler.add_peer(f"ghost {number}", (f"a:{number}",), 0.0)
+    first = dialler.due(0.0, {})
+    assert len(first) == MOST_DIALS
+    assert dialler.due(dialler.next_at, {}) == []
+    for address in first[:10]:
+        dialler.failed(address, False, 0.1)
+    assert len(dialler.due(dialler.next_at, {})) == 10

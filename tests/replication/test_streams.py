@@ -36,7 +36,7 @@ def frames(slice: Slice, feed: Feed) -> list[Delta]:
     """What a feed sends until it has caught up."""
     sent = []
     while feed.owed or feed.cursor < slice.horizon:
-        cursor, reset, _ = feed.position(slice)
+        cursor, reset = feed.position(slice)
         sent.append(cut(slice, cursor, reset))
         feed.advance(sent[-1])
     return sent
@@ -80,7 +80,7 @@ def test_a_catch_up_has_no_effect_before_its_last_frame() -> None:
 def test_what_changes_during_a_transfer_is_right_in_the_end() -> None:
     source, feed, sent = large(), Feed(0, follow=True), list[Delta]()
     for _ in range(2):
-        sent.append(cut(source, *feed.position(source)[:2]))
+        sent.append(cut(source, *feed.position(source)))
         feed.advance(sent[-1])
     early = sorted(source.entries)[:2]
     put(source, id=early[0])
@@ -161,11 +161,11 @@ def test_entries_that_a_reset_leaves_alone_are_not_kept_twice() -> None:
 
 def test_a_stream_that_the_floor_overtakes_starts_again_as_a_reset() -> None:
     source, feed = large(), Feed(0, follow=True)
-    first = cut(source, *feed.position(source)[:2])
+    first = cut(source, *feed.position(source))
     feed.advance(first)
     churned(source)
     sent = frames(source, feed)
-    assert (sent[0].after, sent[0].reset) == (0, True)
+    assert (sent[0].after, sent[0].reset) == (0, source.horizon)
     view = View()
     staging = Staging(Slice(ME), first)
     staging.add(first)
@@ -176,9 +176,9 @@ def test_a_stream_that_the_floor_overtakes_starts_again_as_a_reset() -> None:
 def test_a_reset_that_the_floor_overtakes_starts_again_too() -> None:
     source, feed = large(), Feed(1, follow=True)
     churned(source)
-    feed.advance(cut(source, *feed.position(source)[:2]))
+    feed.advance(cut(source, *feed.position(source)))
     before = source.floor
-    while source.floor <= max(feed.began, before):
+    while source.floor <= max(feed.reset, before):
         end(source, put(source))
     assert feed.position(source)[0] == 0
     assert versions(take(Slice(ME), frames(source, feed), None)) == versions(source)
@@ -187,17 +187,17 @@ def test_a_reset_that_the_floor_overtakes_starts_again_too() -> None:
 def test_a_reset_that_begins_anew_is_not_taken_for_its_own_continuation() -> None:
     source, feed = large(600), Feed(1, follow=True)
     churned(source)
-    first = cut(source, *feed.position(source)[:2])
+    first = cut(source, *feed.position(source))
     feed.advance(first)
     staging = Staging(Slice(ME), first)
     assert staging.add(first)
-    began = feed.began
+    began = feed.reset
     for id in sorted(source.entries)[:100]:
         source.remove((source.horizon + 1, id))
     while source.floor <= max(began, first.upto):
         end(source, put(source))
     again = frames(source, feed)
-    assert (again[0].after, again[0].reset) == (0, True)
+    assert (again[0].after, again[0].reset) == (0, source.horizon)
     assert not staging.add(again[0])
     assert versions(take(Slice(ME), again, None)) == versions(source)
 
@@ -215,7 +215,7 @@ def test_a_stale_catch_up_does_not_overwrite_newer_values() -> None:
 
 def test_a_request_that_is_not_to_be_followed_is_over_after_its_answer() -> None:
     source, feed = large(3), Feed(0, follow=False)
-    assert feed.advance(cut(source, 0, reset=False))
+    assert feed.advance(cut(source, 0, reset=0))
 
 
 def test_a_request_that_finds_nothing_new_is_answered() -> None:

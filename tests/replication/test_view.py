@@ -3,24 +3,30 @@
 import copy
 import json
 import pickle
+from collections import Counter
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adsum.replication.entry import (
-    ID,
-    KEY,
-    TOPIC,
-    Entry,
-    Transition,
-    identity,
-    ref,
-)
+from adsum.replication.entry import ID, Entry, Transition
 from adsum.replication.frozen import FrozenDict
 from adsum.replication.state import Replica
 from adsum.replication.view import View
+
+from .strategies import (
+    TOPICS,
+    Action,
+    History,
+    Observer,
+    check_lists,
+    check_reads,
+    listed,
+    numbers,
+    sequences,
+    verbs,
+)
 
 A, B = Replica("a", 1), Replica("b", 2)
 
@@ -36,62 +42,94 @@ def rendered(view: View, topic: str = "room") -> dict[str, Any]:
     return {} if held is None else dict(held.render())
 
 
-def refs(view: View, topic: str) -> dict[str, list[str]]:
-    return {k: [meta["phx_ref"] for meta in e["metas"]] for k, e in rendered(view, topic).items()}
+class Shown:
+    """A view, the histories of those whose entries it shows, and its observer if there is one."""
+
+    def __init__(self) -> None:
+        self.view = View()
+        self.histories = [History(A), History(B)]
+        self.observer: Observer | None = None
+        #: What happened since the observer looked last.
+        self.news: list[Transition] = []
+
+    @property
+    def present(self) -> list[Entry]:
+        return [entry for history in self.histories for entry in history.now.values()]
+
+    def act(self, verb: str, pick: int) -> None:
+        if verb == "absorb":
+            self.absorb(pick)
+        elif verb == "list":
+            topic = TOPICS[pick % 2]
+            answer = list(self.view.render(topic).items())
+            assert answer == list(listed(self.present, topic).items())
+        elif verb == "age":
+            self.view.age()
+        elif verb == "watch":
+            self.watch_or_stop()
+        elif verb == "look":
+            self.look()
+        else:
+            self.change(self.histories[pick % len(self.histories)], verb, pick)
+
+    def change(self, history: History, verb: str, pick: int) -> None:
+        before = history.now
+        change = history.act(verb, pick)
+        self.news.append((before.get(change[ID]), history.now.get(change[ID])))
+        self.view.change(*self.news[-1])
+
+    def absorb(self, pick: int) -> None:
+        """A slice that was indexed aside is shown at once."""
+        tracks = [("track", pick + number) for number in range(pick % 6)]
+        other, aside = History(Replica("c", len(self.histories)), tracks), View()
+        for entry in other.now.values():
+            aside.change(None, entry)
+        self.view.absorb(aside)
+        self.histories.append(other)
+        self.news += [(None, entry) for entry in other.now.values()]
+
+    def watch_or_stop(self) -> None:
+        if self.observer is None:
+            self.observer, self.news = Observer(self.view), []
+        else:
+            self.observer.stop()
+            self.observer = None
+            assert self.view.take_changes() == {}
+
+    def look(self) -> None:
+        if self.observer is not None:
+            assert Counter(self.observer.look()) == Counter(self.news)
+        self.news = []
+
+    def check(self) -> None:
+        for topic in TOPICS:
+            check_reads(self.view, self.present, topic)
 
 
-steps = st.lists(
-    st.tuples(
-        st.sampled_from(["join", "update", "leave", "list"]),
-        st.sampled_from([A, B]),
-        st.sampled_from(["room", "hall"]),
-        st.sampled_from(["ann", "bob", "eve", "zoe", "kim"]),
-        st.integers(0, 99),
-    ),
-    max_size=60,
-)
+happenings = st.sampled_from(["absorb", "list", "age", "watch", "look"])
 
 
-@given(steps)
-def test_the_view_equals_a_recomputation(
-    history: list[tuple[str, Replica, str, str, int]],
-) -> None:
-    view, live = View(), list[Entry]()
-    for version, (action, replica, topic, key, pick) in enumerate(history, 1):
-        if action == "join":
-            live.append(entry(replica, version, version, topic, key))
-            view.change(None, live[-1])
-        elif action == "list":
-            rendered(view, topic)
-        elif live:
-            old = live.pop(pick % len(live))
-            new = (
-                entry(Replica(*old[6:]), old[ID], version, old[TOPIC], old[KEY])
-                if action == "update"
-                else None
-            )
-            view.change(old, new)
-            live += [new] if new is not None else []
-        for name in ("room", "hall"):
-            expected: dict[str, list[str]] = {}
-            here = [entry for entry in live if entry[TOPIC] == name]
-            for present in sorted(here, key=lambda e: (e[KEY], identity(e))):
-                expected.setdefault(present[KEY], []).append(ref(present))
-            held = view.topics.get(name)
-            assert (len(held.keys) if held is not None else 0) == len(expected)
-            if action == "list":
-                assert refs(view, name) == expected
-                assert list(refs(view, name)) == sorted(expected)
-            assert {k: [ref(e) for e in view.entries(name, k)] for k in expected} == expected
+@settings(deadline=None)
+@given(sequences(st.tuples(verbs | happenings, numbers)))
+def test_the_view_equals_a_recomputation(history: list[Action]) -> None:
+    shown = Shown()
+    for verb, pick in history:
+        shown.act(verb, pick)
+        shown.check()
+    shown.look()
+    check_lists(shown.view, shown.present)
 
 
-@given(steps, steps)
+places = st.tuples(st.sampled_from(TOPICS), st.sampled_from(["ann", "bob", "eve", "zoe", "kim"]))
+people = st.lists(places, max_size=60)
+
+
+@given(people, people)
 def test_absorbing_a_view_equals_showing_its_entries_one_by_one(
-    first: list[tuple[str, Replica, str, str, int]],
-    second: list[tuple[str, Replica, str, str, int]],
+    first: list[tuple[str, str]], second: list[tuple[str, str]]
 ) -> None:
-    entries = [entry(A, n, n, topic, key) for n, (_, _, topic, key, _) in enumerate(first, 1)]
-    others = [entry(B, n, n, topic, key) for n, (_, _, topic, key, _) in enumerate(second, 1)]
+    entries = [entry(A, n, n, *place) for n, place in enumerate(first, 1)]
+    others = [entry(B, n, n, *place) for n, place in enumerate(second, 1)]
     at_once, one_by_one, aside = View(), View(), View()
     for view in (at_once, one_by_one):
         view.watch("room")

@@ -125,8 +125,8 @@ def _delta(
     replica = _replica(name, incarnation)
     start, end = _number(after, "after"), _number(upto, "upto")
     versions, ages, topics, keys, metas, steps, removed, ids = columns
-    if type(flags) is not int or not 0 <= flags <= 3:
-        raise ValueError("flags must be from 0 to 3")
+    if type(flags) is not int or not 0 <= flags < 2 * MAX_NUMBER:
+        raise ValueError("flags must be an integer from 0 to 2**64 - 1")
     entries = _entries(replica, versions, ages, topics, keys, metas, steps)
     _check_numbers(removed, ids)
     if any(map(gt, ids, removed)):
@@ -136,7 +136,7 @@ def _delta(
     order = [start, *(change[VERSION] for change in changes)]
     if not all(map(lt, order, order[1:])) or max(order) > end:
         raise ValueError(f"versions are out of order or outside the interval ({start}, {end}]")
-    return Delta(replica, start, end, tuple(changes), reset=flags >= 2, last=flags % 2 == 1)
+    return Delta(replica, start, end, tuple(changes), reset=flags >> 1, last=flags % 2 == 1)
 
 
 def _entries(
@@ -144,6 +144,8 @@ def _entries(
 ) -> list[Entry]:
     """The entries whose fields stand in these columns, each of which is checked as a whole."""
     _check_numbers(versions, ages, steps)
+    if not type(topics) is type(keys) is type(metas) is list:
+        raise TypeError("a column must be a list")
     if any(map(gt, ages, versions)) or any(map(gt, steps, versions)):
         raise ValueError("something began before the first version")
     texts = [check_object(meta, "meta", MAX_META) for meta in metas]

@@ -32,7 +32,7 @@ class Conflicts:
         if replica.name in names:
             self._refused[replica.name] = f"refused {replica}: {reason}; {_HINT}"
         else:
-            self._outbox.notice_once(Severity.ERROR, f"refused newcomers: {reason}", now)
+            self._tell("refusal", f"refused {replica}: {reason}", now)
 
     def settle(self, name: str) -> None:
         """There is only one life of a name."""
@@ -42,19 +42,19 @@ class Conflicts:
         """The life that holds a name is alive, so whoever was refused was refused rightly."""
         refused = self._refused.pop(name, None)
         if refused is not None:
-            self._outbox.notice_once(Severity.ERROR, refused, now)
+            self._tell("name in use", refused, now)
 
     def meet(self, namesake: Replica, now: float) -> str:
         """A link has opened to a node of this node's own name; returns why it is closed."""
         text = f"the name {self._me.name!r} is in use by more than one live node"
-        self._outbox.notice_once(Severity.ERROR, f"refused {namesake}: {text}; {_HINT}", now)
+        self._tell("namesake", f"refused {namesake}: {text}; {_HINT}", now)
         return text
 
     def meet_copy(self, teller: Replica, now: float) -> str:
         """Somebody tells of changes of this very life that it never made; returns what is wrong."""
         text = f"{teller} tells of changes by {self._me} that this node never made"
         copy = "a copy of this process runs elsewhere"
-        self._outbox.notice_once(Severity.ERROR, f"{text}: {copy}", now)
+        self._tell("copy", f"{text}: {copy}", now)
         return "you tell of changes that I never made"
 
     def hear_of_namesake(self, sighting: Sighting, now: float) -> None:
@@ -62,6 +62,9 @@ class Conflicts:
         replica = sighting.replica
         if sighting.counter > self._rivals.setdefault(replica, sighting.counter):
             text = f"{replica} is alive elsewhere, with the name of this node, {self._me}"
-            self._outbox.notice_once(Severity.ERROR, f"{text}; {_HINT}", now)
+            self._tell("namesake", f"{text}; {_HINT}", now)
         while len(self._rivals) > MAX_RIVALS:
             del self._rivals[next(iter(self._rivals))]
+
+    def _tell(self, kind: str, text: str, now: float) -> None:
+        self._outbox.notice_once(Severity.ERROR, kind, text, now)

@@ -11,6 +11,11 @@ from random import Random
 
 from .timing import Timing
 
+#: So many dials are under way at a time. Peers tell of addresses, and may tell of too many.
+MOST_DIALS = 64
+#: Where more are due, they are looked at again after so many seconds.
+CROWDED_PAUSE = 0.02
+
 
 @dataclass(slots=True, eq=False)
 class Target:
@@ -86,6 +91,7 @@ class Dialler:
     def wait(self, name: str, now: float) -> None:
         """Dial a member again only after a while: a link to it did not last."""
         for target in self._targets_of(name):
+            target.all_refused = False  # somebody answered
             self._back_off(target, now)
 
     def due(self, now: float, linked: Mapping[str, object]) -> list[str]:
@@ -99,10 +105,14 @@ class Dialler:
             return []
         self.next_at = float("inf")
         addresses: list[str] = []
-        for target in (*self._seeds.values(), *self._peers.values()):
+        targets = (*self._seeds.values(), *self._peers.values())
+        room = MOST_DIALS - sum(target.dialling is not None for target in targets)
+        for target in targets:
             if target.dialling is not None or target.name in linked or not target.addresses:
                 continue
-            if target.dial_at <= now:
+            if target.dial_at <= now and len(addresses) >= room:
+                self.next_at = min(self.next_at, now + CROWDED_PAUSE)
+            elif target.dial_at <= now:
                 target.dialling = target.addresses[target.position % len(target.addresses)]
                 addresses.append(target.dialling)
             else:

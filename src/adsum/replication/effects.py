@@ -66,7 +66,7 @@ class Outbox:
 
     def __init__(self) -> None:
         self._effects: list[Effect] = []
-        # When each of the last notices was given, so that none is repeated again and again.
+        # When a notice of each kind was given last, so that none is repeated again and again.
         self._noticed: dict[str, float] = {}
 
     def put(self, effect: Effect) -> None:
@@ -87,12 +87,10 @@ class Outbox:
         """Tell the operator."""
         self._effects.append(Notice(severity, text))
 
-    def notice_once(self, severity: Severity, text: str, now: float) -> None:
-        """Tell the operator, but not again and again."""
-        since = now - NOTICE_INTERVAL
-        self._noticed = {told: at for told, at in self._noticed.items() if at > since}
-        if text not in self._noticed:
-            self._noticed[text] = now
+    def notice_once(self, severity: Severity, kind: str, text: str, now: float) -> None:
+        """Tell the operator, but of each kind of trouble not again and again."""
+        if now - self._noticed.get(kind, -NOTICE_INTERVAL) >= NOTICE_INTERVAL:
+            self._noticed[kind] = now
             self.notice(severity, text)
 
     def take(self) -> list[Effect]:

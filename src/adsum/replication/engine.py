@@ -11,7 +11,7 @@ whom to dial, `exchange` how slices travel. The engine keeps them in agreement (
 view shows the entries of a slice exactly while its replica is visible.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from random import Random
 from sys import intern
 
@@ -23,15 +23,29 @@ from .exchange import Exchange, Held
 from .links import FANOUT, Link, Links
 from .liveness import Liveness, Member, Status
 from .members import MemberInfo
-from .messages import Ask, Delta, Digest, Heartbeat, Leave, Message, Publish, Sighting, Sync, Vouch
+from .messages import (
+    Ask,
+    Delta,
+    Digest,
+    Heartbeat,
+    Leave,
+    Message,
+    Publish,
+    Sighting,
+    Sync,
+    Vouch,
+    size_of_sighting,
+)
 from .state import Replica, Slice
 from .timing import Timing
 from .view import View
 
 #: Deadlines this close are due: floats that meant the same moment may differ by a little.
 RESOLUTION = 1e-6
-#: A digest of a large cluster is cut into messages of this many.
-MAX_SIGHTINGS = 500
+#: A digest of a large cluster is cut into messages of about so many bytes.
+DIGEST_BUDGET = 64 * 1024
+#: More links than this, beside the newest one, nobody has to one replica for a reason.
+SPARE_LINKS = 3
 #: What is left to say at a goodbye is said in at most this many steps.
 MAX_LAST_FLUSHES = 128
 #: Renderings of topics that were not listed for this many heartbeats are forgotten.
@@ -332,7 +346,11 @@ class Engine:
         midst of a transfer. If it is not, the peer dialled because it has lost it.
         """
         older = [link for link in self._links.of(new.replica.name) if link is not new]
-        if not older or self.replica > new.replica:
+        if self.replica > new.replica:
+            for link in older[:-SPARE_LINKS]:
+                self._close(link, "there are too many links")
+            return
+        if not older:
             return
         if self._clock - older[-1].opened_at < self._timing.race_window:
             self._close(new, "there is another link already")
@@ -444,6 +462,8 @@ class Engine:
         if replica.name == self.replica.name:
             self._meet_oneself(link, sighting)
             return
+        if sighting.addresses and replica.name in self._links.names:
+            sighting = Sighting(replica, sighting.counter, sighting.version)  # it told so itself
         if self._liveness.hear_of(sighting, self._clock):
             self._reconcile(replica.name)
         held = self._exchange.of(replica)
@@ -474,9 +494,9 @@ class Engine:
 
     def _on_leave(self, link: Link, leave: Leave) -> None:
         replica = link.replica
-        self._outbox.notice(Severity.INFO, f"{replica} says goodbye")
-        self._liveness.leave(replica, leave.linger, self._clock)
-        self._reconcile(replica.name)
+        if self._liveness.leave(replica, leave.linger, self._clock):
+            self._outbox.notice(Severity.INFO, f"{replica} says goodbye")
+            self._reconcile(replica.name)
 
     def _send_digest(self, link: Link, *, pull: bool = False) -> None:
         sightings = [
@@ -484,11 +504,11 @@ class Engine:
             for member in self._liveness.fresh()
             if member.replica != link.replica
         ]
-        for start in range(0, len(sightings), MAX_SIGHTINGS):
-            part = tuple(sightings[start : start + MAX_SIGHTINGS])
-            self._outbox.send([link], Digest(part, pull=pull and start == 0))
         link.introduced = self._liveness.news
-        if pull and not sightings:
+        for part in _in_parts(sightings):
+            self._outbox.send([link], Digest(part, pull=pull))
+            pull = False
+        if pull:
             self._outbox.send([link], Digest((), pull=True))
 
     def _sighting(self, link: Link, member: Member) -> Sighting:
@@ -497,3 +517,17 @@ class Engine:
         held = self._exchange.of(replica)
         version = held.slice.horizon if held is not None else 0
         return Sighting(replica, member.counter, version, addresses)
+
+
+def _in_parts(sightings: list[Sighting]) -> Iterator[tuple[Sighting, ...]]:
+    """The sightings in parts that fit into a message."""
+    part: list[Sighting] = []
+    budget = DIGEST_BUDGET
+    for sighting in sightings:
+        part.append(sighting)
+        budget -= size_of_sighting(sighting)
+        if budget <= 0:
+            yield tuple(part)
+            part, budget = [], DIGEST_BUDGET
+    if part:
+        yield tuple(part)

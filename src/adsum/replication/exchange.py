@@ -239,7 +239,7 @@ class Exchange:
 
     def _send(self, name: str, held: Held, budget: int) -> int:
         """Send the feeds of one slice a message each; returns what is left of the budget."""
-        for (cursor, reset, _), links in self._behind(held).items():
+        for (cursor, reset), links in self._behind(held).items():
             delta = cut(held.slice, cursor, reset)
             self._outbox.send(links, delta)
             for link in links:
@@ -253,9 +253,9 @@ class Exchange:
                 break
         return budget
 
-    def _behind(self, held: Held) -> dict[tuple[int, bool, int], list[Link]]:
+    def _behind(self, held: Held) -> dict[tuple[int, int], list[Link]]:
         """The links that lack something of a slice, by the position of their feeds."""
-        behind: dict[tuple[int, bool, int], list[Link]] = {}
+        behind: dict[tuple[int, int], list[Link]] = {}
         for id, feed in held.feeds.items():
             if self._links[id].writable and (feed.owed or feed.cursor < held.slice.horizon):
                 behind.setdefault(feed.position(held.slice), []).append(self._links[id])

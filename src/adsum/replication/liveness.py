@@ -155,8 +155,8 @@ class Liveness:
         member = self.of(replica)
         if member is None:
             return False
-        member.version = max(member.version, version)
-        member.counter = max(member.counter, counter)
+        # Its own word, so what others told of it does not count, even if that was more.
+        member.version, member.counter = version, counter
         self._prove(member, now)
         return True
 
@@ -230,13 +230,15 @@ class Liveness:
         if member is not None and member.vouches.pop(by, None) is not None:
             self.check_at = min(self.check_at, self._deadline(member))
 
-    def leave(self, replica: Replica, linger: float, now: float) -> None:
-        """A replica said goodbye."""
+    def leave(self, replica: Replica, linger: float, now: float) -> bool:
+        """A replica said goodbye; returns whether that is news."""
         member = self.of(replica)
-        if member is not None and member.status is not Status.LEFT:
-            self.suspects.discard(replica.name)
-            member.status, member.until = Status.LEFT, now + linger
-            self.check_at = min(self.check_at, member.until)
+        if member is None or member.status is Status.LEFT:
+            return False
+        self.suspects.discard(replica.name)
+        member.status, member.until = Status.LEFT, now + linger
+        self.check_at = min(self.check_at, member.until)
+        return True
 
     def expire(self, now: float) -> list[str]:
         """Act on the deadlines that have passed; returns the names whose status changed."""

@@ -6,8 +6,11 @@ it names, never an opinion of one replica about another.
 
 from dataclasses import dataclass
 
-from .entry import Change
+from .entry import Change, text_size
 from .state import Replica
+
+#: What the numbers of a sighting take.
+_NUMBERS = 48
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +33,8 @@ class Delta:
     """The changes of one slice in the version interval ``(after, upto]``, in version order.
 
     Attributes:
-        reset: The stream that this frame belongs to began at zero and replaces the slice.
+        reset: The stream that this frame belongs to began at zero and replaces the slice; this is
+            the owner's version when it began, which tells it from a later one. 0 for any other.
         last: Nothing was left to send when this was cut; until then the frames are staged.
     """
 
@@ -38,7 +42,7 @@ class Delta:
     after: int
     upto: int
     changes: tuple[Change, ...]
-    reset: bool = False
+    reset: int = 0
     last: bool = True
 
 
@@ -109,6 +113,12 @@ class Publish:
     topic: str
     event: str
     payload: str
+
+
+def size_of_sighting(sighting: Sighting) -> int:
+    """About how many bytes a sighting takes on the wire."""
+    texts = (sighting.replica.name, *sighting.addresses)
+    return _NUMBERS + sum(text_size(text) + 3 for text in texts)
 
 
 Message = Sync | Delta | Heartbeat | Digest | Ask | Vouch | Leave | Publish

@@ -47,7 +47,9 @@ class Replica(NamedTuple):
     incarnation: int
 
     def __str__(self) -> str:
-        return f"{self.name}@{self.incarnation:x}"
+        # It stands in log lines, and peers tell of names: a line break would forge one.
+        name = self.name if self.name.isprintable() else ascii(self.name)
+        return f"{name}@{self.incarnation:x}"
 
 
 class Slice:

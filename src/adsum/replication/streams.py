@@ -24,32 +24,31 @@ class Feed:
     Attributes:
         cursor: The version up to which the peer was sent everything.
         follow: Whether to go on with new changes.
-        reset: Whether this began at zero because removals are forgotten.
-        began: The horizon when a reset began; what was removed before it, it does not contain.
+        reset: Not 0 if this began at zero because removals are forgotten; it is the horizon when it
+            began, and what was removed before, it does not contain.
         owed: An answer is due even if there is nothing to tell.
     """
 
     cursor: int
     follow: bool
-    reset: bool = False
-    began: int = 0
+    reset: int = 0
     owed: bool = True
 
-    def position(self, slice: Slice) -> tuple[int, bool, int]:
+    def position(self, slice: Slice) -> tuple[int, int]:
         """What decides the next message; a feed that the floor overtook starts again."""
-        if slice.floor > max(self.cursor, self.began):
-            self.cursor, self.reset, self.began = 0, True, slice.horizon
-        return self.cursor, self.reset, self.began
+        if slice.floor > max(self.cursor, self.reset):
+            self.cursor, self.reset = 0, slice.horizon
+        return self.cursor, self.reset
 
     def advance(self, delta: Delta) -> bool:
         """Note what was sent; returns whether the feed is over."""
         self.cursor, self.owed = delta.upto, False
         if delta.last:
-            self.reset, self.began = False, 0
+            self.reset = 0
         return delta.last and not self.follow
 
 
-def cut(slice: Slice, cursor: int, reset: bool) -> Delta:
+def cut(slice: Slice, cursor: int, reset: int) -> Delta:
     """The next message of all feeds at one position."""
     changes, upto = slice.changes_after(cursor, DELTA_BUDGET)
     upto = max(cursor, upto)
@@ -73,11 +72,12 @@ class Staging:
         self._index = View()
 
     def add(self, delta: Delta) -> bool:
-        """Take the next frame; returns whether it was the next."""
+        """Take the next frame; returns whether it was the next.
+
+        A reset that began anew is another one: what was removed meanwhile, nobody will tell.
+        """
         if not delta.after <= self.horizon <= delta.upto or delta.reset != self._reset:
             return False
-        if delta.reset and delta.after == 0 < self.horizon:
-            return False  # the sender began anew: what was removed meanwhile, nobody will tell
         if self._built is None:
             self._changes += [c for c in delta.changes if c[VERSION] > self.horizon]
         else:
@@ -110,7 +110,7 @@ class Staging:
     def _known(self, change: Change) -> Change:
         """The entry that is there already, so that no second copy of it is kept."""
         known = self._current.entries.get(change[ID])
-        return known if known is not None and known[VERSION] == change[VERSION] else change
+        return known if known is not None and known == change else change
 
 
 @dataclass(slots=True)
@@ -141,6 +141,6 @@ def difference(old: Slice, new: Slice) -> list[Transition]:
     ]
     for id, entry in new.entries.items():
         known = old.entries.get(id)
-        if known is None or known[VERSION] != entry[VERSION]:
+        if known is not entry and known != entry:
             transitions += replacement(known, entry)
     return transitions

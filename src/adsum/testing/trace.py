@@ -18,9 +18,10 @@ def describe(message: Message) -> str:
     match message:
         case Sync(replica, after, follow):
             return f"sync {replica} after {after}{' and follow' if follow else ''}"
-        case Delta(replica, after, upto, changes):
-            flags = f"{' reset' if message.reset else ''}{'' if message.last else ' more follows'}"
-            return f"delta {replica} ({after}, {upto}] {len(changes)} changes{flags}"
+        case Delta(replica, after, upto, changes, reset, last):
+            stream = f" of the reset at {reset}" if reset else ""
+            rest = "" if last else ", more follows"
+            return f"delta {replica} ({after}, {upto}] {len(changes)} changes{stream}{rest}"
         case Heartbeat(counter, version):
             return f"heartbeat {counter} at {version}"
         case Digest(sightings, pull):
