@@ -194,14 +194,14 @@ def _clean_temporaries(directory: Path) -> None:
 
 
 def _refuses(path: Path) -> bool:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.setblocking(False)
-        try:
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            probe.setblocking(False)
             probe.connect(str(path))
-        except ConnectionRefusedError:
-            return True
-        except OSError:
-            pass
+    except ConnectionRefusedError:
+        return True
+    except OSError:
+        pass
     return False
 
 

@@ -200,7 +200,8 @@ def decode_hello(body: bytes) -> tuple[Identity, tuple[int, int]]:
         raise ProtocolError("a hello that is not adsum's")
     _, versions, cluster, name, incarnation, addresses, nonce = fields[:7]
     _check(_is_text(cluster, NAME_LIMIT), "cluster")
-    _check(_is_text(name, NAME_LIMIT), "name")
+    # As in the settings: a name stands in log lines, which a line break in it would forge.
+    _check(_is_text(name, NAME_LIMIT) and name.isprintable(), "name")
     _check(type(incarnation) is int and 0 <= incarnation < _INCARNATION_LIMIT, "incarnation")
     _check(isinstance(addresses, list) and len(addresses) <= ADDRESSES_LIMIT, "addresses")
     _check(all(_is_text(address, ADDRESS_LIMIT) for address in addresses), "addresses")

@@ -57,7 +57,12 @@ class LinkHub:
         self._links: set[StreamLink] = set()
         # Those of them that others opened and have not proved themselves on.
         self._pending: set[StreamLink] = set()
+        # Those that were dialled and are not open, and how many are on their way to become one.
+        self._dialled: set[StreamLink] = set()
+        self._connecting = 0
         self._refusals = SparseWarning("an inbound connection was refused: %s")
+        self._offences = SparseWarning("link to %s")
+        self._troubles = SparseWarning("%s")
         # Set while `_links` is empty; made by the first wait for it.
         self._emptied: asyncio.Event | None = None
 
@@ -97,6 +102,21 @@ class LinkHub:
         self._pending.add(link)
         return link
 
+    @contextlib.contextmanager
+    def connecting(self, address: str) -> Iterator[None]:
+        """Count a connection that is being made, until `dial_link` takes it over.
+
+        Raises:
+            DialError: Too many are being dialled already.
+        """
+        if self._connecting + len(self._dialled) >= self.limits.pending_dials:
+            raise DialError(f"{address}: {self.limits.pending_dials} dials are under way already")
+        self._connecting += 1
+        try:
+            yield
+        finally:
+            self._connecting -= 1
+
     def dial_link(self, address: str) -> StreamLink:
         """The link for a connection to `address`.
 
@@ -107,6 +127,7 @@ class LinkHub:
             raise DialError(f"{address}: the transport is closed")
         link = StreamLink(self, dialled=address)
         self._links.add(link)
+        self._dialled.add(link)
         return link
 
     @contextlib.contextmanager
@@ -135,7 +156,8 @@ class LinkHub:
         finally:
             for link in self.links():
                 link.abort("the node is closing")
-            self._refusals.flush()
+            for warning in (self._refusals, self._offences, self._troubles):
+                warning.flush()
         # One more turn, in which the handler hears of the links that ended in this one.
         await asyncio.sleep(0)
 
@@ -154,15 +176,25 @@ class LinkHub:
     def opened(self, link: StreamLink) -> None:
         """The peer has proved itself."""
         self._pending.discard(link)
+        self._dialled.discard(link)
 
     def refused(self, why: str) -> None:
         """An inbound handshake failed."""
         if not self.closing:
             self._refusals.warn(why)
 
+    def offended(self, link: StreamLink, why: str) -> None:
+        """The peer of an open link broke the protocol, or does not read."""
+        self._offences.warn(f"{link.describe()} closed: {why}")
+
+    def troubled(self, what: str) -> None:
+        """The system does not do what was asked of it."""
+        self._troubles.warn(what)
+
     def gone(self, link: StreamLink) -> None:
         """The connection does not exist any more."""
         self._pending.discard(link)
+        self._dialled.discard(link)
         self._links.discard(link)
         if not self._links and self._emptied is not None:
             self._emptied.set()

@@ -27,6 +27,9 @@ class Limits:
             up. A stuck peer holds the memory of a closed link no longer than this.
         pending_handshakes: Accepted connections that have not proved themselves; the newest beyond
             is closed at once.
+        pending_dials: Connections that are being dialled, or on which the peer has not proved
+            itself; a dial beyond fails at once. Peers tell of addresses, so without a bound one
+            of them could use up the files that this process may open.
     """
 
     send_high_water: int = 1 * MIB
@@ -37,3 +40,4 @@ class Limits:
     connect_timeout: float = 3.0
     close_grace: float = 1.0
     pending_handshakes: int = 64
+    pending_dials: int = 128

@@ -312,7 +312,7 @@ class StreamLink(asyncio.Protocol):
     def _fail(self, error: ProtocolError) -> None:
         """The peer broke the protocol."""
         if self._phase is _Phase.OPEN:
-            logger.warning("link to %s closed: %s", self.describe(), error)
+            self._hub.offended(self, str(error))
             self.close(str(error))
         elif isinstance(error, HandshakeError):
             self._refuse(type(error), str(error), tell=True)
@@ -387,7 +387,7 @@ class StreamLink(asyncio.Protocol):
     def _overflow(self) -> None:
         limit = self._hub.limits.send_limit
         reason = f"the peer reads too slowly: more than {limit} bytes wait to be sent"
-        logger.warning("link to %s closed: %s", self.describe(), reason)
+        self._hub.offended(self, reason)
         self._drop_outbound()
         self._end(reason)
         if self._wire is not None:

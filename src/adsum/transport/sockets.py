@@ -2,7 +2,6 @@
 
 import asyncio
 import errno
-import logging
 import secrets
 import socket
 import ssl
@@ -16,9 +15,7 @@ from adsum.transport.hub import LinkHub
 from adsum.transport.limits import Limits
 from adsum.transport.link import StreamLink, plain_ip
 from adsum.transport.listeners import Listener, open_tcp, open_unix
-from adsum.transport.tls import TLS
-
-logger = logging.getLogger("adsum.transport")
+from adsum.transport.tls import TLS, require_security
 
 _REFUSED = (errno.ECONNREFUSED, errno.ENOENT)
 #: Seconds to wait before accepting again when the process is out of file descriptors or memory.
@@ -94,18 +91,21 @@ class SocketTransport(LinkHub):
         Every IP address that the host stands for is tried in turn. Cancelling leaves no socket.
 
         Raises:
-            ConfigurationError: `address` is not one that can be dialled.
+            ConfigurationError: `address` is not one that can be dialled, or not without protection.
             DialRefusedError: Nothing listens there.
             DialError: The peer could not be reached in time.
             HandshakeError: The peer was reached, but it and this node cannot form a link;
                 `SelfDialError` if it is this node.
         """
         where = parse_one(address, "address")
-        if isinstance(where, UnixAddress):
-            sock, tls = _connect_unix(where), None
-        else:
-            sock = await self._connect_tcp(where)
-            tls = self._tls.client if self._tls else None
+        # The settings were checked, but peers tell of addresses, too.
+        require_security([address], self._secret, self._tls, "address")
+        with self.connecting(address):
+            if isinstance(where, UnixAddress):
+                sock, tls = _connect_unix(where), None
+            else:
+                sock = await self._connect_tcp(where)
+                tls = self._tls.client if self._tls else None
         try:
             link = self.dial_link(address)
         except DialError:
@@ -142,12 +142,14 @@ class SocketTransport(LinkHub):
     async def _accept_forever(self, listener: Listener, tls: ssl.SSLContext | None) -> None:
         loop = asyncio.get_running_loop()
         while True:
+            # While connections wait, accepting does not: a flood would keep the loop to itself.
+            await asyncio.sleep(0)
             try:
                 sock, origin = await loop.sock_accept(listener.sock)
             except ConnectionError:
                 continue  # The peer was gone before it was accepted.
             except OSError as error:
-                logger.warning("%s cannot accept: %s", listener.address, error)
+                self.troubled(f"{listener.address} cannot accept: {error}")
                 await asyncio.sleep(_ACCEPT_PAUSE)
                 continue
             link = self.accept_link(plain_ip(origin[0]) if isinstance(origin, tuple) else None)
@@ -275,7 +277,10 @@ def _connect_unix(where: UnixAddress) -> socket.socket:
     `loop.sock_connect` takes the EAGAIN of a full backlog for a connection under way, and then
     for a connection made.
     """
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    except OSError as error:  # no more files may be opened
+        raise _dial_error(str(where), [error], 0) from error
     try:
         sock.setblocking(False)
         sock.connect(where.path)

@@ -1,0 +1,93 @@
+"""A raw socket to a real node: it says what it is told to, and follows no rules."""
+
+import socket
+import time
+from types import TracebackType
+from typing import Self
+
+from adsum.replication.codec import encode
+from adsum.replication.messages import Message
+from adsum.transport.address import UnixAddress, parse
+from adsum.transport.base import Identity
+from adsum.transport.framing import (
+    FRAME_LIMIT,
+    GOODBYE,
+    FrameReader,
+    PayloadEncoder,
+    decode_goodbye,
+)
+from adsum.transport.handshake import Handshake
+
+#: No intruder waits longer for a node than this.
+PATIENCE = 15.0
+
+
+class Intruder:
+    """One connection to a node; leaving the block closes it."""
+
+    def __init__(self, address: str) -> None:
+        where = parse(address)
+        if isinstance(where, UnixAddress):
+            self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            target: str | tuple[str, int] = where.path
+        else:
+            self.sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+            target = (where.host, where.port)
+        self.sock.settimeout(PATIENCE)
+        self.said: list[bytes] = []
+        self._reader = FrameReader(FRAME_LIMIT)
+        self._encoder = PayloadEncoder()
+        try:
+            self.sock.connect(target)
+        except BaseException:
+            self.sock.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        error_type: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.sock.close()
+
+    def send(self, data: bytes) -> None:
+        self.said.append(data)
+        self.sock.sendall(data)
+
+    def say(self, *messages: Message) -> None:
+        self.send(b"".join(self._encoder.encode(encode(message)) for message in messages))
+
+    def take(self) -> tuple[int, bytes] | None:
+        """The next frame, or None when the node hangs up."""
+        while (frame := self._reader.take()) is None:
+            try:
+                chunk = self.sock.recv(65536)
+            except ConnectionError:
+                chunk = b""
+            if not chunk:
+                return None
+            self._reader.feed(chunk)
+        return frame
+
+    def greet(self, who: Identity, secret: bytes | None) -> Identity:
+        """Become a member; returns who the node is."""
+        handshake = Handshake(who, dialling=True, secret=secret)
+        self.send(handshake.start())
+        while handshake.peer is None:
+            frame = self.take()
+            assert frame is not None, "the node hung up during the handshake"
+            self.send(handshake.receive(*frame))
+        return handshake.peer
+
+    def dismissed(self) -> str:
+        """Wait until the node says goodbye or hangs up; returns the reason that it gave."""
+        deadline = time.monotonic() + PATIENCE
+        while (frame := self.take()) is not None:
+            assert time.monotonic() < deadline, "the node does not hang up"
+            if frame[0] == GOODBYE:
+                return decode_goodbye(frame[1])
+        return ""

@@ -1,0 +1,323 @@
+"""A hostile member claims things of itself and of others: what a node does not believe."""
+
+import tracemalloc
+
+import pytest
+
+from adsum.errors import ProtocolError
+from adsum.replication.codec import encode
+from adsum.replication.effects import Dial
+from adsum.replication.entry import size_of
+from adsum.replication.limits import DELTA_BUDGET, MAX_MEMBERS, MAX_META, MAX_NUMBER
+from adsum.replication.messages import (
+    Ask,
+    Delta,
+    Digest,
+    Heartbeat,
+    Leave,
+    Message,
+    Sighting,
+    Sync,
+    Vouch,
+)
+from adsum.replication.state import Replica
+from adsum.transport.framing import FRAME_LIMIT
+
+from .sizes import total_items
+from .stage import ANN, EVE, ME, TO_ANN, TO_EVE, Stage, entry, told_of
+
+UNHARMED = {"room": ["ann", "mine"]}
+LAST = MAX_NUMBER - 1
+#: More links than two honest ends ever have with each other.
+MANY = 8
+
+
+def test_a_relay_that_was_not_asked_for_is_not_believed() -> None:
+    stage = Stage()
+    stage.eve_says(
+        Delta(ANN, 0, 9, (entry(ANN, 9, "forged"),), reset=True),
+        Delta(ANN, 1, 9, (entry(ANN, 9, "forged"),)),
+        Delta(ANN, 1, 2, ((2, 1),)),
+        Delta(ANN, 1, LAST, ()),
+    )
+    stage.wait(1.0)
+    assert stage.shown() == UNHARMED
+    assert stage.engine.slices()[ANN].horizon == 1
+
+
+def test_whoever_has_a_live_link_to_somebody_asks_nobody_else_about_it() -> None:
+    stage = Stage()
+    stage.eve_says(*told_of(ANN, 1, 2, 3, version=LAST), Vouch(ANN, LAST))
+    stage.wait(5.0)
+    syncs = [m for m in stage.sent(TO_EVE) if isinstance(m, Sync)]
+    assert {sync.replica for sync in syncs} == {EVE}
+
+
+@pytest.mark.parametrize("reset", [False, True])
+@pytest.mark.parametrize("after", [0, 1, 5, LAST])
+def test_a_claim_about_the_slice_of_the_receiver_closes_the_link(after: int, reset: bool) -> None:
+    stage = Stage()
+    with pytest.raises(ProtocolError, match="about the slice of this node"):
+        stage.eve_says(Delta(ME, after, LAST, (), reset=reset))
+    assert stage.shown() == UNHARMED
+
+
+@pytest.mark.parametrize(
+    "claim",
+    [Sync(ME, 2, True), Sync(ME, LAST, False), *told_of(ME, LAST), *told_of(ME, 0, version=LAST)],
+)
+def test_a_claim_of_changes_that_this_node_never_made_closes_the_link_with_one_line(
+    claim: Message,
+) -> None:
+    stage = Stage()
+    stage.eve_says(claim)
+    assert stage.closed() == {TO_EVE}
+    assert len(stage.notices()) == 1
+    assert stage.shown() == UNHARMED
+
+
+def test_the_same_false_claim_on_one_link_after_the_other_costs_one_line() -> None:
+    stage = Stage()
+    for id in range(100, 150):
+        stage.link(id, EVE)
+        stage._hear(id, Sync(ME, LAST, False))
+        stage.engine.link_down(id, stage.now)
+    assert len(stage.notices()) == 1
+
+
+def test_a_sync_for_versions_or_slices_that_never_existed_is_not_answered() -> None:
+    stage = Stage()
+    stage.wait(0.1)
+    before = [m for m in stage.sent(TO_EVE) if isinstance(m, Delta)]
+    stage.eve_says(Sync(ANN, 2, True), Sync(ANN, LAST, True), Sync(Replica("nobody", 1), 0, True))
+    stage.wait(0.1)
+    assert [m for m in stage.sent(TO_EVE) if isinstance(m, Delta)] == before
+    assert not stage.closed()
+
+
+def test_horizons_and_counters_do_not_go_back() -> None:
+    stage = Stage()
+    stage.eve_says(Delta(EVE, 0, 7, (entry(EVE, 7, "eve"),)), Heartbeat(9, 7))
+    stage.eve_says(Delta(EVE, 0, 3, (entry(EVE, 3, "old"),)), Delta(EVE, 6, 7, ((7, 7),)))
+    stage.eve_says(Heartbeat(1, 1), *told_of(ANN, 0))
+    stage.wait(1.0)
+    assert stage.shown() == {"room": ["ann", "eve", "mine"]}
+    assert stage.engine.slices()[EVE].horizon == 7
+
+
+def test_the_largest_numbers_harm_only_who_says_them() -> None:
+    stage = Stage()
+    stage.eve_says(Heartbeat(LAST, LAST), Delta(EVE, 0, LAST, (entry(EVE, LAST, "eve"),)))
+    stage.eve_says(Sync(EVE, LAST, True), Ask(Replica("ann", LAST)), Vouch(ANN, LAST))
+    stage.wait(20.0)
+    assert stage.shown() == UNHARMED
+    stage.ann_says(Delta(ANN, 1, 2, (entry(ANN, 2, "new"),)))
+    assert stage.shown() == {"room": ["ann", "mine", "new"]}
+
+
+def test_thousands_of_invented_nodes_are_bounded_and_forgotten_in_favour_of_nobody() -> None:
+    stage = Stage()
+    for counter in (1, 2):
+        for start in range(0, 3 * MAX_MEMBERS, 500):
+            names = [Replica(f"ghost {n}", 1) for n in range(start, start + 500)]
+            stage.eve_says(Digest(tuple([Sighting(name, counter, 1) for name in names])))
+    assert len(stage.engine.members()) == MAX_MEMBERS + 1
+    assert not stage.closed()
+    stage.wait(10.0)
+    assert stage.shown() == UNHARMED
+    assert stage.status(ANN) == "up"
+
+
+def test_what_is_repeated_costs_nothing() -> None:
+    stage = Stage()
+    said: list[Message] = [
+        Sync(ME, 0, True),
+        Sync(ANN, 0, True),
+        Ask(ANN),
+        Vouch(ANN, 5),
+        Heartbeat(3, 3),
+        Delta(EVE, 0, 1, (entry(EVE, 1, "eve"),)),
+        Delta(EVE, 1, 5, (), last=False),
+        Delta(ANN, 1, 2, ()),
+        *told_of(ANN, 3, version=3),
+        *told_of(Replica("ann", 9), 3),
+    ]
+    stage.eve_says(*said)
+    before = total_items(stage.engine)
+    for _ in range(200):
+        stage.eve_says(*said)
+        stage.effects.clear()
+    assert total_items(stage.engine) <= before + len(said)
+
+
+def test_whoever_asks_for_everything_again_and_again_is_sent_a_bounded_part_in_each_turn() -> None:
+    stage = Stage()
+    for number in range(3000):
+        stage.engine.track("hall", f"user {number}", '{"text":"' + "x" * 100 + '"}')
+    stage.wait(1.0)
+    stage.effects.clear()
+    before = total_items(stage.engine)
+    for _ in range(100):
+        stage.eve_says(Sync(ME, 0, True), Sync(ME, 0, False), Sync(ANN, 0, True))
+        stage.engine.tick(stage.now)
+        stage._settle()
+        deltas = [m for m in stage.sent(TO_EVE) if isinstance(m, Delta)]
+        assert sum(size_of(c) for delta in deltas for c in delta.changes) <= 4 * DELTA_BUDGET
+        stage.effects.clear()
+    assert total_items(stage.engine) <= before + 10
+
+
+def test_whoever_asks_and_does_not_read_is_sent_nothing() -> None:
+    stage = Stage()
+    for number in range(3000):
+        stage.engine.track("hall", f"user {number}", "{}")
+    stage.engine.link_writable(TO_EVE, False, stage.now)
+    stage.effects.clear()
+    for _ in range(100):
+        stage.eve_says(Sync(ME, 0, True))
+        stage.engine.tick(stage.now)
+        stage._settle()
+    assert not [m for m in stage.sent(TO_EVE) if isinstance(m, Delta)]
+
+
+def test_the_largest_metas_are_passed_on_in_frames_that_fit() -> None:
+    stage = Stage()
+    hard = '{"":"' + "\\\\" * (MAX_META // 2 - 4) + '"}'
+    assert len(hard) <= MAX_META
+    name = "\U0001f600" * 1024
+    for number in range(1, 6):
+        change = entry(EVE, number, name, topic=name, meta=hard)
+        stage.eve_says(Delta(EVE, number - 1, number, (change,)))
+    stage.ann_says(Sync(EVE, 0, True))
+    stage.wait(1.0)
+    frames = [encode(m) for m in stage.sent(TO_ANN) if isinstance(m, Delta) and m.replica == EVE]
+    assert len(frames) == 5
+    assert max(map(len, frames)) <= FRAME_LIMIT
+
+
+def test_a_storm_of_links_that_open_and_close_leaves_nothing_behind() -> None:
+    stage = Stage()
+    stage.wait(2.0)
+    before = total_items(stage.engine)
+    for id in range(100, 1100):
+        stage.link(id, EVE)
+        stage.engine.link_down(id, stage.now)
+        stage.effects.clear()
+    stage.wait(2.0)
+    assert total_items(stage.engine) <= before + 20
+    assert stage.engine.links == 2
+    assert stage.status(ANN) == "up"
+
+
+def test_another_life_of_a_linked_node_is_refused_and_the_living_one_stays() -> None:
+    stage = Stage()
+    for id in range(100, 150):
+        stage.link(id, Replica("ann", id))
+        stage.wait(0.1)
+    assert stage.closed() == set(range(100, 150))
+    assert stage.status(ANN) == "up"
+    assert stage.shown() == UNHARMED
+
+
+def test_the_memory_of_a_half_sent_slice_goes_with_its_link() -> None:
+    stage = Stage()
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        for number in range(200):
+            big = entry(EVE, number + 1, f"k{number}", meta='{"x":"' + "x" * 10_000 + '"}')
+            stage.eve_says(Delta(EVE, number, number + 1, (big,), last=False))
+        held, _ = tracemalloc.get_traced_memory()
+        assert held - before > 1_000_000
+        stage.engine.link_down(TO_EVE, stage.now)
+        left, _ = tracemalloc.get_traced_memory()
+        assert left - before < 300_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_two_contents_of_one_version_leave_slice_and_view_in_agreement() -> None:
+    stage = Stage()
+    stage.eve_says(
+        Delta(EVE, 0, 3, (entry(EVE, 1, "k"),)),
+        Delta(EVE, 0, 10, (entry(EVE, 4, "one", topic="hall"),), last=False),
+        Delta(EVE, 3, 4, (entry(EVE, 4, "other", topic="yard"),)),
+        Delta(EVE, 10, 12, ()),
+    )
+    held = stage.engine.slices()[EVE].entries
+    assert stage.engine.view.all_entries("hall") == [e for e in held.values() if e[2] == "hall"]
+    assert stage.engine.view.all_entries("yard") == [e for e in held.values() if e[2] == "yard"]
+    stage.engine.link_down(2, stage.now)
+    stage.wait(10.0)  # a KeyError here leaves the node without a timer
+    assert stage.shown() == {"room": ["ann", "mine"]}
+
+
+def test_invented_namesakes_cost_one_line() -> None:
+    stage = Stage()
+    for life in range(100, 200):
+        stage.eve_says(*told_of(Replica(ME.name, life), 1, 2))
+    assert len(stage.notices()) <= 1
+
+
+def test_namesakes_that_dial_cost_one_line() -> None:
+    stage = Stage()
+    for life in range(100, 200):
+        stage.link(life, Replica(ME.name, life))
+    assert len(stage.notices()) <= 1
+
+
+def test_goodbyes_without_end_cost_one_line() -> None:
+    stage = Stage()
+    stage.eve_says(*[Leave(5.0)] * 100)
+    assert len(stage.notices()) <= 1
+
+
+def test_an_invented_name_does_not_forge_log_lines() -> None:
+    stage = Stage()
+    stage.eve_says(*told_of(Replica("x\nERROR forged", 1), 1, 2, 3))
+    stage.wait(10.0)
+    assert stage.notices()
+    assert all(text.isprintable() for text in stage.notices())
+
+
+def test_one_replica_does_not_hold_any_number_of_links() -> None:
+    stage = Stage()
+    for id in range(100, 200):
+        stage.link(id, Replica("a smaller name", 1))
+        stage.now += 2.0
+    assert stage.engine.links <= MANY
+
+
+def test_a_digest_fits_into_a_frame_whatever_one_was_told_of() -> None:
+    stage = Stage()
+    long = ("\U0001f600" * 300,) * 16
+    for counter in (1, 2):
+        for number in range(20):
+            ghost = Replica(f"ghost {number}", 1)
+            stage.eve_says(Digest((Sighting(ghost, counter, 0, long),)))
+    stage.link(100, Replica("new", 1))
+    assert max(len(encode(message)) for message in stage.sent(100)) <= FRAME_LIMIT
+
+
+def test_invented_nodes_are_not_all_dialled_at_once() -> None:
+    stage = Stage()
+    for number in range(2000):
+        stage.eve_says(*told_of(Replica(f"ghost {number}", 1), 1, at=f"10.0.0.1:{number + 1}"))
+    stage.wait(0.1)
+    assert len([effect for effect in stage.effects if isinstance(effect, Dial)]) <= 256
+
+
+def test_a_counter_that_its_owner_contradicts_is_not_told_to_others() -> None:
+    stage = Stage()
+    stage.eve_says(*told_of(ANN, 2**62))
+    stage.wait(3.0)  # the owner's heartbeats come on its own link meanwhile
+    stage.effects.clear()
+    stage.link(100, Replica("new", 1))
+    told = [s for m in stage.sent(100) if isinstance(m, Digest) for s in m.sightings]
+    assert [s.counter for s in told if s.replica == ANN] != [2**62]
+
+
+def test_nobody_moves_a_node_that_has_a_link() -> None:
+    stage = Stage()
+    stage.eve_says(*told_of(ANN, 1, at="10.6.6.6:666"))
+    assert [m.address for m in stage.engine.members() if m.name == "ann"] == ["ann:1"]

@@ -1,0 +1,87 @@
+"""What a hostile member can do: the limits that SECURITY.md has to state, each shown to be so.
+
+All members share one secret, so a member can be told from a stranger, and not from another member.
+"""
+
+from adsum.replication.messages import Delta, Leave, Sync
+from adsum.replication.state import Replica
+
+from .stage import ANN, EVE, TO_ANN, Stage, entry, told_of
+
+
+def test_a_member_can_pose_as_another_one_in_its_very_life() -> None:
+    """Name and incarnation are no secret: every digest tells them."""
+    stage = Stage()
+    stage.wait(2.0)
+    stage.link(100, ANN)
+    stage._hear(100, Delta(ANN, 1, 2, ((2, 1),)))
+    assert stage.shown() == {"room": ["mine"]}
+    stage._hear(100, Leave(0.0))
+    assert stage.status(ANN) == "left"
+
+
+def test_a_member_can_invent_nodes_and_their_presences() -> None:
+    stage = Stage()
+    ghost = Replica("ghost", 1)
+    stage.eve_says(*told_of(ghost, 1, 2, version=1), Delta(ghost, 0, 1, (entry(ghost, 1, "boo"),)))
+    assert stage.shown() == {"room": ["ann", "boo", "mine"]}
+
+
+def test_a_member_can_speak_for_a_node_to_which_there_is_no_link() -> None:
+    stage = Stage(ann_is_linked=False)
+    stage.eve_says(*told_of(ANN, 1, 2, version=9), Delta(ANN, 0, 9, (entry(ANN, 9, "forged"),)))
+    assert stage.shown() == {"room": ["forged", "mine"]}
+
+
+def test_a_member_can_keep_a_dead_node_alive_for_others() -> None:
+    stage = Stage()
+    stage._ann_is_linked = False
+    stage.engine.link_down(1, stage.now)
+    for counter in range(1, 60):
+        stage.eve_says(*told_of(ANN, counter))
+        stage.wait(0.5)
+    assert stage.shown() == {"room": ["ann", "mine"]}
+
+
+def test_a_member_can_take_the_name_of_a_node_that_is_in_doubt() -> None:
+    stage = Stage()
+    stage._ann_is_linked = False
+    stage.engine.link_down(1, stage.now)
+    stage.link(100, Replica("ann", 666))
+    assert stage.shown() == {"room": ["mine"]}
+    assert stage.status(Replica("ann", 666)) == "up"
+
+
+def test_a_member_can_tell_each_node_something_else_of_itself() -> None:
+    one, other = Stage(), Stage()
+    one.eve_says(Delta(EVE, 0, 1, (entry(EVE, 1, "x"),)))
+    other.eve_says(Delta(EVE, 0, 1, (entry(EVE, 1, "y"),)))
+    assert one.shown() != other.shown()
+
+
+def test_a_member_can_make_others_take_another_life_of_a_name_for_the_present_one() -> None:
+    """Of two lives that are both alive the higher is shown everywhere, and who can tell them?"""
+    stage = Stage()
+    stage.eve_says(*told_of(Replica("ann", 9), 1, 2))
+    assert stage.shown() == {"room": ["mine"]}
+    assert stage.status(Replica("ann", 9)) == "up"
+
+
+def test_a_member_can_take_the_name_of_a_node_that_is_only_heard_of() -> None:
+    stage = Stage(ann_is_linked=False)
+    stage.eve_says(*told_of(ANN, 1, 2, 3))
+    for id in (100, 101):
+        stage.link(id, Replica("ann", 666))
+        stage.engine.link_down(id, stage.now)
+    assert stage.status(ANN) == "unknown"
+
+
+def test_what_a_member_made_up_of_an_absent_node_keeps_that_one_away_until_it_is_forgotten() -> (
+    None
+):
+    """The owner is asked to go on from a version that it never made: it looks like a copy."""
+    stage = Stage(ann_is_linked=False)
+    stage.eve_says(*told_of(ANN, 1, 2, 3, version=2**62))
+    stage.eve_says(Delta(ANN, 0, 2**62, (entry(ANN, 2**62, "forged"),)))
+    stage.link(TO_ANN, ANN)
+    assert [m.after for m in stage.sent(TO_ANN) if isinstance(m, Sync)] == [2**62]

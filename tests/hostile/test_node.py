@@ -1,0 +1,277 @@
+"""A real node is attacked over real sockets: it answers, stays small, and lists what it listed."""
+
+import select
+import socket
+import struct
+import time
+import zlib
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+
+from adsum.replication.codec import encode
+from adsum.replication.entry import Entry
+from adsum.replication.limits import MAX_MEMBERS, MAX_META
+from adsum.replication.messages import Delta, Digest, Heartbeat, Message, Sighting, Sync
+from adsum.replication.state import Replica
+from adsum.transport.base import Identity
+from adsum.transport.framing import (
+    DEFLATED,
+    FRAME_LIMIT,
+    GREETING_LIMIT,
+    HELLO,
+    PAYLOAD,
+    PROOF,
+    encode_frame,
+)
+from adsum.transport.handshake import encode_hello
+from adsum.transport.limits import Limits
+from tests.node.processes import eventually
+
+from .intruder import Intruder
+from .siege import MIB, RESPONSIVE, Siege, open_files
+
+pytestmark = [
+    pytest.mark.processes,
+    pytest.mark.skipif(
+        not Path("/proc/self/status").exists(), reason="it reads what a process uses from /proc"
+    ),
+]
+
+#: How much a node may grow in an attack by strangers: 64 handshakes, and room for the allocator.
+GROWTH = 16 * MIB
+#: ... and in one by a member, of whom it keeps what it says of itself.
+GROWTH_BY_MEMBER = 48 * MIB
+#: What a dial waits for its turn, at most, while strangers hold all handshakes.
+HANDSHAKES_END = Limits().handshake_timeout + 3.0 + RESPONSIVE
+LOOPBACK = ("127.0.0.1", 0)
+#: Connections that never say hello.
+SILENT = 10_000
+
+
+def hello(cluster: str, versions: tuple[int, int] = (1, 1)) -> bytes:
+    who = Identity(cluster, "eve", 1, ())
+    return encode_frame(HELLO, encode_hello(who, versions, bytes(32)))
+
+
+def strange_words(cluster: str) -> list[bytes]:
+    """What a stranger may begin with."""
+    return [
+        b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        struct.pack(">I", 0),
+        struct.pack(">IB", GREETING_LIMIT + 2, HELLO),
+        struct.pack(">IB", 2**32 - 1, PAYLOAD),
+        encode_frame(99, b""),
+        encode_frame(PAYLOAD, encode(Heartbeat(1, 1))),
+        encode_frame(PROOF, bytes(32)),
+        hello(cluster) + encode_frame(PROOF, bytes(32)),
+        hello(cluster) * 2,
+        hello("another cluster"),
+        hello(cluster, (2, 9)),
+        encode_frame(HELLO, b"[" * 8000),
+    ]
+
+
+def foul_words(me: str) -> list[bytes]:
+    """What a member may say that breaks the protocol."""
+    genuine = encode_frame(PAYLOAD, encode(Heartbeat(1, 1)))
+    return [
+        encode_frame(PAYLOAD, b"nonsense"),
+        encode_frame(PAYLOAD, b"[99]"),
+        encode_frame(PAYLOAD, b"[" * 100_000),
+        encode_frame(PAYLOAD, encode(Heartbeat(1, 1))[:-1]),
+        encode_frame(DEFLATED, zlib.compress(bytes(100 * FRAME_LIMIT))),
+        encode_frame(HELLO, b"[]"),
+        struct.pack(">IB", FRAME_LIMIT + 2, PAYLOAD),
+        genuine * 50 + genuine[2:] * 50,
+    ]
+
+
+def test_strangers_are_shown_the_door_and_cost_a_line_each(besieged: Siege) -> None:
+    words = strange_words(besieged.cluster)
+    with besieged.bounded(GROWTH):
+        for word in words:
+            with Intruder(besieged.address) as stranger:
+                stranger.send(word)
+                assert stranger.dismissed()
+            besieged.answers()
+        play_back(besieged)
+        reflect(besieged)
+    eventually("each is told of", besieged.has_told_of, len(words) + 3)
+    besieged.is_unharmed()
+
+
+def test_members_that_break_the_protocol_lose_their_links_and_cost_a_line_each(
+    besieged: Siege,
+) -> None:
+    words = foul_words(besieged.victim.name)
+    with besieged.bounded(GROWTH_BY_MEMBER):
+        for number, word in enumerate(words):
+            with Intruder(besieged.address) as member:
+                member.greet(besieged.who(f"eve {number}"), besieged.secret)
+                member.send(word)
+                assert member.dismissed()
+            besieged.answers()
+    eventually("each is told of", besieged.has_told_of, len(words))
+    besieged.is_unharmed()
+
+
+def play_back(besieged: Siege) -> None:
+    """A member's handshake is played back, as somebody on the path could; it proves nothing."""
+    with Intruder(besieged.address) as member:
+        member.greet(besieged.who("eve"), besieged.secret)
+    with Intruder(besieged.address) as thief:
+        thief.send(b"".join(member.said))
+        assert "secrets differ" in thief.dismissed()
+
+
+def reflect(besieged: Siege) -> None:
+    """The node's own challenge is sent back to it, as a hello and as a proof."""
+    with Intruder(besieged.address) as mirror:
+        mirror.send(hello(besieged.cluster))
+        challenge = mirror.take()
+        assert challenge is not None
+        mirror.send(encode_frame(PROOF, challenge[1]))
+        assert "secrets differ" in mirror.dismissed()
+    with Intruder(besieged.address) as mirror:
+        mirror.send(encode_frame(*challenge))
+        answer = mirror.take()
+        assert answer is not None
+        mirror.send(encode_frame(PROOF, answer[1]))
+        assert "secrets differ" in mirror.dismissed()
+
+
+def test_a_storm_of_links_leaves_nothing_behind(besieged: Siege) -> None:
+    with besieged.bounded(GROWTH_BY_MEMBER):
+        for number in range(300):
+            with Intruder(besieged.address) as member:
+                member.greet(besieged.who("eve"), besieged.secret)
+            if number % 50 == 0:
+                besieged.answers()
+    eventually("only the honest link is left", lambda: besieged.victim.ask("stats")["links"] == 1)
+    assert besieged.lines() == []
+    besieged.is_unharmed()
+
+
+def test_a_member_that_floods_a_node_with_itself_makes_it_neither_deaf_nor_large(
+    besieged: Siege,
+) -> None:
+    """Invented nodes, huge metas, frames again and again; and it asks for everything, unread."""
+    besieged.victim.ask("track_many", "hall", 5000)
+    meta = '{"x":"' + "x" * (MAX_META - 8) + '"}'
+    big: Entry = (1, 1, "big", "eve", meta, None, "eve", 1)
+    me = Replica("eve", 1)
+    me_too: list[Message] = [Delta(me, 0, 1, (big,)), Delta(me, 0, 1, (big,), last=False)]
+    with besieged.bounded(GROWTH_BY_MEMBER), Intruder(besieged.address) as member:
+        node = member.greet(besieged.who("eve"), besieged.secret)
+        victim = Replica(node.name, node.incarnation)
+        for digest in invented(3 * MAX_MEMBERS):
+            member.say(digest)
+        besieged.answers()
+        for _ in range(100):
+            member.say(*me_too, Sync(victim, 0, True), Sync(victim, 0, False))
+        besieged.answers()
+        assert len(besieged.victim.ask("members")) <= MAX_MEMBERS + 1
+    assert besieged.lines() == []
+    besieged.is_unharmed()
+
+
+def invented(count: int) -> Iterator[Digest]:
+    for start in range(0, count, 500):
+        names = [Replica(f"ghost {number}", 1) for number in range(start, start + 500)]
+        yield Digest(tuple([Sighting(name, 1, 1) for name in names]))
+
+
+def test_addresses_that_never_answer_do_not_use_up_the_files(besieged_with_secret: Siege) -> None:
+    """Whoever is told of is dialled; here the kernel connects, and nobody says hello."""
+    attacked = besieged_with_secret
+    before, dials = attacked.files(), Limits().pending_dials
+    with ExitStack() as stack:
+        silent = [stack.enter_context(socket.create_server(LOOPBACK)) for _ in range(2 * dials)]
+        member = stack.enter_context(Intruder(attacked.address))
+        member.greet(attacked.who("eve"), attacked.secret)
+        for number, server in enumerate(silent):
+            at = f"127.0.0.1:{server.getsockname()[1]}"
+            member.say(Digest((Sighting(Replica(f"ghost {number}", 1), 1, 1, (at,)),)))
+        eventually("they are dialled", lambda: attacked.files() >= before + dials)
+        attacked.answers()
+        assert attacked.files() <= before + dials + 5
+        newcomer = attacked.newcomer()
+        eventually("the newcomer is in", newcomer.lists, "honest", "mine")
+    assert attacked.lines() == []
+    attacked.is_unharmed()
+
+
+def test_ten_thousand_silent_connections_keep_nobody_out(besieged_with_secret: Siege) -> None:
+    attacked = besieged_with_secret
+    files = attacked.files()
+    with (
+        open_files(SILENT + 500),
+        attacked.bounded(GROWTH),
+        silent_connections(attacked) as connections,
+    ):
+        assert len(connections) == SILENT
+        assert attacked.files() <= files + Limits().pending_handshakes + 1
+        began = time.monotonic()
+        newcomer = attacked.newcomer()
+        eventually("the newcomer is in", newcomer.lists, "honest", "mine")
+        assert time.monotonic() - began < HANDSHAKES_END
+        attacked.is_unharmed()
+    assert len(attacked.lines()) <= time.monotonic() - attacked.began + 2
+    assert all("handshakes are pending" in line for line in attacked.lines())
+
+
+@contextmanager
+def silent_connections(attacked: Siege) -> Iterator[list[socket.socket]]:
+    """Ten thousand of them, a hundred at a time, so that the kernel drops none.
+
+    All but the first are hung up on by the node at once, and kept open here.
+    """
+    host, port = attacked.address.split(":")
+    with ExitStack() as stack:
+        connections: list[socket.socket] = []
+        while len(connections) < SILENT:
+            batch = [stack.enter_context(socket.socket()) for _ in range(100)]
+            for sock in batch:
+                sock.setblocking(False)
+                sock.connect_ex((host, int(port)))
+            wait_for(select.POLLRDHUP if connections else select.POLLOUT, batch)
+            connections += batch
+            if len(connections) % 2000 == 0:
+                attacked.answers()
+        yield connections
+
+
+def wait_for(event: int, batch: list[socket.socket]) -> None:
+    """Wait until something has happened to each of these sockets."""
+    poll, waiting = select.poll(), {sock.fileno() for sock in batch}
+    for number in waiting:
+        poll.register(number, event)
+    while waiting:
+        events = poll.poll(10_000)
+        assert events, "the node does not accept"
+        for number, _ in events:
+            poll.unregister(number)
+            waiting.discard(number)
+
+
+def test_whoever_greets_a_byte_at_a_time_is_hung_up_on_in_time(besieged_with_secret: Siege) -> None:
+    attacked = besieged_with_secret
+    count, greeting = 60, hello(attacked.cluster)
+    began = time.monotonic()
+    with ExitStack() as stack, attacked.bounded(GROWTH):
+        slow = [stack.enter_context(Intruder(attacked.address)) for _ in range(count)]
+        given = 0
+        while time.monotonic() - began < Limits().handshake_timeout - 1 and given < len(greeting):
+            for intruder in slow:
+                intruder.send(greeting[given : given + 1])
+            given += 1
+            select.select([slow[0].sock], [], [], 0.05)
+            attacked.answers()
+        reasons = {intruder.dismissed() for intruder in slow}
+        assert reasons == {"no handshake within 5 s"}
+        assert time.monotonic() - began < Limits().handshake_timeout + RESPONSIVE
+    eventually("each is told of", attacked.has_told_of, count)
+    attacked.is_unharmed()

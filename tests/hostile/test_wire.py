@@ -1,0 +1,329 @@
+"""Strangers on the wire: whatever bytes they send, in whatever pieces, only they lose a link."""
+
+import asyncio
+import json
+import secrets
+import socket
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from adsum.errors import ConfigurationError, DialError, HandshakeError, ProtocolError
+from adsum.transport.framing import HELLO, PAYLOAD, encode_frame
+from adsum.transport.handshake import Handshake, encode_hello
+from adsum.transport.limits import Limits
+from adsum.transport.memory import connect
+from adsum.transport.sockets import SocketTransport
+from tests.transport.harness import RawPeer, Recorder, bound_port, identity, in_loop, until
+
+from .siege import open_files
+from .wire import SECRET, Encounter, Lines, cut, genuine_frames, genuine_greeting
+
+GREETING = genuine_greeting()
+STREAM = GREETING + b"".join(genuine_frames())
+#: Each example is a network of its own.
+EXAMPLES = settings(max_examples=80, deadline=None)
+
+chunks_at = st.lists(st.integers(0, len(STREAM)), max_size=6)
+
+
+@st.composite
+def mutants(draw: st.DrawFn) -> bytes:
+    """The genuine stream, damaged: bytes altered, pieces lost, repeated or moved."""
+    stream = bytearray(STREAM)
+    for _ in range(draw(st.integers(1, 4))):
+        start, size = draw(st.integers(0, len(stream))), draw(st.integers(1, 60))
+        piece = bytes(stream[start : start + size])
+        match draw(st.sampled_from(["alter", "lose", "repeat", "move", "insert"])):
+            case "alter" if piece:
+                stream[start] ^= draw(st.integers(1, 255))
+            case "lose":
+                del stream[start : start + size]
+            case "repeat":
+                stream[start:start] = piece
+            case "move":
+                del stream[start : start + size]
+                at = draw(st.integers(0, len(stream)))
+                stream[at:at] = piece
+            case _:
+                stream[start:start] = draw(st.binary(max_size=20))
+    return bytes(stream)
+
+
+def meet(scenario: Callable[[Encounter], Awaitable[None]]) -> list[str]:
+    """Play a scenario to its end; returns the log lines."""
+
+    async def play() -> None:
+        encounter = Encounter()
+        await encounter.begin()
+        async with asyncio.timeout(20):
+            await scenario(encounter)
+            await encounter.end()
+
+    with Lines() as log:
+        asyncio.run(play())
+    return log.lines
+
+
+def test_the_genuine_stream_is_taken_in() -> None:
+    async def scenario(encounter: Encounter) -> None:
+        await encounter.hear(cut(STREAM, [1, 5, 200]))
+        assert len(encounter.node.opened) == 2
+        assert len(encounter.node.payloads) == 2
+
+    assert meet(scenario) == []
+
+
+@EXAMPLES
+@given(st.binary(min_size=1, max_size=400), chunks_at)
+def test_bytes_of_a_stranger_cost_one_line(garbage: bytes, at: list[int]) -> None:
+    async def scenario(encounter: Encounter) -> None:
+        await encounter.hear(cut(garbage, at))
+        assert len(encounter.node.opened) == 1
+
+    assert len(meet(scenario)) == 1
+
+
+@EXAMPLES
+@given(mutants(), chunks_at)
+def test_a_mutated_stream_opens_a_link_only_if_its_greeting_is_whole(
+    stream: bytes, at: list[int]
+) -> None:
+    async def scenario(encounter: Encounter) -> None:
+        await encounter.hear(cut(stream, at))
+        assert (len(encounter.node.opened) == 2) == stream.startswith(GREETING)
+
+    assert len(meet(scenario)) <= (1 if stream else 0)
+
+
+@EXAMPLES
+@given(st.binary(min_size=1, max_size=400) | mutants(), chunks_at)
+def test_bytes_of_whoever_was_dialled_give_a_stated_error(answer: bytes, at: list[int]) -> None:
+    async def scenario(encounter: Encounter) -> None:
+        raw = RawPeer()
+        link = encounter.transport.dial_link("somewhere")
+        assert link.outcome is not None
+        connect(link, raw)
+        await until(lambda: raw.wire)
+        for chunk in cut(answer, at):
+            raw.send(chunk)
+        raw.close()
+        with pytest.raises((DialError, HandshakeError)):
+            await link.outcome
+        await until(lambda: len(encounter.transport.links()) == 1)
+
+    assert meet(scenario) == [], "the dialler tells by the error"
+
+
+@given(st.binary(max_size=300))
+def test_a_handshake_takes_any_frame_or_raises_protocol_errors(body: bytes) -> None:
+    for kind in range(7):
+        with suppress(ProtocolError):
+            Handshake(identity("node"), dialling=True, secret=SECRET).receive(kind, body)
+
+
+# Handshakes that are played back. The nonces here are real ones.
+
+
+@in_loop
+async def test_a_recorded_handshake_opens_no_second_link() -> None:
+    encounter = Encounter(nonce=secrets.token_bytes)
+    await encounter.begin()
+    said = await record(encounter, "eve")
+    opened = len(encounter.node.opened)
+
+    raw = await encounter.stranger()
+    raw.send(b"".join(said))
+    await until(lambda: raw.goodbyes)
+    raw.close()
+    assert raw.goodbyes == ["the secrets differ, or only one of the two nodes has one"]
+    assert len(encounter.node.opened) == opened
+    await encounter.end()
+
+
+@in_loop
+async def test_a_node_is_not_convinced_by_its_own_words() -> None:
+    """Without the secret: its hello, and then whatever it says, are sent back to it."""
+    encounter = Encounter(nonce=secrets.token_bytes)
+    await encounter.begin()
+    raw = await encounter.stranger()
+    raw.send(encode_frame(HELLO, encode_hello(identity("eve"), (1, 1), bytes(32))))
+    await until(lambda: raw.taken)
+    challenge = raw.taken.pop()
+    raw.send(encode_frame(*challenge))
+    await until(lambda: raw.goodbyes)
+    raw.close()
+    again = await encounter.stranger()
+    again.send(encode_frame(*challenge))  # as the hello of a dialler of that name
+    await until(lambda: again.taken)
+    answer = again.taken.pop()
+    again.send(encode_frame(*answer))
+    await until(lambda: again.goodbyes)
+    again.close()
+    assert len(encounter.node.opened) == 1
+    await encounter.end()
+
+
+@in_loop
+async def test_a_proof_for_one_link_is_worthless_on_another_that_is_open_at_the_same_time() -> None:
+    encounter = Encounter(nonce=secrets.token_bytes)
+    await encounter.begin()
+    member = Handshake(identity("eve"), dialling=True, secret=SECRET)
+    hello = member.start()
+    one, other = await encounter.stranger(), await encounter.stranger()
+    for raw in (one, other):
+        raw.send(hello)
+    await until(lambda: one.taken and other.taken)
+    proof = member.receive(*one.taken.pop())
+    other.send(proof)
+    await until(lambda: other.goodbyes)
+    assert len(encounter.node.opened) == 1
+    for raw in (one, other):
+        raw.close()
+    await encounter.end()
+
+
+#: Hellos that cannot lead to a link, by the reason that is given.
+FROM_ELSEWHERE = {
+    "the clusters differ": encode_hello(identity("eve", cluster="kitchen"), (1, 1), bytes(32)),
+    "1 to 1 here, 2 to 9 there": encode_hello(identity("eve"), (2, 9), bytes(32)),
+    "1 to 1 here, 7 to 2147483647": encode_hello(identity("eve"), (7, 2**31 - 1), bytes(32)),
+    "versions is not acceptable": json.dumps(
+        ["adsum", [], "cluster", "eve", 1, [], "00" * 32]
+    ).encode(),
+    "name is not acceptable": json.dumps(
+        ["adsum", [1, 1], "cluster", "eve\nERROR forged", 1, [], "00" * 32]
+    ).encode(),
+}
+
+
+@pytest.mark.parametrize("reason", FROM_ELSEWHERE)
+def test_a_hello_from_elsewhere_is_answered_with_a_reason_and_one_line(reason: str) -> None:
+    async def scenario(encounter: Encounter) -> None:
+        raw = await encounter.stranger()
+        raw.send(encode_frame(HELLO, FROM_ELSEWHERE[reason]))
+        await until(lambda: raw.goodbyes)
+        raw.close()
+        assert reason in raw.goodbyes[0]
+        await until(lambda: len(encounter.transport.links()) == 1)
+
+    (line,) = meet(scenario)
+    assert line.isprintable()
+
+
+@in_loop
+async def test_a_version_of_the_future_that_still_speaks_ours_is_welcome() -> None:
+    encounter = Encounter()
+    await encounter.begin()
+    raw = await encounter.stranger()
+    future = Handshake(identity("eve"), dialling=True, secret=SECRET, versions=(1, 7))
+    raw.send(future.start())
+    await until(lambda: raw.taken)
+    raw.send(future.receive(*raw.taken.pop(0)))
+    await until(lambda: len(encounter.node.opened) == 2)
+    raw.close()
+    await encounter.end()
+
+
+# Floods.
+
+
+@in_loop
+async def test_members_that_break_the_protocol_in_a_flood_cost_two_lines() -> None:
+    encounter = Encounter()
+    await encounter.begin()
+    with Lines() as log:
+        for _ in range(50):
+            await encounter.hear([GREETING, encode_frame(PAYLOAD, b"nonsense")])
+        assert len(encounter.node.opened) == 51
+        await encounter.end()
+    assert len(log.lines) == 2, "at once, and how many more at the end"
+    assert "48 more like it" in log.lines[1]
+
+
+@in_loop
+async def test_a_flood_of_connections_leaves_the_loop_to_everything_else() -> None:
+    """All that wait are refused, but not in one turn."""
+    limits = Limits(pending_handshakes=0)
+    transport = SocketTransport(identity("node"), Recorder(), secret=SECRET, limits=limits)
+    address = await transport.listen("127.0.0.1:0")
+    loop = asyncio.get_running_loop()
+    turns = 0
+
+    def turn() -> None:
+        nonlocal turns
+        turns += 1
+        loop.call_soon(turn)
+
+    await asyncio.sleep(0)
+    turn()
+    strangers = [connected(bound_port(address)) for _ in range(60)]  # no turn meanwhile
+    await asyncio.gather(*[loop.sock_recv(sock, 1) for sock in strangers])
+    for sock in strangers:
+        sock.close()
+    await transport.close()
+    assert turns > 60
+
+
+@in_loop
+async def test_a_process_without_free_files_says_so_once_a_second() -> None:
+    transport = SocketTransport(identity("node"), Recorder(), secret=SECRET)
+    address = await transport.listen("127.0.0.1:0")
+    stranger = socket.socket()
+    with Lines() as log, stranger, open_files(3):
+        stranger.setblocking(False)
+        stranger.connect_ex(("127.0.0.1", bound_port(address)))
+        await until(lambda: len(log.lines) == 2)
+    await transport.close()
+    assert log.lines[0].endswith("cannot accept: [Errno 24] Too many open files")
+    assert "more like it" in log.lines[1]
+
+
+def connected(port: int) -> socket.socket:
+    sock = socket.create_connection(("127.0.0.1", port))
+    sock.setblocking(False)
+    return sock
+
+
+@in_loop
+async def test_no_more_is_dialled_at_a_time_than_stated() -> None:
+    """Peers tell of addresses, and those who answer there may be slow on purpose."""
+    limits = Limits(pending_dials=3, handshake_timeout=0.1, close_grace=0.1)
+    transport = SocketTransport(identity("node"), Recorder(), secret=SECRET, limits=limits)
+    with socket.create_server(("127.0.0.1", 0), backlog=16) as silent:
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        dials = [asyncio.create_task(transport.dial(address)) for _ in range(10)]
+        outcomes = await asyncio.gather(*dials, return_exceptions=True)
+        assert all(isinstance(outcome, DialError) for outcome in outcomes)
+        beyond = [outcome for outcome in outcomes if "dials are under way" in str(outcome)]
+        assert len(beyond) == 7
+        await until(lambda: not transport.links())
+        with pytest.raises(DialError, match="no handshake"):
+            await transport.dial(address)
+    await transport.close()
+
+
+@in_loop
+async def test_a_node_without_protection_is_not_led_beyond_its_host() -> None:
+    transport = SocketTransport(identity("node"), Recorder())
+    with pytest.raises(ConfigurationError, match="beyond this host"):
+        await transport.dial("192.0.2.1:7400")
+    await transport.close()
+
+
+async def record(encounter: Encounter, name: str) -> list[bytes]:
+    """What a member says until it is linked, as somebody on the path records it."""
+    member = Handshake(identity(name), dialling=True, secret=SECRET)
+    raw = await encounter.stranger()
+    said = [member.start()]
+    raw.send(said[0])
+    while member.peer is None:
+        await until(lambda: raw.taken)
+        said.append(member.receive(*raw.taken.pop(0)))
+        raw.send(said[-1])
+    raw.close()
+    await until(lambda: len(encounter.transport.links()) == 1)
+    return said
