@@ -2,11 +2,15 @@
 
 Each line is a JSON array of a command and its arguments; each is answered by one line. Beside
 that, the process reports every diff of the topic ``room``, with the time of the monotonic clock
-that all processes of a host share.
+that all processes of a host share. At the end of its input, and on SIGTERM, it stops its node.
 """
 
 import asyncio
+import hashlib
 import json
+import os
+import secrets
+import signal
 import sys
 import time
 from typing import Any
@@ -37,12 +41,39 @@ async def follow(presence: adsum.Presence) -> None:
         say("diff", [sorted(diff.joins), sorted(diff.updates), sorted(diff.leaves)])
 
 
+async def churn(presence: adsum.Presence, topic: str, rounds: int, size: int) -> None:
+    """Update everybody on a topic again and again, with text that cannot be compressed much."""
+    for _ in range(rounds):
+        for key in presence.list(topic):
+            presence.update(topic, key, {"text": secrets.token_hex(size // 2)}, owner=None)
+            await asyncio.sleep(0)
+
+
+def fingerprint(presence: adsum.Presence, topic: str) -> str:
+    """The same on two nodes that list the same with the same metas, and on no others."""
+    text = json.dumps(presence.list(topic), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def open_all() -> list[int]:
+    """Open files until no more can be."""
+    opened = []
+    try:
+        while True:
+            opened.append(os.open(os.devnull, os.O_RDONLY))
+    except OSError:
+        return opened
+
+
 async def main() -> None:  # noqa: C901  # one case for each command
     node = adsum.Node(**json.loads(sys.argv[1]))
     presence, meter = adsum.Presence(node), StallMeter()
     reader = asyncio.StreamReader()
     loop = asyncio.get_running_loop()
-    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    protocol = asyncio.StreamReaderProtocol(reader)
+    commands, _ = await loop.connect_read_pipe(lambda: protocol, sys.stdin)
+    loop.add_signal_handler(signal.SIGTERM, reader.feed_eof)
+    files: list[int] = []
     async with node:
         tasks = [asyncio.create_task(follow(presence)), asyncio.create_task(meter.run())]
         say("ready", node.name)
@@ -54,6 +85,9 @@ async def main() -> None:  # noqa: C901  # one case for each command
                     say("answer", None)
                 case "update":
                     presence.update(*arguments, owner=None)
+                    say("answer", None)
+                case "untrack":
+                    presence.untrack(*arguments, owner=None)
                     say("answer", None)
                 case "track_many":
                     topic, count = arguments
@@ -68,6 +102,26 @@ async def main() -> None:  # noqa: C901  # one case for each command
                     say("answer", presence.count(*arguments))
                 case "members":
                     say("answer", {m.name: m.status for m in node.members()})
+                case "linked":
+                    others = [m for m in node.members() if m.status != "self"]
+                    say("answer", sorted(m.name for m in others if m.linked))
+                case "stats":
+                    say("answer", node.stats())
+                case "fingerprint":
+                    say("answer", fingerprint(presence, *arguments))
+                case "churn":
+                    await churn(presence, *arguments)
+                    say("answer", None)
+                case "open_files":
+                    files += open_all()
+                    say("answer", len(files))
+                case "close_files":
+                    while files:
+                        os.close(files.pop())
+                    say("answer", None)
+                case "allocate":
+                    hoard = b"x" * arguments[0]
+                    say("answer", len(hoard))
                 case "block":
                     time.sleep(arguments[0])  # noqa: ASYNC251  # an application that blocks the loop
                     say("answer", None)
@@ -78,6 +132,7 @@ async def main() -> None:  # noqa: C901  # one case for each command
                     break
         for task in tasks:
             task.cancel()
+    commands.close()
 
 
 asyncio.run(main())

@@ -1,0 +1,69 @@
+"""What every test of a fault stands on: processes that end with it, and a record of figures."""
+
+import itertools
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+
+from ..node.processes import Workers
+from .cluster import Cluster
+from .launching import Launcher
+from .measuring import Measured, Record
+from .namespaces import Network, need_namespaces
+
+_record = Record()
+_serial = itertools.count()
+
+
+def pytest_sessionfinish() -> None:
+    _record.save()
+
+
+@pytest.fixture
+def measured(request: pytest.FixtureRequest) -> Measured:
+    """Takes in what the test measures."""
+    return Measured(_record, request.node.nodeid)
+
+
+@pytest.fixture(autouse=True)
+def _runtime_directory(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A short path for the sockets of nodes, as killed processes leave theirs behind."""
+    with tempfile.TemporaryDirectory(prefix="adsum-") as path:
+        monkeypatch.setenv("XDG_RUNTIME_DIR", path)
+        yield
+
+
+@pytest.fixture
+def unique_name() -> str:
+    """A name that nobody else on this machine has."""
+    return f"adsum-{os.getpid()}-{next(_serial)}"
+
+
+@pytest.fixture
+def cluster(unique_name: str) -> Iterator[Callable[..., Cluster]]:
+    """Makes a cluster, with the settings of its nodes; its processes end with the test."""
+    with Workers() as workers:
+
+        def make(**settings: Any) -> Cluster:
+            return Cluster(workers, cluster=unique_name, **settings)
+
+        yield make
+
+
+@pytest.fixture
+def network(unique_name: str) -> Iterator[Callable[[int], Network]]:
+    """Makes a network of some hosts, which goes with the test."""
+    need_namespaces()
+    with ExitStack() as stack:
+        yield lambda count: stack.enter_context(Network(unique_name, count))
+
+
+@pytest.fixture
+def launcher() -> Iterator[Launcher]:
+    """Forks processes with nodes; all end with the test."""
+    with Launcher() as launcher:
+        yield launcher

@@ -1,0 +1,100 @@
+"""Lines that lose, delay, disorder and repeat real packets: everybody stays, and changes arrive."""
+
+import itertools
+import time
+from collections.abc import Callable
+
+import pytest
+
+from ..node.processes import Worker, eventually
+from .cluster import Cluster, flickers, nobody_leaves, when_joined, when_left
+from .measuring import Measured
+from .namespaces import Network
+from .switch import Fate, Line
+
+pytestmark = pytest.mark.processes
+
+#: What is wrong with a line, how it is called, and what the switch must have done about it.
+BAD_LINES: dict[str, tuple[Line, Fate]] = {
+    "10 % of packets lost": (Line(loss=0.1), "lost"),
+    "delay of 100 ms, 50 ms more or less": (Line(delay=0.1, jitter=0.05), "late"),
+    "25 % of packets overtaken": (Line(delay=0.002, reorder=0.25), "held back"),
+    "25 % of packets repeated": (Line(duplicate=0.25), "duplicated"),
+}
+ALL_OF_IT = Line(loss=0.05, delay=0.03, jitter=0.02, reorder=0.1, duplicate=0.1)
+#: A silence short enough for a test to outlast it, and long enough for TCP to repeat what is lost.
+SETTINGS = {"heartbeat_interval": 0.5, "down_after": 3.0}
+
+
+@pytest.mark.parametrize("wrong", BAD_LINES)
+def test_on_a_bad_line_nobody_leaves_and_every_change_arrives(
+    network: Callable[[int], Network],
+    cluster: Callable[..., Cluster],
+    measured: Measured,
+    wrong: str,
+) -> None:
+    line, fate = BAD_LINES[wrong]
+    net, nodes = network(3), cluster(**SETTINGS)
+    nodes.start_on(net, "ann", "bob", "cid")
+    net.everywhere(line)
+    times = come_and_go(nodes, 3.2)
+    assert net.switch.fates[fate] > 10
+    assert max(times) < 6.0
+    measured(fault=wrong, sees="a change is seen", seconds=times)
+
+
+def test_much_arrives_whole_over_a_line_with_every_fault(
+    network: Callable[[int], Network], cluster: Callable[..., Cluster], measured: Measured
+) -> None:
+    net, nodes = network(3), cluster(**SETTINGS)
+    ann, bob, cid = nodes.start_on(net, "ann", "bob", "cid")
+    net.everywhere(ALL_OF_IT)
+    began = time.monotonic()
+    ann.ask("track_many", "crowd", 2000)
+    for witness in (bob, cid):
+        eventually("all have arrived", alike, ann, witness)
+    took = time.monotonic() - began
+    nobody_leaves(0.5, ann, bob, cid)
+    nodes.agree()
+    measured(fault="all of it at once", sees="2,000 joins have arrived", seconds=[took])
+
+
+@pytest.mark.parametrize(
+    "wrong", ["loss 10%", "delay 100ms 50ms", "delay 20ms reorder 25%", "duplicate 25%"]
+)
+def test_where_the_kernel_itself_spoils_the_line_nobody_leaves_either(
+    network: Callable[[int], Network],
+    cluster: Callable[..., Cluster],
+    measured: Measured,
+    wrong: str,
+) -> None:
+    net, nodes = network(3), cluster(**SETTINGS)
+    net.let_the_kernel_spoil(wrong)
+    nodes.start_on(net, "ann", "bob", "cid")
+    times = come_and_go(nodes, 3.2)
+    assert max(times) < 6.0
+    measured(fault=f"tc netem {wrong}", sees="a change is seen", seconds=times)
+
+
+def come_and_go(nodes: Cluster, seconds: float) -> list[float]:
+    """Let keys join and leave all over the cluster; returns after how long each was seen."""
+    workers = list(nodes.tracked.values())
+    times: list[float] = []
+    ends_at = time.monotonic() + seconds
+    for number in itertools.count():
+        here = workers[number % len(workers)]
+        others = [worker for worker in workers if worker is not here]
+        key = f"guest {number}"
+        times += when_joined(others, key, nodes.track(here, key))
+        if number % 3:
+            times += when_left(others, key, nodes.untrack(key))
+        assert flickers(*workers, but=nodes.departed) == []
+        if time.monotonic() > ends_at:
+            break
+    nodes.agree()
+    return times
+
+
+def alike(one: Worker, other: Worker) -> bool:
+    """Whether two processes list the same in the crowd, to the letter."""
+    return bool(one.ask("fingerprint", "crowd") == other.ask("fingerprint", "crowd"))

@@ -1,0 +1,108 @@
+"""Processes that die: killed, told to stop, out of memory. Their presences leave, and no others."""
+
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from adsum.transport import discovery
+
+from ..node.processes import Worker, eventually
+from .cluster import Cluster, flickers, when_left
+from .measuring import Measured
+from .memory_group import MemoryGroup, memory_group
+
+pytestmark = pytest.mark.processes
+
+
+def test_who_was_connected_to_a_killed_process_leaves_soon_and_nobody_else_does(
+    cluster: Callable[..., Cluster], measured: Measured
+) -> None:
+    nodes = cluster()
+    witnesses = nodes.start("ann", "bob")
+    times = []
+    for key in (f"killed {number}" for number in range(5)):
+        [victim] = nodes.start(key)
+        nodes.linked()
+        killed = victim.signal(signal.SIGKILL)
+        nodes.gone(victim)
+        times += when_left(witnesses, key, killed)
+        nodes.agree()
+        assert flickers(*witnesses, but=nodes.departed) == []
+    assert max(times) < 1.5
+    measured(fault="kill -9", sees="its presences leave", seconds=times)
+
+
+def test_a_process_that_is_told_to_stop_leaves_at_once_and_leaves_nothing_behind(
+    cluster: Callable[..., Cluster], measured: Measured, tmp_path: Path
+) -> None:
+    nodes = cluster()
+    witnesses = nodes.start("ann", "bob")
+    times = []
+    for number in range(3):
+        log = tmp_path / f"log {number}"
+        [victim] = nodes.start(f"told {number}", log=log)
+        nodes.linked()
+        told = victim.signal(signal.SIGTERM)
+        nodes.gone(victim)
+        times += when_left(witnesses, f"told {number}", told)
+        assert victim.process.wait(timeout=5) == 0
+        assert log.read_text() == ""
+        assert len(discovery.siblings(str(nodes.settings["cluster"]))) == len(witnesses)
+    nodes.agree()
+    assert flickers(*witnesses, but=nodes.departed) == []
+    assert max(times) < 1.0
+    measured(fault="SIGTERM", sees="its presences leave", seconds=times)
+
+
+def test_who_comes_elsewhere_while_a_stopped_process_lingers_never_leaves(
+    cluster: Callable[..., Cluster], measured: Measured
+) -> None:
+    nodes = cluster(linger=1.5)
+    witnesses = nodes.start("ann", "bob")
+    [victim] = nodes.start("stays away")
+    nodes.track(victim, "moves")
+    nodes.agree()
+    told = victim.signal(signal.SIGTERM)
+    nodes.track(witnesses[0], "moves")
+    nodes.gone(victim)
+    eventually("linger is over", left_while_listed, witnesses, "stays away", "moves")
+    nodes.agree()
+    times = when_left(witnesses, "stays away", told)
+    assert flickers(*witnesses, but=["stays away", "moves"]) == []
+    assert min(times) > 1.4
+    assert max(times) < 3.0
+    measured(fault="SIGTERM, linger 1.5 s", sees="who came nowhere else leaves", seconds=times)
+
+
+def test_a_process_that_the_kernel_kills_for_want_of_memory_leaves_as_one_that_is_killed(
+    memory: MemoryGroup, cluster: Callable[..., Cluster], measured: Measured
+) -> None:
+    nodes = cluster()
+    witnesses = nodes.start("ann", "bob")
+    [victim] = nodes.start("hungry", prefix=memory.prefix)
+    nodes.linked()
+    victim.tell("allocate", 4 * memory.limit)
+    assert victim.process.wait() == -signal.SIGKILL
+    died = time.monotonic()
+    assert memory.kills() == 1
+    nodes.gone(victim)
+    times = when_left(witnesses, "hungry", died)
+    nodes.agree()
+    assert flickers(*witnesses, but=nodes.departed) == []
+    assert max(times) < 1.5
+    measured(fault="out of memory", sees="its presences leave", seconds=times)
+
+
+def left_while_listed(witnesses: list[Worker], leaver: str, stayer: str) -> bool:
+    """Whether all have seen one leave; the other has to be listed all the time."""
+    assert all(stayer in witness.ask("list", "room") for witness in witnesses)
+    return all(witness.left(leaver) for witness in witnesses)
+
+
+@pytest.fixture
+def memory(unique_name: str) -> Iterator[MemoryGroup]:
+    with memory_group(unique_name, 64 * 2**20) as group:
+        yield group

@@ -1,0 +1,55 @@
+"""Processes that do not run for a while: stopped, or blocked by their own application."""
+
+import signal
+import time
+from collections.abc import Callable
+
+import pytest
+
+from .cluster import Cluster, flickers, nobody_leaves, when_joined, when_left
+from .measuring import Measured
+
+pytestmark = pytest.mark.processes
+
+
+def test_a_stopped_process_is_hidden_and_is_back_at_once_and_hides_nobody(
+    cluster: Callable[..., Cluster], measured: Measured
+) -> None:
+    nodes = cluster()
+    victim, *witnesses = nodes.start("stopped", "ann", "bob")
+    nodes.linked()
+    stopped = victim.signal(signal.SIGSTOP)
+    hidden = when_left(witnesses, "stopped", stopped)
+    assert flickers(*witnesses, but=["stopped"]) == []
+    continued = victim.signal(signal.SIGCONT)
+    back = when_joined(witnesses, "stopped", continued)
+    nodes.agree()
+    nobody_leaves(1.5, *witnesses, but=["stopped"])
+    assert flickers(victim) == []
+    assert min(hidden) > 4.5
+    assert max(hidden) < 9.0
+    assert max(back) < 2.0
+    measured(fault="SIGSTOP", sees="its presences leave", seconds=hidden)
+    measured(fault="SIGCONT", sees="they join again", seconds=back)
+
+
+def test_a_loop_that_is_blocked_for_ten_seconds_is_hidden_and_is_back_at_once_and_hides_nobody(
+    cluster: Callable[..., Cluster], measured: Measured
+) -> None:
+    nodes = cluster()
+    victim, *witnesses = nodes.start("blocked", "ann", "bob")
+    nodes.linked()
+    began = time.monotonic()
+    victim.ask("block", 10.0)
+    ended = time.monotonic()
+    hidden = when_left(witnesses, "blocked", began)
+    back = when_joined(witnesses, "blocked", began + max(hidden))
+    nodes.agree()
+    nobody_leaves(1.5, *witnesses, but=["blocked"])
+    assert flickers(victim) == []
+    assert min(hidden) > 4.5
+    assert max(hidden) < 9.0
+    back = [began + max(hidden) + seconds - ended for seconds in back]
+    assert max(back) < 2.0
+    measured(fault="loop blocked for 10 s", sees="its presences leave", seconds=hidden)
+    measured(fault="loop blocked for 10 s, its end", sees="they join again", seconds=back)

@@ -1,0 +1,90 @@
+"""Peers that accept connections and never read: strangers, and nodes that are stopped."""
+
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+
+import pytest
+
+from ..node.processes import Worker, eventually
+from .cluster import Cluster, flickers, nobody_leaves, when_joined
+from .measuring import Measured
+from .procfs import descriptors, megabytes
+
+pytestmark = pytest.mark.processes
+
+KEYS, ROUNDS, SIZE = 500, 100, 1000
+
+
+def test_a_peer_that_never_says_a_word_costs_a_connection_and_delays_nobody(
+    cluster: Callable[..., Cluster], measured: Measured, mute: socket.socket
+) -> None:
+    nodes = cluster()
+    [ann] = nodes.start("ann")
+    host, port = mute.getsockname()
+    [bob] = nodes.start("bob", peers=f"{host}:{port}")
+    nodes.linked()
+    before = descriptors(bob)
+    times = []
+    ends_at = time.monotonic() + 6.5  # Longer than a handshake may take, and than a silence.
+    for number in range(1000):
+        times += when_joined([ann], f"guest {number}", nodes.track(bob, f"guest {number}"))
+        assert descriptors(bob) <= before + 2
+        nobody_leaves(0.2, ann, bob)
+        if time.monotonic() > ends_at:
+            break
+    nodes.agree()
+    assert waiting(mute) >= 2, "the node gives up and tries again"
+    assert max(times) < 1.0
+    measured(fault="a peer that never says a word", sees="a change is seen", seconds=times)
+
+
+def test_what_a_stopped_node_does_not_read_waits_nowhere_and_is_there_when_it_goes_on(
+    cluster: Callable[..., Cluster], measured: Measured
+) -> None:
+    nodes = cluster()
+    sender, witness, stopped = nodes.start("sender", "witness", "stopped")
+    sender.ask("track_many", "crowd", KEYS)
+    sender.ask("churn", "crowd", 2, SIZE)  # As large as it gets, before it is measured.
+    eventually("all have the crowd", alike, sender, witness, stopped)
+    before = megabytes(sender)
+    stopped.process.send_signal(signal.SIGSTOP)
+    sender.ask("churn", "crowd", ROUNDS, SIZE)
+    grown = megabytes(sender) - before
+    eventually("the others have everything", alike, sender, witness)
+    continued = stopped.signal(signal.SIGCONT)
+    eventually("it has everything", alike, sender, stopped)
+    caught_up = time.monotonic() - continued
+    nodes.agree()
+    assert flickers(sender, witness, but=["stopped"]) == []
+    assert flickers(stopped) == []
+    assert grown < 8.0
+    fault = f"{KEYS * ROUNDS * SIZE // 1_000_000} MB of updates at a stopped node"
+    measured(fault=fault, sees="the sender grows", MB=[grown])
+    measured(fault=f"{fault}, SIGCONT", sees="it has everything", seconds=[caught_up])
+
+
+def alike(one: Worker, *others: Worker) -> bool:
+    """Whether processes list the same in the crowd, to the letter."""
+    fingerprint = one.ask("fingerprint", "crowd")
+    return all(other.ask("fingerprint", "crowd") == fingerprint for other in others)
+
+
+def waiting(listener: socket.socket) -> int:
+    """How many connections were made to somebody who has not looked yet."""
+    count = 0
+    with suppress(BlockingIOError):
+        while True:
+            listener.accept()[0].close()
+            count += 1
+    return count
+
+
+@pytest.fixture
+def mute() -> Iterator[socket.socket]:
+    """Somebody to whom the kernel connects, and who never looks."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setblocking(False)
+        yield listener

@@ -1,0 +1,74 @@
+"""A process that is killed and started again, and again: afterwards nothing of it is left."""
+
+import time
+from collections.abc import Callable
+
+import pytest
+
+from adsum.transport import discovery
+
+from ..node.processes import Worker, eventually
+from .cluster import Cluster, leaves, when_joined
+from .launching import Launcher
+from .measuring import Measured
+from .procfs import descriptors, megabytes
+
+pytestmark = pytest.mark.processes
+
+LIVES = 300
+#: As many lives as it takes until a process has all the memory that the first ones need.
+WARM = 30
+#: Fast, so that a life is known to be over soon, and is forgotten within the test.
+SETTINGS = {
+    "heartbeat_interval": 0.2,
+    "down_after": 1.0,
+    "link_grace": 0.2,
+    "forget_after": 1.5,
+}
+
+
+def test_three_hundred_lives_of_one_name_leave_nothing_behind(
+    cluster: Callable[..., Cluster], launcher: Launcher, measured: Measured
+) -> None:
+    nodes = cluster(**SETTINGS)
+    witnesses = nodes.start("ann", "bob")
+    nodes.linked()
+    before = [bookkeeping(witness) for witness in witnesses]
+    times: list[float] = []
+    memory: list[float] = []
+    for life in range(LIVES):
+        memory += [] if life != WARM else map(megabytes, witnesses)
+        began = time.monotonic()
+        pid = launcher.launch([f"life {life}"], name="storm", **nodes.settings)
+        times += when_joined(witnesses, f"life {life}", began)
+        launcher.kill(pid)
+    nodes.agree()
+    everyone = {f"life {life}": 1 for life in range(LIVES)}
+    assert [leaves(witness) for witness in witnesses] == [everyone, everyone]
+    for witness, was in zip(witnesses, before, strict=True):
+        eventually("the books are as before", same_books, witness, was)
+    assert sockets(nodes) <= len(witnesses) + 1
+    nodes.start("cid")  # Who starts takes away what dead processes left.
+    assert sockets(nodes) == len(witnesses) + 1
+    grown = [megabytes(witness) - was for witness, was in zip(witnesses, memory, strict=True)]
+    assert max(grown) < 4.0
+    fault = f"{LIVES} lives of one name"
+    measured(fault=fault, sees="a life is listed after its start", seconds=times)
+    measured(fault=fault, sees="memory grows", MB=grown)
+
+
+def bookkeeping(witness: Worker) -> list[object]:
+    """All that a process keeps of others, counted; traffic left out."""
+    stats = witness.ask("stats")
+    traffic = ("frames", "bytes", "dropped")
+    counts = {name: stats[name] for name in stats if not name.startswith(traffic)}
+    return [witness.ask("members"), counts, descriptors(witness)]
+
+
+def same_books(witness: Worker, was: list[object]) -> bool:
+    return bookkeeping(witness) == was
+
+
+def sockets(nodes: Cluster) -> int:
+    """How many sockets are in the directory of a cluster."""
+    return len(discovery.siblings(nodes.settings["cluster"]))

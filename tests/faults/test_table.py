@@ -1,0 +1,56 @@
+"""The table of what was measured: complete, in a stable order, and put where it belongs."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from .measuring import RECORD, Measured, Record
+from .table import BEGIN, END, render, replace
+
+
+def record_of_two_tests() -> Record:
+    record = Record()
+    Measured(record, "tests/b.py::test_b")(fault="stop", sees="a leave", seconds=[5.51234])
+    measured = Measured(record, "tests/a.py::test_a")
+    measured(fault="kill", sees="leaves", seconds=[0.25, 0.2312, 0.5])
+    measured(fault="kill", sees="memory", MB=[1234.5])
+    return record
+
+
+TABLE = """\
+| fault | what the others see | measured (low, median, high) | test |
+| --- | --- | --- | --- |
+| kill | leaves | 0.231, 0.25, 0.5 s | `tests/a.py::test_a` |
+| kill | memory | 1234 MB | `tests/a.py::test_a` |
+| stop | a leave | 5.51 s | `tests/b.py::test_b` |
+"""
+
+
+def test_the_table_does_not_depend_on_the_order_of_the_tests() -> None:
+    rows = record_of_two_tests().rows
+    assert render(rows) == render(reversed(rows)) == TABLE
+
+
+def test_what_was_measured_is_kept_in_the_file_that_the_environment_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = record_of_two_tests()
+    monkeypatch.delenv(RECORD, raising=False)
+    record.save()
+    monkeypatch.setenv(RECORD, str(tmp_path / "record.json"))
+    record.save()
+    assert json.loads((tmp_path / "record.json").read_text()) == record.rows
+
+
+def test_the_table_takes_the_place_of_the_one_before() -> None:
+    page = f"above\n{BEGIN}\nold\n{END}\nbelow\n"
+    once = replace(page, TABLE)
+    assert once == f"above\n{BEGIN}\n\n{TABLE}\n{END}\nbelow\n"
+    assert replace(once, TABLE) == once
+
+
+@pytest.mark.parametrize("page", ["", f"{BEGIN}\n", f"{END}\n{BEGIN}\n", f"{BEGIN}\n{END}\n" * 2])
+def test_a_page_without_one_place_for_the_table_is_refused(page: str) -> None:
+    with pytest.raises(ValueError, match="once, in this order"):
+        replace(page, TABLE)
