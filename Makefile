@@ -7,7 +7,7 @@ CODE := src tests benchmarks examples
 
 SECONDS ?= 600
 
-.PHONY: demo test check format bench soak mutants clean
+.PHONY: demo test check lint format bench scale faults soak mutants clean
 
 demo: $(INSTALLED)  ## three servers, one room, an address to open
 	$(BIN)/adsum demo
@@ -15,11 +15,13 @@ demo: $(INSTALLED)  ## three servers, one room, an address to open
 test: $(INSTALLED)  ## every test
 	$(BIN)/pytest
 
-check: $(INSTALLED)  ## format, lint, types, layers, fast tests: what you run all day
+check: lint  ## format, lint, types, layers, fast tests: what you run all day
+	$(BIN)/pytest -q -m "not processes"
+
+lint: $(INSTALLED)
 	$(BIN)/ruff format --check $(CODE)
 	$(BIN)/ruff check $(CODE)
 	$(BIN)/mypy
-	$(BIN)/pytest -q -m "not processes"
 
 format: $(INSTALLED)  ## let the formatter and the linter mend what they can
 	$(BIN)/ruff format $(CODE)
@@ -29,8 +31,19 @@ bench: $(INSTALLED)  ## figures to the terminal and to benchmarks/results/
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt redis matplotlib
 	$(BIN)/python -m benchmarks
 
-soak: $(INSTALLED)  ## random faults on every core, for SECONDS; what fails is kept as a test
-	$(BIN)/python -m tests.soak --seconds $(SECONDS)
+scale: $(INSTALLED)  ## clusters of 10 to 1,000 nodes in virtual time; takes about half an hour
+	$(BIN)/python -m benchmarks.scale
+
+faults: $(INSTALLED)  ## break real processes and networks, and put what was measured into docs/
+	ADSUM_RECORD=docs/measured.json $(BIN)/pytest tests/faults tests/docs/test_failure_model.py
+	$(BIN)/python -m tests.faults.table docs/measured.json docs/failure-model.md
+
+soak: $(INSTALLED)  ## random faults and hostile peers on every core, for SECONDS
+	@failed=0; first=$$(date +%s); \
+	$(BIN)/python -m adsum.testing --first $$first --seconds $$(($(SECONDS) * 3 / 4)) \
+	    --keep tests/replication/regressions || failed=1; \
+	$(BIN)/python -m tests.hostile.soak --first $$first --seconds $$(($(SECONDS) / 4)) || failed=1; \
+	exit $$failed
 
 mutants: $(INSTALLED)  ## break the core in many small ways, and see each one caught
 	$(BIN)/python -m tests.mutants

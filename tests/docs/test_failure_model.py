@@ -5,8 +5,9 @@ from collections.abc import Callable
 import pytest
 
 from adsum.testing import Simulation
+from tests.measuring import Measured, recording
 
-pytestmark = pytest.mark.parametrize("seed", [1])
+pytestmark = pytest.mark.parametrize("seed", range(1, 21) if recording() else [1])
 
 
 def cluster(seed: int) -> Simulation:
@@ -42,10 +43,12 @@ def seconds_until(simulation: Simulation, condition: Callable[[], bool], most: f
     return simulation.clock.now - began
 
 
-def test_a_crash_is_seen_after_a_refused_dial(seed: int) -> None:
+def test_a_crash_is_seen_after_a_refused_dial(seed: int, measured: Measured) -> None:
     simulation = cluster(seed)
     simulation.kill("n3")
-    assert seconds_until(simulation, lambda: nobody_sees(simulation, "n3"), 0.3) >= 0.15
+    seconds = seconds_until(simulation, lambda: nobody_sees(simulation, "n3"), 0.3)
+    assert seconds >= 0.15
+    measured(fault="simulated: a crash", sees="its presences leave", seconds=[seconds])
 
 
 def test_a_goodbye_is_seen_at_once(seed: int) -> None:
@@ -86,7 +89,9 @@ def test_a_short_block_of_the_event_loop_is_not_seen(seed: int) -> None:
     simulation.check_agreement()
 
 
-def test_each_side_of_a_partition_shows_its_own_until_it_heals(seed: int) -> None:
+def test_each_side_of_a_partition_shows_its_own_until_it_heals(
+    seed: int, measured: Measured
+) -> None:
     simulation = cluster(seed)
     simulation.partition(["n1", "n2"], ["n3", "n4", "n5"])
 
@@ -97,7 +102,8 @@ def test_each_side_of_a_partition_shows_its_own_until_it_heals(seed: int) -> Non
     assert seconds_until(simulation, divided, 6.1) >= 5
     simulation.run(60)
     simulation.heal()
-    seconds_until(simulation, lambda: all_agree(simulation), 6.0)
+    seconds = seconds_until(simulation, lambda: all_agree(simulation), 6.0)
+    measured(fault="simulated: a partition that heals", sees="all agree", seconds=[seconds])
 
 
 def test_a_partition_longer_than_memory_heals_too(seed: int) -> None:
@@ -109,7 +115,9 @@ def test_a_partition_longer_than_memory_heals_too(seed: int) -> None:
 
 
 @pytest.mark.parametrize("one_way", [False, True])
-def test_a_link_between_two_that_is_cut_hides_nobody(seed: int, one_way: bool) -> None:
+def test_a_link_between_two_that_is_cut_hides_nobody(
+    seed: int, one_way: bool, measured: Measured
+) -> None:
     simulation = cluster(seed)
     simulation.network.cut("n1", "n2")
     if not one_way:
@@ -118,22 +126,27 @@ def test_a_link_between_two_that_is_cut_hides_nobody(seed: int, one_way: bool) -
         simulation.run(0.1)
         assert all_agree(simulation)
     simulation.node("n1").track("room", "late")
-    seconds_until(simulation, lambda: sees(simulation, "n2", "late"), 1.1)
+    seconds = seconds_until(simulation, lambda: sees(simulation, "n2", "late"), 1.1)
+    fault = "simulated: the line between two of five cut"
+    measured(fault=fault, sees="a change of one is seen by the other", seconds=[seconds])
 
 
-def test_nodes_behind_one_hub_see_one_another(seed: int) -> None:
+def test_nodes_behind_one_hub_see_one_another(seed: int, measured: Measured) -> None:
     simulation = Simulation(nodes=1, seed=seed)
     for leaf in ("n2", "n3", "n4", "n5"):
         for other in simulation.nodes:
             if other != "n1":
                 simulation.partition([other], [leaf])
         simulation.start(leaf).track("room", leaf)
-    seconds_until(simulation, lambda: all_agree(simulation), 3.0)
+    joined = seconds_until(simulation, lambda: all_agree(simulation), 3.0)
     for _ in range(300):
         simulation.run(0.1)
         assert all_agree(simulation)
     simulation.node("n2").track("room", "late")
-    seconds_until(simulation, lambda: sees(simulation, "n5", "late"), 1.1)
+    seen = seconds_until(simulation, lambda: sees(simulation, "n5", "late"), 1.1)
+    fault = "simulated: four nodes behind one hub"
+    measured(fault=fault, sees="all list all", seconds=[joined])
+    measured(fault=fault, sees="a change of one is seen by another", seconds=[seen])
 
 
 def test_a_link_that_breaks_and_comes_back_hides_nobody(seed: int) -> None:

@@ -1,4 +1,4 @@
-"""What every test of a fault stands on: processes that end with it, and a record of figures."""
+"""What every test of a fault stands on: processes and networks that end with it."""
 
 import itertools
 import os
@@ -12,21 +12,9 @@ import pytest
 from ..node.processes import Workers
 from .cluster import Cluster
 from .launching import Launcher
-from .measuring import Measured, Record
 from .namespaces import Network, need_namespaces
 
-_record = Record()
 _serial = itertools.count()
-
-
-def pytest_sessionfinish() -> None:
-    _record.save()
-
-
-@pytest.fixture
-def measured(request: pytest.FixtureRequest) -> Measured:
-    """Takes in what the test measures."""
-    return Measured(_record, request.node.nodeid)
 
 
 @pytest.fixture(autouse=True)

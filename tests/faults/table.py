@@ -5,11 +5,11 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from .measuring import Row
+from tests.measuring import Row
 
 BEGIN = "<!-- measured: begin -->"
 END = "<!-- measured: end -->"
-_HEAD = ["fault", "what the others see", "measured (low, median, high)", "test"]
+_HEAD = ["fault", "what the others see", "low, median, high", "times", "test"]
 
 
 def render(rows: Iterable[Row]) -> str:
@@ -33,12 +33,12 @@ def replace(page: str, table: str) -> str:
 
 
 def _cells(row: Row) -> list[str]:
-    return [row["fault"], row["sees"], _figures(row), f"`{row['test']}`"]
+    return [row["fault"], row["sees"], _figures(row), str(row["count"]), f"`{row['test']}`"]
 
 
 def _figures(row: Row) -> str:
     figures = [row["low"], row["median"], row["high"]]
-    if len(row["values"]) == 1:
+    if row["count"] == 1:
         figures = figures[:1]
     return f"{', '.join(map(_short, figures))} {row['unit']}"
 

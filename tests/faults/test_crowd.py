@@ -4,9 +4,10 @@ import time
 
 import pytest
 
+from tests.measuring import Measured
+
 from ..node.processes import eventually
 from .launching import Launcher
-from .measuring import Measured
 
 pytestmark = pytest.mark.processes
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from adsum.transport import discovery
+from tests.measuring import Measured
 
 from ..node.processes import Worker, eventually
 from .cluster import Cluster, flickers, when_left
-from .measuring import Measured
 from .memory_group import MemoryGroup, memory_group
 
 pytestmark = pytest.mark.processes

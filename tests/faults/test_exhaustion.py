@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.measuring import Measured
+
 from ..node.processes import WORKER, clean_environment, python
 from .cluster import Cluster, flickers, nobody_leaves, when_joined
 from .disks import Disk, small_disk
-from .measuring import Measured
 
 pytestmark = pytest.mark.processes
 
@@ -34,6 +35,7 @@ def test_a_process_without_descriptors_keeps_its_links_and_makes_new_ones_once_i
     nobody_leaves(2.0, ann, poor, newcomer)
     times += when_joined([ann], "from it again", nodes.track(poor, "from it again"))
     assert "cannot accept: [Errno 24] Too many open files" in log.read_text()
+    assert "Traceback" not in log.read_text()
     poor.ask("close_files")
     freed = time.monotonic()
     nodes.linked()

@@ -6,9 +6,10 @@ from collections.abc import Callable
 
 import pytest
 
+from tests.measuring import Measured
+
 from ..node.processes import Worker, eventually
 from .cluster import Cluster, flickers, nobody_leaves, when_joined, when_left
-from .measuring import Measured
 from .namespaces import Host, Network
 from .procfs import connections
 from .switch import Line

@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 import pytest
 
+from tests.measuring import Measured
+
 from .cluster import Cluster, flickers, nobody_leaves, when_joined, when_left
-from .measuring import Measured
 
 pytestmark = pytest.mark.processes
 

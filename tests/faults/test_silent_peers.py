@@ -8,9 +8,10 @@ from contextlib import suppress
 
 import pytest
 
+from tests.measuring import Measured
+
 from ..node.processes import Worker, eventually
 from .cluster import Cluster, flickers, nobody_leaves, when_joined
-from .measuring import Measured
 from .procfs import descriptors, megabytes
 
 pytestmark = pytest.mark.processes

@@ -6,11 +6,11 @@ from collections.abc import Callable
 import pytest
 
 from adsum.transport import discovery
+from tests.measuring import Measured
 
 from ..node.processes import Worker, eventually
 from .cluster import Cluster, leaves, when_joined
 from .launching import Launcher
-from .measuring import Measured
 from .procfs import descriptors, megabytes
 
 pytestmark = pytest.mark.processes

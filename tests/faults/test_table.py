@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from .measuring import RECORD, Measured, Record
+from tests.measuring import RECORD, Measured, Record
+
 from .table import BEGIN, END, render, replace
 
 
@@ -19,11 +20,11 @@ def record_of_two_tests() -> Record:
 
 
 TABLE = """\
-| fault | what the others see | measured (low, median, high) | test |
-| --- | --- | --- | --- |
-| kill | leaves | 0.231, 0.25, 0.5 s | `tests/a.py::test_a` |
-| kill | memory | 1234 MB | `tests/a.py::test_a` |
-| stop | a leave | 5.51 s | `tests/b.py::test_b` |
+| fault | what the others see | low, median, high | times | test |
+| --- | --- | --- | --- | --- |
+| kill | leaves | 0.231, 0.25, 0.5 s | 3 | `tests/a.py::test_a` |
+| kill | memory | 1234 MB | 1 | `tests/a.py::test_a` |
+| stop | a leave | 5.51 s | 1 | `tests/b.py::test_b` |
 """
 
 

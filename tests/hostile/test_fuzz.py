@@ -3,6 +3,7 @@
 import pytest
 
 from .fuzz import run
+from .soak import REGRESSIONS
 
 SEEDS = 120
 BATCH = 40
@@ -12,3 +13,8 @@ BATCH = 40
 def test_whatever_a_hostile_member_says_harms_nobody_else(first: int) -> None:
     for seed in range(first, first + BATCH):
         run(seed)
+
+
+def test_what_once_failed_holds() -> None:
+    for seed in REGRESSIONS.read_text().split():
+        run(int(seed))

@@ -5,8 +5,8 @@ it did it, apart from the code under test. The `Witness` of each node has what t
 tells its observers. After every step of a node, for what the step touched:
 
 1. *Nothing is made up.* A shown value is one that its owner tracked, to the letter.
-2. *What is shown is a state that was.* It is what the owner had at the horizon of its slice here;
-   so nothing shows that is known to have been removed or replaced.
+2. *What is held is a state that was.* It is what the owner had at the horizon of its slice here; so
+   nothing shows that is known to have been removed or replaced, and no half of a transfer.
 3. *A horizon never goes back* while a slice is held.
 4. *Observers can count.* Nobody joins twice or leaves without a join, an update names the version
    that was told last, and the stream folds to exactly the view.
@@ -14,8 +14,8 @@ tells its observers. After every step of a node, for what the step touched:
 6. *The dead are hidden* in the end: `dead_shown_most` says when, at the latest.
 7. *Nothing grows.* Every structure stays under its bound, see `bounds`.
 
-The third, sixth and seventh are looked at for all replicas once a heartbeat, and for the slice that
-a delta brings at each delta.
+The second, third, sixth and seventh are looked at for all replicas once a heartbeat, and for the
+slice that a delta brings at each delta.
 """
 
 from bisect import bisect_right
@@ -56,6 +56,7 @@ class Life:
         tracked: What it tracks now, by id.
         ended: At which version each presence ended, by id.
         versions: The versions of each presence, oldest first, by id.
+        counts: How much was tracked at each version.
         died_at: When its process ended, in virtual time.
     """
 
@@ -63,17 +64,20 @@ class Life:
     tracked: dict[int, Entry] = field(default_factory=dict)
     ended: dict[int, int] = field(default_factory=dict)
     versions: dict[int, list[int]] = field(default_factory=dict)
+    counts: list[int] = field(default_factory=lambda: [0])
     died_at: float = float("inf")
 
     def put(self, entry: Entry) -> None:
         """Something was tracked or updated."""
         self.values[entry[VERSION]] = self.tracked[entry[ID]] = entry
         self.versions.setdefault(entry[ID], []).append(entry[VERSION])
+        self.counts.append(len(self.tracked))
 
     def end(self, id: int, version: int) -> None:
         """Something was untracked."""
         del self.tracked[id]
         self.ended[id] = version
+        self.counts.append(len(self.tracked))
 
     def at(self, id: int, horizon: int) -> Entry | None:
         """The value of a presence when all changes up to a version were made."""
@@ -206,10 +210,14 @@ class Witness:
             self._fail(f"{told} shows at {held.slice.horizon}, where its owner had {truth}")
 
     def took_in(self, replica: Replica) -> None:
-        """Check the horizon of a slice of which something came (law 3)."""
+        """Check a slice of which something came (laws 2 and 3)."""
         held = self._engine.held(replica)
         if held is None:
             return
+        had = self._ledger.of(replica).counts[held.slice.horizon]
+        if len(held.slice.entries) != had:
+            what = f"{len(held.slice.entries)} entries of {replica} at {held.slice.horizon}"
+            self._fail(f"there are {what}, where its owner had {had}")
         known, horizon = self._horizons.get(replica, (held, 0))
         if known is held and held.slice.horizon < horizon:
             self._fail(f"the horizon of {replica} goes back to {held.slice.horizon} of {horizon}")

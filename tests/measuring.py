@@ -18,22 +18,32 @@ class Row(TypedDict):
     test: str
     sees: str
     unit: str
-    values: list[float]
+    count: int
     low: float
     median: float
     high: float
 
 
 class Record:
-    """The rows of one run of the tests."""
+    """What one run of the tests measured."""
 
     def __init__(self) -> None:
-        self.rows: list[Row] = []
+        self._values: dict[tuple[str, str, str, str], list[float]] = {}
+
+    def add(self, fault: str, test: str, sees: str, unit: str, values: list[float]) -> None:
+        """Keep figures, with those of the same kind."""
+        self._values.setdefault((fault, test, sees, unit), []).extend(values)
+
+    @property
+    def rows(self) -> list[Row]:
+        """A row for each kind of figure."""
+        return [_row(*kind, values) for kind, values in self._values.items()]
 
     def save(self) -> None:
         """Write the rows to the file that the environment names, if it names one."""
         if name := os.environ.get(RECORD):
-            Path(name).write_text(json.dumps(self.rows, indent=2) + "\n")
+            rows = ",\n".join(json.dumps(row) for row in self.rows)
+            Path(name).write_text(f"[\n{rows}\n]\n")
 
 
 class Measured:
@@ -41,12 +51,12 @@ class Measured:
 
     Args:
         record: Where to.
-        test: The id of the test.
+        test: The id of the test; those that differ only in a parameter are one.
     """
 
     def __init__(self, record: Record, test: str) -> None:
         self._record = record
-        self._test = test
+        self._test = test.partition("[")[0]
 
     def __call__(
         self, *, fault: str, sees: str, seconds: Iterable[float] = (), **other: Iterable[float]
@@ -61,7 +71,12 @@ class Measured:
         """
         for unit, figures in {"s": list(seconds), **other}.items():
             if values := list(figures):
-                self._record.rows.append(_row(fault, self._test, sees, unit, values))
+                self._record.add(fault, self._test, sees, unit, values)
+
+
+def recording() -> bool:
+    """Whether what is measured is written down, so that a spread is worth its time."""
+    return RECORD in os.environ
 
 
 def _row(fault: str, test: str, sees: str, unit: str, values: list[float]) -> Row:
@@ -70,8 +85,8 @@ def _row(fault: str, test: str, sees: str, unit: str, values: list[float]) -> Ro
         "test": test,
         "sees": sees,
         "unit": unit,
-        "values": values,
-        "low": min(values),
-        "median": statistics.median(values),
-        "high": max(values),
+        "count": len(values),
+        "low": round(min(values), 5),
+        "median": round(statistics.median(values), 5),
+        "high": round(max(values), 5),
     }
