@@ -21,8 +21,8 @@ from pathlib import Path
 
 from adsum.replication.messages import Delta
 from adsum.testing import Simulation
+from adsum.testing.life import SimulatedNode
 from adsum.testing.network import Frame
-from adsum.testing.simulation import SimulatedNode
 
 SIZES = (10, 30, 100, 300, 1000)
 PRESENCES_EACH = 1000

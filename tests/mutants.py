@@ -200,7 +200,7 @@ MUTANTS = [
     ),
     Mutant(
         "tell nobody where others are",
-        "engine.py",
+        "digests.py",
         "addresses = member.addresses if member.news > link.introduced else ()",
         "addresses = ()",
     ),

@@ -7,21 +7,23 @@ clock, no socket and no randomness but what it is given, so a whole cluster of e
 test, in virtual time, and replays from a seed.
 
 Who does what: `state` holds slices, `view` what is shown, `liveness` decides who is up, `dialler`
-whom to dial, `exchange` how slices travel. The engine keeps them in agreement (`_reconcile`): the
-view shows the entries of a slice exactly while its replica is visible.
+whom to dial, `exchange` how slices travel, `digests` tell of others. The engine keeps them in
+agreement (`_reconcile`): the view shows the entries of a slice exactly while its replica is
+visible.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from random import Random
 from sys import intern
 
 from .conflicts import Conflicts
 from .dialler import Dialler
+from .digests import Digests
 from .effects import Close, Deliver, Dial, Effect, Outbox, Severity
 from .entry import ID, KEY, TOPIC, VERSION, Entry, Transition
 from .exchange import Exchange, Held
 from .links import FANOUT, Link, Links
-from .liveness import Liveness, Member, Status
+from .liveness import Liveness, Status
 from .members import MemberInfo
 from .messages import (
     Ask,
@@ -34,7 +36,6 @@ from .messages import (
     Sighting,
     Sync,
     Vouch,
-    size_of_sighting,
 )
 from .state import Replica, Slice
 from .timing import Timing
@@ -42,8 +43,6 @@ from .view import View
 
 #: Deadlines this close are due: floats that meant the same moment may differ by a little.
 RESOLUTION = 1e-6
-#: A digest of a large cluster is cut into messages of about so many bytes.
-DIGEST_BUDGET = 64 * 1024
 #: More links than this, beside the newest one, nobody has to one replica for a reason.
 SPARE_LINKS = 3
 #: What is left to say at a goodbye is said in at most this many steps.
@@ -74,6 +73,7 @@ class Engine:
         self._outbox = Outbox()
         self._exchange = Exchange(replica, self.view, self._links, self._outbox, timing)
         self._liveness = Liveness(timing)
+        self._digests = Digests(self._liveness, self._exchange, self._outbox)
         self._dialler = Dialler(timing, rng)
         self._heartbeat_at = 0.0
         # The links whose question about a name is answered with its next heartbeat.
@@ -162,7 +162,7 @@ class Engine:
         self._drop_redundant_link(link)
         if id in self._links:
             if len(self._links) <= FANOUT:  # a newcomer, or one that few can reach
-                self._send_digest(link, pull=True)
+                self._digests.send(link, pull=True)
             self._exchange.follow(link, self._clock)
 
     def link_down(self, id: int, now: float) -> None:
@@ -327,7 +327,7 @@ class Engine:
         # and to a node that has few links, of which nobody may think when it pushes.
         distant = any(name not in self._links.names for name in self._visible_names())
         for index, link in enumerate(self._links.some()):
-            self._send_digest(link, pull=distant or index == 0)
+            self._digests.send(link, pull=distant or index == 0)
 
     def _close_dead_links(self) -> None:
         patience = self._timing.down_after
@@ -455,7 +455,7 @@ class Engine:
                 return  # what it told of made an end to it
             self._on_sighting(link, sighting)
         if digest.pull:
-            self._send_digest(link)
+            self._digests.send(link)
 
     def _on_sighting(self, link: Link, sighting: Sighting) -> None:
         replica = sighting.replica
@@ -497,37 +497,3 @@ class Engine:
         if self._liveness.leave(replica, leave.linger, self._clock):
             self._outbox.notice(Severity.INFO, f"{replica} says goodbye")
             self._reconcile(replica.name)
-
-    def _send_digest(self, link: Link, *, pull: bool = False) -> None:
-        sightings = [
-            self._sighting(link, member)
-            for member in self._liveness.fresh()
-            if member.replica != link.replica
-        ]
-        link.introduced = self._liveness.news
-        for part in _in_parts(sightings):
-            self._outbox.send([link], Digest(part, pull=pull))
-            pull = False
-        if pull:
-            self._outbox.send([link], Digest((), pull=True))
-
-    def _sighting(self, link: Link, member: Member) -> Sighting:
-        replica = member.replica
-        addresses = member.addresses if member.news > link.introduced else ()
-        held = self._exchange.of(replica)
-        version = held.slice.horizon if held is not None else 0
-        return Sighting(replica, member.counter, version, addresses)
-
-
-def _in_parts(sightings: list[Sighting]) -> Iterator[tuple[Sighting, ...]]:
-    """The sightings in parts that fit into a message."""
-    part: list[Sighting] = []
-    budget = DIGEST_BUDGET
-    for sighting in sightings:
-        part.append(sighting)
-        budget -= size_of_sighting(sighting)
-        if budget <= 0:
-            yield tuple(part)
-            part, budget = [], DIGEST_BUDGET
-    if part:
-        yield tuple(part)

@@ -6,11 +6,8 @@ it names, never an opinion of one replica about another.
 
 from dataclasses import dataclass
 
-from .entry import Change, text_size
+from .entry import Change
 from .state import Replica
-
-#: What the numbers of a sighting take.
-_NUMBERS = 48
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,12 +110,6 @@ class Publish:
     topic: str
     event: str
     payload: str
-
-
-def size_of_sighting(sighting: Sighting) -> int:
-    """About how many bytes a sighting takes on the wire."""
-    texts = (sighting.replica.name, *sighting.addresses)
-    return _NUMBERS + sum(text_size(text) + 3 for text in texts)
 
 
 Message = Sync | Delta | Heartbeat | Digest | Ask | Vouch | Leave | Publish

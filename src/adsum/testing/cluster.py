@@ -16,7 +16,8 @@ from adsum.errors import UsageError
 from adsum.run import Observer, Run
 from adsum.runtime import Runtime
 
-from .simulation import SimulatedNode, Simulation, running_loop, settling
+from .life import SimulatedNode, running_loop
+from .simulation import Simulation, settling
 
 T = TypeVar("T")
 
@@ -183,6 +184,7 @@ class Cluster:
             AssertionError: A member lists something else; tells what each one lists, and what was
                 done to the cluster until now.
         """
+        __tracebackhide__ = True  # so pytest shows the line of the test
         asked = self._members if on is None else [self[which] for which in on]
         lists = self._in_loop(lambda: {m.name: self._keys(m, topic) for m in asked})
         expected = sorted(keys)
@@ -191,12 +193,13 @@ class Cluster:
                 f"  {name} {'is paused or does not run' if listed is None else f'lists {listed}'}"
                 for name, listed in lists.items()
             ]
+            story = ", ".join(self._story) or "nothing; `settle()` lets time pass"
             raise AssertionError(
                 "\n".join(
                     [
                         f"{expected} should be on {topic!r}, and nobody else, but",
                         *told,
-                        f"after, with seed {self.simulation.seed}: {', '.join(self._story)}",
+                        f"after, with seed {self.simulation.seed}: {story}",
                     ]
                 )
             )

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from random import Random
 from typing import Any, NamedTuple
 
-from .simulation import SimulatedNode, Simulation
+from .life import SimulatedNode
+from .simulation import Simulation
 
 TOPICS = ("a", "b", "unobserved")
 #: The places of a cluster; those beyond the first few come late, or never.

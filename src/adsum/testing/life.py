@@ -1,0 +1,344 @@
+"""One life of a node in a simulation: an engine with its share of a simulated world."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from functools import partial
+from random import Random
+from typing import Any, Protocol
+
+from adsum.replication.codec import encode
+from adsum.replication.effects import Deliver, Effect, Notice
+from adsum.replication.engine import RESOLUTION, Engine
+from adsum.replication.entry import ID, Entry, ref
+from adsum.replication.jsontext import encode_object
+from adsum.replication.limits import MAX_META
+from adsum.replication.messages import Delta, Message
+from adsum.replication.state import Replica
+from adsum.replication.timing import Timing
+from adsum.run import Observer, Run
+
+from .laws import BrokenLawError, Ledger, RecordedEngine, Witness
+from .network import DIAL_TIMEOUT, Clock, Endpoint, Frame, Network
+
+#: Refs by topic and key.
+Refs = dict[str, dict[str, list[str]]]
+
+
+class World(Protocol):
+    """What a node finds around it: a `Simulation`."""
+
+    seed: int
+    timing: Timing
+    clock: Clock
+    network: Network
+    ledger: Ledger
+    checked: bool
+
+    @property
+    def nodes(self) -> "Mapping[str, SimulatedNode]":
+        """Who runs, or ran last, at each place."""
+
+    @property
+    def names(self) -> int:
+        """How many names the cluster ever had."""
+
+    @property
+    def where(self) -> str:
+        """The seed and the time, for messages."""
+
+    def observe_everywhere(self, topic: str) -> None:
+        """Let every node's witness follow a topic from now on."""
+
+    def say(self, what: str, *arguments: Any) -> None:
+        """Add a line to the trace, if there is one."""
+
+    def say_of(self, message: Message, source: str, target: str) -> None:
+        """Add a message to the trace, if there is one."""
+
+
+class SimulatedNode(Run):
+    """A run of a node in a simulation: made by `Simulation.start`, ended by `kill` or `stop`."""
+
+    def __init__(
+        self,
+        simulation: World,
+        place: str,
+        replica: Replica,
+        timing: Timing,
+        linger: float,
+        observers: list[Observer],
+    ) -> None:
+        self.simulation = simulation
+        #: Where it runs: what others dial.
+        self.place = place
+        #: Whether it is begun, and its process not ended.
+        self.running = False
+        self.paused = False
+        self.links: set[int] = set()
+        self.notices: list[Notice] = []
+        self.delivered: list[Deliver] = []
+        self._linger = linger
+        self._offset = 0.0
+        self._swept_at = 0.0
+        self._backlog: list[partial[None]] = []
+        self._waking_at = float("inf")
+        rng = Random(f"engine {simulation.seed} {replica}")
+        engine = self._make_engine(replica, timing, rng, simulation.clock.now)
+        super().__init__("simulated", engine, observers, running_loop())
+        self.addresses = (place,)
+        #: Checks the laws at each step.
+        self.witness = Witness(engine, simulation.ledger, timing) if simulation.checked else None
+
+    def _make_engine(self, replica: Replica, timing: Timing, rng: Random, now: float) -> Engine:
+        engine = RecordedEngine(replica, timing, rng, now)
+        engine.ledger = self.simulation.ledger
+        engine.topic_begins = self.simulation.observe_everywhere
+        return engine
+
+    # What an application does.
+
+    @property
+    def name(self) -> str:
+        """The node's name."""
+        return self.replica.name
+
+    @property
+    def tracked(self) -> dict[int, Entry]:
+        """What this node tracks, by id."""
+        return self.simulation.ledger.of(self.replica).tracked
+
+    def track(self, topic: str, key: str, meta: dict[str, Any] | None = None) -> Entry:
+        """Track a presence."""
+        entry = self.engine.track(topic, key, encode_object(meta or {}, "meta", MAX_META))
+        self._settle()
+        return entry
+
+    def update(self, entry: Entry, meta: dict[str, Any]) -> Entry:
+        """Update a presence."""
+        new = self.engine.update(self.tracked[entry[ID]], encode_object(meta, "meta", MAX_META))
+        self._settle()
+        return new
+
+    def untrack(self, entry: Entry) -> None:
+        """End a presence."""
+        self.engine.untrack(self.tracked[entry[ID]])
+        self._settle()
+
+    def present(self, topic: str) -> dict[str, Any]:
+        """What is present on a topic."""
+        return dict(self.engine.view.render(topic))
+
+    def shown(self) -> Refs:
+        """The refs of everything in the view, by topic and key."""
+        return {
+            name: {key: [ref(entry) for entry in topic.entries(key)] for key in sorted(topic.keys)}
+            for name, topic in self.engine.view.topics.items()
+        }
+
+    # What happens to it.
+
+    def begin(self) -> None:
+        """Start."""
+        self.running = True
+        self.simulation.say("{} starts as {}", self.place, self.replica)
+        self._settle()
+
+    async def open(self) -> None:
+        """See `Run`."""
+        self.begin()
+
+    def leave(self, linger: float) -> None:
+        """End with a goodbye."""
+        self.simulation.say("{} says goodbye", self.replica)
+        self._end()
+        self.engine.leave(linger)
+        self._settle()
+        self._die(self.simulation.clock.now + linger)
+        for link in sorted(self.links):
+            self.simulation.network.close(link, self)
+        self.links.clear()
+
+    async def close(self) -> None:
+        """See `Run`."""
+        if self.running:
+            self.leave(self._linger)
+
+    def abandon(self) -> None:
+        """End without a word, as by SIGKILL; the kernel closes the links."""
+        self.simulation.say("{} is killed", self.replica)
+        self._die(self.simulation.clock.now)
+        for link in sorted(self.links):
+            self.simulation.network.sever(link)
+        self.links.clear()
+        self._end()
+
+    def _die(self, at: float) -> None:
+        self.running = False
+        self.simulation.ledger.of(self.replica).died_at = at
+
+    def pause(self) -> None:
+        """Stop, as by SIGSTOP: nothing is read and no timer fires, until `resume`."""
+        self.paused = True
+
+    def resume(self) -> None:
+        """Go on: the timers that are due come first, then what waited to be read."""
+        if not self.paused:
+            return
+        self.paused = False
+        self.tick()
+        backlog, self._backlog = self._backlog, []
+        for event in backlog:
+            if self.running:
+                event()
+
+    def set_clock(self, seconds: float) -> None:
+        """The monotonic clock of its host jumps, forwards or back."""
+        self._offset += seconds
+        if self.running and not self.paused and self._now() >= self.engine.wake_at:
+            self.tick()
+
+    # What the network tells.
+
+    def frame_arrived(self, link: int, frame: Frame) -> None:
+        """See `Endpoint`."""
+        self._when_awake(partial(self._receive, link, frame))
+
+    def link_broke(self, link: int) -> None:
+        """See `Endpoint`."""
+        self.links.discard(link)
+        self._when_awake(partial(self._call, self.engine.link_down, link))
+
+    def writable_changed(self, link: int, writable: bool) -> None:
+        """See `Endpoint`."""
+        self._when_awake(partial(self._call, self.engine.link_writable, link, writable))
+
+    def link_opened(self, link: int, peer: Endpoint, dialled: str | None) -> None:
+        """See `Endpoint`."""
+        self.links.add(link)
+        args = (link, peer.replica, (peer.place,), dialled)
+        self._when_awake(partial(self._call, self.engine.link_up, *args))
+
+    def dial_failed(self, address: str, refused: bool) -> None:
+        """See `Endpoint`."""
+        self._when_awake(partial(self._call, self.engine.dial_failed, address, refused))
+
+    def _receive(self, link: int, frame: Frame) -> None:
+        message = frame.message
+        self.frames_received += 1
+        self.bytes_received += len(frame.data)
+        self._call(self.engine.receive, link, message)
+        if isinstance(message, Delta) and self.witness is not None:
+            self.check(self.witness.took_in, message.replica)
+
+    def _call(self, method: Any, *args: Any) -> None:
+        method(*args, self._now())
+        self._settle()
+
+    def _when_awake(self, event: partial[None]) -> None:
+        if self.paused:
+            self._backlog.append(event)
+        elif self.running:
+            event()
+
+    # What a run is made of.
+
+    def poke(self) -> None:
+        """See `Run`."""
+        self._wake_at(self._now())
+
+    def tell_observers(self) -> None:
+        """See `Run`."""
+        for topic, transitions in self.engine.take_changes().items():
+            if self.witness is not None:
+                self.check(self.witness.tell, topic, transitions)
+            for observer in list(self._observers):
+                observer.changed(topic, transitions)
+        self._sweep_when_due()
+
+    def check(self, law: Callable[..., None], *arguments: Any) -> None:
+        """Check a law, and say where it does not hold."""
+        try:
+            law(*arguments)
+        except BrokenLawError as broken:
+            raise BrokenLawError(f"{self.simulation.where}: {self.place}: {broken}") from None
+
+    def _sweep_when_due(self) -> None:
+        now = self.simulation.clock.now
+        if (
+            self.witness is not None
+            and now - self._swept_at >= self.simulation.timing.heartbeat_interval
+        ):
+            self._swept_at = now
+            self.check(self.witness.sweep, now, self.simulation.names)
+
+    def _guard(self, action: Callable[..., None], *arguments: Any) -> None:
+        action(*arguments)  # a simulation hides no error
+
+    def _perform(self, effect: Effect) -> None:
+        if isinstance(effect, Notice):
+            self.notices.append(effect)
+            self.simulation.say("{}: {}", self.place, effect.text)
+            return
+        if isinstance(effect, Deliver):
+            self.delivered.append(effect)
+        super()._perform(effect)
+
+    def _now(self) -> float:
+        return self.simulation.clock.now + self._offset
+
+    def _wake_at(self, at: float) -> None:
+        if at < self._waking_at:
+            self._waking_at = at
+            self.simulation.clock.call_at(at - self._offset, partial(self._wake, at))
+
+    def _wake(self, at: float) -> None:
+        if at != self._waking_at:
+            return
+        self._waking_at = float("inf")
+        if self._now() < at - RESOLUTION:
+            self._wake_at(at)  # the clock was set back meanwhile
+        elif self.running and not self.paused:
+            self.tick()
+
+    def _send(self, links: tuple[int, ...], message: Message) -> None:
+        frame = Frame(encode(message))
+        self.frames_sent += len(links)
+        self.bytes_sent += len(links) * len(frame.data)
+        for link in links:
+            peer = self.simulation.network.send(link, self, frame)
+            if peer is not None:
+                self.simulation.say_of(message, self.place, peer)
+
+    def _close(self, link: int, reason: str) -> None:
+        self.links.discard(link)
+        self.simulation.say("{} closes link {}: {}", self.place, link, reason)
+        self.simulation.network.close(link, self)
+
+    def _dial(self, address: str) -> None:
+        delay = self.simulation.network.delay(self.place, address)
+        self.simulation.clock.call_later(delay, partial(self._answer, address))
+
+    def _answer(self, address: str) -> None:
+        """What the far end makes of a dial: no process, no answer, or a link."""
+        network, clock = self.simulation.network, self.simulation.clock
+        peer = self.simulation.nodes.get(address)
+        reachable = network.passes(self.place, address) and network.passes(address, self.place)
+        if not self.running:
+            return
+        if not reachable or (peer is not None and peer.running and peer.paused):
+            clock.call_later(DIAL_TIMEOUT, partial(self.dial_failed, address, False))
+        elif peer is None or not peer.running:
+            delay = network.delay(address, self.place)
+            clock.call_later(delay, partial(self.dial_failed, address, True))
+        elif peer is self:
+            self.engine.dialled_self(address)
+        else:
+            network.open(self, peer, address)
+
+
+def running_loop() -> asyncio.AbstractEventLoop | None:
+    """The event loop that runs in this thread, if one does."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
