@@ -38,11 +38,13 @@ faults: $(INSTALLED)  ## break real processes and networks, and put what was mea
 	ADSUM_RECORD=docs/measured.json $(BIN)/pytest tests/faults tests/docs/test_failure_model.py
 	$(BIN)/python -m tests.faults.table docs/measured.json docs/failure-model.md
 
-soak: $(INSTALLED)  ## random faults and hostile peers on every core, for SECONDS
+soak: $(INSTALLED)  ## random faults, hostile peers and laws on every core, for about SECONDS
 	@failed=0; first=$$(date +%s); \
-	$(BIN)/python -m adsum.testing --first $$first --seconds $$(($(SECONDS) * 3 / 4)) \
+	$(BIN)/python -m adsum.testing --first $$first --seconds $$(($(SECONDS) / 2)) \
 	    --keep tests/replication/regressions || failed=1; \
 	$(BIN)/python -m tests.hostile.soak --first $$first --seconds $$(($(SECONDS) / 4)) || failed=1; \
+	ADSUM_EFFORT=$$(($(SECONDS) / 60)) $(BIN)/pytest -q --timeout=0 -m "not processes" \
+	    tests/hostile tests/replication --ignore=tests/replication/test_trials.py || failed=1; \
 	exit $$failed
 
 mutants: $(INSTALLED)  ## break the core in many small ways, and see each one caught

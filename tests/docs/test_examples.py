@@ -57,6 +57,20 @@ def test_plain_asyncio_asks_live_workers_only(environment: Environment) -> None:
 
 
 @pytest.mark.skipif(importlib.util.find_spec("fastapi") is None, reason="needs fastapi")
+def test_the_tests_of_the_application_pass(environment: Environment) -> None:
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    ended = subprocess.run(
+        [*command, "--rootdir", str(EXAMPLES), str(EXAMPLES / "test_fastapi_app.py")],
+        env=environment,
+        cwd=EXAMPLES,
+        timeout=60,
+        capture_output=True,
+        text=True,
+    )
+    assert "3 passed" in ended.stdout, ended.stdout
+
+
+@pytest.mark.skipif(importlib.util.find_spec("fastapi") is None, reason="needs fastapi")
 def test_fastapi_shows_the_same_in_every_worker(environment: Environment) -> None:
     async def main() -> None:
         async with server(environment, "fastapi_app:app") as port:

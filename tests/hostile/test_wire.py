@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from adsum.errors import ConfigurationError, DialError, HandshakeError, ProtocolError
@@ -17,6 +17,7 @@ from adsum.transport.handshake import Handshake, encode_hello
 from adsum.transport.limits import Limits
 from adsum.transport.memory import connect
 from adsum.transport.sockets import SocketTransport
+from tests.effort import examples
 from tests.transport.harness import RawPeer, Recorder, bound_port, identity, in_loop, until
 
 from .siege import open_files
@@ -25,7 +26,7 @@ from .wire import SECRET, Encounter, Lines, cut, genuine_frames, genuine_greetin
 GREETING = genuine_greeting()
 STREAM = GREETING + b"".join(genuine_frames())
 #: Each example is a network of its own.
-EXAMPLES = settings(max_examples=80, deadline=None)
+EXAMPLES = examples(80)
 
 chunks_at = st.lists(st.integers(0, len(STREAM)), max_size=6)
 

@@ -7,7 +7,7 @@ from random import Random
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from adsum.errors import ProtocolError
@@ -30,6 +30,7 @@ from adsum.replication.messages import (
 )
 from adsum.replication.state import Replica
 from adsum.replication.timing import Timing
+from tests.effort import examples
 
 text = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=30)
 number = st.integers(0, MAX_NUMBER - 1)
@@ -135,7 +136,7 @@ stray: st.SearchStrategy[object] = json_value | st.sampled_from(
 )
 
 
-@settings(deadline=None)
+@examples(100)
 @given(deltas() | messages, st.data())
 def test_a_frame_with_other_values_in_it_is_a_message_or_refused_and_nothing_else(
     message: Message, data: st.DataObject

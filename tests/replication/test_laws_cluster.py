@@ -6,7 +6,6 @@ from itertools import combinations, permutations
 from random import Random
 
 import pytest
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
@@ -16,6 +15,7 @@ from adsum.replication.engine import Engine
 from adsum.replication.entry import ID, INCARNATION, META, NAME, Entry
 from adsum.replication.state import Replica
 from adsum.replication.timing import Timing
+from tests.effort import examples
 
 from .strategies import TOPICS, History, Observer, check_lists, numbers, picked, tight
 
@@ -289,4 +289,4 @@ class Cluster(RuleBasedStateMachine):
 
 
 TestCluster = Cluster.TestCase
-TestCluster.settings = settings(deadline=None, max_examples=100, stateful_step_count=50)
+TestCluster.settings = examples(100, steps=50)

@@ -1,7 +1,7 @@
 """However the frames of a slice are delivered, the receiver ends with what its owner has."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from adsum.replication import streams
@@ -10,6 +10,7 @@ from adsum.replication.messages import Delta, Sync
 from adsum.replication.state import Replica
 from adsum.replication.streams import Feed, cut
 from adsum.replication.timing import Timing
+from tests.effort import examples
 
 from .strategies import Action, History, Peer, check_lists, numbers, picked, sequences, tight, verbs
 
@@ -19,7 +20,7 @@ PATIENCE = Timing().sync_timeout
 #: What may happen to a frame that is under way: it arrives, for good or not, or it is lost.
 FATES = ("deliver", "repeat", "drop")
 
-laws = settings(deadline=None, max_examples=150)
+laws = examples(150)
 steps = sequences(
     st.one_of(
         st.tuples(verbs, numbers),

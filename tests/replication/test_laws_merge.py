@@ -4,12 +4,13 @@ from collections.abc import Iterator
 from copy import deepcopy
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from adsum.replication.entry import Entry
 from adsum.replication.messages import Delta, Sync
 from adsum.replication.state import Replica
+from tests.effort import examples
 
 from .strategies import Action, History, Peer, actions, check_lists, numbers, tight
 
@@ -17,7 +18,7 @@ NAMES = ("a", "b")
 #: What is known of each replica, by name: its life, its horizon, its entries.
 Content = dict[str, tuple[Replica, int, dict[int, Entry]]]
 
-laws = settings(deadline=None, max_examples=70)
+laws = examples(70)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -7,13 +7,14 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from adsum.replication.entry import ID, Entry, Transition
 from adsum.replication.frozen import FrozenDict
 from adsum.replication.state import Replica
 from adsum.replication.view import View
+from tests.effort import examples
 
 from .strategies import (
     TOPICS,
@@ -109,7 +110,7 @@ class Shown:
 happenings = st.sampled_from(["absorb", "list", "age", "watch", "look"])
 
 
-@settings(deadline=None)
+@examples(100)
 @given(sequences(st.tuples(verbs | happenings, numbers)))
 def test_the_view_equals_a_recomputation(history: list[Action]) -> None:
     shown = Shown()

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from random import Random
 from typing import Any, Self
 
+from adsum.replication.limits import MAX_IN_FLIGHT
 from adsum.replication.links import FANOUT
 from adsum.replication.timing import Timing
 
@@ -83,6 +84,7 @@ class Trial:
             simulation.run(2 * simulation.timing.sync_timeout)
         simulation.settle()
         simulation.check_agreement()
+        _check_queues(simulation)
         _check_rest(simulation)
         if self.forget_after < 60.0:
             _check_memory(simulation)
@@ -169,6 +171,17 @@ def _check_rest(simulation: Simulation) -> None:
         raise BrokenLawError(
             f"{simulation.where}: {frames} frames in {beats} idle heartbeats; {most} at most"
         )
+
+
+def _check_queues(simulation: Simulation) -> None:
+    """Check that what waited for a peer was bounded: what may be under way, and as much again.
+
+    A peer that does not read is sent nothing large. What comes on top is the flush that was under
+    way, and the heartbeats, questions and digests until its link is closed.
+    """
+    waited = simulation.network.most_waiting
+    if waited > 2 * MAX_IN_FLIGHT:
+        raise BrokenLawError(f"{simulation.where}: {waited} bytes waited for one peer")
 
 
 def _check_memory(simulation: Simulation) -> None:
