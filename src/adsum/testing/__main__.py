@@ -30,10 +30,11 @@ def attempt(seed: int, *, keep: Path | None = None) -> str | None:
     trial = trial_of(seed)
     if trial.passes():
         return None
+    shortest = trial.shrunk()
     if keep is not None:
         keep.mkdir(parents=True, exist_ok=True)
-        keep.joinpath(f"{seed}.json").write_text(trial.shrunk().to_json() + "\n")
-    return trial.report()
+        keep.joinpath(f"{seed}.json").write_text(shortest.to_json() + "\n")
+    return trial.report(shortest)
 
 
 def replay(trial: Trial, *, trace: bool) -> int:

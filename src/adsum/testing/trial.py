@@ -115,9 +115,13 @@ class Trial:
                     return replace(self, steps=tuple(steps))
                 size = max(1, size // 2)
 
-    def report(self) -> str:
-        """Why it fails: its shortest form, step by step, and what happened last in it."""
-        shortest = self.shrunk()
+    def report(self, shortest: "Trial | None" = None) -> str:
+        """Why it fails: its shortest form, step by step, and what happened last in it.
+
+        Args:
+            shortest: What `shrunk` has found, if it was asked already.
+        """
+        shortest = shortest or self.shrunk()
         lines: list[str] = []
         try:
             shortest.run(lines.append)
