@@ -89,7 +89,7 @@ class Node:
         self._observers: list[Observer] = []
         self._runtime: Run | None = None
         # Where it runs; `adsum.testing` puts a simulated network in the place of sockets.
-        self._run: Callable[[Settings, list[Observer]], Run] = Runtime
+        self._make_run: Callable[[Settings, list[Observer]], Run] = Runtime
         self._thread = 0
         # The beginning of this run, while it is under way.
         self._opening: asyncio.Future[None] | None = None
@@ -118,7 +118,7 @@ class Node:
             return
         if self._runtime is not None:  # its loop was closed without a stop
             self._runtime.abandon()
-        runtime = self._run(self.settings, self._observers)
+        runtime = self._make_run(self.settings, self._observers)
         self._runtime, self._thread = runtime, threading.get_ident()
         self._opening = asyncio.get_running_loop().create_future()
         try:

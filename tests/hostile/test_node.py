@@ -26,7 +26,7 @@ from adsum.transport.framing import (
     PROOF,
     encode_frame,
 )
-from adsum.transport.handshake import encode_hello
+from adsum.transport.handshake import VERSIONS, encode_hello
 from adsum.transport.limits import Limits
 from tests.node.processes import eventually
 
@@ -51,7 +51,7 @@ LOOPBACK = ("127.0.0.1", 0)
 SILENT = 10_000
 
 
-def hello(cluster: str, versions: tuple[int, int] = (1, 1)) -> bytes:
+def hello(cluster: str, versions: tuple[int, int] = VERSIONS) -> bytes:
     who = Identity(cluster, "eve", 1, ())
     return encode_frame(HELLO, encode_hello(who, versions, bytes(32)))
 
@@ -69,7 +69,7 @@ def strange_words(cluster: str) -> list[bytes]:
         hello(cluster) + encode_frame(PROOF, bytes(32)),
         hello(cluster) * 2,
         hello("another cluster"),
-        hello(cluster, (2, 9)),
+        hello(cluster, (7, 9)),
         encode_frame(HELLO, b"[" * 8000),
     ]
 

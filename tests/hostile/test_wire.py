@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from adsum.errors import ConfigurationError, DialError, HandshakeError, ProtocolError
 from adsum.transport.framing import HELLO, PAYLOAD, encode_frame
-from adsum.transport.handshake import Handshake, encode_hello
+from adsum.transport.handshake import VERSIONS, Handshake, encode_hello
 from adsum.transport.limits import Limits
 from adsum.transport.memory import connect
 from adsum.transport.sockets import SocketTransport
@@ -151,7 +151,7 @@ async def test_a_node_is_not_convinced_by_its_own_words() -> None:
     encounter = Encounter(nonce=secrets.token_bytes)
     await encounter.begin()
     raw = await encounter.stranger()
-    raw.send(encode_frame(HELLO, encode_hello(identity("eve"), (1, 1), bytes(32))))
+    raw.send(encode_frame(HELLO, encode_hello(identity("eve"), VERSIONS, bytes(32))))
     await until(lambda: raw.taken)
     challenge = raw.taken.pop()
     raw.send(encode_frame(*challenge))
@@ -189,14 +189,14 @@ async def test_a_proof_for_one_link_is_worthless_on_another_that_is_open_at_the_
 
 #: Hellos that cannot lead to a link, by the reason that is given.
 FROM_ELSEWHERE = {
-    "the clusters differ": encode_hello(identity("eve", cluster="kitchen"), (1, 1), bytes(32)),
-    "1 to 1 here, 2 to 9 there": encode_hello(identity("eve"), (2, 9), bytes(32)),
-    "1 to 1 here, 7 to 2147483647": encode_hello(identity("eve"), (7, 2**31 - 1), bytes(32)),
+    "the clusters differ": encode_hello(identity("eve", cluster="kitchen"), VERSIONS, bytes(32)),
+    "2 to 2 here, 3 to 9 there": encode_hello(identity("eve"), (3, 9), bytes(32)),
+    "2 to 2 here, 7 to 2147483647": encode_hello(identity("eve"), (7, 2**31 - 1), bytes(32)),
     "versions is not acceptable": json.dumps(
         ["adsum", [], "cluster", "eve", 1, [], "00" * 32]
     ).encode(),
     "name is not acceptable": json.dumps(
-        ["adsum", [1, 1], "cluster", "eve\nERROR forged", 1, [], "00" * 32]
+        ["adsum", [2, 2], "cluster", "eve\nERROR forged", 1, [], "00" * 32]
     ).encode(),
 }
 

@@ -135,3 +135,17 @@ def test_so_many_are_dialled_at_a_time_and_the_rest_soon(dialler: Dialler) -> No
     for address in first[:10]:
         dialler.failed(address, False, 0.1)
     assert len(dialler.due(dialler.next_at, {})) == 10
+
+
+def test_where_many_do_not_answer_all_get_their_turn(dialler: Dialler) -> None:
+    names = [f"a:{number}" for number in range(5 * MOST_DIALS)]
+    for address in names:
+        dialler.add_peer(f"node {address}", (address,), 0.0)
+    now, seen = 0.0, set[str]()
+    while now < 60.0:
+        dialled = dialler.due(now, {})
+        seen.update(dialled)
+        now += 3.0  # a dial that gets no answer takes as long as that
+        for address in dialled:
+            dialler.failed(address, False, now)
+    assert seen == set(names)

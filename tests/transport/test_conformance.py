@@ -8,7 +8,7 @@ import pytest
 
 from adsum.errors import DialRefusedError, HandshakeError, ListenError
 from adsum.transport.framing import FRAME_LIMIT
-from adsum.transport.handshake import SelfDialError
+from adsum.transport.handshake import VERSIONS, SelfDialError
 from adsum.transport.limits import Limits
 
 from .harness import Recorder, World, in_loop, until
@@ -22,7 +22,7 @@ async def test_both_ends_learn_who_the_other_is_and_who_dialled(world: World) ->
     assert acceptor.link.peer.name == "dialler"
     assert dialler.link.dialled is not None
     assert acceptor.link.dialled is None
-    assert dialler.link.version == acceptor.link.version == 1
+    assert dialler.link.version == acceptor.link.version == VERSIONS[1]
 
 
 @in_loop

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from adsum.errors import ConfigurationError, HandshakeError, ProtocolError
 from adsum.transport.base import Identity
 from adsum.transport.framing import FRAME_LIMIT, HELLO, PROOF, FrameReader
-from adsum.transport.handshake import Handshake, SelfDialError, decode_hello, encode_hello
+from adsum.transport.handshake import VERSIONS, Handshake, SelfDialError, decode_hello, encode_hello
 
 ANN = Identity("cluster", "ann", 1, ("10.0.0.1:7400",))
 BOB = Identity("cluster", "bob", 2, ("unix:/run/bob.sock", "10.0.0.2:7400"))
@@ -59,7 +59,7 @@ def test_both_sides_end_up_knowing_each_other() -> None:
 
     assert [kind for kind, _ in said] == [HELLO, HELLO, PROOF, PROOF]
     assert (one.peer, other.peer) == (BOB, ANN)
-    assert one.version == other.version == 1
+    assert one.version == other.version == VERSIONS[1]
     assert not one.is_self
 
 

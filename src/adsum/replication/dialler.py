@@ -105,7 +105,10 @@ class Dialler:
             return []
         self.next_at = float("inf")
         addresses: list[str] = []
-        targets = (*self._seeds.values(), *self._peers.values())
+        # Those that wait longest come first, so that where many do not answer all get their turn.
+        targets = sorted(
+            (*self._seeds.values(), *self._peers.values()), key=lambda target: target.dial_at
+        )
         room = MOST_DIALS - sum(target.dialling is not None for target in targets)
         for target in targets:
             if target.dialling is not None or target.name in linked or not target.addresses:

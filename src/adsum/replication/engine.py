@@ -22,7 +22,7 @@ from .digests import Digests
 from .effects import Close, Deliver, Dial, Effect, Outbox, Severity
 from .entry import ID, KEY, TOPIC, VERSION, Entry, Transition
 from .exchange import Exchange, Held
-from .links import FANOUT, Link, Links
+from .links import Link, Links
 from .liveness import Liveness, Status
 from .members import MemberInfo
 from .messages import (
@@ -161,7 +161,7 @@ class Engine:
         self._reconcile(replica.name)
         self._drop_redundant_link(link)
         if id in self._links:
-            if len(self._links) <= FANOUT:  # a newcomer, or one that few can reach
+            if self._links.is_lot_cast():
                 self._digests.send(link, pull=True)
             self._exchange.follow(link, self._clock)
 
@@ -439,7 +439,9 @@ class Engine:
 
     def _on_heartbeat(self, link: Link, heartbeat: Heartbeat) -> None:
         replica = link.replica
-        if not self._liveness.hear(replica, heartbeat.counter, heartbeat.version, self._clock):
+        counter, version = heartbeat.counter, heartbeat.version
+        newest = self._links.of(replica.name)[-1] is link
+        if not self._liveness.hear(replica, counter, version, self._clock, newest=newest):
             return
         self._reconcile(replica.name)
         self._conflicts.prove(replica.name, self._clock)
@@ -454,7 +456,9 @@ class Engine:
             if link.id not in self._links:
                 return  # what it told of made an end to it
             self._on_sighting(link, sighting)
-        if digest.pull:
+        patience = self._timing.heartbeat_interval / 4
+        if digest.pull and link.writable and self._clock - link.told_at >= patience:
+            link.told_at = self._clock
             self._digests.send(link)
 
     def _on_sighting(self, link: Link, sighting: Sighting) -> None:
@@ -462,7 +466,8 @@ class Engine:
         if replica.name == self.replica.name:
             self._meet_oneself(link, sighting)
             return
-        if sighting.addresses and replica.name in self._links.names:
+        member = self._liveness.of(replica)
+        if replica.name in self._links.names and member is not None and member.addresses:
             sighting = Sighting(replica, sighting.counter, sighting.version)  # it told so itself
         if self._liveness.hear_of(sighting, self._clock):
             self._reconcile(replica.name)

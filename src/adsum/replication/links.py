@@ -21,6 +21,7 @@ class Link:
         heard_at: When anything came over it last.
         writable: Whether the peer reads what is sent.
         stuck_at: When it stopped reading. Valid while not writable.
+        told_at: When a digest was sent over it last because the peer asked for one.
         introduced: What has an address was told over it, up to this `Member.news`.
     """
 
@@ -30,6 +31,7 @@ class Link:
     heard_at: float
     writable: bool = True
     stuck_at: float = 0.0
+    told_at: float = float("-inf")
     introduced: int = 0
 
 
@@ -88,6 +90,15 @@ class Links:
         """A few links at random, none that is not being read."""
         links = [link for link in self._by_id.values() if link.writable]
         return self._rng.sample(links, min(FANOUT, len(links)))
+
+    def is_lot_cast(self) -> bool:
+        """Whether a new link is one of the few over which two that meet tell of others.
+
+        It always is while there are few links: at a newcomer, or where few can be reached. Later a
+        lot decides, so that of all links that open at once, as when a cluster that was divided
+        meets again, some are among them, and not all.
+        """
+        return self._rng.random() * len(self._by_id) < FANOUT
 
     def hears(self, replica: Replica, since: float) -> bool:
         """Whether anything came over a link to a replica since then."""

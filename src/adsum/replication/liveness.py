@@ -146,8 +146,17 @@ class Liveness:
         self._prove(member, now)
         return None
 
-    def hear(self, replica: Replica, counter: int, version: int, now: float) -> bool:
+    def hear(
+        self, replica: Replica, counter: int, version: int, now: float, *, newest: bool = True
+    ) -> bool:
         """A heartbeat of a replica came on its own link.
+
+        Args:
+            replica: Whose it is.
+            counter: Its heartbeat counter.
+            version: The version of its slice.
+            now: Active time.
+            newest: It came over the newest link, so nothing that comes later is older.
 
         Returns:
             Whether it is a member; the link of one that was replaced has no business here.
@@ -155,8 +164,10 @@ class Liveness:
         member = self.of(replica)
         if member is None:
             return False
-        # Its own word, so what others told of it does not count, even if that was more.
-        member.version, member.counter = version, counter
+        if newest:  # its own word, so what others told of it does not count, even if it was more
+            member.version, member.counter = version, counter
+        member.version = max(member.version, version)
+        member.counter = max(member.counter, counter)
         self._prove(member, now)
         return True
 

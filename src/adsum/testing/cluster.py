@@ -8,7 +8,9 @@ passes, and what happens meanwhile. Nothing sleeps, and the same seed gives the 
 import asyncio
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Any, Self, TypeVar
 
 import adsum
 from adsum.config import Settings
@@ -41,6 +43,13 @@ class Member:
     def __repr__(self) -> str:
         return f"<{self.name}>"
 
+    def give_back(self) -> None:
+        """Let the node run on sockets again, and without what was made of it here."""
+        self.node._make_run = Runtime
+        for made in (self.presence, self.pubsub):
+            if made in self.node._observers:
+                self.node._observers.remove(made)
+
 
 class Cluster:
     """A cluster for a test. Get it from the fixture ``cluster``, as ``cluster(3)``.
@@ -69,6 +78,8 @@ class Cluster:
     def __init__(self, nodes: int, *, seed: int = 0, **settings: Any) -> None:
         self.simulation = Simulation(0, seed=seed)
         self._members: list[Member] = []
+        # In which thread each member that was made here is used.
+        self._threads: dict[Member, int] = {}
         self._story: list[str] = []
         for index in range(nodes):
             member = self.adopt(adsum.Node(name=f"n{index + 1}", siblings=False, **settings))
@@ -101,7 +112,10 @@ class Cluster:
         """
         if node.running:
             raise UsageError("node: it runs already; adopt it before its application starts")
-        member = Member(node.settings.name or f"n{len(self._members) + 1}", node)
+        name = node.settings.name or f"n{len(self._members) + 1}"
+        if any(member.name == name for member in self._members):
+            raise UsageError(f"node: there is a member named {name!r} already; name it otherwise")
+        member = Member(name, node)
         self._members.append(member)
 
         def create(settings: Settings, observers: list[Observer]) -> Run:
@@ -109,7 +123,7 @@ class Cluster:
                 member.name, timing=settings.timing, linger=settings.linger, observers=observers
             )
 
-        node._run = create
+        node._make_run = create
         return member
 
     # Time.
@@ -206,10 +220,22 @@ class Cluster:
 
     def close(self) -> None:
         """Stop every node, and give those that were adopted back to their sockets."""
-        for member in self._members:
-            if member.node.running:
-                self.stop(member)
-            member.node._run = Runtime
+        with ExitStack() as stack:
+            for member in self._members:
+                stack.callback(member.give_back)
+                if member.node.running:
+                    stack.callback(self.stop, member)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        error_type: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
 
     def _keys(self, member: Member, topic: str) -> list[str] | None:
         run = member.node._runtime
@@ -218,8 +244,10 @@ class Cluster:
         return sorted(run.present(topic))
 
     def _start(self, member: Member) -> None:
-        run = member.node._run(member.node.settings, member.node._observers)
-        member.node._runtime, member.node._thread = run, threading.get_ident()
+        run = member.node._make_run(member.node.settings, member.node._observers)
+        # A node that this cluster made is the test's, wherever its network is looked after.
+        here = threading.get_ident()
+        member.node._runtime, member.node._thread = run, self._threads.setdefault(member, here)
         if isinstance(run, SimulatedNode):
             run.begin()
 

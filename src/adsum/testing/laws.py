@@ -56,7 +56,7 @@ class Life:
         tracked: What it tracks now, by id.
         ended: At which version each presence ended, by id.
         versions: The versions of each presence, oldest first, by id.
-        counts: How much was tracked at each version.
+        sums: How much was tracked at each version, and the sum of the versions of that.
         died_at: When its process ended, in virtual time.
     """
 
@@ -64,20 +64,23 @@ class Life:
     tracked: dict[int, Entry] = field(default_factory=dict)
     ended: dict[int, int] = field(default_factory=dict)
     versions: dict[int, list[int]] = field(default_factory=dict)
-    counts: list[int] = field(default_factory=lambda: [0])
+    sums: list[tuple[int, int]] = field(default_factory=lambda: [(0, 0)])
     died_at: float = float("inf")
 
     def put(self, entry: Entry) -> None:
         """Something was tracked or updated."""
+        old = self.tracked.get(entry[ID])
         self.values[entry[VERSION]] = self.tracked[entry[ID]] = entry
         self.versions.setdefault(entry[ID], []).append(entry[VERSION])
-        self.counts.append(len(self.tracked))
+        self._sum_up(entry[VERSION] - (old[VERSION] if old is not None else 0))
 
     def end(self, id: int, version: int) -> None:
         """Something was untracked."""
-        del self.tracked[id]
         self.ended[id] = version
-        self.counts.append(len(self.tracked))
+        self._sum_up(-self.tracked.pop(id)[VERSION])
+
+    def _sum_up(self, more: int) -> None:
+        self.sums.append((len(self.tracked), self.sums[-1][1] + more))
 
     def at(self, id: int, horizon: int) -> Entry | None:
         """The value of a presence when all changes up to a version were made."""
@@ -214,23 +217,32 @@ class Witness:
         held = self._engine.held(replica)
         if held is None:
             return
-        had = self._ledger.of(replica).counts[held.slice.horizon]
-        if len(held.slice.entries) != had:
-            what = f"{len(held.slice.entries)} entries of {replica} at {held.slice.horizon}"
-            self._fail(f"there are {what}, where its owner had {had}")
+        had = self._ledger.of(replica).sums[held.slice.horizon]
+        entries = held.slice.entries
+        has = len(entries), sum([entry[VERSION] for entry in entries.values()])
+        if has != had:
+            what = f"{has[0]} entries of {replica} at {held.slice.horizon}, versions {has[1]}"
+            self._fail(f"there are {what} in all, where its owner had {had[0]} and {had[1]}")
         known, horizon = self._horizons.get(replica, (held, 0))
         if known is held and held.slice.horizon < horizon:
             self._fail(f"the horizon of {replica} goes back to {held.slice.horizon} of {horizon}")
         self._horizons[replica] = held, held.slice.horizon
 
-    def sweep(self, now: float, nodes: int) -> None:
-        """Check what no single step shows (laws 3, 6 and 7)."""
+    def sweep(self, now: float, resumed_at: float, nodes: int) -> None:
+        """Check what no single step shows (laws 2, 3, 6 and 7).
+
+        Args:
+            now: Virtual time.
+            resumed_at: When the node went on after its last pause; it could hide nobody before.
+            nodes: How many names there are in the cluster.
+        """
         slices = self._engine.slices()
         self._horizons = {r: known for r, known in self._horizons.items() if r in slices}
         for replica in slices:
             self.took_in(replica)
             held, died_at = self._engine.held(replica), self._ledger.of(replica).died_at
             most = dead_shown_most(self._timing, nodes)
+            died_at = max(died_at, resumed_at)
             if held is not None and held.shown and held.slice.entries and now - died_at > most:
                 self._fail(
                     f"{replica} shows {now - died_at:.1f} s after its death; {most:g} at most"

@@ -80,6 +80,7 @@ class SimulatedNode(Run):
         self._linger = linger
         self._offset = 0.0
         self._swept_at = 0.0
+        self._resumed_at = 0.0
         self._backlog: list[partial[None]] = []
         self._waking_at = float("inf")
         rng = Random(f"engine {simulation.seed} {replica}")
@@ -185,6 +186,7 @@ class SimulatedNode(Run):
         if not self.paused:
             return
         self.paused = False
+        self._resumed_at = self._swept_at = self.simulation.clock.now
         self.tick()
         backlog, self._backlog = self._backlog, []
         for event in backlog:
@@ -269,7 +271,7 @@ class SimulatedNode(Run):
             and now - self._swept_at >= self.simulation.timing.heartbeat_interval
         ):
             self._swept_at = now
-            self.check(self.witness.sweep, now, self.simulation.names)
+            self.check(self.witness.sweep, now, self._resumed_at, self.simulation.names)
 
     def _guard(self, action: Callable[..., None], *arguments: Any) -> None:
         action(*arguments)  # a simulation hides no error

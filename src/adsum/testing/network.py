@@ -83,6 +83,8 @@ class Endpoint(Protocol):
     """Who is at the end of a link: one life of a node."""
 
     place: str
+    #: Whether its process has not ended.
+    running: bool
 
     @property
     def replica(self) -> Replica:
@@ -145,6 +147,8 @@ class Network:
         self._rng = rng
         self._links: dict[int, _Link] = {}
         self._lines: dict[tuple[str, str], Line] = {}
+        # Ends of broken links that cannot hear of it yet.
+        self._untold: list[tuple[_Link, _Pipe]] = []
         self._serial = count(1)
         #: Every line that is not one of its own.
         self.usual = Line(latency)
@@ -171,7 +175,7 @@ class Network:
         self._move_all()
 
     def heal(self) -> None:
-        """Every line is as usual."""
+        """Every line is as usual: nothing is cut, and none has a latency or a loss of its own."""
         self._lines.clear()
         self._move_all()
 
@@ -227,17 +231,30 @@ class Network:
             self._move(link, self._pipe(link, source))
 
     def sever(self, id: int) -> None:
-        """Break a link: of what is under way some arrives and the rest is lost; both ends learn."""
+        """Break a link: of what is under way some arrives and the rest is lost; both ends learn.
+
+        Where a line is cut, its far end does not learn before it is mended.
+        """
         link = self._links.pop(id, None)
         if link is not None:
             link.open = False
             for pipe in link.pipes:
-                arriving = pipe.flying[: self._rng.randint(0, len(pipe.flying))]
-                delay = self.delay(pipe.source.place, pipe.target.place)
-                self._clock.call_later(delay, partial(self._break, link, pipe, arriving))
+                pipe.flying = pipe.flying[: self._rng.randint(0, len(pipe.flying))]
+                self._tell_of_break(link, pipe)
+
+    def _tell_of_break(self, link: _Link, pipe: _Pipe) -> None:
+        source, target = pipe.source.place, pipe.target.place
+        if self.passes(source, target):
+            delay = self.delay(source, target)
+            self._clock.call_later(delay, partial(self._break, link, pipe, pipe.flying))
+        else:
+            self._untold.append((link, pipe))
 
     def _opened(self, link: _Link) -> None:
         dialler, acceptor = link.pipes[0].source, link.pipes[0].target
+        if not dialler.running:  # its kernel answers for it
+            self.sever(link.id)
+            return
         dialled, link.dialled = link.dialled, None
         dialler.link_opened(link.id, acceptor, dialled)
 
@@ -263,6 +280,9 @@ class Network:
         return self._lines.get((source, target), self.usual) if self._lines else self.usual
 
     def _move_all(self) -> None:
+        untold, self._untold = self._untold, []
+        for link, pipe in untold:
+            self._tell_of_break(link, pipe)
         for link in list(self._links.values()):
             for pipe in link.pipes:
                 self._move(link, pipe)

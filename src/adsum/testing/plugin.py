@@ -1,6 +1,7 @@
 """The pytest plugin: a fixture ``cluster`` for whoever has adsum installed."""
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Any, Protocol
 
 import pytest
@@ -29,12 +30,9 @@ def cluster() -> Iterator[MakeCluster]:
             workers.settle()
             workers.assert_online("room:1")
     """
-    made: list[Cluster] = []
+    with ExitStack() as stack:
 
-    def make(nodes: int, *, seed: int = 0, **settings: Any) -> Cluster:
-        made.append(Cluster(nodes, seed=seed, **settings))
-        return made[-1]
+        def make(nodes: int, *, seed: int = 0, **settings: Any) -> Cluster:
+            return stack.enter_context(Cluster(nodes, seed=seed, **settings))
 
-    yield make
-    for each in made:
-        each.close()
+        yield make
