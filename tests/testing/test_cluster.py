@@ -132,6 +132,55 @@ def test_watches_and_messages_work_in_any_event_loop(cluster: MakeCluster) -> No
     asyncio.run(main())
 
 
+def test_who_is_paused_publishes_when_it_goes_on(cluster: MakeCluster) -> None:
+    async def main() -> None:
+        two = cluster(2)
+        two.settle()
+        inbox = two[1].pubsub.subscribe("room")
+        two.pause(0)
+        await two[0].pubsub.publish("room", {"text": "late"})
+        two.run(1.0)
+        await two[1].pubsub.publish("room", {"text": "meanwhile"})
+        two.resume(0)
+        two.run(1.0)
+        texts = [(await anext(inbox)).payload["text"] for _ in range(2)]
+        assert texts == ["meanwhile", "late"]
+
+    asyncio.run(main())
+
+
+def test_a_partition_keeps_the_news_of_a_death_back(cluster: MakeCluster) -> None:
+    three = people(cluster)
+    three.partition([0, 1], [2])
+    three.kill(2)
+    three.run(4.0)
+    three.assert_online("room", "ann", "bob", "cleo")
+    three.settle()
+    three.assert_online("room", "ann", "bob")
+
+
+def test_a_pause_shortens_nobodys_time_to_notice_a_death(cluster: MakeCluster) -> None:
+    two = cluster(2)
+    two[1].presence.track("room", "bob", owner=None)
+    two.settle()
+    two.pause(0)
+    two.kill(1)
+    two.settle()
+    two.resume(0)
+    two.settle()
+    two.assert_online("room")
+
+
+def test_a_cluster_is_closed_whatever_happens_and_leaves_nothing_on_a_node() -> None:
+    node = adsum.Node(name="app", siblings=False)
+    for _ in range(3):
+        with Cluster(1) as made:
+            made.adopt(node)
+            with pytest.raises(UsageError, match="there is a member named 'app'"):
+                made.adopt(adsum.Node(name="app", siblings=False))
+    assert node._observers == []
+
+
 def test_what_a_task_tracks_ends_with_the_task(cluster: MakeCluster) -> None:
     async def main() -> None:
         two = cluster(2)

@@ -1,4 +1,4 @@
-"""The size of every structure of an engine that could grow, beside its stated bound."""
+"""The sizes of what peers could make an engine hold, each beside its stated bound."""
 
 from collections.abc import Iterator
 from typing import NamedTuple

@@ -61,7 +61,13 @@ class Cluster:
     Args:
         nodes: How many nodes to start, named ``n1``, ``n2`` and so on.
         seed: All randomness comes from it.
-        settings: As for `adsum.Node`, for all of them.
+        settings: As for `adsum.Node`, for all of them; not `name`, nor what is about addresses.
+
+    Methods that take a member raise LookupError if there is none like it, and UsageError if it has
+    to run and does not. None of them returns before its effect is there.
+
+    Raises:
+        ConfigurationError: A setting is wrong.
 
     Example:
         >>> from adsum.testing import Cluster
@@ -107,8 +113,14 @@ class Cluster:
     def adopt(self, node: adsum.Node) -> Member:
         """Make an application's own node a member: when it starts, it starts here.
 
+        Args:
+            node: It may have any settings; those that are about addresses have no effect.
+
+        Returns:
+            The member that it is.
+
         Raises:
-            UsageError: It runs already.
+            UsageError: It runs already, or there is a member of its name.
         """
         if node.running:
             raise UsageError("node: it runs already; adopt it before its application starts")
@@ -129,11 +141,11 @@ class Cluster:
     # Time.
 
     def run(self, seconds: float) -> None:
-        """Let time pass: for the network and the nodes, not for the test."""
+        """Let so many seconds pass: for the network and the nodes, not for the test."""
         self._do(f"run({seconds:g})", self.simulation.run, seconds)
 
     def settle(self) -> None:
-        """Let so much time pass that everything which is going to happen has happened.
+        """Let so much time pass that what was done has had its effect everywhere.
 
         That is, the time after which a silent node is hidden, and then the time within which all
         nodes that reach one another agree: 15 seconds by default. Linger is not waited for.
@@ -178,7 +190,10 @@ class Cluster:
         self._do(f"resume({self[which].name!r})", self._run_of(self[which]).resume)
 
     def restart(self, which: "Which") -> None:
-        """Start a node again under its name, as a new life; one that still runs is killed first."""
+        """Start a node again under its name, as a new life; one that still runs is killed first.
+
+        An application's own node is better started again by its application.
+        """
         member = self[which]
         if member.node.running:
             self.kill(member)

@@ -42,6 +42,9 @@ from adsum.replication.timing import Timing
 
 from .bounds import sizes
 
+#: The whole stream is folded and compared once a heartbeat where no more than this is shown.
+FOLDED_MOST = 200
+
 
 class BrokenLawError(AssertionError):
     """A law does not hold; says where, when and in which run."""
@@ -247,6 +250,8 @@ class Witness:
                 self._fail(
                     f"{replica} shows {now - died_at:.1f} s after its death; {most:g} at most"
                 )
+        if sum(map(len, self.told.values())) <= FOLDED_MOST:
+            self.check_fold()
         for size in sizes(self._engine, nodes):
             if size.value > size.most:
                 self._fail(f"{size.what}: {size.value}, of {size.most} at most")

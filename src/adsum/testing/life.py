@@ -12,7 +12,7 @@ from adsum.replication.engine import RESOLUTION, Engine
 from adsum.replication.entry import ID, Entry, ref
 from adsum.replication.jsontext import encode_object
 from adsum.replication.limits import MAX_META
-from adsum.replication.messages import Delta, Message
+from adsum.replication.messages import Delta, Message, Publish
 from adsum.replication.state import Replica
 from adsum.replication.timing import Timing
 from adsum.run import Observer, Run
@@ -243,6 +243,16 @@ class SimulatedNode(Run):
             event()
 
     # What a run is made of.
+
+    def publish(self, message: Publish, to: str | None) -> int:
+        """See `Run`; a process that is paused publishes when it goes on."""
+        if self.paused:
+            self._backlog.append(partial(self._publish_late, message, to))
+            return 0
+        return super().publish(message, to)
+
+    def _publish_late(self, message: Publish, to: str | None) -> None:
+        super().publish(message, to)
 
     def poke(self) -> None:
         """See `Run`."""

@@ -96,12 +96,18 @@ class Simulation:
             name: The node's name.
             at: Where; at the place of its name by default. Two places may have one name.
             clock_back: The clock of its host was set back, so its incarnation is a lower one.
+
+        Returns:
+            The node, which runs.
+
+        Raises:
+            ValueError: A node runs there.
         """
         node = self.create(name, at=at, clock_back=clock_back)
         node.begin()
         return node
 
-    def create(  # what a life of a node is made of
+    def create(
         self,
         name: str,
         *,
@@ -111,7 +117,19 @@ class Simulation:
         linger: float = 0.0,
         observers: list[Observer] | None = None,
     ) -> SimulatedNode:
-        """Make a node that `begin` starts."""
+        """Make a node that `begin` starts.
+
+        Args:
+            name: The node's name.
+            at: Where; at the place of its name by default.
+            clock_back: The clock of its host was set back, so its incarnation is a lower one.
+            timing: The durations of its protocol, if not those of the simulation.
+            linger: How many seconds the others go on showing it after it was stopped.
+            observers: Whom it tells.
+
+        Raises:
+            ValueError: A node runs there.
+        """
         place = at or name
         former = self.nodes.get(place)
         if former is not None and former.running:
@@ -172,7 +190,7 @@ class Simulation:
                         self.network.cut(second, first)
 
     def heal(self) -> None:
-        """Let everything through everywhere."""
+        """Make every line as usual: whole, and as slow, narrow and lossy as all are."""
         self.network.heal()
 
     def tracked(self) -> Refs:
