@@ -23,6 +23,7 @@ ROOT = Path(__file__).parents[1]
 CORE = Path("src/adsum/replication")
 #: A mutant that makes the tests hang is caught as well.
 TIMEOUT = 300.0
+HANGS = "(it hangs)"
 #: So many seeds are tried, ...
 SEEDS = 120
 #: ... one after the other, and the first that fails tells its law.
@@ -287,6 +288,8 @@ def try_tests(project: Path) -> str | None:
     found = re.search(r"^(?:FAILED|ERROR) \S*?(\w+\.py::\w+)", output, re.MULTILINE)
     if found:
         return found[1]
+    if output == HANGS:
+        return HANGS
     return None if re.search(r"^\d+ passed", output, re.MULTILINE) else "(the tests do not run)"
 
 
@@ -303,7 +306,7 @@ def run(project: Path, *arguments: str) -> str:
             timeout=TIMEOUT,
         ).stdout.strip()
     except subprocess.TimeoutExpired:
-        return "FAILED (it hangs).py::it_hangs"
+        return HANGS
 
 
 def main() -> int:
