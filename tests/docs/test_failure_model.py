@@ -182,6 +182,19 @@ def test_a_slow_line_hides_nobody(seed: int) -> None:
     simulation.check_agreement()
 
 
+def test_a_line_that_is_too_narrow_is_given_up_and_heals_when_it_is_wide(seed: int) -> None:
+    simulation = cluster(seed)
+    links = simulation.network.between("n1", "n2")
+    simulation.network.usual.bandwidth = 20_000.0
+    for number in range(2000):
+        simulation.node("n1").track("big", f"user {number}", {"text": "x" * 500})
+    simulation.run(20)
+    assert set(links).isdisjoint(simulation.network.between("n1", "n2"))
+    assert simulation.node("n2").present("big") == {}
+    simulation.network.usual.bandwidth = float("inf")
+    seconds_until(simulation, lambda: all_agree(simulation), 6.0)
+
+
 def test_who_can_hear_but_not_be_heard_is_hidden_and_comes_back(seed: int) -> None:
     simulation = cluster(seed)
     for other in ("n2", "n3", "n4", "n5"):

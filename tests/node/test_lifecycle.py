@@ -14,6 +14,7 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 
 import adsum
+from adsum import runtime
 
 from .conftest import run, running, until
 
@@ -304,5 +305,42 @@ def test_stats_and_members_tell_what_the_node_knows(cluster_name: str) -> None:
             [other] = [m for m in two.members() if m.name == one.name]
             assert (other.status, other.linked, other.entries) == ("up", True, 1)
             assert other.address == one.address
+
+    run(main())
+
+
+def test_a_name_that_is_not_known_yet_is_looked_up_again(
+    cluster_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the links that exist go on while it is not known."""
+    monkeypatch.setattr(runtime, "RESOLVE_INTERVAL", 0.02)
+    known = asyncio.Event()
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        real = loop.getaddrinfo
+
+        async def flaky(host: Any, *args: Any, **kwargs: Any) -> Any:
+            if host != "late.invalid":
+                return await real(host, *args, **kwargs)
+            if not known.is_set():
+                raise OSError("no such name")
+            return await real("127.0.0.1", *args, **kwargs)
+
+        monkeypatch.setattr(loop, "getaddrinfo", flaky)
+        shared: dict[str, Any] = {"cluster": cluster_name, "siblings": False, "secret": "x" * 16}
+        async with adsum.Node(**shared, listen="127.0.0.1:0") as late:
+            port = str(late.address).rpartition(":")[2]
+            async with adsum.Node(**shared, listen="127.0.0.1:0") as friend:
+                peers = [f"late.invalid:{port}", str(friend.address)]
+                async with adsum.Node(**shared, peers=peers) as node:
+                    friends = adsum.Presence(friend)
+                    friends.track("room", "ann", owner=None)
+                    presence = adsum.Presence(node)
+                    await until(lambda: presence.count("room") == 1)
+                    assert len(node.members()) == 2
+                    known.set()
+                    await until(lambda: len(node.members()) == 3)
+                    assert presence.count("room") == 1
 
     run(main())

@@ -120,6 +120,8 @@ class _Pipe:
     #: What is under way.
     flying: list[Item] = field(default_factory=list)
     size: int = 0
+    #: Too much waits; until most of it has arrived, the source is told to send no more.
+    full: bool = False
     busy: bool = False
     closing: bool = False
 
@@ -218,7 +220,8 @@ class Network:
         pipe.waiting.append(frame)
         pipe.size += size
         self.most_waiting = max(self.most_waiting, pipe.size)
-        if pipe.size > MAX_IN_FLIGHT >= pipe.size - size:
+        if pipe.size > MAX_IN_FLIGHT and not pipe.full:
+            pipe.full = True
             source.writable_changed(id, False)
         self._move(link, pipe)
         return pipe.target.place
@@ -322,8 +325,8 @@ class Network:
         self._move(link, pipe)
 
     def _deliver(self, link: _Link, pipe: _Pipe, frame: Frame) -> None:
-        full = pipe.size > MAX_IN_FLIGHT
         pipe.size -= len(frame.data)
         pipe.target.frame_arrived(link.id, frame)
-        if full and pipe.size <= MAX_IN_FLIGHT:
+        if pipe.full and pipe.size <= MAX_IN_FLIGHT // 4:
+            pipe.full = False
             pipe.source.writable_changed(link.id, True)
