@@ -52,7 +52,10 @@ class Faults:
         self.simulation.run(step.wait)
 
     def end(self) -> None:
-        """End every fault: mend the network, and let each place run one node with its own name."""
+        """End every fault: mend the network, and let each place run one node with its own name.
+
+        A clock that is behind is put right; one that is ahead is as good as any.
+        """
         self.simulation.say("*** all faults end")
         self.simulation.heal()
         usual = self.simulation.network.usual
@@ -61,7 +64,9 @@ class Faults:
         for place in PLACES:
             if place in self.simulation.nodes:
                 self.start(place)
-                self.simulation.node(place).resume()
+                node = self.simulation.node(place)
+                node.set_clock(max(0.0, -node.clock_offset))  # or its timers stand still
+                node.resume()
 
     # What applications do.
 

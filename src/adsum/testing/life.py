@@ -78,7 +78,8 @@ class SimulatedNode(Run):
         self.notices: list[Notice] = []
         self.delivered: list[Deliver] = []
         self._linger = linger
-        self._offset = 0.0
+        #: By how much its monotonic clock is off, in seconds.
+        self.clock_offset = 0.0
         self._swept_at = 0.0
         self._resumed_at = 0.0
         self._backlog: list[partial[None]] = []
@@ -194,10 +195,18 @@ class SimulatedNode(Run):
                 event()
 
     def set_clock(self, seconds: float) -> None:
-        """The monotonic clock of its host jumps, forwards or back."""
-        self._offset += seconds
-        if self.running and not self.paused and self._now() >= self.engine.wake_at:
-            self.tick()
+        """The monotonic clock of its host jumps, forwards or back.
+
+        No kernel sets it back. If it is, timers stand still until it has caught up; what comes in
+        meanwhile is taken in.
+        """
+        self.clock_offset += seconds
+        self._waking_at = float("inf")  # the timer that was set is for another time
+        if self.running and not self.paused:
+            if self._now() >= self.engine.wake_at:
+                self.tick()
+            else:
+                self._wake_at(self.engine.wake_at)
 
     # What the network tells.
 
@@ -296,12 +305,12 @@ class SimulatedNode(Run):
         super()._perform(effect)
 
     def _now(self) -> float:
-        return self.simulation.clock.now + self._offset
+        return self.simulation.clock.now + self.clock_offset
 
     def _wake_at(self, at: float) -> None:
         if at < self._waking_at:
             self._waking_at = at
-            self.simulation.clock.call_at(at - self._offset, partial(self._wake, at))
+            self.simulation.clock.call_at(at - self.clock_offset, partial(self._wake, at))
 
     def _wake(self, at: float) -> None:
         if at != self._waking_at:
