@@ -130,3 +130,9 @@ def _has_links(worker: Worker, names: list[str]) -> bool:
 def _after(when: Callable[[str], float | None], key: str, since: float) -> float:
     """How long after a moment something last happened to a key; zero if it did not."""
     return max(0.0, (when(key) or 0.0) - since)
+
+
+def alike(one: Worker, *others: Worker) -> bool:
+    """Whether processes list the same in the crowd, to the letter."""
+    fingerprint = one.ask("fingerprint", "crowd")
+    return all(other.ask("fingerprint", "crowd") == fingerprint for other in others)

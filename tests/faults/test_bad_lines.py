@@ -8,8 +8,8 @@ import pytest
 
 from tests.measuring import Measured
 
-from ..node.processes import Worker, eventually
-from .cluster import Cluster, flickers, nobody_leaves, when_joined, when_left
+from ..node.processes import eventually
+from .cluster import Cluster, alike, flickers, nobody_leaves, when_joined, when_left
 from .namespaces import Network
 from .switch import Fate, Line
 
@@ -94,8 +94,3 @@ def come_and_go(nodes: Cluster, seconds: float) -> list[float]:
             break
     nodes.agree()
     return times
-
-
-def alike(one: Worker, other: Worker) -> bool:
-    """Whether two processes list the same in the crowd, to the letter."""
-    return bool(one.ask("fingerprint", "crowd") == other.ask("fingerprint", "crowd"))

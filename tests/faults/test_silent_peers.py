@@ -10,8 +10,8 @@ import pytest
 
 from tests.measuring import Measured
 
-from ..node.processes import Worker, eventually
-from .cluster import Cluster, flickers, nobody_leaves, when_joined
+from ..node.processes import eventually
+from .cluster import Cluster, alike, flickers, nobody_leaves, when_joined
 from .procfs import descriptors, megabytes
 
 pytestmark = pytest.mark.processes
@@ -65,12 +65,6 @@ def test_what_a_stopped_node_does_not_read_waits_nowhere_and_is_there_when_it_go
     fault = f"{KEYS * ROUNDS * SIZE // 1_000_000} MB of updates at a stopped node"
     measured(fault=fault, sees="the sender grows", MB=[grown])
     measured(fault=f"{fault}, SIGCONT", sees="it has everything", seconds=[caught_up])
-
-
-def alike(one: Worker, *others: Worker) -> bool:
-    """Whether processes list the same in the crowd, to the letter."""
-    fingerprint = one.ask("fingerprint", "crowd")
-    return all(other.ask("fingerprint", "crowd") == fingerprint for other in others)
 
 
 def waiting(listener: socket.socket) -> int:

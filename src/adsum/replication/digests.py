@@ -8,6 +8,7 @@ from .exchange import Exchange
 from .links import Link
 from .liveness import Liveness, Member
 from .messages import Digest, Sighting
+from .timing import Timing
 
 #: A digest of a large cluster is cut into messages of about so many bytes.
 DIGEST_BUDGET = 64 * 1024
@@ -21,10 +22,20 @@ class Digests:
     An address is told once over each link: what is told of is one number, `Link.introduced`.
     """
 
-    def __init__(self, liveness: Liveness, exchange: Exchange, outbox: Outbox) -> None:
+    def __init__(
+        self, liveness: Liveness, exchange: Exchange, outbox: Outbox, timing: Timing
+    ) -> None:
         self._liveness = liveness
         self._exchange = exchange
         self._outbox = outbox
+        self._timing = timing
+
+    def answer(self, link: Link, now: float) -> None:
+        """Tell a peer that asks, if it reads, and was not told a moment ago for asking."""
+        patience = self._timing.heartbeat_interval / 4
+        if link.writable and now - link.told_at >= patience:
+            link.told_at = now
+            self.send(link)
 
     def send(self, link: Link, *, pull: bool = False) -> None:
         """Tell the other end of a link of everybody but itself.

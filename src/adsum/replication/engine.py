@@ -73,7 +73,7 @@ class Engine:
         self._outbox = Outbox()
         self._exchange = Exchange(replica, self.view, self._links, self._outbox, timing)
         self._liveness = Liveness(timing)
-        self._digests = Digests(self._liveness, self._exchange, self._outbox)
+        self._digests = Digests(self._liveness, self._exchange, self._outbox, timing)
         self._dialler = Dialler(timing, rng)
         self._heartbeat_at = 0.0
         # The links whose question about a name is answered with its next heartbeat.
@@ -456,19 +456,18 @@ class Engine:
             if link.id not in self._links:
                 return  # what it told of made an end to it
             self._on_sighting(link, sighting)
-        patience = self._timing.heartbeat_interval / 4
-        if digest.pull and link.writable and self._clock - link.told_at >= patience:
-            link.told_at = self._clock
-            self._digests.send(link)
+        if digest.pull:
+            self._digests.answer(link, self._clock)
 
     def _on_sighting(self, link: Link, sighting: Sighting) -> None:
         replica = sighting.replica
         if replica.name == self.replica.name:
             self._meet_oneself(link, sighting)
             return
-        member = self._liveness.of(replica)
-        if replica.name in self._links.names and member is not None and member.addresses:
-            sighting = Sighting(replica, sighting.counter, sighting.version)  # it told so itself
+        if sighting.addresses and replica.name in self._links.names:
+            member = self._liveness.of(replica)
+            if member is not None and member.addresses:  # it told so itself
+                sighting = Sighting(replica, sighting.counter, sighting.version)
         if self._liveness.hear_of(sighting, self._clock):
             self._reconcile(replica.name)
         held = self._exchange.of(replica)

@@ -166,8 +166,9 @@ class Liveness:
             return False
         if newest:  # its own word, so what others told of it does not count, even if it was more
             member.version, member.counter = version, counter
-        member.version = max(member.version, version)
-        member.counter = max(member.counter, counter)
+        else:
+            member.version = max(member.version, version)
+            member.counter = max(member.counter, counter)
         self._prove(member, now)
         return True
 

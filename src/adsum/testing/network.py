@@ -249,7 +249,7 @@ class Network:
         source, target = pipe.source.place, pipe.target.place
         if self.passes(source, target):
             delay = self.delay(source, target)
-            self._clock.call_later(delay, partial(self._break, link, pipe, pipe.flying))
+            self._clock.call_later(delay, partial(self._break, link, pipe))
         else:
             self._untold.append((link, pipe))
 
@@ -266,8 +266,8 @@ class Network:
         if link.dialled is not None:
             self.sever(link.id)
 
-    def _break(self, link: _Link, pipe: _Pipe, arriving: list[Item]) -> None:
-        for item in arriving:
+    def _break(self, link: _Link, pipe: _Pipe) -> None:
+        for item in pipe.flying:
             if isinstance(item, Frame):
                 pipe.target.frame_arrived(link.id, item)
         if link.dialled is not None and pipe is link.pipes[1]:
