@@ -25,7 +25,8 @@ LAYERS = {
     "watching": {"replication", "reading"},
     "presence": {"errors", "replication", "node", "watching"},
     "pubsub": {"errors", "replication", "node", "reading"},
-    "testing": {"", "errors", "replication", "config", "run", "runtime"},
+    "channels": {"errors", "replication", "node", "watching", "presence"},
+    "testing": {"", "errors", "replication", "config", "run", "runtime", "channels"},
 }
 
 #: All that the core may import from the standard library: no clock, no I/O, no randomness of its

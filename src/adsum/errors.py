@@ -9,6 +9,7 @@
     │   ├── NotTrackedError        the presence to update has already ended
     │   └── WrongThreadError       called outside the thread of the node's event loop
     ├── NodeClosedError            the node is not running
+    ├── RefusedError               a channel refuses what a client asks for; raised by applications
     ├── ProtocolError              a peer broke the protocol; its link is closed
     │   └── HandshakeError         a peer and this node cannot form a link
     └── TransportError             bytes could not be moved
@@ -19,6 +20,9 @@
 Meta, messages, topics and keys that are not what they must be raise the built-in `TypeError` and
 `ValueError`, naming the offending path and value.
 """
+
+from collections.abc import Mapping
+from typing import Any
 
 
 class AdsumError(Exception):
@@ -47,6 +51,19 @@ class WrongThreadError(UsageError, RuntimeError):
 
 class NodeClosedError(AdsumError):
     """The node is not running: not started yet, or stopped."""
+
+
+class RefusedError(AdsumError):
+    """An application refuses a connection, a join or a request of a client, which is told why.
+
+    Args:
+        reason: A text, which the client gets as ``{"reason": reason}``, or the whole response.
+    """
+
+    def __init__(self, reason: str | Mapping[str, Any] = "refused") -> None:
+        super().__init__(reason)
+        #: What the client is told.
+        self.response = {"reason": reason} if isinstance(reason, str) else dict(reason)
 
 
 class ProtocolError(AdsumError):

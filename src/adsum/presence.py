@@ -264,7 +264,7 @@ class Presence:
     async def fetch(self, topic: str) -> dict[str, Any]:
         """As `list`, each entry with what the `fetch` function adds to it; one call of it."""
         entries = self.list(topic)
-        extras = await self._enrich(topic, entries)
+        extras = await self.enrich(topic, entries)
         if not extras:
             return entries
         return {
@@ -299,7 +299,7 @@ class Presence:
         runtime.tell_observers()  # what happened before is not for this watch
         feed = self._feeds.get(topic)
         if feed is None:
-            enrich = None if self._fetch is None else self._enrich
+            enrich = None if self._fetch is None else self.enrich
             feed = self._feeds[topic] = Feed(topic, enrich)
             runtime.engine.view.watch(topic)
         watch = Watch(topic, partial(self._tidy, topic))
@@ -309,6 +309,40 @@ class Presence:
         entries = runtime.engine.view.all_entries(topic)
         feed.push([watch], [(None, entry) for entry in entries])
         return watch
+
+    # For what is built on presences.
+
+    @property
+    def node(self) -> Node:
+        """The node whose cluster this looks at."""
+        return self._node
+
+    @property
+    def enriches(self) -> bool:
+        """Whether there is a `fetch` function."""
+        return self._fetch is not None
+
+    async def enrich(self, topic: str, entries: Entries) -> Entries:
+        """What the `fetch` function adds to entries, by key; nothing if it fails or takes long."""
+        if self._fetch is None or not entries:
+            return {}
+        work: asyncio.Future[Mapping[str, Mapping[str, Any]]] | None = None
+        try:
+            work = asyncio.ensure_future(self._fetch(topic, entries))
+            # Not asyncio.timeout: a look-up that ignores its cancellation must not hold us up.
+            await asyncio.wait({work}, timeout=self._fetch_timeout)
+            if not work.done() or work.cancelled():
+                what = "was cancelled" if work.done() else "took too long"
+                logger.error("fetch for %r %s; its entries go without", topic, what)
+                return {}
+            added = work.result()
+            return {key: freeze(dict(added[key])) for key in added if key in entries}
+        except Exception:
+            logger.exception("fetch for %r failed; its entries go without", topic)
+            return {}
+        finally:
+            if work is not None:
+                work.cancel()
 
     # What the node tells.
 
@@ -392,28 +426,6 @@ class Presence:
             feed.close()
             if self._node.running:
                 self._node.runtime.engine.view.unwatch(topic)
-
-    async def _enrich(self, topic: str, entries: Entries) -> Entries:
-        """What `fetch` adds to entries, by key; nothing if it fails or takes too long."""
-        if self._fetch is None or not entries:
-            return {}
-        work: asyncio.Future[Mapping[str, Mapping[str, Any]]] | None = None
-        try:
-            work = asyncio.ensure_future(self._fetch(topic, entries))
-            # Not asyncio.timeout: a look-up that ignores its cancellation must not hold us up.
-            await asyncio.wait({work}, timeout=self._fetch_timeout)
-            if not work.done() or work.cancelled():
-                what = "was cancelled" if work.done() else "took too long"
-                logger.error("fetch for %r %s; its entries go without", topic, what)
-                return {}
-            added = work.result()
-            return {key: freeze(dict(added[key])) for key in added if key in entries}
-        except Exception:
-            logger.exception("fetch for %r failed; its entries go without", topic)
-            return {}
-        finally:
-            if work is not None:
-                work.cancel()
 
 
 def _encode_meta(meta: object) -> str:

@@ -59,19 +59,11 @@ class Watch(Reader[Diff]):
         """Add changes to the next diff."""
         if self._closed:
             return
-        pending = self._pending
-        for old, new in transitions:
-            entry = new or old
-            if entry is None:
-                continue
-            name = identity(entry)
-            before = pending.pop(name)[0] if name in pending else old
-            if not _same(before, new):
-                pending[name] = before, new
+        fold(self._pending, transitions)
         if not self._begun:
             self._begun = self._first = True
         self._extras.update(extras)
-        if not pending:
+        if not self._pending:
             self._extras.clear()
         self._ready.set()
 
@@ -132,6 +124,18 @@ class Feed:
                         watch.merge(transitions, extras)
         finally:
             self._task = None
+
+
+def fold(pending: dict[Identity, Transition], transitions: list[Transition]) -> None:
+    """Add changes to those that wait: of each presence what it was, and what it is now."""
+    for old, new in transitions:
+        entry = new or old
+        if entry is None:
+            continue
+        name = identity(entry)
+        before = pending.pop(name)[0] if name in pending else old
+        if not _same(before, new):
+            pending[name] = before, new
 
 
 def make_diff(transitions: list[Transition], extras: Entries) -> Diff:

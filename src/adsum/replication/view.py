@@ -267,6 +267,16 @@ def present(entries: list[Entry], previous: list[int] | None = None) -> list[Fro
     return metas
 
 
+def meta_text(entry: Entry, previous: int | None = None) -> str:
+    """A meta as clients read it, as JSON text.
+
+    Args:
+        entry: Whose meta.
+        previous: The version that it replaced, if not the one before it.
+    """
+    return _with_refs(entry, entry[PREVIOUS] if previous is None else previous)
+
+
 def _with_refs(entry: Entry, previous: int | None) -> str:
     """The text of a meta with its refs. Metas are known to be JSON objects, so it is one too."""
     meta, life = entry[META], f"{entry[INCARNATION]:x}"

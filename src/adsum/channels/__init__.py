@@ -1,0 +1,23 @@
+"""Phoenix Channels for Python servers: what phoenix.js and its relatives speak, over ASGI.
+
+A `Socket` is the ASGI application that clients connect to, a subclass of `Channel` serves the
+topics of one kind. Who is on a topic comes from an `adsum.Presence`, whatever node it is asked on.
+"""
+
+from adsum.errors import RefusedError
+
+from .channel import Channel, ChannelPresence, on, outgoing
+from .client import Client
+from .limits import Limits
+from .socket import Socket
+
+__all__ = [
+    "Channel",
+    "ChannelPresence",
+    "Client",
+    "Limits",
+    "RefusedError",
+    "Socket",
+    "on",
+    "outgoing",
+]

@@ -1,0 +1,191 @@
+"""One connection of one client, whatever carries its frames: from frames to channels, and back.
+
+A transport gives it what the client sends (`receive`), is told when there is something to send
+(`attach`), takes that out of the outbox, and at the end calls `finish`.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from adsum.errors import ProtocolError, RefusedError
+
+from .client import Client
+from .frames import Frame, Ref, Serializer, Wire
+from .limits import Meter
+from .membership import GRACE, Membership
+from .outbox import Closing, Outbox
+
+if TYPE_CHECKING:
+    from .hub import Hub
+
+logger = logging.getLogger("adsum")
+
+_EMPTY = "{}"
+_UNMATCHED = '{"reason":"unmatched topic"}'
+_TOO_MANY_CHANNELS = '{"reason":"too many channels"}'
+_TOO_MANY_JOINS = '{"reason":"too many joins"}'
+
+
+class Connection:
+    """See the module.
+
+    Args:
+        hub: What all connections of the `Socket` share.
+        client: Who it is.
+        serializer: The version of the protocol.
+    """
+
+    def __init__(self, hub: "Hub", client: Client, serializer: Serializer) -> None:
+        self.hub = hub
+        self.client = client
+        self.serializer = serializer
+        self.outbox = Outbox(hub.limits.outbox, self._filled)
+        self.memberships: dict[str, Membership] = {}
+        #: When the client was heard last, in seconds of the event loop.
+        self.heard_at = hub.now()
+        self._joins = Meter(hub.limits.joins, hub.limits.interval)
+        self._updates = Meter(hub.limits.updates, hub.limits.interval)
+        # What the transport does when there is something to send, and to end at once.
+        self._filled_hook: Callable[[], None] = _nothing
+        self._abort_hook: Callable[[], None] = _nothing
+        self._deadline: asyncio.TimerHandle | None = None
+        self._finished = False
+        hub.add(self)
+
+    # For the transport.
+
+    def attach(self, filled: Callable[[], None], abort: Callable[[], None]) -> None:
+        """Say what to call when there is something to send, and when to give the client up."""
+        self._filled_hook, self._abort_hook = filled, abort
+        if self.outbox or self.closing is not None:
+            filled()
+
+    async def receive(self, data: Wire) -> None:
+        """Do what the client sent; garbage ends the connection. Waits while too much waits."""
+        if self.closing is not None:
+            return
+        self.heard_at = self.hub.now()
+        self.hub.frames_received += 1
+        if len(data) > self.hub.limits.frame_size:
+            self._complain(f"a frame of {len(data)} bytes")
+            self.close(1009, "frame too large")
+            return
+        try:
+            frame = self.serializer.decode(data)
+        except ProtocolError as error:
+            self._complain(str(error))
+            self.close(1011, "not a frame")
+            return
+        await self._dispatch(frame)
+
+    async def finish(self) -> None:
+        """The client is gone: end its channels, and wait until they have."""
+        if self._finished:
+            return
+        self._finished = True
+        self.outbox.close(Closing(1006, ""), drop=True)
+        if self._deadline is not None:
+            self._deadline.cancel()
+        self.hub.remove(self)
+        endings = [membership.finished for membership in self.memberships.values()]
+        for membership in list(self.memberships.values()):
+            membership.end_after("closed")
+        if endings:
+            await asyncio.wait(endings)
+
+    # For channels, and the hub.
+
+    @property
+    def closing(self) -> Closing | None:
+        """How the connection ends, once it does."""
+        return self.outbox.closing
+
+    def send(self, frame: Wire) -> None:
+        """Send a frame, in order."""
+        if not self.outbox.put(frame):
+            self.overflow()
+
+    def overflow(self) -> None:
+        """The client does not read fast enough for what it has to be told."""
+        if self.closing is None:
+            self._complain("it does not read what it is sent")
+            self.close(1013, "too slow", drop=True)
+
+    def close(self, code: int, reason: str, *, drop: bool = False) -> None:
+        """End the connection after what waits to be sent, or instead of it.
+
+        A client that does not take it within seconds is cut off.
+        """
+        if self.closing is None:
+            self.outbox.close(Closing(code, reason), drop=drop)
+            self._deadline = asyncio.get_running_loop().call_later(GRACE, self._give_up)
+            for membership in list(self.memberships.values()):
+                membership.end_after("closed")
+
+    def forget(self, membership: Membership) -> None:
+        """A channel has ended."""
+        if self.memberships.get(membership.topic) is membership:
+            del self.memberships[membership.topic]
+
+    def count_update(self) -> None:
+        """Count a presence that is tracked or updated.
+
+        Raises:
+            RefusedError: There are too many.
+        """
+        if not self._updates.allows(self.hub.now()):
+            raise RefusedError("too many presence updates")
+
+    # What frames ask for.
+
+    async def _dispatch(self, frame: Frame) -> None:
+        if frame.topic == "phoenix" and frame.event == "heartbeat":
+            self._reply(None, frame, "ok", _EMPTY)
+        elif frame.event == "phx_join":
+            self._join(frame)
+        else:
+            membership = self.memberships.get(frame.topic)
+            if membership is not None and frame.join_ref in (None, membership.join_ref):
+                await membership.receive(frame)
+            elif frame.event == "phx_leave":
+                self._reply(frame.join_ref, frame, "ok", _EMPTY)
+            else:
+                self._reply(None, frame, "error", _UNMATCHED)
+
+    def _join(self, frame: Frame) -> None:
+        found = self.hub.find(frame.topic)
+        before = self.memberships.get(frame.topic)
+        if found is None:
+            self._reply(None, frame, "error", _UNMATCHED)
+        elif not self._joins.allows(self.hub.now()):
+            self._reply(frame.join_ref, frame, "error", _TOO_MANY_JOINS)
+        elif before is None and len(self.memberships) >= self.hub.limits.channels:
+            self._reply(frame.join_ref, frame, "error", _TOO_MANY_CHANNELS)
+        else:
+            kind, params = found
+            if before is not None:
+                before.end_after("replaced")
+            self.memberships[frame.topic] = Membership(
+                self, kind, params, frame, None if before is None else before.finished
+            )
+
+    def _reply(self, join_ref: Ref, frame: Frame, status: str, response: str) -> None:
+        self.send(self.serializer.reply(join_ref, frame.ref, frame.topic, status, response))
+
+    def _complain(self, what: str) -> None:
+        """One line, without what the client sent."""
+        who = self.client.id or "no id"
+        logger.warning("a client at %s (%s) is cut off: %s", self.client.address, who, what)
+
+    def _filled(self) -> None:
+        self._filled_hook()
+
+    def _give_up(self) -> None:
+        if not self._finished:
+            self._abort_hook()
+
+
+def _nothing() -> None:
+    """What a transport does before it is attached."""

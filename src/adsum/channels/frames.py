@@ -1,0 +1,243 @@
+"""Frames of the Phoenix Channels protocol, versions 1 and 2: from text and bytes, and back.
+
+Pure. Payloads that go out are encoded already: JSON as text, which is spliced into the frame, or
+bytes. So what is sent to many is encoded once. Version 1 has objects, version 2 has arrays and, for
+bytes, a binary form in which all lengths take one byte.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from adsum.errors import ProtocolError, UsageError
+from adsum.replication.jsontext import load, quote
+from adsum.replication.limits import MAX_NAME
+
+#: What names a request, and is echoed as it came.
+Ref = str | int | None
+#: JSON text, or bytes.
+Encoded = str | bytes
+#: What an ASGI server or a long-poll answer carries.
+Wire = str | bytes
+
+#: The most characters of a ref; the binary form has no room for more either.
+MAX_REF = 255
+_PUSH, _REPLY, _BROADCAST = 0, 1, 2
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """What a client sent.
+
+    Attributes:
+        join_ref: Names the joining of the channel that it is for.
+        ref: Names the request.
+        topic: What it is about.
+        event: What is asked for.
+        payload: A JSON value, or bytes.
+    """
+
+    join_ref: Ref
+    ref: Ref
+    topic: str
+    event: str
+    payload: Any
+
+
+class Serializer(Protocol):
+    """One version of the protocol.
+
+    Attributes:
+        binary: Whether payloads may be bytes.
+    """
+
+    binary: bool
+
+    def decode(self, data: Wire) -> Frame:
+        """What a client sent.
+
+        Raises:
+            ProtocolError: It is not a frame of this version; says why, without the payload.
+        """
+
+    def message(self, join_ref: Ref, ref: Ref, topic: str, event: str, payload: Encoded) -> Wire:
+        """A message to one channel of a client; the binary form has no `ref`.
+
+        Raises:
+            UsageError: The version has no room for it.
+        """
+
+    def reply(self, join_ref: Ref, ref: Ref, topic: str, status: str, response: Encoded) -> Wire:
+        """The answer to a request."""
+
+    def broadcast(self, topic: str, event: str, payload: Encoded) -> Wire:
+        """A message to everybody on a topic."""
+
+
+class Version1:
+    """``{"topic", "event", "payload", "ref", "join_ref"}``; no bytes."""
+
+    binary = False
+
+    def decode(self, data: Wire) -> Frame:
+        """See `Serializer`."""
+        if isinstance(data, bytes):
+            raise ProtocolError("version 1 has no binary frames")
+        value = _parse(data)
+        if not isinstance(value, dict):
+            raise ProtocolError("not an object")
+        try:
+            fields = value["topic"], value["event"], value["payload"]
+        except KeyError as error:
+            raise ProtocolError(f"{error.args[0]} is missing") from None
+        return _checked(value.get("join_ref"), value.get("ref"), *fields)
+
+    def message(self, join_ref: Ref, ref: Ref, topic: str, event: str, payload: Encoded) -> Wire:
+        """See `Serializer`."""
+        body = _text_only(payload)
+        return (
+            f'{{"topic":{quote(topic)},"event":{quote(event)},"payload":{body},"ref":{_ref(ref)}}}'
+        )
+
+    def reply(self, join_ref: Ref, ref: Ref, topic: str, status: str, response: Encoded) -> Wire:
+        """See `Serializer`."""
+        body = f'{{"status":{quote(status)},"response":{_text_only(response)}}}'
+        return self.message(join_ref, ref, topic, "phx_reply", body)
+
+    def broadcast(self, topic: str, event: str, payload: Encoded) -> Wire:
+        """See `Serializer`."""
+        return self.message(None, None, topic, event, payload)
+
+
+class Version2:
+    """``[join_ref, ref, topic, event, payload]``, and a binary form for bytes."""
+
+    def __init__(self, *, binary: bool = True) -> None:
+        self.binary = binary
+
+    def decode(self, data: Wire) -> Frame:
+        """See `Serializer`."""
+        if isinstance(data, bytes):
+            return _decode_binary(data)
+        value = _parse(data)
+        if not isinstance(value, list) or len(value) != 5:
+            raise ProtocolError("not an array of five elements")
+        return _checked(*value)
+
+    def message(self, join_ref: Ref, ref: Ref, topic: str, event: str, payload: Encoded) -> Wire:
+        """See `Serializer`."""
+        if isinstance(payload, bytes):
+            return _binary(_PUSH, (_word(join_ref), topic, event), payload)
+        return f"[{_ref(join_ref)},{_ref(ref)},{quote(topic)},{quote(event)},{payload}]"
+
+    def reply(self, join_ref: Ref, ref: Ref, topic: str, status: str, response: Encoded) -> Wire:
+        """See `Serializer`."""
+        if isinstance(response, bytes):
+            return _binary(_REPLY, (_word(join_ref), _word(ref), topic, status), response)
+        body = f'{{"status":{quote(status)},"response":{response}}}'
+        return self.message(join_ref, ref, topic, "phx_reply", body)
+
+    def broadcast(self, topic: str, event: str, payload: Encoded) -> Wire:
+        """See `Serializer`."""
+        if isinstance(payload, bytes):
+            return _binary(_BROADCAST, (topic, event), payload)
+        return self.message(None, None, topic, event, payload)
+
+
+V1 = Version1()
+V2 = Version2()
+#: For clients that send bytes and cannot be sent any: those that poll.
+V2_TEXT = Version2(binary=False)
+
+
+def serializer_for(version: str | None) -> Serializer | None:
+    """The serializer that a client asks for with ``vsn``; None if there is no such version.
+
+    Clients that say nothing speak version 1. The last number makes no difference.
+    """
+    if version is None:
+        return V1
+    numbers = version.split(".")
+    if len(numbers) != 3 or not numbers[2].isdecimal():
+        return None
+    versions: dict[str, Serializer] = {"1.0": V1, "2.0": V2}
+    return versions.get(f"{numbers[0]}.{numbers[1]}")
+
+
+def _parse(text: str) -> Any:
+    try:
+        return load(text)
+    except RecursionError:
+        raise ProtocolError("nested too deeply") from None
+    except ValueError as error:
+        # The message of a JSON error has a position, and none of the text.
+        raise ProtocolError(f"not JSON: {error}"[:100]) from None
+
+
+def _checked(join_ref: object, ref: object, topic: object, event: object, payload: Any) -> Frame:
+    if not isinstance(topic, str) or not _is_name(topic):
+        raise ProtocolError(f"topic is not a text of 1 to {MAX_NAME} characters")
+    if not isinstance(event, str) or not _is_name(event):
+        raise ProtocolError(f"event is not a text of 1 to {MAX_NAME} characters")
+    return Frame(_as_ref(join_ref, "join_ref"), _as_ref(ref, "ref"), topic, event, payload)
+
+
+def _as_ref(value: object, what: str) -> Ref:
+    if value is None or type(value) is int or (type(value) is str and _is_text(value, MAX_REF)):
+        return value
+    raise ProtocolError(f"{what} is neither null, nor a number, nor a short text")
+
+
+def _is_name(value: str) -> bool:
+    return value != "" and _is_text(value, MAX_NAME)
+
+
+def _is_text(value: str, limit: int) -> bool:
+    """Whether it is short enough, and Unicode that UTF-8 can carry."""
+    if len(value) > limit:
+        return False
+    if value.isascii():
+        return True
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _decode_binary(data: bytes) -> Frame:
+    if len(data) < 5 or data[0] != _PUSH:
+        raise ProtocolError("not a binary push")
+    words, at = [], 5
+    for length in data[1:5]:
+        words.append(data[at : at + length])
+        at += length
+    if at > len(data):
+        raise ProtocolError("a binary push that is cut off")
+    try:
+        join_ref, ref, topic, event = (word.decode() for word in words)
+    except UnicodeDecodeError:
+        raise ProtocolError("a binary push whose names are not UTF-8") from None
+    return _checked(join_ref or None, ref or None, topic, event, data[at:])
+
+
+def _binary(kind: int, words: tuple[str, ...], payload: bytes) -> bytes:
+    encoded = [word.encode() for word in words]
+    if any(len(word) > 255 for word in encoded):
+        raise UsageError("a binary frame has room for names of at most 255 bytes")
+    return bytes([kind, *(len(word) for word in encoded)]) + b"".join(encoded) + payload
+
+
+def _text_only(payload: Encoded) -> str:
+    if isinstance(payload, bytes):
+        raise UsageError("version 1 of the protocol has no binary payloads")
+    return payload
+
+
+def _ref(ref: Ref) -> str:
+    if ref is None:
+        return "null"
+    return quote(ref) if isinstance(ref, str) else str(ref)
+
+
+def _word(ref: Ref) -> str:
+    return "" if ref is None else str(ref)

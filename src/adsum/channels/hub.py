@@ -1,0 +1,278 @@
+"""What all connections of a `Socket` share: who is on which topic, and the way to the other nodes.
+
+A broadcast goes to the clients of this node at once and to the other nodes as one message each. On
+each it is put into a frame once for each version of the protocol, whoever gets it.
+"""
+
+import asyncio
+import base64
+import binascii
+import logging
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
+
+from adsum.errors import ConfigurationError
+from adsum.presence import Presence
+from adsum.replication.entry import Transition
+from adsum.replication.jsontext import checked_name, dump, load
+from adsum.replication.limits import MAX_NAME, MAX_PAYLOAD
+from adsum.replication.messages import Publish
+
+from .channel import Channel, pattern_of
+from .connection import Connection
+from .frames import Encoded, Serializer, Wire
+from .limits import Limits
+from .membership import Membership, encode
+from .rooms import Follower, Room
+
+logger = logging.getLogger("adsum")
+
+#: What messages between nodes are about; a topic of the application follows the first two.
+_TEXT, _BYTES, _DISCONNECT = "channels/text/", "channels/bytes/", "channels/disconnect"
+#: Characters in a topic that is broadcast on.
+MAX_TOPIC = MAX_NAME - len(_BYTES)
+#: Silent clients are looked for this often, in seconds.
+_SWEEP_INTERVAL = 5.0
+
+
+class Hub:
+    """See the module.
+
+    Args:
+        presence: Who is there.
+        channels: The classes, in the order in which their patterns are tried.
+        limits: The most that a client may cost.
+        timeout: Seconds of silence after which a client is gone.
+        when_slow: What a client gets that is too far behind: a new ``state``, or ``close``.
+
+    Raises:
+        ConfigurationError: A channel has no topic, two have the same, or a setting is wrong.
+    """
+
+    def __init__(
+        self,
+        presence: Presence,
+        channels: Iterable[type[Channel]],
+        limits: Limits,
+        timeout: float,
+        when_slow: Literal["state", "close"],
+    ) -> None:
+        if not timeout > 0:
+            raise ConfigurationError(f"timeout={timeout!r}: accepted are seconds above 0")
+        if when_slow not in ("state", "close"):
+            raise ConfigurationError(f"when_slow={when_slow!r}: accepted are 'state' and 'close'")
+        self.presence = presence
+        self.limits = limits
+        self._timeout = timeout
+        self._state_if_slow = when_slow == "state"
+        self._routes = [(pattern_of(channel), channel) for channel in channels]
+        texts = [pattern.text for pattern, _ in self._routes]
+        if len(set(texts)) != len(texts):
+            raise ConfigurationError(f"channels: two of them have the same topic: {texts}")
+        self.connections: set[Connection] = set()
+        self._by_id: dict[str, set[Connection]] = {}
+        self._members: dict[str, set[Membership]] = {}
+        self._rooms: dict[str, Room] = {}
+        self._sweeper: asyncio.TimerHandle | None = None
+        #: Since the process began.
+        self.frames_received = 0
+        # Of the connections that have ended.
+        self._frames_sent = self._bytes_sent = 0
+        presence.node.observe(self)
+
+    def now(self) -> float:
+        """The present, in seconds of the event loop."""
+        return asyncio.get_running_loop().time()
+
+    def find(self, topic: str) -> tuple[type[Channel], dict[str, str]] | None:
+        """The class for a topic, and the topic's parameters."""
+        if len(topic) > MAX_TOPIC:
+            return None
+        for pattern, channel in self._routes:
+            params = pattern.match(topic)
+            if params is not None:
+                return channel, params
+        return None
+
+    # Connections.
+
+    def add(self, connection: Connection) -> None:
+        """A client has connected."""
+        self.connections.add(connection)
+        if connection.client.id is not None:
+            self._by_id.setdefault(connection.client.id, set()).add(connection)
+        if self._sweeper is None:
+            self._sweep()
+
+    def remove(self, connection: Connection) -> None:
+        """A client is gone."""
+        self.connections.discard(connection)
+        self._frames_sent += connection.outbox.frames
+        self._bytes_sent += connection.outbox.sent
+        id = connection.client.id
+        if id in self._by_id:
+            self._by_id[id].discard(connection)
+            if not self._by_id[id]:
+                del self._by_id[id]
+
+    def disconnect(self, id: str) -> None:
+        """Close every connection with an id, on every node."""
+        checked_name(id, "id", MAX_NAME)
+        self._publish(Publish(_DISCONNECT, "disconnect", dump({"id": id})))
+        self._disconnect(id)
+
+    def _disconnect(self, id: object) -> None:
+        for connection in list(self._by_id.get(str(id), ())):
+            connection.close(1000, "disconnected")
+
+    def _sweep(self) -> None:
+        """Close the connections of clients that have been silent for too long."""
+        silent_since = self.now() - self._timeout
+        for connection in list(self.connections):
+            if connection.heard_at < silent_since:
+                connection.close(1000, "timeout")
+        interval = min(_SWEEP_INTERVAL, self._timeout / 4)
+        loop = asyncio.get_running_loop()
+        self._sweeper = loop.call_later(interval, self._sweep) if self.connections else None
+
+    # Broadcasts.
+
+    def join(self, membership: Membership) -> None:
+        """A client is on a topic: send it what is broadcast there."""
+        self._members.setdefault(membership.topic, set()).add(membership)
+
+    def leave(self, membership: Membership) -> None:
+        """It is not any more. Idempotent."""
+        members = self._members.get(membership.topic)
+        if members is not None:
+            members.discard(membership)
+            if not members:
+                del self._members[membership.topic]
+
+    async def broadcast(
+        self,
+        topic: str,
+        event: str,
+        payload: Mapping[str, Any] | bytes,
+        exclude: Membership | None = None,
+    ) -> None:
+        """Send an event to everybody on a topic, on every node, but for one client here.
+
+        Raises:
+            NodeClosedError: The node is not running.
+            TypeError: The payload is neither a JSON object nor bytes.
+            ValueError: Something is too large, or not finite.
+        """
+        topic = checked_name(topic, "topic", MAX_TOPIC)
+        event = checked_name(event, "event", MAX_NAME)
+        if isinstance(payload, bytes) and not _fits(topic, event):
+            raise ValueError("topic and event of a broadcast of bytes may have 255 bytes each")
+        encoded = encode(payload, _MAX_BYTES if isinstance(payload, bytes) else MAX_PAYLOAD)
+        self._publish(_message(topic, event, encoded))
+        self._distribute(topic, event, encoded, exclude)
+        await asyncio.sleep(0)  # a loop that only broadcasts lets others run
+
+    def _distribute(
+        self, topic: str, event: str, payload: Encoded, exclude: Membership | None
+    ) -> None:
+        frames: dict[Serializer, Wire] = {}
+        if isinstance(payload, bytes) and not _fits(topic, event):
+            logger.warning("a member sent a broadcast of bytes whose names are too long")
+            return
+        for membership in list(self._members.get(topic, ())):
+            if membership is not exclude:
+                membership.deliver(event, payload, frames)
+
+    def _publish(self, message: Publish) -> None:
+        self.presence.node.runtime.publish(message, None)
+
+    # Presences.
+
+    def enter(self, membership: Membership, counts_above: int | None) -> Follower:
+        """Send a client who is on its topic, and what changes."""
+        room = self._rooms.get(membership.topic)
+        if room is None:
+            runtime = self.presence.node.runtime
+            runtime.tell_observers()  # what happened before is in the state
+            room = Room(membership.topic, self.presence, counts_above, self._state_if_slow)
+            self._rooms[membership.topic] = room
+            runtime.engine.view.watch(membership.topic)
+        return room.enter(membership)
+
+    def exit(self, follower: Follower) -> None:
+        """Send it to that client no more. Idempotent."""
+        room = follower.room
+        room.leave(follower)
+        if not room.followers and self._rooms.get(room.topic) is room:
+            del self._rooms[room.topic]
+            room.close()
+            if self.presence.node.running:
+                self.presence.node.runtime.engine.view.unwatch(room.topic)
+
+    def stats(self) -> dict[str, int]:
+        """See `Socket.stats`."""
+        outboxes = [connection.outbox for connection in self.connections]
+        return {
+            "connections": len(outboxes),
+            "channels": sum(len(members) for members in self._members.values()),
+            "followers": sum(room.followers for room in self._rooms.values()),
+            "frames_received": self.frames_received,
+            "frames_sent": self._frames_sent + sum(outbox.frames for outbox in outboxes),
+            "bytes_sent": self._bytes_sent + sum(outbox.sent for outbox in outboxes),
+        }
+
+    def settle(self) -> None:
+        """Let no presence wait for its diff; for tests, which do not wait."""
+        self.presence.node.runtime.tell_observers()
+        for room in list(self._rooms.values()):
+            room.settle()
+
+    # What the node tells.
+
+    def changed(self, topic: str, transitions: list[Transition]) -> None:
+        """See `Observer`."""
+        room = self._rooms.get(topic)
+        if room is not None:
+            room.changed(transitions)
+
+    def delivered(self, sender: str, message: Publish) -> None:
+        """See `Observer`."""
+        if message.topic.startswith(_TEXT):
+            topic = message.topic.removeprefix(_TEXT)
+            self._distribute(topic, message.event, message.payload, None)
+        elif message.topic.startswith(_BYTES):
+            topic = message.topic.removeprefix(_BYTES)
+            self._distribute(topic, message.event, _bytes_of(message), None)
+        elif message.topic == _DISCONNECT:
+            self._disconnect(load(message.payload).get("id"))
+
+    def closed(self) -> None:
+        """See `Observer`: clients connect again, to another node or to the next run of this one."""
+        for room in self._rooms.values():
+            room.close()
+        self._rooms.clear()
+        for connection in list(self.connections):
+            connection.close(1012, "the server restarts")
+
+
+def _message(topic: str, event: str, payload: Encoded) -> Publish:
+    if isinstance(payload, str):
+        return Publish(_TEXT + topic, event, payload)
+    return Publish(_BYTES + topic, event, dump({"bytes": base64.b64encode(payload).decode()}))
+
+
+def _fits(topic: str, event: str) -> bool:
+    """Whether the binary form of a broadcast has room for its names."""
+    return len(topic.encode()) <= 255 and len(event.encode()) <= 255
+
+
+def _bytes_of(message: Publish) -> bytes:
+    try:
+        return base64.b64decode(load(message.payload)["bytes"], validate=True)
+    except (KeyError, TypeError, binascii.Error):
+        logger.warning("a member sent a broadcast of bytes that are none")
+        return b""
+
+
+#: Bytes that fit into a message between nodes, where three of them take four characters.
+_MAX_BYTES = MAX_PAYLOAD * 3 // 4 - 64

@@ -1,0 +1,367 @@
+"""One client on one topic, from its join to its end: what runs a `Channel`.
+
+What concerns the channel waits in a mailbox and is done in order by one task, which exists only
+while something waits. So a channel is as sequential as a process, costs little while it is idle,
+and its exceptions are its own.
+
+Invariants:
+- A channel ends once. Its presences leave when it does, or before: at once when its connection is
+  gone. Nothing is sent for it afterwards.
+- What the client sent before it went is still handled, for a few seconds at most.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from adsum.errors import NodeClosedError, RefusedError, UsageError
+from adsum.presence import Meta, Tracked
+from adsum.replication.jsontext import encode_object, load
+from adsum.replication.limits import MAX_PAYLOAD
+
+from .channel import Answer, Channel, Reason
+from .frames import Encoded, Frame, Ref, Serializer, Wire
+from .rooms import Follower
+
+if TYPE_CHECKING:
+    from .connection import Connection
+
+logger = logging.getLogger("adsum")
+
+#: Seconds that a handler may go on after its client has gone, and that `terminate` may take.
+GRACE = 5.0
+#: Characters of JSON text in what is pushed or replied to one client.
+MAX_PUSH = 1024 * 1024
+_EMPTY = "{}"
+_NO_BYTES = '{"reason":"this connection carries no bytes"}'
+#: How a channel says that it ended; a client that it refused or that is gone is told nothing.
+_ENDINGS = {
+    "crashed": "phx_error",
+    "left": "phx_close",
+    "stopped": "phx_close",
+    "replaced": "phx_close",
+}
+
+Job = Callable[[], Awaitable[None]]
+
+
+class Membership:
+    """See the module.
+
+    Args:
+        connection: Whose it is.
+        kind: The class of the channel.
+        params: The parameters of the topic.
+        join: What the client sent to join.
+        before: The end of the client's channel before it on this topic, which is waited for.
+    """
+
+    def __init__(
+        self,
+        connection: "Connection",
+        kind: type[Channel],
+        params: dict[str, str],
+        join: Frame,
+        before: "asyncio.Future[None] | None",
+    ) -> None:
+        self.connection = connection
+        self.topic = join.topic
+        self.join_ref: Ref = join.join_ref
+        self.serializer: Serializer = connection.serializer
+        #: Set when the channel has ended, and whatever it does about that is done.
+        self.finished: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        #: Whether it is on its way to its end: nothing that it does is for anybody any more.
+        self.ending = False
+        self._hub = connection.hub
+        self._channel = kind(self, params)
+        self._joined = self._ended = False
+        # What was pushed before the join was answered.
+        self._early: list[Wire] = []
+        self._follows = False
+        self._follower: Follower | None = None
+        # A list, because it is short and a deque is large.
+        self._jobs: list[Job] = [partial(self._join, join, before)]
+        self._worker: asyncio.Task[None] | None = None
+        # Set when a job is taken out of a mailbox that was full, while somebody waits for that.
+        self._room: asyncio.Future[None] | None = None
+        self._spawned: set[asyncio.Task[None]] = set()
+        self._work()
+
+    # What the connection asks for.
+
+    async def receive(self, frame: Frame) -> None:
+        """Handle an event from the client, after those before it; waits if too many wait."""
+        while len(self._jobs) >= self._hub.limits.waiting and not self.ending:
+            self._room = asyncio.get_running_loop().create_future()
+            await self._room
+        handle = self._leave if frame.event == "phx_leave" else self._handle
+        self._jobs.append(partial(handle, frame))
+        self._work()
+
+    def deliver(self, event: str, payload: Encoded, frames: dict[Serializer, Wire]) -> None:
+        """Send a broadcast to the client, by its filter if there is one for the event.
+
+        Args:
+            event: The event.
+            payload: Its payload.
+            frames: The frame of this broadcast for each version of the protocol, once made.
+        """
+        if event in self._channel._filters:
+            if len(self._jobs) >= self._hub.limits.waiting:
+                self.connection.overflow()
+            else:
+                self._jobs.append(partial(self._filter, event, payload))
+                self._work()
+            return
+        frame = frames.get(self.serializer)
+        if frame is None:
+            if isinstance(payload, bytes) and not self.serializer.binary:
+                return  # there is no way to tell this client
+            frame = self.serializer.broadcast(self.topic, event, payload)
+            frames[self.serializer] = frame
+        self.connection.send(frame)
+
+    def end_soon(self, reason: Reason) -> None:
+        """End after what is being handled, before anything that waits."""
+        self._jobs.insert(0, partial(self._end, reason))
+        self._work()
+
+    def end_after(self, reason: Reason) -> None:
+        """End after everything that waits; the presences leave at once."""
+        if self.ending:
+            return
+        self.ending = True
+        self._make_room()
+        self._withdraw()
+        self._jobs.append(partial(self._end, reason))
+        self._work()
+        if self._worker is not None:
+            timer = asyncio.get_running_loop().call_later(GRACE, self._worker.cancel)
+            self._worker.add_done_callback(lambda _: timer.cancel())
+
+    # What the channel asks for.
+
+    def track(self, key: str, meta: Meta | None) -> Tracked:
+        """See `Channel.track`."""
+        if self._ended:
+            raise UsageError(f"the channel on {self.topic!r} has ended; nobody is there to track")
+        return self._hub.presence.track(self.topic, key, meta, owner=self)
+
+    def follow(self) -> None:
+        """See `Channel.follow`."""
+        self._follows = True
+        if self._joined and self._follower is None and not self._ended:
+            self._follower = self._hub.enter(self, self._channel.counts_above)
+
+    def push(self, event: str, payload: Mapping[str, Any] | bytes) -> None:
+        """See `Channel.push`."""
+        self._send(event, encode(payload))
+
+    async def broadcast(
+        self, event: str, payload: Mapping[str, Any] | bytes, *, to_self: bool
+    ) -> None:
+        """See `Channel.broadcast`."""
+        await self._hub.broadcast(self.topic, event, payload, None if to_self else self)
+
+    def spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        """See `Channel.spawn`."""
+        if self._ended:
+            coroutine.close()
+            raise UsageError(f"the channel on {self.topic!r} has ended")
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._spawned.add(task)
+        task.add_done_callback(self._spawned_ended)
+
+    def count_update(self) -> None:
+        """Count a presence that is tracked or updated.
+
+        Raises:
+            RefusedError: There are too many.
+        """
+        self.connection.count_update()
+
+    # What a room asks for.
+
+    def ready(self, follower: Follower) -> None:
+        """See `rooms.Listener`."""
+        self.connection.outbox.put_source(follower)
+
+    def too_slow(self) -> None:
+        """See `rooms.Listener`."""
+        self.connection.overflow()
+
+    # What the mailbox does.
+
+    def _work(self) -> None:
+        if self._worker is None and not self._ended:
+            self._worker = asyncio.get_running_loop().create_task(self._run())
+
+    async def _run(self) -> None:
+        try:
+            while self._jobs and not self._ended:
+                job = self._jobs.pop(0)
+                self._make_room()
+                await job()
+        except asyncio.CancelledError:
+            if self._ended or not self.ending:
+                self._finish("closed")
+                raise
+            # It went on for too long after its client had gone.
+            await self._end("closed")
+        finally:
+            self._worker = None
+            if self._ended and not self.finished.done():
+                self.finished.set_result(None)
+
+    def _make_room(self) -> None:
+        if self._room is not None and not self._room.done():
+            self._room.set_result(None)
+
+    async def _join(self, frame: Frame, before: "asyncio.Future[None] | None") -> None:
+        if before is not None:
+            await asyncio.wait([before])
+        try:
+            reply = self._reply_with(frame, await self._channel.join(frame.payload) or {})
+        except RefusedError as refusal:
+            self._refuse(frame, refusal.response)
+        except Exception:
+            logger.exception("%s: the join crashed", self)
+            self._refuse(frame, {"reason": "join crashed"})
+        else:
+            self._let_in(reply)
+
+    def _let_in(self, reply: Wire) -> None:
+        """Answer the join; from here on, in the same turn, everything that happens is sent."""
+        self._joined = True
+        self.connection.send(reply)
+        for frame in self._early:
+            self.connection.send(frame)
+        self._early.clear()
+        if not self.ending:
+            self._hub.join(self)
+            if self._follows:
+                self.follow()
+
+    def _refuse(self, frame: Frame, response: dict[str, Any]) -> None:
+        self._finish(None)
+        self.connection.send(self._reply(frame, "error", encode(response)))
+
+    async def _handle(self, frame: Frame) -> None:
+        handler = self._channel._handlers.get(frame.event)
+        if handler is None:
+            logger.warning("%s: there is no handler for the event %.100r", self, frame.event)
+            await self._end("crashed")
+            return
+        try:
+            answer: Answer = await handler(self._channel, frame.payload)
+            reply = None if answer is None else self._reply_with(frame, answer)
+        except RefusedError as refusal:
+            reply = self._reply(frame, "error", encode(refusal.response))
+        except Exception:
+            logger.exception("%s: the handler of %.100r crashed", self, frame.event)
+            await self._end("crashed")
+            return
+        if reply is not None:
+            self.connection.send(reply)
+
+    async def _filter(self, event: str, payload: Encoded) -> None:
+        value = payload if isinstance(payload, bytes) else load(payload)
+        try:
+            shown = await self._channel._filters[event](self._channel, value)
+            if shown is not None:
+                self._send(event, encode(shown), broadcast=True)
+        except Exception:
+            logger.exception("%s: the filter of %.100r crashed", self, event)
+            await self._end("crashed")
+
+    async def _leave(self, frame: Frame) -> None:
+        self.connection.send(self._reply(frame, "ok", _EMPTY))
+        await self._end("left")
+
+    async def _end(self, reason: Reason) -> None:
+        """The end: nobody is present, nothing is sent; then the application may clean up."""
+        self._finish(reason)
+        try:
+            async with asyncio.timeout(GRACE):
+                await self._channel.terminate(reason)
+        except TimeoutError:
+            logger.error("%s: terminate took longer than %g s", self, GRACE)
+        except Exception:
+            logger.exception("%s: terminate crashed", self)
+
+    def _finish(self, reason: Reason | None) -> None:
+        if self._ended:
+            return
+        self._ended = self.ending = True
+        self._withdraw()
+        self._jobs.clear()
+        for task in self._spawned:
+            task.cancel()
+        self._hub.leave(self)
+        self.connection.forget(self)
+        event = _ENDINGS.get(reason or "")
+        if event is not None:
+            closing = self.serializer.message(
+                self.join_ref, self.join_ref, self.topic, event, _EMPTY
+            )
+            self.connection.send(closing)
+
+    def _withdraw(self) -> None:
+        """Be seen no more, and see no more."""
+        if self._follower is not None:
+            self._hub.exit(self._follower)
+        with contextlib.suppress(NodeClosedError):  # then every presence has ended already
+            self._hub.presence.untrack_all(self)
+
+    def _spawned_ended(self, task: "asyncio.Task[None]") -> None:
+        self._spawned.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            logger.error("%s: a task that it spawned crashed", self, exc_info=task.exception())
+            self.end_soon("crashed")
+
+    # Sending.
+
+    def _reply(self, frame: Frame, status: str, response: Encoded) -> Wire:
+        return self.serializer.reply(self.join_ref, frame.ref, self.topic, status, response)
+
+    def _reply_with(self, frame: Frame, answer: Mapping[str, Any] | bytes) -> Wire:
+        if isinstance(answer, bytes) and not self.serializer.binary:
+            return self._reply(frame, "error", _NO_BYTES)
+        return self._reply(frame, "ok", encode(answer))
+
+    def _send(self, event: str, payload: Encoded, *, broadcast: bool = False) -> None:
+        if self._ended:
+            return
+        frame = (
+            self.serializer.broadcast(self.topic, event, payload)
+            if broadcast
+            else self.serializer.message(self.join_ref, None, self.topic, event, payload)
+        )
+        if self._joined:
+            self.connection.send(frame)
+        else:
+            self._early.append(frame)
+
+    def __repr__(self) -> str:
+        return f"{type(self._channel).__name__} on {self.topic!r}"
+
+
+def encode(payload: object, limit: int = MAX_PUSH) -> Encoded:
+    """A payload as it goes into a frame.
+
+    Raises:
+        TypeError: It is neither a JSON object nor bytes.
+        ValueError: It is not finite, too deep or too large.
+    """
+    if isinstance(payload, bytes):
+        if len(payload) > limit:
+            raise ValueError(f"payload is {len(payload)} bytes; at most {limit} are accepted")
+        return payload
+    return encode_object(payload, "payload", limit)
+
+
+#: Characters of JSON text, or bytes, in what is broadcast: it has to pass between nodes.
+MAX_BROADCAST = MAX_PAYLOAD

@@ -1,0 +1,129 @@
+"""A question from one node to another, and its answer, over the cluster's messages.
+
+Long polling needs it: each request of a client may reach another worker than the one before. Texts
+of any size pass, in pieces. An answer that does not come counts as none; asking again is up to the
+client, and what it asks for is made to be asked twice.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from adsum.node import Node
+from adsum.replication.jsontext import dump, load
+from adsum.replication.messages import Publish
+
+logger = logging.getLogger("adsum")
+
+Question = dict[str, Any]
+Answering = Callable[[Question], Awaitable[Question]]
+
+TOPIC = "channels/relay"
+#: Characters in a piece: as JSON in JSON it may double, and has to fit into a message.
+_PIECE = 80 * 1024
+#: Pieces of one text, and texts of which pieces are missing, at most.
+_MAX_PIECES, _MAX_PARTIAL = 64, 1000
+
+
+class Relay:
+    """See the module.
+
+    Args:
+        node: The node whose cluster to ask.
+        answer: Answers what other nodes ask.
+    """
+
+    def __init__(self, node: Node, answer: Answering) -> None:
+        self._node = node
+        self._answer = answer
+        self._number = 0
+        self._waiting: dict[int, asyncio.Future[Question]] = {}
+        # The pieces that have come, by sender, event and number; the oldest are dropped.
+        self._partial: dict[tuple[str, str, int], list[str]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        node.observe(self)
+
+    async def ask(self, name: str, question: Question, patience: float) -> Question | None:
+        """Ask a node; None if there is no such node, or no answer in time."""
+        self._number += 1
+        number = self._number
+        future: asyncio.Future[Question] = asyncio.get_running_loop().create_future()
+        self._waiting[number] = future
+        try:
+            if not self._send(name, "ask", number, question):
+                return None
+            async with asyncio.timeout(patience):
+                return await future
+        except TimeoutError:
+            return None
+        finally:
+            del self._waiting[number]
+
+    def changed(self, topic: str, transitions: list[Any]) -> None:
+        """See `Observer`."""
+
+    def delivered(self, sender: str, message: Publish) -> None:
+        """See `Observer`."""
+        if message.topic != TOPIC:
+            return
+        try:
+            text = self._assemble(sender, message)
+            if text is not None:
+                self._received(sender, message.event, *text)
+        except (KeyError, TypeError, ValueError) as error:
+            logger.warning("%s sent what is no question and no answer: %r", sender, error)
+
+    def closed(self) -> None:
+        """See `Observer`: nobody answers any more."""
+        for future in self._waiting.values():
+            future.cancel()
+        for task in self._tasks:
+            task.cancel()
+        self._partial.clear()
+
+    def _received(self, sender: str, event: str, number: int, value: Question) -> None:
+        if event == "ask":
+            task = asyncio.get_running_loop().create_task(self._reply(sender, number, value))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        else:
+            future = self._waiting.get(number)
+            if future is not None and not future.done():
+                future.set_result(value)
+
+    async def _reply(self, sender: str, number: int, question: Question) -> None:
+        try:
+            answer = await self._answer(question)
+        except Exception:
+            logger.exception("a question of %s could not be answered", sender)
+        else:
+            self._send(sender, "answer", number, answer)
+
+    def _send(self, name: str, event: str, number: int, value: Question) -> bool:
+        """Send a text in pieces; whether all are on their way."""
+        text = dump(value)
+        pieces = [text[at : at + _PIECE] for at in range(0, len(text), _PIECE)]
+        if len(pieces) > _MAX_PIECES or not self._node.running:
+            return False
+        for index, piece in enumerate(pieces):
+            body = {"number": number, "index": index, "of": len(pieces), "text": piece}
+            if self._node.runtime.publish(Publish(TOPIC, event, dump(body)), name):
+                return False
+        return True
+
+    def _assemble(self, sender: str, message: Publish) -> tuple[int, Question] | None:
+        """The text that a piece completes, read; pieces of one sender come in order."""
+        body = load(message.payload)
+        number, index, of, piece = int(body["number"]), body["index"], body["of"], body["text"]
+        name = sender, message.event, number
+        pieces = self._partial.pop(name, [])
+        if index != len(pieces) or not 0 < of <= _MAX_PIECES or len(piece) > _PIECE:
+            raise ValueError("a piece that does not fit")
+        pieces.append(piece)
+        if len(pieces) < of:
+            while len(self._partial) >= _MAX_PARTIAL:
+                del self._partial[next(iter(self._partial))]
+            self._partial[name] = pieces
+            return None
+        return number, dict(load("".join(pieces)))

@@ -1,0 +1,364 @@
+"""A browser for tests of an application's channels: no server, no network, no sleeping.
+
+It speaks to a `Socket` as a server does, in the event loop of the test, with real frames. It waits
+for what is on its way and not for time: presences that a room would hold back for some milliseconds
+are asked for at once.
+"""
+
+import asyncio
+import json
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import urlencode
+
+from adsum.channels import Socket
+from adsum.errors import AdsumError, UsageError
+
+#: Seconds after which something that has to come counts as missing.
+PATIENCE = 5.0
+#: Turns of the event loop without anything new after which nothing more is on its way.
+_QUIET_TURNS = 20
+
+
+class RefusedByServerError(AdsumError):
+    """The server refused: a connection, a join, or an event.
+
+    Attributes:
+        response: What the server answered; empty for a connection.
+    """
+
+    def __init__(self, what: str, response: Any) -> None:
+        super().__init__(f"{what} was refused: {response!r}")
+        self.response = response
+
+
+class Browser:
+    """One client, with one connection. Get into it with ``async with``, then join.
+
+    Args:
+        socket: The application's socket. Its node has to run.
+        params: As phoenix.js's option ``params``.
+        token: As phoenix.js's option ``authToken``.
+        headers: Headers of the request, as ``{"cookie": "..."}``.
+
+    Raises:
+        RefusedByServerError: The connection was refused, on entering.
+
+    Example:
+        >>> import asyncio, adsum
+        >>> from adsum.channels import Channel, Socket, on
+        >>> from adsum.testing import Browser
+        >>> class Room(Channel, topic="room:{room}"):
+        ...     async def join(self, payload):
+        ...         self.track(self.client.params["user"])
+        ...
+        ...     @on("shout")
+        ...     async def shout(self, payload):
+        ...         await self.broadcast("shout", payload)
+        >>> async def main():
+        ...     node = adsum.Node(siblings=False)
+        ...     socket = Socket(adsum.Presence(node), [Room])
+        ...     async with node, Browser(socket, {"user": "ann"}) as ann:
+        ...         room = await ann.join("room:1")
+        ...         await room.push("shout", {"text": "hi"})
+        ...         return await room.expect("shout"), list(await room.presence())
+        >>> asyncio.run(main())
+        ({'text': 'hi'}, ['ann'])
+    """
+
+    def __init__(
+        self,
+        socket: Socket,
+        params: dict[str, str] | None = None,
+        *,
+        token: str | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        self._socket = socket
+        self._scope = _scope(params or {}, token, headers or {})
+        self._to_server: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        # What the server sent and nobody has expected yet.
+        self._frames: list[list[Any]] = []
+        self._arrived = asyncio.Event()
+        self._ref = 0
+        self._task: asyncio.Task[None] | None = None
+        self._rooms: dict[str, JoinedChannel] = {}
+        #: The code with which the server closed the connection.
+        self.closed: int | None = None
+        self._accepted = False
+
+    async def __aenter__(self) -> Self:
+        self._task = asyncio.create_task(
+            self._socket(self._scope, self._to_server.get, self._from_server)
+        )
+        self._to_server.put_nowait({"type": "websocket.connect"})
+        await self._until(lambda: self._accepted or self.closed is not None, "an answer")
+        if not self._accepted:
+            await self._task
+            raise RefusedByServerError("the connection", {})
+        return self
+
+    async def __aexit__(
+        self,
+        error_type: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Go away, as by closing the tab; returns when the server has done all about it."""
+        if self._task is not None and not self._task.done():
+            self._to_server.put_nowait({"type": "websocket.disconnect", "code": 1001})
+            await self._task
+
+    async def join(self, topic: str, payload: Any = None) -> "JoinedChannel":
+        """Join a channel.
+
+        Returns:
+            The channel; its `response` is what the server answered.
+
+        Raises:
+            RefusedByServerError: The server refused; has the response.
+        """
+        channel = JoinedChannel(self, topic, self._next_ref())
+        self._rooms[topic] = channel
+        channel.response = await self._request(channel, "phx_join", payload)
+        return channel
+
+    async def expect_close(self) -> int:
+        """Wait until the server closes the connection; returns the code."""
+        await self._until(lambda: self.closed is not None, "the end of the connection")
+        return self.closed or 0
+
+    async def _request(self, channel: "JoinedChannel", event: str, payload: Any) -> Any:
+        ref = channel.join_ref if event == "phx_join" else self._next_ref()
+        self._send(channel, ref, event, payload)
+        frame = await self._expect(
+            lambda frame: frame[1] == ref and frame[3] == "phx_reply",
+            f"a reply to {event!r} on {channel.topic!r}",
+        )
+        if frame[4]["status"] != "ok":
+            raise RefusedByServerError(f"{event!r} on {channel.topic!r}", frame[4]["response"])
+        return frame[4]["response"]
+
+    def _send(self, channel: "JoinedChannel", ref: str, event: str, payload: Any) -> None:
+        body = {} if payload is None else payload
+        if isinstance(body, bytes):
+            words = [word.encode() for word in (channel.join_ref, ref, channel.topic, event)]
+            head = bytes([0, *(len(word) for word in words)])
+            message = {"type": "websocket.receive", "bytes": head + b"".join(words) + body}
+        else:
+            text = json.dumps([channel.join_ref, ref, channel.topic, event, body])
+            message = {"type": "websocket.receive", "text": text}
+        self._to_server.put_nowait(message)
+
+    async def _from_server(self, message: Any) -> None:
+        if message["type"] == "websocket.accept":
+            self._accepted = True
+        elif message["type"] == "websocket.close":
+            self.closed = message.get("code", 1000) if self._accepted else 403
+            self._to_server.put_nowait({"type": "websocket.disconnect", "code": self.closed})
+        elif message["type"] == "websocket.http.response.start":
+            self.closed = message["status"]
+        elif message["type"] == "websocket.send":
+            self._take(message)
+        self._arrived.set()
+
+    def _take(self, message: dict[str, Any]) -> None:
+        text = message.get("text")
+        frame = json.loads(text) if text is not None else _read_binary(message["bytes"])
+        room = self._rooms.get(frame[2])
+        if room is None or not room._fold(frame):
+            self._frames.append(frame)
+
+    async def _expect(self, right: Callable[[list[Any]], bool], what: str) -> list[Any]:
+        found: list[list[Any]] = []
+
+        def take() -> bool:
+            for index, frame in enumerate(self._frames):
+                if right(frame):
+                    found.append(self._frames.pop(index))
+                    return True
+            return False
+
+        await self._until(take, what)
+        return found[0]
+
+    async def _until(self, condition: Callable[[], bool], what: str) -> None:
+        """Wait until something is so; meanwhile no presence is held back."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + PATIENCE
+        while not condition():
+            if self._task is not None and self._task.done() and self.closed is None:
+                self._task.result()
+                self.closed = 1006
+                continue
+            if loop.time() > deadline or self.closed is not None:
+                raise AssertionError(f"{what} did not come; there is {self._told()}")
+            self._arrived.clear()
+            await self._turn()
+
+    async def _turn(self) -> None:
+        """Let things happen; after quiet turns for a moment, as what is awaited may be I/O."""
+        for _ in range(_QUIET_TURNS):
+            self._socket.settle()
+            await asyncio.sleep(0)
+            if self._arrived.is_set():
+                return
+        try:
+            async with asyncio.timeout(0.01):
+                await self._arrived.wait()
+        except TimeoutError:
+            return
+
+    async def _quiet(self) -> None:
+        """Let everything that is under way arrive."""
+        turns = 0
+        while turns < _QUIET_TURNS:
+            self._arrived.clear()
+            self._socket.settle()
+            await asyncio.sleep(0)
+            turns = 0 if self._arrived.is_set() else turns + 1
+
+    def _next_ref(self) -> str:
+        self._ref += 1
+        return str(self._ref)
+
+    def _told(self) -> str:
+        ended = "" if self.closed is None else f"; the connection was closed with {self.closed}"
+        return f"{[frame[2:] for frame in self._frames]}{ended}"
+
+
+class JoinedChannel:
+    """A channel that a `Browser` joined.
+
+    Attributes:
+        topic: Its topic.
+        response: What the server answered to the join.
+    """
+
+    def __init__(self, browser: Browser, topic: str, join_ref: str) -> None:
+        self.topic = topic
+        self.join_ref = join_ref
+        self.response: Any = None
+        self._browser = browser
+        # Who is there as the frames said, by key and ref; None before the first state.
+        self._present: dict[str, dict[str, Any]] | None = None
+
+    async def push(self, event: str, payload: Any = None) -> None:
+        """Send an event and do not wait for a reply. Bytes go as a binary frame."""
+        self._browser._send(self, self._browser._next_ref(), event, payload)
+        await asyncio.sleep(0)
+
+    async def ask(self, event: str, payload: Any = None) -> Any:
+        """Send an event and wait for the reply.
+
+        Raises:
+            RefusedByServerError: The reply was ``error``; has the response.
+            AssertionError: There was no reply.
+        """
+        return await self._browser._request(self, event, payload)
+
+    async def expect(self, event: str) -> Any:
+        """The payload of the next such event on this topic, be it pushed or broadcast.
+
+        Raises:
+            AssertionError: It did not come.
+        """
+        frame = await self._browser._expect(
+            lambda frame: self._concerns(frame) and frame[3] == event,
+            f"{event!r} on {self.topic!r}",
+        )
+        return frame[4]
+
+    async def refute(self, event: str) -> None:
+        """Check that no such event came, once everything that is under way has arrived.
+
+        Raises:
+            AssertionError: It did.
+        """
+        await self._browser._quiet()
+        for frame in self._browser._frames:
+            if self._concerns(frame) and frame[3] == event:
+                raise AssertionError(f"{event!r} came on {self.topic!r}: {frame[4]!r}")
+
+    async def presence(self) -> dict[str, Any]:
+        """Who is there as this client was told, in the form of `Presence.list`.
+
+        It is what phoenix.js's ``Presence`` would have, but for the order of metas.
+
+        Raises:
+            UsageError: The channel neither tracks nor follows, so the client is not told.
+        """
+        await self._browser._quiet()
+        if self._present is None:
+            raise UsageError(f"no presence_state came on {self.topic!r}; see Channel.follow")
+        return {
+            key: {"metas": list(metas.values())} for key, metas in sorted(self._present.items())
+        }
+
+    async def leave(self) -> None:
+        """Leave the channel."""
+        await self._browser._request(self, "phx_leave", None)
+
+    def _concerns(self, frame: list[Any]) -> bool:
+        return frame[2] == self.topic and frame[0] in (None, self.join_ref)
+
+    def _fold(self, frame: list[Any]) -> bool:
+        """Take in who is there; whether the frame was about that."""
+        if frame[3] == "presence_state" and self._concerns(frame):
+            self._present = {}
+            _add(self._present, frame[4])
+        elif frame[3] == "presence_diff" and self._present is not None:
+            _add(self._present, frame[4]["joins"])
+            _remove(self._present, frame[4]["leaves"])
+        else:
+            return False
+        return True
+
+
+def _add(present: dict[str, dict[str, Any]], entries: dict[str, Any]) -> None:
+    for key, entry in entries.items():
+        for meta in entry["metas"]:
+            present.setdefault(key, {})[meta["phx_ref"]] = meta
+
+
+def _remove(present: dict[str, dict[str, Any]], entries: dict[str, Any]) -> None:
+    for key, entry in entries.items():
+        for meta in entry["metas"]:
+            present[key].pop(meta["phx_ref"])
+        if not present[key]:
+            del present[key]
+
+
+def _scope(params: dict[str, str], token: str | None, headers: dict[str, str]) -> dict[str, Any]:
+    given = {"host": "testserver", **headers}
+    if token is not None:
+        given["x-phoenix-authtoken"] = token
+    return {
+        "type": "websocket",
+        "path": "/socket/websocket",
+        "query_string": urlencode({**params, "vsn": "2.0.0"}).encode(),
+        "headers": [(name.lower().encode(), value.encode()) for name, value in given.items()],
+        "subprotocols": [],
+        "client": ("testclient", 0),
+        "extensions": {},
+    }
+
+
+def _read_binary(data: bytes) -> list[Any]:
+    """A binary frame of a server, as an array."""
+    counts = {0: 3, 1: 4, 2: 2}[data[0]]
+    words, at = list[str](), 1 + counts
+    for length in data[1 : 1 + counts]:
+        words.append(data[at : at + length].decode())
+        at += length
+    body = data[at:]
+    if data[0] == 1:
+        join_ref, ref, topic, status = words
+        return [join_ref, ref, topic, "phx_reply", {"status": status, "response": body}]
+    if data[0] == 0:
+        return [words[0], None, words[1], words[2], body]
+    return [None, None, words[0], words[1], body]
