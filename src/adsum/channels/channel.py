@@ -123,7 +123,9 @@ class Channel:
 
     # What it may call.
 
-    def track(self, key: str, meta: Meta | None = None) -> "ChannelPresence":
+    def track(
+        self, key: str, meta: Meta | None = None, *, topic: str | None = None
+    ) -> "ChannelPresence":
         """Let the client be present on the topic until the channel ends, and see who else is.
 
         After the reply to the join the client is sent ``presence_state`` and then each
@@ -132,9 +134,10 @@ class Channel:
         Args:
             key: Who is present, as in `Presence.track`.
             meta: A JSON object.
+            topic: Another topic to be present on, which the client does not see by that.
 
         Raises:
-            AlreadyTrackedError: The channel tracks this key already.
+            AlreadyTrackedError: The channel tracks this key on this topic already.
             RefusedError: The client tracks and updates too often, see `Limits.updates`.
             UsageError: The channel has ended.
             TypeError: The key or the meta is not what it must be.
@@ -142,8 +145,9 @@ class Channel:
         """
         membership = self._membership
         membership.count_update()
-        tracked = membership.track(key, meta)
-        membership.follow()
+        tracked = membership.track(self.topic if topic is None else topic, key, meta)
+        if topic in (None, self.topic):
+            membership.follow()
         return ChannelPresence(membership, tracked)
 
     def follow(self) -> None:

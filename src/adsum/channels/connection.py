@@ -147,9 +147,10 @@ class Connection:
             self._join(frame)
         else:
             membership = self.memberships.get(frame.topic)
-            if membership is not None and frame.join_ref in (None, membership.join_ref):
-                await membership.receive(frame)
-            elif frame.event == "phx_leave":
+            meant = membership is not None and frame.join_ref in (None, membership.join_ref)
+            if membership is not None and meant and await membership.receive(frame):
+                return
+            if frame.event == "phx_leave":
                 self._reply(frame.join_ref, frame, "ok", _EMPTY)
             else:
                 self._reply(None, frame, "error", _UNMATCHED)

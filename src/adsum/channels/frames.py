@@ -89,7 +89,10 @@ class Version1:
             fields = value["topic"], value["event"], value["payload"]
         except KeyError as error:
             raise ProtocolError(f"{error.args[0]} is missing") from None
-        return _checked(value.get("join_ref"), value.get("ref"), *fields)
+        join_ref, ref = value.get("join_ref"), value.get("ref")
+        if join_ref is None and fields[1] == "phx_join":
+            join_ref = ref  # the first clients had no join_ref
+        return _checked(join_ref, ref, *fields)
 
     def message(self, join_ref: Ref, ref: Ref, topic: str, event: str, payload: Encoded) -> Wire:
         """See `Serializer`."""

@@ -65,8 +65,10 @@ class Session:
             return 410, 0, []
         self._expiry.cancel()
         if not self._has_more():
-            self._poll = asyncio.get_running_loop().create_future()
-            await asyncio.wait([self._poll], timeout=WINDOW)
+            waiting = self._poll = asyncio.get_running_loop().create_future()
+            await asyncio.wait([waiting], timeout=WINDOW)
+            if self._poll is not waiting:
+                return 204, number, []  # another request waits; what comes is for that one
         self._expiry.cancel()
         self._expiry = self._expire_later()
         return self._answer()

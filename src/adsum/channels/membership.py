@@ -92,14 +92,21 @@ class Membership:
 
     # What the connection asks for.
 
-    async def receive(self, frame: Frame) -> None:
-        """Handle an event from the client, after those before it; waits if too many wait."""
+    async def receive(self, frame: Frame) -> bool:
+        """Handle an event from the client, after those before it; waits if too many wait.
+
+        Returns:
+            Whether the channel was still there for it.
+        """
         while len(self._jobs) >= self._hub.limits.waiting and not self.ending:
             self._room = asyncio.get_running_loop().create_future()
             await self._room
+        if self.ending:
+            return False
         handle = self._leave if frame.event == "phx_leave" else self._handle
         self._jobs.append(partial(handle, frame))
         self._work()
+        return True
 
     def deliver(self, event: str, payload: Encoded, frames: dict[Serializer, Wire]) -> None:
         """Send a broadcast to the client, by its filter if there is one for the event.
@@ -144,11 +151,11 @@ class Membership:
 
     # What the channel asks for.
 
-    def track(self, key: str, meta: Meta | None) -> Tracked:
+    def track(self, topic: str, key: str, meta: Meta | None) -> Tracked:
         """See `Channel.track`."""
         if self._ended:
             raise UsageError(f"the channel on {self.topic!r} has ended; nobody is there to track")
-        return self._hub.presence.track(self.topic, key, meta, owner=self)
+        return self._hub.presence.track(topic, key, meta, owner=self)
 
     def follow(self) -> None:
         """See `Channel.follow`."""
@@ -296,6 +303,7 @@ class Membership:
         if self._ended:
             return
         self._ended = self.ending = True
+        self._make_room()
         self._withdraw()
         self._jobs.clear()
         for task in self._spawned:

@@ -77,7 +77,8 @@ class Relay:
     def closed(self) -> None:
         """See `Observer`: nobody answers any more."""
         for future in self._waiting.values():
-            future.cancel()
+            if not future.done():
+                future.set_result({})
         for task in self._tasks:
             task.cancel()
         self._partial.clear()

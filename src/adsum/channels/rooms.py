@@ -28,13 +28,15 @@ from .presences import diff_text, state_text
 
 logger = logging.getLogger("adsum")
 
-#: Seconds between two diffs of a topic, at least, and how many more for each client that follows:
-#: 0.1 s for a thousand. What a diff costs grows with the clients, so its frequency must not.
-PAUSE, PAUSE_PER_FOLLOWER, LONGEST_PAUSE = 0.005, 0.0001, 1.0
+#: Seconds between two diffs of a topic, at least and at most. Between these, a room pauses for as
+#: long as it took to tell everybody of the last one, so it has half of the event loop and no more.
+PAUSE, LONGEST_PAUSE = 0.005, 1.0
 #: Changes remembered for slow clients: so many, or as many as are present.
 REMEMBERED = 1000
 #: A room that is counts-only lists again when it has shrunk to this part of its limit.
 _LIST_AGAIN = 0.8
+#: Timers of the event loop may ring this much early.
+_CLOCK_RESOLUTION = 0.0005
 
 
 class Listener(Protocol):
@@ -211,10 +213,17 @@ class Room:
         if self._timer is None and self._cutting is None:
             delay = self._next_cut_at - self._loop.time()
             self._timer = (
-                self._loop.call_later(delay, self._cut)
+                self._loop.call_later(delay, self._on_timer)
                 if delay > 0
-                else self._loop.call_soon(self._cut)
+                else self._loop.call_soon(self._on_timer)
             )
+
+    def _on_timer(self) -> None:
+        if self._next_cut_at - self._loop.time() > _CLOCK_RESOLUTION:
+            self._timer = None
+            self._schedule()  # telling everybody took longer than was known when it was set
+        else:
+            self._cut()
 
     def _cut(self) -> None:
         """Make a diff of what changed, and the state for those who wait for it, at one point."""
@@ -273,9 +282,8 @@ class Room:
         self, transitions: list[Transition], extras: Entries, newcomers: dict[Follower, None]
     ) -> None:
         """Number the cut, and tell everybody who follows."""
-        followers = len(self._followers) + len(newcomers)
-        pause = min(PAUSE + PAUSE_PER_FOLLOWER * followers, LONGEST_PAUSE)
-        self._next_cut_at = self._loop.time() + pause
+        began = self._loop.time()
+        self._next_cut_at = began + PAUSE
         if transitions:
             self._remember(Diff(self.topic, transitions, extras))
         if transitions or self.counting:
@@ -286,6 +294,12 @@ class Room:
             if self._state is not None:
                 follower.state = self.number, self._state
             follower.notify()
+        # Whoever was notified sends in a turn of the loop of its own; this one comes after them.
+        self._loop.call_soon(self._told, began)
+
+    def _told(self, began: float) -> None:
+        now = self._loop.time()
+        self._next_cut_at = now + min(max(PAUSE, now - began), LONGEST_PAUSE)
 
     def _remember(self, diff: Diff) -> None:
         self.number += 1

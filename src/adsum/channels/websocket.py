@@ -41,7 +41,7 @@ async def _read(connection: Connection, receive: Receive) -> None:
 class _Carrier:
     """Sends what there is to be sent, in a task that exists only while there is something."""
 
-    __slots__ = ("_connection", "_send", "_writer", "aborted", "task")
+    __slots__ = ("_connection", "_send", "_stopped", "_writer", "aborted", "task")
 
     def __init__(self, connection: Connection, send: Send) -> None:
         task = asyncio.current_task()
@@ -49,8 +49,9 @@ class _Carrier:
             raise RuntimeError("an ASGI application runs in a task")
         #: The task that reads.
         self.task: asyncio.Task[Any] = task
-        #: Whether the client was given up: it does not even take the end of the connection.
+        #: Whether the client was given up: it takes nothing, not even the end of the connection.
         self.aborted = False
+        self._stopped = False
         self._connection = connection
         self._send = send
         self._writer: asyncio.Task[None] | None = None
@@ -62,11 +63,13 @@ class _Carrier:
 
     def abort(self) -> None:
         """Break off."""
-        self.aborted = True
-        self.task.cancel()
+        if not self._stopped:
+            self.aborted = True
+            self.task.cancel()
 
     def stop(self) -> None:
         """Send no more."""
+        self._stopped = True
         if self._writer is not None:
             self._writer.cancel()
 
@@ -80,7 +83,8 @@ class _Carrier:
                 code, reason = outbox.closing.code, outbox.closing.reason
                 await self._send({"type": "websocket.close", "code": code, "reason": reason})
         except Exception as error:
-            # The client is gone; servers say so in different ways, and `receive` says it too.
+            # The client is gone; servers say so in different ways.
             logger.debug("a frame was not sent: %r", error)
+            self.abort()
         finally:
             self._writer = None
