@@ -157,6 +157,8 @@ class Channel:
     def push(self, event: str, payload: Mapping[str, Any] | bytes) -> None:
         """Send an event to this client alone; before the join is answered, it waits until then.
 
+        Bytes do not reach a client that polls or speaks version 1, which is logged once.
+
         Raises:
             TypeError: The payload is neither a JSON object nor bytes.
             ValueError: It is not finite, too deep or too large.

@@ -52,6 +52,7 @@ class Connection:
         self._abort_hook: Callable[[], None] = _nothing
         self._deadline: asyncio.TimerHandle | None = None
         self._finished = False
+        self._told_of_bytes = False
         hub.add(self)
 
     # For the transport.
@@ -106,6 +107,15 @@ class Connection:
         """Send a frame, in order."""
         if not self.outbox.put(frame):
             self.overflow()
+
+    def cannot_carry_bytes(self) -> None:
+        """Bytes were for the client, whose version or transport has no room for them."""
+        if not self._told_of_bytes:
+            self._told_of_bytes = True
+            logger.warning(
+                "a client at %s gets no binary payloads: it polls, or speaks version 1",
+                self.client.address,
+            )
 
     def overflow(self) -> None:
         """The client does not read fast enough for what it has to be told."""

@@ -45,6 +45,19 @@ class Origins:
             raise ConfigurationError(f"origins={accepted!r}: accepted is a list of them, or None")
         self._accepted = None if accepted is None else [_origin(one) for one in accepted]
 
+    def check(self, headers: dict[str, str]) -> None:
+        """Check where a request comes from.
+
+        Raises:
+            RejectedError: It is not accepted; says how to accept it.
+        """
+        origin, host = headers.get("origin"), headers.get("host")
+        if not self.accepts(origin, host):
+            raise RejectedError(
+                f"its origin {origin!r:.100} is not that of {host!r:.100}; "
+                f"to allow it: Socket(..., origins=[{origin!r:.100}])"
+            )
+
     def accepts(self, origin: str | None, host: str | None) -> bool:
         """Whether a page of an origin may connect to a host."""
         if origin is None:
@@ -86,12 +99,7 @@ def read(scope: Scope, origins: Origins, transport: str) -> tuple[Client, Serial
         RejectedError: Its origin, version or token is not accepted.
     """
     headers, params = headers_of(scope), params_of(scope)
-    origin = headers.get("origin")
-    if not origins.accepts(origin, headers.get("host")):
-        raise RejectedError(
-            f"its origin {origin!r:.100} is not that of {headers.get('host')!r:.100}; "
-            f"to allow it: Socket(..., origins=[{origin!r:.100}])"
-        )
+    origins.check(headers)
     serializer = serializer_for(params.get("vsn"))
     if serializer is None:
         raise RejectedError(f"it speaks version {params.get('vsn')!r:.20}, not 1.0.0 or 2.0.0")

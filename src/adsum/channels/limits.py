@@ -28,7 +28,7 @@ class Limits:
 
     frame_size: int = 64 * 1024
     channels: int = 100
-    joins: int = 200
+    joins: int = 100
     updates: int = 100
     interval: float = 10.0
     waiting: int = 100

@@ -13,6 +13,7 @@ token cannot be guessed, and to whoever does not know it, it opens nothing.
 import asyncio
 import base64
 import binascii
+import logging
 import secrets
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -27,6 +28,8 @@ from .hub import Hub
 from .relay import Question, Relay
 from .websocket import Receive, Send
 
+logger = logging.getLogger("adsum")
+
 #: Seconds that a GET waits, and that a session lives without one.
 WINDOW, LIFETIME = 10.0, 30.0
 #: Frames, and about how many characters, in one answer.
@@ -36,6 +39,7 @@ _MAX_BODY_FRAMES = 16
 #: Seconds within which another node answers what does not wait.
 _PATIENCE = 5.0
 
+Headers = list[tuple[bytes, bytes]]
 Admit = Callable[[Scope, str], Awaitable[tuple[Client, Serializer] | int]]
 _JSON = (b"content-type", b"application/json; charset=utf-8")
 
@@ -137,48 +141,39 @@ class LongPoll:
     async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         headers = headers_of(scope)
-        origin = headers.get("origin")
-        shown = [_JSON]
-        if origin is not None and self._origins.accepts(origin, headers.get("host")):
-            shown += [
-                (b"access-control-allow-origin", origin.encode("latin-1")),
-                (b"access-control-allow-credentials", b"true"),
-                (b"vary", b"origin"),
-            ]
-        status, answer = await self._respond(scope, receive, headers)
-        if scope["method"] == "OPTIONS":
-            asked = headers.get("access-control-request-headers", "")
-            shown += [
-                (b"access-control-allow-headers", asked.encode("latin-1")),
-                (b"access-control-allow-methods", b"get, post, options"),
-                (b"access-control-max-age", b"3600"),
-            ]
-        body = dump(answer).encode()
-        shown.append((b"content-length", str(len(body)).encode()))
-        await send({"type": "http.response.start", "status": status, "headers": shown})
-        await send({"type": "http.response.body", "body": body})
+        try:
+            self._origins.check(headers)
+            token = params_of(scope).get("token", "")
+        except RejectedError as error:
+            logger.warning("a client that polls was refused: %s", error)
+            await _answer_with(send, 403, {"status": 403}, [])
+            return
+        status, answer = await self._respond(scope, receive, headers, token)
+        await _answer_with(send, status, answer, _cross_origin(scope["method"], headers))
 
     async def _respond(
-        self, scope: Scope, receive: Receive, headers: dict[str, str]
+        self, scope: Scope, receive: Receive, headers: dict[str, str], token: str
     ) -> tuple[int, Question]:
         """The HTTP status, and the answer, which has the status that clients look at."""
-        try:
-            token = params_of(scope).get("token")
-        except RejectedError:
-            return 403, {"status": 403}
         method = scope["method"]
         if method == "OPTIONS":
             return 200, {"status": 200}
         if method == "GET":
-            return await self._begin(scope) if not token else (200, await self._poll(token))
+            # What is no token of a session may be the application's own parameter of that name.
+            is_session = _read_token(token) is not None
+            return (200, await self._poll(token)) if is_session else await self._begin(scope)
         if method != "POST":
             return 400, {"status": 400}
         body = await _body(receive, _MAX_BODY_FRAMES * self._hub.limits.frame_size)
         if body is None:
+            logger.warning("a client that polls sent too much at once")
             return 413, {"status": 413}
-        one = "ndjson" not in headers.get("content-type", "")
-        lines = [body] if one else [line for line in body.splitlines() if line]
-        return 200, await self._ask(token or "", {"do": "send", "lines": lines}, _PATIENCE)
+        try:
+            lines = _lines(body.decode(), headers)
+        except UnicodeDecodeError:
+            logger.warning("a client that polls sent what is not UTF-8")
+            return 400, {"status": 400}
+        return 200, await self._ask(token, {"do": "send", "lines": lines}, _PATIENCE)
 
     async def _begin(self, scope: Scope) -> tuple[int, Question]:
         """Make a session; clients take 410 as the beginning of one."""
@@ -237,8 +232,8 @@ def _read_token(token: str) -> tuple[str, str, int] | None:
         return None
 
 
-async def _body(receive: Receive, limit: int) -> str | None:
-    """The body of a request; None if it is too large, cut off, or no text."""
+async def _body(receive: Receive, limit: int) -> bytes | None:
+    """The body of a request; None if it is too large, or cut off."""
     pieces, size, more = list[bytes](), 0, True
     while more:
         message: Any = await receive()
@@ -249,10 +244,42 @@ async def _body(receive: Receive, limit: int) -> str | None:
         more = message.get("more_body", False)
         if size > limit:
             return None
-    try:
-        return b"".join(pieces).decode()
-    except UnicodeDecodeError:
-        return None
+    return b"".join(pieces)
+
+
+def _lines(body: str, headers: dict[str, str]) -> list[str]:
+    """The frames in a body: one on each line, or just one, as older clients send it."""
+    if "ndjson" not in headers.get("content-type", ""):
+        return [body]
+    return [line.rstrip("\r") for line in body.split("\n") if line.strip()]
+
+
+def _cross_origin(method: str, headers: dict[str, str]) -> Headers:
+    """What lets a page of an accepted origin read the answer."""
+    origin = headers.get("origin")
+    if origin is None:
+        return []
+    shown = [
+        (b"access-control-allow-origin", origin.encode("latin-1")),
+        (b"access-control-allow-credentials", b"true"),
+        (b"vary", b"origin"),
+    ]
+    if method == "OPTIONS":
+        asked = headers.get("access-control-request-headers", "")
+        shown += [
+            (b"access-control-allow-headers", asked.encode("latin-1")),
+            (b"access-control-allow-methods", b"get, post, options"),
+            (b"access-control-max-age", b"3600"),
+        ]
+    return shown
+
+
+async def _answer_with(send: Send, status: int, answer: Question, headers: Headers) -> None:
+    body = dump(answer).encode()
+    length = (b"content-length", str(len(body)).encode())
+    shown = [_JSON, length, *headers]
+    await send({"type": "http.response.start", "status": status, "headers": shown})
+    await send({"type": "http.response.body", "body": body})
 
 
 def _wire(line: str) -> Wire:

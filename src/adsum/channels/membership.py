@@ -126,7 +126,8 @@ class Membership:
         frame = frames.get(self.serializer)
         if frame is None:
             if isinstance(payload, bytes) and not self.serializer.binary:
-                return  # there is no way to tell this client
+                self.connection.cannot_carry_bytes()
+                return
             frame = self.serializer.broadcast(self.topic, event, payload)
             frames[self.serializer] = frame
         self.connection.send(frame)
@@ -342,6 +343,9 @@ class Membership:
 
     def _send(self, event: str, payload: Encoded, *, broadcast: bool = False) -> None:
         if self._ended:
+            return
+        if isinstance(payload, bytes) and not self.serializer.binary:
+            self.connection.cannot_carry_bytes()
             return
         frame = (
             self.serializer.broadcast(self.topic, event, payload)
