@@ -22,8 +22,8 @@ Answering = Callable[[Question], Awaitable[Question]]
 TOPIC = "channels/relay"
 #: Characters in a piece: as JSON in JSON it may double, and has to fit into a message.
 _PIECE = 80 * 1024
-#: Pieces of one text, and texts of which pieces are missing, at most.
-_MAX_PIECES, _MAX_PARTIAL = 64, 1000
+#: Pieces of one text, and of all texts together of which pieces are missing, at most.
+_MAX_PIECES, _MAX_HELD = 64, 256
 
 
 class Relay:
@@ -123,8 +123,8 @@ class Relay:
             raise ValueError("a piece that does not fit")
         pieces.append(piece)
         if len(pieces) < of:
-            while len(self._partial) >= _MAX_PARTIAL:
-                del self._partial[next(iter(self._partial))]
             self._partial[name] = pieces
+            while sum(map(len, self._partial.values())) > _MAX_HELD:
+                del self._partial[next(iter(self._partial))]
             return None
         return number, dict(load("".join(pieces)))
