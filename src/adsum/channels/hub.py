@@ -114,6 +114,9 @@ class Hub:
             self._by_id[id].discard(connection)
             if not self._by_id[id]:
                 del self._by_id[id]
+        if not self.connections and self._sweeper is not None:
+            self._sweeper.cancel()  # the next connection may be in another event loop
+            self._sweeper = None
 
     def disconnect(self, id: str) -> None:
         """Close every connection with an id, on every node."""
@@ -132,8 +135,7 @@ class Hub:
             if connection.heard_at < silent_since:
                 connection.close(1000, "timeout")
         interval = min(_SWEEP_INTERVAL, self._timeout / 4)
-        loop = asyncio.get_running_loop()
-        self._sweeper = loop.call_later(interval, self._sweep) if self.connections else None
+        self._sweeper = asyncio.get_running_loop().call_later(interval, self._sweep)
 
     # Broadcasts.
 
