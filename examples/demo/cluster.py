@@ -1,12 +1,9 @@
-"""The server processes of the demo: start them, send them signals, hear what they see."""
+"""The servers of the demo and the network between them, with everything one may do to them."""
 
 import asyncio
-import contextlib
-import json
 import os
 import secrets
 import signal
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -14,11 +11,9 @@ from types import TracebackType
 from typing import Any, Self
 
 from incidents import Incidents
+from network import Network
+from process import Server
 
-SERVER = Path(__file__).with_name("server.py")
-#: Seconds that a process may take to start, and to stop when asked to.
-START_TIMEOUT = 30.0
-STOP_TIMEOUT = 4.0
 #: What may be done to a server in which state.
 ACTIONS = {
     "kill": ("running", "paused"),
@@ -29,49 +24,7 @@ ACTIONS = {
 
 
 class RefusedError(Exception):
-    """The action makes no sense in the present state of the server."""
-
-
-class StartError(Exception):
-    """A server process ended, or took too long, before it served."""
-
-
-class Server:
-    """One server process after the other, under one name.
-
-    Attributes:
-        state: ``starting``, ``running``, ``paused``, ``stopping`` or ``dead``.
-        reason: Why it is dead.
-        down_after: After how many seconds of silence the others give it up.
-    """
-
-    def __init__(self, name: str, port: int) -> None:
-        self.name = name
-        self.port = port
-        self.state = "dead"
-        self.reason = ""
-        self.down_after = 0.0
-        self.ready = asyncio.Event()
-        # Of the present process; valid from `start` until its end was seen by `exited`.
-        self.process: asyncio.subprocess.Process | None = None
-        self.exited: asyncio.Task[None] | None = None
-
-    def signal(self, number: int) -> None:
-        """Send a signal, if there still is a process."""
-        with contextlib.suppress(ProcessLookupError):
-            if self.process is not None:
-                self.process.send_signal(number)
-
-    def describe(self) -> dict[str, Any]:
-        """As JSON."""
-        pid = None if self.process is None else self.process.pid
-        return {
-            "name": self.name,
-            "port": self.port,
-            "state": self.state,
-            "reason": self.reason,
-            "pid": pid,
-        }
+    """The action makes no sense in the present state."""
 
 
 class Cluster:
@@ -82,17 +35,25 @@ class Cluster:
         first_port: The port of the first server, the others follow; 0 takes free ones.
 
     Attributes:
+        cut: The last server before the cut in the network, if there is one.
         changed: Set, and replaced by a new one, when something in `describe` changes.
+        ending: Whether all of it is about to stop.
     """
 
     def __init__(self, nodes: int, first_port: int = 0) -> None:
         self.name = f"demo-{os.getpid()}-{secrets.token_hex(4)}"
         self.incidents = Incidents()
-        ports = range(first_port, first_port + nodes) if first_port else [0] * nodes
-        self.servers = {f"n{i}": Server(f"n{i}", port) for i, port in enumerate(ports, 1)}
-        self._directory = tempfile.TemporaryDirectory(prefix="adsum-demo-")
+        self.cut: str | None = None
         self.changed = asyncio.Event()
-        self._closing = False
+        self.ending = False
+        self._directory = tempfile.TemporaryDirectory(prefix="adsum-demo-")
+        names = [f"n{number}" for number in range(1, nodes + 1)]
+        self.network = Network(Path(self._directory.name), names, self._name_of)
+        self.servers: dict[str, Server] = {}
+        for number, name in enumerate(names):
+            environment = {"ADSUM_CLUSTER": self.name, **self.network.settings(name)}
+            port = first_port and first_port + number
+            self.servers[name] = Server(name, port, environment, self._reported, self._ended)
 
     async def __aenter__(self) -> Self:
         try:
@@ -110,17 +71,26 @@ class Cluster:
     ) -> None:
         await self.stop()
 
+    def end(self) -> None:
+        """Start nothing any more, and let go of those who wait for changes."""
+        self.ending = True
+        self._tell()
+
     async def stop(self) -> None:
         """End every process: ask first, then insist."""
-        self._closing = True
-        await asyncio.gather(*[self._stop(server) for server in self.servers.values()])
+        self.end()
+        await asyncio.gather(*[server.stop() for server in self.servers.values()])
+        self.network.close()
         self._directory.cleanup()
+
+    # What may be done.
 
     async def act(self, action: str, name: str) -> None:
         """Do one of `ACTIONS` to a server.
 
         Raises:
             RefusedError: It makes no sense now.
+            StartError: It was to be started, and does not.
         """
         server = self.servers[name]
         if server.state not in ACTIONS[action]:
@@ -134,6 +104,32 @@ class Cluster:
         elif action == "resume":
             self._signal(server, "resume", signal.SIGCONT, "running")
 
+    def split(self, name: str) -> None:
+        """Cut the network after a server: it and all before it on one side.
+
+        Raises:
+            RefusedError: There is a cut already, or nobody would be on the other side.
+        """
+        names = self.network.names
+        if self.cut or name == names[-1]:
+            raise RefusedError(f"cannot cut after {name}: {'it is cut' if self.cut else 'no one'}")
+        self.cut = name
+        self.network.split({*names[: names.index(name) + 1]})
+        self._begin("split", name, self._apart())
+
+    def heal(self) -> None:
+        """Mend the cut.
+
+        Raises:
+            RefusedError: There is none.
+        """
+        if self.cut is None:
+            raise RefusedError("the network is whole")
+        self._begin("heal", self.cut, self._apart())
+        self.cut = None
+        self.network.heal()
+        self._tell()
+
     def describe(self) -> dict[str, Any]:
         """Everything that the page shows of the cluster, as JSON."""
         servers = self.servers.values()
@@ -141,6 +137,7 @@ class Cluster:
             "cluster": self.name,
             "now": time.time(),
             "down_after": max(server.down_after for server in servers),
+            "cut": self.cut,
             "nodes": [server.describe() for server in servers],
             "incidents": [incident.describe() for incident in self.incidents.recent],
         }
@@ -148,91 +145,67 @@ class Cluster:
     async def _restart(self, server: Server) -> None:
         if server.state == "running":
             self._signal(server, "stop", signal.SIGTERM, "stopping")
-            await self._stop(server)
+            await server.stop()
+        if self.ending:
+            raise RefusedError("the demo is ending")
+        self._begin_with(server, "start")
         await self._start(server)
+
+    async def _start(self, server: Server) -> None:
+        server.state = "starting"
+        self._tell()
+        await server.start()
+        await self.network.connect(server.name)
 
     def _signal(self, server: Server, action: str, number: int, state: str) -> None:
         """Send a signal, and start the clocks of those who will notice."""
         server.state = state
-        self._begin(action, server)
+        self._begin_with(server, action)
         server.signal(number)
-        self._tell()
 
-    def _begin(self, action: str, server: Server) -> None:
-        awake = [other.name for other in self.servers.values() if other.state == "running"]
-        self.incidents.begin(action, server.name, awake, time.monotonic(), time.time())
+    # Who will notice what.
 
-    async def _start(self, server: Server) -> None:
-        """Start a process and wait until it serves."""
-        if self._closing:
-            raise RefusedError("the demo is ending")
-        server.state = "starting"
-        server.ready.clear()
-        if server.down_after:  # not the very first time: there are others, who will notice
-            self._begin("start", server)
-        self._tell()
-        environment = {
-            **{key: value for key, value in os.environ.items() if not key.startswith("ADSUM_")},
-            "ADSUM_NAME": server.name,
-            "ADSUM_CLUSTER": self.name,
-            # The nodes find each other here, and it is taken away with the demo.
-            "XDG_RUNTIME_DIR": self._directory.name,
+    def _begin_with(self, server: Server, action: str) -> None:
+        """All others will, unless the network is cut between."""
+        others = [one for one in self.servers if one != server.name]
+        joined = [one for one in others if self.network.joins(one, server.name)]
+        self._begin(action, server.name, {one: {server.name} for one in joined})
+
+    def _apart(self) -> dict[str, set[str]]:
+        """By server, those that run on the other side of the cut."""
+        running = self._running()
+        return {
+            one: {other for other in running if not self.network.joins(one, other)}
+            for one in running
         }
-        server.process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            str(SERVER),
-            str(server.port),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            env=environment,
-            # Ctrl-C in the terminal is for the supervisor, which ends the servers in order.
-            process_group=0,
-        )
-        server.exited = asyncio.create_task(self._attend(server, server.process))
-        self._tell()
-        ready = asyncio.create_task(server.ready.wait())
-        await asyncio.wait(
-            {ready, server.exited}, timeout=START_TIMEOUT, return_when=asyncio.FIRST_COMPLETED
-        )
-        ready.cancel()
-        if not server.ready.is_set():
-            await self._stop(server)
-            raise StartError(f"{server.name} did not start: {server.reason}")
 
-    async def _stop(self, server: Server) -> None:
-        if server.exited is None:
-            return
-        for number in (signal.SIGTERM, signal.SIGCONT):
-            server.signal(number)
-        done, _ = await asyncio.wait({server.exited}, timeout=STOP_TIMEOUT)
-        if not done:
-            server.signal(signal.SIGKILL)
-            await server.exited
-
-    async def _attend(self, server: Server, process: asyncio.subprocess.Process) -> None:
-        """Follow a process to its end."""
-        assert process.stdout is not None
-        async for line in process.stdout:
-            with contextlib.suppress(ValueError):  # the last line of a killed process is cut off
-                self._reported(server, json.loads(line))
-        code = await process.wait()
-        server.process = None
-        server.state = "dead"
-        server.reason = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-        self.incidents.ended(server.name)
+    def _begin(self, action: str, node: str, concerns: dict[str, set[str]]) -> None:
+        awake = self._running()
+        concerns = {one: nodes for one, nodes in concerns.items() if one in awake}
+        self.incidents.begin(action, node, concerns, time.monotonic(), time.time())
         self._tell()
+
+    def _running(self) -> list[str]:
+        return [name for name, server in self.servers.items() if server.state == "running"]
+
+    # What is heard of the servers.
 
     def _reported(self, server: Server, report: dict[str, Any]) -> None:
         if report.get("ready"):
-            server.port, server.down_after = report["port"], report["down_after"]
-            server.state = "running"
-            server.ready.set()
             self.incidents.started(server.name, report["at"])
             self._tell()
         elif self.incidents.reported(
             server.name, report["at"], report["joined"], report["present"]
         ):
             self._tell()
+
+    def _ended(self, server: Server) -> None:
+        self.incidents.ended(server.name)
+        self._tell()
+
+    def _name_of(self, pid: int) -> str | None:
+        """Which server is the process of this number."""
+        return next((name for name, server in self.servers.items() if server.pid == pid), None)
 
     def _tell(self) -> None:
         """Wake everybody who waits for changes."""

@@ -1,27 +1,27 @@
-"""What was done to a node, and how long each of the others took to notice."""
+"""What was done to the cluster, and how long each server took to notice."""
 
 import itertools
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-#: What makes a node's people leave everybody's lists; the other actions bring them back.
-HIDING = ("kill", "pause", "stop")
+#: What makes people leave lists; the other actions bring them back.
+HIDING = ("kill", "pause", "stop", "split")
 
 
 @dataclass(slots=True)
 class Incident:
-    """One signal to one node.
+    """One signal to one node, or one cut of the network.
 
     Attributes:
         id: Counts up from 1.
-        node: Whom it was sent to.
-        action: ``kill``, ``pause``, ``stop``, ``resume`` or ``start``.
+        node: Whom it was done to; for the network, the last one before the cut.
+        action: ``kill``, ``pause``, ``stop``, ``resume``, ``start``, ``split`` or ``heal``.
         at: When the signal was sent, or the process started, in monotonic seconds.
         wall: The same in seconds since the epoch, for people.
-        waiting: The nodes that will notice and have not yet.
-        noticed: Milliseconds from `at` until a node's watch showed the leaves or joins.
+        waiting: The observers that will notice, each with the nodes it has yet to notice.
+        noticed: Milliseconds from `at` until an observer's watch showed all leaves or joins.
         ready: Milliseconds that a process took to start; None for what starts no process.
     """
 
@@ -30,9 +30,17 @@ class Incident:
     action: str
     at: float
     wall: float
-    waiting: set[str]
+    waiting: dict[str, set[str]]
     noticed: dict[str, float] = field(default_factory=dict)
     ready: float | None = None
+
+    def forget(self, node: str) -> None:
+        """Expect no news from a node, nor of it."""
+        self.waiting.pop(node, None)
+        for observer, nodes in [*self.waiting.items()]:
+            nodes.discard(node)
+            if not nodes:
+                del self.waiting[observer]
 
     def describe(self) -> dict[str, Any]:
         """As JSON."""
@@ -57,19 +65,33 @@ class Incidents:
         self._present: dict[str, dict[str, int]] = {}
 
     def begin(
-        self, action: str, node: str, observers: Iterable[str], at: float, wall: float
+        self,
+        action: str,
+        node: str,
+        concerns: Mapping[str, Iterable[str]],
+        at: float,
+        wall: float,
     ) -> None:
-        """A signal is about to be sent; expects news from those whom it makes a difference to."""
-        waiting = {
-            observer
-            for observer in observers
-            if observer != node and self._will_notice(action, node, observer)
-        }
+        """Something is about to be done; expects news from those whom it makes a difference to.
+
+        Args:
+            action: What is done.
+            node: Whom it is done to.
+            concerns: By observer, the nodes that will go from its list, or come.
+            at: When, in monotonic seconds.
+            wall: When, in seconds since the epoch.
+        """
+        network = action in ("split", "heal")
         for earlier in self.recent:
-            earlier.waiting.discard(node)  # it has other things on its mind
-            if earlier.node == node:
-                earlier.waiting.clear()  # too late to be noticed
-        incident = Incident(next(self._ids), node, action, at, wall, waiting)
+            if not network:
+                earlier.forget(node)  # it has other things on its mind, and is too late to notice
+            elif earlier.action in ("split", "heal"):
+                earlier.waiting.clear()
+        incident = Incident(next(self._ids), node, action, at, wall, {})
+        for observer, nodes in concerns.items():
+            noticeable = {node for node in nodes if self._will_notice(action, node, observer)}
+            if noticeable:
+                incident.waiting[observer] = noticeable
         self.recent.append(incident)
 
     def started(self, node: str, at: float) -> None:
@@ -82,7 +104,7 @@ class Incidents:
         """A process is gone, and with it all that it saw."""
         self._present.pop(node, None)
         for incident in self.recent:
-            incident.waiting.discard(node)
+            incident.waiting.pop(node, None)
 
     def reported(
         self, observer: str, at: float, joined: Iterable[str], present: dict[str, int]
@@ -95,11 +117,15 @@ class Incidents:
         self._present[observer] = present
         measured = False
         for incident in self.recent:
-            if observer not in incident.waiting or at < incident.at:
+            nodes = incident.waiting.get(observer)
+            if nodes is None or at < incident.at:
                 continue
-            hides = incident.action in HIDING
-            if (not present.get(incident.node)) if hides else (incident.node in joined):
-                incident.waiting.discard(observer)
+            if incident.action in HIDING:
+                nodes.intersection_update([*filter(present.get, present)])
+            else:
+                nodes.difference_update(joined)
+            if not nodes:
+                del incident.waiting[observer]
                 incident.noticed[observer] = _milliseconds(incident, at)
                 measured = True
         return measured

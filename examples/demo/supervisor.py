@@ -1,15 +1,17 @@
 """The demo: the servers, and one page that shows them and lets a visitor be unkind to them.
 
 The page is served from here, because it must live when servers die. It talks to each server
-directly; here it only asks for signals to be sent, and hears what the servers were seen to do.
+directly, with phoenix.js; here it only asks for signals to be sent and for the network to be cut,
+and hears what the servers were seen to do.
 """
 
 import asyncio
 import contextlib
+import json
 import signal
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -18,14 +20,16 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
-from starlette.responses import JSONResponse
-from starlette.routing import Mount, Route, WebSocketRoute
+from starlette.responses import FileResponse, JSONResponse, StreamingResponse
+from starlette.routing import Route
 from starlette.staticfiles import StaticFiles
-from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from cluster import ACTIONS, Cluster, RefusedError, StartError
+from adsum.cli import phoenixjs
+from cluster import ACTIONS, Cluster, RefusedError
+from process import StartError
 
 PAGE = Path(__file__).with_name("page")
+APP = Path(__file__).with_name("app.py")
 WORDS = {2: "Two", 3: "Three", 4: "Four", 5: "Five", 6: "Six"}
 
 
@@ -58,17 +62,20 @@ class PageServer(uvicorn.Server):
 
 async def serve(nodes: int, listener: socket.socket, first_port: int) -> int:
     """Start everything, serve the page, and on a signal end everything in order."""
+    port = listener.getsockname()[1]
     cluster = Cluster(nodes, first_port)
-    config = uvicorn.Config(make_app(cluster), log_config=None, timeout_graceful_shutdown=2)
-    server = PageServer(config)
-    end_on_signals(server)
+    app = make_app(cluster)
+    server = PageServer(uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=2))
+    end_on_signals(server, cluster)
     print(f"{WORDS[nodes]} servers are starting, to form one cluster ...", flush=True)
     try:
+        app.mount("/phoenix", StaticFiles(directory=await asyncio.to_thread(phoenixjs.install)))
+        app.mount("/", StaticFiles(directory=PAGE, html=True))
         async with cluster:
-            print(f"\n    open  http://127.0.0.1:{listener.getsockname()[1]}\n", flush=True)
+            print(f"\n    open  http://127.0.0.1:{port}\n", flush=True)
             print("Ctrl-C ends everything.", flush=True)
             await server.serve(sockets=[listener])
-    except StartError as error:
+    except (StartError, phoenixjs.InstallError) as error:
         print(f"adsum demo: {error}", file=sys.stderr)
         return 1
     except asyncio.CancelledError:
@@ -76,7 +83,7 @@ async def serve(nodes: int, listener: socket.socket, first_port: int) -> int:
     return 0
 
 
-def end_on_signals(server: uvicorn.Server) -> None:
+def end_on_signals(server: uvicorn.Server, cluster: Cluster) -> None:
     """Ctrl-C, a polite kill and a closed terminal end the demo, at whatever point it is."""
     loop, main = asyncio.get_running_loop(), asyncio.current_task()
 
@@ -84,19 +91,22 @@ def end_on_signals(server: uvicorn.Server) -> None:
         if not server.started and not server.should_exit and main is not None:
             main.cancel()
         server.should_exit = True
+        cluster.end()
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, end)
 
 
 def make_app(cluster: Cluster) -> Starlette:
-    """The page, and what it asks for."""
+    """What the page asks for; the page itself is mounted once all of it is there."""
     app = Starlette(
         routes=[
             Route("/state", state),
             Route("/nodes/{name}/{action}", act, methods=["POST"]),
-            WebSocketRoute("/events", events),
-            Mount("/", StaticFiles(directory=PAGE, html=True)),
+            Route("/network/split/{name}", split, methods=["POST"]),
+            Route("/network/heal", heal, methods=["POST"]),
+            Route("/events", events),
+            Route("/app.py", source),
         ],
         # Other sites must not reach this page under a name of theirs.
         middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost"])],
@@ -114,15 +124,36 @@ async def act(request: Request) -> JSONResponse:
     """Kill, pause, resume or restart a server."""
     cluster: Cluster = request.app.state.cluster
     name, action = request.path_params["name"], request.path_params["action"]
-    if not from_own_page(request):
-        return JSONResponse({"error": "only the demo's own page may do this"}, 403)
     if name not in cluster.servers or action not in ACTIONS:
         return JSONResponse({"error": f"there is no {action} of {name}"}, 404)
+    return await attempt(request, lambda: cluster.act(action, name))
+
+
+async def split(request: Request) -> JSONResponse:
+    """Cut the network after a server."""
+    cluster: Cluster = request.app.state.cluster
+    name = request.path_params["name"]
+    if name not in cluster.servers:
+        return JSONResponse({"error": f"there is no {name}"}, 404)
+    return await attempt(request, lambda: cluster.split(name))
+
+
+async def heal(request: Request) -> JSONResponse:
+    """Mend the network."""
+    return await attempt(request, request.app.state.cluster.heal)
+
+
+async def attempt(request: Request, work: Callable[[], Awaitable[None] | None]) -> JSONResponse:
+    """Do something to the cluster, if the demo's own page asks and it makes sense."""
+    if not from_own_page(request):
+        return JSONResponse({"error": "only the demo's own page may do this"}, 403)
     try:
-        await cluster.act(action, name)
+        doing = work()
+        if doing is not None:
+            await doing
     except (RefusedError, StartError) as error:
         return JSONResponse({"error": str(error)}, 409)
-    return JSONResponse(cluster.describe())
+    return JSONResponse(request.app.state.cluster.describe())
 
 
 def from_own_page(request: Request) -> bool:
@@ -131,19 +162,18 @@ def from_own_page(request: Request) -> bool:
     return origin is None or urlsplit(origin).netloc == request.headers.get("host")
 
 
-async def events(websocket: WebSocket) -> None:
-    """What `state` answers, whenever it changes."""
-    await websocket.accept()
-    sender = asyncio.create_task(send_states(websocket))
-    with contextlib.suppress(WebSocketDisconnect):
-        while (await websocket.receive())["type"] != "websocket.disconnect":
-            pass
-    sender.cancel()
+async def source(request: Request) -> FileResponse:
+    """What each server runs, to be read on the page."""
+    return FileResponse(APP, media_type="text/plain")
 
 
-async def send_states(websocket: WebSocket) -> None:
-    cluster: Cluster = websocket.app.state.cluster
-    while True:
+async def events(request: Request) -> StreamingResponse:
+    """What `state` answers, whenever it changes; an `EventSource` of the page reads it."""
+    return StreamingResponse(states(request.app.state.cluster), media_type="text/event-stream")
+
+
+async def states(cluster: Cluster) -> AsyncIterator[str]:
+    while not cluster.ending:
         changed = cluster.changed
-        await websocket.send_json(cluster.describe())
+        yield f"data: {json.dumps(cluster.describe())}\n\n"
         await changed.wait()

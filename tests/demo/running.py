@@ -1,4 +1,4 @@
-"""The demo as a test sees it: a process, its HTTP answers, and visitors in its rooms."""
+"""The demo as a test sees it: a process, its HTTP answers, and its server processes."""
 
 import json
 import os
@@ -7,28 +7,13 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
-from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, Self
 
-from websockets.sync.client import ClientConnection, connect
-
-#: Seconds after which what must happen has not; far more than it takes, for busy machines.
-PATIENCE = 20.0
-
-
-def eventually(condition: Callable[[], Any], what: str) -> Any:
-    """Ask until the answer is true; returns it."""
-    give_up_at = time.monotonic() + PATIENCE
-    while True:
-        if answer := condition():
-            return answer
-        assert time.monotonic() < give_up_at, f"not within {PATIENCE:g} s: {what}"
-        time.sleep(0.02)
+from .visitor import Visitor
+from .waiting import PATIENCE, eventually
 
 
 class Demo:
@@ -72,8 +57,11 @@ class Demo:
 
     def act(self, action: str, name: str, **headers: str) -> int:
         """Press a button of the page; returns the status of the answer."""
-        url = f"{self.url}/nodes/{name}/{action}"
-        request = urllib.request.Request(url, method="POST", headers=headers)
+        return self.post(f"nodes/{name}/{action}", **headers)
+
+    def post(self, path: str, **headers: str) -> int:
+        """Ask for something to be done; returns the status of the answer."""
+        request = urllib.request.Request(f"{self.url}/{path}", method="POST", headers=headers)
         try:
             with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
                 return int(answer.status)
@@ -97,8 +85,9 @@ class Demo:
         noticed: dict[str, float] = self.last(action, name)["noticed"]
         return noticed
 
-    def visit(self, name: str) -> "Visitor":
-        return Visitor(self.node(name)["port"])
+    def visit(self, node: str, user: str | None = None, **how: str) -> Visitor:
+        """Somebody in the room of a server; see `Visitor`."""
+        return Visitor(self.node(node)["port"], user, **how)
 
     def end(self, number: int = signal.SIGINT) -> int:
         """Send the supervisor a signal; returns its exit code."""
@@ -147,94 +136,3 @@ def is_alive(pid: int) -> bool:
     command = ["ps", "-o", "stat=", "-p", str(pid)]
     status = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
     return bool(status) and not status.startswith("Z")
-
-
-class Visitor:
-    """A browser's WebSocket to one server, with what it was told."""
-
-    def __init__(self, port: int) -> None:
-        self._port = port
-        self._stack = ExitStack()
-        self.diffs: list[dict[str, Any]] = []
-        self.errors: list[str] = []
-        self.members: dict[str, str] = {}
-        # By key, then by ref.
-        self._people: dict[str, dict[str, dict[str, Any]]] = {}
-
-    def __enter__(self) -> Self:
-        connection = connect(f"ws://127.0.0.1:{self._port}/room", proxy=None)
-        self._socket: ClientConnection = self._stack.enter_context(connection)
-        assert json.loads(self._socket.recv(PATIENCE))["type"] == "hello"
-        return self
-
-    def __exit__(
-        self,
-        error_type: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._stack.close()
-
-    def people(self) -> dict[str, list[dict[str, Any]]]:
-        """Who is here, by key: each with the metas of all its connections."""
-        self.listen()
-        return {key: [*metas.values()] for key, metas in self._people.items()}
-
-    def sees(self, key: str, **fields: str) -> bool:
-        """Whether somebody is here, once, with these fields in the meta."""
-        metas = self.people().get(key, [])
-        return len(metas) == 1 and fields.items() <= metas[0].items()
-
-    def misses(self, key: str) -> bool:
-        """Whether somebody is not here."""
-        return key not in self.people()
-
-    def knows(self, members: dict[str, str]) -> bool:
-        """Whether the members of the cluster are these, by status."""
-        self.listen()
-        return self.members == members
-
-    def take_error(self) -> str | None:
-        """What the server had to say against what was sent."""
-        self.listen()
-        return self.errors.pop(0) if self.errors else None
-
-    def say(self, do: str, **fields: str) -> None:
-        self._socket.send(json.dumps({"do": do, **fields}))
-
-    def send(self, data: str | bytes) -> None:
-        """Send anything at all."""
-        self._socket.send(data)
-
-    def listen(self) -> None:
-        """Take in what has come until now."""
-        while True:
-            try:
-                message = json.loads(self._socket.recv(0))
-            except TimeoutError:
-                return
-            if message["type"] == "diff":
-                self.diffs.append(message)
-                self._fold(message)
-            elif message["type"] == "members":
-                self.members = {m["name"]: m["status"] for m in message["members"]}
-            else:
-                self.errors.append(message["message"])
-
-    def _fold(self, diff: dict[str, Any]) -> None:
-        for key, meta in _flatten(diff["leaves"]):
-            self._forget(key, meta["phx_ref"])
-        for key, meta in _flatten(diff["updates"]):
-            self._forget(key, meta["phx_ref_prev"])
-            self._people.setdefault(key, {})[meta["phx_ref"]] = meta
-        for key, meta in _flatten(diff["joins"]):
-            self._people.setdefault(key, {})[meta["phx_ref"]] = meta
-
-    def _forget(self, key: str, ref: str) -> None:
-        del self._people[key][ref]
-        if not self._people[key]:
-            del self._people[key]
-
-
-def _flatten(entries: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
-    return [(key, meta) for key, entry in entries.items() for meta in entry["metas"]]

@@ -1,7 +1,11 @@
 """The command line, up to where the demo begins."""
 
 import importlib.util
+import os
+import subprocess
+import sys
 from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 
@@ -30,3 +34,18 @@ def test_it_names_the_extra_that_is_missing(
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert main(["demo"]) == 1
     assert capsys.readouterr().err.endswith("pip install 'adsum[demo]'\n")
+
+
+@pytest.mark.processes
+def test_it_says_what_to_do_where_phoenixjs_cannot_be_fetched(tmp_path: Path) -> None:
+    nothing = {"XDG_CACHE_HOME": str(tmp_path), "npm_config_cache": str(tmp_path / "npm")}
+    done = subprocess.run(
+        [sys.executable, "-m", "adsum.cli", "demo"],
+        env={**os.environ, **nothing, "npm_config_registry": "http://127.0.0.1:1/"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("adsum demo: npm could not fetch phoenix@")
+    assert "Traceback" not in done.stderr

