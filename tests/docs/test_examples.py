@@ -4,11 +4,9 @@ import asyncio
 import importlib.util
 import json
 import signal
-import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from typing import Any
 from urllib.error import URLError
 from urllib.parse import quote
@@ -17,12 +15,9 @@ from urllib.request import ProxyHandler, Request, build_opener
 import pytest
 from websockets.asyncio.client import connect
 
-from tests.docs.pages import ROOT
+from tests.docs.programs import EXAMPLES, WORKERS, Environment, program, server
 
-EXAMPLES = ROOT / "examples"
-WORKERS = 2
 pytestmark = pytest.mark.processes
-Environment = dict[str, str]
 NO_PROXY = build_opener(ProxyHandler({}))
 
 
@@ -57,17 +52,22 @@ def test_plain_asyncio_asks_live_workers_only(environment: Environment) -> None:
 
 
 @pytest.mark.skipif(importlib.util.find_spec("fastapi") is None, reason="needs fastapi")
-def test_the_tests_of_the_application_pass(environment: Environment) -> None:
+@pytest.mark.parametrize(
+    ("tests", "passed"), [("test_fastapi_app.py", 3), ("test_fastapi_channels.py", 7)]
+)
+def test_the_tests_of_an_application_pass(
+    environment: Environment, tests: str, passed: int
+) -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
     ended = subprocess.run(
-        [*command, "--rootdir", str(EXAMPLES), str(EXAMPLES / "test_fastapi_app.py")],
+        [*command, "--rootdir", str(EXAMPLES), str(EXAMPLES / tests)],
         env=environment,
         cwd=EXAMPLES,
         timeout=60,
         capture_output=True,
         text=True,
     )
-    assert "3 passed" in ended.stdout, ended.stdout
+    assert f"{passed} passed" in ended.stdout, ended.stdout
 
 
 @pytest.mark.skipif(importlib.util.find_spec("fastapi") is None, reason="needs fastapi")
@@ -109,38 +109,6 @@ def test_starlette_tells_workers_and_messages(environment: Environment) -> None:
 def moods(answer: dict[str, Any]) -> dict[str, str]:
     entries = answer.get("present", answer)
     return {key: entry["metas"][0]["mood"] for key, entry in entries.items()}
-
-
-@asynccontextmanager
-async def program(environment: Environment, *command: str) -> AsyncIterator[Any]:
-    """One of the examples, running; ended with the block."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        *command,
-        cwd=EXAMPLES,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
-    try:
-        yield process
-    finally:
-        if process.returncode is None:
-            process.terminate()
-        await asyncio.wait_for(process.communicate(), 15)
-
-
-@asynccontextmanager
-async def server(environment: Environment, app: str) -> AsyncIterator[int]:
-    """An application under uvicorn with several workers, at a port."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-    options = ["--port", str(port), "--workers", str(WORKERS), "--log-level", "warning"]
-    async with program(environment, "-m", "uvicorn", app, *options) as process:
-        yield port
-        process.terminate()
-        output = (await asyncio.wait_for(process.stdout.read(), 15)).decode()
-        assert "Traceback" not in output, output
 
 
 def request(port: int, path: str, body: bytes | None = None) -> bytes:

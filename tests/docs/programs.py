@@ -1,0 +1,60 @@
+"""Programs of the documentation, as processes of their own."""
+
+import asyncio
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from tests.docs.pages import ROOT
+
+EXAMPLES = ROOT / "examples"
+WORKERS = 2
+Environment = dict[str, str]
+
+
+def free_port() -> int:
+    """A port on which nobody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port: int = probe.getsockname()[1]
+    return port
+
+
+@asynccontextmanager
+async def program(environment: Environment, *command: str) -> AsyncIterator[Any]:
+    """One of the examples, running; ended with the block."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *command,
+        cwd=EXAMPLES,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.terminate()
+        await asyncio.wait_for(process.communicate(), 15)
+
+
+@asynccontextmanager
+async def serving(environment: Environment, *command: str) -> AsyncIterator[Any]:
+    """A server that has nothing to complain of until it ends."""
+    async with program(environment, *command) as process:
+        yield process
+        process.terminate()
+        output = (await asyncio.wait_for(process.stdout.read(), 15)).decode()
+        assert "Traceback" not in output, output
+
+
+@asynccontextmanager
+async def server(environment: Environment, app: str, *options: str) -> AsyncIterator[int]:
+    """An application under uvicorn with several workers, at a port."""
+    port = free_port()
+    usual = ["--port", str(port), "--workers", str(WORKERS), "--log-level", "warning"]
+    async with serving(environment, "-m", "uvicorn", app, *usual, *options):
+        yield port
