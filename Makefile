@@ -28,7 +28,7 @@ format: $(INSTALLED)  ## let the formatter and the linter mend what they can
 	$(BIN)/ruff check --fix $(CODE)
 
 bench: $(INSTALLED)  ## figures to the terminal and to benchmarks/results/
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt redis matplotlib
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt redis matplotlib python-socketio
 	$(BIN)/python -m benchmarks
 
 scale: $(INSTALLED)  ## clusters of 10 to 1,000 nodes in virtual time; takes about half an hour

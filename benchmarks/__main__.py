@@ -22,6 +22,7 @@ from benchmarks import (
     plots,
     redis_presence,
     report,
+    web,
     wire,
     yardstick,
 )
@@ -41,6 +42,9 @@ BENCHMARKS: dict[str, Callable[[Plan], list[Figure]]] = {
     "catchup": cluster.catch_up,
     "idle": cluster.idle,
     "redis": yardstick.run,
+    "storm": web.storm,
+    "fanout": web.fan_out,
+    "connections": web.connections,
 }
 _RESULTS = Path(__file__).parent / "results"
 

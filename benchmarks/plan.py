@@ -23,6 +23,13 @@ class Plan:
     changes: int = 80
     clusters: tuple[int, ...] = (3, 30)
     idle_seconds: float = 1.5
+    #: How often a crowd of browsers enters; that takes long on the other side.
+    storms: int = 2
+    #: Browsers of the benchmarks of the web, and how many of them connect at the same time.
+    crowd: int = 1_000
+    at_once: int = 100
+    #: Seconds for which members of a large room change.
+    changing_seconds: float = 4.0
 
 
 FULL = Plan()
@@ -38,4 +45,8 @@ QUICK = Plan(
     changes=20,
     clusters=(3, 10),
     idle_seconds=1.0,
+    crowd=60,
+    at_once=20,
+    changing_seconds=0.5,
+    storms=1,
 )

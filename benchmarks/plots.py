@@ -107,9 +107,20 @@ def _failing(axes: Any, figures: list[Figure]) -> bool:
     return bool(rows)
 
 
+def _storming(axes: Any, figures: list[Figure]) -> bool:
+    found = [figure for figure in figures if "until each knows all" in figure.name]
+    inks = [_INK["adsum" if figure.name.endswith("adsum") else "redis"] for figure in found]
+    names = [figure.name.replace(", until each knows all", "") for figure in found]
+    axes.barh(names, [figure.median for figure in found], color=inks)
+    axes.invert_yaxis()
+    axes.set(xscale="log", xlim=(0.1, None), xlabel="seconds until everybody knows everybody")
+    return bool(found)
+
+
 _PICTURES: list[tuple[str, str, Callable[[Any, list[Figure]], bool]]] = [
     ("changing.svg", "Changes per second on one node", _changing),
     ("listing.svg", "Time to list a topic", _listing),
     ("seen.svg", "Time until a change is seen in another process", _seen),
     ("failing.svg", "Time until a failure is seen", _failing),
+    ("storming.svg", "A thousand browsers enter one room at once", _storming),
 ]

@@ -18,11 +18,16 @@ _context = multiprocessing.get_context("spawn")
 
 
 class Worker:
-    """A process that holds one object and calls its methods when told to."""
+    """A process that holds one object and calls its methods when told to.
 
-    def __init__(self, make: Callable[[], object]) -> None:
+    Args:
+        make: Makes the object, over there.
+        uvloop: Whether its event loop is that of uvloop instead of the standard library's.
+    """
+
+    def __init__(self, make: Callable[[], object], *, uvloop: bool = False) -> None:
         self._pipe, theirs = _context.Pipe()
-        self._process = _context.Process(target=_obey, args=(theirs, make), daemon=True)
+        self._process = _context.Process(target=_obey, args=(theirs, make, uvloop), daemon=True)
         self._process.start()
         theirs.close()
 
@@ -65,21 +70,32 @@ class Worker:
 
 
 @contextmanager
-def workers(make: Callable[[], object], count: int) -> Iterator[list[Worker]]:
+def workers(
+    make: Callable[[], object], count: int, *, uvloop: bool = False
+) -> Iterator[list[Worker]]:
     """So many processes for the length of a block."""
     with ExitStack() as stack:
         started = []
         for _ in range(count):
-            worker = Worker(make)
+            worker = Worker(make, uvloop=uvloop)
             stack.callback(worker.end)
             started.append(worker)
         yield started
 
 
-def _obey(pipe: Connection, make: Callable[[], object]) -> None:
+def _obey(pipe: Connection, make: Callable[[], object], uvloop: bool) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt is the parent's to handle
-    with contextlib.suppress(EOFError, BrokenPipeError, asyncio.CancelledError):
-        asyncio.run(_serve(pipe, make()))
+    with (
+        contextlib.suppress(EOFError, BrokenPipeError, asyncio.CancelledError),
+        asyncio.Runner(loop_factory=_uvloop() if uvloop else None) as runner,
+    ):
+        runner.run(_serve(pipe, make()))
+
+
+def _uvloop() -> Callable[[], asyncio.AbstractEventLoop]:
+    import uvloop
+
+    return uvloop.new_event_loop
 
 
 async def _serve(pipe: Connection, subject: object) -> None:

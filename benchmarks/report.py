@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from itertools import groupby
 from pathlib import Path
 
-from benchmarks import redis_presence
+from benchmarks import redis_presence, socketio_room
 from benchmarks.figures import Figure, number
 from benchmarks.workload import DESCRIPTION
 
@@ -19,7 +19,9 @@ Made by `make bench`; not edited by hand. The samples are in [results.json](resu
 *The original* is Phoenix Presence (Phoenix 1.7 on the BEAM with JIT), measured on a machine of the
 same kind, in a run of its own. *Beside a presence on Redis* compares with what a Python team writes
 today, redis-py on asyncio with a hash per room and pub/sub for the changes; there both sides took
-turns in this run. `n` is the number of repetitions.
+turns in this run. What is about browsers is beside python-socketio with a list of users in Redis,
+under the same uvicorn and before the same clients, in this run too. `n` is the number of
+repetitions.
 """
 
 
@@ -51,11 +53,11 @@ def write(figures: list[Figure], plots: list[tuple[str, str]], directory: Path) 
 
 def machine() -> str:
     """What the figures were measured on."""
-    client = redis_presence.description()
+    clients = [redis_presence.description(), socketio_room.description()]
     return (
         f"{os.cpu_count()} cores ({platform.machine()}, shared with others), "
         f"{platform.system()}, {platform.python_implementation()} {platform.python_version()}, "
-        f"{client + ', ' if client else ''}everything on the loopback"
+        f"{', '.join([*filter(None, clients), 'everything on the loopback'])}"
     )
 
 
