@@ -25,7 +25,7 @@ LAYERS = {
     "watching": {"replication", "reading"},
     "presence": {"errors", "replication", "node", "watching"},
     "pubsub": {"errors", "replication", "node", "reading"},
-    "channels": {"errors", "replication", "node", "watching", "presence"},
+    "channels": {"errors", "replication", "node", "watching", "presence", "pubsub"},
     "testing": {"", "errors", "replication", "config", "run", "runtime", "channels"},
 }
 

@@ -15,6 +15,8 @@ from adsum.replication.jsontext import checked_name, encode_object, load
 from adsum.replication.limits import MAX_NAME, MAX_PAYLOAD
 from adsum.replication.messages import Publish
 
+#: Topics that begin with this carry adsum's own messages.
+RESERVED = "\0"
 #: How many messages a subscriber may be behind unless it says otherwise.
 DEFAULT_LIMIT = 1000
 
@@ -109,7 +111,7 @@ class PubSub:
             NodeClosedError: The node is not running.
         """
         self._node.runtime.tell_observers()
-        topic = checked_name(topic, "topic", MAX_NAME)
+        topic = _checked_topic(topic)
         if limit < 1:
             raise ConfigurationError(f"limit={limit!r}: accepted are whole numbers from 1")
         self._tidy(topic)
@@ -151,7 +153,7 @@ class PubSub:
         if local and to is not None:
             raise UsageError(f"local=True and to={to!r} contradict each other")
         message = Publish(
-            checked_name(topic, "topic", MAX_NAME),
+            _checked_topic(topic),
             checked_name(event, "event", MAX_NAME),
             encode_object(payload, "payload", MAX_PAYLOAD),
         )
@@ -192,3 +194,10 @@ class PubSub:
         if not subscriptions:
             self._subscriptions.pop(topic, None)
         return subscriptions
+
+
+def _checked_topic(topic: str) -> str:
+    topic = checked_name(topic, "topic", MAX_NAME)
+    if topic.startswith(RESERVED):
+        raise ValueError(f"topic {topic!r:.40} begins with NUL, which adsum keeps for itself")
+    return topic

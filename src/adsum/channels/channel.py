@@ -129,7 +129,8 @@ class Channel:
         """Let the client be present on the topic until the channel ends, and see who else is.
 
         After the reply to the join the client is sent ``presence_state`` and then each
-        ``presence_diff``, as with `follow`.
+        ``presence_diff``, as with `follow`. If the client has gone meanwhile, nobody is present:
+        what this gives has ended already.
 
         Args:
             key: Who is present, as in `Presence.track`.

@@ -14,7 +14,7 @@ from adsum.errors import ProtocolError, RefusedError
 from .client import Client
 from .frames import Frame, Ref, Serializer, Wire
 from .limits import Meter
-from .membership import GRACE, Membership
+from .membership import GRACE, JOIN_CRASHED, Membership
 from .outbox import Closing, Outbox
 
 if TYPE_CHECKING:
@@ -40,6 +40,8 @@ class Connection:
     def __init__(self, hub: "Hub", client: Client, serializer: Serializer) -> None:
         self.hub = hub
         self.client = client
+        #: What `connect` made the client's id; a channel that sets another one changes nothing.
+        self.id = client.id
         self.serializer = serializer
         self.outbox = Outbox(hub.limits.outbox, self._filled)
         self.memberships: dict[str, Membership] = {}
@@ -52,6 +54,8 @@ class Connection:
         self._abort_hook: Callable[[], None] = _nothing
         self._deadline: asyncio.TimerHandle | None = None
         self._finished = False
+        # Of the channels that have ended already, and still do what they do about that.
+        self._endings: set[asyncio.Future[None]] = set()
         self._told_of_bytes = False
         hub.add(self)
 
@@ -69,8 +73,9 @@ class Connection:
             return
         self.heard_at = self.hub.now()
         self.hub.frames_received += 1
-        if len(data) > self.hub.limits.frame_size:
-            self._complain(f"a frame of {len(data)} bytes")
+        size = _size_of(data)
+        if size > self.hub.limits.frame_size:
+            self._complain(f"a frame of {size} bytes")
             self.close(1009, "frame too large")
             return
         try:
@@ -81,8 +86,12 @@ class Connection:
             return
         await self._dispatch(frame)
 
-    async def finish(self) -> None:
-        """The client is gone: end its channels, and wait until they have."""
+    async def finish(self, *, linger: float = 0.0) -> None:
+        """The client is gone: end its channels, and wait until they have.
+
+        Args:
+            linger: Seconds for which its presences stay.
+        """
         if self._finished:
             return
         self._finished = True
@@ -90,9 +99,10 @@ class Connection:
         if self._deadline is not None:
             self._deadline.cancel()
         self.hub.remove(self)
-        endings = [membership.finished for membership in self.memberships.values()]
-        for membership in list(self.memberships.values()):
-            membership.end_after("closed")
+        memberships = list(self.memberships.values())
+        endings = self._endings | {membership.finished for membership in memberships}
+        for membership in memberships:
+            membership.end_after("closed", linger)
         if endings:
             await asyncio.wait(endings)
 
@@ -135,7 +145,10 @@ class Connection:
                 membership.end_after("closed")
 
     def forget(self, membership: Membership) -> None:
-        """A channel has ended."""
+        """A channel has ended; what it does about that is waited for in `finish`."""
+        if not membership.finished.done():
+            self._endings.add(membership.finished)
+            membership.finished.add_done_callback(self._endings.discard)
         if self.memberships.get(membership.topic) is membership:
             del self.memberships[membership.topic]
 
@@ -178,16 +191,21 @@ class Connection:
             kind, params = found
             if before is not None:
                 before.end_after("replaced")
-            self.memberships[frame.topic] = Membership(
-                self, kind, params, frame, None if before is None else before.finished
-            )
+            finished = None if before is None else before.finished
+            try:
+                membership = Membership(self, kind, params, frame, finished)
+            except Exception:
+                logger.exception("a %s could not be made", kind.__name__)
+                self._reply(frame.join_ref, frame, "error", JOIN_CRASHED)
+            else:
+                self.memberships[frame.topic] = membership
 
     def _reply(self, join_ref: Ref, frame: Frame, status: str, response: str) -> None:
         self.send(self.serializer.reply(join_ref, frame.ref, frame.topic, status, response))
 
     def _complain(self, what: str) -> None:
         """One line, without what the client sent."""
-        who = self.client.id or "no id"
+        who = self.id or "no id"
         logger.warning("a client at %s (%s) is cut off: %s", self.client.address, who, what)
 
     def _filled(self) -> None:
@@ -196,6 +214,13 @@ class Connection:
     def _give_up(self) -> None:
         if not self._finished:
             self._abort_hook()
+
+
+def _size_of(data: Wire) -> int:
+    """Bytes of a frame, as it came."""
+    if isinstance(data, bytes) or data.isascii():
+        return len(data)
+    return len(data.encode(errors="surrogatepass"))
 
 
 def _nothing() -> None:

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from adsum.errors import ProtocolError, UsageError
 from adsum.replication.jsontext import load, quote
-from adsum.replication.limits import MAX_NAME
+from adsum.replication.limits import MAX_NAME, MAX_NUMBER
 
 #: What names a request, and is echoed as it came.
 Ref = str | int | None
@@ -185,7 +185,9 @@ def _checked(join_ref: object, ref: object, topic: object, event: object, payloa
 
 
 def _as_ref(value: object, what: str) -> Ref:
-    if value is None or type(value) is int or (type(value) is str and _is_text(value, MAX_REF)):
+    if value is None or (type(value) is str and _is_text(value, MAX_REF)):
+        return value
+    if type(value) is int and abs(value) < MAX_NUMBER:
         return value
     raise ProtocolError(f"{what} is neither null, nor a number, nor a short text")
 

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from adsum.errors import ConfigurationError
 from adsum.presence import Presence
+from adsum.pubsub import RESERVED
 from adsum.replication.entry import Transition
 from adsum.replication.jsontext import checked_name, dump, load
 from adsum.replication.limits import MAX_NAME, MAX_PAYLOAD
@@ -28,7 +29,9 @@ from .rooms import Follower, Room
 logger = logging.getLogger("adsum")
 
 #: What messages between nodes are about; a topic of the application follows the first two.
-_TEXT, _BYTES, _DISCONNECT = "channels/text/", "channels/bytes/", "channels/disconnect"
+_TEXT = f"{RESERVED}channels/text/"
+_BYTES = f"{RESERVED}channels/bytes/"
+_DISCONNECT = f"{RESERVED}channels/disconnect"
 #: Characters in a topic that is broadcast on.
 MAX_TOPIC = MAX_NAME - len(_BYTES)
 #: Silent clients are looked for this often, in seconds.
@@ -99,8 +102,8 @@ class Hub:
     def add(self, connection: Connection) -> None:
         """A client has connected."""
         self.connections.add(connection)
-        if connection.client.id is not None:
-            self._by_id.setdefault(connection.client.id, set()).add(connection)
+        if connection.id is not None:
+            self._by_id.setdefault(connection.id, set()).add(connection)
         if self._sweeper is None:
             self._sweep()
 
@@ -109,11 +112,10 @@ class Hub:
         self.connections.discard(connection)
         self._frames_sent += connection.outbox.frames
         self._bytes_sent += connection.outbox.sent
-        id = connection.client.id
-        if id in self._by_id:
-            self._by_id[id].discard(connection)
-            if not self._by_id[id]:
-                del self._by_id[id]
+        if connection.id in self._by_id:
+            self._by_id[connection.id].discard(connection)
+            if not self._by_id[connection.id]:
+                del self._by_id[connection.id]
         if not self.connections and self._sweeper is not None:
             self._sweeper.cancel()  # the next connection may be in another event loop
             self._sweeper = None
@@ -133,7 +135,8 @@ class Hub:
         silent_since = self.now() - self._timeout
         for connection in list(self.connections):
             if connection.heard_at < silent_since:
-                connection.close(1000, "timeout")
+                # Not 1000: clients that are told that all is well do not come back.
+                connection.close(1001, "timeout")
         interval = min(_SWEEP_INTERVAL, self._timeout / 4)
         self._sweeper = asyncio.get_running_loop().call_later(interval, self._sweep)
 
@@ -205,7 +208,7 @@ class Hub:
         """Send it to that client no more. Idempotent."""
         room = follower.room
         room.leave(follower)
-        if not room.followers and self._rooms.get(room.topic) is room:
+        if room.empty and self._rooms.get(room.topic) is room:
             del self._rooms[room.topic]
             room.close()
             if self.presence.node.running:
@@ -225,7 +228,8 @@ class Hub:
 
     def settle(self) -> None:
         """Let no presence wait for its diff; for tests, which do not wait."""
-        self.presence.node.runtime.tell_observers()
+        if self.presence.node.running:
+            self.presence.node.runtime.tell_observers()
         for room in list(self._rooms.values()):
             room.settle()
 

@@ -17,7 +17,8 @@ class Limits:
             `track` and `update` raise `RefusedError`: ``too many presence updates``.
         interval: Seconds in which joins and updates are counted.
         waiting: Events of one channel that wait to be handled; beyond, the client is read no
-            further until some are.
+            further until some are. Also broadcasts that wait for a filter; beyond, the channel
+            crashes.
         outbox: Bytes that wait to be sent to one client, presences not counted, for these are
             merged; beyond, the connection ends with 1013, and the client connects again.
         connections: Connections of one process; beyond, they are refused with 503.

@@ -30,8 +30,9 @@ from .websocket import Receive, Send
 
 logger = logging.getLogger("adsum")
 
-#: Seconds that a GET waits, and that a session lives without one.
-WINDOW, LIFETIME = 10.0, 30.0
+#: Seconds that a GET waits, that a session lives without one, and that it lives after one has
+#: broken off: phoenix.js then begins a new one, and from a tab that was closed nothing comes.
+WINDOW, LIFETIME, LIFETIME_IF_BROKEN = 10.0, 30.0, 3.0
 #: Frames, and about how many characters, in one answer.
 _MAX_FRAMES, _MAX_ANSWER = 100, 256 * 1024
 #: How many frames of the largest size one POST may have room for.
@@ -56,7 +57,9 @@ class Session:
         self._poll: asyncio.Future[None] | None = None
         self._ended = ended
         self._finishing: asyncio.Task[None] | None = None
-        self._expiry = self._expire_later()
+        self._expiry = self._expire_later(LIFETIME)
+        # Whether the request that waits, or waited last, has broken off.
+        self._broken = False
         connection.attach(self._wake, self.end)
 
     async def poll(self, number: int) -> tuple[int, int, list[str]]:
@@ -68,14 +71,28 @@ class Session:
         if number != self._number:
             return 410, 0, []
         self._expiry.cancel()
+        self._broken = False
         if not self._has_more():
             waiting = self._poll = asyncio.get_running_loop().create_future()
-            await asyncio.wait([waiting], timeout=WINDOW)
+            try:
+                await asyncio.wait([waiting], timeout=WINDOW)
+            except asyncio.CancelledError:
+                if self._poll is waiting:
+                    self._broken = True
+                    self._live_on()
+                raise
             if self._poll is not waiting:
                 return 204, number, []  # another request waits; what comes is for that one
-        self._expiry.cancel()
-        self._expiry = self._expire_later()
+        self._live_on()
         return self._answer()
+
+    def break_off(self) -> None:
+        """Nobody gets the answer to the request that waits, or waited last."""
+        self._broken = True
+        if self._poll is not None and not self._poll.done():
+            self._wake()
+        else:
+            self._live_on()
 
     async def send(self, lines: list[str]) -> int:
         """Take in what the client sends; returns a status."""
@@ -118,8 +135,12 @@ class Session:
         if self._poll is not None and not self._poll.done():
             self._poll.set_result(None)
 
-    def _expire_later(self) -> asyncio.TimerHandle:
-        return asyncio.get_running_loop().call_later(LIFETIME, self.end)
+    def _live_on(self) -> None:
+        self._expiry.cancel()
+        self._expiry = self._expire_later(LIFETIME_IF_BROKEN if self._broken else LIFETIME)
+
+    def _expire_later(self, lifetime: float) -> asyncio.TimerHandle:
+        return asyncio.get_running_loop().call_later(lifetime, self.end)
 
 
 class LongPoll:
@@ -136,7 +157,7 @@ class LongPoll:
         self._origins = origins
         self._admit = admit
         self._sessions: dict[str, Session] = {}
-        self._relay = Relay(hub.presence.node, self._answer)
+        self._relay = Relay(hub.presence.node, self._answer, self._lost)
 
     async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -161,7 +182,9 @@ class LongPoll:
         if method == "GET":
             # What is no token of a session may be the application's own parameter of that name.
             is_session = _read_token(token) is not None
-            return (200, await self._poll(token)) if is_session else await self._begin(scope)
+            if is_session:
+                return 200, await self._poll(token, receive)
+            return await self._begin(scope)
         if method != "POST":
             return 400, {"status": 400}
         body = await _body(receive, _MAX_BODY_FRAMES * self._hub.limits.frame_size)
@@ -187,9 +210,19 @@ class LongPoll:
         self._sessions[session.id] = session
         return 200, {"status": 410, "token": self._token(session.id, 0), "messages": []}
 
-    async def _poll(self, token: str) -> Question:
-        answer = await self._ask(token, {"do": "poll"}, WINDOW + _PATIENCE)
-        return {"token": None, "messages": [], **answer}
+    async def _poll(self, token: str, receive: Receive) -> Question:
+        """The answer to a request that may wait, unless its connection ends before."""
+        loop = asyncio.get_running_loop()
+        asking = loop.create_task(self._ask(token, {"do": "poll"}, WINDOW + _PATIENCE))
+        broken = loop.create_task(_disconnected(receive))
+        try:
+            await asyncio.wait({asking, broken}, return_when=asyncio.FIRST_COMPLETED)
+            if not asking.done():
+                await self._ask(token, {"do": "break off"}, _PATIENCE)
+            return {"token": None, "messages": [], **await asking}
+        finally:
+            asking.cancel()
+            broken.cancel()
 
     async def _ask(self, token: str, question: Question, patience: float) -> Question:
         """Ask the node that has the session; 410 if there is none."""
@@ -211,9 +244,18 @@ class LongPoll:
             return {"status": 410}
         if question["do"] == "send":
             return {"status": await session.send(question["lines"])}
+        if question["do"] == "break off":
+            session.break_off()
+            return {"status": 200}
         status, number, frames = await session.poll(question["number"])
         token = self._token(session.id, number) if status != 410 else None
         return {"status": status, "token": token, "messages": frames}
+
+    def _lost(self, question: Question) -> None:
+        """The node that asked has died, and with it the connection of the client."""
+        session = self._sessions.get(question["session"])
+        if session is not None and question["do"] == "poll":
+            session.break_off()
 
     def _forget(self, session: Session) -> None:
         self._sessions.pop(session.id, None)
@@ -230,6 +272,12 @@ def _read_token(token: str) -> tuple[str, str, int] | None:
         return base64.urlsafe_b64decode(name.encode()).decode(), id, int(number)
     except (ValueError, binascii.Error):
         return None
+
+
+async def _disconnected(receive: Receive) -> None:
+    """Wait until the connection of a request has ended."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 async def _body(receive: Receive, limit: int) -> bytes | None:

@@ -36,6 +36,7 @@ GRACE = 5.0
 #: Characters of JSON text in what is pushed or replied to one client.
 MAX_PUSH = 1024 * 1024
 _EMPTY = "{}"
+JOIN_CRASHED = '{"reason":"join crashed"}'
 _NO_BYTES = '{"reason":"this connection carries no bytes"}'
 #: How a channel says that it ended; a client that it refused or that is gone is told nothing.
 _ENDINGS = {
@@ -75,9 +76,16 @@ class Membership:
         self.finished: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         #: Whether it is on its way to its end: nothing that it does is for anybody any more.
         self.ending = False
+        # Why it is.
+        self._reason: Reason = "closed"
+        # For how many seconds its presences stay after its end.
+        self._linger = 0.0
         self._hub = connection.hub
         self._channel = kind(self, params)
         self._joined = self._ended = False
+        # How many broadcasts wait to be filtered.
+        self._to_filter = 0
+        self._filter_too_slow = False
         # What was pushed before the join was answered.
         self._early: list[Wire] = []
         self._follows = False
@@ -99,8 +107,9 @@ class Membership:
             Whether the channel was still there for it.
         """
         while len(self._jobs) >= self._hub.limits.waiting and not self.ending:
-            self._room = asyncio.get_running_loop().create_future()
-            await self._room
+            if self._room is None or self._room.done():
+                self._room = asyncio.get_running_loop().create_future()
+            await asyncio.wait([self._room])  # several may wait, of a client that polls
         if self.ending:
             return False
         handle = self._leave if frame.event == "phx_leave" else self._handle
@@ -117,11 +126,7 @@ class Membership:
             frames: The frame of this broadcast for each version of the protocol, once made.
         """
         if event in self._channel._filters:
-            if len(self._jobs) >= self._hub.limits.waiting:
-                self.connection.overflow()
-            else:
-                self._jobs.append(partial(self._filter, event, payload))
-                self._work()
+            self._filter_later(event, payload)
             return
         frame = frames.get(self.serializer)
         if frame is None:
@@ -132,16 +137,30 @@ class Membership:
             frames[self.serializer] = frame
         self.connection.send(frame)
 
+    def _filter_later(self, event: str, payload: Encoded) -> None:
+        if self._filter_too_slow:
+            return
+        self._to_filter += 1
+        if self._to_filter <= self._hub.limits.waiting:
+            self._jobs.append(partial(self._filter, event, payload))
+            self._work()
+        else:
+            logger.error("%s: the filter of %.100r is too slow", self, event)
+            self._filter_too_slow = True
+            self.end_soon("crashed")
+
     def end_soon(self, reason: Reason) -> None:
         """End after what is being handled, before anything that waits."""
         self._jobs.insert(0, partial(self._end, reason))
         self._work()
 
-    def end_after(self, reason: Reason) -> None:
-        """End after everything that waits; the presences leave at once."""
+    def end_after(self, reason: Reason, linger: float = 0.0) -> None:
+        """End after everything that waits; the presences leave at once, or after some seconds."""
         if self.ending:
             return
         self.ending = True
+        self._linger = linger
+        self._reason = reason
         self._make_room()
         self._withdraw()
         self._jobs.append(partial(self._end, reason))
@@ -156,7 +175,10 @@ class Membership:
         """See `Channel.track`."""
         if self._ended:
             raise UsageError(f"the channel on {self.topic!r} has ended; nobody is there to track")
-        return self._hub.presence.track(topic, key, meta, owner=self)
+        tracked = self._hub.presence.track(topic, key, meta, owner=self)
+        if self.ending:
+            tracked.untrack()  # the client is gone; in the same turn, so nobody sees anything
+        return tracked
 
     def follow(self) -> None:
         """See `Channel.follow`."""
@@ -218,7 +240,7 @@ class Membership:
                 self._finish("closed")
                 raise
             # It went on for too long after its client had gone.
-            await self._end("closed")
+            await self._end(self._reason)
         finally:
             self._worker = None
             if self._ended and not self.finished.done():
@@ -232,14 +254,16 @@ class Membership:
         if before is not None:
             await asyncio.wait([before])
         try:
-            reply = self._reply_with(frame, await self._channel.join(frame.payload) or {})
-        except RefusedError as refusal:
-            self._refuse(frame, refusal.response)
+            status, answer = await _outcome(self._channel.join(frame.payload))
+            reply = self._reply_with(frame, status, answer or {})
         except Exception:
             logger.exception("%s: the join crashed", self)
-            self._refuse(frame, {"reason": "join crashed"})
+            self._refuse(self._reply(frame, "error", JOIN_CRASHED))
         else:
-            self._let_in(reply)
+            if status == "ok":
+                self._let_in(reply)
+            else:
+                self._refuse(reply)
 
     def _let_in(self, reply: Wire) -> None:
         """Answer the join; from here on, in the same turn, everything that happens is sent."""
@@ -253,9 +277,9 @@ class Membership:
             if self._follows:
                 self.follow()
 
-    def _refuse(self, frame: Frame, response: dict[str, Any]) -> None:
+    def _refuse(self, reply: Wire) -> None:
         self._finish(None)
-        self.connection.send(self._reply(frame, "error", encode(response)))
+        self.connection.send(reply)
 
     async def _handle(self, frame: Frame) -> None:
         handler = self._channel._handlers.get(frame.event)
@@ -264,10 +288,8 @@ class Membership:
             await self._end("crashed")
             return
         try:
-            answer: Answer = await handler(self._channel, frame.payload)
-            reply = None if answer is None else self._reply_with(frame, answer)
-        except RefusedError as refusal:
-            reply = self._reply(frame, "error", encode(refusal.response))
+            status, answer = await _outcome(handler(self._channel, frame.payload))
+            reply = None if answer is None else self._reply_with(frame, status, answer)
         except Exception:
             logger.exception("%s: the handler of %.100r crashed", self, frame.event)
             await self._end("crashed")
@@ -276,6 +298,7 @@ class Membership:
             self.connection.send(reply)
 
     async def _filter(self, event: str, payload: Encoded) -> None:
+        self._to_filter -= 1
         value = payload if isinstance(payload, bytes) else load(payload)
         try:
             shown = await self._channel._filters[event](self._channel, value)
@@ -322,6 +345,12 @@ class Membership:
         """Be seen no more, and see no more."""
         if self._follower is not None:
             self._hub.exit(self._follower)
+        if self._linger:
+            asyncio.get_running_loop().call_later(self._linger, self._untrack)
+        else:
+            self._untrack()
+
+    def _untrack(self) -> None:
         with contextlib.suppress(NodeClosedError):  # then every presence has ended already
             self._hub.presence.untrack_all(self)
 
@@ -336,10 +365,10 @@ class Membership:
     def _reply(self, frame: Frame, status: str, response: Encoded) -> Wire:
         return self.serializer.reply(self.join_ref, frame.ref, self.topic, status, response)
 
-    def _reply_with(self, frame: Frame, answer: Mapping[str, Any] | bytes) -> Wire:
+    def _reply_with(self, frame: Frame, status: str, answer: Mapping[str, Any] | bytes) -> Wire:
         if isinstance(answer, bytes) and not self.serializer.binary:
             return self._reply(frame, "error", _NO_BYTES)
-        return self._reply(frame, "ok", encode(answer))
+        return self._reply(frame, status, encode(answer))
 
     def _send(self, event: str, payload: Encoded, *, broadcast: bool = False) -> None:
         if self._ended:
@@ -359,6 +388,14 @@ class Membership:
 
     def __repr__(self) -> str:
         return f"{type(self._channel).__name__} on {self.topic!r}"
+
+
+async def _outcome(handling: Awaitable[Answer]) -> tuple[str, Answer]:
+    """The status of a reply and what it says, refusals included."""
+    try:
+        return "ok", await handling
+    except RefusedError as refusal:
+        return "error", refusal.response
 
 
 def encode(payload: object, limit: int = MAX_PUSH) -> Encoded:

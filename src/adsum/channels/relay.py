@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from adsum.node import Node
+from adsum.pubsub import RESERVED
 from adsum.replication.jsontext import dump, load
 from adsum.replication.messages import Publish
 
@@ -19,11 +20,13 @@ logger = logging.getLogger("adsum")
 Question = dict[str, Any]
 Answering = Callable[[Question], Awaitable[Question]]
 
-TOPIC = "channels/relay"
+TOPIC = f"{RESERVED}channels/relay"
 #: Characters in a piece: as JSON in JSON it may double, and has to fit into a message.
 _PIECE = 80 * 1024
 #: Pieces of one text, and of all texts together of which pieces are missing, at most.
-_MAX_PIECES, _MAX_HELD = 64, 256
+_MAX_PIECES, _MAX_HELD = 256, 1024
+#: Seconds between two looks at whether those who are asked still live.
+_LOOK_INTERVAL = 0.5
 
 
 class Relay:
@@ -32,24 +35,34 @@ class Relay:
     Args:
         node: The node whose cluster to ask.
         answer: Answers what other nodes ask.
+        lost: Told of what was asked by a node that cannot be sent the answer.
     """
 
-    def __init__(self, node: Node, answer: Answering) -> None:
+    def __init__(self, node: Node, answer: Answering, lost: Callable[[Question], None]) -> None:
         self._node = node
         self._answer = answer
+        self._lost = lost
         self._number = 0
-        self._waiting: dict[int, asyncio.Future[Question]] = {}
+        # What was asked and is not answered: of which life of which node.
+        self._waiting: dict[int, tuple[tuple[str, int], asyncio.Future[Question | None]]] = {}
+        # The next look at whether those who are asked still live; there is one while any is.
+        self._look: asyncio.TimerHandle | None = None
         # The pieces that have come, by sender, event and number; the oldest are dropped.
         self._partial: dict[tuple[str, str, int], list[str]] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        # What answers is for a life of a node, if that was known.
+        self._tasks: dict[asyncio.Task[None], tuple[str, int | None]] = {}
         node.observe(self)
 
     async def ask(self, name: str, question: Question, patience: float) -> Question | None:
-        """Ask a node; None if there is no such node, or no answer in time."""
+        """Ask a node; None if there is no such node, or it dies, or does not answer in time."""
+        life = self._lives().get(name)
+        if life is None:
+            return None
         self._number += 1
         number = self._number
-        future: asyncio.Future[Question] = asyncio.get_running_loop().create_future()
-        self._waiting[number] = future
+        future: asyncio.Future[Question | None] = asyncio.get_running_loop().create_future()
+        self._waiting[number] = (name, life), future
+        self._look_later()
         try:
             if not self._send(name, "ask", number, question):
                 return None
@@ -76,22 +89,50 @@ class Relay:
 
     def closed(self) -> None:
         """See `Observer`: nobody answers any more."""
-        for future in self._waiting.values():
-            if not future.done():
-                future.set_result({})
+        if self._look is not None:
+            self._look.cancel()
+            self._look = None
+        for _, future in self._waiting.values():
+            _give_up(future)
         for task in self._tasks:
             task.cancel()
         self._partial.clear()
 
+    def _look_later(self) -> None:
+        if self._look is None and (self._waiting or self._tasks):
+            loop = asyncio.get_running_loop()
+            self._look = loop.call_later(_LOOK_INTERVAL, self._look_after_them)
+
+    def _look_after_them(self) -> None:
+        """Wait no longer for those who have died, and for nothing that they have asked for."""
+        self._look = None
+        if not self._node.running:
+            return
+        lives = self._lives()
+        for (name, life), future in self._waiting.values():
+            if lives.get(name) != life:
+                _give_up(future)
+        for task, (name, own) in self._tasks.items():
+            if own is not None and lives.get(name) != own:
+                task.cancel()
+        self._look_later()
+
+    def _lives(self) -> dict[str, int]:
+        """The nodes that live, as far as is known, each with its incarnation."""
+        alive = ("up", "suspect")
+        members = self._node.members() if self._node.running else []
+        return {one.name: one.incarnation for one in members if one.status in alive}
+
     def _received(self, sender: str, event: str, number: int, value: Question) -> None:
         if event == "ask":
             task = asyncio.get_running_loop().create_task(self._reply(sender, number, value))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._tasks[task] = sender, self._lives().get(sender)
+            task.add_done_callback(self._tasks.pop)
+            self._look_later()
         else:
-            future = self._waiting.get(number)
-            if future is not None and not future.done():
-                future.set_result(value)
+            waiting = self._waiting.get(number)
+            if waiting is not None and not waiting[1].done():
+                waiting[1].set_result(value)
 
     async def _reply(self, sender: str, number: int, question: Question) -> None:
         try:
@@ -99,7 +140,8 @@ class Relay:
         except Exception:
             logger.exception("a question of %s could not be answered", sender)
         else:
-            self._send(sender, "answer", number, answer)
+            if not self._send(sender, "answer", number, answer):
+                self._lost(question)
 
     def _send(self, name: str, event: str, number: int, value: Question) -> bool:
         """Send a text in pieces; whether all are on their way."""
@@ -128,3 +170,8 @@ class Relay:
                 del self._partial[next(iter(self._partial))]
             return None
         return number, dict(load("".join(pieces)))
+
+
+def _give_up(future: "asyncio.Future[Question | None]") -> None:
+    if not future.done():
+        future.set_result(None)

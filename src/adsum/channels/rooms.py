@@ -10,7 +10,7 @@ Invariants:
   each change is in the state or in a later diff, and in one of them only.
 - Diffs are remembered up to a bound. A client whose number is older is sent a new state, from which
   it works out what changed, or is disconnected, as configured.
-- A diff is put into text once for each version of the protocol, a state once for each cut.
+- A diff is put into text once, and a state once for each cut, whoever gets them.
 """
 
 import asyncio
@@ -83,28 +83,20 @@ class Follower:
 
 
 class Diff:
-    """What changed between two cuts, and its texts."""
+    """What changed between two cuts, and its text."""
 
-    __slots__ = ("_frames", "_text", "extras", "topic", "transitions")
+    __slots__ = ("_text", "extras", "transitions")
 
-    def __init__(self, topic: str, transitions: list[Transition], extras: Entries) -> None:
-        self.topic = topic
+    def __init__(self, transitions: list[Transition], extras: Entries) -> None:
         self.transitions = transitions
         self.extras = extras
-        self._text: str | None = None
-        self._frames: dict[Serializer, Wire] = {}
+        self._text: str | None = ""
 
-    def frame(self, serializer: Serializer) -> Wire | None:
-        """The frame for all clients of one version; None if nothing changed."""
-        frame = self._frames.get(serializer)
-        if frame is None:
-            if self._text is None:
-                self._text = diff_text(self.transitions, self.extras)
-            if self._text is None:
-                return None
-            frame = serializer.broadcast(self.topic, "presence_diff", self._text)
-            self._frames[serializer] = frame
-        return frame
+    def text(self) -> str | None:
+        """The text for all clients; None if nothing changed."""
+        if self._text == "":
+            self._text = diff_text(self.transitions, self.extras)
+        return self._text
 
 
 class Room:
@@ -165,18 +157,23 @@ class Room:
         """How many follow it."""
         return len(self._followers | self._newcomers.keys())
 
+    @property
+    def empty(self) -> bool:
+        """Whether nobody follows it."""
+        return not self._followers and not self._newcomers
+
     def frame_for(self, follower: Follower) -> Wire | None:
         """What a client is to be sent now; it counts as sent."""
         listener = follower.listener
+        if follower not in self._followers:
+            return None  # it has left while its turn came
         if self.counting:
             return self._count_for(follower)
         if follower.state is not None:
             (follower.number, text), follower.state = follower.state, None
             if self._is_behind(follower):
                 follower.notify()  # the diffs since then come next
-            return listener.serializer.message(
-                listener.join_ref, None, self.topic, "presence_state", text
-            )
+            return self._push(listener, "presence_state", text)
         if follower.number is None or not self._is_behind(follower):
             return None
         diff = self._since(follower.number)
@@ -184,7 +181,16 @@ class Room:
             self._fell_behind(follower)
             return None
         follower.number = self.number
-        return diff.frame(listener.serializer)
+        changes = diff.text()
+        return None if changes is None else self._push(listener, "presence_diff", changes)
+
+    def _push(self, listener: Listener, event: str, text: str) -> Wire:
+        """A frame for one joining of the topic, whose body all clients share.
+
+        Diffs too name the joining, so that a client that leaves and joins at once does not take
+        those that are still on their way for diffs of the state that it gets next.
+        """
+        return listener.serializer.message(listener.join_ref, None, self.topic, event, text)
 
     # What the node tells.
 
@@ -231,6 +237,7 @@ class Room:
         self._timer = None
         pending, self._pending = self._pending, {}
         newcomers, self._newcomers = self._newcomers, {}
+        self._followers.update(newcomers)
         transitions = list(pending.values())
         self._switch_mode(newcomers)
         if self.counting:
@@ -285,12 +292,11 @@ class Room:
         began = self._loop.time()
         self._next_cut_at = began + PAUSE
         if transitions:
-            self._remember(Diff(self.topic, transitions, extras))
+            self._remember(Diff(transitions, extras))
         if transitions or self.counting:
             for follower in self._followers:
                 follower.notify()
-        for follower in newcomers:
-            self._followers.add(follower)
+        for follower in newcomers.keys() & self._followers:  # one may have left meanwhile
             if self._state is not None:
                 follower.state = self.number, self._state
             follower.notify()
@@ -327,7 +333,7 @@ class Room:
             for diff in list(self._diffs)[-missing:]:
                 fold(pending, diff.transitions)
                 extras.update(diff.extras)
-            merged = self._merged[number] = Diff(self.topic, list(pending.values()), extras)
+            merged = self._merged[number] = Diff(list(pending.values()), extras)
         return merged
 
     def _fell_behind(self, follower: Follower) -> None:
@@ -364,6 +370,4 @@ class Room:
         follower.announced = self._count
         listener = follower.listener
         body = f'{{"count":{self._count}}}'
-        return listener.serializer.message(
-            listener.join_ref, None, self.topic, "presence_count", body
-        )
+        return self._push(listener, "presence_count", body)

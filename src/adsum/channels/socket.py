@@ -114,7 +114,7 @@ class Socket:
     async def disconnect(self, id: str) -> None:
         """Close every connection with an id, on every node, with code 1000.
 
-        phoenix.js connects again, and so is authorised anew.
+        phoenix.js from 1.8 connects again, and so is authorised anew; older ones stay away.
 
         Args:
             id: What `connect` gave to the clients.
@@ -184,8 +184,11 @@ class Socket:
 
 
 async def _deny(scope: Scope, send: Send, status: int) -> None:
-    """Refuse an upgrade. A server without the extension always answers 403."""
-    if "websocket.http.response" not in (scope.get("extensions") or {}):
+    """Refuse an upgrade. A close before the handshake is a 403 with every server.
+
+    The extension is for other statuses alone, for some servers log each use of it as an error.
+    """
+    if status == 403 or "websocket.http.response" not in (scope.get("extensions") or {}):
         await send({"type": "websocket.close"})
         return
     await send({"type": "websocket.http.response.start", "status": status, "headers": []})

@@ -20,7 +20,8 @@ class Pattern:
     def __init__(self, text: str) -> None:
         names = _PARAMETER.findall(text)
         rest = _PARAMETER.sub("", text)
-        if not text or "{" in rest or "}" in rest or len(set(names)) != len(names):
+        unclear = len(set(names)) != len(names) or not all(map(str.isidentifier, names))
+        if not text or "{" in rest or "}" in rest or unclear:
             raise ConfigurationError(
                 f"topic={text!r}: accepted is a text such as 'room:{{room}}', each name once"
             )

@@ -9,6 +9,9 @@ from .connection import Connection
 
 logger = logging.getLogger("adsum")
 
+#: The close code of a server that restarts.
+_RESTART = 1012
+
 Event = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Event]]
 Send = Callable[[Event], Awaitable[None]]
@@ -16,24 +19,28 @@ Send = Callable[[Event], Awaitable[None]]
 
 async def serve(connection: Connection, receive: Receive, send: Send) -> None:
     """Carry frames both ways, until either side ends it. The handshake is done."""
-    carrier = _Carrier(connection, send)
+    carrier, code = _Carrier(connection, send), None
     try:
         connection.attach(carrier.filled, carrier.abort)
-        await _read(connection, receive)
+        code = await _read(connection, receive)
     except asyncio.CancelledError:
         if not carrier.aborted:
             raise
         carrier.task.uncancel()
     finally:
         carrier.stop()
-        await connection.finish()
+        # A server that restarts ends its connections before it stops the node. What is present then
+        # lingers as it does after `Node.stop`, so that clients that come elsewhere never leave.
+        linger = connection.hub.presence.node.settings.linger if code == _RESTART else 0.0
+        await connection.finish(linger=linger)
 
 
-async def _read(connection: Connection, receive: Receive) -> None:
+async def _read(connection: Connection, receive: Receive) -> int | None:
+    """Take in what comes until the connection ends; returns its close code."""
     while True:
         message = await receive()
         if message["type"] != "websocket.receive":
-            return
+            return message.get("code")
         text = message.get("text")
         await connection.receive(message["bytes"] if text is None else text)
 

@@ -88,7 +88,12 @@ class Browser:
         self.closed: int | None = None
         self._accepted = False
 
-    async def __aenter__(self) -> Self:
+    async def connect(self) -> Self:
+        """Connect, where there is no block to connect with; then `close` it.
+
+        Raises:
+            RefusedByServerError: The connection was refused.
+        """
         self._task = asyncio.create_task(
             self._socket(self._scope, self._to_server.get, self._from_server)
         )
@@ -98,6 +103,9 @@ class Browser:
             await self._task
             raise RefusedByServerError("the connection", {})
         return self
+
+    async def __aenter__(self) -> Self:
+        return await self.connect()
 
     async def __aexit__(
         self,

@@ -1,0 +1,30 @@
+"""A test in an event loop of its own, after which nothing may be left behind."""
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
+from tests.node.conftest import DEADLINE, until
+
+__all__ = ["DEADLINE", "run", "until"]
+
+
+def run(work: Coroutine[Any, Any, Any]) -> Any:
+    """Run a test; no task may be left after it, and nothing may have been told to the loop."""
+    return asyncio.run(_watched(work))
+
+
+async def _watched(work: Coroutine[Any, Any, Any]) -> Any:
+    complaints: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, said: complaints.append(said))
+    async with asyncio.timeout(4 * DEADLINE):
+        result = await work
+        await until(lambda: not others(), "a task is left behind")
+    assert not complaints, complaints
+    return result
+
+
+def others() -> list[str]:
+    """The tasks of this loop but for the one that asks."""
+    mine = asyncio.current_task()
+    return [repr(task) for task in asyncio.all_tasks() if task is not mine]

@@ -1,0 +1,542 @@
+"""What an application's channel may rely on: order, replies, filters, tasks, presences."""
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+
+import adsum
+from adsum.channels import Channel, ChannelPresence, RefusedError, Socket, on, outgoing
+from adsum.errors import UsageError
+from adsum.testing import Browser, RefusedByServerError
+
+from .conftest import Log
+from .line import Line, line
+from .running import run, until
+
+
+class App:
+    """A node, and a socket with some channels."""
+
+    def __init__(self, *channels: type[Channel], **settings: Any) -> None:
+        self.node = adsum.Node(siblings=False)
+        self.presence = adsum.Presence(self.node, fetch=settings.pop("fetch", None))
+        self.socket = Socket(self.presence, channels, **settings)
+
+
+def test_events_of_one_channel_are_handled_one_after_the_other_in_order() -> None:
+    seen: list[str] = []
+
+    class Room(Channel, topic="room"):
+        @on("do")
+        async def do(self, payload: Any) -> None:
+            seen.append(f"begin {payload['n']}")
+            for _ in range(payload["turns"]):
+                await asyncio.sleep(0)
+            seen.append(f"end {payload['n']}")
+
+        @on("done")
+        async def done(self, payload: Any) -> dict[str, Any]:
+            return {}
+
+    async def main() -> None:
+        app = App(Room)
+        async with app.node, Browser(app.socket) as ann:
+            room = await ann.join("room")
+            for n in range(10):
+                await room.push("do", {"n": n, "turns": 10 - n})
+            await room.ask("done")
+            assert seen == [f"{what} {n}" for n in range(10) for what in ("begin", "end")]
+
+    run(main())
+
+
+def test_what_is_sent_before_the_join_is_answered_waits_for_it() -> None:
+    class Room(Channel, topic="room"):
+        async def join(self, payload: Any) -> None:
+            self.here = False
+            await asyncio.sleep(0)
+            self.push("early", {})
+            await asyncio.sleep(0)
+            self.here = True
+
+        @on("ask")
+        async def ask(self, payload: Any) -> dict[str, Any]:
+            return {"here": self.here}
+
+    async def main() -> None:
+        app = App(Room)
+        async with app.node, line(app.socket) as ann:
+            ann.push("1", "1", "room", "phx_join", {})
+            ann.push("1", "2", "room", "ask", {})
+            assert json.loads(await ann.read())[3:] == [
+                "phx_reply",
+                {"status": "ok", "response": {}},
+            ]
+            assert json.loads(await ann.read())[3] == "early"
+            assert (await ann.reply("2"))["response"] == {"here": True}
+
+    run(main())
+
+
+def test_channels_of_one_client_are_handled_concurrently() -> None:
+    class Room(Channel, topic="room:{room}"):
+        async def join(self, payload: Any) -> None:
+            self.go = self.client.values.setdefault("go", asyncio.Event())
+
+        @on("wait")
+        async def wait(self, payload: Any) -> dict[str, Any]:
+            await self.go.wait()
+            return {}
+
+        @on("go")
+        async def let_go(self, payload: Any) -> dict[str, Any]:
+            self.go.set()
+            return {}
+
+    async def main() -> None:
+        app = App(Room)
+        async with app.node, Browser(app.socket) as ann:
+            one, two = await ann.join("room:1"), await ann.join("room:2")
+            waiting = asyncio.create_task(one.ask("wait"))
+            assert await two.ask("go") == {}
+            assert await waiting == {}
+
+    run(main())
+
+
+def test_a_channel_knows_its_topic_its_params_and_its_client() -> None:
+    class Message(Channel, topic="room:{room}:user-{user}"):
+        async def join(self, payload: Any) -> dict[str, Any]:
+            return {"topic": self.topic, **self.params, "who": self.client.params["who"]}
+
+    async def main() -> None:
+        app = App(Message)
+        async with app.node, Browser(app.socket, {"who": "ann"}) as ann:
+            joined = await ann.join("room:a b:user-é")
+            expected = {"topic": "room:a b:user-é", "room": "a b", "user": "é", "who": "ann"}
+            assert joined.response == expected
+            with pytest.raises(RefusedByServerError, match="unmatched topic"):
+                await ann.join("room:a:b:user-1")
+
+    run(main())
+
+
+def test_the_first_pattern_that_matches_serves_a_topic() -> None:
+    class Lobby(Channel, topic="room:lobby"):
+        async def join(self, payload: Any) -> dict[str, Any]:
+            return {"by": "lobby"}
+
+    class Room(Channel, topic="room:{room}"):
+        async def join(self, payload: Any) -> dict[str, Any]:
+            return {"by": "room"}
+
+    async def main() -> None:
+        for kinds, by in ((Lobby, Room), "lobby"), ((Room, Lobby), "room"):
+            app = App(*kinds)
+            async with app.node, Browser(app.socket) as ann:
+                assert (await ann.join("room:lobby")).response == {"by": by}
+                assert (await ann.join("room:1")).response == {"by": "room"}
+
+    run(main())
+
+
+def test_a_subclass_inherits_handlers_and_may_replace_them() -> None:
+    class Base(Channel):
+        @on("a")
+        async def a(self, payload: Any) -> dict[str, Any]:
+            return {"by": "base"}
+
+        @on("b")
+        async def b(self, payload: Any) -> dict[str, Any]:
+            return {"by": "base"}
+
+    class Room(Base, topic="room"):
+        @on("b")
+        async def other(self, payload: Any) -> dict[str, Any]:
+            return {"by": "room"}
+
+    async def main() -> None:
+        app = App(Room)
+        async with app.node, Browser(app.socket) as ann:
+            room = await ann.join("room")
+            assert await room.ask("a") == {"by": "base"}
+            assert await room.ask("b") == {"by": "room"}
+
+    run(main())
+
+
+class Filtering(Channel, topic="filtered"):
+    """Censors what is shouted, by the user's wish."""
+
+    @on("shout")
+    async def shout(self, payload: Any) -> None:
+        await self.broadcast("shout", payload)
+
+    @outgoing("shout")
+    async def censor(self, payload: Any) -> Any:
+        match self.client.params["wish"]:
+            case "all":
+                return payload
+            case "none":
+                return None
+            case "polite":
+                return {"text": "***"}
+        raise RuntimeError("the filter crashes")
+
+
+def test_a_filter_lets_pass_alters_or_drops_what_is_broadcast() -> None:
+    async def main() -> None:
+        app = App(Filtering)
+        async with (
+            app.node,
+            Browser(app.socket, {"wish": "all"}) as ann,
+            Browser(app.socket, {"wish": "none"}) as bob,
+            Browser(app.socket, {"wish": "polite"}) as eve,
+        ):
+            rooms = [await browser.join("filtered") for browser in (ann, bob, eve)]
+            await rooms[1].push("shout", {"text": "damn"})
+            assert await rooms[0].expect("shout") == {"text": "damn"}
+            assert await rooms[2].expect("shout") == {"text": "***"}
+            await rooms[1].refute("shout")
+            await app.socket.broadcast("filtered", "other", {"text": "damn"})
+            for room in rooms:  # other events pass without any call
+                assert await room.expect("other") == {"text": "damn"}
+
+    run(main())
+
+
+def test_a_filter_that_crashes_ends_the_channel_alone(log: Log) -> None:
+    async def main() -> None:
+        app = App(Filtering)
+        async with (
+            app.node,
+            Browser(app.socket, {"wish": "all"}) as ann,
+            Browser(app.socket, {"wish": "?"}) as eve,
+        ):
+            room, hers = await ann.join("filtered"), await eve.join("filtered")
+            await room.push("shout", {})
+            assert await room.expect("shout") == {}
+            assert await hers.expect("phx_error") == {}
+            assert len(log.lines) == 1
+            assert eve.closed is None
+
+    run(main())
+
+
+def test_a_filter_keeps_the_order_of_what_is_broadcast() -> None:
+    class Room(Channel, topic="room"):
+        @outgoing("n")
+        async def slowly(self, payload: Any) -> Any:
+            for _ in range(payload["turns"]):
+                await asyncio.sleep(0)
+            return payload
+
+    async def main() -> None:
+        app = App(Room)
+        async with app.node, Browser(app.socket) as ann:
+            room = await ann.join("room")
+            for n in range(20):
+                await app.socket.broadcast("room", "n", {"n": n, "turns": 20 - n})
+            assert [(await room.expect("n"))["n"] for n in range(20)] == list(range(20))
+
+    run(main())
+
+
+def test_what_a_channel_spawned_is_cancelled_at_its_end() -> None:
+    told: list[str] = []
+
+    class Room(Channel, topic="room"):
+        async def join(self, payload: Any) -> None:
+            self.spawn(self.tick())
+
+        async def tick(self) -> None:
+            try:
+                self.push("tick", {})
+                await asyncio.Event().wait()
+            finally:
+                told.append("cancelled")
+
+    async def main() -> None:
+        app = App(Room)
+        async with app.node, Browser(app.socket) as ann:
+            room = await ann.join("room")
+            assert await room.expect("tick") == {}
+            assert told == []
+            await room.leave()
+            await until(lambda: told == ["cancelled"])
+
+    run(main())
+
+
+def test_what_a_channel_spawned_crashes_the_channel_if_it_raises(log: Log) -> None:
+    ends: list[str] = []
+
+    class Room(Channel, topic="room"):
+        async def join(self, payload: Any) -> None:
+            self.track("ann")
+            self.spawn(self.fail())
+
+        async def fail(self) -> None:
+            raise RuntimeError("what was spawned fails")
+
+        async def terminate(self, reason: str) -> None:
+            ends.append(reason)
+
+    async def main() -> None:
+        app = App(Room)
+        async with app.node, Browser(app.socket) as ann:
+            room = await ann.join("room")
+            assert await room.expect("phx_error") == {}
+            await until(lambda: ends == ["crashed"])
+            assert app.presence.list("room") == {}
+            assert log.everything.count("RuntimeError: what was spawned fails") == 1
+
+    run(main())
+
+
+def test_what_a_channel_spawned_and_is_done_ends_nothing() -> None:
+    class Room(Channel, topic="room"):
+        async def join(self, payload: Any) -> None:
+            self.spawn(self.greet())
+
+        async def greet(self) -> None:
+            self.push("hello", {})
+
+        @on("ask")
+        async def ask(self, payload: Any) -> dict[str, Any]:
+            return {}
+
+    async def main() -> None:
+        app = App(Room)
+        async with app.node, Browser(app.socket) as ann:
+            room = await ann.join("room")
+            assert await room.expect("hello") == {}
+            assert await room.ask("ask") == {}
+
+    run(main())
+
+
+def test_a_channel_that_has_ended_tracks_and_spawns_nothing() -> None:
+    kept: list[Any] = []
+
+    class Room(Channel, topic="room"):
+        async def join(self, payload: Any) -> None:
+            kept.append(self)
+
+    async def main() -> None:
+        app = App(Room)
+        async with app.node, Browser(app.socket) as ann:
+            room = await ann.join("room")
+            await room.leave()
+            (channel,) = kept
+            with pytest.raises(UsageError, match="has ended"):
+                channel.track("ann")
+            with pytest.raises(UsageError, match="has ended"):
+                channel.spawn(asyncio.sleep(0))
+            channel.push("late", {})
+            channel.stop()
+            await room.refute("late")
+            assert app.presence.topics() == []
+
+    run(main())
+
+
+class Tracking(Channel, topic="room"):
+    """Tracks and updates as it is told."""
+
+    async def join(self, payload: Any) -> None:
+        self.handles: dict[str, ChannelPresence] = {}
+
+    @on("track")
+    async def on_track(self, payload: Any) -> dict[str, Any]:
+        handle = self.handles[payload["key"]] = self.track(payload["key"], payload.get("meta"))
+        return {"active": handle.active}
+
+    @on("update")
+    async def on_update(self, payload: Any) -> dict[str, Any]:
+        self.handles[payload["key"]].update(lambda meta: {**meta, **payload["meta"]})
+        return {}
+
+    @on("untrack")
+    async def on_untrack(self, payload: Any) -> dict[str, Any]:
+        handle = self.handles[payload["key"]]
+        handle.untrack()
+        handle.untrack()
+        return {"active": handle.active}
+
+
+def test_a_channel_tracks_several_keys_updates_and_untracks_them() -> None:
+    async def main() -> None:
+        app = App(Tracking)
+        async with app.node, Browser(app.socket) as ann, Browser(app.socket) as bob:
+            room, other = await ann.join("room"), await bob.join("room")
+            await other.ask("track", {"key": "bob"})
+            assert await room.ask("track", {"key": "a", "meta": {"n": 1}}) == {"active": True}
+            await room.ask("track", {"key": "b"})
+            await room.ask("update", {"key": "a", "meta": {"m": 2}})
+            for each in room, other:
+                present = await each.presence()
+                assert list(present) == ["a", "b", "bob"]
+                (meta,) = present["a"]["metas"]
+                assert (meta["n"], meta["m"]) == (1, 2)
+            assert await room.ask("untrack", {"key": "a"}) == {"active": False}
+            assert list(await other.presence()) == ["b", "bob"] == list(app.presence.list("room"))
+            await ann.close()
+            assert list(await other.presence()) == ["bob"]
+
+    run(main())
+
+
+def test_tracking_a_key_twice_crashes_the_channel_and_leaves_nothing_behind() -> None:
+    async def main() -> None:
+        app = App(Tracking)
+        async with app.node, Browser(app.socket) as ann:
+            room = await ann.join("room")
+            await room.ask("track", {"key": "a"})
+            await room.push("track", {"key": "a"})
+            await room.expect("phx_error")
+            assert app.presence.topics() == []
+
+    run(main())
+
+
+def test_fetch_is_asked_once_for_each_diff_however_many_follow() -> None:
+    asked: list[list[str]] = []
+
+    async def fetch(topic: str, entries: dict[str, Any]) -> dict[str, Any]:
+        asked.append(list(entries))
+        await asyncio.sleep(0)
+        return {key: {"name": key.upper()} for key in entries}
+
+    async def main() -> None:
+        app = App(Tracking, fetch=fetch)
+        async with app.node, Browser(app.socket) as ann, Browser(app.socket) as bob:
+            room, other = await ann.join("room"), await bob.join("room")
+            await room.ask("track", {"key": "a"})
+            await other.ask("track", {"key": "b"})
+            await room.presence()
+            await other.presence()
+            asked.clear()
+            await room.ask("track", {"key": "c"})
+            for each in room, other:
+                assert "c" in await each.presence()
+            assert asked == [["c"]]
+
+    run(main())
+
+
+class Gate:
+    """A fetch that waits while it is closed."""
+
+    def __init__(self) -> None:
+        self.open = asyncio.Event()
+        self.waits = 0
+
+    async def fetch(self, topic: str, entries: dict[str, Any]) -> dict[str, Any]:
+        self.waits += 1
+        await self.open.wait()
+        return {}
+
+
+async def present(client: Line, key: str) -> None:
+    """Join, and track."""
+    await client.join("room")
+    client.push("1", "2", "room", "track", {"key": key})
+    assert (await client.reply("2"))["status"] == "ok"
+
+
+def test_who_leaves_while_its_state_is_fetched_is_sent_nothing_and_not_kept() -> None:
+    async def main() -> None:
+        gate = Gate()
+        app = App(Tracking, fetch=gate.fetch)
+        gate.open.set()
+        async with app.node, line(app.socket) as ann, line(app.socket) as bob:
+            await present(ann, "a")
+            assert list(await ann.payload("presence_state")) == ["a"]
+            gate.open.clear()
+            await present(bob, "b")
+            app.socket.settle()
+            await until(lambda: gate.waits == 2)
+            bob.push("1", "3", "room", "phx_leave", {})
+            assert (await bob.reply("3"))["status"] == "ok"
+            gate.open.set()
+            assert list((await ann.payload("presence_diff"))["joins"]) == ["b"]
+            assert list((await ann.payload("presence_diff"))["leaves"]) == ["b"]
+            assert app.socket.stats()["followers"] == 1
+            await bob.is_alive()
+            assert "presence_state" not in bob.events()
+
+    run(main())
+
+
+def test_who_leaves_while_the_state_of_another_is_fetched_takes_it_not_along() -> None:
+    async def main() -> None:
+        gate = Gate()
+        app = App(Tracking, fetch=gate.fetch)
+        gate.open.set()
+        async with app.node, line(app.socket) as ann, line(app.socket) as bob:
+            await present(bob, "b")
+            await bob.payload("presence_state")
+            gate.open.clear()
+            await present(ann, "a")
+            app.socket.settle()
+            await until(lambda: gate.waits == 2)
+            bob.push("1", "3", "room", "phx_leave", {})
+            assert (await bob.reply("3"))["status"] == "ok"
+            gate.open.set()
+            assert list(await ann.payload("presence_state")) == ["a", "b"]
+            assert list((await ann.payload("presence_diff"))["leaves"]) == ["b"]
+
+    run(main())
+
+
+def test_refusals_that_no_frame_can_carry_crash_as_other_mistakes_do(log: Log) -> None:
+    class Room(Channel, topic="room:{room}"):
+        async def join(self, payload: Any) -> None:
+            if self.params["room"] == "bad":
+                raise RefusedError({"when": object()})
+
+        @on("refuse")
+        async def refuse(self, payload: Any) -> None:
+            raise RefusedError({"when": object()})
+
+    async def main() -> None:
+        app = App(Room)
+        async with app.node, Browser(app.socket) as ann:
+            with pytest.raises(RefusedByServerError, match="join crashed"):
+                await ann.join("room:bad")
+            room = await ann.join("room:1")
+            await room.push("refuse")
+            assert await room.expect("phx_error") == {}
+            assert len(log.lines) == 2
+
+    run(main())
+
+
+def test_a_reply_that_no_frame_can_carry_crashes_the_channel() -> None:
+    class Room(Channel, topic="room:{room}"):
+        async def join(self, payload: Any) -> Any:
+            return payload.get("response", {}) if self.params["room"] == "1" else [1]
+
+        @on("ask")
+        async def ask(self, payload: Any) -> Any:
+            return {"text": "x" * 2_000_000}
+
+        @on("tell")
+        async def tell(self, payload: Any) -> Any:
+            self.push("told", {"n": float("nan")})
+
+    async def main() -> None:
+        app = App(Room)
+        async with app.node, Browser(app.socket) as ann:
+            with pytest.raises(RefusedByServerError, match="join crashed"):
+                await ann.join("room:2")
+            for event in "ask", "tell":
+                room = await ann.join("room:1")
+                await room.push(event)
+                assert await room.expect("phx_error") == {}
+            assert ann.closed is None
+
+    run(main())

@@ -1,0 +1,150 @@
+"""Mistakes in an application are told where they are made: what, the value, what is accepted."""
+
+from typing import Any
+
+import pytest
+
+import adsum
+from adsum.channels import Channel, Socket, on, outgoing
+from adsum.errors import ConfigurationError, NodeClosedError, UsageError
+
+from .running import run
+
+
+class Room(Channel, topic="room:{room}"):
+    """Does nothing."""
+
+
+def socket(channels: Any = (Room,), **settings: Any) -> Socket:
+    return Socket(adsum.Presence(adsum.Node()), channels, **settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"timeout": 0}, ["timeout=0", "seconds above 0"]),
+        ({"timeout": -1.5}, ["timeout=-1.5", "seconds above 0"]),
+        ({"timeout": float("nan")}, ["timeout=nan", "seconds above 0"]),
+        ({"when_slow": "drop"}, ["when_slow='drop'", "'state'", "'close'"]),
+        ({"when_slow": None}, ["when_slow=None", "'state'", "'close'"]),
+        ({"origins": "https://a.b"}, ["origins='https://a.b'", "a list"]),
+        ({"origins": ["a.b"]}, ["origins", "'a.b'", "'https://example.com'"]),
+    ],
+)
+def test_a_wrong_setting_is_refused_with_its_name_its_value_and_what_is_accepted(
+    settings: dict[str, Any], words: list[str]
+) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        socket(**settings)
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_two_channels_may_not_have_the_same_topic() -> None:
+    class Other(Channel, topic="room:{room}"):
+        """Another."""
+
+    with pytest.raises(ConfigurationError, match=r"room:\{room\}"):
+        socket([Room, Other])
+
+
+def test_a_channel_has_a_topic() -> None:
+    class Nameless(Channel):
+        """Has none."""
+
+    with pytest.raises(UsageError, match="Nameless has no topic"):
+        socket([Nameless])
+
+
+@pytest.mark.parametrize("wrong", [dict, object])
+def test_only_subclasses_of_channel_are_channels(wrong: Any) -> None:
+    with pytest.raises(UsageError, match="not a subclass of Channel"):
+        socket([wrong])
+
+
+@pytest.mark.parametrize("mark", [on, outgoing])
+@pytest.mark.parametrize("event", ["", "phx_join", "phx_anything"])
+def test_events_of_the_protocol_are_not_the_applications(mark: Any, event: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        mark(event)
+    assert f"event={event!r}" in str(caught.value)
+
+
+@pytest.mark.parametrize("mark", [on, outgoing])
+def test_a_handler_is_async(mark: Any) -> None:
+    with pytest.raises(ConfigurationError, match="must be `async def`"):
+
+        @mark("event")  # type: ignore[untyped-decorator]  # either of two
+        def handler(self: Any, payload: Any) -> None:
+            """Is not."""
+
+
+def test_one_event_has_one_handler() -> None:
+    with pytest.raises(ConfigurationError, match="handles 'event' twice"):
+
+        class Twice(Channel, topic="twice"):
+            @on("event")
+            async def one(self, payload: Any) -> None:
+                """The one."""
+
+            @on("event")
+            async def two(self, payload: Any) -> None:
+                """The other."""
+
+
+def test_the_lifespan_is_that_of_the_application_around_it() -> None:
+    async def main() -> None:
+        with pytest.raises(RuntimeError, match="lifespan"):
+            await socket()({"type": "lifespan"}, None, None)  # type: ignore[arg-type]  # not called
+
+    run(main())
+
+
+def test_a_node_that_does_not_run_carries_no_broadcast_and_disconnects_nobody() -> None:
+    async def main() -> None:
+        with pytest.raises(NodeClosedError):
+            await socket().broadcast("room:1", "event", {})
+        with pytest.raises(NodeClosedError):
+            await socket().disconnect("users:1")
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    ("topic", "event", "payload", "error"),
+    [
+        ("", "event", {}, ValueError),
+        ("t" * 1024, "event", {}, ValueError),
+        (1, "event", {}, TypeError),
+        ("room:1", "", {}, ValueError),
+        ("room:1", "event", [], TypeError),
+        ("room:1", "event", "text", TypeError),
+        ("room:1", "event", {1: 2}, TypeError),
+        ("room:1", "event", {"a": float("inf")}, ValueError),
+        ("room:1", "event", {"a": "x" * 200_000}, ValueError),
+        ("room:1", "event", b"x" * 200_000, ValueError),
+        ("room:" + "é" * 130, "event", b"x", ValueError),
+        ("room:1", "e" * 256, b"x", ValueError),
+    ],
+)
+def test_what_no_frame_can_carry_is_not_broadcast(
+    topic: Any, event: str, payload: Any, error: type[Exception]
+) -> None:
+    async def main() -> None:
+        node = adsum.Node(siblings=False)
+        async with node:
+            with pytest.raises(error):
+                await Socket(adsum.Presence(node), [Room]).broadcast(topic, event, payload)
+
+    run(main())
+
+
+def test_the_largest_payloads_are_broadcast() -> None:
+    async def main() -> None:
+        node = adsum.Node(siblings=False)
+        async with node:
+            made = Socket(adsum.Presence(node), [Room])
+            await made.broadcast("room:1", "event", {"a": "x" * (192 * 1024 - 8)})
+            await made.broadcast("room:1", "event", b"x" * (144 * 1024 - 64))
+
+    run(main())

@@ -1,0 +1,333 @@
+"""The ends of channels, connections and nodes: each once, for the right reason, leaving nothing."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+import adsum
+from adsum.channels import Channel, RefusedError, Socket, connection, membership, on
+from adsum.errors import NodeClosedError
+from adsum.testing import Browser, RefusedByServerError
+
+from .conftest import Log
+from .line import line
+from .running import run, until
+
+
+class Room(Channel, topic="room:{room}"):
+    """Tracks, and writes down what happens to it."""
+
+    async def join(self, payload: Any) -> None:
+        if payload.get("refuse"):
+            raise RefusedError
+        if payload.get("crash"):
+            raise RuntimeError("the join crashes")
+        self.story: list[Any] = self.client.values.setdefault("story", [])
+        self.me = self.track(self.client.params.get("user", "ann"))
+
+    @on("crash")
+    async def crash(self, payload: Any) -> None:
+        raise RuntimeError("the handler crashes")
+
+    @on("stop")
+    async def halt(self, payload: Any) -> dict[str, Any]:
+        self.stop()
+        return {}
+
+    @on("note")
+    async def note(self, payload: Any) -> None:
+        await asyncio.sleep(0)
+        self.story.append(payload)
+
+    @on("hang")
+    async def hang(self, payload: Any) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.story.append("cancelled")
+
+    @on("late")
+    async def late(self, payload: Any) -> None:
+        """Do what may be done while the client is there, when it is not any more."""
+        await until(lambda: not self.connected())
+        self.me.update({"away": True})
+        self.push("told", {})
+        await self.broadcast("told", {})
+        handle = self.track("somebody else")
+        handle.update({"a": 1})
+        self.follow()
+        self.story.append(("late", handle.active, self.presence_list()))
+
+    def connected(self) -> bool:
+        """Whether nobody has ended the connection yet."""
+        return self._membership.connection.closing is None
+
+    async def terminate(self, reason: str) -> None:
+        self.story.append((reason, self.presence_list()))
+
+    def presence_list(self) -> list[str]:
+        """Who is present at the end."""
+        return list(self._membership._hub.presence.list(self.topic))
+
+
+class App:
+    """A node, and a socket with rooms whose stories are in one list."""
+
+    def __init__(self, **settings: Any) -> None:
+        self.node = adsum.Node(siblings=False)
+        self.presence = adsum.Presence(self.node)
+        self.story: list[Any] = []
+        self.socket = Socket(self.presence, [Room], connect=self.connect, **settings)
+
+    async def connect(self, client: Any) -> None:
+        client.values["story"] = self.story
+
+
+@pytest.mark.parametrize(
+    ("how", "reason"),
+    [("leave", "left"), ("close", "closed"), ("crash", "crashed"), ("stop", "stopped")],
+)
+def test_terminate_is_called_once_with_the_reason_and_nobody_is_present(
+    how: str, reason: str
+) -> None:
+    async def main() -> None:
+        app = App()
+        async with app.node, Browser(app.socket) as ann:
+            room = await ann.join("room:1")
+            assert list(app.presence.list("room:1")) == ["ann"]
+            if how == "leave":
+                await room.leave()
+            elif how == "close":
+                await ann.close()
+            else:
+                await room.push(how)
+            await until(lambda: app.story)
+            assert app.presence.topics() == []
+            await ann.close()
+            assert app.story == [(reason, [])]
+
+    run(main())
+
+
+def test_terminate_is_called_with_replaced_before_the_next_channel_joins() -> None:
+    async def main() -> None:
+        app = App()
+        async with app.node, Browser(app.socket) as ann:
+            await ann.join("room:1")
+            await ann.join("room:1")
+            assert app.story == [("replaced", [])]
+            await ann.close()
+            assert app.story == [("replaced", []), ("closed", [])]
+
+    run(main())
+
+
+@pytest.mark.parametrize("how", ["refuse", "crash"])
+def test_terminate_is_not_called_for_a_join_that_is_refused_or_crashes(how: str) -> None:
+    async def main() -> None:
+        app = App()
+        async with app.node, Browser(app.socket) as ann:
+            with pytest.raises(RefusedByServerError):
+                await ann.join("room:1", {how: True})
+            assert app.presence.topics() == []
+        assert app.story == []
+
+    run(main())
+
+
+def test_what_was_sent_before_the_client_went_is_still_handled_in_order() -> None:
+    async def main() -> None:
+        app = App()
+        async with app.node, Browser(app.socket) as ann:
+            room = await ann.join("room:1")
+            for n in range(20):
+                await room.push("note", n)
+            await ann.close()
+            assert app.story == [*range(20), ("closed", [])]
+
+    run(main())
+
+
+def test_what_was_sent_before_the_topic_was_joined_anew_is_still_handled() -> None:
+    async def main() -> None:
+        app = App()
+        async with app.node, Browser(app.socket) as ann:
+            room = await ann.join("room:1")
+            await room.push("note", 1)
+            await room.push("note", 2)
+            await ann.join("room:1")
+            assert app.story == [1, 2, ("replaced", [])]
+
+    run(main())
+
+
+@pytest.mark.parametrize(("event", "reason"), [("stop", "stopped"), ("crash", "crashed")])
+def test_what_waits_behind_a_stop_or_a_crash_is_not_handled(event: str, reason: str) -> None:
+    async def main() -> None:
+        app = App()
+        async with app.node, line(app.socket) as ann:
+            await ann.join("room:1")
+            for ref, what in enumerate(["note", event, "note", "note"]):
+                ann.push("1", str(ref), "room:1", what, ref)
+            await until(lambda: len(app.story) == 2)
+            await ann.is_alive()
+            assert app.story == [0, (reason, [])]
+
+    run(main())
+
+
+def test_a_handler_may_finish_after_its_client_has_gone_and_harms_nobody() -> None:
+    async def main() -> None:
+        app = App()
+        async with app.node, Browser(app.socket) as bob:
+            other = await bob.join("room:1")
+            async with Browser(app.socket, {"user": "eve"}) as eve:
+                room = await eve.join("room:1")
+                await room.push("late")
+            assert app.story == [("late", False, ["ann"]), ("closed", ["ann"])]
+            assert await other.expect("told") == {}
+            assert list(await other.presence()) == ["ann"]
+
+    run(main())
+
+
+@pytest.fixture
+def short_grace(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A handler may go on for a moment only."""
+    monkeypatch.setattr(membership, "GRACE", 0.05)
+    monkeypatch.setattr(connection, "GRACE", 0.05)
+
+
+@pytest.mark.usefixtures("short_grace")
+def test_a_handler_that_does_not_end_is_cancelled_after_the_grace() -> None:
+    async def main() -> None:
+        app = App()
+        async with app.node, Browser(app.socket) as ann:
+            room = await ann.join("room:1")
+            await room.push("hang")
+            await room.push("note", "never")
+            await ann.close()
+            assert app.story == ["cancelled", ("closed", [])]
+
+    run(main())
+
+
+@pytest.mark.usefixtures("short_grace")
+def test_a_handler_that_does_not_end_holds_up_a_new_join_for_the_grace_alone() -> None:
+    async def main() -> None:
+        app = App()
+        async with app.node, Browser(app.socket) as ann:
+            room = await ann.join("room:1")
+            await room.push("hang")
+            await ann.join("room:1")
+            assert app.story == ["cancelled", ("replaced", [])]
+            await room.expect("phx_close")
+
+    run(main())
+
+
+@pytest.mark.usefixtures("short_grace")
+def test_terminate_that_does_not_end_is_given_up(log: Log) -> None:
+    class Slow(Channel, topic="slow"):
+        async def terminate(self, reason: str) -> None:
+            await asyncio.Event().wait()
+
+    class Crashing(Channel, topic="crashing"):
+        async def terminate(self, reason: str) -> None:
+            raise RuntimeError("terminate crashes")
+
+    async def main() -> None:
+        node = adsum.Node(siblings=False)
+        socket = Socket(adsum.Presence(node), [Slow, Crashing])
+        async with node, Browser(socket) as ann:
+            for topic in "slow", "crashing":
+                await (await ann.join(topic)).leave()
+            await ann.close()
+        assert len(log.lines) == 2
+        assert "RuntimeError: terminate crashes" in log.everything
+
+    run(main())
+
+
+def test_events_and_leaves_after_the_end_are_answered_as_on_any_topic() -> None:
+    async def main() -> None:
+        app = App()
+        async with app.node, Browser(app.socket) as ann:
+            room = await ann.join("room:1")
+            await room.push("stop")
+            assert await room.expect("phx_close") == {}
+            with pytest.raises(RefusedByServerError, match="unmatched topic"):
+                await room.ask("note")
+            await room.leave()
+
+    run(main())
+
+
+def test_a_node_that_stops_closes_with_1012_and_a_restarted_one_works_again() -> None:
+    async def main() -> None:
+        app = App()
+        async with app.node:
+            ann = await Browser(app.socket).connect()
+            bob = await Browser(app.socket, {"user": "bob"}).connect()
+            room = await ann.join("room:1")
+            await bob.join("room:1")
+            assert list(await room.presence()) == ["ann", "bob"]
+        assert [await ann.expect_close(), await bob.expect_close()] == [1012, 1012]
+        await ann.close()
+        await bob.close()
+        assert app.socket.stats()["connections"] == app.socket.stats()["followers"] == 0
+        with pytest.raises(RefusedByServerError):
+            await Browser(app.socket).connect()
+        with pytest.raises(NodeClosedError):
+            await app.socket.broadcast("room:1", "a", {})
+        async with app.node, Browser(app.socket) as again:
+            room = await again.join("room:1")
+            assert list(await room.presence()) == ["ann"]
+
+    # The reasons are told although nobody can be asked any more who is present.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Room, "presence_list", lambda self: [])
+        run(main())
+
+
+def test_a_node_works_in_one_event_loop_after_the_other() -> None:
+    app = App(timeout=0.2)
+
+    async def main() -> None:
+        async with app.node, Browser(app.socket) as ann:
+            room = await ann.join("room:1")
+            assert list(await room.presence()) == ["ann"]
+            assert await ann.expect_close() == 1001  # the silent are looked for in each loop
+
+    run(main())
+    run(main())
+
+
+def test_a_client_that_vanishes_while_it_is_let_in_leaves_nothing() -> None:
+    class Slowly(Channel, topic="slowly"):
+        async def join(self, payload: Any) -> None:
+            await self.client.values["go"].wait()
+            self.track("ann")
+
+        async def terminate(self, reason: str) -> None:
+            self.client.values["ends"].append(reason)
+
+    async def main() -> None:
+        node = adsum.Node(siblings=False)
+        presence, go, ends = adsum.Presence(node), asyncio.Event(), list[str]()
+
+        async def connect(client: Any) -> None:
+            client.values.update(go=go, ends=ends)
+
+        socket = Socket(presence, [Slowly], connect=connect)
+        async with node, line(socket) as ann:
+            ann.push("1", "1", "slowly", "phx_join", {})
+            await until(lambda: socket._hub.connections)
+            ann.vanish()
+            await until(lambda: not socket._hub.connections)
+            go.set()
+            await ann.served()
+            assert (presence.topics(), ends) == ([], ["closed"])
+
+    run(main())

@@ -1,0 +1,157 @@
+"""What a client says when it connects: token, origin, parameters, version."""
+
+import base64
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from adsum.channels.frames import V1, V2
+from adsum.channels.handshake import Origins, RejectedError, read
+from adsum.errors import ConfigurationError
+from tests.effort import examples
+
+ANY = Origins(["*"])
+PREFIX = "base64url.bearer.phx."
+
+
+def scope(query: str = "vsn=2.0.0", *protocols: str, **headers: str) -> dict[str, Any]:
+    return {
+        "query_string": query.encode(),
+        "headers": [(name.replace("_", "-").encode(), value.encode("latin-1"))
+                    for name, value in headers.items()],
+        "subprotocols": list(protocols),
+        "client": ("192.0.2.1", 4711),
+    }  # fmt: skip
+
+
+@examples(200)
+@given(st.text(st.characters(exclude_categories=["Cs"])))
+@example("~~??>>ÿÿ")
+def test_a_token_is_read_in_both_alphabets_with_and_without_padding(token: str) -> None:
+    for encode in base64.urlsafe_b64encode, base64.b64encode:
+        encoded = encode(token.encode()).decode()
+        for offered in encoded, encoded.rstrip("="):
+            client, _ = read(scope("", "phoenix", PREFIX + offered), ANY, "websocket")
+            assert client.token == token
+
+
+@examples(100)
+@given(st.text(st.characters(codec="latin-1")))
+@example("a")
+@example("_w")
+@example("a b")
+def test_a_token_that_is_none_is_rejected_without_being_told(text: str) -> None:
+    try:
+        client, _ = read(scope("", PREFIX + text), ANY, "websocket")
+    except RejectedError as error:
+        assert str(error) == "its token is not base64url"  # noqa: PT017  # some texts are tokens
+    else:
+        assert client.token is not None
+
+
+def test_a_token_also_comes_in_a_header_and_there_may_be_none() -> None:
+    client, _ = read(scope(x_phoenix_authtoken="secret"), ANY, "longpoll")
+    assert (client.token, client.transport) == ("secret", "longpoll")
+    client, _ = read(scope("vsn=2.0.0", "phoenix"), ANY, "websocket")
+    assert client.token is None
+
+
+def test_a_client_is_what_it_says_of_itself() -> None:
+    client, serializer = read(
+        scope("vsn=2.0.0&a=1&a=2&b=&c=%C3%A9+%26", USER_AGENT="x"), ANY, "websocket"
+    )
+    assert client.params == {"a": "2", "b": "", "c": "é &"}
+    assert client.headers == {"user-agent": "x"}
+    assert (client.address, client.id, client.values) == ("192.0.2.1", None, {})
+    assert serializer is V2
+    assert read(scope("a=1"), ANY, "websocket")[1] is V1
+    nowhere = {**scope(), "client": None}
+    assert read(nowhere, ANY, "websocket")[0].address is None
+
+
+@pytest.mark.parametrize("query", ["vsn=3.0.0", "vsn=", "&".join(f"a{n}=1" for n in range(101))])
+def test_another_version_and_too_many_parameters_are_rejected(query: str) -> None:
+    with pytest.raises(RejectedError):
+        read(scope(query), ANY, "websocket")
+
+
+@pytest.mark.parametrize(
+    ("origin", "host", "accepted"),
+    [
+        (None, "example.com", True),
+        ("https://example.com", "example.com", True),
+        ("http://example.com:4000", "example.com:5000", True),
+        ("http://EXAMPLE.com", "example.com", True),
+        ("http://[::1]:4000", "[::1]:5000", True),
+        ("https://evil.com", "example.com", False),
+        ("https://example.com.evil.com", "example.com", False),
+        ("https://evil-example.com", "example.com", False),
+        ("https://sub.example.com", "example.com", False),
+        ("https://example.com@evil.com", "example.com", False),
+        ("null", "example.com", False),
+        ("", "example.com", False),
+        ("file://", "example.com", False),
+        ("file://", None, False),
+        ("https://[", "example.com", False),
+        ("https://example.com", None, False),
+        ("https://example.com", "", False),
+    ],
+)
+def test_by_default_a_page_may_connect_to_the_host_that_it_came_from(
+    origin: str | None, host: str | None, accepted: bool
+) -> None:
+    assert Origins(None).accepts(origin, host) is accepted
+
+
+@pytest.mark.parametrize(
+    ("configured", "origin", "accepted"),
+    [
+        ("https://example.com", "https://example.com", True),
+        ("https://example.com", "https://example.com:443", True),
+        ("https://example.com", "http://example.com", False),
+        ("https://example.com:444", "https://example.com:444", True),
+        ("https://example.com:444", "https://example.com:445", False),
+        ("https://example.com:444", "https://example.com", False),
+        ("//example.com", "http://example.com:80", True),
+        ("//Example.com", "http://example.com", True),
+        ("//*.example.com", "https://a.b.example.com", True),
+        ("//*.example.com", "https://example.com", False),
+        ("//*.example.com", "https://evilexample.com", False),
+        ("//*.example.com", "https://a.example.com.evil.com", False),
+        ("https://*.example.com", "http://a.example.com", False),
+        ("*", "https://anything", True),
+        ("*", "null", True),
+        ("https://example.com", "null", False),
+        ("https://example.com", "https://example.com:port", False),
+    ],
+)
+def test_a_list_says_which_sites_may_connect(configured: str, origin: str, accepted: bool) -> None:
+    # The host that is asked counts for nothing then.
+    assert Origins([configured]).accepts(origin, "example.com") is accepted
+
+
+def test_clients_that_are_no_browsers_send_no_origin_and_an_empty_list_lets_no_site_in() -> None:
+    assert Origins([]).accepts(None, "example.com")
+    assert not Origins([]).accepts("https://example.com", "example.com")
+
+
+@examples(200)
+@given(st.text(), st.none() | st.text())
+def test_whatever_an_origin_and_a_host_are_they_are_compared(origin: str, host: str | None) -> None:
+    for origins in Origins(None), Origins(["https://example.com", "//*.example.com"]):
+        assert origins.accepts(origin, host) in (True, False)
+
+
+@pytest.mark.parametrize("wrong", ["example.com", "", "https://", "https://[", "//x:port", "/path"])
+def test_an_origin_that_is_none_is_refused_with_what_would_be_accepted(wrong: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        Origins([wrong])
+    assert repr(wrong) in str(caught.value)
+    assert "accepted are 'https://example.com'" in str(caught.value)
+
+
+def test_one_text_is_no_list_of_origins() -> None:
+    with pytest.raises(ConfigurationError, match=r"origins='https://example\.com'"):
+        Origins("https://example.com")

@@ -1,0 +1,42 @@
+"""Limits: what they may be, and how what happens in an interval is counted."""
+
+from dataclasses import fields
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from adsum.channels import Limits
+from adsum.channels.limits import Meter
+from adsum.errors import ConfigurationError
+from tests.effort import examples
+
+
+@pytest.mark.parametrize("field", [field.name for field in fields(Limits)])
+@pytest.mark.parametrize("value", [0, -1, float("nan"), "5", None])
+def test_a_limit_that_is_not_above_zero_is_refused_by_name(field: str, value: Any) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        Limits(**{field: value})
+    assert f"{field}={value!r}: accepted are numbers above 0" in str(caught.value)
+
+
+def test_a_meter_allows_so_many_in_an_interval_and_again_in_the_next() -> None:
+    meter = Meter(3, 10.0)
+    assert [meter.allows(100.0 + n) for n in range(5)] == [True, True, True, False, False]
+    assert not meter.allows(109.9)
+    assert [meter.allows(110.0), meter.allows(110.0)] == [True, True]
+
+
+@examples(100)
+@given(st.integers(1, 5), st.lists(st.floats(0, 5), max_size=60))
+def test_no_more_than_twice_the_limit_is_allowed_in_any_interval(
+    limit: int, pauses: list[float]
+) -> None:
+    meter, now, allowed = Meter(limit, 10.0), 1000.0, list[float]()
+    for pause in pauses:
+        now += pause
+        if meter.allows(now):
+            allowed.append(now)
+    for begin in allowed:
+        assert sum(begin <= at < begin + 10.0 for at in allowed) <= 2 * limit

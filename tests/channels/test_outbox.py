@@ -1,0 +1,104 @@
+"""What waits to be sent to one client: in order, bounded, partly made when its turn comes."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from adsum.channels.frames import Wire
+from adsum.channels.outbox import Closing, Outbox
+from tests.effort import examples
+
+
+class Mark:
+    """Makes a frame, or none, when its turn comes."""
+
+    def __init__(self, text: str | None) -> None:
+        self.text = text
+
+    def frame(self) -> Wire | None:
+        return self.text
+
+
+class Filled:
+    """How often the outbox said that there is something."""
+
+    def __init__(self) -> None:
+        self.times = 0
+
+    def __call__(self) -> None:
+        self.times += 1
+
+
+def drain(outbox: Outbox) -> list[Wire]:
+    frames = []
+    while (frame := outbox.take()) is not None:
+        frames.append(frame)
+    return frames
+
+
+def test_frames_come_out_in_order_and_marks_make_theirs_when_their_turn_comes() -> None:
+    outbox, mark = Outbox(100, Filled()), Mark("early")
+    assert outbox.put("a")
+    outbox.put_source(mark)
+    assert outbox.put(b"b")
+    outbox.put_source(Mark(None))
+    mark.text = "late"
+    assert drain(outbox) == ["a", "late", b"b"]
+    assert (outbox.frames, outbox.sent) == (3, 6)
+    assert not outbox
+
+
+def test_it_says_that_there_is_something_when_there_was_nothing() -> None:
+    filled = Filled()
+    outbox = Outbox(100, filled)
+    outbox.put("a")
+    outbox.put("b")
+    assert filled.times == 1
+    drain(outbox)
+    outbox.put_source(Mark("c"))
+    outbox.put("d")
+    assert filled.times == 2
+
+
+def test_there_is_no_room_beyond_the_limit_but_for_one_frame() -> None:
+    outbox = Outbox(10, Filled())
+    assert outbox.put("x" * 1000)
+    assert not outbox.put("y")
+    drain(outbox)
+    assert outbox.put("x" * 5)
+    assert outbox.put("x" * 5)
+    assert not outbox.put("x")
+
+
+def test_an_end_comes_after_what_waits_or_instead_of_it() -> None:
+    for drop, left in (False, ["a"]), (True, []):
+        outbox = Outbox(10, Filled())
+        outbox.put("a")
+        outbox.close(Closing(1000, ""), drop=drop)
+        outbox.close(Closing(1001, ""))
+        assert outbox.put("b")
+        outbox.put_source(Mark("c"))
+        assert drain(outbox) == left
+        assert outbox.closing == Closing(1000, "")
+
+
+def test_the_end_of_an_empty_outbox_is_told_at_once() -> None:
+    filled = Filled()
+    Outbox(10, filled).close(Closing(1000, ""))
+    assert filled.times == 1
+
+
+@examples(100)
+@given(st.integers(1, 50), st.lists(st.none() | st.text("x", max_size=20), max_size=50))
+def test_what_waits_is_never_more_than_the_limit_and_one_frame(
+    limit: int, steps: list[str | None]
+) -> None:
+    outbox, expected = Outbox(limit, Filled()), list[str]()
+    for step in steps:
+        if step is None:
+            taken = outbox.take()
+            assert taken == (expected.pop(0) if expected else None)
+        elif outbox.put(step):
+            expected.append(step)
+        waiting = sum(map(len, expected))
+        assert waiting <= limit or len(expected) == 1 or waiting - len(expected[0]) == 0
+    assert drain(outbox) == expected

@@ -1,0 +1,143 @@
+"""Real worker processes behind one port: what one worker's clients do, those of all see."""
+
+import json
+import os
+import signal
+import socket as sockets
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
+
+from tests.node.processes import clean_environment
+
+from .polling import browser
+from .raw import Raw, raw
+from .running import run
+from .site import Site
+
+pytestmark = pytest.mark.processes
+
+WORKERS = 2
+
+
+class Port(Site):
+    """Where the workers are, for clients that ask a site for its port."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+
+
+@pytest.fixture
+def workers(cluster_name: str) -> Iterator[Port]:
+    """Workers of one application, which serve one port."""
+    with sockets.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port = sock.getsockname()[1]
+    command = [sys.executable, "-m", "uvicorn", "tests.channels.workers:app", "--port", str(port)]
+    process = subprocess.Popen(
+        [*command, "--workers", str(WORKERS), "--log-level", "warning"],
+        env={**clean_environment(), "ADSUM_CLUSTER": cluster_name},
+        cwd=Path(__file__).parents[2],
+    )
+    try:
+        yield Port(port)
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+async def serves(port: int) -> bool:
+    try:
+        async with connect(f"ws://127.0.0.1:{port}/socket/websocket?vsn=2.0.0", proxy=None):
+            return True
+    except (OSError, ConnectionClosed):
+        return False
+
+
+async def joined(client: Raw, key: str) -> dict[str, Any]:
+    """Join as somebody; returns the response."""
+    await client.send(json.dumps(["3", "3", "room:1", "phx_join", {"track": key}]))
+    return dict((await client.payload('["3","3","room:1","phx_reply",'))["response"])
+
+
+@asynccontextmanager
+async def everywhere(workers: Port) -> AsyncIterator[dict[int, tuple[str, Raw]]]:
+    """A client on each worker, by the worker's process."""
+    found: dict[int, tuple[str, Raw]] = {}
+    async with AsyncExitStack() as stack:
+        while not await serves(workers.port):
+            pass
+        number = 0
+        while len(found) < WORKERS:
+            async with raw(workers) as probe:  # until there are as many nodes
+                response = await joined(probe, "probe")
+            if response["members"] < WORKERS:
+                continue
+            client = await stack.enter_async_context(raw(workers))
+            key = f"user:{number}"
+            process = (await joined(client, key))["process"]
+            if process in found:
+                await client.connection.close()
+            else:
+                found[process] = key, client
+            number += 1
+        yield found
+
+
+async def knows(client: Raw, *keys: str) -> None:
+    """Read until these, and no others, are present."""
+    present: set[str] = set()
+    while present != set(keys):
+        frame = json.loads(await client.read())
+        match frame[3]:
+            case "presence_state":
+                present = set(frame[4])
+            case "presence_diff":
+                present = (present | set(frame[4]["joins"])) - set(frame[4]["leaves"])
+
+
+def test_clients_of_all_workers_see_and_hear_each_other_and_a_killed_worker_is_missed(
+    workers: Port,
+) -> None:
+    async def main() -> None:
+        async with everywhere(workers) as found:
+            keys = [key for key, _ in found.values()]
+            for _, client in found.values():
+                await knows(client, *keys)
+            (victim, (_, gone)), (_, (key, client)) = found.items()
+            await client.send('["3","9","room:1","shout",{"a":1}]')
+            for _, each in found.values():
+                await each.hears('[null,null,"room:1","shout",{"a":1}]')
+            os.kill(victim, signal.SIGKILL)
+            assert await gone.closed() == 1006
+            while set(json.loads(await client.read())[4]["leaves"]) != {keys[0]}:
+                pass
+            async with raw(workers) as again:
+                await joined(again, "again")
+                await knows(again, key, "again")
+
+    run(main())
+
+
+def test_a_client_that_polls_needs_no_sticky_sessions(workers: Port) -> None:
+    async def main() -> None:
+        async with everywhere(workers) as found, browser(workers) as ann:
+            ann.http.headers["connection"] = "close"  # each request may reach another worker
+            await ann.begin()
+            await ann.post('["3","3","room:1","phx_join",{"track":"ann"}]')
+            frames = await ann.frames(2)
+            assert json.loads(frames[0])[4]["response"]["process"] in found
+            for n in range(20):
+                assert await ann.post(f'["3","9","room:1","shout",{{"n":{n}}}]') == {"status": 200}
+            heard = [json.loads(frame) for frame in await ann.frames(20)]
+            shouts = [frame[4]["n"] for frame in heard if frame[3] == "shout"]
+            assert shouts == list(range(20))
+
+    run(main())

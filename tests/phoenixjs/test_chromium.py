@@ -1,0 +1,113 @@
+"""phoenix.js in a browser: a page that a server of the site serves, in tabs of Chromium."""
+
+from collections.abc import Callable, Coroutine
+from functools import partial
+from typing import Any
+
+import pytest
+
+from .clients import phoenix_directory
+from .scenes import ROOM, is_refused, joined_times, received, run
+from .site import Site, until
+from .tabs import Tabs
+
+pytestmark = pytest.mark.processes
+
+BOTH = {name: [{"of": name}] for name in ("ann", "bob")}
+
+
+def show(
+    scene: Callable[[Site, Tabs], Coroutine[Any, Any, None]],
+    host: str = "127.0.0.1",
+    **options: Any,
+) -> None:
+    """Let a scene play in tabs; the consoles have to stay empty, but for failed connections."""
+    tabs = Tabs(host)
+
+    async def play(site: Site) -> None:
+        await scene(site, tabs)
+        assert tabs.complaints == []
+
+    run(play, clients=tabs, library=str(phoenix_directory()), **options)
+
+
+async def two_tabs(site: Site, **how: Any) -> None:
+    """Ann and Bob in one room, each on a node of its own if nothing is chosen by the balancer."""
+    for name in BOTH:
+        await site.connect(name, name, **how)
+        await site.join(name, ROOM, {"of": name})
+    await site.agree(ROOM, BOTH)
+
+
+def test_two_pages_on_two_nodes_see_each_other_come_change_and_go() -> None:
+    async def scene(site: Site, tabs: Tabs) -> None:
+        for name, node in (("ann", "n1"), ("bob", "n2")):
+            await site.connect(name, name, node)
+            joined = await site.join(name, ROOM, {"of": name})
+            assert joined["response"]["node"] == node
+        await site.agree(ROOM, BOTH)
+        await tabs.ask("update", client="ann", topic=ROOM, meta={"of": "ann", "away": True})
+        await site.agree(ROOM, {**BOTH, "ann": [{"of": "ann", "away": True}]})
+        await tabs.ask("push", client="bob", topic=ROOM, event="shout", payload={"text": "hi"})
+        await until("ann hears", partial(received, site, "ann", [["shout", {"text": "hi"}]]))
+        await tabs.ask("leave", client="ann", topic=ROOM)
+        await site.agree(ROOM, {"bob": BOTH["bob"]})
+
+    show(scene)
+
+
+@pytest.mark.parametrize("transport", ["websocket", "longpoll"])
+def test_when_a_node_dies_its_page_goes_to_another(transport: str) -> None:
+    async def scene(site: Site, tabs: Tabs) -> None:
+        await two_tabs(site, transport=transport)
+        await site.kill("n1")
+        await site.agree(ROOM, BOTH)
+        await site.start("n1")
+        await site.kill("n2")
+        await site.agree(ROOM, BOTH)
+
+    show(scene)
+
+
+def test_where_websockets_are_blocked_a_page_falls_back_and_remembers() -> None:
+    async def scene(site: Site, tabs: Tabs) -> None:
+        site.balancer.upgrades = False
+        await two_tabs(site, longPollFallbackMs=500)
+        looks = await site.look()
+        assert [look["transport"] for look in looks.values()] == ["LongPoll"] * 2
+        refused = site.balancer.refused
+        await tabs.ask("disconnect", client="ann")
+        await tabs.ask("reconnect", client="ann")
+        await until("ann is back", partial(joined_times, site, "ann", 2))
+        assert site.balancer.refused == refused
+
+    show(scene, keep_alive=False)
+
+
+@pytest.mark.parametrize("transport", ["websocket", "longpoll"])
+def test_who_closes_the_tab_leaves(transport: str) -> None:
+    async def scene(site: Site, tabs: Tabs) -> None:
+        await two_tabs(site, transport=transport)
+        await tabs.close("ann")
+        await site.agree(ROOM, {"bob": BOTH["bob"]})
+
+    show(scene)
+
+
+@pytest.mark.parametrize("transport", ["websocket", "longpoll"])
+def test_a_page_of_another_site_is_refused(transport: str) -> None:
+    async def scene(site: Site, tabs: Tabs) -> None:
+        await site.connect("ann", "ann", transport=transport)
+        await until("ann is refused", partial(is_refused, site, "ann"))
+        hint = f"origins=['http://localhost:{site.balancer.port}']"
+        assert all(hint in line for line in site.complaints())
+
+    show(scene, host="localhost", complaint=None)
+
+
+@pytest.mark.parametrize("transport", ["websocket", "longpoll"])
+def test_a_page_of_another_site_that_is_accepted_works(transport: str) -> None:
+    async def scene(site: Site, tabs: Tabs) -> None:
+        await two_tabs(site, transport=transport, authToken="token of somebody")
+
+    show(scene, host="localhost", origins=["//localhost"])

@@ -1,0 +1,207 @@
+"""phoenix.js reconnects and rejoins by itself; nobody is shown twice or is missing afterwards."""
+
+import asyncio
+import itertools
+from functools import partial
+
+import pytest
+
+from .scenes import ROOM, is_refused, joined_times, joins_of, received, room_of, run
+from .site import Site, until
+
+pytestmark = pytest.mark.processes
+
+FOUR = {name: [{"of": name}] for name in ("ann", "bob", "cat", "dan")}
+
+
+async def four_people(site: Site) -> None:
+    """Ann and Bob, Cat and Dan, wherever the balancer put them, in one room."""
+    for name in FOUR:
+        await site.connect(name, name)
+        await site.join(name, ROOM, {"of": name})
+    await site.agree(ROOM, FOUR)
+
+
+def test_when_a_node_dies_its_clients_go_to_another_and_nobody_is_missing_or_twice() -> None:
+    async def scene(site: Site) -> None:
+        await four_people(site)
+        before = {name: site.balancer.node_of(name) for name in FOUR}
+        assert set(before.values()) == {"n1", "n2"}
+        await site.kill("n1")
+        await site.agree(ROOM, FOUR)
+        assert {site.balancer.node_of(name) for name in FOUR} == {"n2"}
+        for name, node in before.items():
+            assert await joins_of(site, name) == (2 if node == "n1" else 1)
+        for ledger in site.seen.values():
+            assert ledger.came_back() == []
+
+    run(scene)
+
+
+def test_a_server_that_restarts_is_a_reconnect_to_its_clients() -> None:
+    async def scene(site: Site) -> None:
+        await four_people(site)
+        moved = [name for name in FOUR if site.balancer.node_of(name) == "n2"]
+        await site.terminate("n2")
+        await site.agree(ROOM, FOUR)
+        looks = await site.look()
+        assert [looks[name]["closes"] for name in moved] == [[1012]] * len(moved)
+        await site.start("n2")
+        site.balancer.drop(moved[0])
+        await site.agree(ROOM, FOUR)
+
+    run(scene)
+
+
+def test_when_every_server_restarts_all_come_back() -> None:
+    async def scene(site: Site) -> None:
+        await four_people(site)
+        for name in site.alive:
+            await site.terminate(name)
+        for name in site.servers:
+            await site.start(name)
+        await site.agree(ROOM, FOUR)
+
+    run(scene)
+
+
+def test_those_who_linger_are_seen_neither_to_leave_nor_to_come_while_a_server_restarts() -> None:
+    async def scene(site: Site) -> None:
+        await site.connect("ann", "ann", "n1")
+        await site.join("ann", ROOM)
+        site.balancer.ports.pop("n1")
+        await site.connect("cat", "cat")
+        await site.join("cat", ROOM, {"of": "cat"})
+        await site.agree(ROOM, {"cat": [{"of": "cat"}]})
+        site.balancer.ports["n1"] = site.servers["n1"].port
+        await site.terminate("n2")
+        await until("cat is back", partial(joined_times, site, "cat", 2))
+        await site.agree(ROOM, {"cat": [{"of": "cat"}]})
+        told = site.seen["ann", ROOM]
+        assert (len(told.joins), told.gone) == (2, [])
+
+    run(scene, environment={"ADSUM_LINGER": "2"})
+
+
+def test_a_channel_that_crashes_is_joined_again_and_nothing_else_of_the_client_is_touched() -> None:
+    async def scene(site: Site) -> None:
+        await four_people(site)
+        await site.join("ann", "room:other", {"of": "ann"})
+        await site.clients.ask("push", client="ann", topic=ROOM, event="crash", waits=False)
+        await until("ann joins again", partial(joined_times, site, "ann", 2))
+        await site.agree(ROOM, FOUR)
+        ann = (await site.look())["ann"]
+        assert (ann["opens"], ann["rooms"]["room:other"]["joins"]) == (1, 1)
+
+    run(scene)
+
+
+def test_a_channel_that_the_server_ends_stays_away() -> None:
+    async def scene(site: Site) -> None:
+        await four_people(site)
+        stopped = await site.clients.ask("push", client="ann", topic=ROOM, event="stop")
+        assert stopped == {"status": "ok", "response": {"stopping": True}}
+        await until("ann's channel is closed", partial(is_closed, site, "ann"))
+        others = {name: metas for name, metas in FOUR.items() if name != "ann"}
+        await site.clients.ask("forget", client="ann")
+        await site.agree(ROOM, others)
+
+    run(scene)
+
+
+async def is_closed(site: Site, client: str) -> bool:
+    return bool((await room_of(site, client))["status"] == "closed")
+
+
+def test_an_id_is_disconnected_on_every_node_and_its_clients_come_back() -> None:
+    async def scene(site: Site) -> None:
+        for client, user, node in (("a1", "ann", "n1"), ("a2", "ann", "n2"), ("b", "bob", "n2")):
+            await site.connect(client, user, node)
+            await site.join(client, ROOM, {"of": client})
+        await site.servers["n1"].post("disconnect/users:ann")
+        for client in ("a1", "a2"):
+            await until(f"{client} is back", partial(joined_times, site, client, 2))
+        looks = await site.look()
+        closes = [looks[client]["closes"] for client in ("a1", "a2", "b")]
+        assert closes == [[1000], [1000], []]
+        await site.agree(ROOM, {"ann": [{"of": "a1"}, {"of": "a2"}], "bob": [{"of": "b"}]})
+
+    run(scene)
+
+
+def test_the_second_join_of_a_topic_on_one_socket_takes_the_place_of_the_first() -> None:
+    async def scene(site: Site) -> None:
+        await four_people(site)
+        await site.join("ann", ROOM, {"of": "ann again"})
+        await site.agree(ROOM, {**FOUR, "ann": [{"of": "ann again"}]})
+
+    run(scene)
+
+
+def test_who_leaves_and_joins_at_once_in_a_busy_room_is_told_nothing_of_the_time_before() -> None:
+    """Diffs for the channel before are under way when the new one joins, and must not reach it."""
+
+    async def scene(site: Site) -> None:
+        await four_people(site)
+        site.balancer.delay = 0.03
+        busy = asyncio.create_task(update_on_and_on(site, "bob"))
+        for _ in range(20):
+            await site.clients.ask("leave", client="ann", topic=ROOM, waits=False)
+            await site.join("ann", ROOM, {"of": "ann"}, waits=False)
+            await until("ann is back", partial(joined_times, site, "ann", 1))
+        busy.cancel()
+        site.balancer.delay = 0.0
+        await site.clients.ask("update", client="bob", topic=ROOM, meta={"of": "bob"})
+        await site.agree(ROOM, FOUR)
+
+    run(scene)
+
+
+async def update_on_and_on(site: Site, client: str) -> None:
+    for number in itertools.count():
+        meta = {"of": client, "n": number}
+        await site.clients.ask("update", client=client, topic=ROOM, meta=meta)
+
+
+def test_a_client_that_falls_silent_is_gone_after_the_timeout() -> None:
+    async def scene(site: Site) -> None:
+        await site.connect("ann", "ann", heartbeatIntervalMs=200)
+        await site.join("ann", ROOM, {"of": "ann"})
+        await site.connect("bob", "bob", heartbeatIntervalMs=60_000)
+        await site.join("bob", ROOM, {"of": "bob"})
+        await until("bob comes back", partial(joined_times, site, "bob", 2))
+        await site.agree(ROOM, {"ann": [{"of": "ann"}], "bob": [{"of": "bob"}]})
+        assert await joins_of(site, "ann") == 1
+
+    run(scene, timeout=1.0)
+
+
+def test_who_is_refused_stays_outside() -> None:
+    async def scene(site: Site) -> None:
+        await site.connect("ann", "ann")
+        refused = await site.join("ann", "room:cellar", {})
+        assert refused == {"status": "error", "response": {"reason": "unauthorized"}}
+        unknown = await site.join("ann", "nope:1", {})
+        assert unknown == {"status": "error", "response": {"reason": "unmatched topic"}}
+        await site.connect("nobody", "")
+        await until("nobody is refused", partial(is_refused, site, "nobody"))
+
+    run(scene)
+
+
+def test_broadcasts_reach_everybody_on_every_node_and_whispers_one() -> None:
+    async def scene(site: Site) -> None:
+        await four_people(site)
+        shouted = await site.clients.ask(
+            "push", client="ann", topic=ROOM, event="shout", payload={"text": "hi"}
+        )
+        assert shouted == {"status": "ok", "response": {"heard": True}}
+        whisper = {"to": "bob", "text": "psst"}
+        await site.clients.ask(
+            "push", client="dan", topic=ROOM, event="whisper", payload=whisper, waits=False
+        )
+        for name in FOUR:
+            heard = [["shout", {"text": "hi"}]] + [["whisper", whisper]] * (name == "bob")
+            await until(f"{name} hears", partial(received, site, name, heard))
+
+    run(scene)

@@ -1,0 +1,254 @@
+"""phoenix.js over WebSockets and long polling, in both versions of the protocol."""
+
+import asyncio
+import base64
+import os
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .clients import NodeClients
+from .scenes import ROOM, is_refused, joined_times, received, run
+from .servers import Server, free_port
+from .site import Site, comparable, contents, until
+
+pytestmark = pytest.mark.processes
+
+BYTES = bytes([0, 1, 2, 255, 128, 10, 13])
+TRANSPORTS = ("websocket", "longpoll")
+
+
+async def everything(site: Site, **how: Any) -> None:
+    """What most applications do: come, see others, speak, change, crash, go."""
+    for name in ("ann", "bob"):
+        await site.connect(name, name, **how)
+        await site.join(name, ROOM, {"of": name})
+    await site.agree(ROOM, {"ann": [{"of": "ann"}], "bob": [{"of": "bob"}]})
+    await push(site, "ann", "shout", {"text": "häßlich 😀"})
+    for name in ("ann", "bob"):
+        heard = [["shout", {"text": "häßlich 😀"}]]
+        await until(f"{name} hears", partial(received, site, name, heard))
+    await site.clients.ask("update", client="ann", topic=ROOM, meta={"of": "ann", "away": True})
+    await site.agree(ROOM, {"ann": [{"of": "ann", "away": True}], "bob": [{"of": "bob"}]})
+    await push(site, "bob", "crash", {}, waits=False)
+    await until("bob joins again", partial(joined_times, site, "bob", 2))
+    await site.agree(ROOM, {"ann": [{"of": "ann", "away": True}], "bob": [{"of": "bob"}]})
+    assert await push(site, "bob", "echo", {"n": 1}) == {"status": "ok", "response": {"n": 1}}
+    left = await site.clients.ask("leave", client="bob", topic=ROOM)
+    assert left["status"] == "ok"
+    await site.agree(ROOM, {"ann": [{"of": "ann", "away": True}]})
+
+
+async def push(site: Site, client: str, event: str, payload: Any, **how: Any) -> Any:
+    return await site.clients.ask(
+        "push", client=client, topic=ROOM, event=event, payload=payload, **how
+    )
+
+
+async def transport_of(site: Site, client: str) -> str:
+    name: str = (await site.look())[client]["transport"]
+    return name
+
+
+@pytest.mark.parametrize("server", ["uvicorn", "hypercorn"])
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_everything_works(server: str, transport: str) -> None:
+    async def scene(site: Site) -> None:
+        await everything(site, transport=transport)
+        assert (
+            await transport_of(site, "ann")
+            == {
+                "websocket": "WebSocket",
+                "longpoll": "LongPoll",
+            }[transport]
+        )
+
+    # Each request of its own connection, and so to either node.
+    run(scene, server=server, keep_alive=transport == "websocket")
+
+
+def test_everything_works_with_version_1_of_the_protocol() -> None:
+    run(partial(everything, version1=True))
+
+
+def test_everything_works_for_clients_of_both_versions_in_one_room() -> None:
+    async def scene(site: Site) -> None:
+        await site.connect("old", "old", version1=True)
+        await site.join("old", ROOM)
+        await site.connect("polling", "polling", transport="longpoll")
+        await site.join("polling", ROOM)
+        await everything(site)
+
+    run(scene)
+
+
+@pytest.mark.parametrize("server", ["uvicorn", "hypercorn"])
+def test_where_websockets_are_blocked_the_fallback_works(server: str) -> None:
+    async def scene(site: Site) -> None:
+        await everything(site, longPollFallbackMs=500)
+        assert await transport_of(site, "ann") == "LongPoll"
+
+    run(scene, server=server, upgrades=False, keep_alive=False)
+
+
+def test_where_a_proxy_blocks_websockets_the_fallback_works_and_is_remembered() -> None:
+    async def scene(site: Site) -> None:
+        site.balancer.upgrades = False
+        await everything(site, longPollFallbackMs=500)
+        refused = site.balancer.refused
+        await site.clients.ask("disconnect", client="ann")
+        await site.clients.ask("reconnect", client="ann")
+        await until("ann is back", partial(joined_times, site, "ann", 2))
+        assert (await transport_of(site, "ann"), site.balancer.refused) == ("LongPoll", refused)
+
+    run(scene, keep_alive=False)
+
+
+def test_where_websockets_get_through_nobody_falls_back() -> None:
+    async def scene(site: Site) -> None:
+        await everything(site, longPollFallbackMs=2000)
+        assert await transport_of(site, "ann") == "WebSocket"
+
+    run(scene)
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_a_token_comes_outside_the_url(transport: str) -> None:
+    async def scene(site: Site) -> None:
+        # Its base64 has a "+", where base64url has a "-". A "/" phoenix.js cannot even send.
+        token = "token of ann ~~~ >>>"
+        await site.connect("ann", "ann", transport=transport, authToken=token)
+        joined = await site.join("ann", ROOM, {})
+        assert (joined["response"]["token"], joined["response"]["transport"]) == (token, transport)
+        await site.connect("bob", "bob", transport=transport, authToken="token of nobody"[9:])
+        await until("bob is refused", partial(is_refused, site, "bob"))
+
+    run(scene, keep_alive=False)
+
+
+def encoded(data: bytes) -> dict[str, str]:
+    return {"bytes": base64.b64encode(data).decode()}
+
+
+def test_bytes_go_both_ways_over_websockets() -> None:
+    async def scene(site: Site) -> None:
+        for name in ("ann", "bob"):
+            await site.connect(name, name)
+            await site.join(name, ROOM, {})
+        ask = partial(site.clients.ask, "push", client="ann", topic=ROOM, **encoded(BYTES))
+        assert await ask(event="echo") == {"status": "ok", "response": encoded(BYTES)}
+        await ask(event="bytes", waits=False)
+        both = [["pushed", encoded(BYTES)], ["broadcast", encoded(BYTES)]]
+        await until("ann gets them", partial(received, site, "ann", both))
+        await until("bob gets them", partial(received, site, "bob", both[1:]))
+
+    run(scene)
+
+
+def test_bytes_go_to_the_server_by_long_polling_and_not_back() -> None:
+    async def scene(site: Site) -> None:
+        for name, transport in (("ann", "longpoll"), ("bob", "websocket")):
+            await site.connect(name, name, transport=transport)
+            await site.join(name, ROOM, {})
+        ask = partial(site.clients.ask, "push", client="ann", topic=ROOM, **encoded(BYTES))
+        assert await ask(event="echo") == {
+            "status": "error",
+            "response": {"reason": "this connection carries no bytes"},
+        }
+        await ask(event="bytes", waits=False)
+        await until(
+            "bob gets them", partial(received, site, "bob", [["broadcast", encoded(BYTES)]])
+        )
+        assert await push(site, "ann", "echo", {}) == {"status": "ok", "response": {}}
+
+    run(scene, keep_alive=False, complaint="gets no binary payloads")
+
+
+def test_who_polls_comes_back_when_its_node_dies_or_restarts() -> None:
+    async def scene(site: Site) -> None:
+        for name in ("ann", "bob"):
+            await site.connect(name, name, transport="longpoll")
+            await site.join(name, ROOM, {"of": name})
+        both = {"ann": [{"of": "ann"}], "bob": [{"of": "bob"}]}
+        await site.agree(ROOM, both)
+        await site.kill("n1")
+        await site.agree(ROOM, both)
+        await site.start("n1")
+        await site.terminate("n2")
+        await site.agree(ROOM, both)
+
+    # uvicorn complains of requests that it ends when it stops.
+    run(scene, keep_alive=False, complaint=None)
+
+
+def test_who_polls_and_goes_leaves() -> None:
+    async def scene(site: Site) -> None:
+        for name in ("ann", "bob"):
+            await site.connect(name, name, transport="longpoll")
+            await site.join(name, ROOM, {"of": name})
+        await site.clients.ask("leave", client="ann", topic=ROOM)
+        await site.agree(ROOM, {"bob": [{"of": "bob"}]})
+
+    run(scene, keep_alive=False)
+
+
+# One server with four workers on one port: nothing decides which of them gets a request.
+
+
+@asynccontextmanager
+async def workers(count: int) -> AsyncIterator[tuple[Server, NodeClients]]:
+    with tempfile.TemporaryDirectory(prefix="ph-") as directory:
+        cluster = {"ADSUM_CLUSTER": f"phoenixjs-workers-{os.getpid()}"}
+        server, clients = Server(Path(directory, "log"), cluster, keep_alive=False), NodeClients()
+        try:
+            await server.start_workers(count, free_port())
+            await clients.start()
+            await until("all workers are there", partial(has_members, server, count))
+            yield server, clients
+            assert server.complaints() == []
+        finally:
+            await clients.stop()
+            await server.terminate()
+
+
+async def has_members(server: Server, count: int) -> bool:
+    answer = await server.get("members")
+    return answer is not None and len(answer) == count
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_any_number_of_workers_behind_one_port_are_one(transport: str) -> None:
+    people = [f"user{number}" for number in range(8)]
+    expected = {name: [{"of": name}] for name in people}
+
+    async def play() -> None:
+        async with workers(4) as (server, clients):
+            url = f"ws://127.0.0.1:{server.port}/socket"
+            nodes = set()
+            for name in people:
+                params = {"user": name}
+                how = {"url": url, "params": params, "transport": transport}
+                await clients.ask("connect", client=name, **how)
+                payload = {"meta": {"of": name}}
+                joined = await clients.ask("join", client=name, topic=ROOM, payload=payload)
+                nodes.add(joined["response"]["node"])
+            assert len(nodes) > 1
+            await until("all show all", partial(all_show, server, clients, expected))
+            for name in people[::2]:
+                await clients.ask("leave", client=name, topic=ROOM)
+            rest = {name: expected[name] for name in people[1::2]}
+            await until("all show the rest", partial(all_show, server, clients, rest))
+
+    asyncio.run(play())
+
+
+async def all_show(server: Server, clients: NodeClients, expected: dict[str, Any]) -> bool:
+    lists = [await server.presences(ROOM) for _ in range(8)]
+    looks = await clients.look()
+    shown = [look["rooms"][ROOM]["state"] for look in looks.values() if look["rooms"]]
+    return all(contents(comparable(one)) == expected for one in [*lists, *shown])
