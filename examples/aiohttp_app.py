@@ -68,11 +68,14 @@ class Exchange:
         self.scope = scope_of(request, "http")
         self.response = web.StreamResponse()
         self._request = request
+        self._whole = False
 
     async def receive(self) -> dict[str, Any]:
+        if self._whole:
+            await asyncio.Event().wait()  # until aiohttp cancels the handler: the client is gone
         body = await self._request.content.readany()
-        more = not self._request.content.at_eof()
-        return {"type": "http.request", "body": body, "more_body": more}
+        self._whole = self._request.content.at_eof()
+        return {"type": "http.request", "body": body, "more_body": not self._whole}
 
     async def send(self, message: Any) -> None:
         if message["type"] == "http.response.start":
@@ -210,4 +213,4 @@ app.router.add_route("*", "/socket/{transport}", Bridge(socket).serve)
 
 if __name__ == "__main__":
     port = int(os.environ.get("PORT", "8000"))
-    web.run_app(app, host="127.0.0.1", port=port, reuse_port=True)
+    web.run_app(app, host="127.0.0.1", port=port, reuse_port=True, handler_cancellation=True)

@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 CHUNK = 65536
+#: Seconds after which a dial through a cut is dropped; nodes give up no later.
+DIAL_TIMEOUT = 3.0
 
 
 class Links:
@@ -101,9 +103,10 @@ class Links:
         with contextlib.ExitStack() as stack:
             stack.callback(writer.close)
             try:
-                await self._wait_for_a_way(ends)
+                async with asyncio.timeout(DIAL_TIMEOUT):
+                    await self._wait_for_a_way(ends)
                 far = await asyncio.open_unix_connection(self._inside(ends[1]))
-            except OSError:
+            except OSError:  # a TimeoutError is one, too
                 return
             stack.callback(far[1].close)
             there = asyncio.create_task(self._pass_on(ends, reader, far[1]))

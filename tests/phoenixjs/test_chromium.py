@@ -32,7 +32,7 @@ def show(
 
 
 async def two_tabs(site: Site, **how: Any) -> None:
-    """Ann and Bob in one room, each on a node of its own if nothing is chosen by the balancer."""
+    """Ann and Bob in one room, each in a tab of their own."""
     for name in BOTH:
         await site.connect(name, name, **how)
         await site.join(name, ROOM, {"of": name})

@@ -275,9 +275,12 @@ def _read_token(token: str) -> tuple[str, str, int] | None:
 
 
 async def _disconnected(receive: Receive) -> None:
-    """Wait until the connection of a request has ended."""
-    while (await receive())["type"] != "http.disconnect":
-        pass
+    """Wait until the connection of a request has ended, if the server tells of that."""
+    message: Any = await receive()
+    while message["type"] == "http.request" and message.get("more_body", False):
+        message = await receive()
+    if message["type"] != "http.disconnect" and (await receive())["type"] != "http.disconnect":
+        await asyncio.get_running_loop().create_future()
 
 
 async def _body(receive: Receive, limit: int) -> bytes | None:
