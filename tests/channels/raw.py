@@ -98,5 +98,6 @@ async def raw(
         compression=None,
         proxy=None,
         max_size=None,
+        max_queue=None,
     ) as connection:
         yield Raw(connection)

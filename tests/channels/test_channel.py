@@ -6,23 +6,14 @@ from typing import Any
 
 import pytest
 
-import adsum
-from adsum.channels import Channel, ChannelPresence, RefusedError, Socket, on, outgoing
+from adsum.channels import Channel, RefusedError, on
 from adsum.errors import UsageError
 from adsum.testing import Browser, RefusedByServerError
 
+from .app import App, Tracking
 from .conftest import Log
-from .line import Line, line
+from .line import line
 from .running import run, until
-
-
-class App:
-    """A node, and a socket with some channels."""
-
-    def __init__(self, *channels: type[Channel], **settings: Any) -> None:
-        self.node = adsum.Node(siblings=False)
-        self.presence = adsum.Presence(self.node, fetch=settings.pop("fetch", None))
-        self.socket = Socket(self.presence, channels, **settings)
 
 
 def test_events_of_one_channel_are_handled_one_after_the_other_in_order() -> None:
@@ -167,83 +158,6 @@ def test_a_subclass_inherits_handlers_and_may_replace_them() -> None:
     run(main())
 
 
-class Filtering(Channel, topic="filtered"):
-    """Censors what is shouted, by the user's wish."""
-
-    @on("shout")
-    async def shout(self, payload: Any) -> None:
-        await self.broadcast("shout", payload)
-
-    @outgoing("shout")
-    async def censor(self, payload: Any) -> Any:
-        match self.client.params["wish"]:
-            case "all":
-                return payload
-            case "none":
-                return None
-            case "polite":
-                return {"text": "***"}
-        raise RuntimeError("the filter crashes")
-
-
-def test_a_filter_lets_pass_alters_or_drops_what_is_broadcast() -> None:
-    async def main() -> None:
-        app = App(Filtering)
-        async with (
-            app.node,
-            Browser(app.socket, {"wish": "all"}) as ann,
-            Browser(app.socket, {"wish": "none"}) as bob,
-            Browser(app.socket, {"wish": "polite"}) as eve,
-        ):
-            rooms = [await browser.join("filtered") for browser in (ann, bob, eve)]
-            await rooms[1].push("shout", {"text": "damn"})
-            assert await rooms[0].expect("shout") == {"text": "damn"}
-            assert await rooms[2].expect("shout") == {"text": "***"}
-            await rooms[1].refute("shout")
-            await app.socket.broadcast("filtered", "other", {"text": "damn"})
-            for room in rooms:  # other events pass without any call
-                assert await room.expect("other") == {"text": "damn"}
-
-    run(main())
-
-
-def test_a_filter_that_crashes_ends_the_channel_alone(log: Log) -> None:
-    async def main() -> None:
-        app = App(Filtering)
-        async with (
-            app.node,
-            Browser(app.socket, {"wish": "all"}) as ann,
-            Browser(app.socket, {"wish": "?"}) as eve,
-        ):
-            room, hers = await ann.join("filtered"), await eve.join("filtered")
-            await room.push("shout", {})
-            assert await room.expect("shout") == {}
-            assert await hers.expect("phx_error") == {}
-            assert len(log.lines) == 1
-            assert eve.closed is None
-
-    run(main())
-
-
-def test_a_filter_keeps_the_order_of_what_is_broadcast() -> None:
-    class Room(Channel, topic="room"):
-        @outgoing("n")
-        async def slowly(self, payload: Any) -> Any:
-            for _ in range(payload["turns"]):
-                await asyncio.sleep(0)
-            return payload
-
-    async def main() -> None:
-        app = App(Room)
-        async with app.node, Browser(app.socket) as ann:
-            room = await ann.join("room")
-            for n in range(20):
-                await app.socket.broadcast("room", "n", {"n": n, "turns": 20 - n})
-            assert [(await room.expect("n"))["n"] for n in range(20)] == list(range(20))
-
-    run(main())
-
-
 def test_what_a_channel_spawned_is_cancelled_at_its_end() -> None:
     told: list[str] = []
 
@@ -343,30 +257,6 @@ def test_a_channel_that_has_ended_tracks_and_spawns_nothing() -> None:
     run(main())
 
 
-class Tracking(Channel, topic="room"):
-    """Tracks and updates as it is told."""
-
-    async def join(self, payload: Any) -> None:
-        self.handles: dict[str, ChannelPresence] = {}
-
-    @on("track")
-    async def on_track(self, payload: Any) -> dict[str, Any]:
-        handle = self.handles[payload["key"]] = self.track(payload["key"], payload.get("meta"))
-        return {"active": handle.active}
-
-    @on("update")
-    async def on_update(self, payload: Any) -> dict[str, Any]:
-        self.handles[payload["key"]].update(lambda meta: {**meta, **payload["meta"]})
-        return {}
-
-    @on("untrack")
-    async def on_untrack(self, payload: Any) -> dict[str, Any]:
-        handle = self.handles[payload["key"]]
-        handle.untrack()
-        handle.untrack()
-        return {"active": handle.active}
-
-
 def test_a_channel_tracks_several_keys_updates_and_untracks_them() -> None:
     async def main() -> None:
         app = App(Tracking)
@@ -398,96 +288,6 @@ def test_tracking_a_key_twice_crashes_the_channel_and_leaves_nothing_behind() ->
             await room.push("track", {"key": "a"})
             await room.expect("phx_error")
             assert app.presence.topics() == []
-
-    run(main())
-
-
-def test_fetch_is_asked_once_for_each_diff_however_many_follow() -> None:
-    asked: list[list[str]] = []
-
-    async def fetch(topic: str, entries: dict[str, Any]) -> dict[str, Any]:
-        asked.append(list(entries))
-        await asyncio.sleep(0)
-        return {key: {"name": key.upper()} for key in entries}
-
-    async def main() -> None:
-        app = App(Tracking, fetch=fetch)
-        async with app.node, Browser(app.socket) as ann, Browser(app.socket) as bob:
-            room, other = await ann.join("room"), await bob.join("room")
-            await room.ask("track", {"key": "a"})
-            await other.ask("track", {"key": "b"})
-            await room.presence()
-            await other.presence()
-            asked.clear()
-            await room.ask("track", {"key": "c"})
-            for each in room, other:
-                assert "c" in await each.presence()
-            assert asked == [["c"]]
-
-    run(main())
-
-
-class Gate:
-    """A fetch that waits while it is closed."""
-
-    def __init__(self) -> None:
-        self.open = asyncio.Event()
-        self.waits = 0
-
-    async def fetch(self, topic: str, entries: dict[str, Any]) -> dict[str, Any]:
-        self.waits += 1
-        await self.open.wait()
-        return {}
-
-
-async def present(client: Line, key: str) -> None:
-    """Join, and track."""
-    await client.join("room")
-    client.push("1", "2", "room", "track", {"key": key})
-    assert (await client.reply("2"))["status"] == "ok"
-
-
-def test_who_leaves_while_its_state_is_fetched_is_sent_nothing_and_not_kept() -> None:
-    async def main() -> None:
-        gate = Gate()
-        app = App(Tracking, fetch=gate.fetch)
-        gate.open.set()
-        async with app.node, line(app.socket) as ann, line(app.socket) as bob:
-            await present(ann, "a")
-            assert list(await ann.payload("presence_state")) == ["a"]
-            gate.open.clear()
-            await present(bob, "b")
-            app.socket.settle()
-            await until(lambda: gate.waits == 2)
-            bob.push("1", "3", "room", "phx_leave", {})
-            assert (await bob.reply("3"))["status"] == "ok"
-            gate.open.set()
-            assert list((await ann.payload("presence_diff"))["joins"]) == ["b"]
-            assert list((await ann.payload("presence_diff"))["leaves"]) == ["b"]
-            assert app.socket.stats()["followers"] == 1
-            await bob.is_alive()
-            assert "presence_state" not in bob.events()
-
-    run(main())
-
-
-def test_who_leaves_while_the_state_of_another_is_fetched_takes_it_not_along() -> None:
-    async def main() -> None:
-        gate = Gate()
-        app = App(Tracking, fetch=gate.fetch)
-        gate.open.set()
-        async with app.node, line(app.socket) as ann, line(app.socket) as bob:
-            await present(bob, "b")
-            await bob.payload("presence_state")
-            gate.open.clear()
-            await present(ann, "a")
-            app.socket.settle()
-            await until(lambda: gate.waits == 2)
-            bob.push("1", "3", "room", "phx_leave", {})
-            assert (await bob.reply("3"))["status"] == "ok"
-            gate.open.set()
-            assert list(await ann.payload("presence_state")) == ["a", "b"]
-            assert list((await ann.payload("presence_diff"))["leaves"]) == ["b"]
 
     run(main())
 

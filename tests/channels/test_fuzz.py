@@ -123,7 +123,7 @@ async def alone(frames: Frames, query: str = "vsn=2.0.0", **settings: Any) -> No
     assert made.socket.stats()["connections"] == made.socket.stats()["followers"] == 0
 
 
-@examples(60)
+@examples(40)
 @given(sequences_2)
 @example(['["1","1","room:1","phx_join",{"track":"eve"}]'] * 3)
 @example(['["1","1","room:1","phx_join",{"refuse":{"a":Infinity}}]'])
@@ -132,19 +132,19 @@ def test_a_sequence_of_frames_harms_nobody(frames: Frames) -> None:
     run(alone(frames))
 
 
-@examples(30)
+@examples(20)
 @given(sequences_1)
 def test_a_sequence_of_frames_of_version_1_harms_nobody(frames: Frames) -> None:
     run(alone(frames, "vsn=1.0.0"))
 
 
-@examples(60)
+@examples(40)
 @given(mixed)
 def test_garbage_after_whatever_was_said_harms_nobody(frames: Frames) -> None:
     run(alone(frames))
 
 
-@examples(30)
+@examples(20)
 @given(sequences_2)
 def test_a_sequence_of_frames_against_tight_limits_harms_nobody(frames: Frames) -> None:
     limits = Limits(channels=1, joins=3, updates=2, waiting=2, outbox=600, frame_size=200)
