@@ -268,6 +268,11 @@ class Node:
             self._check_thread()
         return self._runtime
 
+    @property
+    def observers(self) -> tuple[Observer, ...]:
+        """Who is told of what happens."""
+        return tuple(self._observers)
+
     def observe(self, observer: Observer) -> None:
         """Tell somebody of what happens, in this and in every later run."""
         self._observers.append(observer)

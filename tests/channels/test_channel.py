@@ -98,18 +98,18 @@ def test_channels_of_one_client_are_handled_concurrently() -> None:
 
 
 def test_a_channel_knows_its_topic_its_params_and_its_client() -> None:
-    class Message(Channel, topic="room:{room}:user-{user}"):
+    class Message(Channel, topic="room:{room}:user:{user}"):
         async def join(self, payload: Any) -> dict[str, Any]:
             return {"topic": self.topic, **self.params, "who": self.client.params["who"]}
 
     async def main() -> None:
         app = App(Message)
         async with app.node, Browser(app.socket, {"who": "ann"}) as ann:
-            joined = await ann.join("room:a b:user-é")
-            expected = {"topic": "room:a b:user-é", "room": "a b", "user": "é", "who": "ann"}
+            joined = await ann.join("room:a b:user:é")
+            expected = {"topic": "room:a b:user:é", "room": "a b", "user": "é", "who": "ann"}
             assert joined.response == expected
             with pytest.raises(RefusedByServerError, match="unmatched topic"):
-                await ann.join("room:a:b:user-1")
+                await ann.join("room:a:b:user:1")
 
     run(main())
 

@@ -6,7 +6,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adsum.channels.presences import diff_text, state_text
+from adsum.channels.presences import beside, diff_text, state_text
 from adsum.replication.entry import Entry, Transition
 from tests.effort import examples
 
@@ -29,11 +29,12 @@ def test_a_state_has_each_key_with_its_metas_in_the_order_in_which_nodes_list_th
 
 
 def test_what_is_fetched_is_beside_the_metas_and_does_not_replace_them() -> None:
-    extras = {"ann": {"user": {"name": "Ann"}, "metas": "mine"}, "nobody": {"a": 1}}
-    assert state_text([entry(1, "ann")], extras) == (
+    extras = {"ann": {"user": {"name": "Ann"}, "metas": "mine"}, "nobody": {"a": 1}, "x": {}}
+    fetched = beside("room", extras)
+    assert state_text([entry(1, "ann")], fetched) == (
         '{"ann":{"metas":[{"phx_ref":"abc-1"}],"user":{"name":"Ann"}}}'
     )
-    assert diff_text([(None, entry(1, "ann"))], extras) == (
+    assert diff_text([(None, entry(1, "ann"))], fetched) == (
         '{"joins":{"ann":{"metas":[{"phx_ref":"abc-1"}],"user":{"name":"Ann"}}},"leaves":{}}'
     )
 

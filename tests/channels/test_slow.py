@@ -170,18 +170,21 @@ def test_a_channel_that_ends_while_its_client_is_read_no_further_lets_it_be_read
     run(main())
 
 
-def test_two_batches_of_a_client_that_polls_wait_and_none_is_forgotten() -> None:
+def test_whoever_waits_for_room_in_a_mailbox_is_told_of_it() -> None:
     async def main() -> None:
         app = App(limits=Limits(waiting=1))
         async with app.node, line(app.socket) as ann:
             await ann.join("room:1")
             (connection,) = app.socket._hub.connections
             frames = [json.dumps(["1", f"e{n}", "room:1", "wait", {}]) for n in range(6)]
-            posts = [asyncio.create_task(connection.receive(frame)) for frame in frames]
+            for frame in frames:
+                connection.receive(frame)
+            waiting = [asyncio.create_task(connection.room()) for _ in range(2)]
             for _ in range(10):
                 await asyncio.sleep(0)
+            assert not any(one.done() for one in waiting)
             app.go.set()
-            await until(lambda: all(post.done() for post in posts))
+            await until(lambda: all(one.done() for one in waiting))
             for n in range(6):
                 assert await ann.reply(f"e{n}") == {"status": "ok", "response": {}}
 

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from adsum.channels import longpoll
+from adsum.channels import sessions
 from tests.node.conftest import cluster_name
 
 from .conftest import Log
@@ -24,7 +24,7 @@ BEATEN = '[null,"7","phoenix","phx_reply",{"status":"ok","response":{}}]'
 @pytest.fixture
 def short_window(monkeypatch: pytest.MonkeyPatch) -> None:
     """A GET that waits in vain is answered soon."""
-    monkeypatch.setattr(longpoll, "WINDOW", 0.05)
+    monkeypatch.setattr(sessions, "WINDOW", 0.05)
 
 
 def test_the_first_get_makes_a_session_and_says_410() -> None:
@@ -196,7 +196,7 @@ def test_of_two_gets_that_wait_the_older_is_answered_with_nothing() -> None:
 def test_what_comes_while_a_newer_get_takes_over_is_for_the_newer() -> None:
     async def main() -> None:
         async with site() as made, polling(made):
-            (session,) = made.socket._longpoll._sessions.values()
+            (session,) = made.socket._longpoll._sessions._sessions.values()
             older = asyncio.create_task(session.poll(0))
             await until(lambda: _waits(made.socket))
             newer = asyncio.create_task(session.poll(0))
@@ -211,7 +211,7 @@ def test_what_comes_while_a_newer_get_takes_over_is_for_the_newer() -> None:
 
 def _waits(socket: object) -> bool:
     """Whether a GET of a session waits."""
-    (session,) = socket._longpoll._sessions.values()  # type: ignore[attr-defined]  # see in
+    (session,) = socket._longpoll._sessions._sessions.values()  # type: ignore[attr-defined]  # see in
     return session._poll is not None and not session._poll.done()
 
 
@@ -332,7 +332,7 @@ def test_presences_reach_a_client_that_polls() -> None:
 
 
 def test_a_session_that_nobody_asks_for_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(longpoll, "LIFETIME", 0.1)
+    monkeypatch.setattr(sessions, "LIFETIME", 0.1)
 
     async def main() -> None:
         async with site() as made, polling(made) as ann:

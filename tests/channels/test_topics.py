@@ -24,7 +24,8 @@ from tests.effort import examples
         ("room:{room}", "room:1\n", {"room": "1\n"}),
         ("{kind}:{id}", "a:b", {"kind": "a", "id": "b"}),
         ("{kind}:{id}", "a:", None),
-        ("room:{room}:user-{user}", "room:1:user-2", {"room": "1", "user": "2"}),
+        ("room:{room}:user:{user}", "room:1:user:2", {"room": "1", "user": "2"}),
+        ("room:{room}:{user}", "room::2", None),
         ("a.c", "abc", None),
         ("a|b:{x}", "a", None),
         ("{any}", "everything", {"any": "everything"}),
@@ -50,7 +51,8 @@ def test_what_is_put_into_a_pattern_comes_out_of_the_topic(
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{", "}", "room:{", "room:{}", "{a}:{a}", "{a b}", "{{a}}", "{1}", "{a-b}", "}{"]
+    "text",
+    ["", "{", "}", "room:{", "room:{}", "{a}:{a}", "{a b}", "{{a}}", "{1}", "{a-b}", "}{", "a-{b}"],
 )
 def test_what_is_no_pattern_is_refused_with_what_would_be(text: str) -> None:
     with pytest.raises(ConfigurationError) as caught:

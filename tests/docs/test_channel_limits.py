@@ -5,8 +5,9 @@ from dataclasses import fields
 
 from adsum.channels import Limits
 from adsum.channels.hub import _MAX_BYTES
-from adsum.channels.membership import GRACE, MAX_BROADCAST, MAX_PUSH
+from adsum.channels.membership import GRACE, MAX_PUSH
 from adsum.channels.socket import TIMEOUT
+from adsum.replication.limits import MAX_PAYLOAD
 from tests.docs.pages import ROOT
 
 PAGE = (ROOT / "docs/channels.md").read_text()
@@ -20,7 +21,7 @@ def test_every_limit_is_in_the_table_with_its_default() -> None:
 def test_the_fixed_limits_are_as_said() -> None:
     prose = " ".join(PAGE.split())
     assert f"at most {MAX_PUSH // 1024**2} MiB as JSON text or bytes" in prose
-    assert f"at most {MAX_BROADCAST // 1024} KiB as JSON text" in prose
+    assert f"at most {MAX_PAYLOAD // 1024} KiB as JSON text" in prose
     assert f"or {round(_MAX_BYTES / 1024)} KiB of bytes" in prose
     assert f"have {GRACE:g} seconds" in prose
     assert f"`timeout` seconds, {TIMEOUT:g} by default" in prose

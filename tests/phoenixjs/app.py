@@ -31,9 +31,9 @@ from adsum.channels import (
     Limits,
     RefusedError,
     Socket,
-    longpoll,
     on,
     outgoing,
+    sessions,
 )
 
 
@@ -166,7 +166,7 @@ async def lifespan(app: object) -> AsyncIterator[None]:
 
 
 if OPTIONS.lifetime is not None:
-    longpoll.LIFETIME = OPTIONS.lifetime
+    sessions.LIFETIME = OPTIONS.lifetime
 node = adsum.Node()
 presence = adsum.Presence(node)
 channels = Socket(

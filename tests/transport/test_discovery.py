@@ -236,7 +236,7 @@ from adsum.transport.discovery import default_cluster
 async def app(scope, receive, send):
     if scope["type"] == "lifespan":
         await receive()
-        print("CLUSTER", os.getpid(), default_cluster(), flush=True)
+        print(f"CLUSTER {os.getpid()} {default_cluster()} END", flush=True)
         await send({"type": "lifespan.startup.complete"})
         await receive()
         await send({"type": "lifespan.shutdown.complete"})
@@ -271,9 +271,8 @@ def clusters_of_workers(command: list[str], directory: Path) -> set[str]:
     try:
         seen: dict[str, str] = {}
         for line in server.stdout:
-            if line.startswith("CLUSTER "):
-                _, process, cluster = line.split()
-                seen[process] = cluster
+            # What several processes print may come in one line.
+            seen.update(re.findall(r"CLUSTER (\d+) (\S+) END", line))
             if len(seen) == workers:
                 break
         assert len(seen) == workers

@@ -84,8 +84,9 @@ class Channel:
 
     counts_above: ClassVar[int | None] = None
     _pattern: ClassVar[Pattern | None] = None
-    _handlers: ClassVar[dict[str, Handler]] = {}
-    _filters: ClassVar[dict[str, Handler]] = {}
+    # The names of the methods that handle and filter events.
+    _handlers: ClassVar[dict[str, str]] = {}
+    _filters: ClassVar[dict[str, str]] = {}
 
     def __init_subclass__(cls, *, topic: str | None = None, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -244,16 +245,16 @@ def _marked(kind: str, event: str) -> Callable[[_H], _H]:
     return mark
 
 
-def _methods(cls: type[Channel], kind: str) -> dict[str, Handler]:
-    """The marked methods by event; those of a subclass replace those that it inherits."""
-    found: dict[str, Handler] = {}
+def _methods(cls: type[Channel], kind: str) -> dict[str, str]:
+    """The names of marked methods by event; those of a subclass replace those that it inherits."""
+    found: dict[str, str] = {}
     for base in reversed(cls.__mro__):
-        own: dict[str, Handler] = {}
-        for method in vars(base).values():
+        own: dict[str, str] = {}
+        for name, method in vars(base).items():
             for event in getattr(method, kind, ()):
                 if event in own:
                     raise ConfigurationError(f"{base.__name__} handles {event!r} twice")
-                own[event] = method
+                own[event] = name
         found.update(own)
     return found
 

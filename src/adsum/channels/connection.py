@@ -52,6 +52,9 @@ class Connection:
         # What the transport does when there is something to send, and to end at once.
         self._filled_hook: Callable[[], None] = _nothing
         self._abort_hook: Callable[[], None] = _nothing
+        # Bytes that wait to be handled, and who waits for there to be fewer.
+        self._backlog = 0
+        self._room: asyncio.Future[None] | None = None
         self._deadline: asyncio.TimerHandle | None = None
         self._finished = False
         # Of the channels that have ended already, and still do what they do about that.
@@ -67,8 +70,11 @@ class Connection:
         if self.outbox or self.closing is not None:
             filled()
 
-    async def receive(self, data: Wire) -> None:
-        """Do what the client sent; garbage ends the connection. Waits while too much waits."""
+    def receive(self, data: Wire) -> None:
+        """Do what the client sent, or begin to; garbage ends the connection.
+
+        Then do not read on before there is `room`.
+        """
         if self.closing is not None:
             return
         self.heard_at = self.hub.now()
@@ -84,7 +90,27 @@ class Connection:
             self._complain(str(error))
             self.close(1011, "not a frame")
             return
-        await self._dispatch(frame)
+        self._dispatch(frame, size)
+
+    @property
+    def full(self) -> bool:
+        """Whether as much of what the client sent waits to be handled as may."""
+        if self._backlog > self.hub.limits.backlog:
+            return True
+        return any(membership.full for membership in self.memberships.values())
+
+    async def room(self) -> None:
+        """Wait until the client may be read further."""
+        while self.full and self.closing is None:
+            if self._room is None or self._room.done():
+                self._room = asyncio.get_running_loop().create_future()
+            await asyncio.wait([self._room])  # several may wait, of a client that polls
+
+    def freed(self, size: int) -> None:
+        """So many bytes of what the client sent have been handled, or dropped."""
+        self._backlog -= size
+        if self._room is not None and not self._room.done():
+            self._room.set_result(None)
 
     async def finish(self, *, linger: float = 0.0) -> None:
         """The client is gone: end its channels, and wait until they have.
@@ -143,6 +169,7 @@ class Connection:
             self._deadline = asyncio.get_running_loop().call_later(GRACE, self._give_up)
             for membership in list(self.memberships.values()):
                 membership.end_after("closed")
+            self.freed(0)
 
     def forget(self, membership: Membership) -> None:
         """A channel has ended; what it does about that is waited for in `finish`."""
@@ -163,28 +190,27 @@ class Connection:
 
     # What frames ask for.
 
-    async def _dispatch(self, frame: Frame) -> None:
+    def _dispatch(self, frame: Frame, size: int) -> None:
+        membership = self.memberships.get(frame.topic)
         if frame.topic == "phoenix" and frame.event == "heartbeat":
             self._reply(None, frame, "ok", _EMPTY)
         elif frame.event == "phx_join":
-            self._join(frame)
+            self._join(frame, size)
+        elif membership is not None and membership.means(frame.join_ref):
+            self._backlog += size
+            membership.receive(frame, size)
+        elif frame.event == "phx_leave":
+            self._reply(frame.join_ref, frame, "ok", _EMPTY)
         else:
-            membership = self.memberships.get(frame.topic)
-            meant = membership is not None and frame.join_ref in (None, membership.join_ref)
-            if membership is not None and meant and await membership.receive(frame):
-                return
-            if frame.event == "phx_leave":
-                self._reply(frame.join_ref, frame, "ok", _EMPTY)
-            else:
-                self._reply(None, frame, "error", _UNMATCHED)
+            self._reply(None, frame, "error", _UNMATCHED)
 
-    def _join(self, frame: Frame) -> None:
+    def _join(self, frame: Frame, size: int) -> None:
         found = self.hub.find(frame.topic)
         before = self.memberships.get(frame.topic)
-        if found is None:
-            self._reply(None, frame, "error", _UNMATCHED)
-        elif not self._joins.allows(self.hub.now()):
+        if not self._joins.allows(self.hub.now()):
             self._reply(frame.join_ref, frame, "error", _TOO_MANY_JOINS)
+        elif found is None:
+            self._reply(None, frame, "error", _UNMATCHED)
         elif before is None and len(self.memberships) >= self.hub.limits.channels:
             self._reply(frame.join_ref, frame, "error", _TOO_MANY_CHANNELS)
         else:
@@ -193,12 +219,14 @@ class Connection:
                 before.end_after("replaced")
             finished = None if before is None else before.finished
             try:
-                membership = Membership(self, kind, params, frame, finished)
+                membership = Membership(self, kind, params, frame)
             except Exception:
                 logger.exception("a %s could not be made", kind.__name__)
                 self._reply(frame.join_ref, frame, "error", JOIN_CRASHED)
             else:
+                self._backlog += size
                 self.memberships[frame.topic] = membership
+                membership.begin(frame, size, finished)
 
     def _reply(self, join_ref: Ref, frame: Frame, status: str, response: str) -> None:
         self.send(self.serializer.reply(join_ref, frame.ref, frame.topic, status, response))
@@ -206,7 +234,7 @@ class Connection:
     def _complain(self, what: str) -> None:
         """One line, without what the client sent."""
         who = self.id or "no id"
-        logger.warning("a client at %s (%s) is cut off: %s", self.client.address, who, what)
+        logger.warning("a client at %s (%.100r) is cut off: %s", self.client.address, who, what)
 
     def _filled(self) -> None:
         self._filled_hook()

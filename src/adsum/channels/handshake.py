@@ -73,10 +73,14 @@ class Origins:
 
 
 def headers_of(scope: Scope) -> dict[str, str]:
-    """The headers by name in lower case."""
-    return {
-        name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]
-    }
+    """The headers by name in lower case; those that came more than once are joined."""
+    headers: dict[str, str] = {}
+    for raw_name, raw_value in scope["headers"]:
+        name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
+        if name in headers:
+            value = f"{headers[name]}{'; ' if name == 'cookie' else ', '}{value}"
+        headers[name] = value
+    return headers
 
 
 def params_of(scope: Scope) -> dict[str, str]:

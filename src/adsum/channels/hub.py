@@ -6,7 +6,6 @@ each it is put into a frame once for each version of the protocol, whoever gets 
 
 import asyncio
 import base64
-import binascii
 import logging
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
@@ -77,6 +76,8 @@ class Hub:
         self._members: dict[str, set[Membership]] = {}
         self._rooms: dict[str, Room] = {}
         self._sweeper: asyncio.TimerHandle | None = None
+        # Connections that have ended, and whose presences stay for a while.
+        self._lingering = 0
         #: Since the process began.
         self.frames_received = 0
         # Of the connections that have ended.
@@ -124,7 +125,8 @@ class Hub:
         """Close every connection with an id, on every node."""
         checked_name(id, "id", MAX_NAME)
         self._publish(Publish(_DISCONNECT, "disconnect", dump({"id": id})))
-        self._disconnect(id)
+        for hub in self._of_this_node():
+            hub._disconnect(id)
 
     def _disconnect(self, id: object) -> None:
         for connection in list(self._by_id.get(str(id), ())):
@@ -140,13 +142,29 @@ class Hub:
         interval = min(_SWEEP_INTERVAL, self._timeout / 4)
         self._sweeper = asyncio.get_running_loop().call_later(interval, self._sweep)
 
+    def lingers(self) -> float:
+        """For how many seconds presences stay whose server closed their connection to restart.
+
+        A client that poses as a server gains no more than it has by staying: those who are gone
+        count as connections for as long.
+        """
+        linger = self.presence.node.settings.linger
+        if not linger or len(self.connections) + self._lingering >= self.limits.connections:
+            return 0.0
+        self._lingering += 1
+        asyncio.get_running_loop().call_later(linger, self._lingered)
+        return linger
+
+    def _lingered(self) -> None:
+        self._lingering -= 1
+
     # Broadcasts.
 
-    def join(self, membership: Membership) -> None:
+    def subscribe(self, membership: Membership) -> None:
         """A client is on a topic: send it what is broadcast there."""
         self._members.setdefault(membership.topic, set()).add(membership)
 
-    def leave(self, membership: Membership) -> None:
+    def unsubscribe(self, membership: Membership) -> None:
         """It is not any more. Idempotent."""
         members = self._members.get(membership.topic)
         if members is not None:
@@ -174,7 +192,8 @@ class Hub:
             raise ValueError("topic and event of a broadcast of bytes may have 255 bytes each")
         encoded = encode(payload, _MAX_BYTES if isinstance(payload, bytes) else MAX_PAYLOAD)
         self._publish(_message(topic, event, encoded))
-        self._distribute(topic, event, encoded, exclude)
+        for hub in self._of_this_node():
+            hub._distribute(topic, event, encoded, exclude)
         await asyncio.sleep(0)  # a loop that only broadcasts lets others run
 
     def _distribute(
@@ -188,12 +207,16 @@ class Hub:
             if membership is not exclude:
                 membership.deliver(event, payload, frames)
 
+    def _of_this_node(self) -> "list[Hub]":
+        """The hubs of all sockets here: a topic is one topic, whatever socket it is joined on."""
+        return [one for one in self.presence.node.observers if isinstance(one, Hub)]
+
     def _publish(self, message: Publish) -> None:
         self.presence.node.runtime.publish(message, None)
 
     # Presences.
 
-    def enter(self, membership: Membership, counts_above: int | None) -> Follower:
+    def follow(self, membership: Membership, counts_above: int | None) -> Follower:
         """Send a client who is on its topic, and what changes."""
         room = self._rooms.get(membership.topic)
         if room is None:
@@ -204,7 +227,7 @@ class Hub:
             runtime.engine.view.watch(membership.topic)
         return room.enter(membership)
 
-    def exit(self, follower: Follower) -> None:
+    def unfollow(self, follower: Follower) -> None:
         """Send it to that client no more. Idempotent."""
         room = follower.room
         room.leave(follower)
@@ -226,12 +249,12 @@ class Hub:
             "bytes_sent": self._bytes_sent + sum(outbox.sent for outbox in outboxes),
         }
 
-    def settle(self) -> None:
-        """Let no presence wait for its diff; for tests, which do not wait."""
+    def settle(self) -> bool:
+        """Let no presence wait for its diff; see `Room.settle`."""
         if self.presence.node.running:
             self.presence.node.runtime.tell_observers()
-        for room in list(self._rooms.values()):
-            room.settle()
+        busy = [room.settle() for room in list(self._rooms.values())]
+        return any(busy)
 
     # What the node tells.
 
@@ -275,7 +298,7 @@ def _fits(topic: str, event: str) -> bool:
 def _bytes_of(message: Publish) -> bytes:
     try:
         return base64.b64decode(load(message.payload)["bytes"], validate=True)
-    except (KeyError, TypeError, binascii.Error):
+    except (KeyError, TypeError, ValueError):
         logger.warning("a member sent a broadcast of bytes that are none")
         return b""
 

@@ -19,6 +19,7 @@ class Limits:
         waiting: Events of one channel that wait to be handled; beyond, the client is read no
             further until some are. Also broadcasts that wait for a filter; beyond, the channel
             crashes.
+        backlog: Bytes of one connection that wait to be handled; beyond, likewise.
         outbox: Bytes that wait to be sent to one client, presences not counted, for these are
             merged; beyond, the connection ends with 1013, and the client connects again.
         connections: Connections of one process; beyond, they are refused with 503.
@@ -33,7 +34,8 @@ class Limits:
     updates: int = 100
     interval: float = 10.0
     waiting: int = 100
-    outbox: int = 1024 * 1024
+    backlog: int = 256 * 1024
+    outbox: int = 4 * 1024 * 1024
     connections: int = 100_000
 
     def __post_init__(self) -> None:

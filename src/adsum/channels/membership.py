@@ -1,33 +1,37 @@
 """One client on one topic, from its join to its end: what runs a `Channel`.
 
-What concerns the channel waits in a mailbox and is done in order by one task, which exists only
-while something waits. So a channel is as sequential as a process, costs little while it is idle,
-and its exceptions are its own.
+What concerns the channel waits in its mailbox, and is done in order. It begins with the join. It is
+open until somebody wants its end; then it is *ending*, and what waits before the end is still done;
+then it has *ended*, with one call of `_finish`; and it is *finished* when `terminate` is through.
 
 Invariants:
 - A channel ends once. Its presences leave when it does, or before: at once when its connection is
   gone. Nothing is sent for it afterwards.
 - What the client sent before it went is still handled, for a few seconds at most.
+- An exception of the application, a cancellation of something that it waits for included, ends the
+  channel and is logged.
 """
 
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Coroutine, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from adsum.errors import NodeClosedError, RefusedError, UsageError
 from adsum.presence import Meta, Tracked
 from adsum.replication.jsontext import encode_object, load
-from adsum.replication.limits import MAX_PAYLOAD
 
 from .channel import Answer, Channel, Reason
 from .frames import Encoded, Frame, Ref, Serializer, Wire
+from .mailbox import Mailbox
 from .rooms import Follower
 
 if TYPE_CHECKING:
     from .connection import Connection
+
+T = TypeVar("T")
 
 logger = logging.getLogger("adsum")
 
@@ -46,8 +50,6 @@ _ENDINGS = {
     "replaced": "phx_close",
 }
 
-Job = Callable[[], Awaitable[None]]
-
 
 class Membership:
     """See the module.
@@ -57,7 +59,6 @@ class Membership:
         kind: The class of the channel.
         params: The parameters of the topic.
         join: What the client sent to join.
-        before: The end of the client's channel before it on this topic, which is waited for.
     """
 
     def __init__(
@@ -66,7 +67,6 @@ class Membership:
         kind: type[Channel],
         params: dict[str, str],
         join: Frame,
-        before: "asyncio.Future[None] | None",
     ) -> None:
         self.connection = connection
         self.topic = join.topic
@@ -76,8 +76,9 @@ class Membership:
         self.finished: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         #: Whether it is on its way to its end: nothing that it does is for anybody any more.
         self.ending = False
-        # Why it is.
+        # Why it is, and when what it does about that is cancelled.
         self._reason: Reason = "closed"
+        self._deadline: asyncio.TimerHandle | None = None
         # For how many seconds its presences stay after its end.
         self._linger = 0.0
         self._hub = connection.hub
@@ -90,32 +91,34 @@ class Membership:
         self._early: list[Wire] = []
         self._follows = False
         self._follower: Follower | None = None
-        # A list, because it is short and a deque is large.
-        self._jobs: list[Job] = [partial(self._join, join, before)]
-        self._worker: asyncio.Task[None] | None = None
-        # Set when a job is taken out of a mailbox that was full, while somebody waits for that.
-        self._room: asyncio.Future[None] | None = None
         self._spawned: set[asyncio.Task[None]] = set()
-        self._work()
+        self._mailbox = Mailbox(self)
 
     # What the connection asks for.
 
-    async def receive(self, frame: Frame) -> bool:
-        """Handle an event from the client, after those before it; waits if too many wait.
+    def begin(self, join: Frame, size: int, before: "asyncio.Future[None] | None") -> None:
+        """Join.
 
-        Returns:
-            Whether the channel was still there for it.
+        Args:
+            join: What the client sent to join.
+            size: How many bytes that were.
+            before: The end of the client's channel before it on this topic, which is waited for.
         """
-        while len(self._jobs) >= self._hub.limits.waiting and not self.ending:
-            if self._room is None or self._room.done():
-                self._room = asyncio.get_running_loop().create_future()
-            await asyncio.wait([self._room])  # several may wait, of a client that polls
-        if self.ending:
-            return False
+        self._mailbox.put(partial(self._join, join, before), size)
+
+    def means(self, join_ref: Ref) -> bool:
+        """Whether a frame with this `join_ref` is for this channel, and it is still there."""
+        return not self.ending and (join_ref is None or str(join_ref) == str(self.join_ref))
+
+    @property
+    def full(self) -> bool:
+        """Whether as much waits to be handled as may."""
+        return len(self._mailbox) >= self._hub.limits.waiting and not self.ending
+
+    def receive(self, frame: Frame, size: int) -> None:
+        """Handle an event from the client, of so many bytes, after those before it."""
         handle = self._leave if frame.event == "phx_leave" else self._handle
-        self._jobs.append(partial(handle, frame))
-        self._work()
-        return True
+        self._mailbox.put(partial(handle, frame), size)
 
     def deliver(self, event: str, payload: Encoded, frames: dict[Serializer, Wire]) -> None:
         """Send a broadcast to the client, by its filter if there is one for the event.
@@ -142,8 +145,7 @@ class Membership:
             return
         self._to_filter += 1
         if self._to_filter <= self._hub.limits.waiting:
-            self._jobs.append(partial(self._filter, event, payload))
-            self._work()
+            self._mailbox.put(partial(self._filter, event, payload))
         else:
             logger.error("%s: the filter of %.100r is too slow", self, event)
             self._filter_too_slow = True
@@ -151,8 +153,8 @@ class Membership:
 
     def end_soon(self, reason: Reason) -> None:
         """End after what is being handled, before anything that waits."""
-        self._jobs.insert(0, partial(self._end, reason))
-        self._work()
+        if not self._ended:
+            self._mailbox.put_first(partial(self._end, reason))
 
     def end_after(self, reason: Reason, linger: float = 0.0) -> None:
         """End after everything that waits; the presences leave at once, or after some seconds."""
@@ -161,13 +163,12 @@ class Membership:
         self.ending = True
         self._linger = linger
         self._reason = reason
-        self._make_room()
         self._withdraw()
-        self._jobs.append(partial(self._end, reason))
-        self._work()
-        if self._worker is not None:
-            timer = asyncio.get_running_loop().call_later(GRACE, self._worker.cancel)
-            self._worker.add_done_callback(lambda _: timer.cancel())
+        self._mailbox.put(partial(self._end, reason))
+        loop = asyncio.get_running_loop()
+        self._deadline = loop.call_later(GRACE, self._mailbox.cancel)
+        if linger:
+            loop.call_later(linger, self._untrack)
 
     # What the channel asks for.
 
@@ -182,9 +183,9 @@ class Membership:
 
     def follow(self) -> None:
         """See `Channel.follow`."""
-        self._follows = True
-        if self._joined and self._follower is None and not self._ended:
-            self._follower = self._hub.enter(self, self._channel.counts_above)
+        self._follows = not self.ending
+        if self._follows and self._joined and self._follower is None:
+            self._follower = self._hub.follow(self, self._channel.counts_above)
 
     def push(self, event: str, payload: Mapping[str, Any] | bytes) -> None:
         """See `Channel.push`."""
@@ -223,32 +224,31 @@ class Membership:
         """See `rooms.Listener`."""
         self.connection.overflow()
 
-    # What the mailbox does.
+    # What the mailbox tells.
 
-    def _work(self) -> None:
-        if self._worker is None and not self._ended:
-            self._worker = asyncio.get_running_loop().create_task(self._run())
+    def freed(self, size: int) -> None:
+        """See `mailbox.Owner`."""
+        self.connection.freed(size)
 
-    async def _run(self) -> None:
-        try:
-            while self._jobs and not self._ended:
-                job = self._jobs.pop(0)
-                self._make_room()
-                await job()
-        except asyncio.CancelledError:
-            if self._ended or not self.ending:
-                self._finish("closed")
-                raise
-            # It went on for too long after its client had gone.
-            await self._end(self._reason)
-        finally:
-            self._worker = None
-            if self._ended and not self.finished.done():
-                self.finished.set_result(None)
+    def idle(self) -> None:
+        """See `mailbox.Owner`."""
+        if self._ended and not self.finished.done():
+            self.finished.set_result(None)
 
-    def _make_room(self) -> None:
-        if self._room is not None and not self._room.done():
-            self._room.set_result(None)
+    def broken(self, error: BaseException | None) -> None:
+        """See `mailbox.Owner`."""
+        if error is not None:
+            logger.error("%s: what it did crashed", self, exc_info=error)
+        if self._ended:
+            return
+        if error is None and not self.ending:
+            self._finish("closed")  # the event loop is closing
+        else:
+            # It went on for too long after its client had gone, or crashed.
+            reason = self._reason if error is None else "crashed"
+            self._mailbox.put_first(partial(self._end, reason))
+
+    # What it does.
 
     async def _join(self, frame: Frame, before: "asyncio.Future[None] | None") -> None:
         if before is not None:
@@ -273,7 +273,7 @@ class Membership:
             self.connection.send(frame)
         self._early.clear()
         if not self.ending:
-            self._hub.join(self)
+            self._hub.subscribe(self)
             if self._follows:
                 self.follow()
 
@@ -282,13 +282,13 @@ class Membership:
         self.connection.send(reply)
 
     async def _handle(self, frame: Frame) -> None:
-        handler = self._channel._handlers.get(frame.event)
-        if handler is None:
+        name = self._channel._handlers.get(frame.event)
+        if name is None:
             logger.warning("%s: there is no handler for the event %.100r", self, frame.event)
             await self._end("crashed")
             return
         try:
-            status, answer = await _outcome(handler(self._channel, frame.payload))
+            status, answer = await _outcome(getattr(self._channel, name)(frame.payload))
             reply = None if answer is None else self._reply_with(frame, status, answer)
         except Exception:
             logger.exception("%s: the handler of %.100r crashed", self, frame.event)
@@ -300,8 +300,9 @@ class Membership:
     async def _filter(self, event: str, payload: Encoded) -> None:
         self._to_filter -= 1
         value = payload if isinstance(payload, bytes) else load(payload)
+        look = getattr(self._channel, self._channel._filters[event])
         try:
-            shown = await self._channel._filters[event](self._channel, value)
+            shown = await _own(look(value))
             if shown is not None:
                 self._send(event, encode(shown), broadcast=True)
         except Exception:
@@ -317,7 +318,7 @@ class Membership:
         self._finish(reason)
         try:
             async with asyncio.timeout(GRACE):
-                await self._channel.terminate(reason)
+                await _own(self._channel.terminate(reason))
         except TimeoutError:
             logger.error("%s: terminate took longer than %g s", self, GRACE)
         except Exception:
@@ -327,12 +328,13 @@ class Membership:
         if self._ended:
             return
         self._ended = self.ending = True
-        self._make_room()
+        if self._deadline is not None:
+            self._deadline.cancel()
         self._withdraw()
-        self._jobs.clear()
+        self._mailbox.clear()
         for task in self._spawned:
             task.cancel()
-        self._hub.leave(self)
+        self._hub.unsubscribe(self)
         self.connection.forget(self)
         event = _ENDINGS.get(reason or "")
         if event is not None:
@@ -344,10 +346,11 @@ class Membership:
     def _withdraw(self) -> None:
         """Be seen no more, and see no more."""
         if self._follower is not None:
-            self._hub.exit(self._follower)
-        if self._linger:
-            asyncio.get_running_loop().call_later(self._linger, self._untrack)
-        else:
+            self._hub.unfollow(self._follower)
+            self.connection.outbox.discard(self._follower)
+            self._follower = None
+        self._follows = False
+        if not self._linger:
             self._untrack()
 
     def _untrack(self) -> None:
@@ -393,9 +396,20 @@ class Membership:
 async def _outcome(handling: Awaitable[Answer]) -> tuple[str, Answer]:
     """The status of a reply and what it says, refusals included."""
     try:
-        return "ok", await handling
+        return "ok", await _own(handling)
     except RefusedError as refusal:
         return "error", refusal.response
+
+
+async def _own(handling: Awaitable[T]) -> T:
+    """Wait for what an application does; if that was cancelled, and not we, it crashed."""
+    try:
+        return await handling
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        raise RuntimeError("something that it waited for was cancelled") from error
 
 
 def encode(payload: object, limit: int = MAX_PUSH) -> Encoded:
@@ -410,7 +424,3 @@ def encode(payload: object, limit: int = MAX_PUSH) -> Encoded:
             raise ValueError(f"payload is {len(payload)} bytes; at most {limit} are accepted")
         return payload
     return encode_object(payload, "payload", limit)
-
-
-#: Characters of JSON text, or bytes, in what is broadcast: it has to pass between nodes.
-MAX_BROADCAST = MAX_PAYLOAD

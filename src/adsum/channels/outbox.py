@@ -68,6 +68,11 @@ class Outbox:
         if self.closing is None:
             self._add(source)
 
+    def discard(self, source: Source) -> None:
+        """Ask a source no more."""
+        if source in self._items:
+            self._items.remove(source)
+
     def take(self) -> Wire | None:
         """What is to be sent next; None if nothing is."""
         while self._items:

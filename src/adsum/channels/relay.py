@@ -1,13 +1,13 @@
 """A question from one node to another, and its answer, over the cluster's messages.
 
 Long polling needs it: each request of a client may reach another worker than the one before. Texts
-of any size pass, in pieces. An answer that does not come counts as none; asking again is up to the
-client, and what it asks for is made to be asked twice.
+of any size pass, in pieces. An answer that does not come counts as none.
 """
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+import secrets
+from abc import ABC, abstractmethod
 from typing import Any
 
 from adsum.node import Node
@@ -18,31 +18,29 @@ from adsum.replication.messages import Publish
 logger = logging.getLogger("adsum")
 
 Question = dict[str, Any]
-Answering = Callable[[Question], Awaitable[Question]]
 
 TOPIC = f"{RESERVED}channels/relay"
 #: Characters in a piece: as JSON in JSON it may double, and has to fit into a message.
 _PIECE = 80 * 1024
 #: Pieces of one text, and of all texts together of which pieces are missing, at most.
 _MAX_PIECES, _MAX_HELD = 256, 1024
+#: Seconds after which a piece that a link had no room for is tried again, and how often.
+_RETRY_INTERVAL, _RETRIES = 0.05, 100
 #: Seconds between two looks at whether those who are asked still live.
 _LOOK_INTERVAL = 0.5
 
 
-class Relay:
-    """See the module.
+class Relay(ABC):
+    """See the module. There is one for a node.
 
     Args:
         node: The node whose cluster to ask.
-        answer: Answers what other nodes ask.
-        lost: Told of what was asked by a node that cannot be sent the answer.
     """
 
-    def __init__(self, node: Node, answer: Answering, lost: Callable[[Question], None]) -> None:
+    def __init__(self, node: Node) -> None:
         self._node = node
-        self._answer = answer
-        self._lost = lost
-        self._number = 0
+        # Not from 1: a late answer to a former life of this node would be taken for one to this.
+        self._number = secrets.randbits(62)
         # What was asked and is not answered: of which life of which node.
         self._waiting: dict[int, tuple[tuple[str, int], asyncio.Future[Question | None]]] = {}
         # The next look at whether those who are asked still live; there is one while any is.
@@ -64,16 +62,24 @@ class Relay:
         self._waiting[number] = (name, life), future
         self._look_later()
         try:
-            if not self._send(name, "ask", number, question):
-                return None
             async with asyncio.timeout(patience):
+                if not await self._send(name, "ask", number, question):
+                    return None
                 return await future
         except TimeoutError:
             return None
         finally:
             del self._waiting[number]
 
-    def changed(self, topic: str, transitions: list[Any]) -> None:
+    @abstractmethod
+    async def answer(self, question: Question) -> Question:
+        """Answer what another node asks."""
+
+    @abstractmethod
+    def lost(self, question: Question) -> None:
+        """The node that asked cannot be sent the answer."""
+
+    def changed(self, topic: str, transitions: list[Any]) -> None:  # noqa: B027  # of no concern
         """See `Observer`."""
 
     def delivered(self, sender: str, message: Publish) -> None:
@@ -84,7 +90,7 @@ class Relay:
             text = self._assemble(sender, message)
             if text is not None:
                 self._received(sender, message.event, *text)
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
             logger.warning("%s sent what is no question and no answer: %r", sender, error)
 
     def closed(self) -> None:
@@ -130,30 +136,41 @@ class Relay:
             task.add_done_callback(self._tasks.pop)
             self._look_later()
         else:
-            waiting = self._waiting.get(number)
-            if waiting is not None and not waiting[1].done():
-                waiting[1].set_result(value)
+            (name, _), future = self._waiting.get(number, (("", 0), None))
+            if future is not None and sender == name and not future.done():
+                future.set_result(value)
 
     async def _reply(self, sender: str, number: int, question: Question) -> None:
         try:
-            answer = await self._answer(question)
+            answer = await self.answer(question)
         except Exception:
             logger.exception("a question of %s could not be answered", sender)
         else:
-            if not self._send(sender, "answer", number, answer):
-                self._lost(question)
+            if not await self._send(sender, "answer", number, answer):
+                self.lost(question)
 
-    def _send(self, name: str, event: str, number: int, value: Question) -> bool:
-        """Send a text in pieces; whether all are on their way."""
+    async def _send(self, name: str, event: str, number: int, value: Question) -> bool:
+        """Send a text in pieces, as fast as the link takes them; whether all are on their way."""
         text = dump(value)
         pieces = [text[at : at + _PIECE] for at in range(0, len(text), _PIECE)]
-        if len(pieces) > _MAX_PIECES or not self._node.running:
+        if len(pieces) > _MAX_PIECES:
             return False
         for index, piece in enumerate(pieces):
             body = {"number": number, "index": index, "of": len(pieces), "text": piece}
-            if self._node.runtime.publish(Publish(TOPIC, event, dump(body)), name):
+            if not await self._send_piece(name, Publish(TOPIC, event, dump(body))):
                 return False
         return True
+
+    async def _send_piece(self, name: str, message: Publish) -> bool:
+        for _ in range(_RETRIES):
+            if not self._node.running:
+                return False
+            if not self._node.runtime.publish(message, name):
+                return True
+            if name not in self._lives():
+                return False
+            await asyncio.sleep(_RETRY_INTERVAL)
+        return False
 
     def _assemble(self, sender: str, message: Publish) -> tuple[int, Question] | None:
         """The text that a piece completes, read; pieces of one sender come in order."""

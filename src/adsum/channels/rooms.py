@@ -21,10 +21,10 @@ from typing import Protocol
 from adsum.presence import Presence
 from adsum.replication.entry import KEY, Entry, Identity, Transition
 from adsum.replication.view import present
-from adsum.watching import Entries, fold, group
+from adsum.watching import fold, group
 
 from .frames import Ref, Serializer, Wire
-from .presences import diff_text, state_text
+from .presences import beside, diff_text, state_text
 
 logger = logging.getLogger("adsum")
 
@@ -61,7 +61,7 @@ class Follower:
     def __init__(self, room: "Room", listener: Listener) -> None:
         self.room = room
         self.listener = listener
-        #: The last diff that it was sent, or was part of its state; None before its first state.
+        #: The last diff that it was sent, or was part of its state; None while it waits for one.
         self.number: int | None = None
         #: The state that it is to be sent next, with the number of its cut.
         self.state: tuple[int, str] | None = None
@@ -85,17 +85,17 @@ class Follower:
 class Diff:
     """What changed between two cuts, and its text."""
 
-    __slots__ = ("_text", "extras", "transitions")
+    __slots__ = ("_text", "beside", "transitions")
 
-    def __init__(self, transitions: list[Transition], extras: Entries) -> None:
+    def __init__(self, transitions: list[Transition], beside: dict[str, str]) -> None:
         self.transitions = transitions
-        self.extras = extras
+        self.beside = beside
         self._text: str | None = ""
 
     def text(self) -> str | None:
         """The text for all clients; None if nothing changed."""
         if self._text == "":
-            self._text = diff_text(self.transitions, self.extras)
+            self._text = diff_text(self.transitions, self.beside)
         return self._text
 
 
@@ -209,11 +209,15 @@ class Room:
 
     # Cutting.
 
-    def settle(self) -> None:
-        """Cut now whatever waits for a cut; for tests, which do not wait."""
+    def settle(self) -> bool:
+        """Cut now whatever waits for a cut; whether something is still asked for.
+
+        For tests, which do not wait.
+        """
         if self._timer is not None:
             self._timer.cancel()
             self._cut()
+        return self._cutting is not None
 
     def _schedule(self) -> None:
         if self._timer is None and self._cutting is None:
@@ -266,7 +270,7 @@ class Room:
             )
         finally:
             self._cutting = None
-        self._finish(transitions, entries, extras, newcomers)
+        self._finish(transitions, entries, beside(self.topic, extras), newcomers)
         if self._pending or self._newcomers:
             self._schedule()
 
@@ -274,27 +278,30 @@ class Room:
         self,
         transitions: list[Transition],
         entries: list[Entry] | None,
-        extras: Entries,
+        fetched: dict[str, str],
         newcomers: dict[Follower, None],
     ) -> None:
         if transitions:
             self._state = None
         if entries is not None:
-            self._state = state_text(entries, extras)
+            self._state = state_text(entries, fetched)
         keys = {entry[KEY] for pair in transitions for entry in pair if entry is not None}
-        own = {key: extras[key] for key in keys if key in extras}
+        own = {key: fetched[key] for key in keys if key in fetched}
         self._install(transitions, own, newcomers)
 
     def _install(
-        self, transitions: list[Transition], extras: Entries, newcomers: dict[Follower, None]
+        self,
+        transitions: list[Transition],
+        fetched: dict[str, str],
+        newcomers: dict[Follower, None],
     ) -> None:
         """Number the cut, and tell everybody who follows."""
         began = self._loop.time()
         self._next_cut_at = began + PAUSE
         if transitions:
-            self._remember(Diff(transitions, extras))
+            self._remember(Diff(transitions, fetched))
         if transitions or self.counting:
-            for follower in self._followers:
+            for follower in list(self._followers):
                 follower.notify()
         for follower in newcomers.keys() & self._followers:  # one may have left meanwhile
             if self._state is not None:
@@ -329,11 +336,11 @@ class Room:
         merged = self._merged.get(number)
         if merged is None:
             pending: dict[Identity, Transition] = {}
-            extras: Entries = {}
+            fetched: dict[str, str] = {}
             for diff in list(self._diffs)[-missing:]:
                 fold(pending, diff.transitions)
-                extras.update(diff.extras)
-            merged = self._merged[number] = Diff(list(pending.values()), extras)
+                fetched.update(diff.beside)
+            merged = self._merged[number] = Diff(list(pending.values()), fetched)
         return merged
 
     def _fell_behind(self, follower: Follower) -> None:
@@ -356,7 +363,7 @@ class Room:
             self._remembered = 0
             self._state = None
             for follower in self._followers:
-                follower.state = None
+                follower.number = follower.state = None
         elif self.counting and self._count <= self._counts_above * _LIST_AGAIN:
             self.counting = False
             self._state = None

@@ -124,9 +124,13 @@ class Socket:
         """
         self._hub.disconnect(id)
 
-    def settle(self) -> None:
-        """Tell clients now of presences that are held back for some milliseconds; for tests."""
-        self._hub.settle()
+    def settle(self) -> bool:
+        """Tell clients now of presences that are held back for some milliseconds; for tests.
+
+        Returns:
+            Whether a `fetch` function is still being waited for.
+        """
+        return self._hub.settle()
 
     def stats(self) -> dict[str, int]:
         """Counters and gauges, for metrics: cheap enough to be read every second.
@@ -145,22 +149,29 @@ class Socket:
         except RejectedError as error:
             logger.warning("a client at %s was refused: %s", _address(scope), error)
             return self._refuse(403)
-        if not self._hub.presence.node.running:
-            logger.error("a client was refused: the node is not running; see Node.lifespan")
-            return self._refuse(503)
-        if len(self._hub.connections) >= self._hub.limits.connections:
-            logger.error("a client was refused: there are too many connections")
+        if not self._is_open():
             return self._refuse(503)
         try:
             if self._connect is not None:
                 await self._connect(client)
         except RefusedError as error:
-            logger.info("a client at %s was refused: %s", _address(scope), error)
+            logger.info("a client at %s was refused: %.200r", _address(scope), error.response)
             return self._refuse(403)
         except Exception:
             logger.exception("a client at %s was refused: connect crashed", _address(scope))
             return self._refuse(403)
+        if not self._is_open():  # any more: `connect` may have taken its time
+            return self._refuse(503)
         return client, serializer
+
+    def _is_open(self) -> bool:
+        if not self._hub.presence.node.running:
+            logger.error("a client was refused: the node is not running; see Node.lifespan")
+            return False
+        if len(self._hub.connections) >= self._hub.limits.connections:
+            logger.error("a client was refused: there are too many connections")
+            return False
+        return True
 
     def _refuse(self, status: int) -> int:
         self._refused += 1
@@ -176,11 +187,7 @@ class Socket:
             return
         offered = scope.get("subprotocols", ())
         protocol = handshake.SUBPROTOCOL if handshake.SUBPROTOCOL in offered else None
-        await send({"type": "websocket.accept", "subprotocol": protocol})
-        if not self._hub.presence.node.running:  # it stopped meanwhile
-            await send({"type": "websocket.close", "code": 1012})
-            return
-        await websocket.serve(Connection(self._hub, *admitted), receive, send)
+        await websocket.serve(Connection(self._hub, *admitted), receive, send, protocol)
 
 
 async def _deny(scope: Scope, send: Send, status: int) -> None:

@@ -1,14 +1,10 @@
 """Patterns of topics: ``room:{room}`` matches ``room:lobby`` and says that room is lobby. Pure."""
 
-import re
-
 from adsum.errors import ConfigurationError
-
-_PARAMETER = re.compile(r"\{(\w+)\}")
 
 
 class Pattern:
-    """A topic with parameters in braces. A parameter is one or more characters other than ``:``.
+    """Parts between colons, each a text or a parameter in braces, which stands for any text.
 
     Args:
         text: As ``room:{room}`` or ``lobby``.
@@ -18,25 +14,36 @@ class Pattern:
     """
 
     def __init__(self, text: str) -> None:
-        names = _PARAMETER.findall(text)
-        rest = _PARAMETER.sub("", text)
-        unclear = len(set(names)) != len(names) or not all(map(str.isidentifier, names))
-        if not text or "{" in rest or "}" in rest or unclear:
+        self.text = text
+        #: Each part of the topic: a text, or the name of a parameter.
+        self._parts = [_parse(part) for part in text.split(":")]
+        names = [name for name, is_parameter in self._parts if is_parameter]
+        fine = all(name.isidentifier() for name in names) and not any(
+            set("{}") & set(part) for part, is_parameter in self._parts if not is_parameter
+        )
+        if not text or not fine or len(set(names)) != len(names):
             raise ConfigurationError(
-                f"topic={text!r}: accepted is a text such as 'room:{{room}}', each name once"
+                f"topic={text!r}: accepted is a text such as 'room:{{room}}', in which what is "
+                f"between two colons is a text or a name in braces, each name once"
             )
         if text == "phoenix":
             raise ConfigurationError("topic='phoenix': clients send their heartbeats there")
-        self.text = text
-        pieces = _PARAMETER.split(text)  # text and names by turns
-        self._expression = re.compile(
-            "".join(
-                f"(?P<{piece}>[^:]+)" if index % 2 else re.escape(piece)
-                for index, piece in enumerate(pieces)
-            )
-        )
 
     def match(self, topic: str) -> dict[str, str] | None:
         """The parameters of a topic; None if it does not match."""
-        found = self._expression.fullmatch(topic)
-        return None if found is None else found.groupdict()
+        values = topic.split(":", len(self._parts))
+        if len(values) != len(self._parts):
+            return None
+        params = dict[str, str]()
+        for (part, is_parameter), value in zip(self._parts, values, strict=True):
+            if is_parameter and value:
+                params[part] = value
+            elif is_parameter or part != value:
+                return None
+        return params
+
+
+def _parse(part: str) -> tuple[str, bool]:
+    if part.startswith("{") and part.endswith("}"):
+        return part[1:-1], True
+    return part, False

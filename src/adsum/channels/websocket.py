@@ -17,10 +17,20 @@ Receive = Callable[[], Awaitable[Event]]
 Send = Callable[[Event], Awaitable[None]]
 
 
-async def serve(connection: Connection, receive: Receive, send: Send) -> None:
-    """Carry frames both ways, until either side ends it. The handshake is done."""
+async def serve(
+    connection: Connection, receive: Receive, send: Send, subprotocol: str | None
+) -> None:
+    """Accept, and carry frames both ways until either side ends it.
+
+    Args:
+        connection: It exists before it is accepted, so nothing that happens meanwhile misses it.
+        receive: As ASGI has it; ``websocket.connect`` has been received.
+        send: As ASGI has it.
+        subprotocol: The one that is chosen.
+    """
     carrier, code = _Carrier(connection, send), None
     try:
+        await send({"type": "websocket.accept", "subprotocol": subprotocol})
         connection.attach(carrier.filled, carrier.abort)
         code = await _read(connection, receive)
     except asyncio.CancelledError:
@@ -31,18 +41,39 @@ async def serve(connection: Connection, receive: Receive, send: Send) -> None:
         carrier.stop()
         # A server that restarts ends its connections before it stops the node. What is present then
         # lingers as it does after `Node.stop`, so that clients that come elsewhere never leave.
-        linger = connection.hub.presence.node.settings.linger if code == _RESTART else 0.0
+        linger = connection.hub.lingers() if code == _RESTART else 0.0
         await connection.finish(linger=linger)
 
 
 async def _read(connection: Connection, receive: Receive) -> int | None:
     """Take in what comes until the connection ends; returns its close code."""
-    while True:
-        message = await receive()
-        if message["type"] != "websocket.receive":
-            return message.get("code")
-        text = message.get("text")
-        await connection.receive(message["bytes"] if text is None else text)
+    ahead: asyncio.Future[Event] | None = None
+    try:
+        while True:
+            message = await (receive() if ahead is None else ahead)
+            ahead = None
+            if message["type"] != "websocket.receive":
+                return message.get("code")
+            text = message.get("text")
+            connection.receive(message["bytes"] if text is None else text)
+            if connection.full:
+                ahead = asyncio.ensure_future(receive())
+                await _room_or_end(connection, ahead)
+    finally:
+        if ahead is not None:
+            ahead.cancel()
+
+
+async def _room_or_end(connection: Connection, ahead: "asyncio.Future[Event]") -> None:
+    """Wait until more may be read; not for a client that is gone already."""
+    room = asyncio.ensure_future(connection.room())
+    either: set[asyncio.Future[Any]] = {room, ahead}
+    try:
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        if not ahead.done() or ahead.result()["type"] == "websocket.receive":
+            await room
+    finally:
+        room.cancel()
 
 
 class _Carrier:
@@ -66,7 +97,9 @@ class _Carrier:
     def filled(self) -> None:
         """There is something to send."""
         if self._writer is None:
-            self._writer = asyncio.get_running_loop().create_task(self._write())
+            task = self._writer = asyncio.get_running_loop().create_task(self._write())
+            if task.done():  # as tasks that begin at once may be
+                self._writer = None
 
     def abort(self) -> None:
         """Break off."""
@@ -85,13 +118,23 @@ class _Carrier:
         try:
             while (frame := outbox.take()) is not None:
                 kind = "text" if isinstance(frame, str) else "bytes"
-                await self._send({"type": "websocket.send", kind: frame})
+                if not await self._sent({"type": "websocket.send", kind: frame}):
+                    return
             if outbox.closing is not None:
                 code, reason = outbox.closing.code, outbox.closing.reason
-                await self._send({"type": "websocket.close", "code": code, "reason": reason})
+                await self._sent({"type": "websocket.close", "code": code, "reason": reason})
+        except Exception:
+            logger.exception("a frame could not be made")
+            self.abort()
+        finally:
+            self._writer = None
+
+    async def _sent(self, message: Event) -> bool:
+        try:
+            await self._send(message)
         except Exception as error:
             # The client is gone; servers say so in different ways.
             logger.debug("a frame was not sent: %r", error)
             self.abort()
-        finally:
-            self._writer = None
+            return False
+        return True

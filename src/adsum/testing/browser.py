@@ -13,12 +13,15 @@ from typing import Any, Self
 from urllib.parse import urlencode
 
 from adsum.channels import Socket
-from adsum.errors import AdsumError, UsageError
+from adsum.errors import AdsumError
 
 #: Seconds after which something that has to come counts as missing.
 PATIENCE = 5.0
 #: Turns of the event loop without anything new after which nothing more is on its way.
 _QUIET_TURNS = 20
+
+#: Who is there, as `Presence.list` has it.
+Entries = dict[str, Any]
 
 
 class RefusedByServerError(AdsumError):
@@ -87,6 +90,8 @@ class Browser:
         #: The code with which the server closed the connection.
         self.closed: int | None = None
         self._accepted = False
+        # What the server must not have sent.
+        self._broken = ""
 
     async def connect(self) -> Self:
         """Connect, where there is no block to connect with; then `close` it.
@@ -178,8 +183,11 @@ class Browser:
         text = message.get("text")
         frame = json.loads(text) if text is not None else _read_binary(message["bytes"])
         room = self._rooms.get(frame[2])
-        if room is None or not room._fold(frame):
-            self._frames.append(frame)
+        try:
+            if room is None or not room._fold(frame):
+                self._frames.append(frame)
+        except KeyError as error:
+            self._broken = f"{frame[3]} on {frame[2]!r} names {error}, who was not there: {frame}"
 
     async def _expect(self, right: Callable[[list[Any]], bool], what: str) -> list[Any]:
         found: list[list[Any]] = []
@@ -203,6 +211,8 @@ class Browser:
                 self._task.result()
                 self.closed = 1006
                 continue
+            if self._broken:
+                raise AssertionError(self._broken)
             if loop.time() > deadline or self.closed is not None:
                 raise AssertionError(f"{what} did not come; there is {self._told()}")
             self._arrived.clear()
@@ -224,11 +234,14 @@ class Browser:
     async def _quiet(self) -> None:
         """Let everything that is under way arrive."""
         turns = 0
+        deadline = asyncio.get_running_loop().time() + PATIENCE
         while turns < _QUIET_TURNS:
             self._arrived.clear()
-            self._socket.settle()
-            await asyncio.sleep(0)
-            turns = 0 if self._arrived.is_set() else turns + 1
+            fetching = self._socket.settle()
+            await asyncio.sleep(0.001 if fetching else 0)
+            turns = 0 if self._arrived.is_set() or fetching else turns + 1
+            if asyncio.get_running_loop().time() > deadline:
+                raise AssertionError(f"things go on happening; there is {self._told()}")
 
     def _next_ref(self) -> str:
         self._ref += 1
@@ -252,8 +265,8 @@ class JoinedChannel:
         self.join_ref = join_ref
         self.response: Any = None
         self._browser = browser
-        # Who is there as the frames said, by key and ref; None before the first state.
-        self._present: dict[str, dict[str, Any]] | None = None
+        # Who is there as the frames said; None before the first state.
+        self._present: Entries | None = None
 
     async def push(self, event: str, payload: Any = None) -> None:
         """Send an event and do not wait for a reply. Bytes go as a binary frame."""
@@ -295,17 +308,19 @@ class JoinedChannel:
     async def presence(self) -> dict[str, Any]:
         """Who is there as this client was told, in the form of `Presence.list`.
 
-        It is what phoenix.js's ``Presence`` would have, but for the order of metas.
+        It is what phoenix.js's ``Presence`` would have: what `fetch` added included, and but for
+        the order of metas.
 
         Raises:
-            UsageError: The channel neither tracks nor follows, so the client is not told.
+            AssertionError: No state came. Does the channel track or follow?
         """
+        await self._browser._until(
+            lambda: self._present is not None,
+            f"presence_state on {self.topic!r} (see Channel.track and Channel.follow)",
+        )
         await self._browser._quiet()
-        if self._present is None:
-            raise UsageError(f"no presence_state came on {self.topic!r}; see Channel.follow")
-        return {
-            key: {"metas": list(metas.values())} for key, metas in sorted(self._present.items())
-        }
+        present = self._present or {}
+        return {key: {**present[key], "metas": [*present[key]["metas"]]} for key in sorted(present)}
 
     async def leave(self) -> None:
         """Leave the channel."""
@@ -319,7 +334,7 @@ class JoinedChannel:
         if frame[3] == "presence_state" and self._concerns(frame):
             self._present = {}
             _add(self._present, frame[4])
-        elif frame[3] == "presence_diff" and self._present is not None:
+        elif frame[3] == "presence_diff" and self._present is not None and self._concerns(frame):
             _add(self._present, frame[4]["joins"])
             _remove(self._present, frame[4]["leaves"])
         else:
@@ -327,17 +342,21 @@ class JoinedChannel:
         return True
 
 
-def _add(present: dict[str, dict[str, Any]], entries: dict[str, Any]) -> None:
+def _add(present: Entries, entries: Entries) -> None:
     for key, entry in entries.items():
-        for meta in entry["metas"]:
-            present.setdefault(key, {})[meta["phx_ref"]] = meta
+        known = present[key]["metas"] if key in present else []
+        present[key] = {**entry, "metas": [*known, *entry["metas"]]}
 
 
-def _remove(present: dict[str, dict[str, Any]], entries: dict[str, Any]) -> None:
+def _remove(present: Entries, entries: Entries) -> None:
     for key, entry in entries.items():
-        for meta in entry["metas"]:
-            present[key].pop(meta["phx_ref"])
-        if not present[key]:
+        refs = {meta["phx_ref"] for meta in entry["metas"]}
+        known = present[key]["metas"]
+        missing = refs - {meta["phx_ref"] for meta in known}
+        if missing:
+            raise KeyError(missing.pop())
+        present[key]["metas"] = [meta for meta in known if meta["phx_ref"] not in refs]
+        if not present[key]["metas"]:
             del present[key]
 
 

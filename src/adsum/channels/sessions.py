@@ -1,0 +1,234 @@
+"""The sessions of clients that poll: those of this node, and the way to those of the others.
+
+A token names a session: the node that has it, the session, and the number of the last answer. So a
+request that reaches another worker is passed on, and no sticky sessions are needed.
+
+Invariant: each frame reaches the client once. An answer is kept until the client asks with its
+number; asked with the number before, it is given again. A token cannot be guessed, and to whoever
+does not know it, it opens nothing.
+"""
+
+import asyncio
+import base64
+import binascii
+import secrets
+from collections.abc import Callable
+from typing import Self
+
+from adsum.node import Node
+
+from .connection import Connection
+from .frames import Wire
+from .relay import Question, Relay
+
+#: Seconds that a poll waits, that a session lives without one, and that it lives after one has
+#: broken off: phoenix.js then begins a new one, and from a tab that was closed nothing comes.
+WINDOW, LIFETIME, LIFETIME_IF_BROKEN = 10.0, 30.0, 3.0
+#: Seconds within which what does not wait is answered.
+PATIENCE = 5.0
+#: Frames, and about how many characters, in one answer.
+_MAX_FRAMES, _MAX_ANSWER = 100, 256 * 1024
+
+
+class Session:
+    """One client that polls."""
+
+    def __init__(self, connection: Connection, ended: Callable[["Session"], None]) -> None:
+        self.id = secrets.token_urlsafe(32)
+        self.connection = connection
+        # The answer that the client may not have got, and its number.
+        self._number = 0
+        self._frames: list[str] = []
+        self._poll: asyncio.Future[None] | None = None
+        self._ended = ended
+        self._finishing: asyncio.Task[None] | None = None
+        self._expiry = self._expire_later(LIFETIME)
+        # Whether a request of the client is being taken in.
+        self._sending = False
+        # Whether the request that waits, or waited last, has broken off.
+        self._broken = False
+        connection.attach(self._wake, self.end)
+
+    async def poll(self, number: int) -> tuple[int, int, list[str]]:
+        """A status, the number of the answer, and frames."""
+        self._wake()  # of two that wait the older one is answered, with nothing
+        self.connection.heard_at = self.connection.hub.now()
+        if number == self._number - 1:
+            return 200, self._number, self._frames
+        if number != self._number:
+            return 410, 0, []
+        self._expiry.cancel()
+        self._broken = False
+        if not self._has_more():
+            waiting = self._poll = asyncio.get_running_loop().create_future()
+            try:
+                await asyncio.wait([waiting], timeout=WINDOW)
+            except asyncio.CancelledError:
+                if self._poll is waiting:
+                    self._broken = True
+                    self._live_on()
+                raise
+            if self._poll is not waiting:
+                return 204, number, []  # another request waits; what comes is for that one
+        self._live_on()
+        return self._answer()
+
+    def break_off(self) -> None:
+        """Nobody gets the answer to the request that waits, or waited last."""
+        self._broken = True
+        if self._poll is not None and not self._poll.done():
+            self._wake()
+        else:
+            self._live_on()
+
+    async def send(self, lines: list[str]) -> int:
+        """Take in what the client sends; returns a status.
+
+        A client sends one request after the other. One that has to be waited for for too long is
+        cut off: it would not know which of its frames were taken in.
+        """
+        if self._sending:
+            return 409
+        self._sending = True
+        try:
+            async with asyncio.timeout(PATIENCE):
+                for line in lines:
+                    await self.connection.room()
+                    self.connection.receive(_wire(line))
+        except TimeoutError:
+            self.connection.close(1013, "too much waits to be handled")
+        finally:
+            self._sending = False
+        return 200 if self.connection.closing is None else 410
+
+    def end(self) -> None:
+        """The client is gone, or is to go."""
+        if self._finishing is None:
+            self._expiry.cancel()
+            self._ended(self)
+            finish = self.connection.finish()
+            self._finishing = asyncio.get_running_loop().create_task(finish)
+            self._wake()
+
+    def _answer(self) -> tuple[int, int, list[str]]:
+        frames, size = list[str](), 0
+        while len(frames) < _MAX_FRAMES and size < _MAX_ANSWER:
+            frame = self.connection.outbox.take()
+            if frame is None:
+                break
+            if isinstance(frame, str):
+                frames.append(frame)
+                size += len(frame)
+        if frames:
+            self._number += 1
+            self._frames = frames
+            return 200, self._number, frames
+        if self.connection.closing is not None:
+            self.end()
+            return 410, 0, []
+        return 204, self._number, []
+
+    def _has_more(self) -> bool:
+        return bool(self.connection.outbox) or self.connection.closing is not None
+
+    def _wake(self) -> None:
+        if self._poll is not None and not self._poll.done():
+            self._poll.set_result(None)
+
+    def _live_on(self) -> None:
+        self._expiry.cancel()
+        self._expiry = self._expire_later(LIFETIME_IF_BROKEN if self._broken else LIFETIME)
+
+    def _expire_later(self, lifetime: float) -> asyncio.TimerHandle:
+        return asyncio.get_running_loop().call_later(lifetime, self.end)
+
+
+class Sessions(Relay):
+    """See the module. There is one for a node, whatever sockets it has."""
+
+    def __init__(self, node: Node) -> None:
+        super().__init__(node)
+        self._sessions: dict[str, Session] = {}
+
+    @classmethod
+    def of(cls, node: Node) -> Self:
+        """Those of a node."""
+        for observer in node.observers:
+            if isinstance(observer, cls):
+                return observer
+        return cls(node)
+
+    def begin(self, connection: Connection) -> str:
+        """Make a session; returns its first token."""
+        session = Session(connection, self._forget)
+        self._sessions[session.id] = session
+        return self._token(session.id, 0)
+
+    async def poll(self, token: str) -> Question:
+        """What there is for the client; waits until there is something, for some seconds."""
+        return await self._ask(token, {"do": "poll"}, WINDOW + PATIENCE)
+
+    async def send(self, token: str, lines: list[str]) -> Question:
+        """Take in what the client sends."""
+        return await self._ask(token, {"do": "send", "lines": lines}, 2 * PATIENCE)
+
+    async def break_off(self, token: str) -> None:
+        """The connection of a request that waits has ended: nobody gets its answer."""
+        await self._ask(token, {"do": "break off"}, PATIENCE)
+
+    async def _ask(self, token: str, question: Question, patience: float) -> Question:
+        """Ask the node that has the session; 410 if there is none."""
+        found = read_token(token)
+        if found is None or not self._node.running:
+            return {"status": 410}
+        name, id, number = found
+        question = {**question, "session": id, "number": number}
+        if name == self._node.name:
+            return await self.answer(question)
+        return await self.ask(name, question, patience) or {"status": 410}
+
+    async def answer(self, question: Question) -> Question:
+        """See `Relay`: answer for a session that is here."""
+        session = self._sessions.get(question["session"])
+        if session is None:
+            return {"status": 410}
+        if question["do"] == "send":
+            return {"status": await session.send(question["lines"])}
+        if question["do"] == "break off":
+            session.break_off()
+            return {"status": 200}
+        status, number, frames = await session.poll(question["number"])
+        token = self._token(session.id, number) if status != 410 else None
+        return {"status": status, "token": token, "messages": frames}
+
+    def lost(self, question: Question) -> None:
+        """See `Relay`: that node has died, and with it the connection of the client."""
+        session = self._sessions.get(question["session"])
+        if session is not None and question["do"] == "poll":
+            session.break_off()
+
+    def _forget(self, session: Session) -> None:
+        self._sessions.pop(session.id, None)
+
+    def _token(self, id: str, number: int) -> str:
+        name = base64.urlsafe_b64encode(self._node.name.encode()).decode()
+        return f"{name}.{id}.{number}"
+
+
+def read_token(token: str) -> tuple[str, str, int] | None:
+    """The node, the session and the number that a token names; None if it is none."""
+    try:
+        name, id, number = token.split(".")
+        return base64.urlsafe_b64decode(name.encode()).decode(), id, int(number)
+    except (ValueError, binascii.Error):
+        return None
+
+
+def _wire(line: str) -> Wire:
+    """A frame as it was before phoenix.js put bytes into base64."""
+    if line[:1] in ("[", "{"):
+        return line
+    try:
+        return base64.b64decode(line, validate=True)
+    except (binascii.Error, ValueError):
+        return line  # which is no frame, and is treated as such
