@@ -8,7 +8,16 @@ from typing import Any, Literal
 import pytest
 
 import adsum
-from adsum.channels import Channel, ChannelPresence, Limits, Socket, on, outgoing, rooms
+from adsum.channels import (
+    Channel,
+    ChannelPresence,
+    Limits,
+    Socket,
+    on,
+    outgoing,
+    rooms,
+    websocket,
+)
 from adsum.testing import Browser, RefusedByServerError
 
 from .conftest import Log
@@ -113,6 +122,13 @@ def test_too_many_updates_are_refused_and_the_channel_lives_on() -> None:
     run(main())
 
 
+@pytest.fixture
+def one_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a client of whom too much waits, one frame more is read."""
+    monkeypatch.setattr(websocket, "_MAX_HELD", 0)
+
+
+@pytest.mark.usefixtures("one_held")
 def test_a_client_is_read_no_further_while_too_many_of_its_events_wait() -> None:
     async def main() -> None:
         app = App(limits=Limits(waiting=5))
@@ -122,7 +138,7 @@ def test_a_client_is_read_no_further_while_too_many_of_its_events_wait() -> None
             for n in range(20):
                 ann.push("1", f"e{n}", "room:1", "echo", {"n": n})
             ann.push(None, "beat", "phoenix", "heartbeat", {})
-            # One is handled, five wait, one waits to wait; the rest is with the client.
+            # One is handled, five wait, one is held; the rest is with the client.
             await until(lambda: ann.unread == 20 + 1 - 5 - 1)
             for _ in range(20):
                 await asyncio.sleep(0)
@@ -136,6 +152,7 @@ def test_a_client_is_read_no_further_while_too_many_of_its_events_wait() -> None
     run(main())
 
 
+@pytest.mark.usefixtures("one_held")
 def test_a_client_that_is_read_no_further_can_still_be_closed() -> None:
     async def main() -> None:
         app = App(limits=Limits(waiting=1))
@@ -153,6 +170,7 @@ def test_a_client_that_is_read_no_further_can_still_be_closed() -> None:
     run(main())
 
 
+@pytest.mark.usefixtures("one_held")
 def test_a_channel_that_ends_while_its_client_is_read_no_further_lets_it_be_read() -> None:
     async def main() -> None:
         app = App(limits=Limits(waiting=1))

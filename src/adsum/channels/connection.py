@@ -95,13 +95,15 @@ class Connection:
     @property
     def full(self) -> bool:
         """Whether as much of what the client sent waits to be handled as may."""
+        if self.closing is not None:
+            return False  # nothing is handled any more
         if self._backlog > self.hub.limits.backlog:
             return True
         return any(membership.full for membership in self.memberships.values())
 
     async def room(self) -> None:
         """Wait until the client may be read further."""
-        while self.full and self.closing is None:
+        while self.full:
             if self._room is None or self._room.done():
                 self._room = asyncio.get_running_loop().create_future()
             await asyncio.wait([self._room])  # several may wait, of a client that polls

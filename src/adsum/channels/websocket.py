@@ -2,13 +2,17 @@
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from .connection import Connection
+from .frames import Wire
 
 logger = logging.getLogger("adsum")
 
+#: Bytes that are read and held of a client of whom too much waits already.
+_MAX_HELD = 64 * 1024
 #: The close code of a server that restarts.
 _RESTART = 1012
 
@@ -46,32 +50,42 @@ async def serve(
 
 
 async def _read(connection: Connection, receive: Receive) -> int | None:
-    """Take in what comes until the connection ends; returns its close code."""
+    """Take in what comes until the connection ends; returns its close code.
+
+    While too much waits to be handled, a little more is read and held, so that the end of the
+    connection is noticed behind it: nobody should be present who has gone.
+    """
+    held: deque[Wire] = deque()
     ahead: asyncio.Future[Event] | None = None
     try:
         while True:
-            message = await (receive() if ahead is None else ahead)
+            while held and not connection.full:
+                connection.receive(held.popleft())
+            if connection.full and sum(map(len, held)) > _MAX_HELD:
+                await connection.room()
+                continue
+            if ahead is None:
+                ahead = asyncio.ensure_future(receive()) if connection.full else None
+            if ahead is not None and not await _came(ahead, connection):
+                continue
+            message = await receive() if ahead is None else ahead.result()
             ahead = None
             if message["type"] != "websocket.receive":
                 return message.get("code")
             text = message.get("text")
-            connection.receive(message["bytes"] if text is None else text)
-            if connection.full:
-                ahead = asyncio.ensure_future(receive())
-                await _room_or_end(connection, ahead)
+            held.append(message["bytes"] if text is None else text)
     finally:
         if ahead is not None:
             ahead.cancel()
 
 
-async def _room_or_end(connection: Connection, ahead: "asyncio.Future[Event]") -> None:
-    """Wait until more may be read; not for a client that is gone already."""
+async def _came(ahead: "asyncio.Future[Event]", connection: Connection) -> bool:
+    """Whether something came before there was room for what is held."""
     room = asyncio.ensure_future(connection.room())
     either: set[asyncio.Future[Any]] = {room, ahead}
     try:
         await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-        if not ahead.done() or ahead.result()["type"] == "websocket.receive":
-            await room
+        return ahead.done()
     finally:
         room.cancel()
 
