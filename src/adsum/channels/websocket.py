@@ -61,14 +61,14 @@ async def _read(connection: Connection, receive: Receive) -> int | None:
         while True:
             while held and not connection.full:
                 connection.receive(held.popleft())
-            if connection.full and sum(map(len, held)) > _MAX_HELD:
-                await connection.room()
-                continue
-            if ahead is None:
-                ahead = asyncio.ensure_future(receive()) if connection.full else None
-            if ahead is not None and not await _came(ahead, connection):
-                continue
-            message = await receive() if ahead is None else ahead.result()
+            if connection.full:
+                if sum(map(len, held)) > _MAX_HELD:
+                    await connection.room()
+                    continue
+                ahead = ahead or asyncio.ensure_future(receive())
+                if not await _came(ahead, connection):
+                    continue
+            message = await (receive() if ahead is None else ahead)
             ahead = None
             if message["type"] != "websocket.receive":
                 return message.get("code")
