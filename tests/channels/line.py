@@ -60,9 +60,9 @@ class Line:
         self.vanish()
         await self.served()
 
-    def vanish(self) -> None:
+    def vanish(self, code: int = 1006) -> None:
         """Go away without waiting."""
-        self._to_server.put_nowait({"type": "websocket.disconnect", "code": 1006})
+        self._to_server.put_nowait({"type": "websocket.disconnect", "code": code})
 
     async def served(self) -> None:
         """Wait until the server has let the client go."""

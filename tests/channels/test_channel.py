@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from adsum.channels import Channel, RefusedError, on
+from adsum.channels import Channel, RefusedError, on, outgoing
 from adsum.errors import UsageError
 from adsum.testing import Browser, RefusedByServerError
 
@@ -154,6 +154,58 @@ def test_a_subclass_inherits_handlers_and_may_replace_them() -> None:
             room = await ann.join("room")
             assert await room.ask("a") == {"by": "base"}
             assert await room.ask("b") == {"by": "room"}
+
+    run(main())
+
+
+def test_a_method_that_a_subclass_overrides_goes_on_handling_its_event() -> None:
+    class Base(Channel):
+        @on("say")
+        async def say(self, payload: Any) -> dict[str, Any]:
+            return {"by": "base"}
+
+        @outgoing("news")
+        async def show(self, payload: Any) -> dict[str, Any]:
+            return {"by": "base"}
+
+    class Room(Base, topic="room"):
+        async def say(self, payload: Any) -> dict[str, Any]:
+            return {"by": "room", "over": (await super().say(payload))["by"]}
+
+        async def show(self, payload: Any) -> dict[str, Any]:
+            return {"by": "room"}
+
+    async def main() -> None:
+        app = App(Room)
+        async with app.node, Browser(app.socket) as ann:
+            room = await ann.join("room")
+            assert await room.ask("say") == {"by": "room", "over": "base"}
+            await app.socket.broadcast("room", "news", {})
+            assert await room.expect("news") == {"by": "room"}
+
+    run(main())
+
+
+def test_a_channel_that_cannot_be_made_refuses_the_join_and_harms_nobody(log: Log) -> None:
+    class Numbered(Channel, topic="number:{number}"):
+        def __init__(self, *args: Any) -> None:
+            super().__init__(*args)
+            self.number = int(self.params["number"])
+
+        @on("ask")
+        async def ask(self, payload: Any) -> dict[str, Any]:
+            return {"number": self.number}
+
+    async def main() -> None:
+        app = App(Numbered)
+        async with app.node, Browser(app.socket) as ann:
+            room = await ann.join("number:1")
+            with pytest.raises(RefusedByServerError, match="join crashed"):
+                await ann.join("number:one")
+            assert len(log.lines) == 1
+            assert "ValueError: invalid literal" in log.everything
+            assert await room.ask("ask") == {"number": 1}
+            assert app.socket.stats()["channels"] == 1
 
     run(main())
 

@@ -11,7 +11,7 @@ from adsum.errors import NodeClosedError
 from adsum.testing import Browser, RefusedByServerError
 
 from .conftest import Log
-from .line import line
+from .line import Line, line
 from .running import run, until
 
 
@@ -78,10 +78,12 @@ class App:
         self.node = adsum.Node(siblings=False)
         self.presence = adsum.Presence(self.node)
         self.story: list[Any] = []
-        self.socket = Socket(self.presence, [Room], connect=self.connect, **settings)
+        kinds = settings.pop("channels", [Room])
+        self.socket = Socket(self.presence, kinds, connect=self.connect, **settings)
 
     async def connect(self, client: Any) -> None:
         client.values["story"] = self.story
+        client.id = client.params.get("id")
 
 
 @pytest.mark.parametrize(
@@ -250,6 +252,38 @@ def test_terminate_that_does_not_end_is_given_up(log: Log) -> None:
     run(main())
 
 
+class Patient(Channel, topic="patient"):
+    """Handles until it is told to go on, and never ends what it does at its end."""
+
+    @on("wait")
+    async def wait(self, payload: Any) -> None:
+        await until(lambda: not self._membership.means(None))  # the client is gone
+        self.client.values["story"].append("waited")
+
+    async def terminate(self, reason: str) -> None:
+        self.client.values["story"].append(reason)
+        await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize("waits", [False, True])
+def test_terminate_has_its_whole_time_also_after_a_handler_that_took_some(
+    waits: bool, log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(membership, "GRACE", 0.2)
+
+    async def main() -> None:
+        app = App(channels=[Patient])
+        async with app.node, Browser(app.socket) as ann:
+            room = await ann.join("patient")
+            if waits:
+                await room.push("wait")
+            await ann.close()
+            assert app.story == [*(["waited"] if waits else []), "closed"]
+            assert log.lines == ["Patient on 'patient': terminate took longer than 0.2 s"]
+
+    run(main())
+
+
 def test_events_and_leaves_after_the_end_are_answered_as_on_any_topic() -> None:
     async def main() -> None:
         app = App()
@@ -329,5 +363,30 @@ def test_a_client_that_vanishes_while_it_is_let_in_leaves_nothing() -> None:
             go.set()
             await ann.served()
             assert (presence.topics(), ends) == ([], ["closed"])
+
+    run(main())
+
+
+class Hesitant(Line):
+    """A client whose connection is accepted only when it reads."""
+
+    async def _from_server(self, message: Any) -> None:
+        await self.reads.wait()
+        await super()._from_server(message)
+
+
+def test_disconnect_closes_a_connection_that_is_not_accepted_yet() -> None:
+    async def main() -> None:
+        app = App()
+        async with app.node:
+            ann = Hesitant(app.socket, "vsn=2.0.0&id=users:4")
+            ann.reads.clear()
+            opening = asyncio.create_task(ann.open())
+            await until(lambda: app.socket.stats()["connections"] == 1)
+            await app.socket.disconnect("users:4")
+            ann.reads.set()
+            await opening
+            await until(lambda: ann.closed == 1000)
+            await ann.served()
 
     run(main())

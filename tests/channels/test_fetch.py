@@ -1,11 +1,14 @@
 """What `fetch` adds to presences on their way to clients, and what happens while it does."""
 
 import asyncio
+from datetime import datetime
 from typing import Any
 
+from adsum.channels import Channel
 from adsum.testing import Browser
 
 from .app import App, Tracking
+from .conftest import Log
 from .line import Line, line
 from .running import run, until
 
@@ -98,3 +101,77 @@ def test_who_leaves_while_the_state_of_another_is_fetched_takes_it_not_along() -
             assert list((await ann.payload("presence_diff"))["leaves"]) == ["b"]
 
     run(main())
+
+
+def test_what_is_no_json_is_left_out_for_its_key_alone_and_cuts_off_nobody(log: Log) -> None:
+    async def fetch(topic: str, entries: dict[str, Any]) -> dict[str, Any]:
+        return {
+            key: {"since": datetime(2026, 1, 1)} if key.startswith("bad") else {"name": key.upper()}
+            for key in entries
+        }
+
+    async def main() -> None:
+        app = App(Tracking, fetch=fetch)
+        async with app.node, Browser(app.socket) as ann, Browser(app.socket) as bob:
+            room, other = await ann.join("room"), await bob.join("room")
+            await room.ask("track", {"key": "a"})
+            await room.presence()
+            await other.ask("track", {"key": "bad\nkey"})  # for one in a diff, for one in a state
+            for each in room, other:
+                present = await each.presence()
+                assert present["a"]["name"] == "A"
+                assert list(present["bad\nkey"]) == ["metas"]
+            assert log.lines
+            for line in log.lines:
+                assert line.startswith(r"what fetch added for 'bad\nkey' on 'room' is left out: ")
+            assert await room.ask("track", {"key": "c"}) == {"active": True}
+            assert (await other.presence())["c"]["name"] == "C"
+
+    run(main())
+
+
+class Counting(Channel, topic="crowd"):
+    """Tells who is there up to three keys."""
+
+    counts_above = 3
+
+    async def join(self, payload: Any) -> None:
+        self.follow()
+
+
+def test_a_client_is_sent_a_state_though_it_was_behind_when_lists_began_anew() -> None:
+    async def main() -> None:
+        gate = Gate()
+        gate.open.set()
+        app = App(Counting, fetch=gate.fetch)
+        async with app.node, line(app.socket) as slow:
+            await slow.join("crowd")
+            assert await slow.payload("presence_state") == {}
+            slow.reads.clear()
+            await app.socket.broadcast("crowd", "noise", {})  # which is on its way to it
+            await until_told(app, slow)
+            handles = [app.presence.track("crowd", "u0", owner=None)]
+            await until_told(app, slow)  # one diff waits for the client
+            handles += [app.presence.track("crowd", f"u{n}", owner=None) for n in range(1, 4)]
+            await until_told(app, slow)  # now there are counts alone
+            gate.open.clear()
+            waits = gate.waits
+            for handle in handles[2:]:
+                handle.untrack()
+            app.socket.settle()
+            await until(lambda: gate.waits > waits)  # lists again, once it is known who is there
+            slow.reads.set()
+            await slow.is_alive()
+            gate.open.set()
+            assert list(await slow.payload("presence_state")) == ["u0", "u1"]
+            handles[0].untrack()
+            assert list((await slow.payload("presence_diff"))["leaves"]) == ["u0"]
+
+    run(main())
+
+
+async def until_told(app: App, slow: Line) -> None:
+    """Let a room cut, and what it fetches come."""
+    await until(lambda: not app.socket.settle())
+    for _ in range(5):
+        await asyncio.sleep(0)

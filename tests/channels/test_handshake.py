@@ -71,6 +71,13 @@ def test_a_client_is_what_it_says_of_itself() -> None:
     assert read(nowhere, ANY, "websocket")[0].address is None
 
 
+def test_headers_that_come_more_than_once_are_joined_cookies_by_semicolons() -> None:
+    pairs = [("Cookie", "a=1"), ("accept", "x"), ("cookie", "b=2"), ("Accept", "y")]
+    several = [(name.encode(), value.encode()) for name, value in pairs]
+    client, _ = read({**scope(), "headers": several}, ANY, "websocket")
+    assert client.headers == {"cookie": "a=1; b=2", "accept": "x, y"}
+
+
 @pytest.mark.parametrize("query", ["vsn=3.0.0", "vsn=", "&".join(f"a{n}=1" for n in range(101))])
 def test_another_version_and_too_many_parameters_are_rejected(query: str) -> None:
     with pytest.raises(RejectedError):

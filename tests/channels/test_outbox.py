@@ -69,6 +69,16 @@ def test_there_is_no_room_beyond_the_limit_but_for_one_frame() -> None:
     assert not outbox.put("x")
 
 
+def test_a_mark_that_is_taken_out_is_asked_no_more() -> None:
+    outbox, gone = Outbox(100, Filled()), Mark("gone")
+    outbox.put("a")
+    outbox.put_source(gone)
+    outbox.put_source(Mark("b"))
+    outbox.discard(gone)
+    outbox.discard(gone)
+    assert drain(outbox) == ["a", "b"]
+
+
 def test_an_end_comes_after_what_waits_or_instead_of_it() -> None:
     for drop, left in (False, ["a"]), (True, []):
         outbox = Outbox(10, Filled())

@@ -18,6 +18,7 @@ from adsum.channels import (
     rooms,
     websocket,
 )
+from adsum.channels.connection import Connection
 from adsum.testing import Browser, RefusedByServerError
 
 from .conftest import Log
@@ -105,6 +106,20 @@ def test_too_many_joins_are_refused_until_the_interval_is_over() -> None:
     run(main())
 
 
+def test_joins_of_topics_that_nobody_serves_count_as_joins() -> None:
+    async def main() -> None:
+        app = App(limits=Limits(joins=3))
+        async with app.node, Browser(app.socket) as ann:
+            for _ in range(3):
+                with pytest.raises(RefusedByServerError, match="unmatched topic"):
+                    await ann.join("nobody's")
+            for topic in "nobody's", "room:1":
+                with pytest.raises(RefusedByServerError, match="too many joins"):
+                    await ann.join(topic)
+
+    run(main())
+
+
 def test_too_many_updates_are_refused_and_the_channel_lives_on() -> None:
     async def main() -> None:
         app = App(limits=Limits(updates=3))
@@ -183,6 +198,33 @@ def test_a_channel_that_ends_while_its_client_is_read_no_further_lets_it_be_read
             app.go.set()
             assert (await ann.reply("e4"))["response"] == {"reason": "unmatched topic"}
             assert "phx_error" in ann.events()
+            await ann.is_alive()
+
+    run(main())
+
+
+def test_once_there_is_room_nobody_goes_on_asking_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = list[Connection]()
+    room = Connection.room
+
+    async def counted(connection: Connection) -> None:
+        asked.append(connection)
+        await room(connection)
+
+    async def main() -> None:
+        monkeypatch.setattr(Connection, "room", counted)
+        app = App(limits=Limits(waiting=1))
+        async with app.node, line(app.socket) as ann:
+            await ann.join("room:1")
+            for n in range(4):
+                ann.push("1", f"e{n}", "room:1", "wait", {})
+            await until(lambda: ann.unread == 0 and asked != [])
+            app.go.set()
+            await ann.reply("e3")
+            asked.clear()
+            for _ in range(50):
+                await asyncio.sleep(0)
+            assert asked == []
             await ann.is_alive()
 
     run(main())

@@ -236,6 +236,8 @@ class Browser:
         turns = 0
         deadline = asyncio.get_running_loop().time() + PATIENCE
         while turns < _QUIET_TURNS:
+            if self._broken:
+                raise AssertionError(self._broken)
             self._arrived.clear()
             fetching = self._socket.settle()
             await asyncio.sleep(0.001 if fetching else 0)

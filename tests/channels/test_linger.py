@@ -1,0 +1,77 @@
+"""Presences that stay for a while after their server closed the connection to restart."""
+
+from typing import Any
+
+import pytest
+
+import adsum
+from adsum.channels import Channel, Limits, Socket
+
+from .line import Line, line
+from .running import run, until
+
+
+class Room(Channel, topic="room:{room}"):
+    """Tracks."""
+
+    async def join(self, payload: Any) -> None:
+        self.track(self.topic)
+
+
+class App:
+    """A node whose presences linger, and a socket."""
+
+    def __init__(self, linger: float, **limits: Any) -> None:
+        self.node = adsum.Node(siblings=False, linger=linger)
+        self.presence = adsum.Presence(self.node)
+        self.socket = Socket(self.presence, [Room], limits=Limits(**limits))
+
+    async def come_and_go(self, topic: str, code: int) -> None:
+        """Be a client that is present, and whose connection ends with a code."""
+        made = Line(self.socket)
+        await made.open()
+        await made.join(topic)
+        assert topic in self.presence.topics()
+        made.vanish(code)
+        await made.served()
+
+
+@pytest.mark.parametrize(("code", "stay"), [(1012, True), (1000, False), (1001, False)])
+def test_who_is_cut_off_by_a_server_that_restarts_lingers_and_nobody_else(
+    code: int, stay: bool
+) -> None:
+    async def main() -> None:
+        app = App(30.0)
+        async with app.node:
+            await app.come_and_go("room:1", code)
+            assert app.presence.topics() == (["room:1"] if stay else [])
+            assert app.socket.stats()["connections"] == 0
+
+    run(main())
+
+
+def test_no_more_linger_than_may_be_connected_and_those_who_are_connected_count() -> None:
+    async def main() -> None:
+        app = App(30.0, connections=5)
+        async with app.node, line(app.socket) as ann, line(app.socket):
+            await ann.join("room:ann")
+            for n in range(20):
+                await app.come_and_go(f"room:{n}", 1012)
+            lingering = set(app.presence.topics()) - {"room:ann"}
+            assert lingering
+            assert 2 + len(lingering) <= 5
+
+    run(main())
+
+
+def test_who_has_lingered_makes_room_for_others_who_linger() -> None:
+    async def main() -> None:
+        app = App(0.05, connections=2)
+        async with app.node:
+            for n in range(3):
+                await app.come_and_go(f"room:{n}", 1012)
+                await until(lambda: app.presence.topics() == [])
+                await until(lambda: app.socket._hub._lingering == 0)
+            assert app.socket._hub.lingers() == 0.05
+
+    run(main())

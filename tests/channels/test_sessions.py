@@ -1,0 +1,113 @@
+"""Sessions of clients that poll: requests that wait, come too soon, or break off."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from adsum.channels import Channel, Limits, Socket, on, sessions
+
+from .app import App
+from .asking import Asking
+from .running import run, until
+
+
+class Slow(Channel, topic="slow"):
+    """Tracks, and handles nothing before it may."""
+
+    go: asyncio.Event
+
+    async def join(self, payload: Any) -> None:
+        self.track("ann")
+
+    @on("wait")
+    async def wait(self, payload: Any) -> dict[str, Any]:
+        await self.go.wait()
+        return {}
+
+
+JOIN = ["1", "1", "slow", "phx_join", {}]
+#: More than may wait to be handled.
+TOO_MUCH = [["1", f"w{n}", "slow", "wait", {}] for n in range(5)]
+LIMITS = Limits(waiting=2)
+
+
+async def joined(app: App) -> Asking:
+    """A client that has read the reply to its join, and the state."""
+    Slow.go = asyncio.Event()
+    ann = Asking(app.socket)
+    await ann.begin()
+    assert await ann.post(JOIN) == 200
+    frames: list[str] = []
+    while len(frames) < 2:
+        frames += (await ann.get())["messages"]
+    return ann
+
+
+def the_session(socket: Socket) -> sessions.Session:
+    (session,) = socket._longpoll._sessions._sessions.values()
+    return session
+
+
+def test_a_post_while_another_is_taken_in_is_answered_409_and_harms_nothing() -> None:
+    async def main() -> None:
+        app = App(Slow, limits=LIMITS)
+        async with app.node:
+            ann = await joined(app)
+            first = asyncio.create_task(ann.post(*TOO_MUCH))
+            await until(lambda: the_session(app.socket)._sending)
+            assert await ann.post(["1", "never", "slow", "wait", {}]) == 409
+            Slow.go.set()
+            assert await first == 200
+            assert await ann.post(["1", "last", "slow", "wait", {}]) == 200
+            frames: list[str] = []
+            while len(frames) < 6:
+                frames += (await ann.get())["messages"]
+            assert [frame.split('"')[3] for frame in frames] == [
+                *(f"w{n}" for n in range(5)),
+                "last",
+            ]
+
+    run(main())
+
+
+def test_a_post_that_waits_for_too_long_ends_its_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sessions, "PATIENCE", 0.05)
+
+    async def main() -> None:
+        app = App(Slow, limits=LIMITS)
+        async with app.node:
+            ann = await joined(app)
+            assert await ann.post(*TOO_MUCH) == 410
+            assert app.presence.topics() == []
+            assert (await ann.get())["status"] == 410
+            assert await ann.post(JOIN) == 410
+            Slow.go.set()
+            await until(lambda: not app.socket._hub.connections)
+
+    run(main())
+
+
+@pytest.mark.parametrize("how", ["its connection ends", "the server cancels it"])
+def test_a_session_whose_poll_broke_off_ends_soon(
+    how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sessions, "LIFETIME_IF_BROKEN", 0.05)
+
+    async def main() -> None:
+        app = App(Slow)
+        async with app.node:
+            ann, gone = await joined(app), asyncio.Event()
+            waiting = asyncio.create_task(ann.get(gone))
+            await until(lambda: the_session(app.socket)._poll is not None)
+            if how == "the server cancels it":
+                waiting.cancel()
+                await asyncio.wait([waiting])
+                assert waiting.cancelled()
+            else:
+                gone.set()
+                assert (await waiting)["status"] == 204
+            await until(lambda: not app.socket._hub.connections)
+            assert app.presence.topics() == []
+
+    run(main())
