@@ -69,6 +69,12 @@ class Line:
         assert self._task is not None
         await self._task
 
+    async def cancel(self) -> None:
+        """Stop as servers do that tell nothing: by cancelling the application."""
+        assert self._task is not None
+        self._task.cancel()
+        await asyncio.wait([self._task])
+
     def send(self, frame: str | bytes) -> None:
         """Send a frame as it is."""
         kind = "text" if isinstance(frame, str) else "bytes"

@@ -1,5 +1,6 @@
 """Presences that stay for a while after their server closed the connection to restart."""
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -73,5 +74,35 @@ def test_who_has_lingered_makes_room_for_others_who_linger() -> None:
                 await until(lambda: app.presence.topics() == [])
                 await until(lambda: app.socket._hub._lingering == 0)
             assert app.socket._hub.lingers() == 0.05
+
+    run(main())
+
+
+def test_who_is_cancelled_by_a_server_that_stops_lingers_and_is_told_to_come_back() -> None:
+    async def main() -> None:
+        app = App(30.0)
+        async with app.node:
+            made = Line(app.socket)
+            await made.open()
+            await made.join("room:1")
+            await made.cancel()
+            assert app.presence.topics() == ["room:1"]
+            assert made.closed == 1012
+
+    run(main())
+
+
+def test_nothing_is_sent_to_a_client_that_has_gone() -> None:
+    async def main() -> None:
+        app = App(0.0)
+        async with app.node:
+            made = Line(app.socket)
+            await made.open()
+            await made.join("room:1")
+            made.vanish(1001)
+            await made.served()
+            for _ in range(10):
+                await asyncio.sleep(0)
+            assert made.closed is None
 
     run(main())

@@ -1,6 +1,7 @@
 """The WebSocket transport: one ASGI connection carries one `Connection`."""
 
 import asyncio
+import contextlib
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -13,8 +14,8 @@ logger = logging.getLogger("adsum")
 
 #: Bytes that are read and held of a client of whom too much waits already.
 _MAX_HELD = 64 * 1024
-#: The close code of a server that restarts.
-_RESTART = 1012
+#: The close code of a server that restarts, and seconds that saying so may take.
+_RESTART, _LAST_WORD = 1012, 1.0
 
 Event = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Event]]
@@ -39,6 +40,9 @@ async def serve(
         code = await _read(connection, receive)
     except asyncio.CancelledError:
         if not carrier.aborted:
+            # So do servers that tell nothing before they stop. Their clients should come back.
+            code = _RESTART
+            await carrier.say_restart()
             raise
         carrier.task.uncancel()
     finally:
@@ -110,7 +114,7 @@ class _Carrier:
 
     def filled(self) -> None:
         """There is something to send."""
-        if self._writer is None:
+        if self._writer is None and not self._stopped:
             task = self._writer = asyncio.get_running_loop().create_task(self._write())
             if task.done():  # as tasks that begin at once may be
                 self._writer = None
@@ -126,6 +130,13 @@ class _Carrier:
         self._stopped = True
         if self._writer is not None:
             self._writer.cancel()
+
+    async def say_restart(self) -> None:
+        """Tell the client, if it can be told at all, that the server stops."""
+        self.stop()
+        with contextlib.suppress(Exception):
+            async with asyncio.timeout(_LAST_WORD):
+                await self._send({"type": "websocket.close", "code": _RESTART})
 
     async def _write(self) -> None:
         outbox = self._connection.outbox
