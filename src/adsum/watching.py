@@ -3,13 +3,15 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 from weakref import WeakSet
 
 from adsum.reading import Reader
 from adsum.replication.entry import KEY, VERSION, Entry, Identity, Transition, identity
 from adsum.replication.frozen import FrozenDict, FrozenList
 from adsum.replication.view import present
+
+T = TypeVar("T")
 
 Entries = dict[str, Any]
 #: What to add to the entries of a topic, by key.
@@ -155,22 +157,22 @@ def make_diff(transitions: list[Transition], extras: Entries) -> Diff:
 
 
 def group(entries: list[Entry], metas: list[FrozenDict], extras: Entries) -> Entries:
-    """Metas by key, in the order in which every node lists them."""
-    by_key: dict[str, list[tuple[Identity, FrozenDict]]] = {}
-    for entry, meta in zip(entries, metas, strict=True):
-        by_key.setdefault(entry[KEY], []).append((identity(entry), meta))
+    """Entries as clients read them, by key."""
     return {
-        key: FrozenDict(
-            {
-                **extras.get(key, {}),
-                "metas": FrozenList([meta for _, meta in sorted(by_key[key], key=_first)]),
-            }
-        )
-        for key in sorted(by_key)
+        key: FrozenDict({**extras.get(key, {}), "metas": FrozenList(own)})
+        for key, own in by_key(entries, metas).items()
     }
 
 
-def _first(item: tuple[Identity, FrozenDict]) -> Identity:
+def by_key(entries: list[Entry], values: list[T]) -> dict[str, list[T]]:
+    """What belongs to entries, one for each, by key, in the order in which every node lists it."""
+    found: dict[str, list[tuple[Identity, T]]] = {}
+    for entry, value in zip(entries, values, strict=True):
+        found.setdefault(entry[KEY], []).append((identity(entry), value))
+    return {key: [value for _, value in sorted(found[key], key=_first)] for key in sorted(found)}
+
+
+def _first(item: tuple[Identity, object]) -> Identity:
     return item[0]
 
 

@@ -2,32 +2,23 @@
 
 import re
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, expect, sync_playwright
 
+from tests.chromium import CHROMIUM, FLAGS
+
 from .running import Demo
 from .waiting import PATIENCE
 
-CHROMIUM = Path("/usr/bin/chromium")
-ARGUMENTS = (
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
 SIZES = {"desktop": (1280, 900), "phone": (390, 844)}
 #: What browsers say of a server that is killed; it cannot be kept from them.
 EXPECTED = re.compile(r"WebSocket connection to \S+ failed")
 
 pytestmark = [
     pytest.mark.processes,
-    pytest.mark.skipif(not CHROMIUM.exists(), reason=f"needs {CHROMIUM}: apt install chromium"),
+    pytest.mark.skipif(CHROMIUM is None, reason="needs the package chromium"),
 ]
 
 Visit = Callable[..., "Tour"]
@@ -94,7 +85,7 @@ def demo() -> Iterator[Demo]:
 def chromium() -> Iterator[Browser]:
     expect.set_options(timeout=1000 * PATIENCE)
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=[*ARGUMENTS])
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         yield browser
         browser.close()
 

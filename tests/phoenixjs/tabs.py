@@ -1,6 +1,5 @@
 """Clients that are phoenix.js, unmodified, in tabs of a headless Chromium, one tab for each."""
 
-import shutil
 from typing import Any
 
 import pytest
@@ -10,16 +9,8 @@ try:
 except ImportError:
     pytest.skip("playwright is not installed", allow_module_level=True)
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
-_FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
+from tests.chromium import CHROMIUM, FLAGS
+
 #: What a browser says of a connection that fails; phoenix.js tries again.
 _FAILED = ("WebSocket connection to", "Failed to load resource", "Access to XMLHttpRequest")
 
@@ -45,9 +36,7 @@ class Tabs:
         if CHROMIUM is None:
             pytest.skip("there is no Chromium: install the package chromium")
         self._playwright = await async_playwright().start()
-        self._browser = await self._playwright.chromium.launch(
-            executable_path=CHROMIUM, args=_FLAGS
-        )
+        self._browser = await self._playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
 
     async def stop(self) -> None:
         if self._browser is not None:

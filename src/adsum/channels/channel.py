@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 Reason = Literal["left", "closed", "crashed", "stopped", "replaced"]
 #: What a handler may answer: an object, bytes, or nothing.
 Answer = Mapping[str, Any] | bytes | None
-Handler = Callable[[Any, Any], Awaitable[Answer]]
 _H = TypeVar("_H", bound=Callable[..., Awaitable[Answer]])
 
 _INCOMING, _OUTGOING = "_adsum_on", "_adsum_outgoing"

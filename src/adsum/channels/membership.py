@@ -131,11 +131,10 @@ class Membership:
         if event in self._channel._filters:
             self._filter_later(event, payload)
             return
+        if not self._carries(payload):
+            return
         frame = frames.get(self.serializer)
         if frame is None:
-            if isinstance(payload, bytes) and not self.serializer.binary:
-                self.connection.cannot_carry_bytes()
-                return
             frame = self.serializer.broadcast(self.topic, event, payload)
             frames[self.serializer] = frame
         self.connection.send(frame)
@@ -373,11 +372,15 @@ class Membership:
             return self._reply(frame, "error", _NO_BYTES)
         return self._reply(frame, status, encode(answer))
 
-    def _send(self, event: str, payload: Encoded, *, broadcast: bool = False) -> None:
-        if self._ended:
-            return
-        if isinstance(payload, bytes) and not self.serializer.binary:
+    def _carries(self, payload: Encoded) -> bool:
+        """Whether this client can be sent it; that it cannot is logged, once."""
+        fits = isinstance(payload, str) or self.serializer.binary
+        if not fits:
             self.connection.cannot_carry_bytes()
+        return fits
+
+    def _send(self, event: str, payload: Encoded, *, broadcast: bool = False) -> None:
+        if self._ended or not self._carries(payload):
             return
         frame = (
             self.serializer.broadcast(self.topic, event, payload)

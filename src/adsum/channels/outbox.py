@@ -5,6 +5,7 @@ for each of its channels. Presences are not in here: a mark stands for them, and
 is asked for when its turn has come, so what changed meanwhile is in it, once.
 """
 
+import contextlib
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -70,7 +71,7 @@ class Outbox:
 
     def discard(self, source: Source) -> None:
         """Ask a source no more."""
-        if source in self._items:
+        with contextlib.suppress(ValueError):  # its turn has come already
             self._items.remove(source)
 
     def take(self) -> Wire | None:

@@ -6,18 +6,16 @@ Metas are kept as text, so a state or a diff is joined from texts; nothing is pa
 import logging
 from collections.abc import Mapping
 
-from adsum.replication.entry import KEY, VERSION, Entry, Identity, Transition, identity
+from adsum.replication.entry import VERSION, Entry, Transition
 from adsum.replication.jsontext import encode_object, quote
 from adsum.replication.limits import MAX_PAYLOAD
 from adsum.replication.view import meta_text
-from adsum.watching import Entries
+from adsum.watching import Entries, by_key
 
 logger = logging.getLogger("adsum")
 
 #: What to add beside the metas of a key, as ``,"user":{...}``.
 Beside = Mapping[str, str]
-
-_EMPTY_DIFF = '{"joins":{},"leaves":{}}'
 
 
 def beside(topic: str, extras: Entries) -> dict[str, str]:
@@ -41,7 +39,7 @@ def state_text(entries: list[Entry], beside: Beside) -> str:
         entries: Who is there.
         beside: What to add beside ``metas``, by key.
     """
-    return _by_key([(entry, meta_text(entry)) for entry in entries], beside)
+    return _object(entries, [meta_text(entry) for entry in entries], beside)
 
 
 def diff_text(transitions: list[Transition], beside: Beside) -> str | None:
@@ -49,24 +47,25 @@ def diff_text(transitions: list[Transition], beside: Beside) -> str | None:
 
     An update is the new meta among the joins, naming the old one, which is among the leaves.
     """
-    joins, leaves = list[tuple[Entry, str]](), list[tuple[Entry, str]]()
+    joins, leaves = list[Entry](), list[Entry]()
+    joined, left = list[str](), list[str]()
     for old, new in transitions:
         if old is not None:
-            leaves.append((old, meta_text(old)))
+            leaves.append(old)
+            left.append(meta_text(old))
         if new is not None:
-            joins.append((new, meta_text(new) if old is None else meta_text(new, old[VERSION])))
-    text = f'{{"joins":{_by_key(joins, beside)},"leaves":{_by_key(leaves, beside)}}}'
-    return None if text == _EMPTY_DIFF else text
+            joins.append(new)
+            joined.append(meta_text(new) if old is None else meta_text(new, old[VERSION]))
+    if not joins and not leaves:
+        return None
+    joins_text, leaves_text = _object(joins, joined, beside), _object(leaves, left, beside)
+    return f'{{"joins":{joins_text},"leaves":{leaves_text}}}'
 
 
-def _by_key(metas: list[tuple[Entry, str]], beside: Beside) -> str:
-    """Metas by key, in the order in which every node lists them."""
-    by_key: dict[str, list[tuple[Identity, str]]] = {}
-    for entry, text in metas:
-        by_key.setdefault(entry[KEY], []).append((identity(entry), text))
-    return "{" + ",".join([_entry(key, by_key[key], beside) for key in sorted(by_key)]) + "}"
-
-
-def _entry(key: str, metas: list[tuple[Identity, str]], beside: Beside) -> str:
-    texts = ",".join([text for _, text in sorted(metas)])
-    return f'{quote(key)}:{{"metas":[{texts}]{beside.get(key, "")}}}'
+def _object(entries: list[Entry], metas: list[str], beside: Beside) -> str:
+    """Entries by key, as JSON text."""
+    texts = [
+        f'{quote(key)}:{{"metas":[{",".join(own)}]{beside.get(key, "")}}}'
+        for key, own in by_key(entries, metas).items()
+    ]
+    return f"{{{','.join(texts)}}}"

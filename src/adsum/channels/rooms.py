@@ -14,7 +14,6 @@ Invariants:
 """
 
 import asyncio
-import logging
 from collections import deque
 from typing import Protocol
 
@@ -25,8 +24,6 @@ from adsum.watching import fold, group
 
 from .frames import Ref, Serializer, Wire
 from .presences import beside, diff_text, state_text
-
-logger = logging.getLogger("adsum")
 
 #: Seconds between two diffs of a topic, at least and at most. Between these, a room pauses for as
 #: long as it took to tell everybody of the last one, so it has half of the event loop and no more.
@@ -285,9 +282,10 @@ class Room:
             self._state = None
         if entries is not None:
             self._state = state_text(entries, fetched)
-        keys = {entry[KEY] for pair in transitions for entry in pair if entry is not None}
-        own = {key: fetched[key] for key in keys if key in fetched}
-        self._install(transitions, own, newcomers)
+        if fetched:  # a diff keeps what belongs to it alone
+            keys = {entry[KEY] for pair in transitions for entry in pair if entry is not None}
+            fetched = {key: fetched[key] for key in keys if key in fetched}
+        self._install(transitions, fetched, newcomers)
 
     def _install(
         self,

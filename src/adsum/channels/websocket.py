@@ -134,9 +134,9 @@ class _Carrier:
     async def say_restart(self) -> None:
         """Tell the client, if it can be told at all, that the server stops."""
         self.stop()
-        with contextlib.suppress(Exception):
+        with contextlib.suppress(TimeoutError):  # it takes nothing any more
             async with asyncio.timeout(_LAST_WORD):
-                await self._send({"type": "websocket.close", "code": _RESTART})
+                await self._sent({"type": "websocket.close", "code": _RESTART})
 
     async def _write(self) -> None:
         outbox = self._connection.outbox
