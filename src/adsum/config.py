@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from adsum.errors import ConfigurationError
-from adsum.replication.codec import MAX_LINGER
-from adsum.replication.limits import MAX_ADDRESSES, MAX_NODE_NAME
+from adsum.replication.limits import MAX_ADDRESSES, MAX_LINGER, MAX_NODE_NAME
 from adsum.replication.timing import Timing
 from adsum.transport.address import parse, parse_one
 from adsum.transport.tls import TLS, require_security

@@ -10,7 +10,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from adsum.replication.effects import Close, Deliver, Dial, Effect, Notice, Send, Severity
+from adsum.replication.effects import (
+    Close,
+    Deliver,
+    Dial,
+    Effect,
+    Joined,
+    Notice,
+    Send,
+    Severity,
+)
 from adsum.replication.engine import Engine
 from adsum.replication.entry import Transition
 from adsum.replication.messages import Message, Publish
@@ -66,6 +75,8 @@ class Run(ABC):
         self.bytes_sent = self.bytes_received = 0
         self._observers = observers
         self._ended = False
+        # Set once this node has joined.
+        self._joined = asyncio.Event()
 
     @property
     def replica(self) -> Replica:
@@ -136,6 +147,8 @@ class Run(ABC):
                 self._dial(address)
             case Close(link, reason):
                 self._close(link, reason)
+            case Joined():
+                self._joined.set()
             case Notice(severity, text):
                 logger.log(_LEVELS[severity], "%s: %s", self.replica, text)
 

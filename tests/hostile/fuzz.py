@@ -101,8 +101,9 @@ class Scene:
         self.honest.use(self._random)
         self.wait(3 * Timing().down_after)
         self.check()
-        hidden = {member.name for member in self.victim.engine.members() if member.status == "down"}
-        left = {entry[NAME] for entry in _shown(self.victim.engine)} - self._names
+        members = self.victim.engine.members()
+        hidden = {Replica(m.name, m.incarnation) for m in members if m.status == "down"}
+        left = {Replica(e[NAME], e[INCARNATION]) for e in _shown(self.victim.engine)}
         assert not left & hidden, f"{left & hidden} are down, and their presences are shown"
         self._check_sizes()
 
@@ -222,7 +223,8 @@ class Scene:
     def _check_view(self, engine: Engine) -> None:
         """It shows the honest presences, exactly, and of others only what is in their slices."""
         shown = _shown(engine)
-        honest = [entry for entry in shown if entry[NAME] in self._names]
+        lives = {self.victim.engine.replica, self.honest.engine.replica}
+        honest = [e for e in shown if Replica(e[NAME], e[INCARNATION]) in lives]
         tracked = [*self.victim.tracked.values(), *self.honest.tracked.values()]
         assert sorted(honest, key=identity) == sorted(tracked, key=identity)
         slices = engine.slices()
@@ -242,10 +244,11 @@ class Scene:
 
     def _check_members(self) -> None:
         it = self.honest.engine.replica
-        known = {member.name: member for member in self.victim.engine.members()}
-        assert known[it.name].incarnation == it.incarnation
-        assert known[it.name].linked
-        assert known[it.name].status in ("up", "suspect")
+        known = {(m.name, m.incarnation): m for m in self.victim.engine.members()}
+        assert known[it].linked
+        assert known[it].status in ("up", "suspect")
+        living = [m for m in known.values() if m.name == it.name and m.status != "left"]
+        assert len(living) == 1, "a life that was invented took the name of one that lives"
 
     def _check_sizes(self) -> None:
         """No structure holds more than the members, or the history of what there is."""
