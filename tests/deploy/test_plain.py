@@ -53,7 +53,7 @@ def test_rolling_deploy_shows_plain_clients_no_leave_and_no_join(
 ) -> None:
     async def main() -> None:
         async with AsyncExitStack() as stack:
-            settings = {"ADSUM_CLUSTER": cluster_name, "ADSUM_LINGER": "4"}
+            settings = {"ADSUM_CLUSTER": cluster_name, "ADSUM_LINGER": "5"}
             servers = {
                 name: Server(
                     directory, {**settings, **({"ADSUM_NAME": name} if names == "fixed" else {})}
