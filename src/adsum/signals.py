@@ -8,9 +8,11 @@ The server stays in charge. A handler here is installed in front of the server's
 listeners and calls the server's; the last listener that goes restores the server's. This works for
 handlers of `signal.signal` (uvicorn) and of `loop.add_signal_handler` (hypercorn, granian): for the
 latter the interpreter also wakes the event loop, whichever Python function handles the signal.
-Where no handler is installed the signal ends the process, so there is nothing to notice.
+Where no handler is installed the signal ends the process, so there is nothing to notice. Python's
+own handlers of SIGINT raise KeyboardInterrupt or cancel the main task, and are left alone.
 """
 
+import asyncio
 import signal
 import threading
 from collections.abc import Callable
@@ -19,6 +21,7 @@ from types import FrameType
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 Listener = Callable[[], None]
+Handler = Callable[[int, FrameType | None], object]
 
 # Signals belong to the process, so this does, too. Used in the main thread only.
 _listeners: set[Listener] = set()
@@ -27,7 +30,7 @@ _listeners: set[Listener] = set()
 class _Front:
     """A handler of a signal in front of another one."""
 
-    def __init__(self, inner: Callable[[int, FrameType | None], object]) -> None:
+    def __init__(self, inner: Handler) -> None:
         self.inner = inner
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
@@ -50,9 +53,7 @@ def add_stop_listener(listener: Listener) -> None:
     _listeners.add(listener)
     for number in _SIGNALS:
         handler = signal.getsignal(number)
-        if isinstance(handler, _Front) or handler is signal.default_int_handler:
-            continue
-        if callable(handler):
+        if callable(handler) and not isinstance(handler, _Front) and not _is_of_python(handler):
             signal.signal(number, _Front(handler))
 
 
@@ -68,3 +69,13 @@ def remove_stop_listener(listener: Listener) -> None:
         handler = signal.getsignal(number)
         if isinstance(handler, _Front):
             signal.signal(number, handler.inner)
+
+
+def _is_of_python(handler: Handler) -> bool:
+    """Whether Python or `asyncio.run` has installed a handler.
+
+    The latter removes its handler only if it finds it in place, and a node need not have stopped by
+    then.
+    """
+    runner = getattr(getattr(handler, "func", None), "__self__", None)
+    return handler is signal.default_int_handler or isinstance(runner, asyncio.Runner)

@@ -130,23 +130,26 @@ def test_keyboard_interrupt_is_left_alone() -> None:
         loop.run_until_complete(main())
 
 
-def test_keyboard_interrupt_cancels_the_main_task_of_asyncio_run() -> None:
+def test_handler_of_asyncio_run_is_left_alone_and_the_cancelled_presence_lingers() -> None:
     ended = []
 
     async def main() -> None:
+        handler = signal.getsignal(signal.SIGINT)
         node = lingering_node()
         presence = adsum.Presence(node)
-        async with node:
-            try:
-                with presence.track("room", "ann"):
-                    os.kill(os.getpid(), signal.SIGINT)
-                    await asyncio.sleep(60)
-            finally:
-                ended.append((node.stopping, presence.count("room")))
+        await node.start()
+        assert signal.getsignal(signal.SIGINT) is handler
+        try:
+            with presence.track("room", "ann"):
+                os.kill(os.getpid(), signal.SIGINT)
+                await asyncio.sleep(60)
+        finally:
+            ended.append(presence.count("room"))
+            await node.stop()
 
     with pytest.raises(KeyboardInterrupt):
         asyncio.run(main())
-    assert ended == [(True, 1)]
+    assert ended == [1]
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
