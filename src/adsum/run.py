@@ -73,6 +73,8 @@ class Run(ABC):
         self.dropped_messages = 0
         self.frames_sent = self.frames_received = 0
         self.bytes_sent = self.bytes_received = 0
+        #: Whether the process has been asked to stop, and `close` follows.
+        self.stopping = False
         self._observers = observers
         self._ended = False
         # Set once this node has joined.
@@ -99,6 +101,10 @@ class Run(ABC):
     @abstractmethod
     def poke(self) -> None:
         """Something changed here: see to it soon, once for many changes."""
+
+    @abstractmethod
+    def call_later(self, seconds: float, action: Callable[[], None]) -> None:
+        """Call a function after some seconds; a run that has ended by then need not call it."""
 
     def abandon(self) -> None:
         """Give up a run that can no longer be closed: its event loop is, or its process is dead."""

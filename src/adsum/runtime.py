@@ -8,7 +8,7 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from random import Random
 from typing import Any
@@ -127,6 +127,10 @@ class Runtime(Run):
         """See `Run`."""
         if self._soon is None:
             self._soon = self.loop.call_soon(self._on_poke)
+
+    def call_later(self, seconds: float, action: Callable[[], None]) -> None:
+        """See `Run`."""
+        self.loop.call_later(seconds, action)
 
     # What the transport tells.
 

@@ -87,10 +87,10 @@ class Server:
 
     async def get(self, path: str) -> Any:
         """What it answers; None if it does not."""
-        return await asyncio.to_thread(_fetch, f"http://127.0.0.1:{self.port}/{path}", None)
+        return await asyncio.to_thread(fetch, f"http://127.0.0.1:{self.port}/{path}")
 
     async def post(self, path: str) -> Any:
-        return await asyncio.to_thread(_fetch, f"http://127.0.0.1:{self.port}/{path}", b"")
+        return await asyncio.to_thread(fetch, f"http://127.0.0.1:{self.port}/{path}", b"")
 
     async def presences(self, topic: str) -> Any:
         return await self.get(f"presences/{topic}")
@@ -119,7 +119,8 @@ class Server:
             )
 
 
-def _fetch(url: str, body: bytes | None) -> Any:
+def fetch(url: str, body: bytes | None = None) -> Any:
+    """The JSON that a server answers with; None if it does not answer."""
     with contextlib.suppress(OSError):
         request = urllib.request.Request(url, body)
         with urllib.request.urlopen(request, timeout=5) as answer:

@@ -271,6 +271,10 @@ class SimulatedNode(Run):
         """See `Run`."""
         self._wake_at(self._now())
 
+    def call_later(self, seconds: float, action: Callable[[], None]) -> None:
+        """See `Run`; a process that is paused calls it when it goes on."""
+        self.simulation.clock.call_later(seconds, partial(self._when_awake, partial(action)))
+
     def tell_observers(self) -> None:
         """See `Run`."""
         for topic, transitions in self.engine.take_changes().items():
