@@ -3,10 +3,10 @@
 python -m benchmarks.startup                  20, 60 and 100 nodes
 python -m benchmarks.startup 60 --share 0.5   60 nodes that get half of a core
 
-Every node finds the others by their sockets on this host, so there are N(N-1) link ends to make. The
-processor time counts until the last of them is open; the idle traffic is counted after that, and is
-the payload that one node sends in a second. A share below 1 stops the process for the rest of each
-20 ms, as a busy machine does.
+Every node finds the others by their sockets on this host, so there are N(N-1) link ends to make.
+The processor time counts until the last of them is open; the idle traffic is counted after that,
+and is the payload that one node sends in a second. A share below 1 stops the process for the rest
+of each 20 ms, as a busy machine does.
 """
 
 import argparse
@@ -39,7 +39,7 @@ async def form(count: int) -> dict[str, float]:
     started = time.perf_counter() - wall
     ends = 0
     while time.perf_counter() - wall < GIVE_UP:
-        ends = sum(node.stats()["links"] for node in nodes)
+        ends = sum(node.runtime.engine.links for node in nodes)
         if ends == count * (count - 1):
             break
         await asyncio.sleep(0.02)
