@@ -23,7 +23,7 @@ from adsum.errors import (
 )
 from adsum.replication.codec import decode, encode
 from adsum.replication.engine import Engine
-from adsum.replication.limits import DELTA_BUDGET, MAX_IN_FLIGHT
+from adsum.replication.limits import DELTA_BUDGET, MAX_IN_FLIGHT, MAX_NODE_NAME
 from adsum.replication.messages import Message
 from adsum.replication.state import Replica
 from adsum.run import Observer, Run, logger
@@ -40,6 +40,8 @@ LIMITS = Limits(turn_budget=DELTA_BUDGET // 2, send_high_water=MAX_IN_FLIGHT)
 REFUSALS_TO_TELL = 3
 #: Host names among the peers are looked up anew this often, in seconds.
 RESOLVE_INTERVAL = 5.0
+#: Random bytes in an automatic name. With 8, a million nodes collide with a probability of 3e-8.
+NAME_ENTROPY = 8
 
 
 class Runtime(Run):
@@ -258,8 +260,12 @@ def _has_host_name(address: str) -> bool:
 
 
 def _unique_name() -> str:
-    """A name for one run of one process; made at start, so that workers forked later differ."""
-    return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(2)}"
+    """A name for one run of one process, drawn at start, so that workers forked later differ.
+
+    In containers host names and process ids repeat, so the random part alone must be unique.
+    """
+    suffix = f"-{os.getpid()}-{secrets.token_hex(NAME_ENTROPY)}"
+    return socket.gethostname()[: MAX_NODE_NAME - len(suffix)] + suffix
 
 
 def _incarnation() -> int:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -15,6 +16,7 @@ from starlette.testclient import TestClient
 
 import adsum
 from adsum import runtime
+from adsum.replication.limits import MAX_NODE_NAME
 
 from .conftest import run, running, until
 
@@ -261,6 +263,19 @@ presence = adsum.Presence(node)
 async def show(request: Request) -> JSONResponse:
     with presence.track("room", request.path_params["user"]):
         return JSONResponse(presence.list("room"))
+
+
+def test_automatic_names_differ_although_host_and_pid_are_equal() -> None:
+    names = [runtime._unique_name() for _ in range(300)]
+    assert all(re.fullmatch(r".+-\d+-[0-9a-f]{16}", name) for name in names)
+    assert len(set(names)) == len(names)
+
+
+def test_long_host_name_is_cut_so_the_automatic_name_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("socket.gethostname", lambda: "h" * 300)
+    name = runtime._unique_name()
+    assert len(name) == MAX_NODE_NAME
+    assert re.fullmatch(r"h+-\d+-[0-9a-f]{16}", name)
 
 
 @pytest.mark.parametrize("round_trip", range(2))
