@@ -15,8 +15,9 @@ SOURCE = Path(adsum.__file__).parent
 #: What each part of the package may import of the others.
 LAYERS = {
     "errors": set[str](),
+    "activetime": set(),
     "replication": {"errors"},
-    "transport": {"errors"},
+    "transport": {"errors", "activetime"},
     "config": {"errors", "replication", "transport"},
     "run": {"replication"},
     "runtime": {"errors", "replication", "transport", "config", "run"},

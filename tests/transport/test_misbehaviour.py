@@ -5,6 +5,7 @@ import gc
 import logging
 import os
 import struct
+import time
 import zlib
 
 import pytest
@@ -256,6 +257,27 @@ async def test_a_peer_that_never_greets_is_hung_up_on(world: World) -> None:
 
     await until(lambda: raw.hung_up)
     assert raw.goodbyes == ["no handshake within 0.02 s"]
+
+
+@in_loop
+async def test_blocked_process_does_not_time_out_handshakes_for_its_own_absence(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    limits = Limits(handshake_timeout=0.1, connect_timeout=0.1)
+    acceptor = Recorder()
+    address = await world.listening("acceptor", acceptor, limits=limits)
+    rounds = range(1, 9, 2)
+
+    for number in rounds:
+        dialler = world.transport(f"dialler {number}", limits=limits)
+        dial = asyncio.create_task(dialler.dial(address))
+        for _ in range(number):
+            await asyncio.sleep(0)
+        time.sleep(0.15)  # noqa: ASYNC251  # the absence
+        await dial
+
+    await until(lambda: len(acceptor.opened) == len(rounds))
+    assert not caplog.records
 
 
 @in_loop

@@ -339,6 +339,24 @@ async def test_a_plain_peer_and_a_tls_peer_never_link(short_directory: Path, tls
         await made.close()
 
 
+@in_loop
+async def test_silent_peer_is_hung_up_on_before_tls_is_set_up(
+    short_directory: Path, tls: TLS
+) -> None:
+    world = World("tls", short_directory, tls)
+    limits = Limits(handshake_timeout=0.05, close_grace=0.02)
+    raw = await world.connect_bare(await world.listening("acceptor", Recorder(), limits=limits))
+    await until(lambda: raw.hung_up)
+
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        dial = world.transport("dialler", limits=limits).dial(
+            f"127.0.0.1:{silent.getsockname()[1]}"
+        )
+        with pytest.raises(DialError, match=r"no TLS handshake within 0\.05 s"):
+            await dial
+    await world.close()
+
+
 def test_tls_from_files_is_mutual_and_modern(tls: TLS) -> None:
     assert tls.mutual
     for context in (tls.server, tls.client):

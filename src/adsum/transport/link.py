@@ -19,6 +19,7 @@ import socket
 import ssl
 from typing import TYPE_CHECKING, cast
 
+from adsum.activetime import ActiveTimer, Cancellable
 from adsum.errors import (
     ConfigurationError,
     DialError,
@@ -96,7 +97,7 @@ class StreamLink(asyncio.Protocol):
         # Why the connection was lost while frames were still to be delivered.
         self._lost: str | None = None
         # Ends the handshake, then the lingering, of a peer that does not.
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: Cancellable | None = None
 
     def __repr__(self) -> str:
         return f"<link {self._phase.value} {self.describe()}>"
@@ -166,7 +167,7 @@ class StreamLink(asyncio.Protocol):
         high_water = self._hub.limits.send_high_water
         wire.set_write_buffer_limits(high_water, high_water // 4)
         _disable_delay(wire)
-        self._timer = self._loop.call_later(self._hub.limits.handshake_timeout, self._time_out)
+        self._timer = ActiveTimer(self._hub.limits.handshake_timeout, self._time_out, self._loop)
         hello = self._handshake.start()
         if hello:
             wire.write(hello)

@@ -7,6 +7,7 @@ import socket
 import ssl
 from collections.abc import Callable, Coroutine
 
+from adsum.activetime import active_timeout
 from adsum.errors import DialError, DialRefusedError, HandshakeError, ListenError
 from adsum.transport.address import TcpAddress, UnixAddress, parse, parse_one
 from adsum.transport.base import Identity, LinkHandler
@@ -20,6 +21,8 @@ from adsum.transport.tls import TLS, require_security
 _REFUSED = (errno.ECONNREFUSED, errno.ENOENT)
 #: Seconds to wait before accepting again when the process is out of file descriptors or memory.
 _ACCEPT_PAUSE = 0.2
+#: Seconds of real time after which asyncio ends a TLS handshake: never before `active_timeout`.
+_TLS_TIMEOUT = 24 * 3600.0
 
 
 class SocketTransport(LinkHub):
@@ -164,14 +167,15 @@ class SocketTransport(LinkHub):
         loop = asyncio.get_running_loop()
         limits = self.limits
         try:
-            await loop.connect_accepted_socket(
-                lambda: link,
-                sock,
-                ssl=tls,
-                # The event loop takes these with TLS only.
-                ssl_handshake_timeout=limits.handshake_timeout if tls else None,
-                ssl_shutdown_timeout=limits.close_grace if tls else None,
-            )
+            async with active_timeout(limits.handshake_timeout):
+                await loop.connect_accepted_socket(
+                    lambda: link,
+                    sock,
+                    ssl=tls,
+                    # The event loop takes these with TLS only.
+                    ssl_handshake_timeout=_TLS_TIMEOUT if tls else None,
+                    ssl_shutdown_timeout=limits.close_grace if tls else None,
+                )
         except ssl.SSLError as error:
             link.abort("TLS failed")
             self.refused(f"{link.describe()}: TLS failed: {error}")
@@ -187,7 +191,7 @@ class SocketTransport(LinkHub):
         loop = asyncio.get_running_loop()
         seconds = self.limits.connect_timeout
         try:
-            async with asyncio.timeout(seconds):
+            async with active_timeout(seconds):
                 found = await loop.getaddrinfo(where.host, where.port, type=socket.SOCK_STREAM)
         except TimeoutError:
             raise DialError(f"{where}: its name was not resolved within {seconds:g} s") from None
@@ -196,7 +200,7 @@ class SocketTransport(LinkHub):
         failures: list[OSError] = []
         for family, kind, protocol, _, target in found:
             try:
-                async with asyncio.timeout(seconds):
+                async with active_timeout(seconds):
                     return await _connect(family, kind, protocol, target)
             except OSError as error:  # Includes TimeoutError.
                 failures.append(error)
@@ -213,14 +217,18 @@ class SocketTransport(LinkHub):
         limits = self.limits
         name = where.host if tls and isinstance(where, TcpAddress) else None
         try:
-            await loop.create_connection(
-                lambda: link,
-                sock=sock,
-                ssl=tls,
-                server_hostname=name,
-                ssl_handshake_timeout=limits.handshake_timeout if tls else None,
-                ssl_shutdown_timeout=limits.close_grace if tls else None,
-            )
+            async with active_timeout(limits.handshake_timeout):
+                await loop.create_connection(
+                    lambda: link,
+                    sock=sock,
+                    ssl=tls,
+                    server_hostname=name,
+                    ssl_handshake_timeout=_TLS_TIMEOUT if tls else None,
+                    ssl_shutdown_timeout=limits.close_grace if tls else None,
+                )
+        except TimeoutError:
+            seconds = limits.handshake_timeout
+            raise DialError(f"{where}: no TLS handshake within {seconds:g} s") from None
         except ssl.SSLError as error:
             raise HandshakeError(f"{where}: TLS failed: {error}") from error
         except OSError as error:
