@@ -80,7 +80,7 @@ class Runtime(Run):
     async def open(self) -> None:
         """See `Run`."""
         settings = self.settings
-        bound = [await self.transport.listen(address) for address in settings.listen]
+        bound = await self.transport.listen_all(settings.listen)
         advertised = [*settings.advertise, *(bound if not settings.advertise else [])]
         if settings.siblings:
             own = await self._listen_to_siblings()

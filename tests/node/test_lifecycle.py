@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import re
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -137,6 +138,22 @@ def test_the_address_tells_the_port_that_was_free() -> None:
             assert int(port) > 0
         async with adsum.Node(siblings=False) as node:
             assert node.address is None
+
+    run(main())
+
+
+@pytest.mark.skipif(not socket.has_ipv6, reason="this machine has no IPv6")
+def test_node_listens_on_one_port_over_both_address_families(cluster_name: str) -> None:
+    async def main() -> None:
+        shared: dict[str, Any] = {"cluster": cluster_name, "siblings": False, "secret": "x" * 16}
+        async with adsum.Node(**shared, listen=["0.0.0.0:0", "[::]:0"]) as both:
+            ports = [address.rpartition(":")[2] for address in both.addresses]
+            assert len(set(ports)) == 1
+            for host in ("127.0.0.1", "[::1]"):
+                peer = f"{host}:{ports[0]}"
+                async with adsum.Node(**shared, listen="127.0.0.1:0", peers=peer) as node:
+                    await until(lambda node=node: node.stats()["links"] == 1)  # type: ignore[misc]  # mypy infers no lambda with defaults
+                    assert {m.address for m in node.members()} == {peer, node.address}
 
     run(main())
 

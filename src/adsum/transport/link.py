@@ -433,7 +433,9 @@ def with_seen_host(peer: Identity, host: str) -> Identity:
             addresses.append(text)  # Of a kind that a later version knows, or a test's own.
             continue
         addresses.append(str(address.with_host(host)) if address.is_wildcard else text)
-    return Identity(peer.cluster, peer.name, peer.incarnation, tuple(addresses))
+    # Both families on one port become the same address.
+    unique = tuple(dict.fromkeys(addresses))
+    return Identity(peer.cluster, peer.name, peer.incarnation, unique)
 
 
 def plain_ip(host: str) -> str:

@@ -5,17 +5,17 @@ import errno
 import secrets
 import socket
 import ssl
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 
 from adsum.activetime import active_timeout
 from adsum.errors import DialError, DialRefusedError, HandshakeError, ListenError
-from adsum.transport.address import TcpAddress, UnixAddress, parse, parse_one
+from adsum.transport.address import Address, TcpAddress, UnixAddress, parse, parse_one
 from adsum.transport.base import Identity, LinkHandler
 from adsum.transport.handshake import VERSIONS
 from adsum.transport.hub import LinkHub
 from adsum.transport.limits import Limits
 from adsum.transport.link import StreamLink, plain_ip
-from adsum.transport.listeners import Listener, open_tcp, open_unix
+from adsum.transport.listeners import Listener, TcpPlace, open_all
 from adsum.transport.tls import TLS, require_security
 
 _REFUSED = (errno.ECONNREFUSED, errno.ENOENT)
@@ -75,18 +75,35 @@ class SocketTransport(LinkHub):
             ConfigurationError: `address` cannot be read.
             ListenError: It cannot be listened on; says why and what to do.
         """
-        where = parse(address)
-        if isinstance(where, UnixAddress):
-            listener = open_unix(where)
-        else:
-            listener = open_tcp(where, await _resolve_local(where))
+        return (await self.listen_all([address]))[0]
+
+    async def listen_all(self, addresses: Sequence[str]) -> list[str]:
+        """Accept links at all of these addresses, or at none; returns those bound, in order.
+
+        An IPv4 and an IPv6 address with equal ports, as `0.0.0.0:7400-7407` and `[::]:7400-7407`,
+        get one and the same port. `[::]` accepts IPv4 too, except on a port of an IPv4 address
+        among `addresses`.
+
+        Args:
+            addresses: As in `listen`.
+
+        Raises:
+            ConfigurationError: An address cannot be read.
+            ListenError: One cannot be listened on; says which, why and what to do.
+        """
+        wanted = [await _resolve_local(parse(address)) for address in addresses]
+        listeners = open_all(wanted)
         if self.closing:
-            listener.close()
-            raise ListenError(f"{address}: the transport is closed")
-        self._listeners.append(listener)
-        tls = self._tls.server if self._tls and isinstance(where, TcpAddress) else None
-        _run(self._accept_forever(listener, tls), self._listening)
-        return str(listener.address)
+            for listener in listeners:
+                listener.close()
+            raise ListenError(f"{', '.join(addresses)}: the transport is closed")
+        for listener in listeners:
+            self._listeners.append(listener)
+            tls = (
+                self._tls.server if self._tls and isinstance(listener.address, TcpAddress) else None
+            )
+            _run(self._accept_forever(listener, tls), self._listening)
+        return [str(listener.address) for listener in listeners]
 
     async def dial(self, address: str) -> None:
         """Open a link to whoever listens at `address`. See `Transport.dial`.
@@ -248,9 +265,12 @@ async def _cancel(tasks: set[asyncio.Task[None]]) -> None:
     await asyncio.gather(*cancelled, return_exceptions=True)
 
 
-async def _resolve_local(where: TcpAddress) -> list[tuple[socket.AddressFamily, str]]:
+async def _resolve_local(where: Address) -> UnixAddress | TcpPlace:
+    """Look up the IP addresses of a host to listen on."""
+    if isinstance(where, UnixAddress):
+        return where
     if not where.host:
-        return [(socket.AF_INET, "0.0.0.0")]  # noqa: S104 - what an empty host asks for
+        return TcpPlace(where, [(socket.AF_INET, "0.0.0.0")])  # noqa: S104 - what it asks for
     loop = asyncio.get_running_loop()
     try:
         found = await loop.getaddrinfo(
@@ -260,7 +280,7 @@ async def _resolve_local(where: TcpAddress) -> list[tuple[socket.AddressFamily, 
         raise ListenError(f"{where}: {error.strerror or error}") from error
     # IPv4 first: a name for both, as localhost, is then found by those who try only that.
     found.sort(key=lambda entry: entry[0] != socket.AF_INET)
-    return [(family, str(target[0])) for family, _, _, _, target in found]
+    return TcpPlace(where, [(family, str(target[0])) for family, _, _, _, target in found])
 
 
 async def _connect(
