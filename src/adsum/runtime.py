@@ -8,7 +8,7 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from dataclasses import replace
 from random import Random
 from typing import Any
@@ -19,7 +19,6 @@ from adsum.errors import (
     DialError,
     DialRefusedError,
     HandshakeError,
-    ListenError,
 )
 from adsum.replication.codec import decode, encode
 from adsum.replication.engine import Engine
@@ -27,6 +26,7 @@ from adsum.replication.limits import DELTA_BUDGET, MAX_IN_FLIGHT, MAX_NODE_NAME
 from adsum.replication.messages import Message
 from adsum.replication.state import Replica
 from adsum.run import Observer, Run, logger
+from adsum.siblings import Siblings
 from adsum.transport import discovery
 from adsum.transport.address import TcpAddress, parse
 from adsum.transport.base import Identity, Link
@@ -40,6 +40,8 @@ LIMITS = Limits(turn_budget=DELTA_BUDGET // 2, send_high_water=MAX_IN_FLIGHT)
 REFUSALS_TO_TELL = 3
 #: Host names among the peers are looked up anew this often, in seconds.
 RESOLVE_INTERVAL = 5.0
+#: Seconds between two checks of the own sibling socket, and two searches for others.
+SIBLING_INTERVAL = 3.0
 #: Random bytes in an automatic name. With 8, a million nodes collide with a probability of 3e-8.
 NAME_ENTROPY = 8
 
@@ -65,6 +67,10 @@ class Runtime(Run):
         self.transport = SocketTransport(
             identity, self, secret=settings.secret, tls=settings.tls, limits=LIMITS
         )
+        directory = discovery.SiblingDirectory(self.cluster, settings.runtime_dir)
+        self._siblings = Siblings(directory, self.transport, engine)
+        # Where it listens by its settings.
+        self._bound: Sequence[str] = ()
         self._links: dict[int, Link] = {}
         self._ids: dict[Link, int] = {}
         self._next_id = 1
@@ -80,17 +86,13 @@ class Runtime(Run):
     async def open(self) -> None:
         """See `Run`."""
         settings = self.settings
-        bound = await self.transport.listen_all(settings.listen)
-        advertised = [*settings.advertise, *(bound if not settings.advertise else [])]
+        self._bound = await self.transport.listen_all(settings.listen)
         if settings.siblings:
-            own = await self._listen_to_siblings()
-            bound.append(own)
-            advertised.insert(0, own)
+            await self._siblings.listen()
             # Listening came first, so of two nodes that start together one finds the other.
-            for address in discovery.siblings(self.cluster, own=own):
-                self.engine.add_seed(address, lasting=False)
-        self.addresses = tuple(bound)
-        self.transport.identity = replace(self.transport.identity, addresses=tuple(advertised))
+            self._siblings.find()
+            self._spawn(self._keep_siblings())
+        self._advertise()
         hosts = [address for address in settings.peers if _has_host_name(address)]
         for address in settings.peers:
             if address not in hosts:
@@ -109,21 +111,30 @@ class Runtime(Run):
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.transport.close()
         if self.settings.siblings:
-            discovery.leave(self.cluster)
+            self._siblings.leave()
         for handle in (self._soon, self._timer):
             if handle is not None:
                 handle.cancel()
 
-    async def _listen_to_siblings(self) -> str:
-        path = discovery.sibling_socket_path(self.cluster)
-        try:
-            return await self.transport.listen(f"unix:{path}")
-        except ListenError:
-            if path.parent.exists():
-                raise
-            # The last node of the cluster has just taken the directory away.
-            path = discovery.sibling_socket_path(self.cluster)
-            return await self.transport.listen(f"unix:{path}")
+    async def _keep_siblings(self) -> None:
+        """Stay reachable for siblings, and find new ones."""
+        while True:
+            await asyncio.sleep(SIBLING_INTERVAL)
+            try:
+                if await self._siblings.renew():
+                    self._advertise()
+                self._siblings.find()
+            except Exception:
+                logger.exception("%s: looking for siblings failed", self.replica)
+            self._settle()
+
+    def _advertise(self) -> None:
+        """State in handshakes from now on where this node can be reached."""
+        own = [self._siblings.address] if self._siblings.address else []
+        self.addresses = (*self._bound, *own)
+        elsewhere = self.settings.advertise or self._bound
+        identity = self.transport.identity
+        self.transport.identity = replace(identity, addresses=(*own, *elsewhere))
 
     def poke(self) -> None:
         """See `Run`."""
@@ -214,7 +225,7 @@ class Runtime(Run):
         except SelfDialError:
             self.engine.dialled_self(address)
         except DialRefusedError:
-            discovery.forget_stale(address)
+            self._siblings.forget_stale(address)
             self.engine.dial_failed(address, True, self._now())
         except (DialError, HandshakeError, ConfigurationError) as error:
             if isinstance(error, HandshakeError) and self._complaints.get(address) != str(error):

@@ -60,12 +60,21 @@ class Listener:
         """The port, if it is one of IPv4."""
         return int(self.sock.getsockname()[1]) if self.sock.family == socket.AF_INET else None
 
+    @property
+    def is_in_place(self) -> bool:
+        """Whether its file, if it has one, exists and is still its own."""
+        if not isinstance(self.address, UnixAddress):
+            return True
+        try:
+            return _inode(self.address.path) == self.inode
+        except OSError:
+            return False
+
     def close(self) -> None:
         """Stop listening. The file of a Unix socket goes if it is still this one's."""
-        if isinstance(self.address, UnixAddress) and self.inode is not None:
+        if isinstance(self.address, UnixAddress) and self.is_in_place:
             with contextlib.suppress(OSError):
-                if _inode(self.address.path) == self.inode:
-                    os.unlink(self.address.path)
+                os.unlink(self.address.path)
         self.sock.close()
 
 

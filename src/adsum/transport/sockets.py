@@ -5,7 +5,7 @@ import errno
 import secrets
 import socket
 import ssl
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 
 from adsum.activetime import active_timeout
 from adsum.errors import DialError, DialRefusedError, HandshakeError, ListenError
@@ -58,9 +58,9 @@ class SocketTransport(LinkHub):
             identity, handler, secret=secret, limits=limits, nonce=nonce, versions=versions
         )
         self._tls = tls
-        self._listeners: list[Listener] = []
-        # One task for each listener, and one for each connection until TLS, if any, is set up.
-        self._listening: set[asyncio.Task[None]] = set()
+        # By the address bound, with the task that accepts there.
+        self._listeners: dict[str, tuple[Listener, asyncio.Task[None]]] = {}
+        # One for each connection until TLS, if any, is set up.
         self._accepting: set[asyncio.Task[None]] = set()
         self._closed: asyncio.Event | None = None
 
@@ -97,13 +97,23 @@ class SocketTransport(LinkHub):
             for listener in listeners:
                 listener.close()
             raise ListenError(f"{', '.join(addresses)}: the transport is closed")
-        for listener in listeners:
-            self._listeners.append(listener)
-            tls = (
-                self._tls.server if self._tls and isinstance(listener.address, TcpAddress) else None
-            )
-            _run(self._accept_forever(listener, tls), self._listening)
-        return [str(listener.address) for listener in listeners]
+        return [self._accept_at(listener) for listener in listeners]
+
+    def is_in_place(self, address: str) -> bool:
+        """Whether others can connect to the Unix socket at an address that `listen` returned.
+
+        Its file may have been removed or replaced, by a logout or a cleaner of temporary files.
+        """
+        listener, _ = self._listeners[address]
+        return listener.is_in_place
+
+    async def stop_listening(self, address: str) -> None:
+        """Accept no more links at an address that `listen` returned. Open links are kept."""
+        listener, accepting = self._listeners.pop(address)
+        try:
+            await _cancel([accepting])
+        finally:
+            listener.close()
 
     async def dial(self, address: str) -> None:
         """Open a link to whoever listens at `address`. See `Transport.dial`.
@@ -147,10 +157,8 @@ class SocketTransport(LinkHub):
         self._closed = asyncio.Event()
         self.closing = True
         try:
-            await _cancel(self._listening)
-            for listener in self._listeners:
-                listener.close()
-            self._listeners.clear()
+            for address in list(self._listeners):
+                await self.stop_listening(address)
             # Not sooner: a task cancelled before its first step would leave its socket open.
             await _cancel(self._accepting)
             await self.close_links()
@@ -158,6 +166,13 @@ class SocketTransport(LinkHub):
             self._closed.set()
 
     # Accepting.
+
+    def _accept_at(self, listener: Listener) -> str:
+        address = str(listener.address)
+        tls = self._tls.server if self._tls and isinstance(listener.address, TcpAddress) else None
+        work = self._accept_forever(listener, tls)
+        self._listeners[address] = listener, asyncio.get_running_loop().create_task(work)
+        return address
 
     async def _accept_forever(self, listener: Listener, tls: ssl.SSLContext | None) -> None:
         loop = asyncio.get_running_loop()
@@ -258,7 +273,7 @@ def _run(work: Coroutine[None, None, None], among: set[asyncio.Task[None]]) -> N
     task.add_done_callback(among.discard)
 
 
-async def _cancel(tasks: set[asyncio.Task[None]]) -> None:
+async def _cancel(tasks: Iterable[asyncio.Task[None]]) -> None:
     cancelled = list(tasks)
     for task in cancelled:
         task.cancel()
