@@ -5,6 +5,8 @@ import logging
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -214,3 +216,31 @@ def test_process_without_xdg_runtime_dir_meets_one_with_it(
             worker.signal(signal.SIGTERM)
             worker.process.wait(timeout=10)
         assert sibling_sockets(cluster_name) == []
+
+
+BRIEF = """
+import asyncio, sys
+import adsum
+
+async def main():
+    async with adsum.Node(cluster=sys.argv[1]) as node:
+        await adsum.PubSub(node).publish("room", {})
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.processes
+@pytest.mark.usefixtures("directory")
+def test_process_that_publishes_and_stops_at_once_causes_no_warning(
+    cluster_name: str, tmp_path: Path
+) -> None:
+    logs = [tmp_path / "one", tmp_path / "other"]
+    with Workers() as workers:
+        for log in logs:
+            workers.start(cluster=cluster_name, log=log)
+        for _ in range(5):
+            command = [sys.executable, "-W", "error", "-c", BRIEF, cluster_name]
+            done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30)
+            assert done.stderr == ""
+    assert [log.read_text() for log in logs] == ["", ""]

@@ -13,9 +13,10 @@ import pytest
 from adsum.errors import DialError, HandshakeError, ProtocolError
 from adsum.transport.base import Link
 from adsum.transport.framing import DEFLATED, FRAME_LIMIT, HELLO, PAYLOAD, PROOF, encode_frame
+from adsum.transport.handshake import Handshake
 from adsum.transport.limits import Limits
 
-from .harness import Recorder, World, in_loop, until
+from .harness import Recorder, World, identity, in_loop, until
 
 GARBAGE = {
     "http": b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
@@ -246,6 +247,24 @@ async def test_who_connects_and_leaves_without_a_word_is_not_worth_a_log_line(
     await until(lambda: not world.links_of("acceptor"))
 
     assert not caplog.records
+
+
+@in_loop
+async def test_peer_lost_in_the_handshake_is_logged_at_debug_if_it_is_a_sibling(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, "adsum.transport")
+    address = await world.listening("acceptor", Recorder())
+    raw = await world.connect_raw(address)
+
+    raw.send(Handshake(identity("brief"), dialling=True, secret=b"a shared secret").start())
+    raw.close()
+
+    await until(lambda: caplog.records)
+    [record] = caplog.records
+    assert "during the handshake" in record.getMessage()
+    sibling = world.kind in ("unix", "memory")
+    assert record.levelno == (logging.DEBUG if sibling else logging.WARNING)
 
 
 @in_loop

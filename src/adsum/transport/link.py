@@ -307,7 +307,9 @@ class StreamLink(asyncio.Protocol):
             self._linger()
         # Who connects and leaves without a word is a probe, of a balancer or a sibling.
         if self.outcome is None and self._heard:
-            self._hub.refused(str(error))
+            # A sibling that starts and stops at once may be gone before it is greeted.
+            expected = self._origin is None and issubclass(kind, DialError)
+            self._hub.refused(str(error), expected=expected)
         self._resolve(error)
 
     def _fail(self, error: ProtocolError) -> None:
