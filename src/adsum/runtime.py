@@ -20,6 +20,7 @@ from adsum.errors import (
     DialRefusedError,
     HandshakeError,
 )
+from adsum.openfiles import OpenFiles
 from adsum.replication.codec import decode, encode
 from adsum.replication.engine import Engine
 from adsum.replication.limits import DELTA_BUDGET, MAX_IN_FLIGHT, MAX_NODE_NAME
@@ -40,8 +41,8 @@ LIMITS = Limits(turn_budget=DELTA_BUDGET // 2, send_high_water=MAX_IN_FLIGHT)
 REFUSALS_TO_TELL = 3
 #: Host names among the peers are looked up anew this often, in seconds.
 RESOLVE_INTERVAL = 5.0
-#: Seconds between two checks of the own sibling socket, and two searches for others.
-SIBLING_INTERVAL = 3.0
+#: Seconds between two checks of the own socket, of those of siblings, and of open files.
+CHECK_INTERVAL = 3.0
 #: Random bytes in an automatic name. With 8, a million nodes collide with a probability of 3e-8.
 NAME_ENTROPY = 8
 
@@ -69,6 +70,7 @@ class Runtime(Run):
         )
         directory = discovery.SiblingDirectory(self.cluster, settings.runtime_dir)
         self._siblings = Siblings(directory, self.transport, engine)
+        self._files = OpenFiles(replica)
         # Where it listens by its settings.
         self._bound: Sequence[str] = ()
         self._links: dict[int, Link] = {}
@@ -91,8 +93,9 @@ class Runtime(Run):
             await self._siblings.listen()
             # Listening came first, so of two nodes that start together one finds the other.
             self._siblings.find()
-            self._spawn(self._keep_siblings())
         self._advertise()
+        self._files.check_start(len(self._siblings.found) + len(settings.peers))
+        self._spawn(self._check_surroundings())
         hosts = [address for address in settings.peers if _has_host_name(address)]
         for address in settings.peers:
             if address not in hosts:
@@ -116,17 +119,23 @@ class Runtime(Run):
             if handle is not None:
                 handle.cancel()
 
-    async def _keep_siblings(self) -> None:
-        """Stay reachable for siblings, and find new ones."""
+    async def _check_surroundings(self) -> None:
+        """Look again and again at what may have changed in the system: siblings, open files."""
         while True:
-            await asyncio.sleep(SIBLING_INTERVAL)
+            await asyncio.sleep(CHECK_INTERVAL)
             try:
-                if await self._siblings.renew():
-                    self._advertise()
-                self._siblings.find()
+                if self.settings.siblings:
+                    await self._check_siblings()
+                self._files.check(self._now())
             except Exception:
-                logger.exception("%s: looking for siblings failed", self.replica)
+                logger.exception("%s: a check of siblings and open files failed", self.replica)
             self._settle()
+
+    async def _check_siblings(self) -> None:
+        """Stay reachable for siblings, and find new ones."""
+        if await self._siblings.renew():
+            self._advertise()
+        self._siblings.find()
 
     def _advertise(self) -> None:
         """State in handshakes from now on where this node can be reached."""

@@ -26,17 +26,17 @@ class Siblings:
 
     Attributes:
         address: Where siblings reach this node; None before `listen`.
+        found: The addresses of siblings at the last search, dead ones included.
     """
 
     def __init__(
         self, directory: SiblingDirectory, transport: SocketTransport, engine: Engine
     ) -> None:
         self.address: str | None = None
+        self.found: frozenset[str] = frozenset()
         self._directory = directory
         self._transport = transport
         self._engine = engine
-        # The sockets at the last search.
-        self._found: set[str] = set()
         # Whether it was logged that the socket cannot be renewed.
         self._failing = False
 
@@ -80,15 +80,19 @@ class Siblings:
         return True
 
     def find(self) -> None:
-        """Have the siblings dialled that are not known, and those no more that are gone."""
-        found = self._directory.find(self.address)
-        for gone in self._found.difference(found):
+        """Dial the siblings that are not known yet, and stop dialling those that are gone."""
+        try:
+            found = self._directory.find(self.address)
+        except OSError as error:  # no descriptors are left; the next search may have some
+            logger.debug("%s: siblings cannot be searched: %s", self._engine.replica, error)
+            return
+        for gone in self.found.difference(found):
             self._engine.remove_seed(gone)
         known = {member.address for member in self._engine.members()}
         for address in found:
             if address not in known:
                 self._engine.add_seed(address, lasting=False)
-        self._found = set(found)
+        self.found = frozenset(found)
 
     def forget_stale(self, address: str) -> None:
         """Remove the socket of a dead sibling, after a dial was refused."""

@@ -1,6 +1,7 @@
 """Siblings stay in touch when sockets and directories vanish under them."""
 
 import asyncio
+import errno
 import logging
 import os
 import shutil
@@ -32,7 +33,7 @@ def directory(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 @pytest.fixture
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Checks happen so often that no test has to wait for one."""
-    monkeypatch.setattr(runtime, "SIBLING_INTERVAL", 0.02)
+    monkeypatch.setattr(runtime, "CHECK_INTERVAL", 0.02)
 
 
 def socket_of(node: adsum.Node) -> Path:
@@ -104,6 +105,28 @@ def test_lost_socket_accepts_no_more_links_and_siblings_stop_dialling_it(
                 await asyncio.open_unix_connection(elsewhere)
 
     run(main())
+
+
+@pytest.mark.usefixtures("_impatient", "directory")
+def test_directory_that_cannot_be_read_forgets_no_sibling(
+    cluster_name: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    removed, failures = list[str](), list[str]()
+    monkeypatch.setattr(Engine, "remove_seed", lambda _, address: removed.append(address))
+
+    def no_descriptors(path: Path) -> list[str]:
+        failures.append(str(path))
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    async def main() -> None:
+        async with running(2, cluster=cluster_name):
+            monkeypatch.setattr("os.listdir", no_descriptors)
+            await until(lambda: len(failures) > 3)
+
+    with caplog.at_level(logging.INFO):
+        run(main())
+    assert removed == []
+    assert not [record for record in caplog.records if record.levelno > logging.INFO]
 
 
 @pytest.mark.usefixtures("_impatient", "directory")

@@ -102,6 +102,9 @@ class SiblingDirectory:
 
         Args:
             own: This node's address, left out.
+
+        Raises:
+            OSError: A directory cannot be read.
         """
         paths = [path for directory in self._safe() for path in _sockets_in(directory)]
         return [address for path in paths if (address := f"unix:{path}") != own]
@@ -217,22 +220,29 @@ def _fault(path: Path) -> str:
 
 
 def _sockets_in(directory: Path) -> list[Path]:
-    """The sockets of nodes in a directory, which may be removed at any time."""
+    """The sockets of nodes in a directory, which may be removed at any time.
+
+    Raises:
+        OSError: The directory cannot be read, as where no descriptors are left.
+    """
     try:
-        _clean_temporaries(directory)
-        return [path for path in sorted(directory.glob(f"*{_SUFFIX}")) if path.is_socket()]
-    except OSError:
+        names = sorted(os.listdir(directory))
+    except FileNotFoundError:
         return []
+    paths = [directory / name for name in names]
+    for path in paths:
+        if path.name.startswith("."):
+            _clean_temporary(path)
+    return [path for path in paths if path.suffix == _SUFFIX and path.is_socket()]
 
 
-def _clean_temporaries(directory: Path) -> None:
-    """Remove sockets that a process bound and did not live to rename."""
+def _clean_temporary(path: Path) -> None:
+    """Remove a socket that a process bound and did not live to rename."""
     # Wall time, since that is what files carry; at worst a name is kept, or its owner binds anew.
     oldest = time.time() - _TEMPORARY_AGE
-    for path in directory.glob(".*"):
-        with contextlib.suppress(OSError):
-            if path.lstat().st_mtime < oldest:
-                path.unlink()
+    with contextlib.suppress(OSError):
+        if path.lstat().st_mtime < oldest:
+            path.unlink()
 
 
 def _refuses(path: Path) -> bool:
