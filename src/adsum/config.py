@@ -130,7 +130,7 @@ class _Reader:
         if value is None:
             return None
         if not isinstance(value, str) or not value.startswith("/") or "\0" in value:
-            _refuse(field, value, "accepted is the absolute path of a directory")
+            _refuse(field, value, "must be the absolute path of a directory")
         parse(longest_socket(value), field)
         return str(value)
 

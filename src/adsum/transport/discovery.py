@@ -13,8 +13,8 @@ safe place, and looks for others in every safe one.
 
 A socket is renamed into place only once it listens, so one that refuses belongs to a dead process
 and is removed by the node that was refused. There is no lock, no list, and nothing to clean up by
-hand. Directories and sockets may vanish under a running node; it looks after its own, and for
-others, every few seconds (see `adsum.runtime`).
+hand. Directories and sockets may vanish under a running node, so it checks its own socket and
+searches for others every few seconds (see `adsum.siblings`).
 """
 
 import asyncio
@@ -71,7 +71,7 @@ class SiblingDirectory:
     def __init__(self, cluster: str, runtime_dir: str | None = None) -> None:
         self._name = _short_hash(cluster)
         self._places = _places(runtime_dir)
-        # Why a place was not used, as logged last, so that it is logged once.
+        # The reason why a place was not used, as logged last, so that it is logged once.
         self._logged: dict[Path, str] = {}
 
     def new_path(self) -> Path:
@@ -192,8 +192,10 @@ def _places(runtime_dir: str | None) -> list[Path]:
 def _claim(path: Path) -> str:
     """Create a directory for this user alone, or check the one that exists.
 
+    In a directory like /tmp, another user may have created it first.
+
     Returns:
-        Why it cannot be used, or nothing. In a directory like /tmp anybody may have been first.
+        The reason why it cannot be used; empty if it can.
     """
     try:
         path.mkdir(mode=0o700)
@@ -205,7 +207,7 @@ def _claim(path: Path) -> str:
 
 
 def _fault(path: Path) -> str:
-    """Why a directory cannot be trusted, or nothing."""
+    """The reason why a directory cannot be trusted; empty if it can."""
     try:
         status = path.lstat()
     except OSError as error:
