@@ -15,12 +15,15 @@ SOURCE = Path(adsum.__file__).parent
 #: What each part of the package may import of the others.
 LAYERS = {
     "errors": set[str](),
+    "activetime": set(),
+    "openfiles": set(),
     "replication": {"errors"},
-    "transport": {"errors"},
+    "transport": {"errors", "activetime"},
     "config": {"errors", "replication", "transport"},
     "run": {"replication"},
-    "runtime": {"errors", "replication", "transport", "config", "run"},
     "signals": set[str](),
+    "siblings": {"errors", "replication", "transport"},
+    "runtime": {"errors", "replication", "transport", "config", "run", "openfiles", "siblings"},
     "node": {"errors", "replication", "transport", "config", "run", "runtime", "signals"},
     "reading": {"errors"},
     "watching": {"replication", "reading"},

@@ -42,6 +42,8 @@ class Node:
         peers: Addresses of other nodes; any one that is up is enough.
         advertise: Where others reach this node, if not at what it listens on (NAT).
         siblings: Whether to find nodes of the same cluster on this host by themselves.
+        runtime_dir: The directory in which siblings find each other, absolute; it must exist. By
+            default that of the user, wherever the process was started from.
         secret: Shared by all nodes; required, unless there is mutual TLS, for any address that
             other hosts can reach. At least 16 bytes.
         tls: Encrypts links over TCP, see `adsum.TLS`.
@@ -77,6 +79,7 @@ class Node:
         peers: str | list[str] | None = None,
         advertise: str | list[str] | None = None,
         siblings: bool | None = None,
+        runtime_dir: str | None = None,
         secret: str | bytes | None = None,
         tls: TLS | None = None,
         linger: float | None = None,

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import json
-import os
 import signal
 import socket
 import sys
@@ -12,6 +11,8 @@ import urllib.request
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from tests.node.processes import clean_environment
 
 APP = Path(__file__).with_name("app.py")
 #: Seconds within which a server starts, stops, and answers.
@@ -105,14 +106,13 @@ class Server:
         return new
 
     async def _launch(self, command: Sequence[str]) -> None:
-        inherited = {k: v for k, v in os.environ.items() if not k.startswith("ADSUM_")}
         with self._log.open("a") as log:
             self._process = await asyncio.create_subprocess_exec(
                 *command,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=log,
                 env={
-                    **inherited,
+                    **clean_environment(),
                     **self._environment,
                     "PHOENIXJS_OPTIONS": json.dumps(self._options),
                 },
