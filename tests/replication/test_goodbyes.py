@@ -163,3 +163,16 @@ def test_departed_nodes_are_remembered_as_long_as_dead_ones() -> None:
     assert replica in simulation.node("n2").engine._departures
     simulation.run(10.0)
     assert replica not in simulation.node("n2").engine._departures
+
+
+def test_goodbye_is_pushed_at_once_to_nodes_that_reach_only_a_hub() -> None:
+    simulation = Simulation(nodes=4, seed=1, seeds_per_node=1)
+    simulation.partition(["n2"], ["n3"], ["n4"])
+    simulation.run(8.0)
+    simulation.node("n2").track("room", "ann")
+    simulation.run(3.0)
+    assert shows(simulation, "n4")
+    simulation.stop("n2")
+    simulation.run(0.05)
+    assert not shows(simulation, "n3")
+    assert not shows(simulation, "n4")

@@ -113,13 +113,11 @@ class Links:
         return self._rng.sample(links, min(FANOUT, len(links)))
 
     def should_introduce(self) -> bool:
-        """Whether to request a digest over a new link.
+        """Whether to request a digest over a new link: at a newcomer, or where few are reached.
 
-        Always while there are at most FANOUT links: at a newcomer, or where few can be reached.
-        Later with probability FANOUT / links, so that of all links that open at once, as when a
-        partition heals, some are chosen, and not all.
+        Later links are compared by fingerprint, with the next heartbeat.
         """
-        return self._rng.random() * len(self._by_id) < FANOUT
+        return len(self._by_id) <= FANOUT
 
     def hears(self, replica: Replica, since: float) -> bool:
         """Whether anything came over a link to a replica since then."""

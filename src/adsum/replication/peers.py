@@ -59,8 +59,10 @@ class Peers:
         """A link has opened, and its other end has proved its identity."""
         now = self.clock.active
         if replica.name == self.replica.name:
-            if dialled is not None:
+            if dialled is not None and replica == self.replica:
                 self.dialler.answered_oneself(dialled, now)
+            elif dialled is not None:
+                self.dialler.failed(dialled, False, now)
             self._refuse_namesake(id, replica)
             return
         if dialled is not None:
