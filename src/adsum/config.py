@@ -19,6 +19,8 @@ from adsum.transport.tls import TLS, require_security
 
 #: A shared secret shorter than this could be guessed from an overheard handshake.
 MIN_SECRET = 16
+#: Seconds of the longest `join_timeout`.
+MAX_JOIN_TIMEOUT = 3600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +37,7 @@ class Settings:
     secret: bytes | None
     tls: TLS | None
     linger: float
+    join_timeout: float
     timing: Timing
 
 
@@ -69,6 +72,7 @@ def settle(given: Mapping[str, Any], environment: Mapping[str, str] | None = Non
         secret=read.secret(),
         tls=read.tls(),
         linger=read.seconds("linger", 0.0, 0.0, MAX_LINGER),
+        join_timeout=read.seconds("join_timeout", 2.0, 0.0, MAX_JOIN_TIMEOUT),
         timing=timing,
     )
     if settings.advertise and not settings.listen:

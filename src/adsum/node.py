@@ -9,12 +9,14 @@ from types import TracebackType
 from typing import Any, Self
 
 from adsum.config import Settings, settle
-from adsum.errors import NodeClosedError, UsageError, WrongThreadError
+from adsum.errors import ConfigurationError, NodeClosedError, UsageError, WrongThreadError
 from adsum.replication.members import MemberInfo
 from adsum.run import Observer, Run
 from adsum.runtime import Runtime
 from adsum.signals import add_stop_listener, remove_stop_listener
 from adsum.transport.tls import TLS
+
+_STOPPED_WHILE_JOINING = "the node was stopped while joining"
 
 Lifespan = Callable[[Any], AbstractAsyncContextManager[Any]]
 
@@ -50,6 +52,8 @@ class Node:
         linger: Seconds, from 0 to 3600, for which this node's presences are still shown after
             `stop`, and after their end while the node is about to stop (`begin_stop`), so that
             clients that reconnect elsewhere do not flicker.
+        join_timeout: Seconds without progress, from 0 to 3600, after which `start` returns although
+            the node has not joined; five times as many in all. 0: `start` does not wait.
         heartbeat_interval: Seconds between the signs of life to every other node.
         down_after: Seconds of silence after which a node is down; at least 3 heartbeats.
         link_grace: Seconds after which a node whose link was lost, and for which no other node
@@ -83,6 +87,7 @@ class Node:
         secret: str | bytes | None = None,
         tls: TLS | None = None,
         linger: float | None = None,
+        join_timeout: float | None = None,
         heartbeat_interval: float | None = None,
         down_after: float | None = None,
         link_grace: float | None = None,
@@ -96,8 +101,8 @@ class Node:
         # Where it runs; `adsum.testing` puts a simulated network in the place of sockets.
         self._make_run: Callable[[Settings, list[Observer]], Run] = Runtime
         self._thread = 0
-        # The beginning of this run, while it is under way.
-        self._opening: asyncio.Future[None] | None = None
+        # The beginning of this run, while it is under way; its result is whether `stop` ended it.
+        self._opening: asyncio.Future[bool] | None = None
         # The end of the run before, while it is under way.
         self._closing: asyncio.Task[None] | None = None
 
@@ -106,49 +111,69 @@ class Node:
     async def start(self) -> None:
         """Join the cluster. Does nothing if the node runs already in this event loop.
 
-        Returns as soon as the node listens; the others appear within milliseconds after.
+        Returns once the node has *joined*: it has a link to each member, or receives it through
+        others, and lists all presences that they list. So the first reader gets the whole list, and
+        the first `publish` reaches every member. Returns at once if there is no sibling and no
+        peer. The node listens while it joins, so nodes that start together find each other.
+
+        Returns without having joined, with a warning, when nothing has moved for `join_timeout`
+        seconds, or five times as many have passed in all. Then the node runs, `joined` is False,
+        and becomes True when the missing nodes have answered.
+
+        A second call while the first one waits returns with it. Cancelling the call that started
+        the node stops it.
 
         Raises:
             ListenError: An address cannot be listened on.
+            NodeClosedError: The node was stopped while it joined.
             UsageError: The node runs in another event loop.
             WrongThreadError: The node runs in the event loop of another thread.
         """
         await self._closed()
-        if self._opening is not None and self._opening.get_loop() is asyncio.get_running_loop():
-            await asyncio.shield(self._opening)
+        loop = asyncio.get_running_loop()
+        await self._opened(loop)
         if self._runtime is not None and not _is_closed(self._runtime.loop):
             self._check_thread()
-            if self._runtime.loop not in (None, asyncio.get_running_loop()):
+            if self._runtime.loop not in (None, loop):
                 raise UsageError("the node runs in another event loop; stop it there first")
             return
         if self._runtime is not None:  # its loop was closed without a stop
             self._runtime.abandon()
         runtime = self._make_run(self.settings, self._observers)
         self._runtime, self._thread = runtime, threading.get_ident()
-        self._opening = asyncio.get_running_loop().create_future()
+        self._opening = opening = loop.create_future()
         try:
             await runtime.open()
-        except BaseException:
-            self._runtime = None
-            await runtime.close()
+            if self._runtime is not runtime:
+                raise NodeClosedError(_STOPPED_WHILE_JOINING)
+        except (Exception, asyncio.CancelledError) as error:
+            if self._runtime is runtime:
+                self._close(runtime)
+                await self._closed()
+            elif isinstance(error, Exception):
+                raise NodeClosedError(_STOPPED_WHILE_JOINING) from None
             raise
         finally:
-            self._opening.set_result(None)
-            self._opening = None
+            if self._opening is opening:
+                self._opening = None
+                opening.set_result(False)
         add_stop_listener(self.begin_stop)
 
     async def stop(self) -> None:
         """Say goodbye and leave: every presence of this node ends. Idempotent.
 
         Presences, watches and subscriptions have ended by the first time that this waits. If it is
-        cancelled, the rest goes on without it.
+        cancelled, the rest goes on without it. Calls of `start` that wait for the node to join, and
+        calls of `wait_joined`, raise `NodeClosedError`.
         """
         runtime = self._runtime
         if runtime is not None:
             self._check_thread()
             remove_stop_listener(self.begin_stop)
-            self._runtime = None
-            self._closing = asyncio.create_task(runtime.close())
+            self._close(runtime)
+            if self._opening is not None:
+                self._opening.set_result(True)
+                self._opening = None
             await asyncio.sleep(0)
         await self._closed()
 
@@ -168,6 +193,17 @@ class Node:
         runtime = self._runtime
         if runtime is not None:
             runtime.stopping = True
+
+    def _close(self, runtime: Run) -> None:
+        """Begin to close a run."""
+        self._runtime = None
+        self._closing = asyncio.create_task(runtime.close())
+
+    async def _opened(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Wait for the end of a `start` that is under way in this event loop."""
+        while self._opening is not None and self._opening.get_loop() is loop:
+            if await asyncio.shield(self._opening):
+                raise NodeClosedError(_STOPPED_WHILE_JOINING)
 
     async def _closed(self) -> None:
         """Wait until the run before has ended."""
@@ -192,6 +228,8 @@ class Node:
     @asynccontextmanager
     async def lifespan(self, app: object) -> AsyncIterator[None]:
         """Run while an ASGI application runs: ``FastAPI(lifespan=node.lifespan)``.
+
+        The server accepts clients once the node has joined, or `start` has given up waiting.
 
         Args:
             app: The application; not used.
@@ -227,6 +265,33 @@ class Node:
     def stopping(self) -> bool:
         """Whether the node runs and is about to stop: see `begin_stop`."""
         return self._runtime is not None and self._runtime.stopping
+
+    @property
+    def joined(self) -> bool:
+        """Whether the node runs and has joined, see `start`; stays true until it stops."""
+        runtime = self._runtime
+        return runtime is not None and runtime.engine.joined
+
+    async def wait_joined(self, timeout: float | None = None) -> bool:  # noqa: ASYNC109  # see Returns
+        """Wait until the node has joined; for longer than `start` did, or after `join_timeout=0`.
+
+        Cancelling it has no effect on the node.
+
+        Args:
+            timeout: Seconds to wait at most, from 0; None waits without a bound. In a simulated
+                cluster too they are seconds of the event loop, in which no virtual time passes.
+
+        Returns:
+            Whether the node has joined.
+
+        Raises:
+            ConfigurationError: `timeout` is negative, or not a number.
+            NodeClosedError: The node is not running, or was stopped meanwhile.
+            WrongThreadError: This is not the thread of its event loop.
+        """
+        if timeout is not None and not timeout >= 0:
+            raise ConfigurationError(f"timeout={timeout!r}: must be None or seconds from 0")
+        return await self.runtime.wait_joined(timeout)
 
     @property
     def name(self) -> str:

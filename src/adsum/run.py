@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from adsum.errors import NodeClosedError
 from adsum.replication.effects import (
     Close,
     Deliver,
@@ -77,8 +78,8 @@ class Run(ABC):
         self.stopping = False
         self._observers = observers
         self._ended = False
-        # Set once this node has joined.
-        self._joined = asyncio.Event()
+        # Those that wait until this node has joined; each wakes up at the end of the run, too.
+        self._waiters: set[asyncio.Future[None]] = set()
 
     @property
     def replica(self) -> Replica:
@@ -87,9 +88,10 @@ class Run(ABC):
 
     @abstractmethod
     async def open(self) -> None:
-        """Listen, and begin to look for the others.
+        """Listen, look for the others, and wait for a bounded time until this node has joined.
 
         Raises:
+            NodeClosedError: The run was closed meanwhile.
             ListenError: An address cannot be listened on.
             ConfigurationError: The directory for the sockets of siblings is not safe.
         """
@@ -109,6 +111,23 @@ class Run(ABC):
     def abandon(self) -> None:
         """Give up a run that can no longer be closed: its event loop is, or its process is dead."""
         self._end()
+
+    async def wait_joined(self, timeout: float | None) -> bool:  # noqa: ASYNC109  # returns a state
+        """Wait until this node has joined; returns whether it has after `timeout` seconds.
+
+        Raises:
+            NodeClosedError: The run has ended.
+        """
+        if not self.engine.joined and not self._ended:
+            waiter = asyncio.get_running_loop().create_future()
+            self._waiters.add(waiter)
+            try:
+                await asyncio.wait([waiter], timeout=timeout)
+            finally:
+                self._waiters.discard(waiter)
+        if self._ended:
+            raise NodeClosedError("the node was stopped while joining")
+        return self.engine.joined
 
     def publish(self, message: Publish, to: str | None) -> int:
         """Send a message to all members, or to one; returns how many it could not be sent to."""
@@ -131,8 +150,14 @@ class Run(ABC):
 
     def _end(self) -> None:
         self._ended = True
+        self._wake_waiters()
         for observer in list(self._observers):
             self._guard(observer.closed)
+
+    def _wake_waiters(self) -> None:
+        for waiter in self._waiters:
+            if not waiter.done() and not waiter.get_loop().is_closed():
+                waiter.set_result(None)
 
     def _settle(self) -> None:
         """Do what the engine asks for, and see to it that it is called when it wants to be."""
@@ -154,7 +179,7 @@ class Run(ABC):
             case Close(link, reason):
                 self._close(link, reason)
             case Joined():
-                self._joined.set()
+                self._wake_waiters()
             case Notice(severity, text):
                 logger.log(_LEVELS[severity], "%s: %s", self.replica, text)
 

@@ -20,6 +20,7 @@ from adsum.errors import (
     DialRefusedError,
     HandshakeError,
 )
+from adsum.joinlog import JoinLog
 from adsum.openfiles import OpenFiles
 from adsum.replication.codec import decode, encode
 from adsum.replication.engine import Engine
@@ -45,6 +46,11 @@ RESOLVE_INTERVAL = 5.0
 CHECK_INTERVAL = 3.0
 #: Random bytes in an automatic name. With 8, a million nodes collide with a probability of 3e-8.
 NAME_ENTROPY = 8
+#: `start` waits for joining at most this many times `join_timeout` in all.
+JOIN_PATIENCES = 5
+#: Steps in which `join_timeout` passes. A step that this process itself was late for counts once,
+#: so that a blocked event loop is not taken for peers that do not answer.
+JOIN_STEPS = 20
 
 
 class Runtime(Run):
@@ -84,6 +90,7 @@ class Runtime(Run):
         self._soon: asyncio.Handle | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
+        self._join_log = JoinLog(self.cluster, engine, loop)
 
     async def open(self) -> None:
         """See `Run`."""
@@ -100,13 +107,18 @@ class Runtime(Run):
         for address in settings.peers:
             if address not in hosts:
                 self.engine.add_seed(address, lasting=True)
+        for host in hosts:
+            self.engine.expect_address(host)
         if hosts:
             self._spawn(self._resolve(hosts))
+        self.engine.seeds_complete()
         self.tick()
+        await self._join(self.settings.join_timeout / JOIN_STEPS)
 
     async def close(self) -> None:
         """See `Run`."""
         self._end()
+        self._join_log.close()
         self.engine.leave(self.settings.linger)
         self._settle()
         for task in self._tasks:
@@ -144,6 +156,19 @@ class Runtime(Run):
         elsewhere = self.settings.advertise or self._bound
         identity = self.transport.identity
         self.transport.identity = replace(identity, addresses=(*own, *elsewhere))
+
+    async def _join(self, step: float) -> None:
+        """Wait until this node has joined, while there is progress."""
+        if not step:
+            return
+        progress, idle = self.engine.join_progress, 0
+        end = self._now() + JOIN_PATIENCES * JOIN_STEPS * step
+        while idle < JOIN_STEPS and self._now() < end:
+            if await self.wait_joined(step):
+                return
+            idle = idle + 1 if self.engine.join_progress == progress else 0
+            progress = self.engine.join_progress
+        self._join_log.give_up()
 
     def poke(self) -> None:
         """See `Run`."""
@@ -200,6 +225,10 @@ class Runtime(Run):
 
     # What the engine asks for.
 
+    def _settle(self) -> None:
+        super()._settle()
+        self._join_log.check()
+
     def _now(self) -> float:
         return self.loop.time()
 
@@ -240,10 +269,12 @@ class Runtime(Run):
         except DialRefusedError:
             self._siblings.forget_stale(address)
             self.engine.dial_failed(address, True, self._now())
-        except (DialError, HandshakeError, ConfigurationError) as error:
-            if isinstance(error, HandshakeError) and self._complaints.get(address) != str(error):
+        except HandshakeError as error:
+            if self._complaints.get(address) != str(error):
                 self._complaints[address] = str(error)
                 logger.warning("%s: no link to %s: %s", self.replica, address, error)
+            self.engine.dial_rejected(address, self._now())
+        except (DialError, ConfigurationError):
             self.engine.dial_failed(address, False, self._now())
         except Exception:
             logger.exception("%s: dialling %s failed", self.replica, address)
@@ -254,19 +285,23 @@ class Runtime(Run):
         """Keep looking up host names: all their addresses are peers, and they may change."""
         known: dict[str, list[str]] = {}
         while True:
-            for address in addresses:
-                try:
-                    found = await discovery.resolve(address)
-                except DialError as error:
-                    logger.debug("%s: %s", self.replica, error)
-                    continue
-                for gone in set(known.get(address, ())).difference(found):
-                    self.engine.remove_seed(gone)
-                for seed in found:
-                    self.engine.add_seed(seed, lasting=False)
-                known[address] = found
-            self._settle()
+            await asyncio.gather(*(self._look_up(address, known) for address in addresses))
             await asyncio.sleep(RESOLVE_INTERVAL)
+
+    async def _look_up(self, address: str, known: dict[str, list[str]]) -> None:
+        """Look up one host name; a name that cannot be resolved is an answer, too."""
+        try:
+            found = await discovery.resolve(address)
+        except DialError as error:
+            logger.debug("%s: %s", self.replica, error)
+        else:
+            for gone in set(known.get(address, ())).difference(found):
+                self.engine.remove_seed(gone)
+            for seed in found:
+                self.engine.add_seed(seed, lasting=False)
+            known[address] = found
+        self.engine.settle_address(address)
+        self.tick()
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = self.loop.create_task(work)

@@ -3,8 +3,12 @@
 All members share one secret, so a member can be told from a stranger, and not from another member.
 """
 
-from adsum.replication.messages import Delta, Goodbye, Sync
+from random import Random
+
+from adsum.replication.engine import Engine
+from adsum.replication.messages import Delta, Digest, Goodbye, Heartbeat, Sighting, Sync
 from adsum.replication.state import Replica
+from adsum.replication.timing import Timing
 
 from .stage import ANN, EVE, TO_ANN, Stage, entry, told_of
 
@@ -85,3 +89,13 @@ def test_what_a_member_made_up_of_an_absent_node_keeps_that_one_away_until_it_is
     stage.eve_says(Delta(ANN, 0, 2**62, (entry(ANN, 2**62, "forged"),)))
     stage.link(TO_ANN, ANN)
     assert [m.after for m in stage.sent(TO_ANN) if isinstance(m, Sync)] == [2**62]
+
+
+def test_a_member_can_delay_the_start_of_others_by_an_invented_node() -> None:
+    engine = Engine(Replica("new", 1), Timing(), Random(1), now=0.0)
+    engine.add_seed("eve:1", lasting=True)
+    engine.seeds_complete()
+    engine.link_up(1, EVE, ("eve:1",), "eve:1", 0.0)
+    engine.receive(1, Heartbeat(1, 0, 0, 0), 0.0)
+    engine.receive(1, Digest((Sighting(Replica("ghost", 1), 1, 1, ("silent:1",)),)), 0.0)
+    assert not engine.joined  # `join_timeout` bounds the wait

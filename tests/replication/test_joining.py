@@ -1,165 +1,223 @@
-"""When a node has joined: by scenario in a simulated cluster, and by message for one engine."""
+"""An engine has joined when all that it had to find at startup has answered, and no sooner."""
 
 from random import Random
 
-import pytest
-
-from adsum.replication.effects import Joined
+from adsum.replication.effects import Close, Send
 from adsum.replication.engine import Engine
-from adsum.replication.messages import Delta, Digest, Farewell, Goodbye, Heartbeat, Sighting
+from adsum.replication.messages import (
+    Delta,
+    Digest,
+    Farewell,
+    Goodbye,
+    Heartbeat,
+    Message,
+    Pull,
+    Sighting,
+)
 from adsum.replication.state import Replica
 from adsum.replication.timing import Timing
 from adsum.testing import Simulation
 
-ME, ANN, BOB = Replica("me", 5), Replica("ann", 5), Replica("bob", 5)
-AT = "ann:1"
-LINK = 1
+ME, ANN, BOB, CAT = (Replica(name, 5) for name in ("me", "ann", "bob", "cat"))
+ALIVE = Heartbeat(1, 0, 0, 0)
 
 
-@pytest.fixture
-def engine() -> Engine:
-    """An engine that has been given one address, and no answer."""
-    engine = Engine(ME, Timing(), Random(1), now=0.0)
-    engine.add_seed(AT, lasting=True)
+def starting(*addresses: str, me: Replica = ME) -> Engine:
+    """An engine that has just started and dials these addresses."""
+    engine = Engine(me, Timing(), Random(1), now=0.0)
+    for address in addresses:
+        engine.add_seed(address, lasting=True)
     engine.seeds_complete()
     engine.tick(0.0)
+    engine.take_effects()
     return engine
 
 
-def linked(engine: Engine) -> Engine:
-    engine.link_up(LINK, ANN, (AT,), AT, 0.1)
-    return engine
+def sent(engine: Engine) -> list[Message]:
+    return [e.message for e in engine.take_effects() if isinstance(e, Send)]
 
 
-def entry(replica: Replica, version: int) -> Delta:
-    change = (version, version, "room", "k", "{}", None, *replica)
-    return Delta(replica, version - 1, version, (change,))
+def changes(replica: Replica, version: int) -> Delta:
+    entry = (version, version, "room", "k", "{}", None, *replica)
+    return Delta(replica, version - 1, version, (entry,))
 
 
-def announcements(engine: Engine) -> int:
-    return sum(isinstance(effect, Joined) for effect in engine.take_effects())
+def test_node_without_seeds_has_joined() -> None:
+    assert starting().joined
 
 
-def test_node_without_addresses_has_joined_at_once() -> None:
-    engine = Engine(ME, Timing(), Random(1), now=0.0)
+def test_link_without_a_first_frame_is_no_answer() -> None:
+    engine = starting("ann:1")
+    engine.link_up(1, ANN, ("ann:1",), "ann:1", 0.0)
     assert not engine.joined
-    engine.seeds_complete()
-    engine.tick(0.0)
+    engine.receive(1, ALIVE, 0.0)
+    assert not engine.joined  # the digest is missing
+    engine.receive(1, Digest(), 0.0)
     assert engine.joined
-    assert announcements(engine) == 1
-    engine.tick(5.0)
-    assert announcements(engine) == 0
 
 
-def test_silent_address_is_waited_for(engine: Engine) -> None:
-    engine.dial_failed(AT, refused=False, now=3.0)
+def test_slice_up_to_the_version_of_the_first_frame_is_waited_for() -> None:
+    engine = starting("ann:1")
+    engine.link_up(1, ANN, ("ann:1",), "ann:1", 0.0)
+    engine.receive(1, Heartbeat(1, 2, 0, 0), 0.0)
+    engine.receive(1, Digest(), 0.0)
+    engine.receive(1, changes(ANN, 1), 0.0)
     assert not engine.joined
-    assert engine.join_missing == [AT]
-
-
-def test_refused_dial_is_an_answer(engine: Engine) -> None:
-    engine.dial_failed(AT, refused=True, now=0.1)
+    progress = engine.join_progress
+    engine.receive(1, changes(ANN, 2), 0.0)
+    assert engine.join_progress > progress
     assert engine.joined
 
 
-def test_peer_of_another_cluster_is_an_answer(engine: Engine) -> None:
-    engine.dial_rejected(AT, now=0.1)
+def test_refused_dial_rejected_handshake_and_own_address_are_answers() -> None:
+    engine = starting("a:1", "b:1", "c:1")
+    engine.dial_failed("a:1", True, 0.0)
+    engine.dial_rejected("b:1", 0.0)
+    assert engine.join_missing == ["c:1"]
+    engine.dialled_self("c:1")
     assert engine.joined
 
 
-def test_own_address_is_an_answer(engine: Engine) -> None:
-    engine.dialled_self(AT)
-    assert engine.joined
-
-
-def test_name_that_is_looked_up_is_waited_for() -> None:
-    engine = Engine(ME, Timing(), Random(1), now=0.0)
-    engine.expect_address("shop:7400")
-    engine.seeds_complete()
-    engine.tick(0.0)
+def test_failed_dial_is_no_answer() -> None:
+    engine = starting("a:1")
+    engine.dial_failed("a:1", False, 0.0)
     assert not engine.joined
-    engine.settle_address("shop:7400")
+
+
+def test_goodbye_before_the_first_frame_is_an_answer() -> None:
+    engine = starting("ann:1")
+    engine.link_up(1, ANN, ("ann:1",), "ann:1", 0.0)
+    engine.receive(1, Goodbye(1, 0, 0.0), 0.0)
+    assert engine.joined
+
+
+def test_address_whose_link_is_closed_as_redundant_has_answered() -> None:
+    """The peer has dialled first; of the two links the node with the lower name keeps one."""
+    for me, peer in ((ANN, BOB), (BOB, ANN)):
+        engine = starting("peer:1", me=me)
+        engine.link_up(1, peer, ("peer:1",), None, 0.0)
+        engine.receive(1, ALIVE, 0.0)
+        engine.receive(1, Digest(), 0.0)
+        assert not engine.joined
+        engine.link_up(2, peer, ("peer:1",), "peer:1", 0.0)
+        engine.link_down(2, 0.0)
+        assert engine.joined
+
+
+def test_digest_that_names_a_slice_that_is_here_is_no_reason_to_wait() -> None:
+    engine = starting("ann:1", "bob:1")
+    for number, peer in ((1, ANN), (2, BOB)):
+        engine.link_up(number, peer, (f"{peer.name}:1",), f"{peer.name}:1", 0.0)
+        engine.receive(number, ALIVE, 0.0)
+    engine.receive(1, Digest((Sighting(BOB, 1, 0),)), 0.0)
+    engine.receive(2, Digest((Sighting(ANN, 1, 0),)), 0.0)
+    assert engine.joined
+
+
+def test_replica_of_a_digest_is_waited_for_until_its_addresses_refuse() -> None:
+    engine = starting("ann:1")
+    engine.link_up(1, ANN, ("ann:1",), "ann:1", 0.0)
+    engine.receive(1, ALIVE, 0.0)
+    engine.receive(1, Digest((Sighting(CAT, 1, 3, ("cat:1",)),)), 0.0)
     engine.tick(0.1)
+    assert engine.join_missing == [str(CAT)]
+    engine.dial_failed("cat:1", True, 0.2)
     assert engine.joined
 
 
-def test_link_is_an_answer_once_the_peer_has_sent_its_first_frame_and_digest(
-    engine: Engine,
-) -> None:
-    linked(engine)
-    assert not engine.joined
-    engine.receive(LINK, Heartbeat(1, 0), 0.2)
-    assert not engine.joined, "the digest is still missing"
-    engine.receive(LINK, Digest(last=False), 0.3)
-    assert not engine.joined, "a part of the digest is still missing"
-    engine.receive(LINK, Digest(), 0.3)
+def test_replica_of_a_digest_that_stays_silent_is_waited_for_until_it_counts_as_down() -> None:
+    engine = starting("ann:1")
+    engine.link_up(1, ANN, ("ann:1",), "ann:1", 0.0)
+    engine.receive(1, ALIVE, 0.0)
+    engine.receive(1, Digest((Sighting(CAT, 1, 3),)), 0.0)
+    for second in range(1, 9):
+        engine.receive(1, Heartbeat(1 + second, 0, 0, 0), float(second))
+        engine.tick(float(second))
+        assert engine.joined is (second > Timing().down_after)
+
+
+def test_replica_that_tracks_nothing_and_cannot_be_dialled_is_not_waited_for() -> None:
+    engine = starting("ann:1")
+    engine.link_up(1, ANN, ("ann:1",), "ann:1", 0.0)
+    engine.receive(1, ALIVE, 0.0)
+    engine.receive(1, Digest((Sighting(CAT, 1, 0),)), 0.0)
     assert engine.joined
 
 
-def test_slice_is_waited_for_up_to_the_version_of_the_first_heartbeat(engine: Engine) -> None:
-    linked(engine)
-    engine.receive(LINK, Heartbeat(1, 2), 0.2)
-    engine.receive(LINK, Digest(), 0.2)
-    engine.receive(LINK, entry(ANN, 1), 0.3)
-    assert not engine.joined
-    engine.receive(LINK, entry(ANN, 2), 0.4)
+def test_replica_that_is_gone_meanwhile_is_answered_with_its_goodbye() -> None:
+    engine = starting("ann:1")
+    engine.link_up(1, ANN, ("ann:1",), "ann:1", 0.0)
+    engine.receive(1, ALIVE, 0.0)
+    engine.receive(1, Digest((Sighting(CAT, 1, 3),)), 0.0)
+    engine.take_effects()
+    engine.tick(1.0)
+    assert Pull((CAT,)) in sent(engine)
+    engine.receive(1, Digest((), (Farewell(CAT, 2, 3, 0.0, 0),)), 1.0)
+    engine.tick(1.0)
     assert engine.joined
 
 
-def test_peer_that_closes_before_its_first_frame_has_not_answered(engine: Engine) -> None:
-    """As a peer does that refuses the name of this node."""
-    linked(engine)
-    engine.link_down(LINK, 0.2)
-    engine.tick(0.2)
-    assert not engine.joined
-
-
-def test_goodbye_is_an_answer(engine: Engine) -> None:
-    linked(engine)
-    engine.receive(LINK, Goodbye(5, 0, 0.0), 0.2)
-    engine.tick(0.2)
+def test_version_that_a_peer_invents_is_corrected_by_the_owner() -> None:
+    engine = starting("ann:1")
+    engine.link_up(1, ANN, ("ann:1",), "ann:1", 0.0)
+    engine.receive(1, ALIVE, 0.0)
+    engine.receive(1, Digest((Sighting(BOB, 1, 2**40, ("bob:1",)),)), 0.0)
+    engine.link_up(2, BOB, ("bob:1",), "bob:1", 0.0)
+    engine.receive(2, ALIVE, 0.0)
+    engine.receive(2, Digest(), 0.0)
     assert engine.joined
 
 
-def test_replica_named_by_a_digest_is_waited_for_until_it_refuses(engine: Engine) -> None:
-    linked(engine)
-    engine.receive(LINK, Heartbeat(1, 0), 0.2)
-    engine.receive(LINK, Digest((Sighting(BOB, 7, 3, ("bob:1",)),)), 0.2)
-    engine.tick(0.2)
-    assert not engine.joined
-    assert engine.join_missing == [str(BOB)]
-    engine.dial_failed("bob:1", refused=True, now=0.3)
+def test_digest_that_is_not_answered_is_requested_again_with_the_next_heartbeat() -> None:
+    engine = starting("ann:1")
+    engine.link_up(1, ANN, ("ann:1",), "ann:1", 0.0)
+    engine.receive(1, ALIVE, 0.0)
+    assert Pull(everything=True) in sent(engine)
+    assert engine.join_missing == [str(ANN)]
+    engine.tick(1.0)
+    assert Pull(everything=True) in sent(engine)
+    engine.receive(1, Digest(), 1.0)
     assert engine.joined
 
 
-def test_replica_named_by_a_digest_is_waited_for_until_its_slice_is_here(engine: Engine) -> None:
-    linked(engine)
-    engine.receive(LINK, Heartbeat(1, 0), 0.2)
-    engine.receive(LINK, Digest((Sighting(BOB, 7, 1, ("bob:1",)),)), 0.2)
-    engine.link_up(2, BOB, ("bob:1",), "bob:1", 0.3)
-    engine.receive(2, Heartbeat(8, 1), 0.3)
-    engine.receive(2, Digest(), 0.3)
+def test_refused_name_is_neither_an_answer_nor_progress() -> None:
+    engine = starting("ann:1")
+    progress = engine.join_progress
+    for number in range(1, 5):
+        engine.link_up(number, ANN, ("ann:1",), "ann:1", float(number))
+        engine.link_down(number, float(number))
     assert not engine.joined
-    engine.receive(2, entry(BOB, 1), 0.4)
+    assert engine.join_progress == progress
+
+
+def test_living_namesake_is_dialled_again_soon_and_is_no_answer() -> None:
+    engine = starting("me:1")
+    engine.link_up(1, Replica("me", 4), ("me:1",), "me:1", 0.0)
+    assert [e.link for e in engine.take_effects() if isinstance(e, Close)] == [1]
+    assert not engine.joined
+    assert engine.wake_at < 1.0
+    engine.dial_failed("me:1", True, 0.5)
     assert engine.joined
 
 
-def test_slice_that_lingers_is_waited_for(engine: Engine) -> None:
-    linked(engine)
-    engine.receive(LINK, Heartbeat(1, 0), 0.2)
-    engine.receive(LINK, Digest((), (Farewell(BOB, 9, 1, 5.0, 1),)), 0.2)
+def test_thirty_nodes_join_through_one_seed() -> None:
+    simulation = Simulation(nodes=1, seed=1, seeds_per_node=1)
+    for number in range(2, 31):
+        newcomer = simulation.start(f"n{number}")
+        simulation.run(0.2)
+        assert newcomer.engine.joined
+        assert newcomer.engine.links >= number - 1
+
+
+def test_slice_that_lingers_is_waited_for() -> None:
+    engine = starting("ann:1")
+    engine.link_up(1, ANN, ("ann:1",), "ann:1", 0.1)
+    engine.receive(1, ALIVE, 0.2)
+    engine.receive(1, Digest((), (Farewell(BOB, 9, 1, 5.0, 1),)), 0.2)
     assert not engine.joined
-    engine.receive(LINK, entry(BOB, 1), 0.3)
+    engine.receive(1, changes(BOB, 1), 0.3)
     assert engine.joined
     assert engine.view.count("room") == 1
-
-
-def test_progress_grows_with_each_step(engine: Engine) -> None:
-    linked(engine)
-    before = engine.join_progress
-    engine.receive(LINK, Heartbeat(1, 2), 0.2)
-    engine.receive(LINK, entry(ANN, 1), 0.3)
-    assert engine.join_progress > before
 
 
 def test_newcomer_that_knows_one_of_thirty_lists_everybody_once_it_has_joined() -> None:
@@ -173,17 +231,6 @@ def test_newcomer_that_knows_one_of_thirty_lists_everybody_once_it_has_joined() 
         assert simulation.clock.step(simulation.clock.now + 1.0)
     assert len(newcomer.present("room")) == 30
     assert len(newcomer.links) == 30
-
-
-def test_node_whose_name_is_refused_has_not_joined() -> None:
-    simulation = Simulation(nodes=3, seed=1)
-    simulation.run(2.0)
-    double = simulation.start("n1", at="double")
-    simulation.run(5.0)
-    assert not double.engine.joined
-    simulation.kill("n1")
-    simulation.run(8.0)
-    assert double.engine.joined
 
 
 def test_two_nodes_that_know_only_each_other_do_not_wait_for_each_other() -> None:

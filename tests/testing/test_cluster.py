@@ -132,6 +132,49 @@ def test_watches_and_messages_work_in_any_event_loop(cluster: MakeCluster) -> No
     asyncio.run(main())
 
 
+def test_start_does_not_wait_and_wait_joined_returns_when_time_passes(cluster: MakeCluster) -> None:
+    async def main() -> None:
+        two = cluster(2)
+        node = adsum.Node(name="app")
+        two.adopt(node)
+        two[0].presence.track("room", "ann", owner=None)
+        await node.start()
+        assert not node.joined
+        assert not await node.wait_joined(0.01)
+        waiting = asyncio.create_task(node.wait_joined())
+        await asyncio.sleep(0)
+        two.run(0.1)
+        assert await waiting
+        assert list(adsum.Presence(node).list("room")) == ["ann"]
+        two.restart(1)
+        assert not two[1].node.joined
+        two.settle()
+        assert await two[1].node.wait_joined()
+        await node.stop()
+
+    asyncio.run(main())
+
+
+def test_wait_joined_raises_when_the_node_is_killed(cluster: MakeCluster) -> None:
+    async def main() -> None:
+        two = cluster(2)
+        waiting = asyncio.create_task(two[1].node.wait_joined())
+        await asyncio.sleep(0)
+        two.kill(1)
+        with pytest.raises(NodeClosedError):
+            await waiting
+
+    asyncio.run(main())
+
+
+def test_wait_joined_works_in_one_event_loop_after_another(cluster: MakeCluster) -> None:
+    two = cluster(2)
+    assert not asyncio.run(two[1].node.wait_joined(0.01))
+    assert not asyncio.run(two[1].node.wait_joined(0.01))
+    two.settle()
+    assert asyncio.run(two[1].node.wait_joined(0.01))
+
+
 def test_who_is_paused_publishes_when_it_goes_on(cluster: MakeCluster) -> None:
     async def main() -> None:
         two = cluster(2)

@@ -12,7 +12,15 @@ import pytest
 
 from adsum.errors import DialError, HandshakeError, ProtocolError
 from adsum.transport.base import Link
-from adsum.transport.framing import DEFLATED, FRAME_LIMIT, HELLO, PAYLOAD, PROOF, encode_frame
+from adsum.transport.framing import (
+    DEFLATED,
+    FRAME_LIMIT,
+    HELLO,
+    PAYLOAD,
+    PROOF,
+    encode_frame,
+    encode_goodbye,
+)
 from adsum.transport.handshake import Handshake
 from adsum.transport.limits import Limits
 
@@ -332,6 +340,20 @@ async def test_a_listener_that_says_nothing_is_given_up_on(world: World) -> None
 
     with pytest.raises(DialError, match="no handshake"):
         await world.transport("dialler", limits=limits).dial(address)
+
+
+@pytest.mark.parametrize(
+    ("reason", "error"),
+    [("no handshake within 5 s", DialError), ("the clusters differ", HandshakeError)],
+)
+@in_loop
+async def test_peer_that_was_too_slow_may_dial_again_and_is_not_rejected(
+    world: World, reason: str, error: type[Exception]
+) -> None:
+    address = await world.silent_listener(encode_goodbye(reason))
+
+    with pytest.raises(error, match=f"refused: {reason}"):
+        await world.transport("dialler").dial(address)
 
 
 @in_loop

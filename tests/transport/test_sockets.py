@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import gc
 import os
 import socket
 import ssl
@@ -345,6 +346,26 @@ async def test_accepting_goes_on_when_file_descriptors_were_short(
     await tcp.transport("dialler").dial(address)
 
     assert ["Too many open files" in record.getMessage() for record in caplog.records] == [True]
+
+
+@in_loop
+async def test_connection_that_comes_while_the_transport_closes_raises_nothing(
+    short_directory: Path,
+) -> None:
+    loop = asyncio.get_running_loop()
+    raised: list[object] = []
+    loop.set_exception_handler(lambda _, context: raised.append(context))
+    for turns in range(6):
+        transport = World("unix", short_directory, None).transport("acceptor")
+        address = await transport.listen(f"unix:{short_directory}/{turns}")
+        await asyncio.sleep(0.001)
+        with socket.socket(socket.AF_UNIX) as dialling:
+            dialling.connect(address.removeprefix("unix:"))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            await transport.close()
+    gc.collect()
+    assert raised == []
 
 
 @in_loop

@@ -84,11 +84,18 @@ class Digests:
             lingering = [departure.replica for departure in self._departures.lingering()]
             self._outbox.send([link], Pull(tuple(lingering[:MAX_NAMED])))
 
-    def beat(self, now: float) -> None:
-        """Request news of replicas that are not heard directly; a heartbeat has passed."""
+    def beat(self, now: float, awaited: list[Replica]) -> None:
+        """Request news of replicas that are not heard directly; a heartbeat has passed.
+
+        Args:
+            now: Active time.
+            awaited: Replicas that this node waits for before it has joined; one that is gone by
+                now is answered with its goodbye.
+        """
         for link in self._links:
             link.answers, link.awaiting = MAX_ANSWERS, False
-        missing = [*self._silent(now), *self._incomplete()]
+        unheard = (replica for replica in awaited if not self.hears_directly(replica, now))
+        missing = list(dict.fromkeys([*self._silent(now), *self._incomplete(), *unheard]))
         if not missing:
             return
         everything = len(missing) > MAX_NAMED

@@ -77,7 +77,9 @@ class Engine:
         self._digests = Digests(
             self._liveness, self._departures, self._exchange, self._links, self._outbox, timing
         )
-        self._joining = Joining(self._liveness, self._departures, self._exchange, self._outbox)
+        self._joining = Joining(
+            self._clock, timing, self._liveness, self._departures, self._exchange, self._outbox
+        )
         self._dialler = Dialler(timing, rng)
         self._heartbeat_at = 0.0
         self._conflicts = Conflicts(replica, self._outbox)
@@ -170,7 +172,8 @@ class Engine:
     @property
     def join_missing(self) -> list[str]:
         """The addresses and replicas that the node still waits for before it has joined."""
-        return self._joining.missing
+        peers = [str(self._links[id].replica) for id in self._joining.links]
+        return list(dict.fromkeys([*self._joining.missing, *peers]))
 
     def expect_address(self, address: str) -> None:
         """Wait with joining for an address that is being looked up."""
@@ -334,6 +337,11 @@ class Engine:
     def own_slice(self) -> Slice:
         """What this node tracks; to be read, not altered."""
         return self._exchange.own.slice
+
+    @property
+    def fingerprint(self) -> int:
+        """The fingerprint of the replicas that are alive here, this node included."""
+        return self._liveness.fingerprint
 
     @property
     def links(self) -> int:

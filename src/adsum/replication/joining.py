@@ -13,20 +13,30 @@ A peer that refuses the name of this node closes the link before its first frame
 name is refused has not joined. Two nodes that join at once wait for each other's slices alone.
 """
 
+from .clock import Clock
 from .departures import Departures
 from .effects import Joined, Outbox
 from .exchange import Exchange
 from .liveness import Liveness
-from .messages import Delta, Message
+from .messages import Delta, Digest, Message
 from .state import Replica
+from .timing import Timing
 
 
 class Joining:
     """The progress of one node from its start until it has joined; the parts are its engine's."""
 
     def __init__(
-        self, liveness: Liveness, departures: Departures, exchange: Exchange, outbox: Outbox
+        self,
+        clock: Clock,
+        timing: Timing,
+        liveness: Liveness,
+        departures: Departures,
+        exchange: Exchange,
+        outbox: Outbox,
     ) -> None:
+        self._clock = clock
+        self._timing = timing
         self._liveness = liveness
         self._departures = departures
         self._exchange = exchange
@@ -61,19 +71,42 @@ class Joining:
             self._links.add(link)
 
     def settle_link(self, link: int) -> None:
-        """A peer has sent both, or its link is gone."""
+        """A peer has sent both."""
         self._settle(link in self._links)
         self._links.discard(link)
+
+    def drop_link(self, link: int) -> None:
+        """A link is gone, which is no progress: a name that is refused is refused repeatedly."""
+        self._links.discard(link)
+
+    @property
+    def links(self) -> list[int]:
+        """The links on which a first frame or a digest is waited for."""
+        return list(self._links)
+
+    @property
+    def replicas(self) -> list[Replica]:
+        """The replicas whose slices are waited for."""
+        return list(self._versions)
 
     def expect_slice(self, replica: Replica, version: int) -> None:
         """Wait for a slice up to a version."""
         if not self.joined:
             self._versions[replica] = max(version, self._versions.get(replica, 0))
 
+    def correct_slice(self, replica: Replica, version: int) -> None:
+        """Wait for a slice up to the version that its owner states, whatever others stated."""
+        if not self.joined:
+            self._versions[replica] = version
+
     def settle_slice(self, replica: Replica) -> None:
         """A slice has arrived, or need not."""
         self._settle(replica in self._versions)
         self._versions.pop(replica, None)
+
+    def advance(self) -> None:
+        """A step that nothing was waiting for was made all the same."""
+        self.progress += 1
 
     def receive(self, sender: Replica, message: Message) -> None:
         """A message was taken in: the slice of its sender or its own may have arrived."""
@@ -81,8 +114,10 @@ class Joining:
             return
         self._settle_arrived(sender)
         if isinstance(message, Delta):
-            self.progress += 1
+            self.advance()
             self._settle_arrived(message.replica)
+        elif isinstance(message, Digest):  # it may name slices that are here already
+            self.check_all()
         self.check()
 
     def check_all(self) -> None:
@@ -102,8 +137,12 @@ class Joining:
         version = self._versions.get(replica)
         if version is None:
             return
-        held = self._exchange.of(replica)
-        gone = replica not in self._liveness and not self._departures.lingers(replica)
+        held, member = self._exchange.of(replica), self._liveness.of(replica)
+        gone = member is None and not self._departures.lingers(replica)
+        if member is not None and not member.alive:
+            # It tracks nothing and cannot be dialled, or was silent for so long that it is dead.
+            silent = self._clock.active - member.fresh_at > self._timing.down_after
+            gone = silent or (version == 0 and not member.addresses)
         if gone or (held is not None and held.shown and held.slice.horizon >= version):
             self.settle_slice(replica)
 

@@ -75,6 +75,8 @@ class Peers:
         elif self._admit(link):
             self.links.add(link)
             self._settle_link(link)
+            if any(other.greeted for other in self.links.to_replica(replica)):
+                self._settle_addresses(replica.name)  # this link may close as redundant
 
     def dial_failed(self, address: str, refused: bool) -> None:
         """No link came of a dial; `refused` if nothing listens there."""
@@ -93,7 +95,10 @@ class Peers:
         self.counter += 1
         self._close_dead_links()
         self.outbox.send(self.links, self._heartbeat())
-        self.digests.beat(self.clock.active)
+        self.digests.beat(self.clock.active, self.joining.replicas)
+        for id in self.joining.links:
+            if self.links[id].greeted:  # a peer that did not read has not answered
+                self.digests.request_everything(self.links[id])
 
     def expire(self, active: float, elapsed: float) -> None:
         """Act on the deadlines of members and of goodbyes up to a time."""
@@ -183,7 +188,7 @@ class Peers:
         name = link.replica.name
         self.links.remove(link)
         self.exchange.forget_link(link)
-        self.joining.settle_link(link.id)
+        self.joining.drop_link(link.id)
         for askers in self.askers.values():
             askers.discard(link.id)
         rest = self.links.to_replica(link.replica)
@@ -279,11 +284,15 @@ class Peers:
     def _receive_first_heartbeat(self, link: Link, version: int) -> None:
         """A peer is ready to serve: the addresses that lead to it have answered."""
         link.greeted = True
-        self.joining.expect_slice(link.replica, version)
-        for address in self.dialler.seeds_of(link.replica.name):
-            self.joining.settle_address(address)
+        self.joining.correct_slice(link.replica, version)
+        self._settle_addresses(link.replica.name)
         if not link.awaiting:
             self.joining.settle_link(link.id)
+
+    def _settle_addresses(self, name: str) -> None:
+        """The addresses that lead to a node have answered."""
+        for address in self.dialler.seeds_of(name):
+            self.joining.settle_address(address)
 
     def _refute(self, link: Link, counter: int) -> bool:
         """Whether a heartbeat on its own link proves that a goodbye was not a replica's last word.
@@ -303,6 +312,7 @@ class Peers:
         link.probation = False
         if not self._admit(link):
             self.links.remove(link)
+            self.joining.drop_link(link.id)
             return False
         self._settle_link(link)
         return link.id in self.links
@@ -333,10 +343,12 @@ class Peers:
             if member is not None and member.addresses:  # its own word counts more
                 sighting = replace(sighting, addresses=())
         if self.liveness.hear_of(sighting, self.clock.active):
+            self.joining.advance()
             self._reconcile(replica.name)
         if self.liveness.of(replica) is None:
             return
-        self.joining.expect_slice(replica, sighting.version)
+        if not any(other.greeted for other in self.links.to_replica(replica)):
+            self.joining.expect_slice(replica, sighting.version)
         held = self.exchange.of(replica)
         if held is None or not held.shown or sighting.version <= held.slice.horizon:
             return
@@ -380,8 +392,7 @@ class Peers:
         """A replica has said goodbye on its own link."""
         replica, version = link.replica, goodbye.version
         self._depart(Farewell(replica, goodbye.counter, version, goodbye.linger, held=0))
-        for address in self.dialler.seeds_of(replica.name):
-            self.joining.settle_address(address)
+        self._settle_addresses(replica.name)
         for other in self.links.to_replica(replica):
             self._close(other, "you said goodbye")
 

@@ -45,6 +45,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("adsum.transport")
 
+#: How the reason of a goodbye begins that does not reject the peer: it may dial again.
+_TOO_LATE = "no handshake within"
+
 _NOBODY = Identity("", "", 0, ())
 
 
@@ -268,7 +271,8 @@ class StreamLink(asyncio.Protocol):
 
     def _receive_goodbye(self, reason: str) -> None:
         if self._phase is _Phase.GREETING:
-            self._refuse(HandshakeError, f"refused: {reason}", tell=False)
+            kind = DialError if reason.startswith(_TOO_LATE) else HandshakeError
+            self._refuse(kind, f"refused: {reason}", tell=False)
         else:
             self._drop_outbound()
             self._end(f"peer closed: {reason}")
@@ -324,7 +328,7 @@ class StreamLink(asyncio.Protocol):
 
     def _time_out(self) -> None:
         seconds = self._hub.limits.handshake_timeout
-        self._refuse(DialError, f"no handshake within {seconds:g} s", tell=True)
+        self._refuse(DialError, f"{_TOO_LATE} {seconds:g} s", tell=True)
 
     def _end(self, reason: str) -> None:
         """Leave OPEN; the handler hears of it in a later turn, so never inside its own call."""
