@@ -10,6 +10,7 @@ from typing import Any, Self
 
 from adsum.config import Settings, settle
 from adsum.errors import NodeClosedError, UsageError, WrongThreadError
+from adsum.forks import process
 from adsum.replication.members import MemberInfo
 from adsum.run import Observer, Run
 from adsum.runtime import Runtime
@@ -23,7 +24,9 @@ class Node:
 
     Constructing a node reads and checks its settings and does nothing else: it is safe at import,
     and before a fork. It runs between `start` and `stop`, in the event loop that `start` is called
-    in, and may be started again later, in another loop if need be; each run is a new life with a
+    in. In a child that was forked meanwhile it does not run, until `start` is called there.
+
+    It may be started again later, in another loop if need be; each run is a new life with a
     name (unless one is given) and an incarnation of its own.
 
     Without arguments, the nodes that are started by the same command line in the same directory
@@ -108,6 +111,7 @@ class Node:
             UsageError: The node runs in another event loop.
             WrongThreadError: The node runs in the event loop of another thread.
         """
+        self._leave_to_parent()
         await self._closed()
         if self._opening is not None and self._opening.get_loop() is asyncio.get_running_loop():
             await asyncio.shield(self._opening)
@@ -134,16 +138,24 @@ class Node:
     async def stop(self) -> None:
         """Say goodbye and leave: every presence of this node ends. Idempotent.
 
+        In a forked child of the process that runs the node, this does nothing.
+
         Presences, watches and subscriptions have ended by the first time that this waits. If it is
         cancelled, the rest goes on without it.
         """
         runtime = self._runtime
-        if runtime is not None:
+        if runtime is not None and not runtime.inherited:
             self._check_thread()
             self._runtime = None
             self._closing = asyncio.create_task(runtime.close())
             await asyncio.sleep(0)
         await self._closed()
+
+    def _leave_to_parent(self) -> None:
+        """In a forked child, forget the run of the parent."""
+        if self._runtime is not None and self._runtime.inherited:
+            self._runtime.leave_to_parent()
+            self._runtime = self._opening = self._closing = None
 
     async def _closed(self) -> None:
         """Wait until the run before has ended."""
@@ -192,8 +204,8 @@ class Node:
 
     @property
     def running(self) -> bool:
-        """Whether the node is started."""
-        return self._runtime is not None
+        """Whether the node is started; False in a child that was forked since."""
+        return self._runtime is not None and not self._runtime.inherited
 
     @property
     def name(self) -> str:
@@ -259,14 +271,27 @@ class Node:
         """The present run.
 
         Raises:
-            NodeClosedError: The node is not running.
+            NodeClosedError: The node is not running, or it runs in the parent of this process.
             WrongThreadError: This is not the thread of its event loop.
         """
         if self._runtime is None:
             raise NodeClosedError("the node is not running; use `async with node:` or its lifespan")
+        if self._runtime.generation != process.generation:
+            self.check_process()
         if self._thread != threading.get_ident():
             self._check_thread()
         return self._runtime
+
+    def check_process(self) -> None:
+        """Raise in a forked child of the process that runs the node.
+
+        Raises:
+            NodeClosedError: The node runs in the parent of this process.
+        """
+        if self._runtime is not None and self._runtime.inherited:
+            raise NodeClosedError(
+                "this process was forked from the one that runs the node; start a node of its own"
+            )
 
     @property
     def observers(self) -> tuple[Observer, ...]:

@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from adsum.forks import process
 from adsum.replication.effects import Close, Deliver, Dial, Effect, Notice, Send, Severity
 from adsum.replication.engine import Engine
 from adsum.replication.entry import Transition
@@ -36,6 +37,13 @@ class Observer(Protocol):
 
     def closed(self) -> None:
         """The node has stopped."""
+
+    def forked(self) -> None:
+        """A forked child starts the node of its parent again: forget the parent's state.
+
+        Only drop references. The parent still uses the tasks, connections and callbacks behind
+        them, so ending them or running code of the application would be wrong.
+        """
 
 
 class Run(ABC):
@@ -66,6 +74,13 @@ class Run(ABC):
         self.bytes_sent = self.bytes_received = 0
         self._observers = observers
         self._ended = False
+        #: That of the process that the run belongs to.
+        self.generation = process.generation
+
+    @property
+    def inherited(self) -> bool:
+        """Whether this process is a forked child of the process that the run belongs to."""
+        return self.generation != process.generation
 
     @property
     def replica(self) -> Replica:
@@ -93,6 +108,11 @@ class Run(ABC):
         """Give up a run that can no longer be closed: its event loop is, or its process is dead."""
         self._end()
 
+    def leave_to_parent(self) -> None:
+        """Make observers forget a run that is `inherited`."""
+        for observer in list(self._observers):
+            self._guard(observer.forked)
+
     def publish(self, message: Publish, to: str | None) -> int:
         """Send a message to all members, or to one; returns how many it could not be sent to."""
         missed = self.engine.publish(message, to)
@@ -118,7 +138,13 @@ class Run(ABC):
             self._guard(observer.closed)
 
     def _settle(self) -> None:
-        """Do what the engine asks for, and see to it that it is called when it wants to be."""
+        """Do what the engine asks for, and see to it that it is called when it wants to be.
+
+        In a forked child nothing is done: an event loop that goes on there must not act as the
+        parent's node.
+        """
+        if self.inherited:
+            return
         for effect in self.engine.take_effects():
             self._guard(self._perform, effect)
         self.tell_observers()

@@ -99,6 +99,8 @@ class Runtime(Run):
 
     async def close(self) -> None:
         """See `Run`."""
+        if self.inherited:
+            return
         self._end()
         self.engine.leave(self.settings.linger)
         self._settle()

@@ -10,6 +10,9 @@ from typing import Any
 import pytest
 
 import adsum
+from tests.transport.conftest import certificates
+
+__all__ = ["certificates"]
 
 #: How long a test waits for what must happen, at most.
 DEADLINE = 15.0

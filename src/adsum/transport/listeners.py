@@ -9,6 +9,7 @@ import stat
 from dataclasses import dataclass
 
 from adsum.errors import ListenError
+from adsum.forks import private
 from adsum.transport.address import Address, TcpAddress, UnixAddress
 
 _BACKLOG = 128
@@ -30,7 +31,12 @@ class Listener:
     inode: tuple[int, int] | None = None
 
     def close(self) -> None:
-        """Stop listening. The file of a Unix socket goes if it is still this one's."""
+        """Stop listening. The file of a Unix socket goes if it is still this one's.
+
+        In a forked child, where the socket is detached, the file stays: the parent's socket has it.
+        """
+        if self.sock.fileno() < 0:
+            return
         if isinstance(self.address, UnixAddress) and self.inode is not None:
             with contextlib.suppress(OSError):
                 if _inode(self.address.path) == self.inode:
@@ -51,7 +57,7 @@ def open_unix(address: UnixAddress) -> Listener:
     path = address.path
     _refuse_taken(path)
     temporary = os.path.join(os.path.dirname(path), f".{secrets.token_hex(3)}")
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    sock = private(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
     try:
         sock.setblocking(False)
         sock.bind(temporary)
@@ -104,7 +110,7 @@ def open_tcp(address: TcpAddress, candidates: list[tuple[socket.AddressFamily, s
 
 
 def _bind(family: socket.AddressFamily, ip: str, port: int) -> socket.socket:
-    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock = private(socket.socket(family, socket.SOCK_STREAM))
     try:
         sock.setblocking(False)
         # Without it a restarted node waits a minute for the port of its previous life.
@@ -142,7 +148,7 @@ def _refuse_taken(path: str) -> None:
         return
     if not stat.S_ISSOCK(mode):
         raise ListenError(f"unix:{path}: something that is not a socket is there; move it away")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+    with private(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as probe:
         probe.setblocking(False)
         try:
             probe.connect(path)
