@@ -4,7 +4,8 @@ import json
 import os
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 #: Bytes of a result, which a pipe holds before anybody reads.
@@ -33,6 +34,24 @@ def fork(action: Callable[[], Any]) -> tuple[int, int]:
     finally:
         os.write(writable, json.dumps(outcome).encode())
         os._exit(0)
+
+
+@contextmanager
+def living_child() -> Iterator[None]:
+    """A forked child that does nothing, and lives as long as the block."""
+    readable, writable = os.pipe()
+
+    def wait() -> None:
+        os.close(writable)
+        os.read(readable, 1)
+
+    child = fork(wait)
+    try:
+        yield
+    finally:
+        os.close(writable)
+        os.close(readable)
+        collect(child)
 
 
 def collect(child: tuple[int, int]) -> Any:

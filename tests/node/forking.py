@@ -109,11 +109,13 @@ def look() -> Any:
         "uses": [error_of(use) for use in uses],
         "untracks": [error_of(handle.untrack) for handle in handles],
         "reads": asyncio.run(reads()),
+        "stop": asyncio.run(node.stop()),
+        "uses after stop": [error_of(use) for use in uses],
     }
 
 
 async def reads() -> list[str]:
-    """How reads of the parent's watches and subscriptions end; and stop the parent's node."""
+    """How reads of the parent's watches and subscriptions end."""
     outcomes = []
     for reader in readers:
         try:
@@ -121,7 +123,6 @@ async def reads() -> list[str]:
                 outcomes.append(repr(await anext(reader)))
         except (Exception, StopAsyncIteration) as error:
             outcomes.append(type(error).__name__)
-    await node.stop()
     return outcomes
 
 

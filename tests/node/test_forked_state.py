@@ -7,12 +7,14 @@ import os
 import resource
 import socket
 import warnings
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 import adsum
 from adsum import forks
+from adsum.replication.entry import Transition
+from adsum.replication.messages import Publish
 from adsum.testing import Cluster
 
 from .children import collect, descriptors, fork, in_child
@@ -87,19 +89,96 @@ def test_node_of_a_testing_cluster_does_not_run_in_child() -> None:
 
 
 def test_connection_is_private_from_the_turn_on_in_which_it_is_accepted(cluster_name: str) -> None:
+    def sockets() -> list[str]:
+        return [name for name in descriptors().values() if name.startswith("socket:")]
+
     async def main() -> None:
         async with adsum.Node(cluster=cluster_name) as node:
-            await until(lambda: node.address is not None)
             assert node.address is not None
+            await asyncio.sleep(0.01)  # until it waits for connections
             with socket.socket(socket.AF_UNIX) as client:
-                own = set(descriptors().values())
                 client.connect(node.address.removeprefix("unix:"))
-                client_end = set(descriptors().values()) - own
+                before = set(sockets())
                 for _ in range(10):
-                    inherited = set(in_child(lambda: list(descriptors().values())))
-                    opened = {name for name in inherited - own if name.startswith("socket:")}
-                    assert opened <= client_end
+                    assert set(in_child(sockets)) <= before
                     await asyncio.sleep(0)
+                assert set(sockets()) - before, "it was accepted meanwhile"
+
+    run(main())
+
+
+class Recorder:
+    """An observer that keeps what it is called for."""
+
+    def __init__(self, node: adsum.Node) -> None:
+        self.calls: list[str] = []
+        node.observe(self)
+
+    def changed(self, topic: str, transitions: list[Transition]) -> None:
+        self.calls.append("changed")
+
+    def delivered(self, sender: str, message: Publish) -> None:
+        self.calls.append("delivered")
+
+    def closed(self) -> None:
+        self.calls.append("closed")
+
+    def forked(self) -> None:
+        self.calls.append("forked")
+
+
+def test_timer_of_an_inherited_loop_does_nothing_in_child() -> None:
+    async def main() -> None:
+        node = adsum.Node(siblings=False)
+        recorder, presence = Recorder(node), adsum.Presence(node)
+        async with node:
+            run, loop = node.runtime, cast(Any, asyncio.get_running_loop())
+            presence.watch("room")
+            presence.track("room", "ann", owner=None)
+
+            def tick() -> list[str]:
+                loop.call_at = lambda *call: recorder.calls.append("timer")
+                run.tick()
+                return recorder.calls
+
+            assert in_child(tick) == []
+            assert tick() == ["changed"]
+
+    run(main())
+
+
+def test_close_of_an_inherited_run_ends_nothing_in_child() -> None:
+    async def main() -> None:
+        node = adsum.Node(siblings=False)
+        recorder = Recorder(node)
+        async with node:
+            inherited = node.runtime
+
+            def close() -> list[str]:
+                asyncio.run(inherited.close())
+                return recorder.calls
+
+            assert in_child(close) == []
+        assert recorder.calls == ["closed"]
+
+    run(main())
+
+
+def test_observers_are_told_of_the_fork_at_the_first_start_in_child() -> None:
+    async def main() -> None:
+        node = adsum.Node(siblings=False)
+        recorder = Recorder(node)
+
+        async def start_twice() -> list[str]:
+            for _ in range(2):
+                async with node:
+                    pass
+            return recorder.calls
+
+        async with node:
+            started = in_child(lambda: asyncio.run(start_twice()))
+        assert started == ["forked", "closed", "closed"]
+        assert recorder.calls == ["closed"]
 
     run(main())
 

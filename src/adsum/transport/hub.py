@@ -83,9 +83,14 @@ class LinkHub:
         self._identity = identity
 
     @property
+    def inherited(self) -> bool:
+        """Whether this process is a forked child of the process that the transport belongs to."""
+        return self._generation != process.generation
+
+    @property
     def closing(self) -> bool:
-        """Whether no more links may form: the transport is closed, or a parent process has it."""
-        return self._closing or self._generation != process.generation
+        """Whether no more links may form: the transport is closed or inherited."""
+        return self._closing or self.inherited
 
     def links(self) -> list[StreamLink]:
         """Every link whose connection may still exist, in whatever phase."""

@@ -31,12 +31,7 @@ class Listener:
     inode: tuple[int, int] | None = None
 
     def close(self) -> None:
-        """Stop listening. The file of a Unix socket goes if it is still this one's.
-
-        In a forked child, where the socket is detached, the file stays: the parent's socket has it.
-        """
-        if self.sock.fileno() < 0:
-            return
+        """Stop listening. The file of a Unix socket goes if it is still this one's."""
         if isinstance(self.address, UnixAddress) and self.inode is not None:
             with contextlib.suppress(OSError):
                 if _inode(self.address.path) == self.inode:

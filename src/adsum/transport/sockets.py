@@ -120,8 +120,11 @@ class SocketTransport(LinkHub):
         """Stop listening and close every link; returns when their sockets are closed.
 
         Links send what is queued and say goodbye first; a peer that does not read is waited for
-        no longer than `Limits.close_grace`. Idempotent; every caller waits for the same end.
+        no longer than `Limits.close_grace`. Idempotent; every caller waits for the same end. In a
+        forked child this does nothing: sockets and files are the parent's.
         """
+        if self.inherited:
+            return
         if self._closed is not None:
             await self._closed.wait()
             return
