@@ -104,7 +104,8 @@ class Node:
     async def start(self) -> None:
         """Join the cluster. Does nothing if the node runs already in this event loop.
 
-        Returns as soon as the node listens; the others appear within milliseconds after.
+        Returns as soon as the node listens; the others appear within milliseconds after. In a
+        forked child of the process that runs the node, this starts an incarnation of the child.
 
         Raises:
             ListenError: An address cannot be listened on.
