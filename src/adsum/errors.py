@@ -50,7 +50,7 @@ class WrongThreadError(UsageError, RuntimeError):
 
 
 class NodeClosedError(AdsumError):
-    """The node is not running: not started yet, or stopped."""
+    """The node is not running: not started yet, stopped, or left to the parent of this process."""
 
 
 class RefusedError(AdsumError):

@@ -10,6 +10,7 @@ from typing import Any, Self
 
 from adsum.config import Settings, settle
 from adsum.errors import ConfigurationError, NodeClosedError, UsageError, WrongThreadError
+from adsum.forks import process
 from adsum.replication.members import MemberInfo
 from adsum.run import Observer, Run
 from adsum.runtime import Runtime
@@ -26,7 +27,9 @@ class Node:
 
     Constructing a node reads and checks its settings and does nothing else: it is safe at import,
     and before a fork. It runs between `start` and `stop`, in the event loop that `start` is called
-    in, and may be started again later, in another loop if need be; each run is a new life with a
+    in. In a child that was forked meanwhile it does not run, until `start` is called there.
+
+    It may be started again later, in another loop if need be; each run is a new life with a
     name (unless one is given) and an incarnation of its own.
 
     Without arguments, the nodes that are started by the same command line in the same directory
@@ -121,7 +124,8 @@ class Node:
         and becomes True when the missing nodes have answered.
 
         A second call while the first one waits returns with it. Cancelling the call that started
-        the node stops it.
+        the node stops it. In a
+        forked child of the process that runs the node, this starts an incarnation of the child.
 
         Raises:
             ListenError: An address cannot be listened on.
@@ -129,6 +133,7 @@ class Node:
             UsageError: The node runs in another event loop.
             WrongThreadError: The node runs in the event loop of another thread.
         """
+        self._leave_to_parent()
         await self._closed()
         loop = asyncio.get_running_loop()
         await self._opened(loop)
@@ -162,12 +167,14 @@ class Node:
     async def stop(self) -> None:
         """Say goodbye and leave: every presence of this node ends. Idempotent.
 
+        In a forked child of the process that runs the node, this does nothing.
+
         Presences, watches and subscriptions have ended by the first time that this waits. If it is
         cancelled, the rest goes on without it. Calls of `start` that wait for the node to join, and
         calls of `wait_joined`, raise `NodeClosedError`.
         """
         runtime = self._runtime
-        if runtime is not None:
+        if runtime is not None and not runtime.inherited:
             self._check_thread()
             remove_stop_listener(self.begin_stop)
             self._close(runtime)
@@ -204,6 +211,12 @@ class Node:
         while self._opening is not None and self._opening.get_loop() is loop:
             if await asyncio.shield(self._opening):
                 raise NodeClosedError(_STOPPED_WHILE_JOINING)
+
+    def _leave_to_parent(self) -> None:
+        """In a forked child, forget the run of the parent."""
+        if self._runtime is not None and self._runtime.inherited:
+            self._runtime.leave_to_parent()
+            self._runtime = self._opening = self._closing = None
 
     async def _closed(self) -> None:
         """Wait until the run before has ended."""
@@ -258,19 +271,20 @@ class Node:
 
     @property
     def running(self) -> bool:
-        """Whether the node is started."""
-        return self._runtime is not None
+        """Whether the node is started; False in a child that was forked since."""
+        return self._runtime is not None and not self._runtime.inherited
 
     @property
     def stopping(self) -> bool:
         """Whether the node runs and is about to stop: see `begin_stop`."""
-        return self._runtime is not None and self._runtime.stopping
+        runtime = self._runtime
+        return runtime is not None and not runtime.inherited and runtime.stopping
 
     @property
     def joined(self) -> bool:
         """Whether the node runs and has joined, see `start`; stays true until it stops."""
         runtime = self._runtime
-        return runtime is not None and runtime.engine.joined
+        return runtime is not None and not runtime.inherited and runtime.engine.joined
 
     async def wait_joined(self, timeout: float | None = None) -> bool:  # noqa: ASYNC109  # see Returns
         """Wait until the node has joined; for longer than `start` did, or after `join_timeout=0`.
@@ -357,14 +371,27 @@ class Node:
         """The present run.
 
         Raises:
-            NodeClosedError: The node is not running.
+            NodeClosedError: The node is not running, or it runs in the parent of this process.
             WrongThreadError: This is not the thread of its event loop.
         """
         if self._runtime is None:
             raise NodeClosedError("the node is not running; use `async with node:` or its lifespan")
+        if self._runtime.generation != process.generation:
+            self.check_process()
         if self._thread != threading.get_ident():
             self._check_thread()
         return self._runtime
+
+    def check_process(self) -> None:
+        """Raise in a forked child of the process that runs the node.
+
+        Raises:
+            NodeClosedError: The node runs in the parent of this process.
+        """
+        if self._runtime is not None and self._runtime.inherited:
+            raise NodeClosedError(
+                "this process was forked from the one that runs the node; start a node of its own"
+            )
 
     @property
     def observers(self) -> tuple[Observer, ...]:

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from adsum.errors import AlreadyTrackedError, ConfigurationError, NotTrackedError, UsageError
+from adsum.forks import process
 from adsum.node import Node
 from adsum.replication.entry import ID, META, Entry, Transition
 from adsum.replication.frozen import FrozenDict, freeze
@@ -306,7 +307,9 @@ class Presence:
             runtime.engine.view.watch(topic)
         watch = Watch(topic, partial(self._tidy, topic))
         # Whoever drops the last reference may do so in any thread, whenever it collects garbage.
-        weakref.finalize(watch, _call_in, runtime.loop, self._tidy, topic).atexit = False
+        weakref.finalize(
+            watch, _call_in, runtime.loop, process.generation, self._tidy, topic
+        ).atexit = False
         feed.watches.add(watch)
         entries = runtime.engine.view.all_entries(topic)
         feed.push([watch], [(None, entry) for entry in entries])
@@ -374,6 +377,10 @@ class Presence:
             for watch in [*feed.watches]:
                 watch.close()
 
+    def forked(self) -> None:
+        """See `Observer`."""
+        self._owned, self._feeds = {}, {}
+
     # What handles and watches call.
 
     def _entry_of(self, tracked: Tracked) -> Entry | None:
@@ -388,6 +395,7 @@ class Presence:
     def _update(self, tracked: Tracked, meta: Meta | Callable[[dict[str, Any]], Meta]) -> None:
         old = self._entry_of(tracked)
         if old is None:
+            self._node.check_process()
             raise NotTrackedError(f"{tracked._key!r} on {tracked._topic!r} has ended")
         text = _encode_meta(meta(load(old[META])) if callable(meta) else meta)
         if self._entry_of(tracked) is not old:
@@ -473,8 +481,11 @@ def _encode_meta(meta: object) -> str:
 
 
 def _call_in(
-    loop: asyncio.AbstractEventLoop | None, function: Callable[..., None], *args: Any
+    loop: asyncio.AbstractEventLoop | None, made: int, function: Callable[..., None], *args: Any
 ) -> None:
+    """Call a function in an event loop, unless that is the loop of a parent process."""
+    if made != process.generation:
+        return
     if loop is None:
         function(*args)
     elif not loop.is_closed():

@@ -179,6 +179,10 @@ class PubSub:
                 subscription.close()
         self._subscriptions.clear()
 
+    def forked(self) -> None:
+        """See `Observer`."""
+        self._subscriptions = {}
+
     def _distribute(self, sender: str, message: Publish, exclude: Subscription | None) -> None:
         subscriptions = self._tidy(message.topic)
         if subscriptions:

@@ -6,6 +6,7 @@ from types import TracebackType
 from typing import Generic, Self, TypeVar
 
 from adsum.errors import UsageError
+from adsum.forks import process
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -14,22 +15,23 @@ class Reader(ABC, Generic[T_co]):
     """An asynchronous iterator that is read by one task at a time.
 
     A read that is cancelled loses nothing. `close` ends the iteration; so does the end of a `with`
-    block, and of the node.
+    block, and of the node. In a forked child, an iteration that began in the parent has ended.
     """
 
     def __init__(self) -> None:
         self._ready = asyncio.Event()
         self._reading = False
         self._closed = False
+        self._generation = process.generation
 
     @property
     def closed(self) -> bool:
         """Whether the iteration has ended."""
-        return self._closed
+        return self._closed or self._generation != process.generation
 
     def close(self) -> None:
         """End the iteration; what was not read is dropped. Idempotent."""
-        if not self._closed:
+        if not self.closed:
             self._closed = True
             self._ready.set()
             self._drop()
@@ -42,17 +44,17 @@ class Reader(ABC, Generic[T_co]):
         return self
 
     async def __anext__(self) -> T_co:
-        if self._reading:
+        if self._reading and not self.closed:
             raise UsageError(f"two tasks read one {type(self).__name__}; give each one of its own")
         self._reading = True
         try:
             # What woke this may have been undone before it ran.
-            while not (self._closed or self._has_more()):
+            while not (self.closed or self._has_more()):
                 self._ready.clear()
                 await self._ready.wait()
         finally:
             self._reading = False
-        if self._closed:
+        if self.closed:
             raise StopAsyncIteration
         return self._take()
 

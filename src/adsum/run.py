@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from adsum.errors import NodeClosedError
+from adsum.forks import process
 from adsum.replication.effects import (
     Close,
     Deliver,
@@ -47,6 +48,13 @@ class Observer(Protocol):
     def closed(self) -> None:
         """The node has stopped."""
 
+    def forked(self) -> None:
+        """A forked child starts the node of its parent again: forget the parent's state.
+
+        Only drop references. The parent still uses the tasks, connections and callbacks behind
+        them, so ending them or running code of the application would be wrong.
+        """
+
 
 class Run(ABC):
     """One run of a node. `open` it once, `close` it once.
@@ -80,6 +88,13 @@ class Run(ABC):
         self._ended = False
         # Those that wait until this node has joined; each wakes up at the end of the run, too.
         self._waiters: set[asyncio.Future[None]] = set()
+        #: That of the process that the run belongs to.
+        self.generation = process.generation
+
+    @property
+    def inherited(self) -> bool:
+        """Whether this process is a forked child of the process that the run belongs to."""
+        return self.generation != process.generation
 
     @property
     def replica(self) -> Replica:
@@ -129,6 +144,11 @@ class Run(ABC):
             raise NodeClosedError("the node was stopped while joining")
         return self.engine.joined
 
+    def leave_to_parent(self) -> None:
+        """Make observers forget a run that is `inherited`."""
+        for observer in list(self._observers):
+            self._guard(observer.forked)
+
     def publish(self, message: Publish, to: str | None) -> int:
         """Send a message to all members, or to one; returns how many it could not be sent to."""
         missed = self.engine.publish(message, to)
@@ -160,7 +180,13 @@ class Run(ABC):
                 waiter.set_result(None)
 
     def _settle(self) -> None:
-        """Do what the engine asks for, and see to it that it is called when it wants to be."""
+        """Do what the engine asks for, and see to it that it is called when it wants to be.
+
+        In a forked child nothing is done: an event loop that goes on there must not act as the
+        parent's node.
+        """
+        if self.inherited:
+            return
         for effect in self.engine.take_effects():
             self._guard(self._perform, effect)
         self.tell_observers()

@@ -117,6 +117,8 @@ class Runtime(Run):
 
     async def close(self) -> None:
         """See `Run`."""
+        if self.inherited:
+            return
         self._end()
         self._join_log.close()
         self.engine.leave(self.settings.linger)

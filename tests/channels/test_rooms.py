@@ -86,6 +86,9 @@ class Stage:
     def closed(self) -> None:
         """The room is closed already."""
 
+    def forked(self) -> None:
+        """No test forks."""
+
 
 class Reader:
     """A client's channel, which reads when the test says so; it checks what it reads."""

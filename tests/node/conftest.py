@@ -10,6 +10,9 @@ from typing import Any
 import pytest
 
 import adsum
+from tests.transport.conftest import certificates
+
+__all__ = ["certificates"]
 
 from .processes import clean_environment
 

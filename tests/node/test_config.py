@@ -68,6 +68,8 @@ def test_an_empty_variable_is_not_given() -> None:
         ("down_after", float("inf"), "seconds from"),
         ("linger", -1, "seconds from"),
         ("linger", 1e9, "seconds from"),
+        ("join_timeout", -1, "seconds from 0 to 3600"),
+        ("join_timeout", 3601, "seconds from 0 to 3600"),
     ],
 )
 def test_a_wrong_setting_is_named_with_what_is_accepted(

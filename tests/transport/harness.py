@@ -125,8 +125,8 @@ class World:
         self.network = MemoryNetwork()
         self._directory = directory
         self._tls = tls
-        self._transports: list[AnyTransport] = []
-        self._bound: dict[str, AnyTransport] = {}
+        self.transports: list[AnyTransport] = []
+        self.bound: dict[str, AnyTransport] = {}
         self._servers: list[asyncio.Server] = []
         self._raw: list[RawPeer] = []
 
@@ -155,14 +155,14 @@ class World:
         # What the type checker proves here: both are what the contract says.
         contract: tuple[Transport, LinkHandler] = (made, handler)
         assert all(contract)
-        self._transports.append(made)
+        self.transports.append(made)
         return made
 
     async def listening(self, name: str, handler: Recorder, **settings: object) -> str:
         """A transport that listens; returns where."""
         transport = self.transport(name, handler, **settings)  # type: ignore[arg-type]  # passed on
         address = await transport.listen(self.free_address(name))
-        self._bound[address] = transport
+        self.bound[address] = transport
         return address
 
     async def pair(self, **settings: object) -> tuple[Recorder, Recorder]:
@@ -186,7 +186,7 @@ class World:
         loop = asyncio.get_running_loop()
         where = parse(address)
         if self.kind == "memory":
-            link = self._bound[address].accept_link()
+            link = self.bound[address].accept_link()
             assert link is not None
             connect(raw, link)
             await until(lambda: raw.wire)
@@ -240,7 +240,7 @@ class World:
 
     def links_of(self, name: str) -> list[StreamLink]:
         """What the transport of a node holds, open or not."""
-        return next(made for made in self._transports if made.identity.name == name).links()
+        return next(made for made in self.transports if made.identity.name == name).links()
 
     async def close(self) -> None:
         for server in self._servers:
@@ -249,7 +249,7 @@ class World:
             if raw.wire is not None and not raw.hung_up:
                 raw.wire.abort()
                 await until(lambda raw=raw: raw.hung_up)  # type: ignore[misc]  # bound now
-        for transport in self._transports:
+        for transport in self.transports:
             await transport.close()
             assert not transport.links(), "a closed transport holds connections"
 

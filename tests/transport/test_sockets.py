@@ -331,16 +331,15 @@ async def test_accepting_goes_on_when_file_descriptors_were_short(
     tcp: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(sockets, "_ACCEPT_PAUSE", 0.001)
-    loop = asyncio.get_running_loop()
-    accept = loop.sock_accept
+    accept = socket.socket.accept
     failures = [OSError(errno.EMFILE, "Too many open files"), ConnectionAbortedError()]
 
-    async def short(listening: socket.socket) -> object:
+    def short(listening: socket.socket) -> object:
         if failures:
             raise failures.pop()
-        return await accept(listening)
+        return accept(listening)
 
-    monkeypatch.setattr(loop, "sock_accept", short)
+    monkeypatch.setattr(socket.socket, "accept", short)
     address = await tcp.listening("acceptor", Recorder())
 
     await tcp.transport("dialler").dial(address)

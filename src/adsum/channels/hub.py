@@ -283,6 +283,12 @@ class Hub:
         for connection in list(self.connections):
             connection.close(1012, "the server restarts")
 
+    def forked(self) -> None:
+        """See `Observer`: the clients are connected to the parent."""
+        self.connections, self._by_id, self._members, self._rooms = set(), {}, {}, {}
+        self._sweeper = None
+        self._lingering = 0
+
 
 def _message(topic: str, event: str, payload: Encoded) -> Publish:
     if isinstance(payload, str):

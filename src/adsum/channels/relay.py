@@ -39,8 +39,6 @@ class Relay(ABC):
 
     def __init__(self, node: Node) -> None:
         self._node = node
-        # Not from 1: a late answer to a former life of this node would be taken for one to this.
-        self._number = secrets.randbits(62)
         # What was asked and is not answered: of which life of which node.
         self._waiting: dict[int, tuple[tuple[str, int], asyncio.Future[Question | None]]] = {}
         # The next look at whether those who are asked still live; there is one while any is.
@@ -56,8 +54,9 @@ class Relay(ABC):
         life = self._lives().get(name)
         if life is None:
             return None
-        self._number += 1
-        number = self._number
+        # Not counted: a late answer to a former life of this node, or to one of its parent process,
+        # would be taken for the answer to another question.
+        number = secrets.randbits(62)
         future: asyncio.Future[Question | None] = asyncio.get_running_loop().create_future()
         self._waiting[number] = (name, life), future
         self._look_later()
@@ -103,6 +102,10 @@ class Relay(ABC):
         for task in self._tasks:
             task.cancel()
         self._partial.clear()
+
+    def forked(self) -> None:
+        """See `Observer`."""
+        self._waiting, self._look, self._partial, self._tasks = {}, None, {}, {}
 
     def _look_later(self) -> None:
         if self._look is None and (self._waiting or self._tasks):

@@ -150,6 +150,11 @@ class Sessions(Relay):
         super().__init__(node)
         self._sessions: dict[str, Session] = {}
 
+    def forked(self) -> None:
+        """See `Observer`: the clients poll the parent."""
+        super().forked()
+        self._sessions = {}
+
     @classmethod
     def of(cls, node: Node) -> Self:
         """Those of a node."""

@@ -9,6 +9,9 @@ again, and a message that it publishes reaches nobody. It has *joined* once
 * every replica that it learned of meanwhile is linked or relayed and its slice has arrived up to
   the version that was named, or all its addresses refuse; likewise every replica that lingers.
 
+A replica that tracks nothing and has no address is not waited for, nor is one that was silent for
+`down_after`. What the owner of a slice states counts more than what others state of it.
+
 A peer that refuses the name of this node closes the link before its first frame, so a node whose
 name is refused has not joined. Two nodes that join at once wait for each other's slices alone.
 """

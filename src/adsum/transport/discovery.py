@@ -31,6 +31,7 @@ import time
 from pathlib import Path
 
 from adsum.errors import ConfigurationError, DialError
+from adsum.forks import private
 from adsum.transport.address import TcpAddress, UnixAddress, parse
 
 logger = logging.getLogger("adsum.transport")
@@ -249,7 +250,7 @@ def _clean_temporary(path: Path) -> None:
 
 def _refuses(path: Path) -> bool:
     try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        with private(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as probe:
             probe.setblocking(False)
             probe.connect(str(path))
     except ConnectionRefusedError:

@@ -7,6 +7,7 @@ import secrets
 from collections.abc import Callable, Iterator
 
 from adsum.errors import DialError
+from adsum.forks import process
 from adsum.transport.base import Identity, LinkHandler
 from adsum.transport.framing import PayloadEncoder
 from adsum.transport.handshake import VERSIONS, Handshake, encode_hello
@@ -48,7 +49,8 @@ class LinkHub:
         self.limits = limits or Limits()
         self.encoder = PayloadEncoder()
         self.turns = TurnBudget(self.limits.turn_budget)
-        self.closing = False
+        self._closing = False
+        self._generation = process.generation
         self._secret = secret
         self._nonce = nonce
         self._versions = versions
@@ -79,6 +81,16 @@ class LinkHub:
     def identity(self, identity: Identity) -> None:
         encode_hello(identity, self._versions, bytes(32))
         self._identity = identity
+
+    @property
+    def inherited(self) -> bool:
+        """Whether this process is a forked child of the process that the transport belongs to."""
+        return self._generation != process.generation
+
+    @property
+    def closing(self) -> bool:
+        """Whether no more links may form: the transport is closed or inherited."""
+        return self._closing or self.inherited
 
     def links(self) -> list[StreamLink]:
         """Every link whose connection may still exist, in whatever phase."""
@@ -145,7 +157,7 @@ class LinkHub:
 
     async def close_links(self) -> None:
         """Close every link and wait, within the grace, until its connection is gone."""
-        self.closing = True
+        self._closing = True
         for link in self.links():
             link.shut("the node is closing")
         try:
@@ -193,7 +205,8 @@ class LinkHub:
 
     def troubled(self, what: str) -> None:
         """The system does not do what was asked of it."""
-        self._troubles.warn(what)
+        if not self.closing:
+            self._troubles.warn(what)
 
     def gone(self, link: StreamLink) -> None:
         """The connection does not exist any more."""

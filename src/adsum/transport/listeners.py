@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from adsum.errors import ListenError
+from adsum.forks import private
 from adsum.transport.address import Address, TcpAddress, UnixAddress
 
 _BACKLOG = 128
@@ -118,7 +119,7 @@ def open_unix(address: UnixAddress) -> Listener:
     path = address.path
     _refuse_taken(path)
     temporary = os.path.join(os.path.dirname(path), f".{secrets.token_hex(3)}")
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    sock = private(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
     try:
         sock.setblocking(False)
         sock.bind(temporary)
@@ -212,7 +213,7 @@ def _bind_any(place: TcpPlace, port: int, ipv4: Collection[int | None]) -> socke
 
 
 def _bind(family: socket.AddressFamily, ip: str, port: int, *, dual_stack: bool) -> socket.socket:
-    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock = private(socket.socket(family, socket.SOCK_STREAM))
     try:
         sock.setblocking(False)
         # Without it a restarted node waits a minute for the port of its previous life.
@@ -249,7 +250,7 @@ def _refuse_taken(path: str) -> None:
         return
     if not stat.S_ISSOCK(mode):
         raise ListenError(f"unix:{path}: something that is not a socket is there; move it away")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+    with private(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as probe:
         probe.setblocking(False)
         try:
             probe.connect(path)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Coroutine, Iterable, Sequence
 
 from adsum.activetime import active_timeout
 from adsum.errors import DialError, DialRefusedError, HandshakeError, ListenError
+from adsum.forks import private
 from adsum.transport.address import Address, TcpAddress, UnixAddress, parse, parse_one
 from adsum.transport.base import Identity, LinkHandler
 from adsum.transport.handshake import VERSIONS
@@ -149,13 +150,16 @@ class SocketTransport(LinkHub):
         """Stop listening and close every link; returns when their sockets are closed.
 
         Links send what is queued and say goodbye first; a peer that does not read is waited for
-        no longer than `Limits.close_grace`. Idempotent; every caller waits for the same end.
+        no longer than `Limits.close_grace`. Idempotent; every caller waits for the same end. In a
+        forked child this does nothing: sockets and files are the parent's.
         """
+        if self.inherited:
+            return
         if self._closed is not None:
             await self._closed.wait()
             return
         self._closed = asyncio.Event()
-        self.closing = True
+        self._closing = True
         try:
             for address in list(self._listeners):
                 await self.stop_listening(address)
@@ -175,12 +179,11 @@ class SocketTransport(LinkHub):
         return address
 
     async def _accept_forever(self, listener: Listener, tls: ssl.SSLContext | None) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
+        while not self.closing:
             # While connections wait, accepting does not: a flood would keep the loop to itself.
             await asyncio.sleep(0)
             try:
-                sock, origin = await loop.sock_accept(listener.sock)
+                sock, origin = await _accept_one(listener.sock)
             except ConnectionError:
                 continue  # The peer was gone before it was accepted.
             except OSError as error:
@@ -298,13 +301,38 @@ async def _resolve_local(where: Address) -> UnixAddress | TcpPlace:
     return TcpPlace(where, [(family, str(target[0])) for family, _, _, _, target in found])
 
 
+async def _accept_one(listening: socket.socket) -> tuple[socket.socket, object]:
+    """Accept a connection, which is private from the same step on.
+
+    `loop.sock_accept` returns it a turn of the event loop later; a fork in between would copy it.
+    """
+    while True:
+        try:
+            sock, origin = listening.accept()
+        except BlockingIOError:
+            await _readable(listening.fileno())
+        else:
+            private(sock).setblocking(False)
+            return sock, origin
+
+
+async def _readable(descriptor: int) -> None:
+    loop = asyncio.get_running_loop()
+    ready = asyncio.Event()
+    loop.add_reader(descriptor, ready.set)
+    try:
+        await ready.wait()
+    finally:
+        loop.remove_reader(descriptor)
+
+
 async def _connect(
     family: socket.AddressFamily,
     kind: socket.SocketKind,
     protocol: int,
     target: tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes],
 ) -> socket.socket:
-    sock = socket.socket(family, kind, protocol)
+    sock = private(socket.socket(family, kind, protocol))
     try:
         sock.setblocking(False)
         await asyncio.get_running_loop().sock_connect(sock, target)
@@ -321,7 +349,7 @@ def _connect_unix(where: UnixAddress) -> socket.socket:
     for a connection made.
     """
     try:
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        sock = private(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
     except OSError as error:  # no more files may be opened
         raise _dial_error(str(where), [error], 0) from error
     try:

@@ -1,0 +1,79 @@
+"""Forks: a child process inherits its parent's nodes, and must neither use nor hold them.
+
+A fork copies the memory and the descriptors of a process. The copied descriptors keep connections
+and ports of the parent open after its death, and an event loop in the child shares its epoll set,
+its connections and the files of its sockets with the parent.
+
+One handler, registered once for each process when this module is imported, does two things in every
+forked child:
+
+- It replaces each descriptor of a private socket with one of /dev/null, and detaches the socket
+  object. It calls no event loop, because removing a descriptor from the shared epoll set removes it
+  for the parent; and no TLS, because a close_notify would end the parent's session. It replaces
+  instead of closing, because event loops keep descriptors as numbers. A number that was closed and
+  reused would let an inherited loop close or watch a file of the child.
+- It counts the fork. An object that belongs to one process keeps the `generation` it was made in;
+  in a child the two differ. The object itself is not changed: its memory pages stay shared.
+"""
+
+import os
+import socket
+from weakref import WeakSet
+
+
+class Process:
+    """The process that runs now, be it the parent or a forked child."""
+
+    __slots__ = ("generation",)
+
+    def __init__(self) -> None:
+        #: Forks between the first process that imported this module and this one.
+        self.generation = 0
+
+
+process = Process()
+# Weakly, because a socket that was collected is closed.
+_private: WeakSet[socket.socket] = WeakSet()
+
+
+def private(sock: socket.socket) -> socket.socket:
+    """Make a socket private to this process: forked children do not hold it open.
+
+    Args:
+        sock: A socket that was just created or accepted.
+
+    Returns:
+        The same socket. In a child, its descriptor is detached: `fileno()` is -1.
+    """
+    _private.add(sock)
+    return sock
+
+
+def _after_fork() -> None:
+    process.generation += 1
+    sockets = list(_private)
+    _private.clear()
+    inherited = [descriptor for sock in sockets if (descriptor := sock.detach()) >= 0]
+    if inherited:
+        _replace(inherited)
+
+
+def _replace(descriptors: list[int]) -> None:
+    """Let descriptors refer to /dev/null; where that cannot be opened, only close them."""
+    first, *rest = descriptors
+    os.close(first)  # makes room: the process may have no descriptor left
+    try:
+        null = os.open(os.devnull, os.O_RDWR)
+    except OSError:
+        for descriptor in rest:
+            os.close(descriptor)
+        return
+    for descriptor in descriptors:
+        if descriptor != null:
+            os.dup2(null, descriptor, inheritable=False)
+    if null not in descriptors:
+        os.close(null)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
