@@ -23,7 +23,7 @@ LAYERS = {
     "node": {"errors", "replication", "transport", "config", "run", "runtime"},
     "reading": {"errors"},
     "watching": {"replication", "reading"},
-    "presence": {"errors", "replication", "node", "watching"},
+    "presence": {"errors", "replication", "node", "reading", "watching"},
     "pubsub": {"errors", "replication", "node", "reading"},
     "channels": {"errors", "replication", "node", "watching", "presence", "pubsub"},
     "testing": {"", "errors", "replication", "config", "run", "runtime", "channels"},

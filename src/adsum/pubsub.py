@@ -3,12 +3,12 @@
 import asyncio
 from collections import deque
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
-from weakref import WeakSet
 
 from adsum.errors import ConfigurationError, UsageError
 from adsum.node import Node
-from adsum.reading import Reader
+from adsum.reading import Reader, Readers
 from adsum.replication.entry import Transition
 from adsum.replication.frozen import freeze
 from adsum.replication.jsontext import checked_name, encode_object, load
@@ -43,12 +43,13 @@ class Subscription(Reader[Message]):
 
     Holds at most its limit: when a message comes to a full one, the oldest is dropped and
     `dropped` counts it, so a slow subscriber sees recent messages and costs bounded memory. The
-    iteration ends when the subscription or the node is closed. One task reads at a time. One that
-    nobody refers to any more, as after leaving an `async for`, is closed.
+    iteration ends when the subscription or the node is closed. One task reads at a time. A
+    subscription without a reference, as after leaving an `async for`, is closed; while a task
+    awaits it, that task keeps it open.
     """
 
-    def __init__(self, topic: str, limit: int) -> None:
-        super().__init__()
+    def __init__(self, topic: str, limit: int, readers: Readers["Subscription"]) -> None:
+        super().__init__(readers)
         self.topic = topic
         #: How many messages were dropped because the reader was too slow.
         self.dropped = 0
@@ -96,8 +97,8 @@ class PubSub:
 
     def __init__(self, node: Node) -> None:
         self._node = node
-        # Weakly, so that a subscription ends when its reader lets go of it.
-        self._subscriptions: dict[str, WeakSet[Subscription]] = {}
+        # The topics with an open subscription.
+        self._subscriptions: dict[str, Readers[Subscription]] = {}
         node.observe(self)
 
     def subscribe(self, topic: str, *, limit: int = DEFAULT_LIMIT) -> Subscription:
@@ -110,14 +111,16 @@ class PubSub:
         Raises:
             NodeClosedError: The node is not running.
         """
-        self._node.runtime.tell_observers()
+        runtime = self._node.runtime
+        runtime.tell_observers()
         topic = _checked_topic(topic)
         if limit < 1:
             raise ConfigurationError(f"limit={limit!r}: accepted are whole numbers from 1")
-        self._tidy(topic)
-        subscription = Subscription(topic, limit)
-        self._subscriptions.setdefault(topic, WeakSet()).add(subscription)
-        return subscription
+        readers = self._subscriptions.get(topic)
+        if readers is None:
+            readers = Readers(runtime.loop, partial(self._forget, topic))
+            self._subscriptions[topic] = readers
+        return Subscription(topic, limit, readers)
 
     async def publish(
         self,
@@ -175,12 +178,12 @@ class PubSub:
     def closed(self) -> None:
         """See `Observer`: every subscription ends with the node."""
         for subscriptions in list(self._subscriptions.values()):
-            for subscription in list(subscriptions):
+            for subscription in subscriptions:
                 subscription.close()
         self._subscriptions.clear()
 
     def _distribute(self, sender: str, message: Publish, exclude: Subscription | None) -> None:
-        subscriptions = self._tidy(message.topic)
+        subscriptions = self._subscriptions.get(message.topic)
         if subscriptions:
             payload = freeze(load(message.payload))
             delivered = Message(message.topic, message.event, payload, sender)
@@ -188,12 +191,10 @@ class PubSub:
                 if subscription is not exclude:
                     subscription.put(delivered)
 
-    def _tidy(self, topic: str) -> list[Subscription]:
-        """The open subscriptions of a topic; a topic that has none is forgotten."""
-        subscriptions = [one for one in self._subscriptions.get(topic, ()) if not one.closed]
-        if not subscriptions:
+    def _forget(self, topic: str) -> None:
+        """Forget a topic whose last subscription has ended, unless there is a new one."""
+        if not self._subscriptions.get(topic):
             self._subscriptions.pop(topic, None)
-        return subscriptions
 
 
 def _checked_topic(topic: str) -> str:
