@@ -30,7 +30,7 @@ LAYERS = {
 }
 
 #: All that the core may import from the standard library: no clock, no I/O, no randomness of its
-#: own (`random` for the type of the generator that it is given, `sys` for `intern`).
+#: own (`random` for the type of the generator that it is given).
 PURE = {
     "bisect",
     "collections",
@@ -40,10 +40,9 @@ PURE = {
     "math",
     "operator",
     "random",
-    "sys",
     "typing",
 }
-FROM_IMPURE = {"random": {"Random"}, "sys": {"intern"}}
+FROM_IMPURE = {"random": {"Random"}}
 
 #: Calls that reach the world without an import.
 BANNED_CALLS = {"open", "print", "input", "exec", "eval", "__import__"}

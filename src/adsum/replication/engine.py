@@ -14,7 +14,6 @@ visible.
 
 from collections.abc import Iterable
 from random import Random
-from sys import intern
 
 from .conflicts import Conflicts
 from .dialler import Dialler
@@ -37,6 +36,7 @@ from .messages import (
     Sync,
     Vouch,
 )
+from .names import share
 from .state import Replica, Slice
 from .timing import Timing
 from .view import View
@@ -86,7 +86,7 @@ class Engine:
         """Add a presence to this node's slice; it is in the view when this returns."""
         own = self._exchange.own.slice
         version = own.horizon + 1
-        entry = (version, version, intern(topic), key, meta, None, *self.replica)
+        entry = (version, version, share(topic), key, meta, None, *self.replica)
         own.add(entry)
         self.view.change(None, entry)
         self._exchange.changed()
