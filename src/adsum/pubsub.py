@@ -164,7 +164,7 @@ class PubSub:
         if to in (None, own):
             self._distribute(own, message, exclude)
         elsewhere = to != own and not local
-        missed = runtime.publish(message, to) if elsewhere else 0
+        missed = await runtime.publish(message, to) if elsewhere else 0
         await asyncio.sleep(0)  # a loop that only publishes lets others run
         return missed
 

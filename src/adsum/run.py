@@ -10,7 +10,17 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from adsum.replication.effects import Close, Deliver, Dial, Effect, Notice, Send, Severity
+from adsum.replication.effects import (
+    Close,
+    Deliver,
+    Dial,
+    Effect,
+    Notice,
+    Send,
+    Sending,
+    Settled,
+    Severity,
+)
 from adsum.replication.engine import Engine
 from adsum.replication.entry import Transition
 from adsum.replication.messages import Message, Publish
@@ -60,12 +70,13 @@ class Run(ABC):
         self.loop = loop
         #: Every address that others reach this node at.
         self.addresses: tuple[str, ...] = ()
-        #: Messages that could not be sent to a member that does not read, or to which no link is.
-        self.dropped_messages = 0
         self.frames_sent = self.frames_received = 0
         self.bytes_sent = self.bytes_received = 0
         self._observers = observers
         self._ended = False
+        self._settling = False
+        # Publishers that wait until their message was sent to, or missed by, every receiver.
+        self._publishers: dict[Sending, asyncio.Future[None]] = {}
 
     @property
     def replica(self) -> Replica:
@@ -93,12 +104,35 @@ class Run(ABC):
         """Give up a run that can no longer be closed: its event loop is, or its process is dead."""
         self._end()
 
-    def publish(self, message: Publish, to: str | None) -> int:
-        """Send a message to all members, or to one; returns how many it could not be sent to."""
-        missed = self.engine.publish(message, to)
-        self.dropped_messages += missed
+    async def publish(self, message: Publish, to: str | None) -> int:
+        """Send a message to all members, or to one.
+
+        Members with room are sent it at once. For the others this waits, at most 1 s in all; if it
+        is cancelled, they miss the message.
+
+        Returns:
+            How many members missed it.
+        """
+        sending = self.post(message, to)
+        if sending.waiting:
+            self._publishers[sending] = asyncio.get_running_loop().create_future()
+            try:
+                await self._publishers[sending]
+            finally:
+                del self._publishers[sending]
+                self.engine.withdraw(sending)
+        return sending.missed
+
+    def post(self, message: Publish, to: str | None) -> Sending:
+        """As `publish`, without waiting: the message is sent while the caller goes on."""
+        sending = self.engine.publish(message, to, self._now())
         self._settle()
-        return missed
+        return sending
+
+    @property
+    def dropped_messages(self) -> int:
+        """Published messages, counted once for each member that missed one."""
+        return self.engine.missed_messages
 
     def tell_observers(self) -> None:
         """Tell observers what changed until now."""
@@ -119,8 +153,15 @@ class Run(ABC):
 
     def _settle(self) -> None:
         """Do what the engine asks for, and see to it that it is called when it wants to be."""
-        for effect in self.engine.take_effects():
-            self._guard(self._perform, effect)
+        if self._settling:  # a link without room says so while it is sent to
+            return
+        self._settling = True
+        try:
+            while effects := self.engine.take_effects():
+                for effect in effects:
+                    self._guard(self._perform, effect)
+        finally:
+            self._settling = False
         self.tell_observers()
         if not self._ended:
             self._wake_at(self.engine.wake_at)
@@ -136,6 +177,10 @@ class Run(ABC):
                 self._dial(address)
             case Close(link, reason):
                 self._close(link, reason)
+            case Settled(sending):
+                publisher = self._publishers.get(sending)
+                if publisher is not None and not publisher.done():
+                    publisher.set_result(None)
             case Notice(severity, text):
                 logger.log(_LEVELS[severity], "%s: %s", self.replica, text)
 

@@ -11,6 +11,23 @@ from .messages import Message, Publish
 NOTICE_INTERVAL = 60.0
 
 
+@dataclass(slots=True, eq=False)
+class Sending:
+    """A published message until each of its receivers was sent it or missed it.
+
+    Attributes:
+        message: The message.
+        until: When it stops waiting, in active time.
+        waiting: Members that it waits for.
+        missed: Members that it could not be sent to.
+    """
+
+    message: Publish
+    until: float
+    waiting: int = 0
+    missed: int = 0
+
+
 class Severity(Enum):
     """How loudly a notice is to be told."""
 
@@ -51,6 +68,13 @@ class Deliver:
 
 
 @dataclass(frozen=True, slots=True)
+class Settled:
+    """A published message that had to wait was sent to, or missed by, each of its receivers."""
+
+    sending: Sending
+
+
+@dataclass(frozen=True, slots=True)
 class Notice:
     """Tell the operator."""
 
@@ -58,7 +82,7 @@ class Notice:
     text: str
 
 
-Effect = Send | Dial | Close | Deliver | Notice
+Effect = Send | Dial | Close | Deliver | Settled | Notice
 
 
 class Outbox:
@@ -68,6 +92,9 @@ class Outbox:
         self._effects: list[Effect] = []
         # When a notice of each kind was given last, so that none is repeated again and again.
         self._noticed: dict[str, float] = {}
+
+    def __len__(self) -> int:
+        return len(self._effects)
 
     def put(self, effect: Effect) -> None:
         """Ask for something to be done."""

@@ -18,7 +18,7 @@ from random import Random
 from .conflicts import Conflicts
 from .dialler import Dialler
 from .digests import Digests
-from .effects import Close, Deliver, Dial, Effect, Outbox, Severity
+from .effects import Close, Deliver, Dial, Effect, Outbox, Sending, Severity
 from .entry import ID, KEY, TOPIC, VERSION, Entry, Transition
 from .exchange import Exchange, Held
 from .links import Link, Links
@@ -36,6 +36,7 @@ from .messages import (
     Sync,
     Vouch,
 )
+from .messaging import Messaging
 from .names import share
 from .state import Replica, Slice
 from .timing import Timing
@@ -72,6 +73,7 @@ class Engine:
         self._links = Links(rng)
         self._outbox = Outbox()
         self._exchange = Exchange(replica, self.view, self._links, self._outbox, timing)
+        self._messaging = Messaging(self._links, self._outbox)
         self._liveness = Liveness(timing)
         self._digests = Digests(self._liveness, self._exchange, self._outbox, timing)
         self._dialler = Dialler(timing, rng)
@@ -108,19 +110,23 @@ class Engine:
         self.view.change(entry, None)
         self._exchange.changed()
 
-    def publish(self, message: Publish, to: str | None = None) -> int:
-        """Send a message to every member that has a link, or to one.
+    def publish(self, message: Publish, to: str | None, now: float) -> Sending:
+        """Send a message to every member, or to one; `messaging` has what it waits for.
 
         Returns:
-            To how many members it could not be sent: no link, or one that is not being read.
+            How far it is; a `Settled` effect follows if it waits.
         """
-        names = [to] if to is not None else list(self._visible_names())
-        links = [link for name in names if (link := self._links.to(name)) is not None]
-        self._outbox.send(links, message)
-        return len(names) - len(links)
+        self._advance(now)
+        names = [to] if to is not None else self._visible_names()
+        return self._messaging.publish(message, names, self._clock)
+
+    def withdraw(self, sending: Sending) -> None:
+        """Wait no longer to send a message: the members that it waits for miss it."""
+        self._messaging.withdraw(sending)
 
     def leave(self, linger: float) -> None:
         """Say goodbye on every link, after what is left to say."""
+        self._messaging.close()
         for _ in range(MAX_LAST_FLUSHES):
             if self._exchange.flush_at < float("inf"):
                 self._exchange.flush(self._clock)
@@ -156,7 +162,8 @@ class Engine:
             self._outbox.put(Close(id, refusal))
             return
         self._conflicts.settle(replica.name)
-        link = Link(id, replica, opened_at=self._clock, heard_at=self._clock)
+        kept = self.replica < replica
+        link = Link(id, replica, opened_at=self._clock, heard_at=self._clock, kept=kept)
         self._links.add(link)
         self._reconcile(replica.name)
         self._drop_redundant_link(link)
@@ -181,6 +188,7 @@ class Engine:
         link.writable, link.stuck_at = writable, self._clock
         if writable:
             self._exchange.resume(link)
+            self._messaging.resume(link.replica.name)
 
     def dial_failed(self, address: str, refused: bool, now: float) -> None:
         """No link came of a dial; `refused` if nothing listens there."""
@@ -202,6 +210,9 @@ class Engine:
         if link is None:
             return
         link.heard_at = self._clock
+        if not link.kept:
+            link.kept = True
+            self._messaging.resume(link.replica.name)
         self._liveness.hear_frame(link.replica, self._clock)
         match message:
             case Delta():
@@ -232,6 +243,8 @@ class Engine:
             self._exchange.flush(self._clock)
         if self._heartbeat_at <= due:
             self._beat()
+        if self._messaging.check_at <= due:
+            self._messaging.expire(due)
         for name in self._liveness.expire(due):
             self._tell_of(name)
             self._reconcile(name)
@@ -245,6 +258,7 @@ class Engine:
         """When to call `tick` at the latest, unless something else happens before."""
         at = min(
             self._exchange.flush_at,
+            self._messaging.check_at,
             self._heartbeat_at,
             self._liveness.check_at,
             self._dialler.next_at,
@@ -254,7 +268,11 @@ class Engine:
         return self._last_call + max(0.0, at - self._clock)
 
     def take_effects(self) -> list[Effect]:
-        """What to do, in this order, since the last call."""
+        """What to do, in this order, since the last call; to be called again until it is empty."""
+        if self._messaging.ready and not self._outbox:
+            if self._exchange.flush_at <= self._clock + RESOLUTION:
+                self._exchange.flush(self._clock)  # the state waits for no message
+            self._messaging.send_next()
         return self._outbox.take()
 
     def take_changes(self) -> dict[str, list[Transition]]:
@@ -290,6 +308,11 @@ class Engine:
     def shown(self) -> int:
         """How many presences are shown here."""
         return sum(len(held.slice.entries) for held in self._exchange if held.shown)
+
+    @property
+    def missed_messages(self) -> int:
+        """Published messages, counted once for each member that missed one."""
+        return self._messaging.missed
 
     def held(self, replica: Replica) -> Held | None:
         """The slice of a replica and how it travels, if it is held; to be read, not altered."""
@@ -374,6 +397,7 @@ class Engine:
         self._exchange.forget_link(link)
         for askers in self._askers.values():
             askers.discard(link.id)
+        self._messaging.resume(name)
         rest = self._links.of(name)
         if rest:
             self._exchange.follow(rest[-1], self._clock)

@@ -19,6 +19,8 @@ class Link:
         replica: Who is at the other end.
         opened_at: When it opened, in active time.
         heard_at: When anything came over it last.
+        kept: Whether its smaller end, which chooses among links of one moment, is known to keep
+            it: that end knows, the other one when the first frame arrives.
         writable: Whether the peer reads what is sent.
         stuck_at: When it stopped reading. Valid while not writable.
         told_at: When a digest was sent over it last because the peer asked for one.
@@ -29,6 +31,7 @@ class Link:
     replica: Replica
     opened_at: float
     heard_at: float
+    kept: bool = True
     writable: bool = True
     stuck_at: float = 0.0
     told_at: float = float("-inf")
@@ -82,9 +85,15 @@ class Links:
             self._by_name[link.replica.name] = rest
 
     def to(self, name: str) -> Link | None:
-        """The link to send bulk over, if there is one that is being read."""
-        links = [link for link in self.of(name) if link.writable]
-        return links[-1] if links else None
+        """The link that messages to a member take: the newest one that both ends keep.
+
+        If both ends dial at once, each may see another of the two links open first. The smaller end
+        closes one of them, without a frame over it.
+        """
+        for link in reversed(self.of(name)):
+            if link.kept:
+                return link
+        return None
 
     def some(self) -> list[Link]:
         """A few links at random, none that is not being read."""

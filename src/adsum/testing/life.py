@@ -7,7 +7,7 @@ from random import Random
 from typing import Any, Protocol
 
 from adsum.replication.codec import encode
-from adsum.replication.effects import Deliver, Effect, Notice
+from adsum.replication.effects import Deliver, Effect, Notice, Sending
 from adsum.replication.engine import RESOLUTION, Engine
 from adsum.replication.entry import ID, Entry, ref
 from adsum.replication.jsontext import encode_object
@@ -253,15 +253,22 @@ class SimulatedNode(Run):
 
     # What a run is made of.
 
-    def publish(self, message: Publish, to: str | None) -> int:
+    async def publish(self, message: Publish, to: str | None) -> int:
+        """See `Run`; never waits, since virtual time may stand still.
+
+        A member that misses the message later is counted in `dropped_messages` alone.
+        """
+        return self.post(message, to).missed
+
+    def post(self, message: Publish, to: str | None) -> Sending:
         """See `Run`; a process that is paused publishes when it goes on."""
         if self.paused:
-            self._backlog.append(partial(self._publish_late, message, to))
-            return 0
-        return super().publish(message, to)
+            self._backlog.append(partial(self._post_late, message, to))
+            return Sending(message, 0.0)
+        return super().post(message, to)
 
-    def _publish_late(self, message: Publish, to: str | None) -> None:
-        super().publish(message, to)
+    def _post_late(self, message: Publish, to: str | None) -> None:
+        super().post(message, to)
 
     def poke(self) -> None:
         """See `Run`."""
