@@ -16,9 +16,9 @@ from adsum.replication.effects import (
     Dial,
     Effect,
     Notice,
+    Released,
     Send,
     Sending,
-    Settled,
     Severity,
 )
 from adsum.replication.engine import Engine
@@ -75,7 +75,7 @@ class Run(ABC):
         self._observers = observers
         self._ended = False
         self._settling = False
-        # Publishers that wait until their message was sent to, or missed by, every receiver.
+        # Publishers that wait for members without room.
         self._publishers: dict[Sending, asyncio.Future[None]] = {}
 
     @property
@@ -107,20 +107,23 @@ class Run(ABC):
     async def publish(self, message: Publish, to: str | None) -> int:
         """Send a message to all members, or to one.
 
-        Members with room are sent it at once. For the others this waits, at most 1 s in all; if it
-        is cancelled, they miss the message.
+        Members with room are sent it at once. For the others this waits, at most 1 s; a member
+        that reads is sent it even later, one that does not read misses it. If this is cancelled,
+        the members that it waits for miss it.
 
         Returns:
-            How many members missed it.
+            How many members missed it until now.
         """
         sending = self.post(message, to)
         if sending.waiting:
             self._publishers[sending] = asyncio.get_running_loop().create_future()
             try:
                 await self._publishers[sending]
+            except asyncio.CancelledError:
+                self.engine.withdraw(sending)
+                raise
             finally:
                 del self._publishers[sending]
-                self.engine.withdraw(sending)
         return sending.missed
 
     def post(self, message: Publish, to: str | None) -> Sending:
@@ -168,8 +171,8 @@ class Run(ABC):
 
     def _perform(self, effect: Effect) -> None:
         match effect:
-            case Send(links, message):
-                self._send(links, message)
+            case Send(links, message, sending):
+                self._send(links, message, self._encoded(message, sending))
             case Deliver(sender, message):
                 for observer in list(self._observers):
                     self._guard(observer.delivered, sender, message)
@@ -177,7 +180,7 @@ class Run(ABC):
                 self._dial(address)
             case Close(link, reason):
                 self._close(link, reason)
-            case Settled(sending):
+            case Released(sending):
                 publisher = self._publishers.get(sending)
                 if publisher is not None and not publisher.done():
                     publisher.set_result(None)
@@ -199,8 +202,20 @@ class Run(ABC):
     def _wake_at(self, at: float) -> None:
         """Call `tick` at a time, or earlier."""
 
+    def _encoded(self, message: Message, sending: Sending | None) -> Any:
+        """A message as `_encode` made it, once for all links that it is ever sent over."""
+        if sending is None:
+            return self._encode(message)
+        if sending.encoded is None:
+            sending.encoded = self._encode(message)
+        return sending.encoded
+
     @abstractmethod
-    def _send(self, links: tuple[int, ...], message: Message) -> None:
+    def _encode(self, message: Message) -> Any:
+        """A message in the form that `_send` takes."""
+
+    @abstractmethod
+    def _send(self, links: tuple[int, ...], message: Message, encoded: Any) -> None:
         """Send one message over each of these links."""
 
     @abstractmethod

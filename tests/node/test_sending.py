@@ -15,7 +15,9 @@ from adsum.replication import messaging
 from adsum.replication.entry import Transition
 from adsum.replication.messages import Publish
 from adsum.runtime import Runtime
+from adsum.transport import framing
 from adsum.transport.base import Link
+from adsum.transport.framing import PAYLOAD, encode_frame
 
 from .conftest import run, running, until
 
@@ -102,6 +104,28 @@ def test_burst_of_broadcasts_arrives_complete_over_the_same_link(cluster_name: s
             assert links(one) == before
 
     run(main())
+
+
+@pytest.mark.usefixtures("patient")
+def test_message_that_waits_for_several_peers_is_compressed_once(
+    cluster_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compressed = list[int]()
+
+    def count(payload: bytes) -> bytes:
+        compressed.append(len(payload))
+        return encode_frame(PAYLOAD, payload)
+
+    async def main() -> None:
+        async with running(4, cluster=cluster_name) as nodes:
+            listeners = [Listener(node) for node in nodes[1:]]
+            pubsub = adsum.PubSub(nodes[0])
+            monkeypatch.setattr(framing, "_encode_payload", count)
+            await asyncio.gather(*(pubsub.publish("room", {"text": text()}) for _ in range(200)))
+            await until(lambda: all(len(one.messages) == 200 for one in listeners))
+
+    run(main())
+    assert len([size for size in compressed if size > SIZE]) == 200
 
 
 @pytest.mark.usefixtures("patient")

@@ -17,15 +17,17 @@ class Sending:
 
     Attributes:
         message: The message.
-        until: When it stops waiting, in active time.
+        until: When its publisher stops waiting, in active time.
         waiting: Members that it waits for.
         missed: Members that it could not be sent to.
+        encoded: The message as it is sent, once it was; belongs to the driver.
     """
 
     message: Publish
     until: float
     waiting: int = 0
     missed: int = 0
+    encoded: object = None
 
 
 class Severity(Enum):
@@ -38,10 +40,15 @@ class Severity(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """Send one message over each of these links; it needs encoding only once."""
+    """Send one message over each of these links; it needs encoding only once.
+
+    Attributes:
+        sending: Where its encoded form is kept, if more links may follow.
+    """
 
     links: tuple[int, ...]
     message: Message
+    sending: Sending | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +75,8 @@ class Deliver:
 
 
 @dataclass(frozen=True, slots=True)
-class Settled:
-    """A published message that had to wait was sent to, or missed by, each of its receivers."""
+class Released:
+    """The publisher of a message need wait no longer: nobody lacks it, or it has waited enough."""
 
     sending: Sending
 
@@ -82,7 +89,7 @@ class Notice:
     text: str
 
 
-Effect = Send | Dial | Close | Deliver | Settled | Notice
+Effect = Send | Dial | Close | Deliver | Released | Notice
 
 
 class Outbox:
@@ -100,7 +107,7 @@ class Outbox:
         """Ask for something to be done."""
         self._effects.append(effect)
 
-    def send(self, links: Iterable[Link], message: Message) -> None:
+    def send(self, links: Iterable[Link], message: Message, sending: Sending | None = None) -> None:
         """Send a message over links, those that are not read included.
 
         Heartbeats and questions are few and small. What is large asks before whether a link is
@@ -108,7 +115,7 @@ class Outbox:
         """
         ids = tuple([link.id for link in links])
         if ids:
-            self._effects.append(Send(ids, message))
+            self._effects.append(Send(ids, message, sending))
 
     def notice(self, severity: Severity, text: str) -> None:
         """Tell the operator."""

@@ -114,7 +114,7 @@ class Engine:
         """Send a message to every member, or to one; `messaging` has what it waits for.
 
         Returns:
-            How far it is; a `Settled` effect follows if it waits.
+            How far it is; a `Released` effect follows if it waits.
         """
         self._advance(now)
         names = [to] if to is not None else self._visible_names()

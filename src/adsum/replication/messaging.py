@@ -4,9 +4,11 @@ A message to a member takes the newest link that both ends keep. While that link
 messages wait in a queue for this member, and later ones wait behind them, so each member is sent
 all messages in the order of their publication. No member waits for another.
 
-Waiting is bounded by `PATIENCE`, twice. A message waits no longer than this. A link that had no
-room for this long is not read: its queue is dropped, and later messages are missed at once until
-there is room again. So a peer that does not read holds up a publisher once, and not each time.
+A peer that reads is sent every message. A link that had no room for `PATIENCE` is not read: its
+queue is dropped, and later messages are missed at once until there is room again. So a peer that
+does not read holds up a publisher once, and not each time. A publisher waits no longer than
+`PATIENCE`, even for peers that read: where there was room within the last half of it, the message
+stays queued and is sent later, else it is missed. `MAX_WAITING` bounds each queue.
 
 The state never waits behind these queues: `Engine.take_effects` sends due deltas before each
 round of messages, and heartbeats need no room.
@@ -15,12 +17,12 @@ round of messages, and heartbeats need no room.
 from collections import deque
 from collections.abc import Iterable
 
-from .effects import Outbox, Sending, Settled
+from .effects import Outbox, Released, Sending
 from .limits import MAX_WAITING
 from .links import Link, Links
 from .messages import Publish
 
-#: Seconds that a message waits for room, and that a link without room is waited for.
+#: Seconds that a link without room is waited for, and that a publisher waits.
 PATIENCE = 1.0
 
 _NEVER = float("inf")
@@ -39,6 +41,8 @@ class Messaging:
         self._outbox = outbox
         # By name; none is empty.
         self._queues: dict[str, _Queue] = {}
+        # Messages whose publishers wait, oldest first.
+        self._unreleased: deque[Sending] = deque()
         #: Members whose queue may have room now, see `send_next`.
         self.ready: dict[str, None] = {}
         #: When to call `expire`.
@@ -56,8 +60,11 @@ class Messaging:
                 links.append(link)
             elif not self._queue(name, sending, now):
                 sending.missed += 1
-        self._outbox.send(links, message)
+        self._outbox.send(links, message, sending if sending.waiting else None)
         self.missed += sending.missed
+        if sending.waiting:
+            self._unreleased.append(sending)
+            self.check_at = min(self.check_at, sending.until)
         return sending
 
     def resume(self, name: str) -> None:
@@ -81,20 +88,25 @@ class Messaging:
             elif (sending := self._take(name, queue)) is not None:
                 rounds.setdefault(sending, []).append(link)
         for sending, links in rounds.items():
-            self._outbox.send(links, sending.message)
+            self._outbox.send(links, sending.message, sending)
             self._leave_queues(sending, len(links))
 
     def expire(self, now: float) -> None:
-        """Drop the messages that have waited for too long."""
-        self.check_at = _NEVER
+        """Drop the queues of members that do not read, and release publishers that have waited."""
         for name, queue in list(self._queues.items()):
-            ends_at = self._waits_until(name)
-            while queue and (ends_at <= now or queue.first.until <= now):
-                self._miss(queue.take())
-            if queue:
-                self.check_at = min(self.check_at, ends_at, queue.first.until)
-            else:
-                del self._queues[name]
+            no_room_for = now - self._no_room_since(name)
+            if no_room_for >= PATIENCE:
+                self._drop(name)
+            elif no_room_for >= PATIENCE / 2:
+                while queue and queue.first.until <= now:
+                    self._miss(queue.take())
+                if not queue:
+                    del self._queues[name]
+        while self._unreleased and self._unreleased[0].until <= now:
+            self._outbox.put(Released(self._unreleased.popleft()))
+        since = min(map(self._no_room_since, self._queues), default=_NEVER)
+        until = self._unreleased[0].until if self._unreleased else _NEVER
+        self.check_at = min(since + PATIENCE, until)
 
     def withdraw(self, sending: Sending) -> None:
         """Count a message as missed where it still waits; its place in queues is skipped."""
@@ -109,23 +121,23 @@ class Messaging:
 
     def _queue(self, name: str, sending: Sending, now: float) -> bool:
         """Queue a message, unless the member has no link, does not read, or has too many queued."""
-        ends_at = self._waits_until(name)
+        dropped_at = self._no_room_since(name) + PATIENCE
         queue = self._queues.get(name) or _Queue()
-        if ends_at <= now or not queue.add(sending):
+        if dropped_at <= now or not queue.add(sending):
             return False
         self._queues[name] = queue
-        self.check_at = min(self.check_at, ends_at, sending.until)
+        self.check_at = min(self.check_at, dropped_at)
         return True
 
-    def _waits_until(self, name: str) -> float:
-        """When the queue of a member is dropped, if its links stay as they are."""
+    def _no_room_since(self, name: str) -> float:
+        """Since when a member has had no link with room."""
         links = self._links.of(name)
         if not links:
             return -_NEVER
         link = self._links.to(name)
         if link is None:
-            return links[-1].opened_at + PATIENCE
-        return _NEVER if link.writable else link.stuck_at + PATIENCE
+            return links[-1].opened_at
+        return _NEVER if link.writable else link.stuck_at
 
     def _take(self, name: str, queue: "_Queue") -> Sending | None:
         """The next message for a member; None if all that are left were withdrawn."""
@@ -151,7 +163,9 @@ class Messaging:
     def _leave_queues(self, sending: Sending, count: int) -> None:
         sending.waiting -= count
         if not sending.waiting:
-            self._outbox.put(Settled(sending))
+            self._outbox.put(Released(sending))
+        while self._unreleased and not self._unreleased[0].waiting:
+            self._unreleased.popleft()
 
 
 class _Queue:

@@ -328,12 +328,14 @@ class SimulatedNode(Run):
         elif self.running and not self.paused:
             self.tick()
 
-    def _send(self, links: tuple[int, ...], message: Message) -> None:
-        frame = Frame(encode(message))
+    def _encode(self, message: Message) -> Frame:
+        return Frame(encode(message))
+
+    def _send(self, links: tuple[int, ...], message: Message, encoded: Frame) -> None:
         self.frames_sent += len(links)
-        self.bytes_sent += len(links) * len(frame.data)
+        self.bytes_sent += len(links) * len(encoded.data)
         for link in links:
-            peer = self.simulation.network.send(link, self, frame)
+            peer = self.simulation.network.send(link, self, encoded)
             if peer is not None:
                 self.simulation.say_of(message, self.place, peer)
 

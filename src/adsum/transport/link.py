@@ -35,6 +35,7 @@ from adsum.transport.framing import (
     FrameReader,
     decode_goodbye,
     encode_goodbye,
+    encode_payload,
     inflate,
 )
 from adsum.transport.turns import FRAME_COST
@@ -120,7 +121,7 @@ class StreamLink(asyncio.Protocol):
 
     def send(self, payload: bytes) -> None:
         """See `Link.send`."""
-        frame = self._hub.encoder.encode(payload)
+        frame = encode_payload(payload)
         if self._phase is not _Phase.OPEN:
             return
         if not self._outbound:
