@@ -76,8 +76,8 @@ class PubSub:
     """Publish and subscribe across the cluster.
 
     Delivery is at most once and best effort: messages are not part of the replicated state. From
-    one node to another they arrive in order; a node to which there is no link, or that does not
-    read, misses them.
+    one node to another they arrive in order. A node without a link, or one that does not read,
+    misses them and is counted; a link that breaks loses the messages under way, uncounted.
 
     Args:
         node: The node whose cluster to talk to.
@@ -134,7 +134,12 @@ class PubSub:
     ) -> int:
         """Send a message to the subscribers of a topic.
 
-        It is on its way, and with local subscribers, when this returns.
+        Local subscribers, and nodes whose link has room, are sent it at once. For other nodes it
+        waits in order, and this waits with it, at most 1 s in all. A node that reads is sent it
+        even later; a node that had no room for 1 s does not read and misses it. No node holds up
+        another. If this is cancelled, the nodes that it waits for miss the message.
+
+        On the simulated network of `adsum.testing` this never waits.
 
         Args:
             topic: 1 to 1,024 characters.
@@ -145,7 +150,7 @@ class PubSub:
             exclude: A subscription that is left out: the publisher's own.
 
         Returns:
-            How many nodes it could not be sent to, because there is no link or they do not read.
+            How many nodes missed it, because there is no link or they do not read.
 
         Raises:
             NodeClosedError: The node is not running.
