@@ -1,4 +1,4 @@
-"""Iterators that one task reads until they are closed: what watches and subscriptions share.
+"""Iterators that one task reads until they are closed: the base of watches and subscriptions.
 
 A topic refers to its readers weakly, so a reader without any other reference, as after leaving an
 `async for`, is collected, and its topic is forgotten with its last reader. While a task awaits a

@@ -156,7 +156,7 @@ class Run(ABC):
 
     def _settle(self) -> None:
         """Do what the engine asks for, and see to it that it is called when it wants to be."""
-        if self._settling:  # a link without room says so while it is sent to
+        if self._settling:  # called by a link, from inside a send, or by an observer
             return
         self._settling = True
         try:

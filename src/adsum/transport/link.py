@@ -94,7 +94,7 @@ class StreamLink(asyncio.Protocol):
         self._outbound: list[bytes] = []
         # Bytes of these frames, and of the buffer of the wire when the first one was queued.
         self._queued = 0
-        # What the handler was told last.
+        # The state last reported to the handler.
         self._writable = True
         # Whether the buffer of the wire holds more than a quarter of the high-water mark.
         self._backed_up = False
@@ -137,7 +137,7 @@ class StreamLink(asyncio.Protocol):
     def close(self, reason: str) -> None:
         """See `Link.close`."""
         if self._phase is _Phase.OPEN:
-            self._writable = False  # without a call of the handler, which knows
+            self._writable = False  # without a call: the handler itself closes it
             self._part(reason)
 
     # What the transport calls.
