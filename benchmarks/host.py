@@ -1,6 +1,7 @@
 """What a worker process of a cluster does: runs nodes, changes things, and observes."""
 
 import asyncio
+import secrets
 import time
 from collections.abc import Callable
 from typing import Any
@@ -123,6 +124,47 @@ class Host:
         """When a key was seen to leave, in nanoseconds of the monotonic clock of this host."""
         await until(lambda: key in self._left_at)
         return self._left_at[key]
+
+    # Messages.
+
+    def subscribe(self) -> None:
+        """Count the messages that arrive here, and note how long each was under way."""
+        self._tasks.append(asyncio.create_task(self._count(adsum.PubSub(self.nodes[0]))))
+
+    async def _count(self, pubsub: adsum.PubSub) -> None:
+        async for message in pubsub.subscribe(WATCHED, limit=1_000_000):
+            self._delays.append((time.monotonic_ns() - message.payload["at"]) / 1e9)
+
+    async def publish(self, count: int, size: int) -> float:
+        """Publish so many messages of so many characters in one turn of the loop.
+
+        Returns:
+            Seconds until every call has returned.
+        """
+        pubsub = adsum.PubSub(self.nodes[0])
+        texts = [secrets.token_hex(size // 2) for _ in range(count)]
+        began, now = time.perf_counter(), time.monotonic_ns()
+        missed = await asyncio.gather(
+            *(pubsub.publish(WATCHED, {"at": now, "text": text}) for text in texts)
+        )
+        if sum(missed):
+            raise RuntimeError(f"{sum(missed)} of {count} messages were missed")
+        return time.perf_counter() - began
+
+    async def publish_paced(self, count: int, interval: float) -> list[float]:
+        """Publish so many small messages, and return the seconds that each call took."""
+        pubsub, taken = adsum.PubSub(self.nodes[0]), []
+        for _ in range(count):
+            await asyncio.sleep(interval)
+            began = time.perf_counter()
+            await pubsub.publish(WATCHED, {"at": time.monotonic_ns()})
+            taken.append(time.perf_counter() - began)
+        return taken
+
+    async def received_messages(self, count: int) -> list[float]:
+        """Wait for so many messages; returns how many seconds each was under way."""
+        await until(lambda: len(self._delays) >= count)
+        return self.take_delays()
 
     # Instruments.
 

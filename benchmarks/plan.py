@@ -21,6 +21,8 @@ class Plan:
     collected: int = 500_000
     #: Changes timed in one repetition of a latency measure.
     changes: int = 80
+    #: Messages of a burst.
+    burst: int = 2_000
     clusters: tuple[int, ...] = (3, 30)
     idle_seconds: float = 1.5
     #: How often a crowd of browsers enters; that takes long on the other side.
@@ -43,6 +45,7 @@ QUICK = Plan(
     weighings=1,
     collected=20_000,
     changes=20,
+    burst=200,
     clusters=(3, 10),
     idle_seconds=1.0,
     crowd=60,

@@ -343,6 +343,30 @@ MUTANTS = [
         "self._rendered = self._render(sorted(self.keys))",
         "self._rendered = self._render(list(self.keys))",
     ),
+    Mutant(
+        "let a message overtake those that wait",
+        "messaging.py",
+        " and name not in self._queues",
+        "",
+    ),
+    Mutant(
+        "send messages over a link that the other end may close",
+        "links.py",
+        "if link.kept:",
+        "if True:",
+    ),
+    Mutant(
+        "wait again and again for a peer that does not read",
+        "messaging.py",
+        "if dropped_at <= now or not queue.add(sending):",
+        "if not self._links.of(name) or not queue.add(sending):",
+    ),
+    Mutant(
+        "let the state wait behind messages",
+        "engine.py",
+        "if self._exchange.flush_at <= self._clock.active + RESOLUTION:",
+        "if False:",
+    ),
 ]
 
 

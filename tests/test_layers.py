@@ -38,14 +38,14 @@ LAYERS = {
     "node": {"errors", "forks", "replication", "transport", "config", "run", "runtime", "signals"},
     "reading": {"errors", "forks"},
     "watching": {"replication", "reading"},
-    "presence": {"errors", "forks", "replication", "node", "watching"},
+    "presence": {"errors", "replication", "node", "reading", "watching"},
     "pubsub": {"errors", "replication", "node", "reading"},
     "channels": {"errors", "replication", "node", "watching", "presence", "pubsub"},
     "testing": {"", "errors", "replication", "config", "run", "runtime", "channels"},
 }
 
 #: All that the core may import from the standard library: no clock, no I/O, no randomness of its
-#: own (`random` for the type of the generator that it is given, `sys` for `intern`).
+#: own (`random` for the type of the generator that it is given).
 PURE = {
     "bisect",
     "collections",
@@ -57,10 +57,9 @@ PURE = {
     "math",
     "operator",
     "random",
-    "sys",
     "typing",
 }
-FROM_IMPURE = {"random": {"Random"}, "sys": {"intern"}}
+FROM_IMPURE = {"random": {"Random"}}
 
 #: Calls that reach the world without an import.
 BANNED_CALLS = {"open", "print", "input", "exec", "eval", "__import__"}

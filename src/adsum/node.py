@@ -343,8 +343,9 @@ class Node:
             ``members_up`` (this node included), ``members_down``, ``links``, ``topics``,
             ``entries`` (shown here), ``own_entries``, ``lag`` (changes heard of, not yet here),
             ``frames_sent``, ``frames_received``, ``bytes_sent``, ``bytes_received`` (before
-            compression) and ``dropped_messages`` (published, but not to a member that does not
-            read). Counters begin at zero with each `start`.
+            compression) and ``dropped_messages`` (published messages that a member missed, counted
+            for each member: it had no link, or did not read). Counters begin at zero with each
+            `start`.
         """
         runtime = self.runtime
         members = runtime.engine.members()

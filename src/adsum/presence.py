@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import weakref
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping
 from enum import Enum
 from functools import partial
@@ -10,8 +9,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from adsum.errors import AlreadyTrackedError, ConfigurationError, NotTrackedError, UsageError
-from adsum.forks import process
 from adsum.node import Node
+from adsum.reading import Readers
 from adsum.replication.entry import ID, META, Entry, Transition
 from adsum.replication.frozen import FrozenDict, freeze
 from adsum.replication.jsontext import checked_name, encode_object, load
@@ -303,14 +302,10 @@ class Presence:
         feed = self._feeds.get(topic)
         if feed is None:
             enrich = None if self._fetch is None else self.enrich
-            feed = self._feeds[topic] = Feed(topic, enrich)
+            watches = Readers[Watch](runtime.loop, partial(self._tidy, topic))
+            feed = self._feeds[topic] = Feed(topic, enrich, watches)
             runtime.engine.view.watch(topic)
-        watch = Watch(topic, partial(self._tidy, topic))
-        # Whoever drops the last reference may do so in any thread, whenever it collects garbage.
-        weakref.finalize(
-            watch, _call_in, runtime.loop, process.generation, self._tidy, topic
-        ).atexit = False
-        feed.watches.add(watch)
+        watch = Watch(topic, feed.watches)
         entries = runtime.engine.view.all_entries(topic)
         feed.push([watch], [(None, entry) for entry in entries])
         return watch
@@ -374,7 +369,7 @@ class Presence:
         """See `Observer`: every presence and every watch ends with the node."""
         self._owned = {}
         for feed in [*self._feeds.values()]:
-            for watch in [*feed.watches]:
+            for watch in feed.watches:
                 watch.close()
 
     def forked(self) -> None:
@@ -467,7 +462,7 @@ class Presence:
     def _tidy(self, topic: str) -> None:
         """Follow a topic no longer, once nobody watches it."""
         feed = self._feeds.get(topic)
-        if feed is not None and all(watch.closed for watch in feed.watches):
+        if feed is not None and not feed.watches:
             del self._feeds[topic]
             feed.close()
             if self._node.running:
@@ -478,18 +473,6 @@ def _encode_meta(meta: object) -> str:
     if isinstance(meta, dict) and ("phx_ref" in meta or "phx_ref_prev" in meta):
         meta = {key: value for key, value in meta.items() if key not in _RESERVED}
     return encode_object(meta, "meta", MAX_META)
-
-
-def _call_in(
-    loop: asyncio.AbstractEventLoop | None, made: int, function: Callable[..., None], *args: Any
-) -> None:
-    """Call a function in an event loop, unless that is the loop of a parent process."""
-    if made != process.generation:
-        return
-    if loop is None:
-        function(*args)
-    elif not loop.is_closed():
-        loop.call_soon_threadsafe(function, *args)
 
 
 def _current_task() -> Hashable:

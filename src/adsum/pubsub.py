@@ -3,12 +3,12 @@
 import asyncio
 from collections import deque
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
-from weakref import WeakSet
 
 from adsum.errors import ConfigurationError, UsageError
 from adsum.node import Node
-from adsum.reading import Reader
+from adsum.reading import Reader, Readers
 from adsum.replication.entry import Transition
 from adsum.replication.frozen import freeze
 from adsum.replication.jsontext import checked_name, encode_object, load
@@ -43,12 +43,13 @@ class Subscription(Reader[Message]):
 
     Holds at most its limit: when a message comes to a full one, the oldest is dropped and
     `dropped` counts it, so a slow subscriber sees recent messages and costs bounded memory. The
-    iteration ends when the subscription or the node is closed. One task reads at a time. One that
-    nobody refers to any more, as after leaving an `async for`, is closed.
+    iteration ends when the subscription or the node is closed. One task reads at a time. A
+    subscription without a reference, as after leaving an `async for`, is closed; while a task
+    awaits it, that task keeps it open.
     """
 
-    def __init__(self, topic: str, limit: int) -> None:
-        super().__init__()
+    def __init__(self, topic: str, limit: int, readers: Readers["Subscription"]) -> None:
+        super().__init__(readers)
         self.topic = topic
         #: How many messages were dropped because the reader was too slow.
         self.dropped = 0
@@ -75,8 +76,8 @@ class PubSub:
     """Publish and subscribe across the cluster.
 
     Delivery is at most once and best effort: messages are not part of the replicated state. From
-    one node to another they arrive in order; a node to which there is no link, or that does not
-    read, misses them.
+    one node to another they arrive in order. A node without a link, or one that does not read,
+    misses them and is counted; a link that breaks loses the messages under way, uncounted.
 
     Args:
         node: The node whose cluster to talk to.
@@ -96,8 +97,8 @@ class PubSub:
 
     def __init__(self, node: Node) -> None:
         self._node = node
-        # Weakly, so that a subscription ends when its reader lets go of it.
-        self._subscriptions: dict[str, WeakSet[Subscription]] = {}
+        # The topics with an open subscription.
+        self._subscriptions: dict[str, Readers[Subscription]] = {}
         node.observe(self)
 
     def subscribe(self, topic: str, *, limit: int = DEFAULT_LIMIT) -> Subscription:
@@ -110,14 +111,16 @@ class PubSub:
         Raises:
             NodeClosedError: The node is not running.
         """
-        self._node.runtime.tell_observers()
+        runtime = self._node.runtime
+        runtime.tell_observers()
         topic = _checked_topic(topic)
         if limit < 1:
             raise ConfigurationError(f"limit={limit!r}: accepted are whole numbers from 1")
-        self._tidy(topic)
-        subscription = Subscription(topic, limit)
-        self._subscriptions.setdefault(topic, WeakSet()).add(subscription)
-        return subscription
+        readers = self._subscriptions.get(topic)
+        if readers is None:
+            readers = Readers(runtime.loop, partial(self._forget, topic))
+            self._subscriptions[topic] = readers
+        return Subscription(topic, limit, readers)
 
     async def publish(
         self,
@@ -131,7 +134,12 @@ class PubSub:
     ) -> int:
         """Send a message to the subscribers of a topic.
 
-        It is on its way, and with local subscribers, when this returns.
+        Local subscribers, and nodes whose link has room, are sent it at once. For other nodes it
+        waits in order, and this waits with it, at most 1 s in all. A node that reads is sent it
+        even later; a node that had no room for 1 s does not read and misses it. No node holds up
+        another. If this is cancelled, the nodes that it waits for miss the message.
+
+        On the simulated network of `adsum.testing` this never waits.
 
         Args:
             topic: 1 to 1,024 characters.
@@ -142,7 +150,7 @@ class PubSub:
             exclude: A subscription that is left out: the publisher's own.
 
         Returns:
-            How many nodes it could not be sent to, because there is no link or they do not read.
+            How many nodes missed it, because there is no link or they do not read.
 
         Raises:
             NodeClosedError: The node is not running.
@@ -161,7 +169,7 @@ class PubSub:
         if to in (None, own):
             self._distribute(own, message, exclude)
         elsewhere = to != own and not local
-        missed = runtime.publish(message, to) if elsewhere else 0
+        missed = await runtime.publish(message, to) if elsewhere else 0
         await asyncio.sleep(0)  # a loop that only publishes lets others run
         return missed
 
@@ -175,7 +183,7 @@ class PubSub:
     def closed(self) -> None:
         """See `Observer`: every subscription ends with the node."""
         for subscriptions in list(self._subscriptions.values()):
-            for subscription in list(subscriptions):
+            for subscription in subscriptions:
                 subscription.close()
         self._subscriptions.clear()
 
@@ -184,7 +192,7 @@ class PubSub:
         self._subscriptions = {}
 
     def _distribute(self, sender: str, message: Publish, exclude: Subscription | None) -> None:
-        subscriptions = self._tidy(message.topic)
+        subscriptions = self._subscriptions.get(message.topic)
         if subscriptions:
             payload = freeze(load(message.payload))
             delivered = Message(message.topic, message.event, payload, sender)
@@ -192,12 +200,10 @@ class PubSub:
                 if subscription is not exclude:
                     subscription.put(delivered)
 
-    def _tidy(self, topic: str) -> list[Subscription]:
-        """The open subscriptions of a topic; a topic that has none is forgotten."""
-        subscriptions = [one for one in self._subscriptions.get(topic, ()) if not one.closed]
-        if not subscriptions:
+    def _forget(self, topic: str) -> None:
+        """Forget a topic whose last subscription has ended, unless there is a new one."""
+        if not self._subscriptions.get(topic):
             self._subscriptions.pop(topic, None)
-        return subscriptions
 
 
 def _checked_topic(topic: str) -> str:

@@ -1,14 +1,70 @@
-"""One task that reads what comes, until it is closed: what watches and subscriptions share."""
+"""Iterators that one task reads until they are closed: the base of watches and subscriptions.
+
+A topic refers to its readers weakly, so a reader without any other reference, as after leaving an
+`async for`, is collected, and its topic is forgotten with its last reader. While a task awaits a
+reader, the topic refers to it strongly: task and reader may refer to nothing but each other then,
+and the collector would end both without a trace.
+"""
 
 import asyncio
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import Generic, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar
+from weakref import ref
 
 from adsum.errors import UsageError
 from adsum.forks import process
 
 T_co = TypeVar("T_co", covariant=True)
+R = TypeVar("R", bound="Reader[Any]")
+
+
+class Readers(Generic[R]):
+    """The open readers of one topic.
+
+    Args:
+        loop: The event loop in which they are read; None where there is no event loop.
+        emptied: Called in that loop when the last reader was closed or collected.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop | None, emptied: Callable[[], None]) -> None:
+        self._loop = loop
+        self._emptied = emptied
+        self._generation = process.generation
+        self._refs: set[ref[R]] = set()
+        #: Readers that a task awaits at this moment.
+        self.awaited: set[Reader[Any]] = set()
+
+    def __len__(self) -> int:
+        return len(self._refs)
+
+    def __iter__(self) -> Iterator[R]:
+        """The open readers at this moment."""
+        return iter([reader for one in list(self._refs) if (reader := one()) is not None])
+
+    def add(self, reader: R) -> None:
+        """Add a new reader, until it is closed or collected."""
+        self._refs.add(ref(reader, self._collected))
+
+    def discard(self, reader: R) -> None:
+        """Remove a reader that was closed."""
+        self._forget(ref(reader))
+
+    def _collected(self, one: "ref[R]") -> None:
+        # The collector runs in any thread, and between any two steps of this one.
+        if self._generation != process.generation:
+            return  # the loop is that of a parent process
+        if self._loop is None:
+            self._forget(one)
+        elif not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._forget, one)
+
+    def _forget(self, one: "ref[R]") -> None:
+        if one in self._refs:
+            self._refs.discard(one)
+            if not self._refs:
+                self._emptied()
 
 
 class Reader(ABC, Generic[T_co]):
@@ -16,9 +72,14 @@ class Reader(ABC, Generic[T_co]):
 
     A read that is cancelled loses nothing. `close` ends the iteration; so does the end of a `with`
     block, and of the node. In a forked child, an iteration that began in the parent has ended.
+
+    Args:
+        readers: The readers of its topic, which it joins.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, readers: Readers[Any]) -> None:
+        self._readers = readers
+        readers.add(self)
         self._ready = asyncio.Event()
         self._reading = False
         self._closed = False
@@ -35,6 +96,7 @@ class Reader(ABC, Generic[T_co]):
             self._closed = True
             self._ready.set()
             self._drop()
+            self._readers.discard(self)
 
     async def aclose(self) -> None:
         """As `close`, for `contextlib.aclosing`."""
@@ -47,6 +109,7 @@ class Reader(ABC, Generic[T_co]):
         if self._reading and not self.closed:
             raise UsageError(f"two tasks read one {type(self).__name__}; give each one of its own")
         self._reading = True
+        self._readers.awaited.add(self)
         try:
             # What woke this may have been undone before it ran.
             while not (self.closed or self._has_more()):
@@ -54,6 +117,7 @@ class Reader(ABC, Generic[T_co]):
                 await self._ready.wait()
         finally:
             self._reading = False
+            self._readers.awaited.discard(self)
         if self.closed:
             raise StopAsyncIteration
         return self._take()

@@ -19,7 +19,9 @@ from adsum.replication.effects import (
     Effect,
     Joined,
     Notice,
+    Released,
     Send,
+    Sending,
     Severity,
 )
 from adsum.replication.engine import Engine
@@ -78,8 +80,6 @@ class Run(ABC):
         self.loop = loop
         #: Every address that others reach this node at.
         self.addresses: tuple[str, ...] = ()
-        #: Messages that could not be sent to a member that does not read, or to which no link is.
-        self.dropped_messages = 0
         self.frames_sent = self.frames_received = 0
         self.bytes_sent = self.bytes_received = 0
         #: Whether the process has been asked to stop, and `close` follows.
@@ -88,6 +88,9 @@ class Run(ABC):
         self._ended = False
         # Those that wait until this node has joined; each wakes up at the end of the run, too.
         self._waiters: set[asyncio.Future[None]] = set()
+        self._settling = False
+        # Publishers that wait for members without room.
+        self._publishers: dict[Sending, asyncio.Future[None]] = {}
         #: That of the process that the run belongs to.
         self.generation = process.generation
 
@@ -149,12 +152,38 @@ class Run(ABC):
         for observer in list(self._observers):
             self._guard(observer.forked)
 
-    def publish(self, message: Publish, to: str | None) -> int:
-        """Send a message to all members, or to one; returns how many it could not be sent to."""
-        missed = self.engine.publish(message, to)
-        self.dropped_messages += missed
+    async def publish(self, message: Publish, to: str | None) -> int:
+        """Send a message to all members, or to one.
+
+        Members with room are sent it at once. For the others this waits, at most 1 s; a member
+        that reads is sent it even later, one that does not read misses it. If this is cancelled,
+        the members that it waits for miss it.
+
+        Returns:
+            How many members missed it until now.
+        """
+        sending = self.post(message, to)
+        if sending.waiting:
+            self._publishers[sending] = asyncio.get_running_loop().create_future()
+            try:
+                await self._publishers[sending]
+            except asyncio.CancelledError:
+                self.engine.withdraw(sending)
+                raise
+            finally:
+                del self._publishers[sending]
+        return sending.missed
+
+    def post(self, message: Publish, to: str | None) -> Sending:
+        """As `publish`, without waiting: the message is sent while the caller goes on."""
+        sending = self.engine.publish(message, to, self._now())
         self._settle()
-        return missed
+        return sending
+
+    @property
+    def dropped_messages(self) -> int:
+        """Published messages, counted once for each member that missed one."""
+        return self.engine.missed_messages
 
     def tell_observers(self) -> None:
         """Tell observers what changed until now."""
@@ -187,16 +216,23 @@ class Run(ABC):
         """
         if self.inherited:
             return
-        for effect in self.engine.take_effects():
-            self._guard(self._perform, effect)
+        if self._settling:  # called by a link, from inside a send, or by an observer
+            return
+        self._settling = True
+        try:
+            while effects := self.engine.take_effects():
+                for effect in effects:
+                    self._guard(self._perform, effect)
+        finally:
+            self._settling = False
         self.tell_observers()
         if not self._ended:
             self._wake_at(self.engine.wake_at)
 
     def _perform(self, effect: Effect) -> None:
         match effect:
-            case Send(links, message):
-                self._send(links, message)
+            case Send(links, message, sending):
+                self._send(links, message, self._encoded(message, sending))
             case Deliver(sender, message):
                 for observer in list(self._observers):
                     self._guard(observer.delivered, sender, message)
@@ -206,6 +242,10 @@ class Run(ABC):
                 self._close(link, reason)
             case Joined():
                 self._wake_waiters()
+            case Released(sending):
+                publisher = self._publishers.get(sending)
+                if publisher is not None and not publisher.done():
+                    publisher.set_result(None)
             case Notice(severity, text):
                 logger.log(_LEVELS[severity], "%s: %s", self.replica, text)
 
@@ -224,8 +264,20 @@ class Run(ABC):
     def _wake_at(self, at: float) -> None:
         """Call `tick` at a time, or earlier."""
 
+    def _encoded(self, message: Message, sending: Sending | None) -> Any:
+        """A message as `_encode` made it, once for all links that it is ever sent over."""
+        if sending is None:
+            return self._encode(message)
+        if sending.encoded is None:
+            sending.encoded = self._encode(message)
+        return sending.encoded
+
     @abstractmethod
-    def _send(self, links: tuple[int, ...], message: Message) -> None:
+    def _encode(self, message: Message) -> Any:
+        """A message in the form that `_send` takes."""
+
+    @abstractmethod
+    def _send(self, links: tuple[int, ...], message: Message, encoded: Any) -> None:
         """Send one message over each of these links."""
 
     @abstractmethod

@@ -32,6 +32,7 @@ from adsum.siblings import Siblings
 from adsum.transport import discovery
 from adsum.transport.address import TcpAddress, parse
 from adsum.transport.base import Identity, Link
+from adsum.transport.framing import Payload
 from adsum.transport.handshake import SelfDialError
 from adsum.transport.limits import Limits
 from adsum.transport.sockets import SocketTransport
@@ -234,12 +235,14 @@ class Runtime(Run):
     def _now(self) -> float:
         return self.loop.time()
 
-    def _send(self, links: tuple[int, ...], message: Message) -> None:
-        payload = encode(message)
+    def _encode(self, message: Message) -> Payload:
+        return Payload(encode(message))
+
+    def _send(self, links: tuple[int, ...], message: Message, encoded: Payload) -> None:
         self.frames_sent += len(links)
-        self.bytes_sent += len(links) * len(payload)
+        self.bytes_sent += len(links) * len(encoded)
         for number in links:
-            self._links[number].send(payload)
+            self._links[number].send(encoded)
 
     def _dial(self, address: str) -> None:
         self._spawn(self._reach(address))

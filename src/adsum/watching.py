@@ -4,9 +4,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
-from weakref import WeakSet
 
-from adsum.reading import Reader
+from adsum.reading import Reader, Readers
 from adsum.replication.entry import KEY, VERSION, Entry, Identity, Transition, identity
 from adsum.replication.frozen import FrozenDict, FrozenList
 from adsum.replication.view import present
@@ -42,12 +41,13 @@ class Watch(Reader[Diff]):
     The first diff always comes at once: everybody who was present when the watch began, as joins,
     which may be nobody. So folding all diffs gives exactly the list. A reader that is slower than
     the changes gets them merged: its memory is bounded by what it has seen and what is present. The
-    iteration ends when the watch or the node is closed. One task reads at a time. A watch that
-    nobody refers to any more, as after leaving an `async for`, is closed.
+    iteration ends when the watch or the node is closed. One task reads at a time. A watch without a
+    reference, as after leaving an `async for`, is closed; while a task awaits it, that task keeps
+    it open.
     """
 
-    def __init__(self, topic: str, ended: Callable[[], None]) -> None:
-        super().__init__()
+    def __init__(self, topic: str, readers: Readers["Watch"]) -> None:
+        super().__init__(readers)
         self.topic = topic
         # What each presence was when the reader last heard of it, and what it is now.
         self._pending: dict[Identity, Transition] = {}
@@ -55,7 +55,6 @@ class Watch(Reader[Diff]):
         # Whether the first diff, which comes even if nobody is present, is there to be read.
         self._first = False
         self._begun = False
-        self._ended = ended
 
     def merge(self, transitions: list[Transition], extras: Entries) -> None:
         """Add changes to the next diff."""
@@ -80,7 +79,6 @@ class Watch(Reader[Diff]):
 
     def _drop(self) -> None:
         self._pending.clear()
-        self._ended()
 
 
 class Feed:
@@ -88,11 +86,15 @@ class Feed:
 
     Where entries are enriched, one look-up serves all watches, and changes that come while it is
     under way wait for the next one, so no diff overtakes another.
+
+    Args:
+        topic: The topic.
+        enrich: What to add to its entries, if anything.
+        watches: The watches of the topic.
     """
 
-    def __init__(self, topic: str, enrich: Enrich | None) -> None:
-        #: Those who watch. Weakly, so that a watch ends when its reader lets go of it.
-        self.watches: WeakSet[Watch] = WeakSet()
+    def __init__(self, topic: str, enrich: Enrich | None, watches: Readers[Watch]) -> None:
+        self.watches = watches
         self._topic = topic
         self._enrich = enrich
         # Changes that wait for being enriched, each with the watches that began before it.

@@ -13,8 +13,8 @@ from adsum.transport.framing import (
     FRAME_LIMIT,
     GOODBYE,
     FrameReader,
-    PayloadEncoder,
     decode_goodbye,
+    encode_payload,
 )
 from adsum.transport.handshake import Handshake
 
@@ -36,7 +36,6 @@ class Intruder:
         self.sock.settimeout(PATIENCE)
         self.said: list[bytes] = []
         self._reader = FrameReader(FRAME_LIMIT)
-        self._encoder = PayloadEncoder()
         try:
             self.sock.connect(target)
         except BaseException:
@@ -59,7 +58,7 @@ class Intruder:
         self.sock.sendall(data)
 
     def say(self, *messages: Message) -> None:
-        self.send(b"".join(self._encoder.encode(encode(message)) for message in messages))
+        self.send(b"".join(encode_payload(encode(message)) for message in messages))
 
     def take(self) -> tuple[int, bytes] | None:
         """The next frame, or None when the node hangs up."""

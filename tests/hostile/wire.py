@@ -10,7 +10,7 @@ from typing import Self
 from adsum.replication.codec import decode, encode
 from adsum.replication.messages import Heartbeat
 from adsum.transport.base import Link
-from adsum.transport.framing import PayloadEncoder
+from adsum.transport.framing import encode_payload
 from adsum.transport.handshake import Handshake
 from adsum.transport.memory import MemoryNetwork, MemoryTransport, connect
 from tests.transport.harness import RawPeer, Recorder, identity, until
@@ -33,9 +33,8 @@ def genuine_greeting() -> bytes:
 
 def genuine_frames() -> list[bytes]:
     """Frames as they follow a greeting, some of them compressed."""
-    encoder = PayloadEncoder()
     large = b'[8,"room","event",{"text":"' + b"x" * 2000 + b'"}]'
-    return [encoder.encode(encode(Heartbeat(1, 1))), encoder.encode(large)]
+    return [encode_payload(encode(Heartbeat(1, 1))), encode_payload(large)]
 
 
 def frame(stream: bytes) -> tuple[int, bytes]:

@@ -89,7 +89,7 @@ class Recorder:
                 self.busy = False
 
     def link_writable(self, link: Link, writable: bool) -> None:
-        assert not self.busy
+        assert not (self.busy and writable)
         self._assert_live(link)
         self.writable.append(writable)
 

@@ -90,6 +90,32 @@ async def test_all_frames_of_one_turn_leave_in_one_write(world: World) -> None:
 
 
 @in_loop
+async def test_high_water_mark_passed_within_one_turn_is_reported_at_once(world: World) -> None:
+    dialler, acceptor = await world.pair(limits=Limits(send_high_water=64 * 1024))
+    payload = os.urandom(10_000)
+
+    sent = 0
+    while not dialler.writable:
+        dialler.link.send(payload)
+        sent += 1
+    assert sent == 7, "the mark and at most one frame"
+
+    await until(lambda: dialler.writable == [False, True])
+    await until(lambda: len(acceptor.frames) == sent)
+
+
+@in_loop
+async def test_link_that_its_peer_closes_is_not_writable_from_then_on(world: World) -> None:
+    dialler, acceptor = await world.pair()
+
+    acceptor.link.close("done")
+
+    await until(lambda: dialler.closed)
+    assert dialler.writable == [False]
+    assert acceptor.writable == []
+
+
+@in_loop
 async def test_what_was_sent_before_closing_arrives_and_then_the_reason(world: World) -> None:
     dialler, acceptor = await world.pair()
 

@@ -23,10 +23,11 @@ from adsum.transport.framing import (
     PROOF,
     REASON_LIMIT,
     FrameReader,
-    PayloadEncoder,
+    Payload,
     decode_goodbye,
     encode_frame,
     encode_goodbye,
+    encode_payload,
     inflate,
 )
 
@@ -140,7 +141,7 @@ def test_reading_does_work_linear_in_what_is_read() -> None:
 @given(st.binary(max_size=5_000))
 def test_a_payload_is_what_it_was_after_any_compression(payload: bytes) -> None:
     reader = FrameReader()
-    reader.feed(PayloadEncoder().encode(payload))
+    reader.feed(encode_payload(payload))
     frame = reader.take()
 
     assert frame is not None
@@ -149,25 +150,26 @@ def test_a_payload_is_what_it_was_after_any_compression(payload: bytes) -> None:
 
 
 def test_only_what_gets_smaller_is_compressed() -> None:
-    encoder = PayloadEncoder()
     noise = random.Random(0).randbytes(10_000)
 
-    assert encoder.encode(bytes(COMPRESSION_THRESHOLD - 1))[4] == PAYLOAD
-    assert encoder.encode(bytes(COMPRESSION_THRESHOLD))[4] == DEFLATED
-    assert encoder.encode(noise)[4] == PAYLOAD
+    assert encode_payload(bytes(COMPRESSION_THRESHOLD - 1))[4] == PAYLOAD
+    assert encode_payload(bytes(COMPRESSION_THRESHOLD))[4] == DEFLATED
+    assert encode_payload(noise)[4] == PAYLOAD
 
 
 def test_a_payload_sent_to_many_is_encoded_once() -> None:
-    encoder = PayloadEncoder()
-    payload = bytes(10_000)
+    payload, other = Payload(bytes(10_000)), Payload(bytes(20_000))
+    frame = encode_payload(payload)
+    encode_payload(other)
 
-    assert encoder.encode(payload) is encoder.encode(payload)
+    assert frame == encode_payload(bytes(10_000))
+    assert encode_payload(payload) is frame
 
 
 def test_a_payload_above_the_limit_is_refused() -> None:
-    PayloadEncoder().encode(bytes(FRAME_LIMIT))
+    encode_payload(bytes(FRAME_LIMIT))
     with pytest.raises(ValueError, match=f"{FRAME_LIMIT + 1} bytes"):
-        PayloadEncoder().encode(bytes(FRAME_LIMIT + 1))
+        encode_payload(bytes(FRAME_LIMIT + 1))
 
 
 def test_a_bomb_is_refused_without_being_inflated() -> None:

@@ -220,7 +220,7 @@ async def test_too_much_in_one_turn_closes_the_link_before_memory_is_spent(world
 
     for _ in range(100):
         dialler.link.send(payload)
-    assert dialler.link._outbound_size == 0
+    assert dialler.link._queued == 0
 
     await until(lambda: dialler.closed)
     assert "reads too slowly" in dialler.reasons[0]

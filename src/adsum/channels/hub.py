@@ -124,7 +124,8 @@ class Hub:
     def disconnect(self, id: str) -> None:
         """Close every connection with an id, on every node."""
         checked_name(id, "id", MAX_NAME)
-        self._publish(Publish(_DISCONNECT, "disconnect", dump({"id": id})))
+        message = Publish(_DISCONNECT, "disconnect", dump({"id": id}))
+        self.presence.node.runtime.post(message, None)
         for hub in self._of_this_node():
             hub._disconnect(id)
 
@@ -181,6 +182,8 @@ class Hub:
     ) -> None:
         """Send an event to everybody on a topic, on every node, but for one client here.
 
+        The clients here are sent it at once. Waits for nodes without room as `PubSub.publish` does.
+
         Raises:
             NodeClosedError: The node is not running.
             TypeError: The payload is neither a JSON object nor bytes.
@@ -191,9 +194,10 @@ class Hub:
         if isinstance(payload, bytes) and not _fits(topic, event):
             raise ValueError("topic and event of a broadcast of bytes may have 255 bytes each")
         encoded = encode(payload, _MAX_BYTES if isinstance(payload, bytes) else MAX_PAYLOAD)
-        self._publish(_message(topic, event, encoded))
+        runtime = self.presence.node.runtime
         for hub in self._of_this_node():
             hub._distribute(topic, event, encoded, exclude)
+        await runtime.publish(_message(topic, event, encoded), None)
         await asyncio.sleep(0)  # a loop that only broadcasts lets others run
 
     def _distribute(
@@ -210,9 +214,6 @@ class Hub:
     def _of_this_node(self) -> "list[Hub]":
         """The hubs of all sockets here: a topic is one topic, whatever socket it is joined on."""
         return [one for one in self.presence.node.observers if isinstance(one, Hub)]
-
-    def _publish(self, message: Publish) -> None:
-        self.presence.node.runtime.publish(message, None)
 
     # Presences.
 

@@ -24,8 +24,6 @@ TOPIC = f"{RESERVED}channels/relay"
 _PIECE = 80 * 1024
 #: Pieces of one text, and of all texts together of which pieces are missing, at most.
 _MAX_PIECES, _MAX_HELD = 256, 1024
-#: Seconds after which a piece that a link had no room for is tried again, and how often.
-_RETRY_INTERVAL, _RETRIES = 0.05, 100
 #: Seconds between two looks at whether those who are asked still live.
 _LOOK_INTERVAL = 0.5
 
@@ -153,27 +151,17 @@ class Relay(ABC):
                 self.lost(question)
 
     async def _send(self, name: str, event: str, number: int, value: Question) -> bool:
-        """Send a text in pieces, as fast as the link takes them; whether all are on their way."""
+        """Send a text in pieces, each once the link has room; whether all are on their way."""
         text = dump(value)
         pieces = [text[at : at + _PIECE] for at in range(0, len(text), _PIECE)]
         if len(pieces) > _MAX_PIECES:
             return False
         for index, piece in enumerate(pieces):
             body = {"number": number, "index": index, "of": len(pieces), "text": piece}
-            if not await self._send_piece(name, Publish(TOPIC, event, dump(body))):
+            message = Publish(TOPIC, event, dump(body))
+            if not self._node.running or await self._node.runtime.publish(message, name):
                 return False
         return True
-
-    async def _send_piece(self, name: str, message: Publish) -> bool:
-        for _ in range(_RETRIES):
-            if not self._node.running:
-                return False
-            if not self._node.runtime.publish(message, name):
-                return True
-            if name not in self._lives():
-                return False
-            await asyncio.sleep(_RETRY_INTERVAL)
-        return False
 
     def _assemble(self, sender: str, message: Publish) -> tuple[int, Question] | None:
         """The text that a piece completes, read; pieces of one sender come in order."""

@@ -6,7 +6,6 @@ is parsed once, and whatever is not exactly a message raises `ProtocolError`.
 
 from collections.abc import Callable
 from operator import gt, itemgetter, lt
-from sys import intern
 from typing import Any
 
 from adsum.errors import ProtocolError
@@ -37,6 +36,7 @@ from .messages import (
     Sync,
     Vouch,
 )
+from .names import known, share
 from .state import Replica
 
 _INTEGERS = frozenset({int})
@@ -164,7 +164,7 @@ def _entries(
         (
             version,
             version - age if age else version,  # one int object, not two, where they are equal
-            intern(checked_name(topic, "topic", MAX_NAME)),  # one string for all on the topic
+            known(topic) or share(checked_name(topic, "topic", MAX_NAME)),
             checked_name(key, "key", MAX_NAME),
             text,
             version - step if step else None,

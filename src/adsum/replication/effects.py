@@ -11,6 +11,25 @@ from .messages import Message, Publish
 NOTICE_INTERVAL = 60.0
 
 
+@dataclass(slots=True, eq=False)
+class Sending:
+    """A published message until each of its receivers was sent it or missed it.
+
+    Attributes:
+        message: The message.
+        until: When its publisher stops waiting, in active time.
+        waiting: Members that it waits for.
+        missed: Members that it could not be sent to.
+        encoded: The message as it is sent, once it was; belongs to the driver.
+    """
+
+    message: Publish
+    until: float
+    waiting: int = 0
+    missed: int = 0
+    encoded: object = None
+
+
 class Severity(Enum):
     """How loudly a notice is to be told."""
 
@@ -21,10 +40,15 @@ class Severity(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """Send one message over each of these links; it needs encoding only once."""
+    """Send one message over each of these links; it needs encoding only once.
+
+    Attributes:
+        sending: Where its encoded form is kept, if more links may follow.
+    """
 
     links: tuple[int, ...]
     message: Message
+    sending: Sending | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +75,13 @@ class Deliver:
 
 
 @dataclass(frozen=True, slots=True)
+class Released:
+    """The publisher of a message need wait no longer: nobody lacks it, or it has waited enough."""
+
+    sending: Sending
+
+
+@dataclass(frozen=True, slots=True)
 class Notice:
     """Tell the operator."""
 
@@ -63,7 +94,7 @@ class Joined:
     """This node has joined: it lists all that the nodes it had to find list."""
 
 
-Effect = Send | Dial | Close | Deliver | Notice | Joined
+Effect = Send | Dial | Close | Deliver | Released | Notice | Joined
 
 
 class Outbox:
@@ -74,11 +105,14 @@ class Outbox:
         # When a notice of each kind was given last, so that none is repeated again and again.
         self._noticed: dict[str, float] = {}
 
+    def __len__(self) -> int:
+        return len(self._effects)
+
     def put(self, effect: Effect) -> None:
         """Ask for something to be done."""
         self._effects.append(effect)
 
-    def send(self, links: Iterable[Link], message: Message) -> None:
+    def send(self, links: Iterable[Link], message: Message, sending: Sending | None = None) -> None:
         """Send a message over links, those that are not read included.
 
         Heartbeats and questions are few and small. What is large asks before whether a link is
@@ -86,7 +120,7 @@ class Outbox:
         """
         ids = tuple([link.id for link in links])
         if ids:
-            self._effects.append(Send(ids, message))
+            self._effects.append(Send(ids, message, sending))
 
     def notice(self, severity: Severity, text: str) -> None:
         """Tell the operator."""

@@ -13,14 +13,13 @@ node has joined, and `peers` keeps them in agreement.
 """
 
 from random import Random
-from sys import intern
 
 from .clock import Clock
 from .conflicts import Conflicts
 from .departures import Departure, Departures
 from .dialler import Dialler
 from .digests import Digests
-from .effects import Deliver, Dial, Effect, Outbox
+from .effects import Deliver, Dial, Effect, Outbox, Sending
 from .entry import ID, KEY, TOPIC, VERSION, Entry, Transition
 from .exchange import Exchange, Held
 from .joining import Joining
@@ -39,6 +38,8 @@ from .messages import (
     Sync,
     Vouch,
 )
+from .messaging import Messaging
+from .names import share
 from .peers import Peers
 from .state import Replica, Slice
 from .timing import Timing
@@ -46,8 +47,6 @@ from .view import View
 
 #: Deadlines this close are due: floats that meant the same moment may differ by a little.
 RESOLUTION = 1e-6
-#: Links kept to one replica besides the newest; older ones beyond this are closed.
-SPARE_LINKS = 3
 #: What is left to say at a goodbye is said in at most this many steps.
 MAX_LAST_FLUSHES = 128
 #: Renderings of topics that were not listed for this many heartbeats are forgotten.
@@ -72,6 +71,7 @@ class Engine:
         self._links = Links(rng)
         self._outbox = Outbox()
         self._exchange = Exchange(replica, self.view, self._links, self._outbox, timing)
+        self._messaging = Messaging(self._links, self._outbox)
         self._liveness = Liveness(timing, replica)
         self._departures = Departures(timing)
         self._digests = Digests(
@@ -96,6 +96,7 @@ class Engine:
             joining=self._joining,
             dialler=self._dialler,
             conflicts=self._conflicts,
+            messaging=self._messaging,
         )
 
     # What this node does.
@@ -104,7 +105,7 @@ class Engine:
         """Add a presence to this node's slice; it is in the view when this returns."""
         own = self._exchange.own.slice
         version = own.horizon + 1
-        entry = (version, version, intern(topic), key, meta, None, *self.replica)
+        entry = (version, version, share(topic), key, meta, None, *self.replica)
         own.add(entry)
         self.view.change(None, entry)
         self._exchange.changed()
@@ -126,19 +127,23 @@ class Engine:
         self.view.change(entry, None)
         self._exchange.changed()
 
-    def publish(self, message: Publish, to: str | None = None) -> int:
-        """Send a message to every member that has a link, or to one.
+    def publish(self, message: Publish, to: str | None, now: float) -> Sending:
+        """Send a message to every member, or to one; `messaging` has what it waits for.
 
         Returns:
-            To how many members it could not be sent: no link, or one that is not being read.
+            How far it is; a `Released` effect follows if it waits.
         """
-        names = [to] if to is not None else list(self._peers.visible_names())
-        links = [link for name in names if (link := self._links.to(name)) is not None]
-        self._outbox.send(links, message)
-        return len(names) - len(links)
+        self._advance(now)
+        names = [to] if to is not None else self._peers.visible_names()
+        return self._messaging.publish(message, names, self._clock.active)
+
+    def withdraw(self, sending: Sending) -> None:
+        """Wait no longer to send a message: the members that it waits for miss it."""
+        self._messaging.withdraw(sending)
 
     def leave(self, linger: float) -> None:
         """Say goodbye on every link, after the changes that are not sent yet."""
+        self._messaging.close()
         for _ in range(MAX_LAST_FLUSHES):
             if self._exchange.flush_at < float("inf"):
                 self._exchange.flush(self._clock.active)
@@ -214,6 +219,7 @@ class Engine:
         link.writable, link.stuck_at = writable, self._clock.active
         if writable:
             self._exchange.resume(link)
+            self._messaging.resume(link.replica.name)
 
     def dial_failed(self, address: str, refused: bool, now: float) -> None:
         """No link came of a dial; `refused` if nothing listens there."""
@@ -243,6 +249,9 @@ class Engine:
         if link is None:
             return
         link.heard_at = self._clock.active
+        if not link.kept:
+            link.kept = True
+            self._messaging.resume(link.replica.name)
         self._liveness.hear_frame(link.replica, self._clock.active)
         match message:
             case Delta():
@@ -274,6 +283,8 @@ class Engine:
             self._exchange.flush(self._clock.active)
         if self._heartbeat_at <= due:
             self._beat()
+        if self._messaging.check_at <= due:
+            self._messaging.expire(due)
         self._peers.expire(due, self._clock.elapsed + RESOLUTION)
         for address in self._dialler.due(due, self._links.names):
             self._outbox.put(Dial(address))
@@ -286,6 +297,7 @@ class Engine:
         """When to call `tick` at the latest, unless something else happens before."""
         at = min(
             self._exchange.flush_at,
+            self._messaging.check_at,
             self._heartbeat_at,
             self._liveness.check_at,
             self._dialler.next_at,
@@ -295,7 +307,11 @@ class Engine:
         return self._clock.monotonic_at(at, self._departures.check_at)
 
     def take_effects(self) -> list[Effect]:
-        """What to do, in this order, since the last call."""
+        """What to do, in this order, since the last call; to be called again until it is empty."""
+        if self._messaging.ready and not self._outbox:
+            if self._exchange.flush_at <= self._clock.active + RESOLUTION:
+                self._exchange.flush(self._clock.active)  # the state waits for no message
+            self._messaging.send_next()
         return self._outbox.take()
 
     def take_changes(self) -> dict[str, list[Transition]]:
@@ -352,6 +368,11 @@ class Engine:
     def shown(self) -> int:
         """How many presences are shown here."""
         return sum(len(held.slice.entries) for held in self._exchange if held.shown)
+
+    @property
+    def missed_messages(self) -> int:
+        """Published messages, counted once for each member that missed one."""
+        return self._messaging.missed
 
     def held(self, replica: Replica) -> Held | None:
         """The slice of a replica and how it travels, if it is held; to be read, not altered."""

@@ -17,6 +17,8 @@ MAX_NUMBER = 2**63
 #: What is under way to a peer before it counts as one that does not read. Draining this much in
 #: less than `down_after` is what a link has to manage.
 MAX_IN_FLIGHT = 256 * 1024
+#: Characters of the messages that wait for one member without room.
+MAX_WAITING = 64 * 1024 * 1024
 #: A delta is cut when it reaches about this many bytes, so no turn of a loop is long.
 DELTA_BUDGET = 16 * 1024
 #: Seconds for which a goodbye may ask that its presences be shown.

@@ -21,9 +21,10 @@ class Link:
         replica: Who is at the other end.
         opened_at: When it opened, in active time.
         heard_at: When anything came over it last.
+        kept: Whether its smaller end, which chooses among links of one moment, is known to keep
+            it: that end knows, the other one when the first frame arrives.
         writable: Whether the peer reads what is sent.
         stuck_at: When it stopped reading. Valid while not writable.
-        dialled: The address that this node dialled, if it did.
         addresses: Where the peer listens.
         greeted: Whether a heartbeat has come over it; its first frame is one.
         answers: Digest requests that are still answered before the next heartbeat.
@@ -39,9 +40,9 @@ class Link:
     replica: Replica
     opened_at: float
     heard_at: float
+    kept: bool = True
     writable: bool = True
     stuck_at: float = 0.0
-    dialled: str | None = None
     addresses: tuple[str, ...] = ()
     greeted: bool = False
     answers: int = MAX_ANSWERS
@@ -103,9 +104,15 @@ class Links:
         return [link for link in self.of(replica.name) if link.replica == replica]
 
     def to(self, name: str) -> Link | None:
-        """The link to send bulk over, if there is one that is being read."""
-        links = [link for link in self.of(name) if link.writable]
-        return links[-1] if links else None
+        """The link that messages to a member take: the newest one that both ends keep.
+
+        If both ends dial at once, each may see another of the two links open first. The smaller end
+        closes one of them, without a frame over it.
+        """
+        for link in reversed(self.of(name)):
+            if link.kept:
+                return link
+        return None
 
     def some(self) -> list[Link]:
         """A few links at random, none that is not being read."""

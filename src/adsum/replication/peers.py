@@ -19,6 +19,7 @@ from .joining import Joining
 from .links import Link, Links
 from .liveness import Liveness, Status
 from .messages import Ask, Digest, Farewell, Goodbye, Heartbeat, Sighting, Vouch
+from .messaging import Messaging
 from .state import Replica
 from .timing import Timing
 
@@ -48,6 +49,7 @@ class Peers:
     joining: Joining
     dialler: Dialler
     conflicts: Conflicts
+    messaging: Messaging
     counter: int = 0
     askers: dict[str, set[int]] = field(default_factory=dict)
 
@@ -67,7 +69,8 @@ class Peers:
             return
         if dialled is not None:
             self._note_refusal(self.dialler.answered(dialled, replica.name, now))
-        link = Link(id, replica, opened_at=now, heard_at=now, addresses=addresses)
+        kept = self.replica < replica
+        link = Link(id, replica, opened_at=now, heard_at=now, addresses=addresses, kept=kept)
         if replica in self.departures:
             link.probation = True
             self.links.add(link)
@@ -191,6 +194,7 @@ class Peers:
         self.joining.drop_link(link.id)
         for askers in self.askers.values():
             askers.discard(link.id)
+        self.messaging.resume(name)
         rest = self.links.to_replica(link.replica)
         if rest:
             self.exchange.follow(rest[-1], self.clock.active)

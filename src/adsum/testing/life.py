@@ -7,7 +7,7 @@ from random import Random
 from typing import Any, Protocol
 
 from adsum.replication.codec import encode
-from adsum.replication.effects import Deliver, Effect, Notice
+from adsum.replication.effects import Deliver, Effect, Notice, Sending
 from adsum.replication.engine import RESOLUTION, Engine
 from adsum.replication.entry import ID, Entry, ref
 from adsum.replication.jsontext import encode_object
@@ -257,15 +257,22 @@ class SimulatedNode(Run):
 
     # What a run is made of.
 
-    def publish(self, message: Publish, to: str | None) -> int:
+    async def publish(self, message: Publish, to: str | None) -> int:
+        """See `Run`; never waits, since virtual time may stand still.
+
+        A member that misses the message later is counted in `dropped_messages` alone.
+        """
+        return self.post(message, to).missed
+
+    def post(self, message: Publish, to: str | None) -> Sending:
         """See `Run`; a process that is paused publishes when it goes on."""
         if self.paused:
-            self._backlog.append(partial(self._publish_late, message, to))
-            return 0
-        return super().publish(message, to)
+            self._backlog.append(partial(self._post_late, message, to))
+            return Sending(message, 0.0)
+        return super().post(message, to)
 
-    def _publish_late(self, message: Publish, to: str | None) -> None:
-        super().publish(message, to)
+    def _post_late(self, message: Publish, to: str | None) -> None:
+        super().post(message, to)
 
     def poke(self) -> None:
         """See `Run`."""
@@ -329,12 +336,14 @@ class SimulatedNode(Run):
         elif self.running and not self.paused:
             self.tick()
 
-    def _send(self, links: tuple[int, ...], message: Message) -> None:
-        frame = Frame(encode(message))
+    def _encode(self, message: Message) -> Frame:
+        return Frame(encode(message))
+
+    def _send(self, links: tuple[int, ...], message: Message, encoded: Frame) -> None:
         self.frames_sent += len(links)
-        self.bytes_sent += len(links) * len(frame.data)
+        self.bytes_sent += len(links) * len(encoded.data)
         for link in links:
-            peer = self.simulation.network.send(link, self, frame)
+            peer = self.simulation.network.send(link, self, encoded)
             if peer is not None:
                 self.simulation.say_of(message, self.place, peer)
 

@@ -37,7 +37,9 @@ class Link(Protocol):
     def send(self, payload: bytes) -> None:
         """Queue one frame; never blocks. All frames of one loop turn leave in one write.
 
-        On a closed link this does nothing. A payload above the frame limit raises ValueError.
+        If the queue passes the high-water mark, the handler's `link_writable` is called before
+        this returns. On a closed link this does nothing. A payload above the frame limit raises
+        ValueError.
         """
 
     def close(self, reason: str) -> None:
@@ -48,7 +50,10 @@ class Link(Protocol):
 
 
 class LinkHandler(Protocol):
-    """What a transport tells its node. Called in the event loop, never re-entrantly."""
+    """Events of a transport. Called in the event loop.
+
+    Never called from inside a call of a link, except ``link_writable(link, False)``.
+    """
 
     def link_opened(self, link: Link) -> None:
         """The handshake with `link.peer` is complete; frames may be sent."""
@@ -57,7 +62,11 @@ class LinkHandler(Protocol):
         """One whole frame; raising ProtocolError closes the link with one log line."""
 
     def link_writable(self, link: Link, writable: bool) -> None:
-        """The send buffer passed its high-water mark (False), or drained again (True)."""
+        """The queue of the link passed its high-water mark (False), or has drained again (True).
+
+        False takes effect at once: it comes from inside the `send` that passes the mark, or the
+        end of the link. So at most the mark and one frame wait, if the handler heeds it.
+        """
 
     def link_closed(self, link: Link, reason: str) -> None:
         """The link is gone, whoever ended it. Called exactly once for every opened link."""

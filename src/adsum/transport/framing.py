@@ -67,29 +67,28 @@ def inflate(body: bytes) -> bytes:
     return payload
 
 
-class PayloadEncoder:
-    """Encodes payloads, each once however many links it goes to in a row.
+class Payload(bytes):
+    """A payload for many links: it keeps its frame, so that it is compressed once.
 
-    A broadcast hands the same object to every link; remembering the last one makes its
-    compression, by far the dearest step, happen once.
+    Compression is by far the most expensive step of a broadcast, and links without room are sent
+    it later than the others.
     """
 
-    def __init__(self) -> None:
-        self._payload: bytes | None = None
-        self._frame = b""
+    #: Its frame, once it was encoded.
+    frame: bytes | None = None
 
-    def encode(self, payload: bytes) -> bytes:
-        """The frame that carries `payload`.
 
-        Raises:
-            ValueError: The payload is larger than `FRAME_LIMIT`.
-        """
-        if payload is self._payload:
-            return self._frame
-        frame = _encode_payload(payload)
-        if type(payload) is bytes:  # Anything mutable may have changed by the next call.
-            self._payload, self._frame = payload, frame
-        return frame
+def encode_payload(payload: bytes) -> bytes:
+    """The frame that carries a payload.
+
+    Raises:
+        ValueError: The payload is larger than `FRAME_LIMIT`.
+    """
+    if not isinstance(payload, Payload):
+        return _encode_payload(payload)
+    if payload.frame is None:
+        payload.frame = _encode_payload(payload)
+    return payload.frame
 
 
 def _encode_payload(payload: bytes) -> bytes:

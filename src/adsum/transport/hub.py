@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from adsum.errors import DialError
 from adsum.forks import process
 from adsum.transport.base import Identity, LinkHandler
-from adsum.transport.framing import PayloadEncoder
 from adsum.transport.handshake import VERSIONS, Handshake, encode_hello
 from adsum.transport.limits import Limits
 from adsum.transport.link import StreamLink
@@ -47,7 +46,6 @@ class LinkHub:
     ) -> None:
         self.handler = handler
         self.limits = limits or Limits()
-        self.encoder = PayloadEncoder()
         self.turns = TurnBudget(self.limits.turn_budget)
         self._closing = False
         self._generation = process.generation

@@ -11,9 +11,9 @@ class Limits:
     """How much a transport holds and how long it waits; the defaults suit almost everyone.
 
     Attributes:
-        send_high_water: Bytes waiting to be sent on a link above which its handler is told that it
-            is not writable; it is writable again below a quarter of this. Lower saves memory,
-            higher lets one loop turn queue more.
+        send_high_water: Bytes queued on a link, those of this loop turn included, above which the
+            link is not writable; it is writable again below a quarter of this. Lower saves
+            memory, higher lets one loop turn queue more.
         send_limit: Bytes waiting to be sent above which the link is closed: its peer reads too
             slowly and its handler does not heed the high-water mark.
         turn_budget: Bytes of uncompressed payload handed to the handler per turn of the event

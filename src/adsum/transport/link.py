@@ -36,6 +36,7 @@ from adsum.transport.framing import (
     FrameReader,
     decode_goodbye,
     encode_goodbye,
+    encode_payload,
     inflate,
 )
 from adsum.transport.turns import FRAME_COST
@@ -95,7 +96,12 @@ class StreamLink(asyncio.Protocol):
         self._heard = False
         # Frames of this loop turn; `_flush` joins them into one write.
         self._outbound: list[bytes] = []
-        self._outbound_size = 0
+        # Bytes of these frames, and of the buffer of the wire when the first one was queued.
+        self._queued = 0
+        # The state last reported to the handler.
+        self._writable = True
+        # Whether the buffer of the wire holds more than a quarter of the high-water mark.
+        self._backed_up = False
         self._reading_paused = False
         # Why the connection was lost while frames were still to be delivered.
         self._lost: str | None = None
@@ -119,23 +125,24 @@ class StreamLink(asyncio.Protocol):
 
     def send(self, payload: bytes) -> None:
         """See `Link.send`."""
-        frame = self._hub.encoder.encode(payload)
+        frame = encode_payload(payload)
         if self._phase is not _Phase.OPEN:
             return
         if not self._outbound:
             self._loop.call_soon(self._flush)
+            self._queued = self._wire.get_write_buffer_size() if self._wire is not None else 0
         self._outbound.append(frame)
-        self._outbound_size += len(frame)
-        if self._outbound_size > self._hub.limits.send_limit:
+        self._queued += len(frame)
+        if self._queued > self._hub.limits.send_limit:
             self._overflow()
+        elif self._queued > self._hub.limits.send_high_water:
+            self._set_writable(False)
 
     def close(self, reason: str) -> None:
         """See `Link.close`."""
-        if self._phase is not _Phase.OPEN:
-            return
-        self._outbound.append(encode_goodbye(reason))
-        self._end(reason)
-        self._linger()
+        if self._phase is _Phase.OPEN:
+            self._writable = False  # without a call: the handler itself closes it
+            self._part(reason)
 
     # What the transport calls.
 
@@ -167,8 +174,9 @@ class StreamLink(asyncio.Protocol):
         if self._phase is not _Phase.GREETING:
             wire.abort()
             return
-        high_water = self._hub.limits.send_high_water
-        wire.set_write_buffer_limits(high_water, high_water // 4)
+        # The high-water mark is checked in `send`; the wire reports when most of it has drained.
+        low_water = self._hub.limits.send_high_water // 4
+        wire.set_write_buffer_limits(low_water, low_water)
         _disable_delay(wire)
         self._timer = ActiveTimer(self._hub.limits.handshake_timeout, self._time_out, self._loop)
         hello = self._handshake.start()
@@ -197,12 +205,13 @@ class StreamLink(asyncio.Protocol):
         return False
 
     def pause_writing(self) -> None:
-        """The send buffer passed its high-water mark."""
-        self._tell_writable(False)
+        """The buffer of the wire holds more than a quarter of the high-water mark."""
+        self._backed_up = True
 
     def resume_writing(self) -> None:
-        """The send buffer has drained."""
-        self._tell_writable(True)
+        """The buffer of the wire has drained to a quarter of the high-water mark."""
+        self._backed_up = False
+        self._look_for_room()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Deliver what had arrived, then end."""
@@ -233,7 +242,8 @@ class StreamLink(asyncio.Protocol):
             self._fail(error)
         except Exception:
             logger.exception("link to %s closed: its frame could not be handled", self.describe())
-            self.close("internal error")
+            if self._phase is _Phase.OPEN:
+                self._part("internal error")
         return None
 
     def caught_up(self) -> None:
@@ -320,7 +330,7 @@ class StreamLink(asyncio.Protocol):
         """The peer broke the protocol."""
         if self._phase is _Phase.OPEN:
             self._hub.offended(self, str(error))
-            self.close(str(error))
+            self._part(str(error))
         elif isinstance(error, HandshakeError):
             self._refuse(type(error), str(error), tell=True)
         else:
@@ -330,9 +340,16 @@ class StreamLink(asyncio.Protocol):
         seconds = self._hub.limits.handshake_timeout
         self._refuse(DialError, f"{_TOO_LATE} {seconds:g} s", tell=True)
 
+    def _part(self, reason: str) -> None:
+        """Close an open link in order."""
+        self._outbound.append(encode_goodbye(reason))
+        self._end(reason)
+        self._linger()
+
     def _end(self, reason: str) -> None:
-        """Leave OPEN; the handler hears of it in a later turn, so never inside its own call."""
+        """Leave OPEN: nothing more can be sent. `link_closed` follows in a later turn."""
         self._phase = _Phase.CLOSED
+        self._set_writable(False)
         self._loop.call_soon(self._hub.handler.link_closed, self, reason)
 
     def _linger(self) -> None:
@@ -383,13 +400,11 @@ class StreamLink(asyncio.Protocol):
         if wire.is_closing():
             self._drop_outbound()
             return
-        if self._outbound_size + wire.get_write_buffer_size() > self._hub.limits.send_limit:
-            self._overflow()
-            return
         frames = self._outbound
         chunk = frames[0] if len(frames) == 1 else b"".join(frames)
         self._drop_outbound()
         wire.write(chunk)
+        self._look_for_room()
 
     def _overflow(self) -> None:
         limit = self._hub.limits.send_limit
@@ -402,10 +417,16 @@ class StreamLink(asyncio.Protocol):
 
     def _drop_outbound(self) -> None:
         self._outbound = []
-        self._outbound_size = 0
+        self._queued = 0
 
-    def _tell_writable(self, writable: bool) -> None:
-        if self._phase is _Phase.OPEN:
+    def _look_for_room(self) -> None:
+        """Writable again, once the frames are with the wire and most of its buffer has drained."""
+        if self._phase is _Phase.OPEN and not self._outbound and not self._backed_up:
+            self._set_writable(True)
+
+    def _set_writable(self, writable: bool) -> None:
+        if writable is not self._writable:
+            self._writable = writable
             self._hub.handler.link_writable(self, writable)
 
     def _pause_reading(self) -> None:

@@ -1,0 +1,201 @@
+"""Published messages on their way to members: at once where there is room, else in order.
+
+A message to a member takes the newest link that both ends keep. While that link has no room,
+messages wait in a queue for this member, and later ones wait behind them, so each member is sent
+all messages in the order of their publication. No member waits for another.
+
+A peer that reads is sent every message. A link that had no room for `PATIENCE` is not read: its
+queue is dropped, and later messages are missed at once until there is room again. So a peer that
+does not read holds up a publisher once, and not each time. A publisher waits no longer than
+`PATIENCE`, even for peers that read: where there was room within the last half of it, the message
+stays queued and is sent later, else it is missed. `MAX_WAITING` bounds each queue.
+
+The state never waits behind these queues: `Engine.take_effects` sends due deltas before each
+round of messages, and heartbeats need no room.
+"""
+
+from collections import deque
+from collections.abc import Iterable
+
+from .effects import Outbox, Released, Sending
+from .limits import MAX_WAITING
+from .links import Link, Links
+from .messages import Publish
+
+#: Seconds that a link without room is waited for, and that a publisher waits.
+PATIENCE = 1.0
+
+_NEVER = float("inf")
+
+
+class Messaging:
+    """The messages that wait for members.
+
+    Args:
+        links: The open links.
+        outbox: Where messages are sent.
+    """
+
+    def __init__(self, links: Links, outbox: Outbox) -> None:
+        self._links = links
+        self._outbox = outbox
+        # By name; none is empty.
+        self._queues: dict[str, _Queue] = {}
+        # Messages whose publishers wait, oldest first.
+        self._unreleased: deque[Sending] = deque()
+        #: Members whose queue may have room now, see `send_next`.
+        self.ready: dict[str, None] = {}
+        #: When to call `expire`.
+        self.check_at = _NEVER
+        #: Messages, counted once for each member that missed one.
+        self.missed = 0
+
+    def publish(self, message: Publish, names: Iterable[str], now: float) -> Sending:
+        """Send a message to members that have room, and queue it for the others."""
+        sending = Sending(message, now + PATIENCE)
+        links = []
+        for name in names:
+            link = self._links.to(name)
+            if link is not None and link.writable and name not in self._queues:
+                links.append(link)
+            elif not self._queue(name, sending, now):
+                sending.missed += 1
+        self._outbox.send(links, message, sending if sending.waiting else None)
+        self.missed += sending.missed
+        if sending.waiting:
+            self._unreleased.append(sending)
+            self.check_at = min(self.check_at, sending.until)
+        return sending
+
+    def resume(self, name: str) -> None:
+        """The links to a member have changed, or one of them has room again."""
+        if name in self._queues:
+            if self._links.of(name):
+                self.ready[name] = None
+            else:
+                self._drop(name)
+
+    def send_next(self) -> None:
+        """Send one message to each member that is ready and has room.
+
+        To be called again after the messages were sent: they may have filled their links.
+        """
+        rounds: dict[Sending, list[Link]] = {}
+        for name in list(self.ready):
+            link, queue = self._links.to(name), self._queues.get(name)
+            if queue is None or link is None or not link.writable:
+                del self.ready[name]
+            elif (sending := self._take(name, queue)) is not None:
+                rounds.setdefault(sending, []).append(link)
+        for sending, links in rounds.items():
+            self._outbox.send(links, sending.message, sending)
+            self._leave_queues(sending, len(links))
+
+    def expire(self, now: float) -> None:
+        """Drop the queues of members that do not read, and release publishers that have waited."""
+        for name, queue in list(self._queues.items()):
+            no_room_for = now - self._no_room_since(name)
+            if no_room_for >= PATIENCE:
+                self._drop(name)
+            elif no_room_for >= PATIENCE / 2:
+                while queue and queue.first.until <= now:
+                    self._miss(queue.take())
+                if not queue:
+                    del self._queues[name]
+        while self._unreleased and self._unreleased[0].until <= now:
+            self._outbox.put(Released(self._unreleased.popleft()))
+        since = min(map(self._no_room_since, self._queues), default=_NEVER)
+        until = self._unreleased[0].until if self._unreleased else _NEVER
+        self.check_at = min(since + PATIENCE, until)
+
+    def withdraw(self, sending: Sending) -> None:
+        """Count a message as missed where it still waits; its place in queues is skipped."""
+        sending.missed += sending.waiting
+        self.missed += sending.waiting
+        sending.waiting = 0
+
+    def close(self) -> None:
+        """Drop every message that waits."""
+        for name in list(self._queues):
+            self._drop(name)
+
+    def _queue(self, name: str, sending: Sending, now: float) -> bool:
+        """Queue a message, unless the member has no link, does not read, or has too many queued."""
+        dropped_at = self._no_room_since(name) + PATIENCE
+        queue = self._queues.get(name) or _Queue()
+        if dropped_at <= now or not queue.add(sending):
+            return False
+        self._queues[name] = queue
+        self.check_at = min(self.check_at, dropped_at)
+        return True
+
+    def _no_room_since(self, name: str) -> float:
+        """Since when a member has had no link with room."""
+        links = self._links.of(name)
+        if not links:
+            return -_NEVER
+        link = self._links.to(name)
+        if link is None:
+            return links[-1].opened_at
+        return _NEVER if link.writable else link.stuck_at
+
+    def _take(self, name: str, queue: "_Queue") -> Sending | None:
+        """The next message for a member; None if all that are left were withdrawn."""
+        sending = None
+        while queue and sending is None:
+            first = queue.take()
+            sending = first if first.waiting else None
+        if not queue:
+            del self._queues[name]
+        return sending
+
+    def _drop(self, name: str) -> None:
+        queue = self._queues.pop(name)
+        while queue:
+            self._miss(queue.take())
+
+    def _miss(self, sending: Sending) -> None:
+        if sending.waiting:
+            sending.missed += 1
+            self.missed += 1
+            self._leave_queues(sending, 1)
+
+    def _leave_queues(self, sending: Sending, count: int) -> None:
+        sending.waiting -= count
+        if not sending.waiting:
+            self._outbox.put(Released(sending))
+        while self._unreleased and not self._unreleased[0].waiting:
+            self._unreleased.popleft()
+
+
+class _Queue:
+    """The messages that wait for one member, oldest first."""
+
+    def __init__(self) -> None:
+        self._sendings: deque[Sending] = deque()
+        # Characters of all payloads.
+        self._size = 0
+
+    def __len__(self) -> int:
+        return len(self._sendings)
+
+    @property
+    def first(self) -> Sending:
+        """The oldest message."""
+        return self._sendings[0]
+
+    def add(self, sending: Sending) -> bool:
+        """Add a message; returns False if there are too many."""
+        size = len(sending.message.payload)
+        if self._size + size > MAX_WAITING:
+            return False
+        self._size += size
+        self._sendings.append(sending)
+        sending.waiting += 1
+        return True
+
+    def take(self) -> Sending:
+        """Remove the oldest message."""
+        sending = self._sendings.popleft()
+        self._size -= len(sending.message.payload)
+        return sending
