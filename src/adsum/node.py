@@ -141,6 +141,7 @@ class Node:
         if runtime is not None:
             self._check_thread()
             self._runtime = None
+            # An eager start does no harm here: what has to end has ended even sooner.
             self._closing = asyncio.create_task(runtime.close())
             await asyncio.sleep(0)
         await self._closed()

@@ -18,6 +18,7 @@ from adsum.replication.limits import MAX_META, MAX_NAME
 from adsum.replication.messages import Publish
 from adsum.replication.state import Slice
 from adsum.replication.view import present
+from adsum.tasks import in_slices
 from adsum.watching import Entries, Feed, Watch
 
 logger = logging.getLogger("adsum")
@@ -335,8 +336,10 @@ class Presence:
                 what = "was cancelled" if work.done() else "took too long"
                 logger.error("fetch for %r %s; its entries go without", topic, what)
                 return {}
-            added = work.result()
-            return {key: freeze(dict(added[key])) for key in added if key in entries}
+            added, extras = work.result(), Entries()
+            async for part in in_slices([key for key in added if key in entries]):
+                extras.update((key, freeze(dict(added[key]))) for key in part)
+            return extras
         except Exception:
             logger.exception("fetch for %r failed; its entries go without", topic)
             return {}

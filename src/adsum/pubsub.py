@@ -59,7 +59,7 @@ class Subscription(Reader[Message]):
         if len(self._messages) == self._messages.maxlen:
             self.dropped += 1
         self._messages.append(message)
-        self._ready.set()
+        self._wake()
 
     def _has_more(self) -> bool:
         return bool(self._messages)

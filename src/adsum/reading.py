@@ -6,6 +6,7 @@ from types import TracebackType
 from typing import Generic, Self, TypeVar
 
 from adsum.errors import UsageError
+from adsum.tasks import resolve
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -18,7 +19,8 @@ class Reader(ABC, Generic[T_co]):
     """
 
     def __init__(self) -> None:
-        self._ready = asyncio.Event()
+        # Set while the reader waits; it may be of an event loop that is closed by now.
+        self._waiter: asyncio.Future[None] | None = None
         self._reading = False
         self._closed = False
 
@@ -31,8 +33,8 @@ class Reader(ABC, Generic[T_co]):
         """End the iteration; what was not read is dropped. Idempotent."""
         if not self._closed:
             self._closed = True
-            self._ready.set()
             self._drop()
+            self._wake()
 
     async def aclose(self) -> None:
         """As `close`, for `contextlib.aclosing`."""
@@ -48,10 +50,11 @@ class Reader(ABC, Generic[T_co]):
         try:
             # What woke this may have been undone before it ran.
             while not (self._closed or self._has_more()):
-                self._ready.clear()
-                await self._ready.wait()
+                self._waiter = asyncio.get_running_loop().create_future()
+                await self._waiter
         finally:
             self._reading = False
+            self._waiter = None
         if self._closed:
             raise StopAsyncIteration
         return self._take()
@@ -66,6 +69,10 @@ class Reader(ABC, Generic[T_co]):
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+    def _wake(self) -> None:
+        """Let the reader look again."""
+        resolve(self._waiter)
 
     @abstractmethod
     def _has_more(self) -> bool:

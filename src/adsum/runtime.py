@@ -27,6 +27,7 @@ from adsum.replication.limits import DELTA_BUDGET, MAX_IN_FLIGHT
 from adsum.replication.messages import Message
 from adsum.replication.state import Replica
 from adsum.run import Observer, Run, logger
+from adsum.tasks import start_task
 from adsum.transport import discovery
 from adsum.transport.address import TcpAddress, parse
 from adsum.transport.base import Identity, Link
@@ -243,7 +244,7 @@ class Runtime(Run):
             await asyncio.sleep(RESOLVE_INTERVAL)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = self.loop.create_task(work)
+        task = start_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 

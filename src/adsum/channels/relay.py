@@ -14,6 +14,7 @@ from adsum.node import Node
 from adsum.pubsub import RESERVED
 from adsum.replication.jsontext import dump, load
 from adsum.replication.messages import Publish
+from adsum.tasks import start_task
 
 logger = logging.getLogger("adsum")
 
@@ -131,7 +132,7 @@ class Relay(ABC):
 
     def _received(self, sender: str, event: str, number: int, value: Question) -> None:
         if event == "ask":
-            task = asyncio.get_running_loop().create_task(self._reply(sender, number, value))
+            task = start_task(self._reply(sender, number, value))
             self._tasks[task] = sender, self._lives().get(sender)
             task.add_done_callback(self._tasks.pop)
             self._look_later()

@@ -7,7 +7,7 @@ Invariant, checked in simulation: the view holds exactly the entries of the slic
 and what an observer was told folds to exactly what the view holds.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from .entry import (
     INCARNATION,
@@ -251,7 +251,7 @@ class View:
         return changes
 
 
-def present(entries: list[Entry], previous: list[int] | None = None) -> list[FrozenDict]:
+def present(entries: Sequence[Entry], previous: Sequence[int] | None = None) -> list[FrozenDict]:
     """The metas of entries as clients read them, each with its `phx_ref`; read-only.
 
     Args:

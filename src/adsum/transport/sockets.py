@@ -8,6 +8,7 @@ import ssl
 from collections.abc import Callable, Coroutine
 
 from adsum.errors import DialError, DialRefusedError, HandshakeError, ListenError
+from adsum.tasks import start_task
 from adsum.transport.address import TcpAddress, UnixAddress, parse, parse_one
 from adsum.transport.base import Identity, LinkHandler
 from adsum.transport.handshake import VERSIONS
@@ -228,7 +229,7 @@ class SocketTransport(LinkHub):
 
 
 def _run(work: Coroutine[None, None, None], among: set[asyncio.Task[None]]) -> None:
-    task = asyncio.get_running_loop().create_task(work)
+    task = start_task(work)
     among.add(task)
     task.add_done_callback(among.discard)
 
