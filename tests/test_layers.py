@@ -21,7 +21,7 @@ LAYERS = {
     "config": {"errors", "replication", "transport"},
     "run": {"replication"},
     "runtime": {"errors", "replication", "transport", "config", "run", "tasks"},
-    "node": {"errors", "replication", "transport", "config", "run", "runtime"},
+    "node": {"errors", "replication", "transport", "config", "run", "runtime", "tasks"},
     "reading": {"errors", "tasks"},
     "watching": {"replication", "reading", "tasks"},
     "presence": {"errors", "replication", "node", "watching", "tasks"},

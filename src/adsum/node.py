@@ -13,6 +13,7 @@ from adsum.errors import NodeClosedError, UsageError, WrongThreadError
 from adsum.replication.members import MemberInfo
 from adsum.run import Observer, Run
 from adsum.runtime import Runtime
+from adsum.tasks import resolve
 from adsum.transport.tls import TLS
 
 Lifespan = Callable[[Any], AbstractAsyncContextManager[Any]]
@@ -101,7 +102,9 @@ class Node:
     async def start(self) -> None:
         """Join the cluster. Does nothing if the node runs already in this event loop.
 
-        Returns as soon as the node listens; the others appear within milliseconds after.
+        Returns as soon as the node listens; the others appear within milliseconds after. If the
+        event loop of the run before was closed without `stop`, that run ends first: its presences,
+        watches and subscriptions have ended, its addresses are free, and peers lose their links.
 
         Raises:
             ListenError: An address cannot be listened on.
@@ -116,27 +119,32 @@ class Node:
             if self._runtime.loop not in (None, asyncio.get_running_loop()):
                 raise UsageError("the node runs in another event loop; stop it there first")
             return
-        if self._runtime is not None:  # its loop was closed without a stop
-            self._runtime.abandon()
+        self._abandon()
         runtime = self._make_run(self.settings, self._observers)
         self._runtime, self._thread = runtime, threading.get_ident()
-        self._opening = asyncio.get_running_loop().create_future()
+        self._opening = opening = asyncio.get_running_loop().create_future()
         try:
             await runtime.open()
         except BaseException:
-            self._runtime = None
+            # Another run may have begun meanwhile, if this loop was closed.
+            if self._runtime is runtime:
+                self._runtime = None
             await runtime.close()
             raise
         finally:
-            self._opening.set_result(None)
-            self._opening = None
+            resolve(opening)
+            if self._opening is opening:
+                self._opening = None
 
     async def stop(self) -> None:
         """Say goodbye and leave: every presence of this node ends. Idempotent.
 
         Presences, watches and subscriptions have ended by the first time that this waits. If it is
-        cancelled, the rest goes on without it.
+        cancelled, the rest goes on without it. A run whose event loop is closed ends without a
+        goodbye, as by a crash.
         """
+        if self._runtime is not None and _is_closed(self._runtime.loop):
+            self._abandon()
         runtime = self._runtime
         if runtime is not None:
             self._check_thread()
@@ -145,6 +153,12 @@ class Node:
             self._closing = asyncio.create_task(runtime.close())
             await asyncio.sleep(0)
         await self._closed()
+
+    def _abandon(self) -> None:
+        """Give up a run whose event loop was closed without a stop."""
+        if self._runtime is not None:
+            self._runtime.abandon()
+            self._runtime = None
 
     async def _closed(self) -> None:
         """Wait until the run before has ended."""

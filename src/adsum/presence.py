@@ -225,7 +225,9 @@ class Presence:
         if owner is CURRENT_TASK:
             owner = _current_task()
         runtime = self._node.runtime
-        owned = self._owned.pop(owner, {})
+        if owner not in self._owned:
+            return 0
+        owned = self._disown(owner)
         entries = runtime.engine.own_slice.entries
         for id in owned.values():
             runtime.engine.untrack(entries[id])
@@ -360,8 +362,13 @@ class Presence:
 
     def closed(self) -> None:
         """See `Observer`: every presence and every watch ends with the node."""
-        self._owned = {}
-        for feed in [*self._feeds.values()]:
+        owned, self._owned = self._owned, {}
+        feeds, self._feeds = self._feeds, {}
+        for owner in owned:
+            if isinstance(owner, asyncio.Task):
+                owner.remove_done_callback(self._owner_ended)
+        for feed in feeds.values():
+            feed.close()
             for watch in [*feed.watches]:
                 watch.close()
 
@@ -412,10 +419,11 @@ class Presence:
             owner.add_done_callback(self._owner_ended)
         return owned
 
-    def _disown(self, owner: Hashable) -> None:
-        del self._owned[owner]
+    def _disown(self, owner: Hashable) -> dict[tuple[str, str], int]:
+        """Keep nothing of an owner any more; returns what it tracked."""
         if isinstance(owner, asyncio.Task):
             owner.remove_done_callback(self._owner_ended)
+        return self._owned.pop(owner)
 
     def _owner_ended(self, task: "asyncio.Task[Any]") -> None:
         if task in self._owned and self._node.running:

@@ -174,10 +174,10 @@ class PubSub:
 
     def closed(self) -> None:
         """See `Observer`: every subscription ends with the node."""
-        for subscriptions in list(self._subscriptions.values()):
+        topics, self._subscriptions = self._subscriptions, {}
+        for subscriptions in topics.values():
             for subscription in list(subscriptions):
                 subscription.close()
-        self._subscriptions.clear()
 
     def _distribute(self, sender: str, message: Publish, exclude: Subscription | None) -> None:
         subscriptions = self._tidy(message.topic)

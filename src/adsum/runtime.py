@@ -113,6 +113,13 @@ class Runtime(Run):
             if handle is not None:
                 handle.cancel()
 
+    def abandon(self) -> None:
+        """See `Run`."""
+        super().abandon()
+        self.transport.abandon()
+        if self.settings.siblings:
+            discovery.leave(self.cluster)
+
     async def _listen_to_siblings(self) -> str:
         path = discovery.sibling_socket_path(self.cluster)
         try:

@@ -29,7 +29,7 @@ def cancel_task(task: "asyncio.Task[Any] | None") -> None:
         task.cancel()
 
 
-def resolve(future: "asyncio.Future[None] | None") -> None:
+def resolve(future: "asyncio.Future[Any] | None") -> None:
     """Wake the task that waits for a future, if there is one and its event loop is open."""
     if future is not None and not future.done() and not future.get_loop().is_closed():
         future.set_result(None)

@@ -207,6 +207,13 @@ class Sessions(Relay):
         if session is not None and question["do"] == "poll":
             session.break_off()
 
+    def closed(self) -> None:
+        """See `Observer`: sessions of an event loop that is closed are gone; others end soon."""
+        super().closed()
+        for session in list(self._sessions.values()):
+            if session.connection.loop.is_closed():
+                self._forget(session)
+
     def _forget(self, session: Session) -> None:
         self._sessions.pop(session.id, None)
 

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from adsum.tasks import start_task
+from adsum.tasks import cancel_task, start_task
 
 from .connection import Connection
 from .frames import Wire
@@ -128,8 +128,7 @@ class _Carrier:
     def stop(self) -> None:
         """Send no more."""
         self._stopped = True
-        if self._writer is not None:
-            self._writer.cancel()
+        cancel_task(self._writer)
 
     async def say_restart(self) -> None:
         """Tell the client, if it can be told at all, that the server stops."""

@@ -138,6 +138,19 @@ class SocketTransport(LinkHub):
         finally:
             self._closed.set()
 
+    def abandon(self) -> None:
+        """Let the peers and the next run go on, where the event loop was closed without `close`.
+
+        Nothing can run in that loop any more: the addresses are free when this returns, and peers
+        lose their links at once.
+        """
+        self.closing = True
+        for listener in self._listeners:
+            listener.close()
+        self._listeners.clear()
+        for link in self.links():
+            link.hang_up()
+
     # Accepting.
 
     async def _accept_forever(self, listener: Listener, tls: ssl.SSLContext | None) -> None:
