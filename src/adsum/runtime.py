@@ -75,6 +75,8 @@ class Runtime(Run):
         self._soon: asyncio.Handle | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
+        # Until when the timer does not fire, after a failure of the engine.
+        self._rest_until = 0.0
 
     async def open(self) -> None:
         """See `Run`."""
@@ -146,20 +148,24 @@ class Runtime(Run):
         replica = Replica(peer.name, peer.incarnation)
         if link.dialled is not None:
             self._complaints.pop(link.dialled, None)
-        self.engine.link_up(number, replica, peer.addresses, link.dialled, self._now())
-        self._settle()
+        try:
+            self.engine.link_up(number, replica, peer.addresses, link.dialled, self._now())
+        finally:
+            self._settle()
 
     def frame_received(self, link: Link, payload: bytes) -> None:
         """See `LinkHandler`."""
         self.frames_received += 1
         self.bytes_received += len(payload)
         message = decode(payload)
-        self.engine.receive(self._ids[link], message, self._now())
-        self._settle()
+        try:
+            self.engine.receive(self._ids[link], message, self._now())
+        finally:
+            self._settle()
 
     def link_writable(self, link: Link, writable: bool) -> None:
         """See `LinkHandler`."""
-        self.engine.link_writable(self._ids[link], writable, self._now())
+        self._attempt(self.engine.link_writable, self._ids[link], writable, self._now())
         self._settle()
 
     def link_closed(self, link: Link, reason: str) -> None:
@@ -167,7 +173,7 @@ class Runtime(Run):
         self._tell_of_refusals(link, reason)
         number = self._ids.pop(link)
         del self._links[number]
-        self.engine.link_down(number, self._now())
+        self._attempt(self.engine.link_down, number, self._now())
         self._settle()
 
     def _tell_of_refusals(self, link: Link, reason: str) -> None:
@@ -179,6 +185,24 @@ class Runtime(Run):
         self._refusals = {(link.peer.name, reason): times}
         if times == REFUSALS_TO_TELL:
             logger.error("%s: %s: %s", self.replica, link.peer.name, reason)
+
+    # The clock of the engine. Whatever fails, the timer is set again.
+
+    def tick(self) -> None:
+        """See `Run`."""
+        if not self._ended:
+            if not self._attempt(self.engine.tick, self._now()):
+                self._rest()
+            self._settle()
+
+    def _settle(self) -> None:
+        if not self._attempt(super()._settle) and not self._ended:
+            self._rest()
+            self._wake_at(self._rest_until)
+
+    def _rest(self) -> None:
+        """Let a heartbeat pass: what has failed is due still, and would fail in every turn."""
+        self._rest_until = self._now() + self.settings.timing.heartbeat_interval
 
     # What the engine asks for.
 
@@ -199,6 +223,7 @@ class Runtime(Run):
         self._links[link].close(reason)
 
     def _wake_at(self, at: float) -> None:
+        at = max(at, self._rest_until)
         # A timer that fires too early does no harm, so it is only ever moved forward.
         if self._timer is not None:
             if self._timer_at <= at:
@@ -218,18 +243,18 @@ class Runtime(Run):
         try:
             await self.transport.dial(address)
         except SelfDialError:
-            self.engine.dialled_self(address)
+            self._attempt(self.engine.dialled_self, address)
         except DialRefusedError:
             discovery.forget_stale(address)
-            self.engine.dial_failed(address, True, self._now())
+            self._attempt(self.engine.dial_failed, address, True, self._now())
         except (DialError, HandshakeError, ConfigurationError) as error:
             if isinstance(error, HandshakeError) and self._complaints.get(address) != str(error):
                 self._complaints[address] = str(error)
                 logger.warning("%s: no link to %s: %s", self.replica, address, error)
-            self.engine.dial_failed(address, False, self._now())
+            self._attempt(self.engine.dial_failed, address, False, self._now())
         except Exception:
             logger.exception("%s: dialling %s failed", self.replica, address)
-            self.engine.dial_failed(address, False, self._now())
+            self._attempt(self.engine.dial_failed, address, False, self._now())
         self._settle()
 
     async def _resolve(self, addresses: list[str]) -> None:
@@ -242,13 +267,16 @@ class Runtime(Run):
                 except DialError as error:
                     logger.debug("%s: %s", self.replica, error)
                     continue
-                for gone in set(known.get(address, ())).difference(found):
-                    self.engine.remove_seed(gone)
-                for seed in found:
-                    self.engine.add_seed(seed, lasting=False)
+                self._attempt(self._replace_seeds, known.get(address, []), found)
                 known[address] = found
             self._settle()
             await asyncio.sleep(RESOLVE_INTERVAL)
+
+    def _replace_seeds(self, known: list[str], found: list[str]) -> None:
+        for gone in set(known).difference(found):
+            self.engine.remove_seed(gone)
+        for seed in found:
+            self.engine.add_seed(seed, lasting=False)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = start_task(work)

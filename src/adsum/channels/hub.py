@@ -135,13 +135,13 @@ class Hub:
 
     def _sweep(self) -> None:
         """Close the connections of clients that have been silent for too long."""
+        interval = min(_SWEEP_INTERVAL, self._timeout / 4)
+        self._sweeper = asyncio.get_running_loop().call_later(interval, self._sweep)
         silent_since = self.now() - self._timeout
         for connection in list(self.connections):
             if connection.heard_at < silent_since:
                 # Not 1000: clients that are told that all is well do not come back.
                 connection.close(1001, "timeout")
-        interval = min(_SWEEP_INTERVAL, self._timeout / 4)
-        self._sweeper = asyncio.get_running_loop().call_later(interval, self._sweep)
 
     def lingers(self) -> float:
         """For how many seconds presences stay whose server closed their connection to restart.

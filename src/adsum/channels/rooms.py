@@ -238,8 +238,10 @@ class Room:
 
     def _cut(self) -> None:
         """Make a diff of what changed, and the state for those who wait for it, at one point."""
-        self._presence.node.runtime.tell_observers()
-        self._timer = None
+        try:
+            self._presence.node.runtime.tell_observers()
+        finally:
+            self._timer = None
         pending, self._pending = self._pending, {}
         newcomers, self._newcomers = self._newcomers, {}
         self._followers.update(newcomers)
