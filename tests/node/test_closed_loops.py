@@ -39,7 +39,7 @@ def run_and_close(main: Coroutine[Any, Any, None]) -> None:
 class Run:
     """A node with a watch and a subscription, each with a reader that waits or without one."""
 
-    def __init__(self, *, fetch: Any = None, readers: bool = True) -> None:
+    def __init__(self, *, fetch: Any = None, readers: str = "waiting") -> None:
         self.node = adsum.Node(siblings=False)
         self.presence = adsum.Presence(self.node, fetch=fetch)
         self.pubsub = adsum.PubSub(self.node)
@@ -52,8 +52,9 @@ class Run:
         await anext(watch)
         self.presence.track("room", "old", owner=None)
         assert list((await anext(watch)).joins) == ["old"]
-        if self.readers:
+        if self.readers != "dropped":
             self.kept += [watch, subscription]
+        if self.readers == "waiting":
             self.kept += [asyncio.create_task(one.__anext__()) for one in (watch, subscription)]
             await asyncio.sleep(0)
 
@@ -72,13 +73,15 @@ class Run:
 
 
 @pytest.mark.parametrize("fetch", [None, names], ids=["plain", "fetch"])
-@pytest.mark.parametrize("readers", [True, False], ids=["waiting", "dropped"])
+@pytest.mark.parametrize("readers", ["waiting", "dropped", "dropped later"])
 @pytest.mark.parametrize("end", [asyncio.run, run_and_close])
 def test_a_watch_in_the_next_run_receives_every_change(
-    end: Any, readers: bool, fetch: Any, caplog: pytest.LogCaptureFixture
+    end: Any, readers: str, fetch: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     world = Run(fetch=fetch, readers=readers)
     end(world.begin())
+    if readers == "dropped later":
+        world.kept.clear()
     run(world.begin_again())
     assert "failed" not in caplog.text
 

@@ -12,6 +12,7 @@ import adsum
 from adsum import tasks, watching
 from adsum.replication import view
 from adsum.replication.entry import META
+from adsum.testing.plugin import MakeCluster
 
 from .conftest import run, until
 from .test_presence import alone
@@ -356,6 +357,37 @@ def test_a_look_up_that_others_cancel_ends_its_watches() -> None:
         await node.stop()
 
     run(main())
+
+
+def test_a_slow_reader_of_presences_that_flap_receives_what_is_different_in_the_end(
+    cluster: MakeCluster,
+) -> None:
+    two = cluster(2, forget_after=10.0)
+    room, there = two[0].presence, two[1].presence
+    there.track("room", "ann", owner=None)
+    changes = there.track("room", "bob", {"n": 0}, owner=None)
+    two.settle()
+    watch = room.watch("room")
+    assert sorted(next_of(watch).joins) == ["ann", "bob"]
+    for number, seconds in enumerate([8, 8, 30]):  # at last they are forgotten, and sent again
+        two.partition([0], [1])
+        changes.update({"n": number})
+        two.run(seconds)
+        assert room.count("room") == 0
+        two.heal()
+        two.settle()
+    diff = next_of(watch)
+    assert (diff.joins, diff.leaves, list(diff.updates)) == ({}, {}, ["bob"])
+    assert diff.updates["bob"]["metas"][0]["n"] == 2
+    two.partition([0], [1])
+    two.settle()
+    assert sorted(next_of(watch).leaves) == ["ann", "bob"]
+
+
+def next_of(watch: adsum.Watch) -> adsum.Diff:
+    """The diff that is there to be read, in a test without an event loop."""
+    assert watch._has_more()
+    return watch._take()
 
 
 async def _fails(topic: str, entries: dict[str, Any]) -> dict[str, Any]:
