@@ -260,6 +260,18 @@ MUTANTS = [
         "self._rendered = self._render(list(self.keys))",
     ),
     Mutant(
+        "forget that a member of a large group changed",
+        "group.py",
+        "            self._stale.add(name)",
+        "            pass",
+    ),
+    Mutant(
+        "put who joins a large group at its end",
+        "group.py",
+        "order.insert(at, name)",
+        "order.append(name)",
+    ),
+    Mutant(
         "let a function that makes a meta change the presence itself",
         "../presence.py",
         "if self._entry_of(tracked) is not old:",

@@ -17,7 +17,6 @@ from adsum.replication.jsontext import checked_name, encode_object, load
 from adsum.replication.limits import MAX_META, MAX_NAME
 from adsum.replication.messages import Publish
 from adsum.replication.state import Slice
-from adsum.replication.view import present
 from adsum.tasks import in_slices
 from adsum.watching import Entries, Feed, Watch
 
@@ -253,8 +252,7 @@ class Presence:
     def get(self, topic: str, key: str) -> Metas:
         """The metas of one key on a topic; an empty list if it is absent."""
         topic, key = checked_name(topic, "topic", MAX_NAME), checked_name(key, "key", MAX_NAME)
-        entries = self._node.runtime.engine.view.entries(topic, key)
-        return [*present(entries)] if entries else []
+        return [*self._node.runtime.engine.view.metas(topic, key)]
 
     def count(self, topic: str) -> int:
         """How many keys are present on a topic. Costs the same at any size."""

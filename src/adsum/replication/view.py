@@ -17,30 +17,20 @@ from .entry import (
     TOPIC,
     VERSION,
     Entry,
-    Identity,
     Transition,
     identity,
 )
 from .frozen import FrozenDict, FrozenList, freeze
+from .group import LARGE, Group
 from .jsontext import loader_of
 
 _load_frozen = loader_of(FrozenDict)
 
 
-class Group(dict[Identity, Entry]):
-    """The presences of one key that is present more than once, by replica and id.
-
-    Most keys are present once; those are held bare, which saves a container for each of them:
-    memory, and work for the garbage collector.
-    """
-
-    __slots__ = ()
-
-
 class Topic:
     """The presences of one topic."""
 
-    __slots__ = ("_read", "_rendered", "_stale", "keys")
+    __slots__ = ("_read", "_rendered", "_stale", "kept", "keys")
 
     def __init__(self) -> None:
         #: What is present under each key.
@@ -48,6 +38,8 @@ class Topic:
         # The answer to `render`, in key order, once asked for; valid but for the stale keys.
         self._rendered: dict[str, FrozenDict] | None = None
         self._stale: set[str] = set()
+        #: The keys whose groups may keep an answer of their own, until `age` drops them.
+        self.kept: set[str] = set()
         # Whether the rendering was asked for since `age` was called last.
         self._read = False
 
@@ -58,11 +50,11 @@ class Topic:
         if held is None:
             self.keys[key] = entry
         elif isinstance(held, Group):
-            held[identity(entry)] = entry
+            held.put(entry)
         elif identity(held) == identity(entry):
             self.keys[key] = entry
         else:
-            self.keys[key] = Group({identity(held): held, identity(entry): entry})
+            self.keys[key] = Group((held, entry))
         if self._rendered is not None:
             self._expire(key)
 
@@ -71,7 +63,7 @@ class Topic:
         key = entry[KEY]
         held = self.keys[key]
         if isinstance(held, Group):
-            del held[identity(entry)]
+            held.drop(entry)
             if len(held) == 1:
                 self.keys[key] = next(iter(held.values()))
         else:
@@ -94,9 +86,15 @@ class Topic:
         held = self.keys.get(key)
         if held is None:
             return []
-        if isinstance(held, Group):
-            return [held[name] for name in sorted(held)]
-        return [held]
+        return held.entries() if isinstance(held, Group) else [held]
+
+    def metas(self, key: str) -> list[FrozenDict]:
+        """The metas of one key, in the same order."""
+        self._read = True
+        held = self.keys.get(key)
+        if isinstance(held, Group) and len(held) >= LARGE:
+            return self._read_group(key, held)
+        return present(self.entries(key))
 
     def __iter__(self) -> Iterator[Entry]:
         for key in self.keys:
@@ -105,7 +103,8 @@ class Topic:
     def render(self) -> dict[str, FrozenDict]:
         """What is present, as Phoenix clients read it, in key order.
 
-        The first call costs the topic; a later one what changed since, and a copy of the dict.
+        The first call costs the topic; a later one what changed since, and a copy of the dict, and
+        of the metas of each key that changed.
         """
         self._read = True
         if self._rendered is None:
@@ -120,6 +119,11 @@ class Topic:
         if not kept:
             self._rendered = None
             self._stale.clear()
+            for key in self.kept:
+                held = self.keys.get(key)
+                if isinstance(held, Group):
+                    held.forget()
+            self.kept.clear()
         return kept
 
     def _refresh(self, rendered: dict[str, FrozenDict]) -> dict[str, FrozenDict]:
@@ -136,19 +140,23 @@ class Topic:
 
     def _render(self, keys: list[str]) -> dict[str, FrozenDict]:
         held = [self.keys[key] for key in keys]
-        flat = [e for key, one in zip(keys, held, strict=True) for e in self._each(key, one)]
-        metas = iter(present(flat))
+        metas = iter(present([entry for one in held for entry in _unread(one)]))
         return {
-            key: FrozenDict(
-                metas=FrozenList([next(metas) for _ in one])
-                if isinstance(one, Group)
-                else FrozenList((next(metas),))
-            )
+            key: FrozenDict(metas=self._list(key, one, metas))
             for key, one in zip(keys, held, strict=True)
         }
 
-    def _each(self, key: str, held: Entry | Group) -> Iterable[Entry]:
-        return self.entries(key) if isinstance(held, Group) else (held,)
+    def _list(self, key: str, held: Entry | Group, metas: Iterator[FrozenDict]) -> FrozenList:
+        """The metas of one key, taken from those that were presented together."""
+        if not isinstance(held, Group):
+            return FrozenList((next(metas),))
+        if len(held) >= LARGE:
+            return self._read_group(key, held)
+        return FrozenList([next(metas) for _ in held])
+
+    def _read_group(self, key: str, group: Group) -> FrozenList:
+        self.kept.add(key)
+        return group.read(present)
 
     def _expire(self, key: str) -> None:
         """Note that a rendered key changed; forget a rendering that nobody reads any more."""
@@ -169,7 +177,7 @@ class View:
         self._watched: dict[str, int] = {}
         # What happened on watched topics since `take_changes`.
         self._changes: dict[str, list[Transition]] = {}
-        # The topics that have been rendered.
+        # The topics that have been rendered, as a whole or in part.
         self._rendered: set[str] = set()
 
     def render(self, topic: str) -> dict[str, FrozenDict]:
@@ -219,6 +227,16 @@ class View:
         self.topics.update(other.topics)
         other.topics = {}
 
+    def metas(self, topic: str, key: str) -> list[FrozenDict]:
+        """The metas of one key on one topic, as Phoenix clients read them."""
+        held = self.topics.get(topic)
+        if held is None:
+            return []
+        metas = held.metas(key)
+        if held.kept:
+            self._rendered.add(topic)
+        return metas
+
     def entries(self, topic: str, key: str) -> list[Entry]:
         """The presences of one key on one topic, in the same order on every node."""
         held = self.topics.get(topic)
@@ -249,6 +267,13 @@ class View:
         """The changes of watched topics since the last call, in order for each topic."""
         changes, self._changes = self._changes, {}
         return changes
+
+
+def _unread(held: Entry | Group) -> Iterable[Entry]:
+    """The entries of a key that are presented together with those of other keys."""
+    if not isinstance(held, Group):
+        return (held,)
+    return held.entries() if len(held) < LARGE else ()
 
 
 def present(entries: Sequence[Entry], previous: Sequence[int] | None = None) -> list[FrozenDict]:
