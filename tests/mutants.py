@@ -262,14 +262,14 @@ MUTANTS = [
     Mutant(
         "forget that a member of a large group changed",
         "group.py",
-        "            self._stale.add(name)",
+        "            self._answer.stale.add(name)",
         "            pass",
     ),
     Mutant(
         "put who joins a large group at its end",
         "group.py",
-        "order.insert(at, name)",
-        "order.append(name)",
+        "answer.order.insert(at, name)",
+        "answer.order.append(name)",
     ),
     Mutant(
         "let a function that makes a meta change the presence itself",

@@ -8,6 +8,7 @@ next reading costs what changed since, and a copy.
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 
 from .entry import Entry, Identity, identity
 from .frozen import FrozenDict, FrozenList
@@ -22,18 +23,30 @@ _PATCHED_PART = 16
 Present = Callable[[list[Entry]], list[FrozenDict]]
 
 
+@dataclass(slots=True)
+class Answer:
+    """What a large group answered last.
+
+    Attributes:
+        order: The identities in order.
+        metas: The meta of each.
+        stale: The identities that changed since.
+    """
+
+    order: list[Identity]
+    metas: list[FrozenDict]
+    stale: set[Identity] = field(default_factory=set)
+
+
 class Group(dict[Identity, Entry]):
     """The presences of one key, by identity; the order of the dict means nothing."""
 
-    __slots__ = ("_metas", "_order", "_stale")
+    __slots__ = ("_answer",)
 
     def __init__(self, entries: Iterable[Entry]) -> None:
         super().__init__((identity(entry), entry) for entry in entries)
-        # The answer to the last reading: identities in order, and the meta of each. Valid but for
-        # the identities that are stale; None if no answer is kept.
-        self._order: list[Identity] | None = None
-        self._metas: list[FrozenDict] = []
-        self._stale: set[Identity] = set()
+        # Kept from one reading to the next, unless too much changes.
+        self._answer: Answer | None = None
 
     def put(self, entry: Entry) -> None:
         """Add a presence, or replace its value."""
@@ -53,35 +66,35 @@ class Group(dict[Identity, Entry]):
 
     def read(self, present: Present) -> FrozenList:
         """The metas in order; costs what changed since the last reading, and a copy."""
-        if self._order is None:
-            self._order = sorted(self)
-            self._metas = present([self[name] for name in self._order])
-        for name in self._stale:
-            self._patch(self._order, name, present)
-        self._stale.clear()
-        return FrozenList(self._metas)
+        answer = self._answer
+        if answer is None:
+            order = sorted(self)
+            answer = self._answer = Answer(order, present([self[name] for name in order]))
+        for name in answer.stale:
+            self._patch(answer, name, present)
+        answer.stale.clear()
+        return FrozenList(answer.metas)
 
     def forget(self) -> None:
         """Keep no answer."""
-        self._order, self._metas = None, []
-        self._stale.clear()
+        self._answer = None
 
     def _expire(self, name: Identity) -> None:
-        if self._order is not None:
-            self._stale.add(name)
-            if len(self._stale) * _PATCHED_PART > len(self):
-                self.forget()
+        if self._answer is not None:
+            self._answer.stale.add(name)
+            if len(self._answer.stale) * _PATCHED_PART > len(self):
+                self._answer = None
 
-    def _patch(self, order: list[Identity], name: Identity, present: Present) -> None:
-        at = bisect_left(order, name)
-        known = at < len(order) and order[at] == name
+    def _patch(self, answer: Answer, name: Identity, present: Present) -> None:
+        at = bisect_left(answer.order, name)
+        known = at < len(answer.order) and answer.order[at] == name
         if name not in self:
             if known:
-                del order[at], self._metas[at]
+                del answer.order[at], answer.metas[at]
             return
         [meta] = present([self[name]])
         if known:
-            self._metas[at] = meta
+            answer.metas[at] = meta
         else:
-            order.insert(at, name)
-            self._metas.insert(at, meta)
+            answer.order.insert(at, name)
+            answer.metas.insert(at, meta)

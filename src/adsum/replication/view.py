@@ -39,7 +39,7 @@ class Topic:
         self._rendered: dict[str, FrozenDict] | None = None
         self._stale: set[str] = set()
         #: The keys whose groups may keep an answer of their own, until `age` drops them.
-        self.kept: set[str] = set()
+        self.kept: frozenset[str] = frozenset()
         # Whether the rendering was asked for since `age` was called last.
         self._read = False
 
@@ -123,7 +123,7 @@ class Topic:
                 held = self.keys.get(key)
                 if isinstance(held, Group):
                     held.forget()
-            self.kept.clear()
+            self.kept = frozenset()
         return kept
 
     def _refresh(self, rendered: dict[str, FrozenDict]) -> dict[str, FrozenDict]:
@@ -155,7 +155,7 @@ class Topic:
         return FrozenList([next(metas) for _ in held])
 
     def _read_group(self, key: str, group: Group) -> FrozenList:
-        self.kept.add(key)
+        self.kept |= {key}
         return group.read(present)
 
     def _expire(self, key: str) -> None:
