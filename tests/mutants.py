@@ -272,6 +272,36 @@ MUTANTS = [
         "answer.order.append(name)",
     ),
     Mutant(
+        "show again what is still shown when a slice turns round",
+        "visibility.py",
+        "for id, entry in left.items() if id not in move.left}",
+        "for id, entry in left.items()}",
+    ),
+    Mutant(
+        "take another copy of a slice for the one that is on its way out",
+        "visibility.py",
+        "if move is not None and move.released:",
+        "if False:",
+    ),
+    Mutant(
+        "update what is not shown yet",
+        "visibility.py",
+        "self._view.change(None if waited is not None else old, new)",
+        "self._view.change(old, new)",
+    ),
+    Mutant(
+        "let what changes on the way out stay",
+        "visibility.py",
+        "self._view.change(waited, None)",
+        "pass",
+    ),
+    Mutant(
+        "show a large slice in one turn",
+        "visibility.py",
+        "count = min(most, len(self.left))",
+        "count = len(self.left)",
+    ),
+    Mutant(
         "let a function that makes a meta change the presence itself",
         "../presence.py",
         "if self._entry_of(tracked) is not old:",

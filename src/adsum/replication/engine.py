@@ -295,6 +295,10 @@ class Engine:
         """The slice of a replica and how it travels, if it is held; to be read, not altered."""
         return self._exchange.of(replica)
 
+    def moving(self, replica: Replica) -> bool:
+        """Whether a large slice is being shown or hidden, which takes several turns."""
+        return self._exchange.moving(replica)
+
     def slices(self) -> dict[Replica, Slice]:
         """The slices held here, shown or not; to be read, not altered."""
         return {held.slice.replica: held.slice for held in self._exchange}

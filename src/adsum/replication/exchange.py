@@ -16,9 +16,10 @@ from .limits import DELTA_BUDGET
 from .links import Link, Links
 from .messages import Delta, Sync
 from .state import Replica, Slice
-from .streams import CatchUp, Feed, Staging, cut, show
+from .streams import CatchUp, Feed, Staging, cut
 from .timing import Timing
 from .view import View
+from .visibility import Visibility
 
 #: After about this many bytes of deltas, the engine lets others have their turn.
 FLUSH_BUDGET = 2 * DELTA_BUDGET
@@ -59,7 +60,7 @@ class Exchange:
     ) -> None:
         self.own = Held(Slice(replica), shown=True)
         self._replica = replica
-        self._view = view
+        self._visibility = Visibility(view)
         self._links = links
         self._outbox = outbox
         self._timing = timing
@@ -96,12 +97,16 @@ class Exchange:
             held = self._held[replica.name] = Held(Slice(replica), shown=False)
         if held.shown != visible:
             held.shown = visible
-            for entry in held.slice.entries.values():
-                self._view.change(*((None, entry) if visible else (entry, None)))
+            self._visibility.turn(held.slice, visible)
+
+    def moving(self, replica: Replica) -> bool:
+        """Whether the slice of a replica is on its way into the view, or out of it."""
+        return replica in self._visibility
 
     def drop(self, held: Held) -> None:
         """Hold and show the slice of a replica no longer."""
         self.show(held.slice.replica, visible=False)
+        self._visibility.release(held.slice.replica)
         del self._held[held.slice.replica.name]
         self._dirty.pop(held.slice.replica.name, None)
 
@@ -165,7 +170,7 @@ class Exchange:
     def _merge(self, held: Held, delta: Delta) -> None:
         horizon = held.slice.horizon
         transitions = held.slice.apply(delta.changes, delta.upto)
-        show(self._view if held.shown else None, transitions)
+        self._visibility.change(delta.replica, transitions, shown=held.shown)
         if held.feeds and held.slice.horizon > horizon:
             self._dirty[delta.replica.name] = None
 
@@ -176,7 +181,7 @@ class Exchange:
             catch_up.until = now + self._timing.sync_timeout
             held.catch_up = catch_up
             return
-        held.slice = staging.install(self._view if held.shown else None)
+        held.slice = staging.install(self._visibility, shown=held.shown)
         self._complete(held, now)
         if held.feeds:
             self._dirty[delta.replica.name] = None
@@ -223,10 +228,16 @@ class Exchange:
     @property
     def flush_at(self) -> float:
         """When `flush` has something to do."""
+        if self._visibility:
+            return self._flushed_at
         return self._flushed_at + self._timing.coalesce_interval if self._dirty else float("inf")
 
     def flush(self, now: float) -> None:
-        """Send what feeds lack, up to the budget; the rest in another turn."""
+        """Send what feeds lack, up to the budget; the rest in another turn.
+
+        Slices that are on their way into the view or out of it take a step as well.
+        """
+        self._visibility.step()
         self._flushed_at = now
         budget = FLUSH_BUDGET
         for name in list(self._dirty):

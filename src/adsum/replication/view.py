@@ -4,10 +4,11 @@ Reading never waits and never scans: counting is the length of a dict, listing c
 returns, and a change costs the same whatever is already there.
 
 Invariant, checked in simulation: the view holds exactly the entries of the slices that are shown,
-and what an observer was told folds to exactly what the view holds.
+but for those on their way (see `visibility`), and what an observer was told folds to exactly what
+the view holds.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 
 from .entry import (
     INCARNATION,
@@ -74,12 +75,23 @@ class Topic:
     def absorb(self, other: "Topic") -> None:
         """Show all that another topic shows; what it alone has is taken over by the dict."""
         for key in self.keys.keys() & other.keys.keys():
-            for entry in other.entries(key):
+            held = other.keys[key]
+            for entry in held.values() if isinstance(held, Group) else (held,):
                 self.add(entry)
             del other.keys[key]
         self.keys.update(other.keys)
         self._rendered = None
         self._stale.clear()
+
+    def size(self, most: int, among: Set[str] | None = None) -> int:
+        """How many presences there are, of all keys or of those among some; ends above `most`."""
+        count = 0
+        for key in self.keys if among is None else self.keys.keys() & among:
+            held = self.keys[key]
+            count += len(held) if isinstance(held, Group) else 1
+            if count > most:
+                break
+        return count
 
     def entries(self, key: str) -> list[Entry]:
         """The presences of one key, in the same order on every node."""
@@ -236,6 +248,24 @@ class View:
         if held.kept:
             self._rendered.add(topic)
         return metas
+
+    def cost_of(self, other: "View", most: int) -> int:
+        """How many topics and entries of another view `absorb` looks at one by one.
+
+        Args:
+            other: The other view.
+            most: Where counting ends.
+        """
+        cost = 0
+        for name in other.topics.keys() & self._watched.keys():
+            cost += other.topics[name].size(most)
+            if cost > most:
+                return cost
+        for name in other.topics.keys() & self.topics.keys():
+            cost += 1 + other.topics[name].size(most, self.topics[name].keys.keys())
+            if cost > most:
+                return cost
+        return cost
 
     def entries(self, topic: str, key: str) -> list[Entry]:
         """The presences of one key on one topic, in the same order on every node."""
