@@ -4,6 +4,8 @@ Each mutant is one line of the core replaced in a copy of the project. Two thing
 trials, seed after seed, whose laws are checked at each step; and the tests of the core. The table
 has what each of them saw first. A mutant that both miss is a law that nobody checks.
 
+Mutants outside the core are checked by the tests that they name; no trial reaches them.
+
     python -m tests.mutants              all of them
     python -m tests.mutants gap vouch    those whose description has one of these words
 """
@@ -21,6 +23,7 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).parents[1]
 CORE = Path("src/adsum/replication")
+CORE_TESTS = ("tests/replication", "tests/docs/test_invariants.py")
 #: A mutant that makes the tests hang is caught as well.
 TIMEOUT = 300.0
 HANGS = "(it hangs)"
@@ -40,12 +43,21 @@ for seed in range({SEEDS}):
 
 
 class Mutant(NamedTuple):
-    """One way to break the core: a text of one file of it, and what to put in its place."""
+    """One way to break the project: a text of one file, and what to put in its place.
+
+    Attributes:
+        what: What it does.
+        file: The path of the file, from the folder of the core.
+        text: A text that is there once.
+        instead: What to put in its place.
+        tests: The tests that have to fail.
+    """
 
     what: str
     file: str
     text: str
     instead: str
+    tests: tuple[str, ...] = CORE_TESTS
 
 
 MUTANTS = [
@@ -367,6 +379,132 @@ MUTANTS = [
         "if self._exchange.flush_at <= self._clock.active + RESOLUTION:",
         "if False:",
     ),
+    Mutant(
+        "forget that a member of a large group changed",
+        "group.py",
+        "            self._answer.stale.add(name)",
+        "            pass",
+    ),
+    Mutant(
+        "put who joins a large group at its end",
+        "group.py",
+        "answer.order.insert(at, name)",
+        "answer.order.append(name)",
+    ),
+    Mutant(
+        "show again what is still shown when a slice turns round",
+        "visibility.py",
+        "for id, entry in left.items() if id not in move.left}",
+        "for id, entry in left.items()}",
+    ),
+    Mutant(
+        "take another copy of a slice for the one that is on its way out",
+        "visibility.py",
+        "if move is not None and move.released:",
+        "if False:",
+    ),
+    Mutant(
+        "update what is not shown yet",
+        "visibility.py",
+        "self._view.change(None if waited is not None else old, new)",
+        "self._view.change(old, new)",
+    ),
+    Mutant(
+        "let what changes on the way out stay",
+        "visibility.py",
+        "self._view.change(waited, None)",
+        "pass",
+    ),
+    Mutant(
+        "show a large slice in one turn",
+        "visibility.py",
+        "count = min(most, len(self.left))",
+        "count = len(self.left)",
+    ),
+    Mutant(
+        "let a function that makes a meta change the presence itself",
+        "../presence.py",
+        "if self._entry_of(tracked) is not old:",
+        "if False:",
+        ("tests/node/test_presence.py",),
+    ),
+    Mutant(
+        "leave a callback on a task for each presence that it tracked",
+        "../presence.py",
+        "            owner.remove_done_callback(self._owner_ended)\n        return",
+        "            pass\n        return",
+        ("tests/node/test_presence.py",),
+    ),
+    Mutant(
+        "leave a callback on a task for each run of the node",
+        "../presence.py",
+        "                owner.remove_done_callback(self._owner_ended)\n        for feed",
+        "                pass\n        for feed",
+        ("tests/node/test_closed_loops.py",),
+    ),
+    Mutant(
+        "take a feed along into the next run of the node",
+        "../presence.py",
+        "feeds, self._feeds = self._feeds, {}",
+        "feeds = self._feeds",
+        ("tests/node/test_closed_loops.py",),
+    ),
+    Mutant(
+        "fold hiding and showing into an update",
+        "../watching.py",
+        "return before[VERSION] == after[VERSION]",
+        "return before is after",
+        ("tests/node/test_watch.py",),
+    ),
+    Mutant(
+        "forget what a slow reader knew of what flaps",
+        "../watching.py",
+        "before = pending.pop(name)[0] if name in pending else old",
+        "before = (pending.pop(name)[1] if name in pending else None) or old",
+        ("tests/node/test_watch.py",),
+    ),
+    Mutant(
+        "keep the extras of what is folded away",
+        "../watching.py",
+        "                self._extras.pop(name, None)",
+        "                pass",
+        ("tests/node/test_watch.py",),
+    ),
+    Mutant(
+        "let a reader take half of a batch",
+        "../watching.py",
+        "return not self._merging and (bool(self._pending) or self._first)",
+        "return bool(self._pending) or self._first",
+        ("tests/node/test_watch.py",),
+    ),
+    Mutant(
+        "try a step that failed again at once",
+        "../runtime.py",
+        "        self._rest_until = self._now() + self.settings.timing.heartbeat_interval",
+        "        pass",
+        ("tests/node/test_engine_failures.py",),
+    ),
+    Mutant(
+        "set no timer after a step that failed",
+        "../runtime.py",
+        "            self._wake_at(self._rest_until)",
+        "            pass",
+        ("tests/node/test_engine_failures.py",),
+    ),
+    Mutant(
+        "keep the slot of a handshake that failed",
+        "../transport/hub.py",
+        "        self._dialled.discard(link)\n        self._links.discard(link)",
+        "        self._links.discard(link)",
+        ("tests/hostile/test_wire.py",),
+    ),
+    Mutant(
+        "keep the slot of a dial that failed",
+        "../transport/hub.py",
+        "            self._connecting -= 1",
+        "            pass",
+        ("tests/hostile/test_wire.py",),
+    ),
 ]
 
 
@@ -392,7 +530,8 @@ def try_out(mutant: Mutant) -> Verdict:
             copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
             copy(ROOT / name, project / name)
         mutate(project, mutant)
-        return Verdict(try_trials(project), try_tests(project))
+        trial = try_trials(project) if mutant.tests == CORE_TESTS else None
+        return Verdict(trial, try_tests(project, mutant.tests))
 
 
 def try_trials(project: Path) -> str | None:
@@ -400,9 +539,8 @@ def try_trials(project: Path) -> str | None:
     return run(project, "-c", TRIALS) or None
 
 
-def try_tests(project: Path) -> str | None:
+def try_tests(project: Path, tests: tuple[str, ...]) -> str | None:
     """The first test that fails."""
-    tests = ["tests/replication", "tests/docs/test_invariants.py"]
     select = ["-m", "not processes", "--ignore", "tests/replication/test_trials.py"]
     output = run(project, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests, *select)
     found = re.search(r"^(?:FAILED|ERROR) \S*?(\w+\.py::\w+)", output, re.MULTILINE)

@@ -15,6 +15,7 @@ from adsum.replication.members import MemberInfo
 from adsum.run import Observer, Run
 from adsum.runtime import Runtime
 from adsum.signals import add_stop_listener, remove_stop_listener
+from adsum.tasks import resolve
 from adsum.transport.tls import TLS
 
 _STOPPED_WHILE_JOINING = "the node was stopped while joining"
@@ -124,8 +125,12 @@ class Node:
         and becomes True when the missing nodes have answered.
 
         A second call while the first one waits returns with it. Cancelling the call that started
-        the node stops it. In a
-        forked child of the process that runs the node, this starts an incarnation of the child.
+        the node stops it.
+
+        In a forked child of the process that runs the node, this starts an incarnation of the
+        child. If the event loop of the run before was closed without `stop`, that run ends first:
+        its presences, watches and subscriptions have ended, its addresses are free, and peers lose
+        their links.
 
         Raises:
             ListenError: An address cannot be listened on.
@@ -142,8 +147,7 @@ class Node:
             if self._runtime.loop not in (None, loop):
                 raise UsageError("the node runs in another event loop; stop it there first")
             return
-        if self._runtime is not None:  # its loop was closed without a stop
-            self._runtime.abandon()
+        self._abandon()
         runtime = self._make_run(self.settings, self._observers)
         self._runtime, self._thread = runtime, threading.get_ident()
         self._opening = opening = loop.create_future()
@@ -161,7 +165,7 @@ class Node:
         finally:
             if self._opening is opening:
                 self._opening = None
-                opening.set_result(False)
+            resolve(opening, False)
         add_stop_listener(self.begin_stop)
 
     async def stop(self) -> None:
@@ -171,16 +175,18 @@ class Node:
 
         Presences, watches and subscriptions have ended by the first time that this waits. If it is
         cancelled, the rest goes on without it. Calls of `start` that wait for the node to join, and
-        calls of `wait_joined`, raise `NodeClosedError`.
+        calls of `wait_joined`, raise `NodeClosedError`. A run whose event loop is closed ends
+        without a goodbye, as by a crash.
         """
         runtime = self._runtime
-        if runtime is not None and not runtime.inherited:
+        if runtime is not None and not runtime.inherited and _is_closed(runtime.loop):
+            self._abandon()
+        elif runtime is not None and not runtime.inherited:
             self._check_thread()
             remove_stop_listener(self.begin_stop)
             self._close(runtime)
-            if self._opening is not None:
-                self._opening.set_result(True)
-                self._opening = None
+            resolve(self._opening, True)
+            self._opening = None
             await asyncio.sleep(0)
         await self._closed()
 
@@ -204,6 +210,7 @@ class Node:
     def _close(self, runtime: Run) -> None:
         """Begin to close a run."""
         self._runtime = None
+        # An eager start does no harm here: whatever has to end has ended even sooner.
         self._closing = asyncio.create_task(runtime.close())
 
     async def _opened(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -217,6 +224,13 @@ class Node:
         if self._runtime is not None and self._runtime.inherited:
             self._runtime.leave_to_parent()
             self._runtime = self._opening = self._closing = None
+
+    def _abandon(self) -> None:
+        """Give up a run whose event loop was closed without a stop."""
+        if self._runtime is not None:
+            remove_stop_listener(self.begin_stop)
+            self._runtime.abandon()
+            self._runtime = None
 
     async def _closed(self) -> None:
         """Wait until the run before has ended."""

@@ -17,7 +17,7 @@ from adsum.replication.jsontext import checked_name, encode_object, load
 from adsum.replication.limits import MAX_META, MAX_NAME
 from adsum.replication.messages import Publish
 from adsum.replication.state import Slice
-from adsum.replication.view import present
+from adsum.tasks import in_slices
 from adsum.watching import Entries, Feed, Watch
 
 logger = logging.getLogger("adsum")
@@ -252,8 +252,7 @@ class Presence:
     def get(self, topic: str, key: str) -> Metas:
         """The metas of one key on a topic; an empty list if it is absent."""
         topic, key = checked_name(topic, "topic", MAX_NAME), checked_name(key, "key", MAX_NAME)
-        entries = self._node.runtime.engine.view.entries(topic, key)
-        return [*present(entries)] if entries else []
+        return [*self._node.runtime.engine.view.metas(topic, key)]
 
     def count(self, topic: str) -> int:
         """How many keys are present on a topic. Costs the same at any size."""
@@ -323,7 +322,9 @@ class Presence:
         If the node stops earlier, they linger with its goodbye.
         """
         self._node.runtime  # noqa: B018  # raises if the node is not running
-        owned = self._owned.pop(owner, {})
+        if owner not in self._owned:
+            return 0
+        owned = self._disown(owner)
         self._end(owned.values(), linger)
         return len(owned)
 
@@ -345,8 +346,10 @@ class Presence:
                 what = "was cancelled" if work.done() else "took too long"
                 logger.error("fetch for %r %s; its entries go without", topic, what)
                 return {}
-            added = work.result()
-            return {key: freeze(dict(added[key])) for key in added if key in entries}
+            added, extras = work.result(), Entries()
+            async for part in in_slices([key for key in added if key in entries]):
+                extras.update((key, freeze(dict(added[key]))) for key in part)
+            return extras
         except Exception:
             logger.exception("fetch for %r failed; its entries go without", topic)
             return {}
@@ -367,8 +370,13 @@ class Presence:
 
     def closed(self) -> None:
         """See `Observer`: every presence and every watch ends with the node."""
-        self._owned = {}
-        for feed in [*self._feeds.values()]:
+        owned, self._owned = self._owned, {}
+        feeds, self._feeds = self._feeds, {}
+        for owner in owned:
+            if isinstance(owner, asyncio.Task):
+                owner.remove_done_callback(self._owner_ended)
+        for feed in feeds.values():
+            feed.close()
             for watch in feed.watches:
                 watch.close()
 
@@ -450,10 +458,11 @@ class Presence:
             owner.add_done_callback(self._owner_ended)
         return owned
 
-    def _disown(self, owner: Hashable) -> None:
-        del self._owned[owner]
+    def _disown(self, owner: Hashable) -> dict[tuple[str, str], int]:
+        """Keep nothing of an owner any more; returns what it tracked."""
         if isinstance(owner, asyncio.Task):
             owner.remove_done_callback(self._owner_ended)
+        return self._owned.pop(owner)
 
     def _owner_ended(self, task: "asyncio.Task[Any]") -> None:
         if task in self._owned and self._node.running:

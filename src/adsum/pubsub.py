@@ -60,7 +60,7 @@ class Subscription(Reader[Message]):
         if len(self._messages) == self._messages.maxlen:
             self.dropped += 1
         self._messages.append(message)
-        self._ready.set()
+        self._wake()
 
     def _has_more(self) -> bool:
         return bool(self._messages)
@@ -182,10 +182,10 @@ class PubSub:
 
     def closed(self) -> None:
         """See `Observer`: every subscription ends with the node."""
-        for subscriptions in list(self._subscriptions.values()):
+        topics, self._subscriptions = self._subscriptions, {}
+        for subscriptions in topics.values():
             for subscription in subscriptions:
                 subscription.close()
-        self._subscriptions.clear()
 
     def forked(self) -> None:
         """See `Observer`."""

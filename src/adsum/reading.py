@@ -15,6 +15,7 @@ from weakref import ref
 
 from adsum.errors import UsageError
 from adsum.forks import process
+from adsum.tasks import resolve
 
 T_co = TypeVar("T_co", covariant=True)
 R = TypeVar("R", bound="Reader[Any]")
@@ -80,7 +81,8 @@ class Reader(ABC, Generic[T_co]):
     def __init__(self, readers: Readers[Any]) -> None:
         self._readers = readers
         readers.add(self)
-        self._ready = asyncio.Event()
+        # Set while the reader waits; it may be of an event loop that is closed by now.
+        self._waiter: asyncio.Future[None] | None = None
         self._reading = False
         self._closed = False
         self._generation = process.generation
@@ -94,9 +96,9 @@ class Reader(ABC, Generic[T_co]):
         """End the iteration; what was not read is dropped. Idempotent."""
         if not self.closed:
             self._closed = True
-            self._ready.set()
             self._drop()
             self._readers.discard(self)
+            self._wake()
 
     async def aclose(self) -> None:
         """As `close`, for `contextlib.aclosing`."""
@@ -113,10 +115,11 @@ class Reader(ABC, Generic[T_co]):
         try:
             # What woke this may have been undone before it ran.
             while not (self.closed or self._has_more()):
-                self._ready.clear()
-                await self._ready.wait()
+                self._waiter = asyncio.get_running_loop().create_future()
+                await self._waiter
         finally:
             self._reading = False
+            self._waiter = None
             self._readers.awaited.discard(self)
         if self.closed:
             raise StopAsyncIteration
@@ -132,6 +135,10 @@ class Reader(ABC, Generic[T_co]):
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+    def _wake(self) -> None:
+        """Let the reader look again."""
+        resolve(self._waiter)
 
     @abstractmethod
     def _has_more(self) -> bool:

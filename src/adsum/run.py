@@ -6,6 +6,7 @@ network, in virtual time.
 
 import asyncio
 import logging
+import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -36,6 +37,10 @@ _LEVELS = {
     Severity.WARNING: logging.WARNING,
     Severity.ERROR: logging.ERROR,
 }
+
+
+#: Seconds between two log lines about the same kind of failure.
+FAILURE_LOG_INTERVAL = 10.0
 
 
 class Observer(Protocol):
@@ -86,6 +91,8 @@ class Run(ABC):
         self.stopping = False
         self._observers = observers
         self._ended = False
+        # Until when failures of one kind, by the name of the function, are not logged.
+        self._silent_until: dict[str, float] = {}
         # Those that wait until this node has joined; each wakes up at the end of the run, too.
         self._waiters: set[asyncio.Future[None]] = set()
         self._settling = False
@@ -251,10 +258,25 @@ class Run(ABC):
 
     def _guard(self, action: Callable[..., None], *arguments: Any) -> None:
         """Do one thing; if it fails, that is logged, and everything else goes on."""
+        self._attempt(action, *arguments)
+
+    def _attempt(self, action: Callable[..., None], *arguments: Any) -> bool:
+        """As `_guard`; returns whether it succeeded."""
         try:
             action(*arguments)
-        except Exception:
-            logger.exception("%s: %s failed", self.replica, getattr(action, "__name__", action))
+        except Exception as error:
+            self._log_failure(getattr(action, "__name__", "an action"), error)
+            return False
+        return True
+
+    def _log_failure(self, what: str, error: Exception) -> None:
+        """Log a failure; one of each kind in an interval, and no more of its text than a page."""
+        now = self._now()
+        if now < self._silent_until.get(what, now):
+            return
+        self._silent_until[what] = now + FAILURE_LOG_INTERVAL
+        stack = "".join(traceback.format_tb(error.__traceback__))
+        logger.error("%s: %s failed: %.300r\n%s", self.replica, what, error, stack[-3000:])
 
     @abstractmethod
     def _now(self) -> float:

@@ -29,6 +29,7 @@ from adsum.replication.messages import Message
 from adsum.replication.state import Replica
 from adsum.run import Observer, Run, logger
 from adsum.siblings import Siblings
+from adsum.tasks import start_task
 from adsum.transport import discovery
 from adsum.transport.address import TcpAddress, parse
 from adsum.transport.base import Identity, Link
@@ -92,6 +93,8 @@ class Runtime(Run):
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
         self._join_log = JoinLog(self.cluster, engine, loop)
+        # Until when the timer does not fire, after a failure of the engine.
+        self._rest_until = 0.0
 
     async def open(self) -> None:
         """See `Run`."""
@@ -173,6 +176,13 @@ class Runtime(Run):
             progress = self.engine.join_progress
         self._join_log.give_up()
 
+    def abandon(self) -> None:
+        """See `Run`."""
+        super().abandon()
+        self.transport.abandon()
+        if self.settings.siblings:
+            self._siblings.leave()
+
     def poke(self) -> None:
         """See `Run`."""
         if self._soon is None:
@@ -192,20 +202,24 @@ class Runtime(Run):
         replica = Replica(peer.name, peer.incarnation)
         if link.dialled is not None:
             self._complaints.pop(link.dialled, None)
-        self.engine.link_up(number, replica, peer.addresses, link.dialled, self._now())
-        self._settle()
+        try:
+            self.engine.link_up(number, replica, peer.addresses, link.dialled, self._now())
+        finally:
+            self._settle()
 
     def frame_received(self, link: Link, payload: bytes) -> None:
         """See `LinkHandler`."""
         self.frames_received += 1
         self.bytes_received += len(payload)
         message = decode(payload)
-        self.engine.receive(self._ids[link], message, self._now())
-        self._settle()
+        try:
+            self.engine.receive(self._ids[link], message, self._now())
+        finally:
+            self._settle()
 
     def link_writable(self, link: Link, writable: bool) -> None:
         """See `LinkHandler`."""
-        self.engine.link_writable(self._ids[link], writable, self._now())
+        self._attempt(self.engine.link_writable, self._ids[link], writable, self._now())
         self._settle()
 
     def link_closed(self, link: Link, reason: str) -> None:
@@ -213,7 +227,7 @@ class Runtime(Run):
         self._tell_of_refusals(link, reason)
         number = self._ids.pop(link)
         del self._links[number]
-        self.engine.link_down(number, self._now())
+        self._attempt(self.engine.link_down, number, self._now())
         self._settle()
 
     def _tell_of_refusals(self, link: Link, reason: str) -> None:
@@ -226,11 +240,26 @@ class Runtime(Run):
         if times == REFUSALS_TO_TELL:
             logger.error("%s: %s: %s", self.replica, link.peer.name, reason)
 
-    # What the engine asks for.
+    # The clock of the engine. Whatever fails, the timer is set again.
+
+    def tick(self) -> None:
+        """See `Run`."""
+        if not self._ended:
+            if not self._attempt(self.engine.tick, self._now()):
+                self._rest()
+            self._settle()
 
     def _settle(self) -> None:
-        super()._settle()
+        if not self._attempt(super()._settle) and not self._ended:
+            self._rest()
+            self._wake_at(self._rest_until)
         self._join_log.check()
+
+    def _rest(self) -> None:
+        """Let a heartbeat pass: what has failed is due still, and would fail in every turn."""
+        self._rest_until = self._now() + self.settings.timing.heartbeat_interval
+
+    # What the engine asks for.
 
     def _now(self) -> float:
         return self.loop.time()
@@ -251,6 +280,7 @@ class Runtime(Run):
         self._links[link].close(reason)
 
     def _wake_at(self, at: float) -> None:
+        at = max(at, self._rest_until)
         # A timer that fires too early does no harm, so it is only ever moved forward.
         if self._timer is not None:
             if self._timer_at <= at:
@@ -270,20 +300,20 @@ class Runtime(Run):
         try:
             await self.transport.dial(address)
         except SelfDialError:
-            self.engine.dialled_self(address)
+            self._attempt(self.engine.dialled_self, address)
         except DialRefusedError:
             self._siblings.forget_stale(address)
-            self.engine.dial_failed(address, True, self._now())
+            self._attempt(self.engine.dial_failed, address, True, self._now())
         except HandshakeError as error:
             if self._complaints.get(address) != str(error):
                 self._complaints[address] = str(error)
                 logger.warning("%s: no link to %s: %s", self.replica, address, error)
-            self.engine.dial_rejected(address, self._now())
+            self._attempt(self.engine.dial_rejected, address, self._now())
         except (DialError, ConfigurationError):
-            self.engine.dial_failed(address, False, self._now())
+            self._attempt(self.engine.dial_failed, address, False, self._now())
         except Exception:
             logger.exception("%s: dialling %s failed", self.replica, address)
-            self.engine.dial_failed(address, False, self._now())
+            self._attempt(self.engine.dial_failed, address, False, self._now())
         self._settle()
 
     async def _resolve(self, addresses: list[str]) -> None:
@@ -300,16 +330,19 @@ class Runtime(Run):
         except DialError as error:
             logger.debug("%s: %s", self.replica, error)
         else:
-            for gone in set(known.get(address, ())).difference(found):
-                self.engine.remove_seed(gone)
-            for seed in found:
-                self.engine.add_seed(seed, lasting=False)
+            self._attempt(self._replace_seeds, known.get(address, []), found)
             known[address] = found
         self.engine.settle_address(address)
         self.tick()
 
+    def _replace_seeds(self, known: list[str], found: list[str]) -> None:
+        for gone in set(known).difference(found):
+            self.engine.remove_seed(gone)
+        for seed in found:
+            self.engine.add_seed(seed, lasting=False)
+
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = self.loop.create_task(work)
+        task = start_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 

@@ -1,7 +1,8 @@
 """Following a topic: diffs in order, each change once, merged for a slow reader."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -9,6 +10,9 @@ from adsum.reading import Reader, Readers
 from adsum.replication.entry import KEY, VERSION, Entry, Identity, Transition, identity
 from adsum.replication.frozen import FrozenDict, FrozenList
 from adsum.replication.view import present
+from adsum.tasks import cancel_task, in_slices, start_task
+
+logger = logging.getLogger("adsum")
 
 T = TypeVar("T")
 
@@ -51,41 +55,86 @@ class Watch(Reader[Diff]):
         self.topic = topic
         # What each presence was when the reader last heard of it, and what it is now.
         self._pending: dict[Identity, Transition] = {}
-        self._extras: Entries = {}
+        # What the `fetch` function added to the key of each pending presence.
+        self._extras: dict[Identity, Entries] = {}
+        # The changes that no look-up has covered yet, folded; None if there were none.
+        self._deferred: dict[Identity, Transition] | None = None
         # Whether the first diff, which comes even if nobody is present, is there to be read.
         self._first = False
         self._begun = False
+        # Whether a long batch is being merged: the next diff waits for the whole of it.
+        self._merging = False
 
-    def merge(self, transitions: list[Transition], extras: Entries) -> None:
+    def merge(self, transitions: Sequence[Transition], extras: Entries) -> None:
         """Add changes to the next diff."""
         if self._closed:
             return
         fold(self._pending, transitions)
+        if extras or self._extras:
+            self._keep(transitions, extras)
         if not self._begun:
             self._begun = self._first = True
-        self._extras.update(extras)
-        if not self._pending:
-            self._extras.clear()
-        self._ready.set()
+        self._wake()
+
+    async def merge_in_slices(self, transitions: Sequence[Transition], extras: Entries) -> None:
+        """Add a long batch of changes to the next diff, over several turns of the event loop."""
+        self._merging = True
+        try:
+            async for part in in_slices(transitions):
+                self.merge(part, extras)
+        finally:
+            self._merging = False
+        self.merge((), {})
+
+    def defer(self, transitions: Sequence[Transition]) -> None:
+        """Keep changes for the next look-up."""
+        if not self._closed:
+            if self._deferred is None:
+                self._deferred = {}
+            fold(self._deferred, transitions)
+
+    def take_deferred(self) -> list[Transition] | None:
+        """The changes for the next look-up; None if there were none since the last call."""
+        deferred, self._deferred = self._deferred, None
+        return None if deferred is None else list(deferred.values())
+
+    @property
+    def deferring(self) -> bool:
+        """Whether changes are kept for the next look-up."""
+        return self._deferred is not None
+
+    def _keep(self, transitions: Sequence[Transition], extras: Entries) -> None:
+        """Keep the extras of what is pending, and of nothing else."""
+        for name, entry in _named(transitions):
+            if name not in self._pending:
+                self._extras.pop(name, None)
+            elif entry[KEY] in extras:
+                self._extras[name] = extras[entry[KEY]]
 
     def _has_more(self) -> bool:
-        return bool(self._pending) or self._first
+        return not self._merging and (bool(self._pending) or self._first)
 
     def _take(self) -> Diff:
         self._first = False
         pending, self._pending = self._pending, {}
         extras, self._extras = self._extras, {}
-        return make_diff(list(pending.values()), extras)
+        transitions = list(pending.values())
+        # Later changes come later in `pending`, so the newest extras of a key win.
+        by_key = {e[KEY]: extras[name] for name, e in _named(transitions) if name in extras}
+        return make_diff(transitions, by_key)
 
     def _drop(self) -> None:
         self._pending.clear()
+        self._extras.clear()
+        self._deferred = None
 
 
 class Feed:
     """The changes of one topic on their way to its watches.
 
-    Where entries are enriched, one look-up serves all watches, and changes that come while it is
-    under way wait for the next one, so no diff overtakes another.
+    Where entries are enriched, one look-up serves all watches. Changes that come while it is under
+    way are folded for the next one, so no diff overtakes another, and the memory of each watch is
+    bounded by the presences that changed.
 
     Args:
         topic: The topic.
@@ -97,40 +146,51 @@ class Feed:
         self.watches = watches
         self._topic = topic
         self._enrich = enrich
-        # Changes that wait for being enriched, each with the watches that began before it.
-        self._waiting: list[tuple[list[Watch], list[Transition]]] = []
+        # The look-ups; it is stored until its end is handled, and there is one at a time.
         self._task: asyncio.Task[None] | None = None
 
     def push(self, watches: list[Watch], transitions: list[Transition]) -> None:
         """Give changes to some of the watches, after all that was pushed before."""
-        if self._enrich is None:
-            for watch in watches:
+        for watch in watches:
+            if self._enrich is None:
                 watch.merge(transitions, {})
-            return
-        self._waiting.append((watches, transitions))
-        if self._task is None:
-            self._task = asyncio.get_running_loop().create_task(self._run(self._enrich))
+            else:
+                watch.defer(transitions)
+        self._start()
 
     def close(self) -> None:
         """Stop a look-up that is under way."""
-        if self._task is not None:
-            self._task.cancel()
+        cancel_task(self._task)
+
+    def _start(self) -> None:
+        if self._enrich is not None and self._task is None:
+            self._task = start_task(self._run(self._enrich))
+            self._task.add_done_callback(self._stopped)
 
     async def _run(self, enrich: Enrich) -> None:
-        try:
-            while self._waiting:
-                batch, self._waiting = self._waiting, []
-                entries = [new or old for _, transitions in batch for old, new in transitions]
-                concerned = [entry for entry in entries if entry is not None]
-                extras = await enrich(self._topic, group(concerned, present(concerned), {}))
-                for watches, transitions in batch:
-                    for watch in watches:
-                        watch.merge(transitions, extras)
-        finally:
-            self._task = None
+        while batch := self._next_batch():
+            extras = await enrich(self._topic, await group_in_slices(await _concerned(batch)))
+            for watch, transitions in batch:
+                await watch.merge_in_slices(transitions, extras)
+
+    def _next_batch(self) -> list[tuple[Watch, list[Transition]]]:
+        taken = [(watch, watch.take_deferred()) for watch in self.watches]
+        return [(watch, transitions) for watch, transitions in taken if transitions is not None]
+
+    def _stopped(self, task: "asyncio.Task[None]") -> None:
+        """Go on with what came meanwhile; after a cancellation, end the watches it concerns."""
+        self._task = None
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            logger.error("the watches of %r end: %.500r", self._topic, error, exc_info=error)
+        if error is not None or task.cancelled():
+            for watch in [*self.watches]:
+                watch.close()  # its batch is lost, and each change has to come once
+        elif any(watch.deferring for watch in self.watches):
+            self._start()
 
 
-def fold(pending: dict[Identity, Transition], transitions: list[Transition]) -> None:
+def fold(pending: dict[Identity, Transition], transitions: Iterable[Transition]) -> None:
     """Add changes to those that wait: of each presence what it was, and what it is now."""
     for old, new in transitions:
         entry = new or old
@@ -164,6 +224,37 @@ def group(entries: list[Entry], metas: list[FrozenDict], extras: Entries) -> Ent
         key: FrozenDict({**extras.get(key, {}), "metas": FrozenList(own)})
         for key, own in by_key(entries, metas).items()
     }
+
+
+async def group_in_slices(entries: Sequence[Entry]) -> Entries:
+    """Entries as clients read them, by key; many are presented over several turns of the loop."""
+    found: dict[str, list[tuple[Identity, FrozenDict]]] = {}
+    async for part in in_slices(entries):
+        for entry, meta in zip(part, present(part), strict=True):
+            found.setdefault(entry[KEY], []).append((identity(entry), meta))
+    grouped: Entries = {}
+    async for some in in_slices(list(found.items())):
+        for key, metas in some:
+            metas.sort(key=_first)
+            grouped[key] = FrozenDict(metas=FrozenList(meta for _, meta in metas))
+    return grouped
+
+
+async def _concerned(batch: list[tuple[Watch, list[Transition]]]) -> list[Entry]:
+    """The last value of each presence that changed, once, however many watch it."""
+    found: dict[Identity, Entry] = {}
+    for _, transitions in batch:
+        async for part in in_slices(transitions):
+            found.update(_named(part))
+    return list(found.values())
+
+
+def _named(transitions: Iterable[Transition]) -> Iterator[tuple[Identity, Entry]]:
+    """The last value of what changed, with the identity of its presence."""
+    for old, new in transitions:
+        entry = new or old
+        if entry is not None:
+            yield identity(entry), entry
 
 
 def by_key(entries: list[Entry], values: list[T]) -> dict[str, list[T]]:

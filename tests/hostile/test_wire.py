@@ -11,7 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adsum.errors import ConfigurationError, DialError, HandshakeError, ProtocolError
+from adsum.errors import (
+    ConfigurationError,
+    DialError,
+    DialRefusedError,
+    HandshakeError,
+    ProtocolError,
+)
 from adsum.transport.framing import HELLO, PAYLOAD, encode_frame
 from adsum.transport.handshake import VERSIONS, Handshake, encode_hello
 from adsum.transport.limits import Limits
@@ -305,6 +311,27 @@ async def test_no_more_is_dialled_at_a_time_than_stated() -> None:
         await until(lambda: not transport.links())
         with pytest.raises(DialError, match="no handshake"):
             await transport.dial(address)
+    await transport.close()
+
+
+@in_loop
+async def test_failed_dials_and_handshakes_release_their_slots() -> None:
+    limits = Limits(pending_dials=2, handshake_timeout=0.1, close_grace=0.1)
+    transport = SocketTransport(identity("node"), Recorder(), secret=SECRET, limits=limits)
+    other = SocketTransport(identity("other"), Recorder(), secret=b"x" * 16)
+    address = await other.listen("127.0.0.1:0")
+    with socket.create_server(("127.0.0.1", 0), backlog=16) as silent:
+        mute = f"127.0.0.1:{silent.getsockname()[1]}"
+        for _ in range(3):  # more than there are slots
+            with pytest.raises(HandshakeError):
+                await transport.dial(address)
+            with pytest.raises(DialError, match="no handshake"):
+                await transport.dial(mute)
+            await until(lambda: not transport.links())
+    for _ in range(3):
+        with pytest.raises(DialRefusedError):
+            await transport.dial(mute)
+    await other.close()
     await transport.close()
 
 

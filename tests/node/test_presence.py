@@ -63,6 +63,58 @@ def test_an_update_takes_a_value_or_a_function_and_makes_a_new_ref() -> None:
     run(main())
 
 
+@pytest.mark.parametrize("change", ["update", "untrack", "untrack_all"])
+def test_a_function_that_changes_the_presence_itself_is_refused(change: str) -> None:
+    async def main() -> None:
+        node, presence = await alone()
+        me = presence.track("room", "ann", {"n": 0})
+
+        def change_it(meta: dict[str, Any]) -> dict[str, Any]:
+            if change == "update":
+                me.update({"n": 1})
+            elif change == "untrack":
+                me.untrack()
+            else:
+                presence.untrack_all()
+            return {"n": 2}
+
+        with pytest.raises(adsum.UsageError, match="changed the presence itself"):
+            me.update(change_it)
+        assert me.active is (change == "update")
+        metas = [meta["n"] for meta in presence.get("room", "ann")]
+        assert metas == ([1] if change == "update" else [])
+        await node.stop()
+
+    run(main())
+
+
+@pytest.mark.parametrize("end", ["untrack", "with", "untrack_all"])
+def test_a_long_task_keeps_one_callback_while_it_tracks_and_none_after(end: str) -> None:
+    async def main() -> None:
+        node, presence = await alone()
+        task: Any = asyncio.current_task()
+
+        def callbacks() -> int:
+            held = [callback for callback, _ in task._callbacks or ()]
+            return held.count(presence._owner_ended)
+
+        for _ in range(5):
+            me = presence.track("room", "ann")
+            presence.track("room", "bob").untrack()
+            assert callbacks() == 1
+            if end == "untrack":
+                me.untrack()
+            elif end == "with":
+                with me:
+                    pass
+            else:
+                assert presence.untrack_all() == 1
+            assert callbacks() == 0
+        await node.stop()
+
+    run(main())
+
+
 def test_what_get_returned_may_be_passed_back() -> None:
     async def main() -> None:
         node, presence = await alone()

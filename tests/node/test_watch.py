@@ -9,7 +9,10 @@ from typing import Any
 import pytest
 
 import adsum
+from adsum import tasks, watching
+from adsum.replication import view
 from adsum.replication.entry import META
+from adsum.testing.plugin import MakeCluster
 
 from .conftest import run, until
 from .test_presence import alone
@@ -225,6 +228,166 @@ def test_a_slow_look_up_reorders_nothing_and_holds_up_no_replication() -> None:
         await node.stop()
 
     run(main())
+
+
+def test_a_slow_reader_keeps_the_extras_of_pending_presences_alone() -> None:
+    async def main() -> None:
+        node, presence = await with_fetch(Table().fetch)
+        watch = presence.watch("room")
+        await anext(watch)
+        presence.track("room", "ann", owner=1)
+        for number in range(300):
+            guest = presence.track("room", f"guest {number}")
+            presence.track("room", "ann", owner=2).untrack()
+            await until(lambda: len(watch._extras) == 2)
+            guest.untrack()
+            await until(lambda: len(watch._pending) == 1)
+            assert len(watch._extras) == 1
+        assert (await anext(watch)).joins["ann"]["user"] == {"name": "Ann"}
+        assert watch._extras == {}
+        await node.stop()
+
+    run(main())
+
+
+def test_changes_that_wait_for_a_look_up_are_folded_for_each_presence() -> None:
+    async def main() -> None:
+        table = Table()
+        node, presence = await with_fetch(table.fetch)
+        watch = presence.watch("room")
+        await anext(watch)
+        table.gate.clear()
+        me = presence.track("room", "ann", {"n": 0})
+        await until(lambda: table.calls)
+        for n in range(5000):
+            me.update({"n": n})
+            presence.track("room", "guest", owner=n).untrack()
+            if n % 100 == 0:
+                await asyncio.sleep(0)
+        node.runtime.tell_observers()
+        assert watch._deferred is not None
+        assert len(watch._deferred) == 1
+        table.gate.set()
+        assert (await anext(watch)).joins["ann"]["metas"][0]["n"] == 0
+        assert (await anext(watch)).updates["ann"]["metas"][0]["n"] == 4999
+        assert table.calls == [["ann"], ["ann"]]
+        await node.stop()
+
+    run(main())
+
+
+def test_a_watch_that_is_closed_during_a_look_up_keeps_no_changes() -> None:
+    async def main() -> None:
+        table = Table()
+        node, presence = await with_fetch(table.fetch)
+        watch, other = presence.watch("room"), presence.watch("room")
+        await anext(watch)
+        table.gate.clear()
+        presence.track("room", "ann")
+        await until(lambda: table.calls)
+        presence.track("room", "bob")
+        node.runtime.tell_observers()
+        watch.close()
+        presence.track("room", "eve")
+        node.runtime.tell_observers()
+        assert (watch._deferred, watch._pending) == (None, {})
+        table.gate.set()
+        seen: dict[str, str] = {}
+        while seen != listed(presence, "room"):
+            fold(seen, await anext(other))
+        assert (watch._deferred, watch._pending, watch._extras) == (None, {}, {})
+        await node.stop()
+
+    run(main())
+
+
+def test_a_long_batch_is_presented_in_slices_and_read_as_one_diff(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tasks, "SLICE", 10)
+    sizes = list[int]()
+
+    def present(entries: Any) -> Any:
+        sizes.append(len(entries))
+        return view.present(entries)
+
+    async def main() -> None:
+        table = Table()
+        node, presence = await with_fetch(table.fetch)
+        watch = presence.watch("room")
+        await anext(watch)
+        for number in range(95):
+            presence.track("room", f"u{number:02}")
+        with monkeypatch.context() as patch:
+            patch.setattr(watching, "present", present)
+            for _ in range(100):
+                if watch._pending:
+                    break
+                await asyncio.sleep(0)
+            assert watch._pending
+            assert not watch._has_more()  # the reader would take a part of the batch
+            await until(watch._has_more)
+        assert sizes == [10] * 9 + [5]
+        assert [len(call) for call in table.calls] == [95]
+        diff = await anext(watch)
+        assert len(diff.joins) == 95
+        assert diff.joins["u94"]["user"] == {"name": "U94"}
+        await node.stop()
+
+    run(main())
+
+
+def test_a_look_up_that_others_cancel_ends_its_watches() -> None:
+    async def main() -> None:
+        table = Table()
+        node, presence = await with_fetch(table.fetch)
+        watch = presence.watch("room")
+        await anext(watch)
+        table.gate.clear()
+        presence.track("room", "ann", owner=None)
+        await until(lambda: table.calls)
+        looking_up = presence._feeds["room"]._task
+        assert looking_up is not None
+        looking_up.cancel()
+        with pytest.raises(StopAsyncIteration):
+            await anext(watch)
+        table.gate.set()
+        again = presence.watch("room")
+        assert list((await anext(again)).joins) == ["ann"]
+        await node.stop()
+
+    run(main())
+
+
+def test_a_slow_reader_of_presences_that_flap_receives_what_is_different_in_the_end(
+    cluster: MakeCluster,
+) -> None:
+    two = cluster(2, forget_after=10.0)
+    room, there = two[0].presence, two[1].presence
+    there.track("room", "ann", owner=None)
+    changes = there.track("room", "bob", {"n": 0}, owner=None)
+    two.settle()
+    watch = room.watch("room")
+    assert sorted(next_of(watch).joins) == ["ann", "bob"]
+    for number, seconds in enumerate([8, 8, 30]):  # at last they are forgotten, and sent again
+        two.partition([0], [1])
+        changes.update({"n": number})
+        two.run(seconds)
+        assert room.count("room") == 0
+        two.heal()
+        two.settle()
+    diff = next_of(watch)
+    assert (diff.joins, diff.leaves, list(diff.updates)) == ({}, {}, ["bob"])
+    assert diff.updates["bob"]["metas"][0]["n"] == 2
+    two.partition([0], [1])
+    two.settle()
+    assert sorted(next_of(watch).leaves) == ["ann", "bob"]
+
+
+def next_of(watch: adsum.Watch) -> adsum.Diff:
+    """The diff that is there to be read, in a test without an event loop."""
+    assert watch._has_more()
+    return watch._take()
 
 
 async def _fails(topic: str, entries: dict[str, Any]) -> dict[str, Any]:

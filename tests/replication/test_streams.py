@@ -8,6 +8,7 @@ from adsum.replication.messages import Delta
 from adsum.replication.state import SPARE_HISTORY, Replica, Slice
 from adsum.replication.streams import Feed, Staging, cut
 from adsum.replication.view import View
+from adsum.replication.visibility import Visibility
 
 ME = Replica("me", 1)
 BIG = '{"pad":"' + "x" * 1000 + '"}'
@@ -54,7 +55,11 @@ def take(current: Slice, sent: list[Delta], view: View | None) -> Slice:
     staging = Staging(current, sent[0])
     for frame in sent:
         assert staging.add(frame)
-    return staging.install(view)
+    return install(staging, view)
+
+
+def install(staging: Staging, view: View | None) -> Slice:
+    return staging.install(Visibility(view or View()), shown=view is not None)
 
 
 def test_a_large_slice_is_cut_into_frames_and_the_last_says_so() -> None:
@@ -74,7 +79,7 @@ def test_a_catch_up_has_no_effect_before_its_last_frame() -> None:
         staging.add(frame)
     assert (current.entries, current.horizon, shown(view)) == ({}, 0, {})
     staging.add(sent[-1])
-    assert versions(staging.install(view)) == versions(source) == shown(view)
+    assert versions(install(staging, view)) == versions(source) == shown(view)
 
 
 def test_what_changes_during_a_transfer_is_right_in_the_end() -> None:
@@ -106,7 +111,7 @@ def test_a_frame_that_comes_twice_does_no_harm() -> None:
     for frame in sent:
         staging.add(frame)
         staging.add(frame)
-    assert versions(staging.install(None)) == versions(source)
+    assert versions(install(staging, None)) == versions(source)
 
 
 def test_a_catch_up_on_top_of_what_is_known_shows_only_real_changes() -> None:

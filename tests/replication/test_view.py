@@ -10,8 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from adsum.replication import group as group_module
+from adsum.replication import view as view_module
 from adsum.replication.entry import ID, Entry, Transition
 from adsum.replication.frozen import FrozenDict
+from adsum.replication.group import Group
 from adsum.replication.state import Replica
 from adsum.replication.view import View
 from tests.effort import examples
@@ -119,6 +122,73 @@ def test_the_view_equals_a_recomputation(history: list[Action]) -> None:
         shown.check()
     shown.look()
     check_lists(shown.view, shown.present)
+
+
+@examples(100)
+@given(sequences(st.tuples(verbs | happenings, numbers)), st.sampled_from([1, 4]))
+def test_a_large_group_equals_a_recomputation(history: list[Action], patched_part: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(view_module, "LARGE", 2)
+        patch.setattr(group_module, "_PATCHED_PART", patched_part)
+        shown = Shown()
+        for verb, pick in history:
+            shown.act(verb, pick)
+            for topic in TOPICS:
+                expected = listed(shown.present, topic)
+                assert list(shown.view.render(topic).items()) == list(expected.items())
+                for key, entry in expected.items():
+                    assert {"metas": shown.view.metas(topic, key)} == entry
+
+
+def test_a_change_in_a_large_group_presents_what_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    presented = list[int]()
+
+    def present(entries: Any, previous: Any = None) -> Any:
+        presented.append(len(entries))
+        return original(entries, previous)
+
+    original = view_module.present
+    monkeypatch.setattr(view_module, "present", present)
+    view = View()
+    for id in range(1, 2001):
+        view.change(None, entry(A, id, id))
+    for change in (
+        (None, entry(A, 3000, 3000)),
+        (entry(A, 7, 7), entry(A, 7, 3001)),
+        (entry(A, 8, 8), None),
+    ):
+        view.render("room")
+        presented.clear()
+        view.change(*change)
+        assert len(view.render("room")["ann"]["metas"]) == 2000 + (change[1] is not None)
+        assert view.metas("room", "ann") == view.render("room")["ann"]["metas"]
+        assert sum(presented) <= 1
+
+
+def test_the_answer_of_a_large_group_does_not_change_under_its_reader_and_is_json() -> None:
+    view = View()
+    for id in range(1, 101):
+        view.change(None, entry(A, id, id))
+    before = rendered(view)["ann"]
+    kept = copy.deepcopy(before)
+    view.change(entry(A, 1, 1), None)
+    view.change(entry(A, 2, 2), entry(A, 2, 200))
+    assert len(rendered(view)["ann"]["metas"]) == 99
+    assert before == kept == json.loads(json.dumps(before))
+
+
+def test_a_large_group_that_nobody_reads_keeps_no_answer() -> None:
+    view = View()
+    for id in range(1, 101):
+        view.change(None, entry(A, id, id))
+    view.metas("room", "ann")
+    group = view.topics["room"].keys["ann"]
+    assert isinstance(group, Group)
+    view.age()
+    assert group._answer is not None
+    view.age()
+    assert group._answer is None
+    assert view._rendered == set()
 
 
 places = st.tuples(st.sampled_from(TOPICS), st.sampled_from(["ann", "bob", "eve", "zoe", "kim"]))

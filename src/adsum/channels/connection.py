@@ -43,6 +43,8 @@ class Connection:
         #: What `connect` made the client's id; a channel that sets another one changes nothing.
         self.id = client.id
         self.serializer = serializer
+        #: Where it lives. If that was closed, nothing of it runs any more.
+        self.loop = asyncio.get_running_loop()
         self.outbox = Outbox(hub.limits.outbox, self._filled)
         self.memberships: dict[str, Membership] = {}
         #: When the client was heard last, in seconds of the event loop.
@@ -135,6 +137,16 @@ class Connection:
             await asyncio.wait(endings)
 
     # For channels, and the hub.
+
+    def abandon(self) -> None:
+        """Forget a connection whose event loop is closed."""
+        self._finished = True
+        self.attach(_nothing, _nothing)
+        self.outbox.close(Closing(1006, ""), drop=True)
+        self.hub.remove(self)
+        for membership in self.memberships.values():
+            self.hub.unsubscribe(membership)
+        self.memberships.clear()
 
     @property
     def closing(self) -> Closing | None:

@@ -7,6 +7,7 @@ each it is put into a frame once for each version of the protocol, whoever gets 
 import asyncio
 import base64
 import logging
+from collections import deque
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
@@ -76,8 +77,8 @@ class Hub:
         self._members: dict[str, set[Membership]] = {}
         self._rooms: dict[str, Room] = {}
         self._sweeper: asyncio.TimerHandle | None = None
-        # Connections that have ended, and whose presences stay for a while.
-        self._lingering = 0
+        # Until when the presences of connections that have ended stay, in the order of their ends.
+        self._lingering: deque[float] = deque()
         #: Since the process began.
         self.frames_received = 0
         # Of the connections that have ended.
@@ -135,13 +136,13 @@ class Hub:
 
     def _sweep(self) -> None:
         """Close the connections of clients that have been silent for too long."""
+        interval = min(_SWEEP_INTERVAL, self._timeout / 4)
+        self._sweeper = asyncio.get_running_loop().call_later(interval, self._sweep)
         silent_since = self.now() - self._timeout
         for connection in list(self.connections):
             if connection.heard_at < silent_since:
                 # Not 1000: clients that are told that all is well do not come back.
                 connection.close(1001, "timeout")
-        interval = min(_SWEEP_INTERVAL, self._timeout / 4)
-        self._sweeper = asyncio.get_running_loop().call_later(interval, self._sweep)
 
     def lingers(self) -> float:
         """For how many seconds presences stay whose server closed their connection to restart.
@@ -149,15 +150,13 @@ class Hub:
         A client that poses as a server gains no more than it has by staying: those who are gone
         count as connections for as long.
         """
-        linger = self.presence.node.settings.linger
-        if not linger or len(self.connections) + self._lingering >= self.limits.connections:
+        linger, now = self.presence.node.settings.linger, self.now()
+        while self._lingering and self._lingering[0] <= now:
+            self._lingering.popleft()
+        if not linger or len(self.connections) + len(self._lingering) >= self.limits.connections:
             return 0.0
-        self._lingering += 1
-        asyncio.get_running_loop().call_later(linger, self._lingered)
+        self._lingering.append(now + linger)
         return linger
-
-    def _lingered(self) -> None:
-        self._lingering -= 1
 
     # Broadcasts.
 
@@ -278,17 +277,21 @@ class Hub:
 
     def closed(self) -> None:
         """See `Observer`: clients connect again, to another node or to the next run of this one."""
-        for room in self._rooms.values():
+        rooms, self._rooms = self._rooms, {}
+        for room in rooms.values():
             room.close()
-        self._rooms.clear()
+        self._lingering.clear()
         for connection in list(self.connections):
-            connection.close(1012, "the server restarts")
+            if connection.loop.is_closed():
+                connection.abandon()
+            else:
+                connection.close(1012, "the server restarts")
 
     def forked(self) -> None:
         """See `Observer`: the clients are connected to the parent."""
         self.connections, self._by_id, self._members, self._rooms = set(), {}, {}, {}
         self._sweeper = None
-        self._lingering = 0
+        self._lingering.clear()
 
 
 def _message(topic: str, event: str, payload: Encoded) -> Publish:

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from adsum.replication.jsontext import dump
+from adsum.tasks import start_task
 
 from .client import Client
 from .connection import Connection
@@ -97,9 +98,8 @@ class LongPoll:
 
     async def _poll(self, token: str, receive: Receive) -> Question:
         """The answer to a request that may wait, unless its connection ends before."""
-        loop = asyncio.get_running_loop()
-        asking = loop.create_task(self._sessions.poll(token))
-        broken = loop.create_task(_disconnected(receive))
+        asking = start_task(self._sessions.poll(token))
+        broken = start_task(_disconnected(receive))
         try:
             await asyncio.wait({asking, broken}, return_when=asyncio.FIRST_COMPLETED)
             if not asking.done():

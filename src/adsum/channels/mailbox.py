@@ -7,6 +7,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
+from adsum.tasks import start_task
+
 #: One piece of work.
 Job = Callable[[], Awaitable[None]]
 
@@ -64,8 +66,8 @@ class Mailbox:
 
     def _start(self) -> None:
         if self._task is None:
-            task = self._task = asyncio.get_running_loop().create_task(self._run())
-            task.add_done_callback(self._stopped)
+            self._task = start_task(self._run())
+            self._task.add_done_callback(self._stopped)
 
     async def _run(self) -> None:
         while self._jobs:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from adsum.errors import NodeClosedError, RefusedError, UsageError
 from adsum.presence import Meta, Tracked
 from adsum.replication.jsontext import encode_object, load
+from adsum.tasks import start_task
 
 from .channel import Answer, Channel, Reason
 from .frames import Encoded, Frame, Ref, Serializer, Wire
@@ -200,7 +201,7 @@ class Membership:
         if self._ended:
             coroutine.close()
             raise UsageError(f"the channel on {self.topic!r} has ended")
-        task = asyncio.get_running_loop().create_task(coroutine)
+        task = start_task(coroutine)
         self._spawned.add(task)
         task.add_done_callback(self._spawned_ended)
 

@@ -14,6 +14,7 @@ from adsum.node import Node
 from adsum.pubsub import RESERVED
 from adsum.replication.jsontext import dump, load
 from adsum.replication.messages import Publish
+from adsum.tasks import cancel_task, resolve, start_task
 
 logger = logging.getLogger("adsum")
 
@@ -66,7 +67,7 @@ class Relay(ABC):
         except TimeoutError:
             return None
         finally:
-            del self._waiting[number]
+            self._waiting.pop(number, None)
 
     @abstractmethod
     async def answer(self, question: Question) -> Question:
@@ -95,11 +96,13 @@ class Relay(ABC):
         if self._look is not None:
             self._look.cancel()
             self._look = None
-        for _, future in self._waiting.values():
-            _give_up(future)
-        for task in self._tasks:
-            task.cancel()
+        waiting, self._waiting = self._waiting, {}
+        answering, self._tasks = self._tasks, {}
         self._partial.clear()
+        for _, future in waiting.values():
+            resolve(future)
+        for task in answering:
+            cancel_task(task)
 
     def forked(self) -> None:
         """See `Observer`."""
@@ -118,7 +121,7 @@ class Relay(ABC):
         lives = self._lives()
         for (name, life), future in self._waiting.values():
             if lives.get(name) != life:
-                _give_up(future)
+                resolve(future)
         for task, (name, own) in self._tasks.items():
             if own is not None and lives.get(name) != own:
                 task.cancel()
@@ -132,14 +135,17 @@ class Relay(ABC):
 
     def _received(self, sender: str, event: str, number: int, value: Question) -> None:
         if event == "ask":
-            task = asyncio.get_running_loop().create_task(self._reply(sender, number, value))
+            task = start_task(self._reply(sender, number, value))
             self._tasks[task] = sender, self._lives().get(sender)
-            task.add_done_callback(self._tasks.pop)
+            task.add_done_callback(self._answered)
             self._look_later()
         else:
             (name, _), future = self._waiting.get(number, (("", 0), None))
             if future is not None and sender == name and not future.done():
                 future.set_result(value)
+
+    def _answered(self, task: "asyncio.Task[None]") -> None:
+        self._tasks.pop(task, None)
 
     async def _reply(self, sender: str, number: int, question: Question) -> None:
         try:
@@ -178,8 +184,3 @@ class Relay(ABC):
                 del self._partial[next(iter(self._partial))]
             return None
         return number, dict(load("".join(pieces)))
-
-
-def _give_up(future: "asyncio.Future[Question | None]") -> None:
-    if not future.done():
-        future.set_result(None)

@@ -15,12 +15,13 @@ Invariants:
 
 import asyncio
 from collections import deque
+from functools import partial
 from typing import Protocol
 
 from adsum.presence import Presence
 from adsum.replication.entry import KEY, Entry, Identity, Transition
-from adsum.replication.view import present
-from adsum.watching import fold, group
+from adsum.tasks import cancel_task, start_task
+from adsum.watching import Entries, fold, group_in_slices
 
 from .frames import Ref, Serializer, Wire
 from .presences import beside, diff_text, state_text
@@ -132,7 +133,9 @@ class Room:
         self._count = 0
         self._next_cut_at = 0.0
         self._timer: asyncio.Handle | None = None
-        self._cutting: asyncio.Task[None] | None = None
+        # The look-up for a cut; it is stored until its end is handled.
+        self._cutting: asyncio.Task[Entries] | None = None
+        self._closed = False
         self._loop = asyncio.get_running_loop()
 
     # What clients do.
@@ -198,9 +201,10 @@ class Room:
 
     def close(self) -> None:
         """Nobody follows it any more, or the node has stopped."""
-        for work in (self._timer, self._cutting):
-            if work is not None:
-                work.cancel()
+        self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+        cancel_task(self._cutting)
         self._followers.clear()
         self._newcomers.clear()
 
@@ -234,8 +238,10 @@ class Room:
 
     def _cut(self) -> None:
         """Make a diff of what changed, and the state for those who wait for it, at one point."""
-        self._presence.node.runtime.tell_observers()
-        self._timer = None
+        try:
+            self._presence.node.runtime.tell_observers()
+        finally:
+            self._timer = None
         pending, self._pending = self._pending, {}
         newcomers, self._newcomers = self._newcomers, {}
         self._followers.update(newcomers)
@@ -250,23 +256,30 @@ class Room:
         if not self._presence.enriches:
             self._finish(transitions, entries, {}, newcomers)
         else:
-            self._cutting = self._loop.create_task(self._enrich(transitions, entries, newcomers))
+            # Meanwhile nothing else is cut.
+            self._cutting = start_task(self._look_up(transitions, entries or []))
+            self._cutting.add_done_callback(
+                partial(self._looked_up, transitions, entries, newcomers)
+            )
 
-    async def _enrich(
+    async def _look_up(self, transitions: list[Transition], entries: list[Entry]) -> Entries:
+        """Call the `fetch` function once for all that a cut concerns."""
+        changed = [entry for pair in transitions for entry in pair if entry is not None]
+        concerned = list({id(entry): entry for entry in [*changed, *entries]}.values())
+        return await self._presence.enrich(self.topic, await group_in_slices(concerned))
+
+    def _looked_up(
         self,
         transitions: list[Transition],
         entries: list[Entry] | None,
         newcomers: dict[Follower, None],
+        task: "asyncio.Task[Entries]",
     ) -> None:
-        """Ask once for what belongs beside the metas. Meanwhile nothing else is cut."""
-        changed = [entry for pair in transitions for entry in pair if entry is not None]
-        concerned = list({id(entry): entry for entry in [*changed, *(entries or [])]}.values())
-        try:
-            extras = await self._presence.enrich(
-                self.topic, group(concerned, present(concerned), {})
-            )
-        finally:
-            self._cutting = None
+        """Make the cut, without extras if the look-up was cancelled."""
+        self._cutting = None
+        if self._closed:
+            return
+        extras = {} if task.cancelled() else task.result()
         self._finish(transitions, entries, beside(self.topic, extras), newcomers)
         if self._pending or self._newcomers:
             self._schedule()

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import Self
 
 from adsum.node import Node
+from adsum.tasks import start_task
 
 from .connection import Connection
 from .frames import Wire
@@ -106,8 +107,7 @@ class Session:
         if self._finishing is None:
             self._expiry.cancel()
             self._ended(self)
-            finish = self.connection.finish()
-            self._finishing = asyncio.get_running_loop().create_task(finish)
+            self._finishing = start_task(self.connection.finish())
             self._wake()
 
     def _answer(self) -> tuple[int, int, list[str]]:
@@ -211,6 +211,13 @@ class Sessions(Relay):
         session = self._sessions.get(question["session"])
         if session is not None and question["do"] == "poll":
             session.break_off()
+
+    def closed(self) -> None:
+        """See `Observer`: sessions of an event loop that is closed are gone; others end soon."""
+        super().closed()
+        for session in list(self._sessions.values()):
+            if session.connection.loop.is_closed():
+                self._forget(session)
 
     def _forget(self, session: Session) -> None:
         self._sessions.pop(session.id, None)

@@ -7,6 +7,8 @@ from collections import deque
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
+from adsum.tasks import cancel_task, start_task
+
 from .connection import Connection
 from .frames import Wire
 
@@ -116,9 +118,7 @@ class _Carrier:
     def filled(self) -> None:
         """There is something to send."""
         if self._writer is None and not self._stopped:
-            task = self._writer = asyncio.get_running_loop().create_task(self._write())
-            if task.done():  # as tasks that begin at once may be
-                self._writer = None
+            self._writer = start_task(self._write())
 
     def abort(self) -> None:
         """Break off."""
@@ -129,8 +129,7 @@ class _Carrier:
     def stop(self) -> None:
         """Send no more."""
         self._stopped = True
-        if self._writer is not None:
-            self._writer.cancel()
+        cancel_task(self._writer)
 
     async def say_restart(self) -> None:
         """Tell the client, if it can be told at all, that the server stops."""

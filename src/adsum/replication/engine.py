@@ -288,7 +288,7 @@ class Engine:
         self._peers.expire(due, self._clock.elapsed + RESOLUTION)
         for address in self._dialler.due(due, self._links.names):
             self._outbox.put(Dial(address))
-        self._joining.check()
+        self._joining.check_all()
 
     # Answers.
 
@@ -377,6 +377,10 @@ class Engine:
     def held(self, replica: Replica) -> Held | None:
         """The slice of a replica and how it travels, if it is held; to be read, not altered."""
         return self._exchange.of(replica)
+
+    def moving(self, replica: Replica) -> bool:
+        """Whether a large slice is being shown or hidden, which takes several turns."""
+        return self._exchange.moving(replica)
 
     def slices(self) -> dict[Replica, Slice]:
         """The slices held here, shown or not; to be read, not altered."""

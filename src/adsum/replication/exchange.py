@@ -16,9 +16,10 @@ from .limits import DELTA_BUDGET
 from .links import Link, Links
 from .messages import Delta, Sync
 from .state import Replica, Slice
-from .streams import CatchUp, Feed, Staging, cut, show
+from .streams import CatchUp, Feed, Staging, cut
 from .timing import Timing
 from .view import View
+from .visibility import Visibility
 
 #: After about this many bytes of deltas, the engine lets others have their turn.
 FLUSH_BUDGET = 2 * DELTA_BUDGET
@@ -63,7 +64,7 @@ class Exchange:
     ) -> None:
         self.own = Held(Slice(replica), shown=True)
         self._replica = replica
-        self._view = view
+        self._visibility = Visibility(view)
         self._links = links
         self._outbox = outbox
         self._timing = timing
@@ -102,13 +103,17 @@ class Exchange:
             self._lives.setdefault(replica.name, set()).add(replica)
         if held.shown != visible:
             held.shown = visible
-            for entry in held.slice.entries.values():
-                self._view.change(*((None, entry) if visible else (entry, None)))
+            self._visibility.turn(held.slice, visible)
+
+    def moving(self, replica: Replica) -> bool:
+        """Whether the slice of a replica is on its way into the view, or out of it."""
+        return replica in self._visibility
 
     def drop(self, held: Held) -> None:
         """Hold and show the slice of a replica no longer."""
         replica = held.slice.replica
         self.show(replica, visible=False)
+        self._visibility.release(replica)
         del self._held[replica]
         self._dirty.pop(replica, None)
         lives = self._lives[replica.name]
@@ -176,7 +181,7 @@ class Exchange:
     def _merge(self, held: Held, delta: Delta) -> None:
         horizon = held.slice.horizon
         transitions = held.slice.apply(delta.changes, delta.upto)
-        show(self._view if held.shown else None, transitions)
+        self._visibility.change(delta.replica, transitions, shown=held.shown)
         if held.feeds and held.slice.horizon > horizon:
             self._dirty[delta.replica] = None
 
@@ -187,7 +192,7 @@ class Exchange:
             catch_up.until = now + self._timing.sync_timeout
             held.catch_up = catch_up
             return
-        held.slice = staging.install(self._view if held.shown else None)
+        held.slice = staging.install(self._visibility, shown=held.shown)
         self._complete(held, now)
         if held.feeds:
             self._dirty[delta.replica] = None
@@ -234,6 +239,8 @@ class Exchange:
     @property
     def flush_at(self) -> float:
         """When `flush` has something to do."""
+        if self._visibility:
+            return self._flushed_at
         return self._flushed_at + self._interval if self._dirty else float("inf")
 
     @property
@@ -250,7 +257,11 @@ class Exchange:
         return max(timing.coalesce_interval, min(scaled, most))
 
     def flush(self, now: float) -> None:
-        """Send what feeds lack, up to the budget; the rest in another turn."""
+        """Send what feeds lack, up to the budget; the rest in another turn.
+
+        Slices that are on their way into the view or out of it take a step as well.
+        """
+        self._visibility.step()
         self._flushed_at = now
         budget = FLUSH_BUDGET
         for replica in list(self._dirty):

@@ -19,7 +19,7 @@ name is refused has not joined. Two nodes that join at once wait for each other'
 from .clock import Clock
 from .departures import Departures
 from .effects import Joined, Outbox
-from .exchange import Exchange
+from .exchange import Exchange, Held
 from .liveness import Liveness
 from .messages import Delta, Digest, Message
 from .state import Replica
@@ -124,9 +124,12 @@ class Joining:
         self.check()
 
     def check_all(self) -> None:
-        """Look at every slice that is waited for, as once in each heartbeat."""
+        """Look at every slice that is waited for."""
+        if self.joined:
+            return
         for replica in list(self._versions):
             self._settle_arrived(replica)
+        self.check()
 
     def check(self) -> None:
         """Announce that the node has joined, if nothing is waited for any longer."""
@@ -146,8 +149,12 @@ class Joining:
             # It tracks nothing and cannot be dialled, or was silent for so long that it is dead.
             silent = self._clock.active - member.fresh_at > self._timing.down_after
             gone = silent or (version == 0 and not member.addresses)
-        if gone or (held is not None and held.shown and held.slice.horizon >= version):
+        if gone or (held is not None and self._is_shown_up_to(held, version)):
             self.settle_slice(replica)
+
+    def _is_shown_up_to(self, held: Held, version: int) -> bool:
+        moving = self._exchange.moving(held.slice.replica)
+        return held.shown and not moving and held.slice.horizon >= version
 
     @property
     def missing(self) -> list[str]:

@@ -15,6 +15,7 @@ from .limits import DELTA_BUDGET
 from .messages import Delta
 from .state import Slice, replacement
 from .view import View
+from .visibility import Visibility
 
 
 @dataclass(slots=True)
@@ -87,8 +88,12 @@ class Staging:
         self.horizon = delta.upto
         return True
 
-    def install(self, view: View | None) -> Slice:
-        """Bring the current slice up to the staged one, and a view with it.
+    def install(self, visibility: Visibility, *, shown: bool) -> Slice:
+        """Bring the current slice up to the staged one, and the view with it.
+
+        Args:
+            visibility: The way into the view.
+            shown: Whether the slice is shown.
 
         Returns:
             The slice that is current from now on.
@@ -97,14 +102,16 @@ class Staging:
         if self.horizon <= current.horizon:  # it was overtaken by a relay
             return current
         if self._built is None:
-            show(view, current.apply(self._changes, self.horizon))
+            transitions = current.apply(self._changes, self.horizon)
+            visibility.change(current.replica, transitions, shown=shown)
             return current
         if self._reset:
             self._built.forget_removals()
-        if view is not None and not current.entries:
-            view.absorb(self._index)
-        elif view is not None:
-            show(view, difference(current, self._built))
+        if shown and not current.entries:
+            visibility.fill(self._built, self._index)
+        elif shown or current.replica in visibility:
+            transitions = difference(current, self._built)
+            visibility.change(current.replica, transitions, shown=shown)
         return self._built
 
     def _known(self, change: Change) -> Change:
@@ -125,13 +132,6 @@ class CatchUp:
     link: int
     until: float
     staging: Staging | None = field(default=None)
-
-
-def show(view: View | None, transitions: list[Transition]) -> None:
-    """Change a view, if the slice is shown in one."""
-    if view is not None:
-        for old, new in transitions:
-            view.change(old, new)
 
 
 def difference(old: Slice, new: Slice) -> list[Transition]:

@@ -4,10 +4,11 @@ Reading never waits and never scans: counting is the length of a dict, listing c
 returns, and a change costs the same whatever is already there.
 
 Invariant, checked in simulation: the view holds exactly the entries of the slices that are shown,
-and what an observer was told folds to exactly what the view holds.
+but for those on their way (see `visibility`), and what an observer was told folds to exactly what
+the view holds.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence, Set
 
 from .entry import (
     INCARNATION,
@@ -17,30 +18,20 @@ from .entry import (
     TOPIC,
     VERSION,
     Entry,
-    Identity,
     Transition,
     identity,
 )
 from .frozen import FrozenDict, FrozenList, freeze
+from .group import LARGE, Group
 from .jsontext import loader_of
 
 _load_frozen = loader_of(FrozenDict)
 
 
-class Group(dict[Identity, Entry]):
-    """The presences of one key that is present more than once, by replica and id.
-
-    Most keys are present once; those are held bare, which saves a container for each of them:
-    memory, and work for the garbage collector.
-    """
-
-    __slots__ = ()
-
-
 class Topic:
     """The presences of one topic."""
 
-    __slots__ = ("_read", "_rendered", "_stale", "keys")
+    __slots__ = ("_read", "_rendered", "_stale", "kept", "keys")
 
     def __init__(self) -> None:
         #: What is present under each key.
@@ -48,6 +39,8 @@ class Topic:
         # The answer to `render`, in key order, once asked for; valid but for the stale keys.
         self._rendered: dict[str, FrozenDict] | None = None
         self._stale: set[str] = set()
+        #: The keys whose groups may keep an answer of their own, until `age` drops them.
+        self.kept: frozenset[str] = frozenset()
         # Whether the rendering was asked for since `age` was called last.
         self._read = False
 
@@ -58,11 +51,11 @@ class Topic:
         if held is None:
             self.keys[key] = entry
         elif isinstance(held, Group):
-            held[identity(entry)] = entry
+            held.put(entry)
         elif identity(held) == identity(entry):
             self.keys[key] = entry
         else:
-            self.keys[key] = Group({identity(held): held, identity(entry): entry})
+            self.keys[key] = Group((held, entry))
         if self._rendered is not None:
             self._expire(key)
 
@@ -71,7 +64,7 @@ class Topic:
         key = entry[KEY]
         held = self.keys[key]
         if isinstance(held, Group):
-            del held[identity(entry)]
+            held.drop(entry)
             if len(held) == 1:
                 self.keys[key] = next(iter(held.values()))
         else:
@@ -82,21 +75,38 @@ class Topic:
     def absorb(self, other: "Topic") -> None:
         """Show all that another topic shows; what it alone has is taken over by the dict."""
         for key in self.keys.keys() & other.keys.keys():
-            for entry in other.entries(key):
+            held = other.keys[key]
+            for entry in held.values() if isinstance(held, Group) else (held,):
                 self.add(entry)
             del other.keys[key]
         self.keys.update(other.keys)
         self._rendered = None
         self._stale.clear()
 
+    def size(self, most: int, among: Set[str] | None = None) -> int:
+        """How many presences there are, of all keys or of those among some; ends above `most`."""
+        count = 0
+        for key in self.keys if among is None else self.keys.keys() & among:
+            held = self.keys[key]
+            count += len(held) if isinstance(held, Group) else 1
+            if count > most:
+                break
+        return count
+
     def entries(self, key: str) -> list[Entry]:
         """The presences of one key, in the same order on every node."""
         held = self.keys.get(key)
         if held is None:
             return []
-        if isinstance(held, Group):
-            return [held[name] for name in sorted(held)]
-        return [held]
+        return held.entries() if isinstance(held, Group) else [held]
+
+    def metas(self, key: str) -> list[FrozenDict]:
+        """The metas of one key, in the same order."""
+        self._read = True
+        held = self.keys.get(key)
+        if isinstance(held, Group) and len(held) >= LARGE:
+            return self._read_group(key, held)
+        return present(self.entries(key))
 
     def __iter__(self) -> Iterator[Entry]:
         for key in self.keys:
@@ -105,7 +115,8 @@ class Topic:
     def render(self) -> dict[str, FrozenDict]:
         """What is present, as Phoenix clients read it, in key order.
 
-        The first call costs the topic; a later one what changed since, and a copy of the dict.
+        The first call costs the topic; a later one what changed since, and a copy of the dict, and
+        of the metas of each key that changed.
         """
         self._read = True
         if self._rendered is None:
@@ -120,6 +131,11 @@ class Topic:
         if not kept:
             self._rendered = None
             self._stale.clear()
+            for key in self.kept:
+                held = self.keys.get(key)
+                if isinstance(held, Group):
+                    held.forget()
+            self.kept = frozenset()
         return kept
 
     def _refresh(self, rendered: dict[str, FrozenDict]) -> dict[str, FrozenDict]:
@@ -136,19 +152,23 @@ class Topic:
 
     def _render(self, keys: list[str]) -> dict[str, FrozenDict]:
         held = [self.keys[key] for key in keys]
-        flat = [e for key, one in zip(keys, held, strict=True) for e in self._each(key, one)]
-        metas = iter(present(flat))
+        metas = iter(present([entry for one in held for entry in _unread(one)]))
         return {
-            key: FrozenDict(
-                metas=FrozenList([next(metas) for _ in one])
-                if isinstance(one, Group)
-                else FrozenList((next(metas),))
-            )
+            key: FrozenDict(metas=self._list(key, one, metas))
             for key, one in zip(keys, held, strict=True)
         }
 
-    def _each(self, key: str, held: Entry | Group) -> Iterable[Entry]:
-        return self.entries(key) if isinstance(held, Group) else (held,)
+    def _list(self, key: str, held: Entry | Group, metas: Iterator[FrozenDict]) -> FrozenList:
+        """The metas of one key, taken from those that were presented together."""
+        if not isinstance(held, Group):
+            return FrozenList((next(metas),))
+        if len(held) >= LARGE:
+            return self._read_group(key, held)
+        return FrozenList([next(metas) for _ in held])
+
+    def _read_group(self, key: str, group: Group) -> FrozenList:
+        self.kept |= {key}
+        return group.read(present)
 
     def _expire(self, key: str) -> None:
         """Note that a rendered key changed; forget a rendering that nobody reads any more."""
@@ -169,7 +189,7 @@ class View:
         self._watched: dict[str, int] = {}
         # What happened on watched topics since `take_changes`.
         self._changes: dict[str, list[Transition]] = {}
-        # The topics that have been rendered.
+        # The topics that have been rendered, as a whole or in part.
         self._rendered: set[str] = set()
 
     def render(self, topic: str) -> dict[str, FrozenDict]:
@@ -219,6 +239,34 @@ class View:
         self.topics.update(other.topics)
         other.topics = {}
 
+    def metas(self, topic: str, key: str) -> list[FrozenDict]:
+        """The metas of one key on one topic, as Phoenix clients read them."""
+        held = self.topics.get(topic)
+        if held is None:
+            return []
+        metas = held.metas(key)
+        if held.kept:
+            self._rendered.add(topic)
+        return metas
+
+    def cost_of(self, other: "View", most: int) -> int:
+        """How many topics and entries of another view `absorb` looks at one by one.
+
+        Args:
+            other: The other view.
+            most: Where counting ends.
+        """
+        cost = 0
+        for name in other.topics.keys() & self._watched.keys():
+            cost += other.topics[name].size(most)
+            if cost > most:
+                return cost
+        for name in other.topics.keys() & self.topics.keys():
+            cost += 1 + other.topics[name].size(most, self.topics[name].keys.keys())
+            if cost > most:
+                return cost
+        return cost
+
     def entries(self, topic: str, key: str) -> list[Entry]:
         """The presences of one key on one topic, in the same order on every node."""
         held = self.topics.get(topic)
@@ -251,7 +299,14 @@ class View:
         return changes
 
 
-def present(entries: list[Entry], previous: list[int] | None = None) -> list[FrozenDict]:
+def _unread(held: Entry | Group) -> Iterable[Entry]:
+    """The entries of a key that are presented together with those of other keys."""
+    if not isinstance(held, Group):
+        return (held,)
+    return held.entries() if len(held) < LARGE else ()
+
+
+def present(entries: Sequence[Entry], previous: Sequence[int] | None = None) -> list[FrozenDict]:
     """The metas of entries as clients read them, each with its `phx_ref`; read-only.
 
     Args:

@@ -12,6 +12,7 @@ make the kernel reset the connection when unread bytes are there, and the goodby
 """
 
 import asyncio
+import contextlib
 import enum
 import ipaddress
 import logging
@@ -392,6 +393,13 @@ class StreamLink(asyncio.Protocol):
             self.outcome.set_exception(error)
 
     # The wire.
+
+    def hang_up(self) -> None:
+        """End the connection without the event loop, which is closed."""
+        sock = self._wire.get_extra_info("socket") if self._wire is not None else None
+        if sock is not None:
+            with contextlib.suppress(OSError):  # the peer was faster
+                sock.shutdown(socket.SHUT_RDWR)
 
     def _flush(self) -> None:
         wire = self._wire

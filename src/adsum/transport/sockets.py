@@ -10,6 +10,7 @@ from collections.abc import Callable, Coroutine, Iterable, Sequence
 from adsum.activetime import active_timeout
 from adsum.errors import DialError, DialRefusedError, HandshakeError, ListenError
 from adsum.forks import private
+from adsum.tasks import start_task
 from adsum.transport.address import Address, TcpAddress, UnixAddress, parse, parse_one
 from adsum.transport.base import Identity, LinkHandler
 from adsum.transport.handshake import VERSIONS
@@ -169,13 +170,26 @@ class SocketTransport(LinkHub):
         finally:
             self._closed.set()
 
+    def abandon(self) -> None:
+        """Let the peers and the next run go on, where the event loop was closed without `close`.
+
+        Nothing can run in that loop any more: the addresses are free when this returns, and peers
+        lose their links at once.
+        """
+        self._closing = True
+        for listener, _ in self._listeners.values():
+            listener.close()
+        self._listeners.clear()
+        for link in self.links():
+            link.hang_up()
+
     # Accepting.
 
     def _accept_at(self, listener: Listener) -> str:
         address = str(listener.address)
         tls = self._tls.server if self._tls and isinstance(listener.address, TcpAddress) else None
         work = self._accept_forever(listener, tls)
-        self._listeners[address] = listener, asyncio.get_running_loop().create_task(work)
+        self._listeners[address] = listener, start_task(work)
         return address
 
     async def _accept_forever(self, listener: Listener, tls: ssl.SSLContext | None) -> None:
@@ -271,7 +285,7 @@ class SocketTransport(LinkHub):
 
 
 def _run(work: Coroutine[None, None, None], among: set[asyncio.Task[None]]) -> None:
-    task = asyncio.get_running_loop().create_task(work)
+    task = start_task(work)
     among.add(task)
     task.add_done_callback(among.discard)
 

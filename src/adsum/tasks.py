@@ -1,0 +1,52 @@
+"""Tasks that begin in a later turn of the event loop, and long work cut into turns.
+
+An eager task factory (`asyncio.eager_task_factory`) runs a new task up to its first wait inside of
+`create_task`, so the task may have ended before its creator stores it, and its code runs inside of
+a caller that expects none of its effects yet. All tasks of adsum are made here, so that none does.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+#: Items of a long piece of work that are handled in one turn of the event loop.
+SLICE = 1000
+
+
+def start_task(work: Coroutine[Any, Any, T]) -> "asyncio.Task[T]":
+    """Create a task in the running loop; it begins in a later turn, whatever the task factory."""
+    loop = asyncio.get_running_loop()
+    if loop.get_task_factory() is not None:  # it may begin tasks at once
+        work = _after_a_turn(work)
+    return loop.create_task(work)
+
+
+def cancel_task(task: "asyncio.Task[Any] | None") -> None:
+    """Cancel a task. One whose event loop is closed never runs again, and is left alone."""
+    if task is not None and not task.get_loop().is_closed():
+        task.cancel()
+
+
+def resolve(future: "asyncio.Future[Any] | None", result: object = None) -> None:
+    """Wake the task that waits for a future, if there is one and its event loop is open."""
+    if future is not None and not future.done() and not future.get_loop().is_closed():
+        future.set_result(result)
+
+
+async def in_slices(items: Sequence[T]) -> AsyncIterator[Sequence[T]]:
+    """Yield items in slices, and let the event loop run between two of them."""
+    for at in range(0, len(items), SLICE):
+        if at:
+            await asyncio.sleep(0)
+        yield items[at : at + SLICE]
+
+
+async def _after_a_turn(work: Coroutine[Any, Any, T]) -> T:
+    try:
+        await asyncio.sleep(0)
+    except BaseException:
+        work.close()  # cancelled before it began
+        raise
+    return await work

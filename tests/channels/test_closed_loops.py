@@ -1,0 +1,83 @@
+"""Clients of an event loop that is closed without `stop`: the next run has nothing of them."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from adsum.channels import Channel, Client
+from adsum.channels.connection import Connection
+from adsum.channels.frames import V2_TEXT
+from adsum.channels.sessions import Sessions
+from tests.node import test_closed_loops as closed_loops
+from tests.node.test_closed_loops import collect_what_closed_loops_left, run_and_close
+from tests.node.test_eager_tasks import names
+
+from .app import App
+from .line import Line, line
+from .running import run
+
+__all__ = ["collect_what_closed_loops_left"]
+
+pytestmark = closed_loops.pytestmark
+
+
+class Room(Channel, topic="room"):
+    async def join(self, payload: Any) -> None:
+        self.follow()
+
+
+@pytest.mark.parametrize("fetch", [None, names], ids=["plain", "fetch"])
+def test_a_room_in_the_next_run_sends_every_change(
+    fetch: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = App(Room, fetch=fetch)
+    old = list[Line]()
+
+    async def begin() -> None:
+        await app.node.start()
+        old.append(Line(app.socket))
+        await old[0].open()
+        await old[0].join("room")
+        app.presence.track("room", "old", owner=None)
+        await old[0].payload("presence_diff")
+        app.presence.track("room", "later", owner=None)  # and its diff is being made
+
+    async def begin_again() -> None:
+        async with app.node, line(app.socket) as ann:
+            await ann.join("room")
+            assert await ann.payload("presence_state") == {}
+            for key in ("ann", "bob"):
+                app.presence.track("room", key, owner=None)
+                assert list((await ann.payload("presence_diff"))["joins"]) == [key]
+            await app.socket.broadcast("room", "news", {})
+            assert await ann.payload("news") == {}
+            stats = app.socket.stats()
+            assert (stats["connections"], stats["channels"], stats["followers"]) == (1, 1, 1)
+            assert app.socket._hub._sweeper is not None
+
+    run_and_close(begin())
+    frames = len(old[0].frames)
+    run(begin_again())
+    assert len(old[0].frames) == frames
+    assert "failed" not in caplog.text
+
+
+def test_sessions_of_clients_that_poll_and_questions_are_forgotten() -> None:
+    app = App(Room)
+    sessions = Sessions.of(app.node)
+    begun = list[Any]()
+
+    async def begin() -> None:
+        await app.node.start()
+        connection = Connection(app.socket._hub, Client(), V2_TEXT)
+        begun.append(asyncio.create_task(sessions.poll(sessions.begin(connection))))
+        await asyncio.sleep(0)
+
+    async def begin_again() -> None:
+        async with app.node:
+            assert sessions._sessions == {}
+            assert app.socket.stats()["connections"] == 0
+
+    run_and_close(begin())
+    run(begin_again())

@@ -1,0 +1,152 @@
+"""An event loop that is closed without `stop`: nothing of that run is left in the next one."""
+
+import asyncio
+import gc
+import socket
+import threading
+from collections.abc import Coroutine, Iterator
+from typing import Any
+
+import pytest
+
+import adsum
+
+from .conftest import run, until
+from .test_eager_tasks import names
+
+# What asyncio says of tasks and connections that its loop was closed under.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+
+@pytest.fixture(autouse=True)
+def collect_what_closed_loops_left() -> Iterator[None]:
+    yield
+    gc.collect()
+
+
+def run_and_close(main: Coroutine[Any, Any, None]) -> None:
+    """Run something in a loop, and close that in the midst of all else that it does."""
+    loop = asyncio.new_event_loop()
+    try:
+        loop.run_until_complete(main)
+    finally:
+        loop.close()
+
+
+class Run:
+    """A node with a watch and a subscription, each with a reader that waits or without one."""
+
+    def __init__(self, *, fetch: Any = None, readers: str = "waiting") -> None:
+        self.node = adsum.Node(siblings=False)
+        self.presence = adsum.Presence(self.node, fetch=fetch)
+        self.pubsub = adsum.PubSub(self.node)
+        self.readers = readers
+        self.kept = list[Any]()
+
+    async def begin(self) -> None:
+        await self.node.start()
+        watch, subscription = self.presence.watch("room"), self.pubsub.subscribe("room")
+        await anext(watch)
+        self.presence.track("room", "old", owner=None)
+        assert list((await anext(watch)).joins) == ["old"]
+        if self.readers != "dropped":
+            self.kept += [watch, subscription]
+        if self.readers == "waiting":
+            self.kept += [asyncio.create_task(one.__anext__()) for one in (watch, subscription)]
+            await asyncio.sleep(0)
+
+    async def begin_again(self) -> None:
+        async with self.node:
+            assert self.presence.topics() == []
+            watch, subscription = self.presence.watch("room"), self.pubsub.subscribe("room")
+            assert await anext(watch) == adsum.Diff()
+            self.presence.track("room", "new", owner=None)
+            assert list((await anext(watch)).joins) == ["new"]
+            await self.pubsub.publish("room", {})
+            assert (await anext(subscription)).topic == "room"
+            assert len(self.presence._feeds["room"].watches) == 1
+            assert len(self.pubsub._subscriptions["room"]) == 1
+        assert all(reader.closed for reader in self.kept[:2])
+
+
+@pytest.mark.parametrize("fetch", [None, names], ids=["plain", "fetch"])
+@pytest.mark.parametrize("readers", ["waiting", "dropped", "dropped later"])
+@pytest.mark.parametrize("end", [asyncio.run, run_and_close])
+def test_a_watch_in_the_next_run_receives_every_change(
+    end: Any, readers: str, fetch: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    world = Run(fetch=fetch, readers=readers)
+    end(world.begin())
+    if readers == "dropped later":
+        world.kept.clear()
+    run(world.begin_again())
+    assert "failed" not in caplog.text
+
+
+def test_stop_in_another_loop_ends_the_run() -> None:
+    world = Run()
+    run_and_close(world.begin())
+    run(world.node.stop())
+    assert not world.node.running
+    run(world.begin_again())
+
+
+def test_the_address_is_free_for_the_next_run() -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    node = adsum.Node(siblings=False, listen=f"127.0.0.1:{port}")
+    run_and_close(node.start())
+
+    async def again() -> None:
+        async with node:
+            assert node.address == f"127.0.0.1:{port}"
+
+    run(again())
+
+
+def test_peers_hide_the_node_as_if_it_had_crashed() -> None:
+    tcp: dict[str, Any] = {"siblings": False, "listen": "127.0.0.1:0", "cluster": "closed-loops"}
+    stays, address, seen, done = adsum.Node(**tcp), list[str](), threading.Event(), list[float]()
+
+    async def watch() -> None:
+        async with stays:
+            presence = adsum.Presence(stays)
+            address.append(stays.address or "")
+            await until(lambda: presence.count("room") == 1)
+            seen.set()
+            began = asyncio.get_running_loop().time()
+            await until(lambda: presence.count("room") == 0)
+            done.append(asyncio.get_running_loop().time() - began)
+
+    async def visit() -> None:
+        await node.start()
+        adsum.Presence(node).track("room", "ann", owner=None)
+        await until(seen.is_set)
+
+    thread = threading.Thread(target=run, args=[watch()])
+    thread.start()
+    while not address:
+        assert thread.is_alive()
+    node = adsum.Node(**tcp, peers=address)
+    run_and_close(visit())
+    run(node.stop())
+    thread.join()
+    assert done[0] < stays.settings.timing.down_after / 2
+
+
+def test_a_task_that_outlives_many_runs_keeps_no_callbacks() -> None:
+    async def main() -> None:
+        node = adsum.Node(siblings=False)
+        presence = adsum.Presence(node)
+        task: Any = asyncio.current_task()
+        for _ in range(3):
+            async with node:
+                presence.track("room", "ann")
+        gc.collect()
+        assert presence._owner_ended not in [callback for callback, _ in task._callbacks or ()]
+
+    asyncio.run(main())
