@@ -166,7 +166,7 @@ class Node:
             if self._opening is opening:
                 self._opening = None
             resolve(opening, False)
-        add_stop_listener(self.begin_stop)
+        add_stop_listener(self.begin_stop, runtime.loop)
 
     async def stop(self) -> None:
         """Say goodbye and leave: every presence of this node ends. Idempotent.

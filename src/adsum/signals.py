@@ -17,14 +17,16 @@ import signal
 import threading
 from collections.abc import Callable
 from types import FrameType
+from weakref import WeakMethod
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 Listener = Callable[[], None]
 Handler = Callable[[int, FrameType | None], object]
 
-# Signals belong to the process, so this does, too. Used in the main thread only.
-_listeners: set[Listener] = set()
+# Signals belong to the process, so this does, too. Used in the main thread only. Each listener has
+# its event loop; one that was collected, or whose loop is closed, counts no more.
+_listeners: dict[WeakMethod[Listener], asyncio.AbstractEventLoop | None] = {}
 
 
 class _Front:
@@ -34,23 +36,27 @@ class _Front:
         self.inner = inner
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        for listener in tuple(_listeners):
-            listener()
+        for reference in tuple(_listeners):
+            listener = reference()
+            if listener is not None:
+                listener()
         self.inner(number, frame)
 
 
-def add_stop_listener(listener: Listener) -> None:
-    """Call a function whenever the process is asked to stop, until `remove_stop_listener`.
+def add_stop_listener(listener: Listener, loop: asyncio.AbstractEventLoop | None) -> None:
+    """Call a method whenever the process is asked to stop, until `remove_stop_listener`.
 
     Does nothing outside the main thread, where servers handle no signals.
 
     Args:
         listener: Runs inside a signal handler, between any two instructions of the main thread;
-            it must neither block nor raise.
+            it must neither block nor raise. Its object is referenced weakly.
+        loop: The event loop that it belongs to, if any; once that is closed, it counts no more.
     """
     if threading.current_thread() is not threading.main_thread():
         return
-    _listeners.add(listener)
+    _prune()
+    _listeners[WeakMethod(listener)] = loop
     for number in _SIGNALS:
         handler = signal.getsignal(number)
         if callable(handler) and not isinstance(handler, _Front) and not _is_of_python(handler):
@@ -62,13 +68,20 @@ def remove_stop_listener(listener: Listener) -> None:
 
     A handler that somebody else has installed meanwhile stays, and with it the one that it calls.
     """
-    _listeners.discard(listener)
+    _listeners.pop(WeakMethod(listener), None)
+    _prune()
     if _listeners or threading.current_thread() is not threading.main_thread():
         return
     for number in _SIGNALS:
         handler = signal.getsignal(number)
         if isinstance(handler, _Front):
             signal.signal(number, handler.inner)
+
+
+def _prune() -> None:
+    for reference, loop in tuple(_listeners.items()):
+        if reference() is None or (loop is not None and loop.is_closed()):
+            del _listeners[reference]
 
 
 def _is_of_python(handler: Handler) -> bool:

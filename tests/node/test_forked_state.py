@@ -142,7 +142,7 @@ def test_timer_of_an_inherited_loop_does_nothing_in_child() -> None:
                 return recorder.calls
 
             assert in_child(tick) == []
-            assert tick() == ["changed"]
+            assert "changed" in tick()
 
     run(main())
 
