@@ -162,3 +162,30 @@ def test_changes_at_once_wait_for_nothing_and_changes_after_them_a_little(engine
     assert not [m for m in sent(engine) if isinstance(m, Delta)]
     engine.tick(1.105)
     assert len([m for m in sent(engine) if isinstance(m, Delta)]) == 1
+
+
+@pytest.mark.parametrize("dialled", [True, False])
+def test_slow_dial_does_not_replace_a_link_that_works(dialled: bool) -> None:
+    engine = Engine(Replica("a", 1), Timing(), Random(1), now=0.0)
+    engine.link_up(1, BOB, ("bob:1",), None, 0.0)
+    engine.receive(1, Heartbeat(5, 0), 2.0)
+    engine.take_effects()
+    engine.link_up(2, BOB, ("bob:1",), "bob:1" if dialled else None, 2.0)
+    links = [effect.link for effect in engine.take_effects() if isinstance(effect, Close)]
+    assert links == ([2] if dialled else [1])
+
+
+@pytest.mark.parametrize(("links", "interval"), [(1, 0.005), (12, 0.005), (24, 0.01), (300, 0.1)])
+def test_coalescing_interval_grows_with_the_links(links: int, interval: float) -> None:
+    engine = Engine(ME, Timing(), Random(1), now=0.0)
+    for number in range(links):
+        peer = Replica(f"peer {number}", 1)
+        engine.link_up(number, peer, (), None, 0.0)
+        engine.receive(number, Sync(ME, 0, True), 0.0)
+    engine.tick(0.0)
+    engine.tick(0.5)
+    engine.track("room", "a", "{}")
+    assert engine.wake_at <= 0.5, "a change after quiet is sent at once"
+    engine.tick(0.5)
+    engine.track("room", "b", "{}")
+    assert engine.wake_at == pytest.approx(0.5 + interval)

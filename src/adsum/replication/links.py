@@ -25,6 +25,7 @@ class Link:
             it: that end knows, the other one when the first frame arrives.
         writable: Whether the peer reads what is sent.
         stuck_at: When it stopped reading. Valid while not writable.
+        dialled: This end dialled it.
         addresses: Where the peer listens.
         greeted: Whether a heartbeat has come over it; its first frame is one.
         answers: Digest requests that are still answered before the next heartbeat.
@@ -43,6 +44,7 @@ class Link:
     kept: bool = True
     writable: bool = True
     stuck_at: float = 0.0
+    dialled: bool = False
     addresses: tuple[str, ...] = ()
     greeted: bool = False
     answers: int = MAX_ANSWERS

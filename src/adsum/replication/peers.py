@@ -69,8 +69,15 @@ class Peers:
             return
         if dialled is not None:
             self._note_refusal(self.dialler.answered(dialled, replica.name, now))
-        kept = self.replica < replica
-        link = Link(id, replica, opened_at=now, heard_at=now, addresses=addresses, kept=kept)
+        link = Link(
+            id,
+            replica,
+            opened_at=now,
+            heard_at=now,
+            dialled=dialled is not None,
+            addresses=addresses,
+            kept=self.replica < replica,
+        )
         if replica in self.departures:
             link.probation = True
             self.links.add(link)
@@ -161,7 +168,8 @@ class Peers:
         """Of two links to one replica keep one; the smaller of its ends decides which.
 
         If the other one is young, both ends have dialled at once, and the older may be in the
-        midst of a transfer. If it is not, the peer dialled because it has lost it.
+        midst of a transfer. If this end dialled the new one, the dial was slow, and the older one
+        works. Otherwise the peer dialled because it has lost it.
         """
         older = [link for link in self.links.to_replica(new.replica) if link is not new]
         if self.replica > new.replica:
@@ -170,7 +178,7 @@ class Peers:
             return
         if not older:
             return
-        if self.clock.active - older[-1].opened_at < self.timing.race_window:
+        if new.dialled or self.clock.active - older[-1].opened_at < self.timing.race_window:
             self._close(new, "there is another link already")
         else:
             for link in older:
