@@ -159,8 +159,9 @@ class Workers:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        for worker in self.all:
-            worker.end()
+        with ExitStack() as stack:
+            for worker in self.all:
+                stack.callback(worker.end)
 
 
 def eventually(what: str, condition: Callable[..., Any], *arguments: Any) -> Any:
