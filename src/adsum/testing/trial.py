@@ -21,6 +21,7 @@ from adsum.replication.timing import Timing
 
 from .faults import TOPICS, Faults, Step, schedule
 from .laws import BrokenLawError
+from .shrinking import shorten
 from .simulation import Simulation
 
 #: How many steps a trial has.
@@ -108,21 +109,8 @@ class Trial:
 
     def shrunk(self, most_runs: int = MOST_RUNS) -> "Trial":
         """The shortest trial found that fails as well: part after part is left out."""
-        runs = iter(range(most_runs))
-        steps = list(self.steps)
-        size = max(1, len(steps) // 2)
-        while True:
-            for start in range(0, len(steps), size):
-                rest = steps[:start] + steps[start + size :]
-                if next(runs, None) is None:
-                    return replace(self, steps=tuple(steps))
-                if not replace(self, steps=tuple(rest)).passes():
-                    steps = rest
-                    break
-            else:
-                if size == 1:
-                    return replace(self, steps=tuple(steps))
-                size = max(1, size // 2)
+        steps = shorten(self.steps, lambda rest: not replace(self, steps=rest).passes(), most_runs)
+        return replace(self, steps=steps)
 
     def report(self, shortest: "Trial | None" = None) -> str:
         """Why it fails: its shortest form, step by step, and what happened last in it.
