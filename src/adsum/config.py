@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from adsum.errors import ConfigurationError
-from adsum.replication.codec import MAX_LINGER
-from adsum.replication.limits import MAX_ADDRESSES, MAX_NODE_NAME
+from adsum.replication.limits import MAX_ADDRESSES, MAX_LINGER, MAX_NODE_NAME
 from adsum.replication.timing import Timing
 from adsum.transport.address import parse, parse_one
+from adsum.transport.discovery import longest_socket
 from adsum.transport.tls import TLS, require_security
 
 #: A shared secret shorter than this could be guessed from an overheard handshake.
@@ -31,6 +31,7 @@ class Settings:
     advertise: tuple[str, ...]
     peers: tuple[str, ...]
     siblings: bool
+    runtime_dir: str | None
     secret: bytes | None
     tls: TLS | None
     linger: float
@@ -64,6 +65,7 @@ def settle(given: Mapping[str, Any], environment: Mapping[str, str] | None = Non
         advertise=read.addresses("advertise", parse_one),
         peers=read.addresses("peers", parse_one),
         siblings=read.flag("siblings", True),
+        runtime_dir=read.directory("runtime_dir"),
         secret=read.secret(),
         tls=read.tls(),
         linger=read.seconds("linger", 0.0, 0.0, MAX_LINGER),
@@ -121,6 +123,15 @@ class _Reader:
         for address in addresses:
             check(address, field)
         return addresses
+
+    def directory(self, field: str) -> str | None:
+        value = self._find(field, str)
+        if value is None:
+            return None
+        if not isinstance(value, str) or not value.startswith("/") or "\0" in value:
+            _refuse(field, value, "must be the absolute path of a directory")
+        parse(longest_socket(value), field)
+        return str(value)
 
     def flag(self, field: str, default: bool) -> bool:
         words = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}

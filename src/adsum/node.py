@@ -13,6 +13,7 @@ from adsum.errors import NodeClosedError, UsageError, WrongThreadError
 from adsum.replication.members import MemberInfo
 from adsum.run import Observer, Run
 from adsum.runtime import Runtime
+from adsum.signals import add_stop_listener, remove_stop_listener
 from adsum.transport.tls import TLS
 
 Lifespan = Callable[[Any], AbstractAsyncContextManager[Any]]
@@ -41,11 +42,14 @@ class Node:
         peers: Addresses of other nodes; any one that is up is enough.
         advertise: Where others reach this node, if not at what it listens on (NAT).
         siblings: Whether to find nodes of the same cluster on this host by themselves.
+        runtime_dir: The directory in which siblings find each other, absolute; it must exist. By
+            default that of the user, wherever the process was started from.
         secret: Shared by all nodes; required, unless there is mutual TLS, for any address that
             other hosts can reach. At least 16 bytes.
         tls: Encrypts links over TCP, see `adsum.TLS`.
-        linger: Seconds for which the others go on showing this node's presences after `stop`, so
-            that clients that reconnect elsewhere do not flicker.
+        linger: Seconds, from 0 to 3600, for which this node's presences are still shown after
+            `stop`, and after their end while the node is about to stop (`begin_stop`), so that
+            clients that reconnect elsewhere do not flicker.
         heartbeat_interval: Seconds between the signs of life to every other node.
         down_after: Seconds of silence after which a node is down; at least 3 heartbeats.
         link_grace: Seconds after which a node whose link was lost, and for which no other node
@@ -75,6 +79,7 @@ class Node:
         peers: str | list[str] | None = None,
         advertise: str | list[str] | None = None,
         siblings: bool | None = None,
+        runtime_dir: str | None = None,
         secret: str | bytes | None = None,
         tls: TLS | None = None,
         linger: float | None = None,
@@ -130,6 +135,7 @@ class Node:
         finally:
             self._opening.set_result(None)
             self._opening = None
+        add_stop_listener(self.begin_stop)
 
     async def stop(self) -> None:
         """Say goodbye and leave: every presence of this node ends. Idempotent.
@@ -140,10 +146,28 @@ class Node:
         runtime = self._runtime
         if runtime is not None:
             self._check_thread()
+            remove_stop_listener(self.begin_stop)
             self._runtime = None
             self._closing = asyncio.create_task(runtime.close())
             await asyncio.sleep(0)
         await self._closed()
+
+    def begin_stop(self) -> None:
+        """Announce that `stop` follows, so that presences that end meanwhile linger.
+
+        A presence that ends after this call is shown for `linger` more seconds, here and on the
+        other nodes: as long as after `stop`. So clients whose connections are closed before the
+        node stops can reconnect elsewhere without a leave. A process that is not stopped after all
+        goes on like this until the next `start`.
+
+        Under a server that handles SIGTERM or SIGINT the node notices these by itself. Call this
+        where the process learns otherwise that it has to stop, before its connections are closed.
+        Has no effect if `linger` is 0 or the node is not running. Idempotent, and safe in a signal
+        handler and in any thread.
+        """
+        runtime = self._runtime
+        if runtime is not None:
+            runtime.stopping = True
 
     async def _closed(self) -> None:
         """Wait until the run before has ended."""
@@ -178,13 +202,17 @@ class Node:
     def wrap_lifespan(self, lifespan: Lifespan) -> Lifespan:
         """Your own lifespan, inside the node's: ``FastAPI(lifespan=node.wrap_lifespan(mine))``.
 
-        The node is up before yours begins, and stops after yours has ended, on errors too.
+        The node is up before yours begins, and stops after yours has ended, on errors too. When
+        the server ends yours, `begin_stop` has been called.
         """
 
         @asynccontextmanager
         async def combined(app: Any) -> AsyncIterator[Any]:
             async with self, lifespan(app) as state:
-                yield state
+                try:
+                    yield state
+                finally:
+                    self.begin_stop()
 
         return combined
 
@@ -194,6 +222,11 @@ class Node:
     def running(self) -> bool:
         """Whether the node is started."""
         return self._runtime is not None
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the node runs and is about to stop: see `begin_stop`."""
+        return self._runtime is not None and self._runtime.stopping
 
     @property
     def name(self) -> str:

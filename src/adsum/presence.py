@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import weakref
-from collections.abc import Awaitable, Callable, Hashable, Mapping
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping
 from enum import Enum
 from functools import partial
 from types import TracebackType
@@ -36,6 +36,10 @@ class _Owner(Enum):
 
 
 CURRENT_TASK = _Owner.CURRENT_TASK
+
+#: Seconds for which a presence is still shown whose owner was cancelled, if the node's presences
+#: linger. Some servers cancel handlers and stop the node right afterwards, without a signal.
+CANCEL_GRACE = 1.0
 
 
 class Tracked:
@@ -76,7 +80,10 @@ class Tracked:
         self._presence._update(self, meta)
 
     def untrack(self) -> None:
-        """End the presence. Idempotent, also after its owner or its node has ended."""
+        """End the presence. Idempotent, also after its owner or its node has ended.
+
+        It leaves at once; if the node is about to stop, after `linger` seconds.
+        """
         self._presence._untrack(self)
 
     def __enter__(self) -> Self:
@@ -88,7 +95,8 @@ class Tracked:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.untrack()
+        cancelled = error_type is not None and issubclass(error_type, asyncio.CancelledError)
+        self._presence._untrack(self, cancelled=cancelled)
 
 
 class Presence:
@@ -223,13 +231,7 @@ class Presence:
         """
         if owner is CURRENT_TASK:
             owner = _current_task()
-        runtime = self._node.runtime
-        owned = self._owned.pop(owner, {})
-        entries = runtime.engine.own_slice.entries
-        for id in owned.values():
-            runtime.engine.untrack(entries[id])
-        runtime.poke()
-        return len(owned)
+        return self.release(owner, self._linger())
 
     # Reading.
 
@@ -317,6 +319,16 @@ class Presence:
         """The node whose cluster this looks at."""
         return self._node
 
+    def release(self, owner: Hashable, linger: float) -> int:
+        """As `untrack_all`, but the presences leave after exactly so many seconds.
+
+        If the node stops earlier, they linger with its goodbye.
+        """
+        self._node.runtime  # noqa: B018  # raises if the node is not running
+        owned = self._owned.pop(owner, {})
+        self._end(owned.values(), linger)
+        return len(owned)
+
     @property
     def enriches(self) -> bool:
         """Whether there is a `fetch` function."""
@@ -368,6 +380,9 @@ class Presence:
         """The present version of a presence; None once it has ended, or its run of the node."""
         if not self._node.running or self._node.runtime.engine.own_slice is not tracked._slice:
             return None
+        owned = self._owned.get(tracked._owner, {})
+        if owned.get((tracked._topic, tracked._key)) != tracked._id:
+            return None  # it may linger, but it has ended
         return tracked._slice.entries.get(tracked._id)
 
     def _update(self, tracked: Tracked, meta: Meta | Callable[[dict[str, Any]], Meta]) -> None:
@@ -381,16 +396,39 @@ class Presence:
         runtime.engine.update(old, text)
         runtime.poke()
 
-    def _untrack(self, tracked: Tracked) -> None:
-        entry = self._entry_of(tracked)
-        if entry is None:
+    def _untrack(self, tracked: Tracked, *, cancelled: bool = False) -> None:
+        if self._entry_of(tracked) is None:
             return
         owned = self._owned[tracked._owner]
         del owned[tracked._topic, tracked._key]
         if not owned:
             self._disown(tracked._owner)
+        self._end([tracked._id], self._linger(cancelled))
+
+    def _linger(self, cancelled: bool = False) -> float:
+        """Seconds for which a presence is still shown that ends now."""
+        linger = self._node.settings.linger
+        if self._node.stopping:
+            return linger
+        return min(linger, CANCEL_GRACE) if cancelled else 0.0
+
+    def _end(self, ids: Iterable[int], linger: float) -> None:
+        """Untrack entries that nobody owns any more, at once or after some seconds."""
         runtime = self._node.runtime
-        runtime.engine.untrack(entry)
+        own = runtime.engine.own_slice
+        if linger:
+            runtime.call_later(linger, partial(self._end_late, own, ids))
+        else:
+            self._end_now(own, ids)
+
+    def _end_late(self, own: Slice, ids: Iterable[int]) -> None:
+        if self._node.running and self._node.runtime.engine.own_slice is own:
+            self._end_now(own, ids)
+
+    def _end_now(self, own: Slice, ids: Iterable[int]) -> None:
+        runtime = self._node.runtime
+        for id in ids:
+            runtime.engine.untrack(own.entries[id])
         runtime.poke()
 
     def _find(self, topic: str, key: str, owner: Hashable) -> Tracked | None:
@@ -416,7 +454,7 @@ class Presence:
 
     def _owner_ended(self, task: "asyncio.Task[Any]") -> None:
         if task in self._owned and self._node.running:
-            self.untrack_all(task)
+            self.release(task, self._linger(task.cancelled()))
 
     def _tidy(self, topic: str) -> None:
         """Follow a topic no longer, once nobody watches it."""

@@ -10,7 +10,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from adsum.replication.effects import Close, Deliver, Dial, Effect, Notice, Send, Severity
+from adsum.replication.effects import (
+    Close,
+    Deliver,
+    Dial,
+    Effect,
+    Joined,
+    Notice,
+    Send,
+    Severity,
+)
 from adsum.replication.engine import Engine
 from adsum.replication.entry import Transition
 from adsum.replication.messages import Message, Publish
@@ -64,8 +73,12 @@ class Run(ABC):
         self.dropped_messages = 0
         self.frames_sent = self.frames_received = 0
         self.bytes_sent = self.bytes_received = 0
+        #: Whether the process has been asked to stop, and `close` follows.
+        self.stopping = False
         self._observers = observers
         self._ended = False
+        # Set once this node has joined.
+        self._joined = asyncio.Event()
 
     @property
     def replica(self) -> Replica:
@@ -88,6 +101,10 @@ class Run(ABC):
     @abstractmethod
     def poke(self) -> None:
         """Something changed here: see to it soon, once for many changes."""
+
+    @abstractmethod
+    def call_later(self, seconds: float, action: Callable[[], None]) -> None:
+        """Call a function after some seconds; a run that has ended by then need not call it."""
 
     def abandon(self) -> None:
         """Give up a run that can no longer be closed: its event loop is, or its process is dead."""
@@ -136,6 +153,8 @@ class Run(ABC):
                 self._dial(address)
             case Close(link, reason):
                 self._close(link, reason)
+            case Joined():
+                self._joined.set()
             case Notice(severity, text):
                 logger.log(_LEVELS[severity], "%s: %s", self.replica, text)
 

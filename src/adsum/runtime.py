@@ -8,7 +8,7 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
 from random import Random
 from typing import Any
@@ -19,14 +19,15 @@ from adsum.errors import (
     DialError,
     DialRefusedError,
     HandshakeError,
-    ListenError,
 )
+from adsum.openfiles import OpenFiles
 from adsum.replication.codec import decode, encode
 from adsum.replication.engine import Engine
-from adsum.replication.limits import DELTA_BUDGET, MAX_IN_FLIGHT
+from adsum.replication.limits import DELTA_BUDGET, MAX_IN_FLIGHT, MAX_NODE_NAME
 from adsum.replication.messages import Message
 from adsum.replication.state import Replica
 from adsum.run import Observer, Run, logger
+from adsum.siblings import Siblings
 from adsum.transport import discovery
 from adsum.transport.address import TcpAddress, parse
 from adsum.transport.base import Identity, Link
@@ -40,6 +41,10 @@ LIMITS = Limits(turn_budget=DELTA_BUDGET // 2, send_high_water=MAX_IN_FLIGHT)
 REFUSALS_TO_TELL = 3
 #: Host names among the peers are looked up anew this often, in seconds.
 RESOLVE_INTERVAL = 5.0
+#: Seconds between two checks of the own socket, of those of siblings, and of open files.
+CHECK_INTERVAL = 3.0
+#: Random bytes in an automatic name. With 8, a million nodes collide with a probability of 3e-8.
+NAME_ENTROPY = 8
 
 
 class Runtime(Run):
@@ -63,6 +68,11 @@ class Runtime(Run):
         self.transport = SocketTransport(
             identity, self, secret=settings.secret, tls=settings.tls, limits=LIMITS
         )
+        directory = discovery.SiblingDirectory(self.cluster, settings.runtime_dir)
+        self._siblings = Siblings(directory, self.transport, engine)
+        self._files = OpenFiles(replica)
+        # Where it listens by its settings.
+        self._bound: Sequence[str] = ()
         self._links: dict[int, Link] = {}
         self._ids: dict[Link, int] = {}
         self._next_id = 1
@@ -78,17 +88,14 @@ class Runtime(Run):
     async def open(self) -> None:
         """See `Run`."""
         settings = self.settings
-        bound = [await self.transport.listen(address) for address in settings.listen]
-        advertised = [*settings.advertise, *(bound if not settings.advertise else [])]
+        self._bound = await self.transport.listen_all(settings.listen)
         if settings.siblings:
-            own = await self._listen_to_siblings()
-            bound.append(own)
-            advertised.insert(0, own)
+            await self._siblings.listen()
             # Listening came first, so of two nodes that start together one finds the other.
-            for address in discovery.siblings(self.cluster, own=own):
-                self.engine.add_seed(address, lasting=False)
-        self.addresses = tuple(bound)
-        self.transport.identity = replace(self.transport.identity, addresses=tuple(advertised))
+            self._siblings.find()
+        self._advertise()
+        self._files.check_start(len(self._siblings.found) + len(settings.peers))
+        self._spawn(self._check_surroundings())
         hosts = [address for address in settings.peers if _has_host_name(address)]
         for address in settings.peers:
             if address not in hosts:
@@ -107,26 +114,45 @@ class Runtime(Run):
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.transport.close()
         if self.settings.siblings:
-            discovery.leave(self.cluster)
+            self._siblings.leave()
         for handle in (self._soon, self._timer):
             if handle is not None:
                 handle.cancel()
 
-    async def _listen_to_siblings(self) -> str:
-        path = discovery.sibling_socket_path(self.cluster)
-        try:
-            return await self.transport.listen(f"unix:{path}")
-        except ListenError:
-            if path.parent.exists():
-                raise
-            # The last node of the cluster has just taken the directory away.
-            path = discovery.sibling_socket_path(self.cluster)
-            return await self.transport.listen(f"unix:{path}")
+    async def _check_surroundings(self) -> None:
+        """Look again and again at what may have changed in the system: siblings, open files."""
+        while True:
+            await asyncio.sleep(CHECK_INTERVAL)
+            try:
+                if self.settings.siblings:
+                    await self._check_siblings()
+                self._files.check(self._now())
+            except Exception:
+                logger.exception("%s: a check of siblings and open files failed", self.replica)
+            self._settle()
+
+    async def _check_siblings(self) -> None:
+        """Stay reachable for siblings, and find new ones."""
+        if await self._siblings.renew():
+            self._advertise()
+        self._siblings.find()
+
+    def _advertise(self) -> None:
+        """State in handshakes from now on where this node can be reached."""
+        own = [self._siblings.address] if self._siblings.address else []
+        self.addresses = (*self._bound, *own)
+        elsewhere = self.settings.advertise or self._bound
+        identity = self.transport.identity
+        self.transport.identity = replace(identity, addresses=(*own, *elsewhere))
 
     def poke(self) -> None:
         """See `Run`."""
         if self._soon is None:
             self._soon = self.loop.call_soon(self._on_poke)
+
+    def call_later(self, seconds: float, action: Callable[[], None]) -> None:
+        """See `Run`."""
+        self.loop.call_later(seconds, action)
 
     # What the transport tells.
 
@@ -212,7 +238,7 @@ class Runtime(Run):
         except SelfDialError:
             self.engine.dialled_self(address)
         except DialRefusedError:
-            discovery.forget_stale(address)
+            self._siblings.forget_stale(address)
             self.engine.dial_failed(address, True, self._now())
         except (DialError, HandshakeError, ConfigurationError) as error:
             if isinstance(error, HandshakeError) and self._complaints.get(address) != str(error):
@@ -258,8 +284,12 @@ def _has_host_name(address: str) -> bool:
 
 
 def _unique_name() -> str:
-    """A name for one run of one process; made at start, so that workers forked later differ."""
-    return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(2)}"
+    """A name for one run of one process, drawn at start, so that workers forked later differ.
+
+    In containers host names and process ids repeat, so the random part alone must be unique.
+    """
+    suffix = f"-{os.getpid()}-{secrets.token_hex(NAME_ENTROPY)}"
+    return socket.gethostname()[: MAX_NODE_NAME - len(suffix)] + suffix
 
 
 def _incarnation() -> int:

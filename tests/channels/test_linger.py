@@ -19,13 +19,26 @@ class Room(Channel, topic="room:{room}"):
         self.track(self.topic)
 
 
+class Slow(Channel, topic="slow:{room}"):
+    """Tracks once it may."""
+
+    joining = tracked = False
+    go_on: asyncio.Event
+
+    async def join(self, payload: Any) -> None:
+        Slow.joining = True
+        await Slow.go_on.wait()
+        self.track(self.topic)
+        Slow.tracked = True
+
+
 class App:
     """A node whose presences linger, and a socket."""
 
     def __init__(self, linger: float, **limits: Any) -> None:
         self.node = adsum.Node(siblings=False, linger=linger)
         self.presence = adsum.Presence(self.node)
-        self.socket = Socket(self.presence, [Room], limits=Limits(**limits))
+        self.socket = Socket(self.presence, [Room, Slow], limits=Limits(**limits))
 
     async def come_and_go(self, topic: str, code: int) -> None:
         """Be a client that is present, and whose connection ends with a code."""
@@ -88,6 +101,50 @@ def test_who_is_cancelled_by_a_server_that_stops_lingers_and_is_told_to_come_bac
             await made.cancel()
             assert app.presence.topics() == ["room:1"]
             assert made.closed == 1012
+
+    run(main())
+
+
+def test_any_close_code_lingers_while_the_node_is_about_to_stop() -> None:
+    async def main() -> None:
+        app = App(30.0)
+        async with app.node:
+            app.node.begin_stop()
+            await app.come_and_go("room:1", 1006)
+            assert app.presence.topics() == ["room:1"]
+
+    run(main())
+
+
+def test_client_that_leaves_its_channel_during_the_stop_leaves_at_once() -> None:
+    async def main() -> None:
+        app = App(30.0)
+        async with app.node, line(app.socket) as ann:
+            await ann.join("room:1")
+            app.node.begin_stop()
+            ann.push("1", "2", "room:1", "phx_leave", {})
+            await ann.reply("2")
+            assert app.presence.topics() == []
+
+    run(main())
+
+
+def test_join_that_outlives_its_connection_is_never_shown() -> None:
+    async def main() -> None:
+        app = App(30.0)
+        async with app.node:
+            made = Line(app.socket)
+            await made.open()
+            Slow.joining, Slow.tracked, Slow.go_on = False, False, asyncio.Event()
+            made.push("1", "1", "slow:1", "phx_join", {})
+            await until(lambda: Slow.joining)
+            app.node.begin_stop()
+            made.vanish(1012)
+            await until(lambda: app.socket.stats()["connections"] == 0)
+            Slow.go_on.set()
+            await made.served()
+            assert Slow.tracked
+            assert app.presence.topics() == []
 
     run(main())
 

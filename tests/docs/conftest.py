@@ -18,6 +18,6 @@ def environment() -> Iterator[dict[str, str]]:
         yield {
             **inherited,
             "ADSUM_CLUSTER": f"docs-{secrets.token_hex(4)}",
-            "XDG_RUNTIME_DIR": directory,
+            "ADSUM_RUNTIME_DIR": directory,
             "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), inherited.get("PYTHONPATH")])),
         }

@@ -214,9 +214,13 @@ def test_a_restart_under_the_same_name_replaces_the_former_life(seed: int) -> No
     seconds_until(simulation, lambda: all_agree(simulation), 2.1)
 
 
-def test_a_restart_under_the_same_name_need_not_wait_for_the_goodbye(seed: int) -> None:
+def test_restart_under_the_same_name_shows_the_former_life_until_its_linger_ends(seed: int) -> None:
     simulation = cluster(seed)
     simulation.stop("n3", linger=60.0)
     simulation.run(0.5)
     simulation.start("n3").track("room", "new")
-    seconds_until(simulation, lambda: all_agree(simulation), 2.1)
+    simulation.run(2.1)
+    for place in ("n1", "n2", "n3"):
+        assert {"n3", "new"} <= set(simulation.node(place).present("room"))
+    simulation.run(57.5)
+    seconds_until(simulation, lambda: all_agree(simulation), 1.0)

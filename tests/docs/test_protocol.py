@@ -30,6 +30,6 @@ def test_the_hello_is_the_one_that_a_handshake_sends() -> None:
 
 
 def test_the_heartbeat_has_the_bytes_that_the_page_shows() -> None:
-    shown = encode_frame(PAYLOAD, encode(Heartbeat(12, 9))).hex(" ")
+    shown = encode_frame(PAYLOAD, encode(Heartbeat(12, 9, 10488960))).hex(" ")
     text = PAGE.read_text()
     assert shown in " ".join(text.split()), shown

@@ -21,7 +21,7 @@ _serial = itertools.count()
 def _runtime_directory(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A short path for the sockets of nodes, as killed processes leave theirs behind."""
     with tempfile.TemporaryDirectory(prefix="adsum-") as path:
-        monkeypatch.setenv("XDG_RUNTIME_DIR", path)
+        monkeypatch.setenv("ADSUM_RUNTIME_DIR", path)
         yield
 
 

@@ -24,7 +24,7 @@ class Disk:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.prefix = ("env", f"XDG_RUNTIME_DIR={path}")
+        self.prefix = ("env", f"ADSUM_RUNTIME_DIR={path}")
         self._filling = path / "filling"
 
     def fill_with_bytes(self) -> None:

@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from adsum.transport import discovery
 from tests.measuring import Measured
 
-from ..node.processes import Worker, eventually
+from ..node.processes import Worker, eventually, sibling_sockets
 from .cluster import Cluster, flickers, when_left
 from .memory_group import MemoryGroup, memory_group
 
@@ -50,7 +49,7 @@ def test_a_process_that_is_told_to_stop_leaves_at_once_and_leaves_nothing_behind
         times += when_left(witnesses, f"told {number}", told)
         assert victim.process.wait(timeout=5) == 0
         assert log.read_text() == ""
-        assert len(discovery.siblings(str(nodes.settings["cluster"]))) == len(witnesses)
+        assert len(sibling_sockets(str(nodes.settings["cluster"]))) == len(witnesses)
     nodes.agree()
     assert flickers(*witnesses, but=nodes.departed) == []
     assert max(times) < 1.0

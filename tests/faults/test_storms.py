@@ -5,10 +5,9 @@ from collections.abc import Callable
 
 import pytest
 
-from adsum.transport import discovery
 from tests.measuring import Measured
 
-from ..node.processes import Worker, eventually
+from ..node.processes import Worker, eventually, sibling_sockets
 from .cluster import Cluster, leaves, when_joined
 from .launching import Launcher
 from .procfs import descriptors, megabytes
@@ -71,4 +70,4 @@ def same_books(witness: Worker, was: list[object]) -> bool:
 
 def sockets(nodes: Cluster) -> int:
     """How many sockets are in the directory of a cluster."""
-    return len(discovery.siblings(nodes.settings["cluster"]))
+    return len(sibling_sockets(nodes.settings["cluster"]))

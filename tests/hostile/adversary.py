@@ -15,10 +15,12 @@ from adsum.replication.messages import (
     Ask,
     Delta,
     Digest,
+    Farewell,
+    Goodbye,
     Heartbeat,
-    Leave,
     Message,
     Publish,
+    Pull,
     Sighting,
     Sync,
     Vouch,
@@ -146,16 +148,19 @@ class Adversary:
     def _aside(self) -> Message:
         """What is not about slices. A goodbye is rare: whoever said it is not listened to."""
         if self._chance(0.02):
-            return Leave(self._random.choice([0.0, 2.0, 3600.0]))
+            linger = self._random.choice([0.0, 2.0, 3600.0])
+            return Goodbye(self._number(), self._number(self._version), linger)
         asides: list[Message] = [
             Ask(self._somebody()),
             Vouch(self._somebody(), self._number()),
+            Pull((self._somebody(), self._somebody()), self._random.random() < 0.5),
             Publish(self._random.choice(TOPICS), "event", "{}"),
         ]
         return self._random.choice(asides)
 
     def _heartbeat(self) -> Heartbeat:
-        return Heartbeat(self._number(), self._number(self._version))
+        fingerprints = self._random.randrange(2**24), self._random.choice([0, 1])
+        return Heartbeat(self._number(), self._number(self._version), *fingerprints)
 
     def _sync(self) -> Sync:
         after = self._random.choice([0, 0, self._number(5)])
@@ -164,7 +169,14 @@ class Adversary:
     def _digest(self) -> Digest:
         count = self._random.choice([0, 1, 3, 8])
         sightings = [self._sighting(self._somebody()) for _ in range(count)]
-        return Digest(tuple(sightings), self._random.random() < 0.5)
+        count = self._random.choice([0, 0, 1, 3])
+        farewells = [self._farewell(self._somebody()) for _ in range(count)]
+        return Digest(tuple(sightings), tuple(farewells), self._random.random() < 0.5)
+
+    def _farewell(self, replica: Replica) -> Farewell:
+        remaining = self._random.choice([0.0, 0.5, 5.0, 3600.0])
+        counter = self._number(1000) if self._chance(0.5) else MAX_NUMBER - 1
+        return Farewell(replica, counter, self._number(5), remaining, self._number(5))
 
     def _sighting(self, replica: Replica) -> Sighting:
         addresses = self._random.choice([(), (), ("10.0.0.1:1",), ("\U0001f600" * 300,) * 16])

@@ -85,7 +85,6 @@ class Scene:
         self.honest = Side(members.honest, Random(seed + 1))
         self._sides = (self.victim, self.honest)
         self._members = members
-        self._names = {members.victim.name, members.honest.name}
         self._hear = hear
         self._answers = Random(f"answers {seed}")
         self._dialled = count(FIRST_DIALLED)
@@ -113,9 +112,10 @@ class Scene:
             self.lose(link)
         self.track(1, "room", "last")
         self.wait(3 * Timing().down_after)
-        hidden = {member.name for member in self.victim.engine.members() if member.status == "down"}
-        left = {entry[NAME] for entry in _shown(self.victim.engine)} - self._names
-        _equal("nodes that are down, and whose presences are shown", left & hidden, set())
+        members = self.victim.engine.members()
+        hidden = {Replica(m.name, m.incarnation) for m in members if m.status == "down"}
+        left = {_owner(entry) for entry in _shown(self.victim.engine)}
+        _equal("replicas that are down, and whose presences are shown", left & hidden, set())
         self._check_sizes()
 
     # Steps of users; a side is 0 for the victim and 1 for the honest node.
@@ -242,13 +242,14 @@ class Scene:
     def _check_view(self, engine: Engine) -> None:
         """It shows the honest presences, exactly, and of others only entries of their slices."""
         shown = _shown(engine)
-        honest = [entry for entry in shown if entry[NAME] in self._names]
+        lives = {self._members.victim, self._members.honest}
+        honest = [entry for entry in shown if _owner(entry) in lives]
         tracked = [entry for side in self._sides for entry in side.tracked.values()]
         _equal("honest presences", sorted(honest, key=identity), sorted(tracked, key=identity))
         slices = engine.slices()
         for entry in shown:
-            slice = slices[Replica(entry[NAME], entry[INCARNATION])]
-            _equal("the entry in the slice of a shown one", slice.entries.get(entry[ID]), entry)
+            held = slices[_owner(entry)].entries.get(entry[ID])
+            _equal("the entry in the slice of a shown one", held, entry)
         _equal("entries of shown slices", engine.shown, len(shown))
 
     def _check_slice(self, engine: Engine, owner: Side) -> None:
@@ -263,10 +264,12 @@ class Scene:
 
     def _check_members(self) -> None:
         honest = self.honest.engine.replica
-        known = {member.name: member for member in self.victim.engine.members()}[honest.name]
-        _equal("incarnation of the honest node", known.incarnation, honest.incarnation)
-        assert known.linked, "the honest node is not linked"
-        assert known.status in ("up", "suspect"), f"the honest node is {known.status}"
+        known = {Replica(m.name, m.incarnation): m for m in self.victim.engine.members()}
+        assert known[honest].linked, "the honest node is not linked"
+        status = known[honest].status
+        assert status in ("up", "suspect"), f"the honest node is {status}"
+        living = [life for life, m in known.items() if m.status != "left" and life[0] == honest[0]]
+        _equal("lives that have the name of the honest node", living, [honest])
 
     def _check_sizes(self) -> None:
         """No container holds more than the members, or the history of the entries."""
@@ -285,6 +288,10 @@ def _equal(what: str, found: object, expected: object) -> None:
 
 def _shown(engine: Engine) -> list[Entry]:
     return list(_entries(engine))
+
+
+def _owner(entry: Entry) -> Replica:
+    return Replica(entry[NAME], entry[INCARNATION])
 
 
 def _entries(engine: Engine) -> Iterator[Entry]:

@@ -12,9 +12,8 @@ from typing import Any
 
 import pytest
 
-from adsum.transport import discovery
 from adsum.transport.base import Identity
-from tests.node.processes import Worker, Workers, eventually
+from tests.node.processes import Worker, Workers, eventually, sibling_sockets
 from tests.node.test_processes import free_port
 
 #: What a service has where nobody raised it.
@@ -115,7 +114,7 @@ def siege(cluster: str, kind: str, directory: Path) -> Iterator[Siege]:
     with Workers() as workers, open_files(NORMAL_FILES):
         if kind == "unix":
             victim = workers.start(cluster=cluster, log=log)
-            (address,) = discovery.siblings(cluster)
+            (address,) = sibling_sockets(cluster)
             honest = workers.start(cluster=cluster)
         else:
             address = f"127.0.0.1:{free_port()}"

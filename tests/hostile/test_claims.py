@@ -8,20 +8,23 @@ from adsum.errors import ProtocolError
 from adsum.replication.codec import encode
 from adsum.replication.dialler import MOST_DIALS
 from adsum.replication.effects import Dial
-from adsum.replication.engine import SPARE_LINKS
 from adsum.replication.entry import size_of
 from adsum.replication.limits import DELTA_BUDGET, MAX_MEMBERS, MAX_META, MAX_NUMBER
+from adsum.replication.links import MAX_ANSWERS
 from adsum.replication.messages import (
     Ask,
     Delta,
     Digest,
+    Farewell,
+    Goodbye,
     Heartbeat,
-    Leave,
     Message,
+    Pull,
     Sighting,
     Sync,
     Vouch,
 )
+from adsum.replication.peers import SPARE_LINKS
 from adsum.replication.state import Replica
 from adsum.transport.framing import FRAME_LIMIT
 
@@ -268,8 +271,110 @@ def test_namesakes_that_dial_cost_one_line() -> None:
 
 def test_goodbyes_without_end_cost_one_line() -> None:
     stage = Stage()
-    stage.eve_says(*[Leave(5.0)] * 100)
+    stage.eve_says(*[Goodbye(50, 0, 5.0)] * 100)
     assert len(stage.notices()) == 1
+
+
+def forged(replica: Replica, counter: int = LAST, remaining: float = 0.0, held: int = 0) -> Digest:
+    """A goodbye of a third replica, as a relay would send it."""
+    return Digest((), (Farewell(replica, counter, held, remaining, held),))
+
+
+@pytest.mark.parametrize("remaining", [0.0, 3600.0])
+def test_forged_goodbye_hides_no_node_that_is_heard_directly(remaining: float) -> None:
+    stage = Stage()
+    stage.eve_says(forged(ANN, remaining=remaining))
+    stage.wait(3.0)
+    assert stage.status(ANN) == "up"
+    assert stage.shown() == {"room": ["ann", "mine"]}
+    assert stage.closed() == set()
+
+
+def test_goodbye_with_a_counter_that_is_no_higher_than_a_known_one_is_refused() -> None:
+    stage = Stage(ann_is_linked=False)
+    stage.eve_says(*told_of(ANN, 6, 7))
+    stage.eve_says(forged(ANN, counter=7))
+    assert stage.status(ANN) == "up"
+    stage.eve_says(forged(ANN, counter=8, remaining=5.0))
+    assert stage.status(ANN) == "left"
+
+
+def test_higher_counter_on_the_owners_own_link_refutes_a_goodbye() -> None:
+    stage = Stage(ann_is_linked=False)
+    stage.eve_says(*told_of(ANN, 1, 2), forged(ANN, counter=9))
+    stage.wait(0.1)
+    stage.link(TO_ANN, ANN)
+    stage.ann_says(Heartbeat(10, 1))
+    assert stage.status(ANN) == "up"
+    stage.ann_says(Delta(ANN, 0, 1, (entry(ANN, 1, "ann"),)))
+    assert stage.shown() == {"room": ["ann", "mine"]}
+
+
+def test_two_heartbeats_on_a_new_link_refute_a_goodbye_with_any_counter() -> None:
+    stage = Stage(ann_is_linked=False)
+    stage.eve_says(forged(ANN))
+    stage.link(TO_ANN, ANN)
+    stage.ann_says(Heartbeat(10, 1))
+    assert stage.status(ANN) != "up"
+    stage.ann_says(Heartbeat(10, 1))
+    assert stage.status(ANN) != "up", "a repeated counter is no sign of life"
+    stage.ann_says(Heartbeat(11, 1))
+    assert stage.status(ANN) == "up"
+
+
+def test_late_heartbeats_after_a_goodbye_bring_nobody_back() -> None:
+    stage = Stage()
+    stage.ann_says(Heartbeat(20, 1))
+    stage._ann_is_linked = False
+    stage.wait(2.0)
+    stage.eve_says(forged(ANN, counter=30, remaining=60.0))
+    assert stage.status(ANN) == "left"
+    for counter in (21, 22, 29):
+        stage.ann_says(Heartbeat(counter, 1))
+    assert stage.status(ANN) == "left"
+
+
+def test_forged_goodbye_takes_no_name_from_a_living_member() -> None:
+    stage = Stage()
+    stage.eve_says(forged(Replica("ann", 4), remaining=60.0), forged(Replica("ann", 6)))
+    assert stage.status(ANN) == "up"
+    stage.wait(1.0)
+    assert stage.shown() == {"room": ["ann", "mine"]}
+
+
+def test_forged_goodbye_of_this_node_is_ignored() -> None:
+    stage = Stage()
+    stage.eve_says(forged(ME))
+    stage.wait(1.0)
+    assert stage.shown() == {"room": ["ann", "mine"]}
+    assert stage.closed() == set()
+
+
+def test_invented_goodbyes_are_bounded_and_cost_no_lines() -> None:
+    stage = Stage()
+    for first in range(0, 2 * MAX_MEMBERS, 500):
+        ghosts = [Replica(f"ghost {number}", 1) for number in range(first, first + 500)]
+        stage.eve_says(Digest((), tuple([Farewell(one, 1, 1, 3600.0, 1) for one in ghosts])))
+    assert len(stage.engine._departures) <= MAX_MEMBERS
+    assert len(stage.engine._exchange) <= MAX_MEMBERS + 3
+    assert stage.notices() == []
+
+
+def test_requests_beyond_the_allowance_of_a_heartbeat_are_not_answered() -> None:
+    stage = Stage()
+    stage.effects.clear()
+    stage.eve_says(*[Pull(everything=True)] * 100)
+    answers = [message for message in stage.sent(TO_EVE) if isinstance(message, Digest)]
+    assert len(answers) == MAX_ANSWERS
+
+
+def test_request_that_names_too_many_is_answered_for_some() -> None:
+    stage = Stage()
+    stage.effects.clear()
+    names = [Replica(f"ghost {number}", 1) for number in range(3000)]
+    stage.eve_says(Pull((*names, ANN)), Pull((ANN, *names)))
+    sightings = [s for m in stage.sent(TO_EVE) if isinstance(m, Digest) for s in m.sightings]
+    assert [sighting.replica for sighting in sightings] == [ANN]
 
 
 def test_an_invented_name_does_not_forge_log_lines() -> None:
@@ -313,6 +418,7 @@ def test_a_counter_that_its_owner_contradicts_is_not_told_to_others() -> None:
     stage.wait(3.0)  # the owner's heartbeats come on its own link meanwhile
     stage.effects.clear()
     stage.link(100, Replica("new", 1))
+    stage._hear(100, Pull(everything=True))
     told = [s for m in stage.sent(100) if isinstance(m, Digest) for s in m.sightings]
     assert [s.counter for s in told if s.replica == ANN] == [stage._ann_counter]
 

@@ -3,7 +3,7 @@
 All members share one secret, so a member can be told from a stranger, and not from another member.
 """
 
-from adsum.replication.messages import Delta, Leave, Sync
+from adsum.replication.messages import Delta, Goodbye, Sync
 from adsum.replication.state import Replica
 
 from .stage import ANN, EVE, TO_ANN, Stage, entry, told_of
@@ -16,7 +16,7 @@ def test_a_member_can_pose_as_another_one_in_its_very_life() -> None:
     stage.link(100, ANN)
     stage._hear(100, Delta(ANN, 1, 2, ((2, 1),)))
     assert stage.shown() == {"room": ["mine"]}
-    stage._hear(100, Leave(0.0))
+    stage._hear(100, Goodbye(9, 2, 0.0))
     assert stage.status(ANN) == "left"
 
 

@@ -188,10 +188,11 @@ async def test_a_proof_for_one_link_is_worthless_on_another_that_is_open_at_the_
 
 
 #: Hellos that cannot lead to a link, by the reason that is given.
+OURS = f"{VERSIONS[0]} to {VERSIONS[1]} here"
 FROM_ELSEWHERE = {
     "the clusters differ": encode_hello(identity("eve", cluster="kitchen"), VERSIONS, bytes(32)),
-    "2 to 2 here, 3 to 9 there": encode_hello(identity("eve"), (3, 9), bytes(32)),
-    "2 to 2 here, 7 to 2147483647": encode_hello(identity("eve"), (7, 2**31 - 1), bytes(32)),
+    f"{OURS}, 4 to 9 there": encode_hello(identity("eve"), (4, 9), bytes(32)),
+    f"{OURS}, 7 to 2147483647": encode_hello(identity("eve"), (7, 2**31 - 1), bytes(32)),
     "versions is not acceptable": json.dumps(
         ["adsum", [], "cluster", "eve", 1, [], "00" * 32]
     ).encode(),

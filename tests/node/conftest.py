@@ -11,6 +11,8 @@ import pytest
 
 import adsum
 
+from .processes import clean_environment
+
 #: How long a test waits for what must happen, at most.
 DEADLINE = 15.0
 _serial = itertools.count()
@@ -31,7 +33,7 @@ async def until(condition: Callable[[], object], what: str = "") -> None:
 
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in os.environ if name.startswith("ADSUM_")]:
+    for name in set(os.environ) - set(clean_environment()):
         monkeypatch.delenv(name)
 
 

@@ -14,6 +14,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from adsum.transport.discovery import SiblingDirectory
+
+#: The variable that gives a test a runtime directory of its own.
+RUNTIME_DIR = "ADSUM_RUNTIME_DIR"
 WORKER = Path(__file__).with_name("worker.py")
 DEADLINE = 20.0
 
@@ -24,8 +28,18 @@ def python(script: Path, *arguments: str) -> list[str]:
 
 
 def clean_environment() -> dict[str, str]:
-    """The environment without settings of nodes."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("ADSUM_")}
+    """The environment without settings of nodes, except the directory that a test has set."""
+    kept = (RUNTIME_DIR,)
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name in kept or not name.startswith("ADSUM_")
+    }
+
+
+def sibling_sockets(cluster: str) -> list[str]:
+    """The addresses of the nodes of a cluster of processes, dead ones included."""
+    return SiblingDirectory(cluster, os.environ.get(RUNTIME_DIR)).find()
 
 
 class Process:

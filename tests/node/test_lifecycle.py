@@ -2,6 +2,8 @@
 
 import asyncio
 import logging
+import re
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -15,6 +17,7 @@ from starlette.testclient import TestClient
 
 import adsum
 from adsum import runtime
+from adsum.replication.limits import MAX_NODE_NAME
 
 from .conftest import run, running, until
 
@@ -135,6 +138,22 @@ def test_the_address_tells_the_port_that_was_free() -> None:
             assert int(port) > 0
         async with adsum.Node(siblings=False) as node:
             assert node.address is None
+
+    run(main())
+
+
+@pytest.mark.skipif(not socket.has_ipv6, reason="this machine has no IPv6")
+def test_node_listens_on_one_port_over_both_address_families(cluster_name: str) -> None:
+    async def main() -> None:
+        shared: dict[str, Any] = {"cluster": cluster_name, "siblings": False, "secret": "x" * 16}
+        async with adsum.Node(**shared, listen=["0.0.0.0:0", "[::]:0"]) as both:
+            ports = [address.rpartition(":")[2] for address in both.addresses]
+            assert len(set(ports)) == 1
+            for host in ("127.0.0.1", "[::1]"):
+                peer = f"{host}:{ports[0]}"
+                async with adsum.Node(**shared, listen="127.0.0.1:0", peers=peer) as node:
+                    await until(lambda node=node: node.stats()["links"] == 1)  # type: ignore[misc]  # mypy infers no lambda with defaults
+                    assert {m.address for m in node.members()} == {peer, node.address}
 
     run(main())
 
@@ -261,6 +280,19 @@ presence = adsum.Presence(node)
 async def show(request: Request) -> JSONResponse:
     with presence.track("room", request.path_params["user"]):
         return JSONResponse(presence.list("room"))
+
+
+def test_automatic_names_differ_although_host_and_pid_are_equal() -> None:
+    names = [runtime._unique_name() for _ in range(300)]
+    assert all(re.fullmatch(r".+-\d+-[0-9a-f]{16}", name) for name in names)
+    assert len(set(names)) == len(names)
+
+
+def test_long_host_name_is_cut_so_the_automatic_name_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("socket.gethostname", lambda: "h" * 300)
+    name = runtime._unique_name()
+    assert len(name) == MAX_NODE_NAME
+    assert re.fullmatch(r"h+-\d+-[0-9a-f]{16}", name)
 
 
 @pytest.mark.parametrize("round_trip", range(2))

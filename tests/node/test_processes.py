@@ -15,9 +15,7 @@ from typing import Any
 
 import pytest
 
-from adsum.transport import discovery
-
-from .processes import Worker, Workers, eventually
+from .processes import Worker, Workers, eventually, sibling_sockets
 
 pytestmark = pytest.mark.processes
 
@@ -119,7 +117,7 @@ def test_sockets_of_dead_processes_are_cleaned_up(cluster_name: str) -> None:
         for worker in (first, second):
             worker.signal(signal.SIGKILL)
             worker.process.wait()
-        assert len(discovery.siblings(cluster_name)) > 0
+        assert len(sibling_sockets(cluster_name)) > 0
         cluster_of(workers, 1, cluster=cluster_name)
         eventually("stale sockets are gone", only_one_socket, cluster_name)
 
@@ -202,7 +200,7 @@ def test_the_workers_of_one_uvicorn_form_one_cluster_and_two_applications_never_
 
 
 def only_one_socket(cluster: str) -> bool:
-    return len(discovery.siblings(cluster)) == 1
+    return len(sibling_sockets(cluster)) == 1
 
 
 def answer(port: int) -> list[str] | None:

@@ -78,11 +78,12 @@ class Client {
   closes = [];
   errors = 0;
 
-  constructor({ url, params, transport, version1, ...options }) {
+  /** `pauseMs` is the time until each attempt to connect again, if it is not to grow. */
+  constructor({ url, params, transport, version1, pauseMs, ...options }) {
     this.socket = new Socket(url, {
       params,
       // As phoenix.js does it, in less time: so are tests.
-      reconnectAfterMs: (tries) => Math.min(20 * tries, 200),
+      reconnectAfterMs: (tries) => pauseMs ?? Math.min(20 * tries, 200),
       rejoinAfterMs: (tries) => Math.min(20 * tries, 200),
       sessionStorage: globalThis.sessionStorage ?? new Storage(),
       ...(transport === "longpoll" ? { transport: LongPoll } : {}),

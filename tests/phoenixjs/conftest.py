@@ -19,5 +19,5 @@ def _phoenix(request: pytest.FixtureRequest) -> None:
 def _runtime_directory() -> Iterator[None]:
     """A directory of their own for the sockets of nodes that are killed."""
     with tempfile.TemporaryDirectory(prefix="ph-") as path, pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_RUNTIME_DIR", path)
+        patch.setenv("ADSUM_RUNTIME_DIR", path)
         yield

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import json
-import os
 import signal
 import socket
 import sys
@@ -12,6 +11,8 @@ import urllib.request
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from tests.node.processes import clean_environment
 
 APP = Path(__file__).with_name("app.py")
 #: Seconds within which a server starts, stops, and answers.
@@ -87,10 +88,10 @@ class Server:
 
     async def get(self, path: str) -> Any:
         """What it answers; None if it does not."""
-        return await asyncio.to_thread(_fetch, f"http://127.0.0.1:{self.port}/{path}", None)
+        return await asyncio.to_thread(fetch, f"http://127.0.0.1:{self.port}/{path}")
 
     async def post(self, path: str) -> Any:
-        return await asyncio.to_thread(_fetch, f"http://127.0.0.1:{self.port}/{path}", b"")
+        return await asyncio.to_thread(fetch, f"http://127.0.0.1:{self.port}/{path}", b"")
 
     async def presences(self, topic: str) -> Any:
         return await self.get(f"presences/{topic}")
@@ -105,21 +106,21 @@ class Server:
         return new
 
     async def _launch(self, command: Sequence[str]) -> None:
-        inherited = {k: v for k, v in os.environ.items() if not k.startswith("ADSUM_")}
         with self._log.open("a") as log:
             self._process = await asyncio.create_subprocess_exec(
                 *command,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=log,
                 env={
-                    **inherited,
+                    **clean_environment(),
                     **self._environment,
                     "PHOENIXJS_OPTIONS": json.dumps(self._options),
                 },
             )
 
 
-def _fetch(url: str, body: bytes | None) -> Any:
+def fetch(url: str, body: bytes | None = None) -> Any:
+    """The JSON that a server answers with; None if it does not answer."""
     with contextlib.suppress(OSError):
         request = urllib.request.Request(url, body)
         with urllib.request.urlopen(request, timeout=5) as answer:

@@ -37,6 +37,7 @@ class Site:
         count: How many nodes.
         environment: Further settings of the nodes.
         clients: In what surroundings phoenix.js runs; in Node.js, if not said.
+        fixed_names: Whether each node has the same name in each life; else each life makes its own.
         options: See `app.Options`.
 
     Attributes:
@@ -49,6 +50,7 @@ class Site:
         count: int,
         environment: dict[str, str] | None = None,
         clients: Clients | None = None,
+        fixed_names: bool = True,
         **options: Any,
     ) -> None:
         self.servers: dict[str, Server] = {}
@@ -57,6 +59,7 @@ class Site:
         self.seen: dict[tuple[str, str], Ledger] = {}
         self._names = [f"n{number}" for number in range(1, count + 1)]
         self._environment = {**_NODES, **(environment or {})}
+        self._fixed_names = fixed_names
         self._options = options
         self._stack = AsyncExitStack()
 
@@ -69,6 +72,8 @@ class Site:
             cluster = {"ADSUM_CLUSTER": f"phoenixjs-{os.getpid()}-{next(_serial)}"}
             for name in self._names:
                 environment = {**self._environment, **cluster, **self.links.settings(name)}
+                if not self._fixed_names:
+                    del environment["ADSUM_NAME"]
                 server = Server(directory / f"{name}.log", environment, **self._options)
                 self.servers[name] = server
                 stack.push_async_callback(server.kill)

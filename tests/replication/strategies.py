@@ -217,11 +217,11 @@ class Peer:
 
     def hold(self, replica: Replica) -> bool:
         """Show the slice of a replica, unless a later life of its name is shown."""
-        held = self.exchange.get(replica.name)
-        if held is not None and held.slice.replica > replica:
-            return False
-        if held is not None and held.slice.replica < replica:
-            self.exchange.drop(held)
+        for held in self.exchange.lives_of(replica.name):
+            if held.slice.replica > replica:
+                return False
+            if held.slice.replica < replica:
+                self.exchange.drop(held)
         self.exchange.show(replica, True)
         return True
 

@@ -11,19 +11,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adsum.errors import ProtocolError
-from adsum.replication.codec import DELTA, MAX_LINGER, decode, encode
+from adsum.replication.codec import DELTA, decode, encode
 from adsum.replication.engine import Engine
 from adsum.replication.entry import Change
 from adsum.replication.jsontext import encode_object
-from adsum.replication.limits import MAX_META, MAX_NUMBER
+from adsum.replication.limits import MAX_LINGER, MAX_META, MAX_NUMBER
 from adsum.replication.messages import (
     Ask,
     Delta,
     Digest,
+    Farewell,
+    Goodbye,
     Heartbeat,
-    Leave,
     Message,
     Publish,
+    Pull,
     Sighting,
     Sync,
     Vouch,
@@ -68,18 +70,23 @@ def deltas(draw: st.DrawFn) -> Delta:
 messages: st.SearchStrategy[Message] = st.one_of(
     deltas(),
     st.builds(Sync, replica, number, st.booleans()),
-    st.builds(Heartbeat, number, number),
+    st.builds(Heartbeat, number, number, number, number),
     st.builds(
         Digest,
         st.lists(
             st.builds(Sighting, replica, number, number, st.lists(text, max_size=3).map(tuple)),
             max_size=3,
         ).map(tuple),
+        st.lists(
+            st.builds(Farewell, replica, number, number, st.floats(0, MAX_LINGER), number),
+            max_size=3,
+        ).map(tuple),
         st.booleans(),
     ),
+    st.builds(Pull, st.lists(replica, max_size=3).map(tuple), st.booleans()),
     st.builds(Ask, replica),
     st.builds(Vouch, replica, number),
-    st.builds(Leave, st.floats(0, MAX_LINGER)),
+    st.builds(Goodbye, number, number, st.floats(0, MAX_LINGER)),
     st.builds(
         Publish, text, text, json_object.map(lambda value: encode_object(value, "payload", 10**6))
     ),

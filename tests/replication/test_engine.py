@@ -11,8 +11,8 @@ from adsum.replication.messages import (
     Ask,
     Delta,
     Digest,
+    Goodbye,
     Heartbeat,
-    Leave,
     Message,
     Sighting,
     Sync,
@@ -141,7 +141,7 @@ def test_a_direct_link_that_opens_while_a_relay_is_asked_is_followed_after_the_a
 
 def test_a_goodbye_is_answered_by_forgetting_in_time(engine: Engine) -> None:
     engine.receive(FIRST, entry(ANN, 1), 0.1)
-    engine.receive(FIRST, Leave(0.0), 0.2)
+    engine.receive(FIRST, Goodbye(1, 1, 0.0), 0.2)
     assert engine.wake_at <= 0.2
     engine.tick(0.2)
     assert engine.view.topics == {}

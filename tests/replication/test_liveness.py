@@ -2,6 +2,7 @@
 
 import pytest
 
+from adsum.replication.fingerprint import mark
 from adsum.replication.limits import MAX_MEMBERS
 from adsum.replication.liveness import Liveness, Member, Status
 from adsum.replication.messages import Sighting
@@ -9,13 +10,14 @@ from adsum.replication.state import Replica
 from adsum.replication.timing import Timing
 
 TIMING = Timing(heartbeat_interval=1.0, down_after=6.0, link_grace=1.0, forget_after=100.0)
+ME = Replica("me", 5)
 ANN = Replica("ann", 5)
 LATER = Replica("ann", 9)
 
 
 @pytest.fixture
 def liveness() -> Liveness:
-    liveness = Liveness(TIMING)
+    liveness = Liveness(TIMING, ME)
     assert liveness.meet(ANN, ("here:1",), 0.0, rival_linked=False) is None
     liveness.hear(ANN, 10, 0, 0.0)
     return liveness
@@ -52,9 +54,9 @@ def test_a_counter_that_advances_keeps_it_up_however_it_is_heard(liveness: Liven
 def test_a_lost_link_is_suspicion_and_down_only_after_the_grace(liveness: Liveness) -> None:
     assert liveness.lose_link(ANN, 2.0)
     assert status(liveness, 2.99) is Status.SUSPECT
-    assert ann(liveness).visible
+    assert ann(liveness).alive
     assert status(liveness, 3.0) is Status.DOWN
-    assert not ann(liveness).visible
+    assert not ann(liveness).alive
 
 
 def test_a_refused_dial_shortens_the_doubt(liveness: Liveness) -> None:
@@ -120,11 +122,11 @@ def test_a_link_brings_back_at_once(liveness: Liveness) -> None:
 
 
 def test_who_is_only_heard_of_is_not_shown_before_it_proves_alive() -> None:
-    liveness = Liveness(TIMING)
+    liveness = Liveness(TIMING, ME)
     liveness.hear_of(Sighting(ANN, 40, 3, ("here:1",)), 0.0)
-    assert not ann(liveness).visible
+    assert not ann(liveness).alive
     liveness.hear_of(Sighting(ANN, 41, 3), 1.0)
-    assert ann(liveness).visible
+    assert ann(liveness).alive
 
 
 def test_the_dead_are_forgotten(liveness: Liveness) -> None:
@@ -133,23 +135,26 @@ def test_the_dead_are_forgotten(liveness: Liveness) -> None:
     assert status(liveness, 106.0) is None
 
 
-def test_who_leaves_is_shown_while_it_lingers_then_remembered_and_forgotten(
-    liveness: Liveness,
-) -> None:
-    liveness.leave(ANN, 3.0, 1.0)
-    liveness.hear_of(Sighting(ANN, 99, 0), 2.0)
-    assert status(liveness, 3.9) is Status.LEFT
-    assert ann(liveness).visible
-    assert status(liveness, 4.0) is Status.LEFT
-    assert not ann(liveness).visible
-    assert status(liveness, 16.0) is None
-
-
-def test_a_goodbye_is_final_for_its_life_but_not_for_its_name(liveness: Liveness) -> None:
-    liveness.leave(ANN, 0.0, 1.0)
-    assert liveness.meet(ANN, (), 1.5, rival_linked=False) is not None
+def test_removed_member_frees_its_name_and_leaves_another_life_alone(liveness: Liveness) -> None:
+    liveness.remove(LATER)
+    assert ann(liveness).replica == ANN
+    liveness.remove(ANN)
+    assert "ann" not in liveness.members
     assert liveness.meet(LATER, (), 2.0, rival_linked=False) is None
-    assert ann(liveness).replica == LATER
+
+
+def test_fingerprint_covers_exactly_the_replicas_that_are_alive(liveness: Liveness) -> None:
+    alone = mark(ME)
+    assert liveness.fingerprint == alone ^ mark(ANN)
+    liveness.lose_link(ANN, 1.0)
+    assert liveness.fingerprint == alone ^ mark(ANN)
+    assert liveness.meet(LATER, (), 1.1, rival_linked=False) is None
+    assert liveness.fingerprint == alone ^ mark(LATER)
+    status(liveness, 100.0)
+    assert liveness.fingerprint == alone
+    liveness.meet(LATER, (), 101.0, rival_linked=False)
+    liveness.remove(LATER)
+    assert liveness.fingerprint == alone
 
 
 @pytest.mark.parametrize("other", [LATER, Replica("ann", 1)])
@@ -190,7 +195,7 @@ def test_fresh_lists_nobody_who_is_doubted_or_down(liveness: Liveness) -> None:
 
 
 def test_there_is_a_limit_to_the_members() -> None:
-    liveness = Liveness(TIMING)
+    liveness = Liveness(TIMING, ME)
     for number in range(MAX_MEMBERS + 10):
         liveness.hear_of(Sighting(Replica(f"n{number}", 1), 1, 0), 0.0)
     assert len(liveness.members) == MAX_MEMBERS

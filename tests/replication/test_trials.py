@@ -107,7 +107,7 @@ def test_a_failure_tells_its_seed_what_it_takes_its_trace_and_how_to_replay_it(
     assert f"{len(kept.steps)} of its {len(kept.steps) + len(more)} steps do" in told
     for number, step in enumerate(kept.steps, 1):
         assert f"  {number:3} {step}" in told
-    assert re.search(r"n2 -> n3  delta n2@\w+ \(0, 2602\] \d+ changes of the reset at 2602", told)
+    assert re.search(r"n2 -> n1  delta n2@\w+ \(0, 2602\] \d+ changes of the reset at 2602", told)
     assert told.endswith(f"replay: {long.how_to_replay}")
 
 

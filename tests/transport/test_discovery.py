@@ -1,6 +1,7 @@
 """Siblings find one another on a host, and nobody else can put himself among them."""
 
 import asyncio
+import logging
 import os
 import re
 import signal
@@ -15,20 +16,20 @@ import pytest
 from adsum.errors import ConfigurationError, DialError
 from adsum.transport import discovery
 from adsum.transport.address import SUN_PATH_LIMIT
-from adsum.transport.discovery import (
-    cluster_directory,
-    default_cluster,
-    forget_stale,
-    resolve,
-    sibling_socket_path,
-    siblings,
-)
+from adsum.transport.discovery import SiblingDirectory, default_cluster, resolve
+
+#: The places of these tests, most preferred first; each has a parent directory of its own.
+PLACES = ("run/adsum", "tmp/adsum-{uid}", "var/adsum-{uid}")
 
 
 @pytest.fixture(autouse=True)
-def runtime(short_directory: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(short_directory))
-    return short_directory / "adsum"
+def places(short_directory: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Three places for a runtime directory, whose parents exist."""
+    monkeypatch.setattr(discovery, "PLACES", [str(short_directory / place) for place in PLACES])
+    found = [short_directory / place.format(uid=os.getuid()) for place in PLACES]
+    for place in found:
+        place.parent.mkdir()
+    return found
 
 
 def bind(path: Path) -> socket.socket:
@@ -37,141 +38,250 @@ def bind(path: Path) -> socket.socket:
     return sock
 
 
-def test_the_directories_are_for_this_user_alone(runtime: Path) -> None:
-    directory = cluster_directory("cluster")
-
-    assert directory.parent == runtime
-    assert [path.stat().st_mode & 0o777 for path in (directory, runtime)] == [0o700, 0o700]
-    assert cluster_directory("cluster") == directory
-    assert cluster_directory("another") != directory
+def occupy(place: Path) -> None:
+    """Make a place unsafe."""
+    place.mkdir()
+    place.chmod(0o750)
 
 
-def test_any_cluster_name_leaves_room_for_a_socket(runtime: Path) -> None:
-    longest = sibling_socket_path("../../etc/" + "é" * 200)
+def test_the_directories_are_for_this_user_alone(places: list[Path]) -> None:
+    directory = SiblingDirectory("cluster").new_path().parent
 
-    assert longest.parent.parent == runtime
+    assert directory.parent == places[0]
+    assert [path.stat().st_mode & 0o777 for path in (directory, places[0])] == [0o700, 0o700]
+    assert SiblingDirectory("cluster").new_path().parent == directory
+    assert SiblingDirectory("another").new_path().parent != directory
+
+
+def test_any_cluster_name_leaves_room_for_a_socket(places: list[Path]) -> None:
+    longest = SiblingDirectory("../../etc/" + "é" * 200).new_path()
+
+    assert longest.parent.parent == places[0]
     assert len(str(longest)) <= SUN_PATH_LIMIT
 
 
-@pytest.mark.parametrize("value", ["", "relative", "/nowhere/at/all", __file__])
-def test_without_a_runtime_directory_of_its_own_it_is_below_the_temporary_one(
-    value: str, short_directory: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("variable", ["XDG_RUNTIME_DIR", "TMPDIR", "HOME"])
+def test_places_follow_from_the_user_and_not_from_the_environment(
+    variable: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("XDG_RUNTIME_DIR", value)
-    monkeypatch.setattr("tempfile.tempdir", str(short_directory))
+    monkeypatch.undo()
+    before = discovery._places(None)
 
-    assert cluster_directory("cluster").parent == short_directory / f"adsum-{os.getuid()}"
+    monkeypatch.setenv(variable, str(tmp_path))
+
+    assert discovery._places(None) == before
+    assert all(str(os.getuid()) in str(place) for place in before)
 
 
-def test_somebody_elses_runtime_directory_is_not_used(
-    short_directory: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_user_id_is_part_of_every_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    here = discovery._places(None)
+    monkeypatch.setattr("os.getuid", lambda: 4711)
+
+    assert not set(here) & set(discovery._places(None))
+
+
+def test_an_absent_place_is_skipped_silently(
+    places: list[Path], caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("tempfile.tempdir", str(short_directory))
-    mine = os.getuid()
-    monkeypatch.setattr("os.getuid", lambda: mine + 1)
+    places[0].parent.rmdir()
 
-    assert discovery._runtime_directory() == short_directory / f"adsum-{mine + 1}"
+    assert SiblingDirectory("cluster").new_path().parent.parent == places[1]
+    assert not caplog.records
 
 
-def test_a_directory_that_belongs_to_another_is_refused(
-    runtime: Path, monkeypatch: pytest.MonkeyPatch
+def test_unsafe_place_is_skipped_and_logged_once(
+    places: list[Path], caplog: pytest.LogCaptureFixture
 ) -> None:
-    runtime.mkdir(mode=0o700)
-    mine = os.getuid()
-    monkeypatch.setattr("os.getuid", lambda: mine + 1)
+    occupy(places[0])
+    directory = SiblingDirectory("cluster")
 
-    with pytest.raises(ConfigurationError, match=f"belongs to user {mine}"):
-        discovery._secure_directory(runtime)
+    used = {directory.new_path().parent.parent for _ in range(3)}
+
+    assert used == {places[1]}
+    [record] = caplog.records
+    assert record.levelno == logging.WARNING
+    assert f"'{places[0]}' is open to others" in record.getMessage()
+    assert str(places[1]) in record.getMessage()
 
 
-def test_a_directory_open_to_others_is_refused(runtime: Path) -> None:
-    runtime.mkdir()
-    runtime.chmod(0o750)
+def test_place_that_another_user_occupies_is_skipped(
+    places: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Anybody may make a directory below /tmp."""
+    places[0].mkdir(mode=0o700)
+    lstat = Path.lstat
 
-    with pytest.raises(
-        ConfigurationError, match=r"open to others \(mode 750, not 700\).*remove it"
+    def foreign(path: Path) -> os.stat_result:
+        status = lstat(path)
+        mine = path != places[0]
+        return status if mine else os.stat_result([*status[:4], os.getuid() + 1, *status[5:10]])
+
+    monkeypatch.setattr(Path, "lstat", foreign)
+    directory = SiblingDirectory("cluster")
+
+    assert directory.new_path().parent.parent == places[1]
+    assert list(places[0].iterdir()) == []
+
+
+def test_no_safe_place_is_an_error_that_names_each(places: list[Path]) -> None:
+    occupy(places[0])
+    places[1].write_text("")
+    places[2].parent.rmdir()
+
+    with pytest.raises(ConfigurationError) as caught:
+        SiblingDirectory("cluster").new_path()
+
+    for text in (
+        f"'{places[0]}' is open to others (mode 750, not 700)",
+        f"'{places[1]}' is not a directory",
+        f"'{places[2]}' cannot be made: No such file or directory",
+        "remove it, or set runtime_dir= (ADSUM_RUNTIME_DIR)",
     ):
-        cluster_directory("cluster")
+        assert text in str(caught.value)
 
 
-def test_a_link_in_place_of_the_directory_is_refused(runtime: Path, tmp_path: Path) -> None:
+def test_the_given_directory_replaces_all_places(tmp_path: Path, places: list[Path]) -> None:
+    directory = SiblingDirectory("cluster", str(tmp_path))
+
+    path = directory.new_path()
+
+    assert path.parent.parent == tmp_path / "adsum"
+    with bind(SiblingDirectory("cluster").new_path()):
+        assert directory.find() == []
+    path.parent.rmdir()
+    path.parent.parent.chmod(0o750)
+    with pytest.raises(ConfigurationError, match="open to others"):
+        directory.new_path()
+
+
+def test_a_link_in_place_of_the_directory_is_not_followed(
+    places: list[Path], tmp_path: Path
+) -> None:
     trap = tmp_path / "trap"
     trap.mkdir(mode=0o700)
-    runtime.symlink_to(trap)
+    for place in places:
+        place.symlink_to(trap)
 
     with pytest.raises(ConfigurationError, match="but a link"):
-        cluster_directory("cluster")
+        SiblingDirectory("cluster").new_path()
 
     assert list(trap.iterdir()) == []
 
 
-def test_a_file_in_place_of_the_directory_is_refused(runtime: Path) -> None:
-    runtime.write_text("")
-
-    with pytest.raises(ConfigurationError, match="is not a directory"):
-        cluster_directory("cluster")
-
-
 def test_siblings_are_the_sockets_of_the_cluster_without_ones_own() -> None:
-    paths = sorted(sibling_socket_path("cluster") for _ in range(3))
-    sockets = [bind(path) for path in [*paths, sibling_socket_path("another")]]
+    directory = SiblingDirectory("cluster")
+    paths = sorted(directory.new_path() for _ in range(3))
+    sockets = [bind(path) for path in [*paths, SiblingDirectory("another").new_path()]]
     (paths[0].parent / "plain.sock").write_text("not a socket")
-    own = f"unix:{paths[1]}"
 
-    assert siblings("cluster", own) == [f"unix:{paths[0]}", f"unix:{paths[2]}"]
+    assert directory.find(f"unix:{paths[1]}") == [f"unix:{paths[0]}", f"unix:{paths[2]}"]
     for sock in sockets:
         sock.close()
 
 
-def test_the_socket_of_a_dead_process_is_taken_away() -> None:
-    path = sibling_socket_path("cluster")
-    bind(path).close()
+def test_siblings_are_found_in_every_safe_place(places: list[Path]) -> None:
+    directory = SiblingDirectory("cluster")
+    sockets, found = [], []
+    for place in places:
+        path = directory.new_path()
+        assert path.parent.parent == place
+        sockets.append(bind(path))
+        found.append(f"unix:{path}")
+        place.chmod(0o755)  # so that the next one is used
+    assert directory.find() == []
 
-    forget_stale(f"unix:{path}")
+    for place in places:
+        place.chmod(0o700)
 
-    assert siblings("cluster") == []
+    assert directory.find() == found
+    for sock in sockets:
+        sock.close()
+
+
+def test_the_search_creates_nothing(places: list[Path]) -> None:
+    assert SiblingDirectory("cluster").find() == []
+    assert not any(place.exists() for place in places)
+
+
+def test_the_socket_of_a_dead_process_is_removed_from_every_place(places: list[Path]) -> None:
+    directory = SiblingDirectory("cluster")
+    paths = []
+    for place in places:
+        paths.append(directory.new_path())
+        bind(paths[-1]).close()
+        place.chmod(0o755)
+    for place in places:
+        place.chmod(0o700)
+
+    for path in paths:
+        directory.forget_stale(f"unix:{path}")
+
+    assert directory.find() == []
+    directory.leave()
+    assert [list(place.iterdir()) for place in places] == [[], [], []]
 
 
 def test_the_socket_of_a_living_process_stays() -> None:
-    path = sibling_socket_path("cluster")
+    directory = SiblingDirectory("cluster")
+    path = directory.new_path()
     with bind(path) as sock:
         sock.listen()
-        forget_stale(f"unix:{path}")
+        directory.forget_stale(f"unix:{path}")
 
-        assert siblings("cluster") == [f"unix:{path}"]
+        assert directory.find() == [f"unix:{path}"]
+        directory.leave()
+        assert path.exists()
 
 
-def test_nothing_outside_the_runtime_directory_is_ever_taken_away(
-    runtime: Path, short_directory: Path
+def test_nothing_outside_the_directory_of_the_cluster_is_ever_removed(
+    places: list[Path], short_directory: Path
 ) -> None:
-    directory = cluster_directory("cluster")
+    siblings = SiblingDirectory("cluster")
+    directory = siblings.new_path().parent
     outside = short_directory / "outside.sock"
-    above = runtime / "above.sock"
-    for path in (outside, above):
+    above = places[0] / "above.sock"
+    foreign = SiblingDirectory("another").new_path()
+    for path in (outside, above, foreign):
         bind(path).close()
     plain = directory / "plain.sock"
     plain.write_text("not a socket")
     other = directory / "other"
     bind(other).close()
 
-    for path in (outside, above, plain, other):
-        forget_stale(f"unix:{path}")
-    forget_stale(f"unix:{directory}/../../outside.sock")
-    forget_stale("localhost:7400")
-    forget_stale("nonsense")
+    for path in (outside, above, foreign, plain, other):
+        siblings.forget_stale(f"unix:{path}")
+    siblings.forget_stale(f"unix:{directory}/../../../outside.sock")
+    siblings.forget_stale("localhost:7400")
+    siblings.forget_stale("nonsense")
 
-    assert all(path.exists() for path in (outside, above, plain, other))
+    assert all(path.exists() for path in (outside, above, foreign, plain, other))
 
 
-def test_temporary_names_are_taken_away_when_they_are_old() -> None:
-    directory = cluster_directory("cluster")
+def test_nothing_in_an_unsafe_place_is_removed(places: list[Path]) -> None:
+    directory = SiblingDirectory("cluster")
+    path = directory.new_path()
+    bind(path).close()
+    places[0].chmod(0o755)
+
+    directory.forget_stale(f"unix:{path}")
+    assert path.exists()
+    path.unlink()
+    directory.leave()
+
+    assert path.parent.exists()
+
+
+def test_temporary_names_are_removed_when_they_are_old() -> None:
+    siblings = SiblingDirectory("cluster")
+    directory = siblings.new_path().parent
     old, new = directory / ".old", directory / ".new"
     for path in (old, new):
         bind(path).close()
     past = time.time() - 120
     os.utime(old, (past, past))
 
-    siblings("cluster")
+    siblings.find()
 
     assert [path.name for path in directory.iterdir()] == [".new"]
 

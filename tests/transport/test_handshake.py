@@ -168,7 +168,7 @@ def test_an_acceptor_cannot_be_used_to_answer_another_acceptor() -> None:
 
 FIELDS = {"versions": 1, "name": 3, "incarnation": 4, "addresses": 5, "nonce": 6}
 FORGED: dict[str, object] = {
-    "versions": [1, 2],
+    "versions": [1, VERSIONS[1]],
     "name": "eve",
     "incarnation": 99,
     "addresses": ["6.6.6.6:666"],

@@ -5,6 +5,7 @@ import gc
 import logging
 import os
 import struct
+import time
 import zlib
 
 import pytest
@@ -12,9 +13,10 @@ import pytest
 from adsum.errors import DialError, HandshakeError, ProtocolError
 from adsum.transport.base import Link
 from adsum.transport.framing import DEFLATED, FRAME_LIMIT, HELLO, PAYLOAD, PROOF, encode_frame
+from adsum.transport.handshake import Handshake
 from adsum.transport.limits import Limits
 
-from .harness import Recorder, World, in_loop, until
+from .harness import Recorder, World, identity, in_loop, until
 
 GARBAGE = {
     "http": b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
@@ -248,6 +250,24 @@ async def test_who_connects_and_leaves_without_a_word_is_not_worth_a_log_line(
 
 
 @in_loop
+async def test_peer_lost_in_the_handshake_is_logged_at_debug_if_it_is_a_sibling(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, "adsum.transport")
+    address = await world.listening("acceptor", Recorder())
+    raw = await world.connect_raw(address)
+
+    raw.send(Handshake(identity("brief"), dialling=True, secret=b"a shared secret").start())
+    raw.close()
+
+    await until(lambda: caplog.records)
+    [record] = caplog.records
+    assert "during the handshake" in record.getMessage()
+    sibling = world.kind in ("unix", "memory")
+    assert record.levelno == (logging.DEBUG if sibling else logging.WARNING)
+
+
+@in_loop
 async def test_a_peer_that_never_greets_is_hung_up_on(world: World) -> None:
     limits = Limits(handshake_timeout=0.02, close_grace=0.02)
     address = await world.listening("acceptor", Recorder(), limits=limits)
@@ -256,6 +276,27 @@ async def test_a_peer_that_never_greets_is_hung_up_on(world: World) -> None:
 
     await until(lambda: raw.hung_up)
     assert raw.goodbyes == ["no handshake within 0.02 s"]
+
+
+@in_loop
+async def test_blocked_process_does_not_time_out_handshakes_for_its_own_absence(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    limits = Limits(handshake_timeout=0.1, connect_timeout=0.1)
+    acceptor = Recorder()
+    address = await world.listening("acceptor", acceptor, limits=limits)
+    rounds = range(1, 9, 2)
+
+    for number in rounds:
+        dialler = world.transport(f"dialler {number}", limits=limits)
+        dial = asyncio.create_task(dialler.dial(address))
+        for _ in range(number):
+            await asyncio.sleep(0)
+        time.sleep(0.15)  # noqa: ASYNC251  # the absence
+        await dial
+
+    await until(lambda: len(acceptor.opened) == len(rounds))
+    assert not caplog.records
 
 
 @in_loop

@@ -21,7 +21,7 @@ from adsum.transport import sockets
 from adsum.transport.address import TcpAddress, UnixAddress
 from adsum.transport.base import Identity
 from adsum.transport.limits import Limits
-from adsum.transport.listeners import open_tcp, open_unix
+from adsum.transport.listeners import TcpPlace, open_all, open_unix
 from adsum.transport.sockets import SocketTransport
 from adsum.transport.tls import TLS, require_security
 
@@ -88,6 +88,73 @@ async def test_listening_on_every_interface_is_reachable_on_loopback(tcp: World,
 
     await tcp.transport("dialler").dial(f"localhost:{bound_port(bound)}")
     await tcp.transport("other dialler").dial(f"127.0.0.1:{bound_port(bound)}")
+
+
+needs_ipv6 = pytest.mark.skipif(not socket.has_ipv6, reason="this machine has no IPv6")
+
+
+@needs_ipv6
+@pytest.mark.parametrize(
+    "hosts", [("0.0.0.0", "[::]"), ("[::]", "0.0.0.0"), ("127.0.0.1", "[::]"), ("[::]", "")]
+)
+@pytest.mark.parametrize("any_port", [True, False])
+@in_loop
+async def test_both_address_families_listen_on_one_port(
+    tcp: World, hosts: tuple[str, str], any_port: bool
+) -> None:
+    port = 0 if any_port else free_ports(1)[0]
+    acceptor = Recorder()
+    bound = await on_sockets(tcp, "acceptor", acceptor).listen_all(
+        [f"{host}:{port}" for host in hosts]
+    )
+
+    port = bound_port(bound[0])
+    assert bound == [f"{host or '0.0.0.0'}:{port}" for host in hosts]
+    for number, host in enumerate(("127.0.0.1", "[::1]")):
+        await tcp.transport(f"dialler {number}").dial(f"{host}:{port}")
+    await until(lambda: len(acceptor.opened) == 2)
+
+
+@needs_ipv6
+@in_loop
+async def test_ranges_of_both_families_get_the_first_port_that_is_free_for_both(
+    tcp: World,
+) -> None:
+    first, last = free_ports(4)
+    wanted = [f"[::]:{first}-{last}", f"0.0.0.0:{first}-{last}"]
+    await tcp.transport("in the way").listen(f"[::1]:{first + 1}")
+
+    bound = [await on_sockets(tcp, name).listen_all(wanted) for name in "abc"]
+
+    ports = (first, first + 2, first + 3)
+    assert bound == [[f"[::]:{port}", f"0.0.0.0:{port}"] for port in ports]
+    with pytest.raises(ListenError, match=rf"ports {first} to {last} are all taken"):
+        await on_sockets(tcp, "d").listen_all(wanted)
+
+
+@needs_ipv6
+@in_loop
+async def test_overlapping_ranges_of_both_families_do_not_block_each_other(tcp: World) -> None:
+    first, last = free_ports(2)
+
+    bound = await on_sockets(tcp, "a").listen_all([f"[::]:{first}", f"0.0.0.0:{first}-{last}"])
+
+    assert bound == [f"[::]:{first}", f"0.0.0.0:{first}"]
+
+
+@in_loop
+async def test_addresses_are_listened_on_all_or_none(tcp: World, short_directory: Path) -> None:
+    taken = await tcp.listening("taken", Recorder())
+    port = free_ports(1)[0]
+    path = short_directory / "node.sock"
+    wanted = [f"127.0.0.1:{port}", f"unix:{path}", taken]
+
+    with pytest.raises(ListenError, match=taken):
+        await on_sockets(tcp, "a").listen_all(wanted)
+
+    assert not path.exists()
+    bound = await on_sockets(tcp, "b").listen_all(wanted[:2])
+    assert bound == wanted[:2]
 
 
 @in_loop
@@ -260,7 +327,7 @@ def test_failing_to_bind_leaves_no_socket(
         open_unix(UnixAddress(str(short_directory / "node.sock")))
     assert list(short_directory.iterdir()) == []
     with pytest.raises(ListenError, match="no address"):
-        open_tcp(TcpAddress("nowhere", 0, 0), [])
+        open_all([TcpPlace(TcpAddress("nowhere", 0, 0), [])])
 
 
 @in_loop
@@ -344,6 +411,24 @@ async def test_a_plain_peer_and_a_tls_peer_never_link(short_directory: Path, tls
         await made.close()
 
 
+@in_loop
+async def test_silent_peer_is_hung_up_on_before_tls_is_set_up(
+    short_directory: Path, tls: TLS
+) -> None:
+    world = World("tls", short_directory, tls)
+    limits = Limits(handshake_timeout=0.05, close_grace=0.02)
+    raw = await world.connect_bare(await world.listening("acceptor", Recorder(), limits=limits))
+    await until(lambda: raw.hung_up)
+
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        dial = world.transport("dialler", limits=limits).dial(
+            f"127.0.0.1:{silent.getsockname()[1]}"
+        )
+        with pytest.raises(DialError, match=r"no TLS handshake within 0\.05 s"):
+            await dial
+    await world.close()
+
+
 def test_tls_from_files_is_mutual_and_modern(tls: TLS) -> None:
     assert tls.mutual
     for context in (tls.server, tls.client):
@@ -407,6 +492,13 @@ def test_another_event_loop_will_do(short_directory: Path, tls: TLS) -> None:
     for kind in ("tcp", "tls", "unix", "memory"):
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(scenario(kind))
+
+
+def on_sockets(world: World, name: str, handler: Recorder | None = None) -> SocketTransport:
+    """A transport of a world without a memory network."""
+    transport = world.transport(name, handler)
+    assert isinstance(transport, SocketTransport)
+    return transport
 
 
 def free_ports(count: int) -> tuple[int, int]:

@@ -166,8 +166,6 @@ class Membership:
         self._mailbox.put(partial(self._end, reason))
         loop = asyncio.get_running_loop()
         self._deadline = loop.call_later(GRACE, self._mailbox.cancel)
-        if linger:
-            loop.call_later(linger, self._untrack)
 
     # What the channel asks for.
 
@@ -177,7 +175,8 @@ class Membership:
             raise UsageError(f"the channel on {self.topic!r} has ended; nobody is there to track")
         tracked = self._hub.presence.track(topic, key, meta, owner=self)
         if self.ending:
-            tracked.untrack()  # the client is gone; in the same turn, so nobody sees anything
+            # The client is gone; in the same turn, so nobody sees anything.
+            self._hub.presence.release(self, 0.0)
         return tracked
 
     def follow(self) -> None:
@@ -349,12 +348,8 @@ class Membership:
             self.connection.outbox.discard(self._follower)
             self._follower = None
         self._follows = False
-        if not self._linger:
-            self._untrack()
-
-    def _untrack(self) -> None:
         with contextlib.suppress(NodeClosedError):  # then every presence has ended already
-            self._hub.presence.untrack_all(self)
+            self._hub.presence.release(self, self._linger)
 
     def _spawned_ended(self, task: "asyncio.Task[None]") -> None:
         self._spawned.discard(task)

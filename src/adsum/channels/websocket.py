@@ -49,7 +49,8 @@ async def serve(
         carrier.stop()
         # A server that restarts ends its connections before it stops the node. What is present then
         # lingers as it does after `Node.stop`, so that clients that come elsewhere never leave.
-        linger = connection.hub.lingers() if code == _RESTART else 0.0
+        restarts = code == _RESTART or connection.hub.presence.node.stopping
+        linger = connection.hub.lingers() if restarts else 0.0
         await connection.finish(linger=linger)
 
 

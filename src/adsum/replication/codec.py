@@ -16,21 +16,32 @@ from .jsontext import check_object, checked_name, dump, encode_object, load, quo
 from .limits import (
     MAX_ADDRESS,
     MAX_ADDRESSES,
+    MAX_LINGER,
     MAX_META,
     MAX_NAME,
     MAX_NODE_NAME,
     MAX_NUMBER,
     MAX_PAYLOAD,
 )
-from .messages import Ask, Delta, Digest, Heartbeat, Leave, Message, Publish, Sighting, Sync, Vouch
+from .messages import (
+    Ask,
+    Delta,
+    Digest,
+    Farewell,
+    Goodbye,
+    Heartbeat,
+    Message,
+    Publish,
+    Pull,
+    Sighting,
+    Sync,
+    Vouch,
+)
 from .state import Replica
-
-#: A goodbye may ask for its presences to be shown for this many more seconds.
-MAX_LINGER = 3600.0
 
 _INTEGERS = frozenset({int})
 
-SYNC, DELTA, HEARTBEAT, DIGEST, ASK, VOUCH, LEAVE, PUBLISH = range(1, 9)
+SYNC, DELTA, HEARTBEAT, DIGEST, ASK, VOUCH, GOODBYE, PUBLISH, PULL = range(1, 10)
 
 
 def encode(message: Message) -> bytes:
@@ -65,26 +76,25 @@ def _encode(message: Message) -> str:
     match message:
         case Delta():
             return _encode_delta(message)
-        case Heartbeat(counter, version):
-            return f"[{HEARTBEAT},{counter},{version}]"
+        case Heartbeat(counter, version, members, departed):
+            tail = f",{departed}" if departed else ""
+            return f"[{HEARTBEAT},{counter},{version},{members}{tail}]"
         case Publish(topic, event, payload):
             return f"[{PUBLISH},{quote(topic)},{quote(event)},{payload}]"
         case Sync(replica, after, follow):
             return f"[{SYNC},{_encode_replica(replica)},{after},{int(follow)}]"
-        case Digest(sightings, pull):
-            return dump(
-                [
-                    DIGEST,
-                    int(pull),
-                    *([*s.replica, s.counter, s.version, *s.addresses] for s in sightings),
-                ]
-            )
+        case Digest(sightings, farewells, last):
+            seen = [[*s.replica, s.counter, s.version, *s.addresses] for s in sightings]
+            gone = [[*f.replica, f.counter, f.version, f.remaining, f.held] for f in farewells]
+            return dump([DIGEST, int(last), seen, gone])
         case Ask(replica):
             return f"[{ASK},{_encode_replica(replica)}]"
         case Vouch(replica, counter):
             return f"[{VOUCH},{_encode_replica(replica)},{counter}]"
-        case Leave(linger):
-            return f"[{LEAVE},{float(linger)!r}]"
+        case Goodbye(counter, version, linger):
+            return f"[{GOODBYE},{counter},{version},{float(linger)!r}]"
+        case Pull(replicas, everything):
+            return dump([PULL, int(everything), *map(list, replicas)])
 
 
 def _encode_replica(replica: Replica) -> str:
@@ -172,12 +182,27 @@ def _check_numbers(*columns: Any) -> None:
             raise ValueError("a number is below 0 or above 2**63 - 1")
 
 
-def _heartbeat(counter: object, version: object) -> Heartbeat:
-    return Heartbeat(_number(counter, "counter"), _number(version, "version"))
+def _heartbeat(
+    counter: object, version: object, members: object, departed: object = None
+) -> Heartbeat:
+    if departed == 0:
+        raise ValueError("departed must be left out where it is 0")
+    return Heartbeat(
+        _number(counter, "counter"),
+        _number(version, "version"),
+        _number(members, "members"),
+        _number(departed, "departed") if departed is not None else 0,
+    )
 
 
-def _digest(pull: object, *sightings: Any) -> Digest:
-    return Digest(tuple([_sighting(*fields) for fields in sightings]), _flag(pull))
+def _digest(last: object, sightings: Any, farewells: Any) -> Digest:
+    if not type(sightings) is type(farewells) is list:
+        raise TypeError("a part of a digest must be a list")
+    return Digest(
+        tuple([_sighting(*fields) for fields in sightings]),
+        tuple([_farewell(*fields) for fields in farewells]),
+        _flag(last),
+    )
 
 
 def _sighting(
@@ -193,6 +218,27 @@ def _sighting(
     )
 
 
+def _farewell(
+    name: object,
+    incarnation: object,
+    counter: object,
+    version: object,
+    remaining: object,
+    held: object,
+) -> Farewell:
+    return Farewell(
+        _replica(name, incarnation),
+        _number(counter, "counter"),
+        _number(version, "version"),
+        _linger(remaining),
+        _number(held, "held"),
+    )
+
+
+def _pull(everything: object, *replicas: Any) -> Pull:
+    return Pull(tuple([_replica(*fields) for fields in replicas]), _flag(everything))
+
+
 def _ask(name: object, incarnation: object) -> Ask:
     return Ask(_replica(name, incarnation))
 
@@ -201,10 +247,14 @@ def _vouch(name: object, incarnation: object, counter: object) -> Vouch:
     return Vouch(_replica(name, incarnation), _number(counter, "counter"))
 
 
-def _leave(linger: object) -> Leave:
-    if type(linger) not in (int, float) or not 0 <= linger <= MAX_LINGER:  # type: ignore[operator]  # a number by the check before it
+def _goodbye(counter: object, version: object, linger: object) -> Goodbye:
+    return Goodbye(_number(counter, "counter"), _number(version, "version"), _linger(linger))
+
+
+def _linger(value: object) -> float:
+    if type(value) not in (int, float) or not 0 <= value <= MAX_LINGER:  # type: ignore[operator]  # a number by the check before it
         raise ValueError(f"linger must be 0 to {MAX_LINGER} seconds")
-    return Leave(float(linger))  # type: ignore[arg-type]  # likewise
+    return float(value)  # type: ignore[arg-type]  # likewise
 
 
 def _publish(topic: object, event: object, payload: object) -> Publish:
@@ -243,6 +293,7 @@ _DECODERS: dict[int, Callable[..., Message]] = {
     DIGEST: _digest,
     ASK: _ask,
     VOUCH: _vouch,
-    LEAVE: _leave,
+    GOODBYE: _goodbye,
     PUBLISH: _publish,
+    PULL: _pull,
 }

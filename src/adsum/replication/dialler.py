@@ -58,11 +58,13 @@ class Dialler:
         #: When `due` has something to say, at the earliest.
         self.next_at = float("inf")
 
-    def add_seed(self, address: str, now: float, *, lasting: bool) -> None:
-        """Dial an address of which only the configuration or the host tells."""
-        if address not in self._seeds:
-            self._seeds[address] = Target((address,), None, now, seed=True, lasting=lasting)
-            self.next_at = min(self.next_at, now)
+    def add_seed(self, address: str, now: float, *, lasting: bool) -> bool:
+        """Dial an address from the configuration or the host; returns whether it is a new one."""
+        if address in self._seeds:
+            return False
+        self._seeds[address] = Target((address,), None, now, seed=True, lasting=lasting)
+        self.next_at = min(self.next_at, now)
+        return True
 
     def add_peer(self, name: str, addresses: tuple[str, ...], dial_at: float) -> None:
         """Dial a member, from `dial_at` on; changes nothing but addresses if it is known."""
@@ -72,6 +74,10 @@ class Dialler:
         elif target.addresses != addresses:
             target.addresses, target.position = addresses, 0
         self.next_at = min(self.next_at, target.dial_at)
+
+    def seeds_of(self, name: str) -> list[str]:
+        """The addresses of seeds at which a node of this name has answered."""
+        return [address for address, seed in self._seeds.items() if seed.name == name]
 
     def remove_seed(self, address: str) -> None:
         """Stop dialling an address that is not configured or found any more."""

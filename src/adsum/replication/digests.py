@@ -1,84 +1,198 @@
-"""What a node tells of others: counters, versions and addresses of all that are fresh here."""
+"""Relayed knowledge: who is alive and who lingers, sent to a peer that asks or that lacks it.
 
-from collections.abc import Iterator
+Theory of operation
+===================
 
+A heartbeat carries two fingerprints (see `fingerprint`): of the replicas that are alive here, and
+of those that linger. While all nodes hear each other, fingerprints agree and no digest is sent.
+Digests travel on demand:
+
+* **A mismatch** of a peer's fingerprint with one's own is a request for everything, over one link
+  in each heartbeat; a mismatch of lingering replicas alone is a request for those, over each link.
+  So news that was lost is found by the next heartbeat, and nodes joined by a path of k links agree
+  on the lingering replicas within k heartbeats.
+* **A newcomer** requests everything over its first few links, and dials the replicas it learns of.
+* **A replica that is not heard directly**, because there is no link to it or the link is silent, is
+  named in a request to a few peers with each heartbeat. The answer brings its counter, or its
+  goodbye. Peers remember the names until the next request, and push goodbyes to those that lack
+  them.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import TypeVar
+
+from .departures import Departure, Departures
 from .effects import Outbox
 from .entry import text_size
 from .exchange import Exchange
-from .links import Link
+from .links import MAX_ANSWERS, Link, Links
 from .liveness import Liveness, Member
-from .messages import Digest, Sighting
+from .messages import Digest, Farewell, Heartbeat, Pull, Sighting
+from .state import Replica
 from .timing import Timing
 
-#: A digest of a large cluster is cut into messages of about so many bytes.
+#: Bytes, about, at which a digest is cut into several messages.
 DIGEST_BUDGET = 64 * 1024
-#: What the numbers of a sighting take on the wire.
-_NUMBERS = 48
+#: Replicas that one request names; with more it is a request for everything.
+MAX_NAMED = 256
+#: Bytes that the numbers of one statement take on the wire.
+_NUMBERS = 64
+
+T = TypeVar("T")
 
 
 class Digests:
-    """Makes digests of what liveness and slices know.
-
-    An address is told once over each link: what is told of is one number, `Link.introduced`.
-    """
+    """Requests and answers digests; all members are those of one engine."""
 
     def __init__(
-        self, liveness: Liveness, exchange: Exchange, outbox: Outbox, timing: Timing
+        self,
+        liveness: Liveness,
+        departures: Departures,
+        exchange: Exchange,
+        links: Links,
+        outbox: Outbox,
+        timing: Timing,
     ) -> None:
         self._liveness = liveness
+        self._departures = departures
         self._exchange = exchange
+        self._links = links
         self._outbox = outbox
         self._timing = timing
+        # When a mismatch may be followed by a request for everything again, in active time.
+        self._everything_at = 0.0
 
-    def answer(self, link: Link, now: float) -> None:
-        """Tell a peer that asks, if it reads, and was not told a moment ago for asking."""
-        patience = self._timing.heartbeat_interval / 4
-        if link.writable and now - link.told_at >= patience:
-            link.told_at = now
-            self.send(link)
+    # Requests.
 
-    def send(self, link: Link, *, pull: bool = False) -> None:
-        """Tell the other end of a link of everybody but itself.
+    def request_everything(self, link: Link) -> None:
+        """Request all that a peer knows."""
+        link.awaiting = True
+        self._outbox.send([link], Pull(everything=True))
 
-        Args:
-            link: Over which to tell.
-            pull: Ask it to tell in return.
-        """
+    def compare(self, link: Link, heartbeat: Heartbeat, now: float) -> None:
+        """Request news from a peer whose fingerprints differ from this node's."""
+        if link.awaiting:
+            return
+        # With its first heartbeat a newcomer knows nobody yet.
+        differs = link.greeted and heartbeat.members != self._liveness.fingerprint
+        if differs and now >= self._everything_at:
+            self._everything_at = now + self._timing.heartbeat_interval
+            self.request_everything(link)
+        elif heartbeat.departed != self._departures.fingerprint:
+            link.awaiting = True
+            lingering = [departure.replica for departure in self._departures.lingering()]
+            self._outbox.send([link], Pull(tuple(lingering[:MAX_NAMED])))
+
+    def beat(self, now: float) -> None:
+        """Request news of replicas that are not heard directly; a heartbeat has passed."""
+        for link in self._links:
+            link.answers, link.awaiting = MAX_ANSWERS, False
+        missing = [*self._silent(now), *self._incomplete()]
+        if not missing:
+            return
+        everything = len(missing) > MAX_NAMED
+        pull = Pull(() if everything else tuple(missing), everything)
+        self._outbox.send(self._links.some(), pull)
+
+    def hears_directly(self, replica: Replica, now: float) -> bool:
+        """Whether a link to a replica is alive, so its own word will come."""
+        return self._links.hears(replica, now - self._timing.vouch_grace)
+
+    def _silent(self, now: float) -> Iterator[Replica]:
+        for member in self._liveness.members.values():
+            if member.alive and not self.hears_directly(member.replica, now):
+                yield member.replica
+
+    def _incomplete(self) -> Iterator[Replica]:
+        for departure in self._departures.lingering():
+            held = self._exchange.of(departure.replica)
+            if held is None or held.slice.horizon < departure.version:
+                yield departure.replica
+
+    # Answers.
+
+    def answer(self, link: Link, pull: Pull, elapsed: float) -> None:
+        """Answer a request, if the peer reads and has requests left in this heartbeat."""
+        if pull.replicas:
+            link.lacks = frozenset(pull.replicas[:MAX_NAMED])
+        if not link.writable or not link.answers:
+            return
+        link.answers -= 1
+        wanted = None if pull.everything else frozenset(pull.replicas[:MAX_NAMED])
         sightings = [
-            self._sighting(link, member)
+            self._sighting(link, member, pull.everything)
             for member in self._liveness.fresh()
-            if member.replica != link.replica
+            if member.replica != link.replica and (wanted is None or member.replica in wanted)
         ]
-        link.introduced = self._liveness.news
-        for part in _in_parts(sightings):
-            self._outbox.send([link], Digest(part, pull=pull))
-            pull = False
-        if pull:
-            self._outbox.send([link], Digest((), pull=True))
+        if pull.everything:
+            link.introduced_upto = self._liveness.change_number
+        gone = [departure for departure in self._departures.lingering() if departure.sure]
+        for replica in pull.replicas[:MAX_NAMED]:
+            departure = self._departures.get(replica)
+            if departure is not None and departure.sure and not departure.lingers:
+                gone.append(departure)
+        farewells = [self.farewell(departure, elapsed) for departure in gone]
+        for part in _in_parts(sightings, farewells):
+            self._outbox.send([link], part)
 
-    def _sighting(self, link: Link, member: Member) -> Sighting:
+    def push(self, departure: Departure, elapsed: float) -> None:
+        """Send a goodbye to the peers that are known not to hear its replica directly."""
+        replica = departure.replica
+        links = [link for link in self._links if replica in link.lacks and link.writable]
+        if departure.sure:
+            self._outbox.send(links, Digest((), (self.farewell(departure, elapsed),)))
+
+    def farewell(self, departure: Departure, elapsed: float) -> Farewell:
+        """The statement that relays a goodbye."""
+        held = self._exchange.of(departure.replica)
+        return Farewell(
+            departure.replica,
+            departure.counter,
+            departure.version,
+            round(max(0.0, departure.until - elapsed), 3) if departure.lingers else 0.0,
+            held.slice.horizon if held is not None else 0,
+        )
+
+    def _sighting(self, link: Link, member: Member, everything: bool) -> Sighting:
         replica = member.replica
-        addresses = member.addresses if member.news > link.introduced else ()
+        known = not everything and member.change_number <= link.introduced_upto
+        addresses = () if known else member.addresses
         held = self._exchange.of(replica)
         version = held.slice.horizon if held is not None else 0
         return Sighting(replica, member.counter, version, addresses)
 
 
-def _in_parts(sightings: list[Sighting]) -> Iterator[tuple[Sighting, ...]]:
-    """The sightings in parts that fit into a message."""
-    part: list[Sighting] = []
+def _in_parts(sightings: list[Sighting], farewells: list[Farewell]) -> Iterator[Digest]:
+    """An answer in parts that fit into a message each."""
+    parts = [
+        *(Digest(sightings=tuple(part)) for part in _cut(sightings, _sighting_size)),
+        *(Digest(farewells=tuple(part)) for part in _cut(farewells, _farewell_size)),
+    ]
+    for part in parts[:-1]:
+        yield replace(part, last=False)
+    yield parts[-1] if parts else Digest()
+
+
+def _cut(statements: list[T], size_of: Callable[[T], int]) -> Iterator[list[T]]:
+    part: list[T] = []
     budget = DIGEST_BUDGET
-    for sighting in sightings:
-        part.append(sighting)
-        budget -= _size_of(sighting)
+    for statement in statements:
+        part.append(statement)
+        budget -= size_of(statement)
         if budget <= 0:
-            yield tuple(part)
+            yield part
             part, budget = [], DIGEST_BUDGET
     if part:
-        yield tuple(part)
+        yield part
 
 
-def _size_of(sighting: Sighting) -> int:
-    """About how many bytes a sighting takes on the wire."""
+def _sighting_size(sighting: Sighting) -> int:
+    """Bytes, about, that a sighting takes on the wire."""
     texts = (sighting.replica.name, *sighting.addresses)
     return _NUMBERS + sum(text_size(text) + 3 for text in texts)
+
+
+def _farewell_size(farewell: Farewell) -> int:
+    """Bytes, about, that a goodbye takes on the wire."""
+    return _NUMBERS + text_size(farewell.replica.name)

@@ -58,7 +58,12 @@ class Notice:
     text: str
 
 
-Effect = Send | Dial | Close | Deliver | Notice
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """This node has joined: it lists all that the nodes it had to find list."""
+
+
+Effect = Send | Dial | Close | Deliver | Notice | Joined
 
 
 class Outbox:

@@ -22,6 +22,10 @@ from .view import View
 
 #: After about this many bytes of deltas, the engine lets others have their turn.
 FLUSH_BUDGET = 2 * DELTA_BUDGET
+#: Links up to which `Timing.coalesce_interval` applies as it is; with more it grows in proportion.
+COALESCE_FOLLOWERS = 12
+#: Seconds up to which it grows.
+COALESCE_MOST = 0.1
 
 
 @dataclass(slots=True, eq=False)
@@ -63,9 +67,11 @@ class Exchange:
         self._links = links
         self._outbox = outbox
         self._timing = timing
-        self._held: dict[str, Held] = {replica.name: self.own}
-        # Names whose slices may have something to send.
-        self._dirty: dict[str, None] = {}
+        self._held: dict[Replica, Held] = {replica: self.own}
+        # The lives of each name of which a slice is held.
+        self._lives: dict[str, set[Replica]] = {replica.name: {replica}}
+        # Replicas whose slices may have something to send.
+        self._dirty: dict[Replica, None] = {}
         self._flushed_at = -timing.coalesce_interval
 
     def __iter__(self) -> Iterator[Held]:
@@ -74,26 +80,26 @@ class Exchange:
     def __len__(self) -> int:
         return len(self._held)
 
-    def get(self, name: str) -> Held | None:
-        """The slice of a name, if one is held."""
-        return self._held.get(name)
-
     def of(self, replica: Replica) -> Held | None:
         """The slice of this very replica, if it is held."""
-        held = self._held.get(replica.name)
-        return held if held is not None and held.slice.replica == replica else None
+        return self._held.get(replica)
+
+    def lives_of(self, name: str) -> list[Held]:
+        """The slices held of one name, a former life that lingers beside the present one."""
+        return [self._held[replica] for replica in sorted(self._lives.get(name, ()))]
 
     def changed(self) -> None:
         """This node's own slice has something new to send."""
-        self._dirty[self._replica.name] = None
+        self._dirty[self._replica] = None
 
     # Showing.
 
     def show(self, replica: Replica, visible: bool) -> None:
         """Hold the slice of a replica, and show or hide its entries."""
-        held = self._held.get(replica.name)
+        held = self._held.get(replica)
         if held is None:
-            held = self._held[replica.name] = Held(Slice(replica), shown=False)
+            held = self._held[replica] = Held(Slice(replica), shown=False)
+            self._lives.setdefault(replica.name, set()).add(replica)
         if held.shown != visible:
             held.shown = visible
             for entry in held.slice.entries.values():
@@ -101,9 +107,14 @@ class Exchange:
 
     def drop(self, held: Held) -> None:
         """Hold and show the slice of a replica no longer."""
-        self.show(held.slice.replica, visible=False)
-        del self._held[held.slice.replica.name]
-        self._dirty.pop(held.slice.replica.name, None)
+        replica = held.slice.replica
+        self.show(replica, visible=False)
+        del self._held[replica]
+        self._dirty.pop(replica, None)
+        lives = self._lives[replica.name]
+        lives.discard(replica)
+        if not lives:
+            del self._lives[replica.name]
 
     # Taking in.
 
@@ -167,7 +178,7 @@ class Exchange:
         transitions = held.slice.apply(delta.changes, delta.upto)
         show(self._view if held.shown else None, transitions)
         if held.feeds and held.slice.horizon > horizon:
-            self._dirty[delta.replica.name] = None
+            self._dirty[delta.replica] = None
 
     def _progress(
         self, held: Held, catch_up: CatchUp, staging: Staging, delta: Delta, now: float
@@ -179,12 +190,12 @@ class Exchange:
         held.slice = staging.install(self._view if held.shown else None)
         self._complete(held, now)
         if held.feeds:
-            self._dirty[delta.replica.name] = None
+            self._dirty[delta.replica] = None
 
     def _complete(self, held: Held, now: float) -> None:
         """A request was answered; if it was one to a relay, a link may have opened meanwhile."""
         held.catch_up = None
-        links = self._links.of(held.slice.replica.name)
+        links = self._links.to_replica(held.slice.replica)
         if held.followed is None and links:
             self.follow(links[-1], now)
 
@@ -202,13 +213,13 @@ class Exchange:
         if sync.after > held.slice.horizon:
             return held is not self.own
         held.feeds[link.id] = Feed(sync.after, sync.follow)
-        self._dirty[sync.replica.name] = None
+        self._dirty[sync.replica] = None
         return True
 
     def resume(self, link: Link) -> None:
         """A peer reads again: go on with its feeds, which have fallen behind."""
-        self._flushed_at -= self._timing.coalesce_interval
-        behind = (name for name, held in self._held.items() if link.id in held.feeds)
+        self._flushed_at -= self._interval
+        behind = (replica for replica, held in self._held.items() if link.id in held.feeds)
         self._dirty.update(dict.fromkeys(behind))
 
     def forget_link(self, link: Link) -> None:
@@ -223,21 +234,34 @@ class Exchange:
     @property
     def flush_at(self) -> float:
         """When `flush` has something to do."""
-        return self._flushed_at + self._timing.coalesce_interval if self._dirty else float("inf")
+        return self._flushed_at + self._interval if self._dirty else float("inf")
+
+    @property
+    def _interval(self) -> float:
+        """Seconds between two flushes under load.
+
+        A flush costs its sender and the cluster a message for each follower, so the interval grows
+        with the links, up to a tenth of a second and to a heartbeat. A change after quiet is sent
+        at once all the same.
+        """
+        timing = self._timing
+        scaled = timing.coalesce_interval * len(self._links) / COALESCE_FOLLOWERS
+        most = min(COALESCE_MOST, timing.heartbeat_interval)
+        return max(timing.coalesce_interval, min(scaled, most))
 
     def flush(self, now: float) -> None:
         """Send what feeds lack, up to the budget; the rest in another turn."""
         self._flushed_at = now
         budget = FLUSH_BUDGET
-        for name in list(self._dirty):
-            del self._dirty[name]
-            budget = self._send(name, self._held[name], budget)
+        for replica in list(self._dirty):
+            del self._dirty[replica]
+            budget = self._send(replica, self._held[replica], budget)
             if budget <= 0:
                 break
         if self._dirty:  # a backlog, in which there is nothing to wait for
-            self._flushed_at -= self._timing.coalesce_interval
+            self._flushed_at -= self._interval
 
-    def _send(self, name: str, held: Held, budget: int) -> int:
+    def _send(self, replica: Replica, held: Held, budget: int) -> int:
         """Send the feeds of one slice a message each; returns what is left of the budget."""
         for (cursor, reset), links in self._behind(held).items():
             delta = cut(held.slice, cursor, reset)
@@ -248,7 +272,7 @@ class Exchange:
                     held.feeds[link.id] = feed
             budget -= sum(map(size_of, delta.changes))
             if not delta.last or budget <= 0:
-                self._dirty[name] = None
+                self._dirty[replica] = None
             if budget <= 0:
                 break
         return budget

@@ -19,3 +19,5 @@ MAX_NUMBER = 2**63
 MAX_IN_FLIGHT = 256 * 1024
 #: A delta is cut when it reaches about this many bytes, so no turn of a loop is long.
 DELTA_BUDGET = 16 * 1024
+#: Seconds for which a goodbye may ask that its presences be shown.
+MAX_LINGER = 3600.0

@@ -8,6 +8,8 @@ from .state import Replica
 
 #: How many links a digest or a question goes to.
 FANOUT = 3
+#: Digest requests over one link that are answered between two heartbeats.
+MAX_ANSWERS = 4
 
 
 @dataclass(slots=True, eq=False)
@@ -21,8 +23,16 @@ class Link:
         heard_at: When anything came over it last.
         writable: Whether the peer reads what is sent.
         stuck_at: When it stopped reading. Valid while not writable.
-        told_at: When a digest was sent over it last because the peer asked for one.
-        introduced: What has an address was told over it, up to this `Member.news`.
+        dialled: The address that this node dialled, if it did.
+        addresses: Where the peer listens.
+        greeted: Whether a heartbeat has come over it; its first frame is one.
+        answers: Digest requests that are still answered before the next heartbeat.
+        awaiting: A digest was requested over it and has not come.
+        introduced_upto: Members with a `change_number` up to this have had their addresses sent
+            over this link.
+        lacks: Replicas that the peer does not hear directly, as of its last request.
+        probation: It opened after a goodbye of its replica, which it may refute.
+        first_counter: The first counter heard over it, if it opened after a goodbye of its replica.
     """
 
     id: int
@@ -31,8 +41,15 @@ class Link:
     heard_at: float
     writable: bool = True
     stuck_at: float = 0.0
-    told_at: float = float("-inf")
-    introduced: int = 0
+    dialled: str | None = None
+    addresses: tuple[str, ...] = ()
+    greeted: bool = False
+    answers: int = MAX_ANSWERS
+    awaiting: bool = False
+    introduced_upto: int = 0
+    lacks: frozenset[Replica] = frozenset()
+    probation: bool = False
+    first_counter: int | None = None
 
 
 class Links:
@@ -81,6 +98,10 @@ class Links:
         if rest:
             self._by_name[link.replica.name] = rest
 
+    def to_replica(self, replica: Replica) -> list[Link]:
+        """The links to one life of a name, oldest first."""
+        return [link for link in self.of(replica.name) if link.replica == replica]
+
     def to(self, name: str) -> Link | None:
         """The link to send bulk over, if there is one that is being read."""
         links = [link for link in self.of(name) if link.writable]
@@ -91,14 +112,12 @@ class Links:
         links = [link for link in self._by_id.values() if link.writable]
         return self._rng.sample(links, min(FANOUT, len(links)))
 
-    def is_lot_cast(self) -> bool:
-        """Whether a new link is one of the few over which two that meet tell of others.
+    def should_introduce(self) -> bool:
+        """Whether to request a digest over a new link: at a newcomer, or where few are reached.
 
-        It always is while there are few links: at a newcomer, or where few can be reached. Later a
-        lot decides, so that of all links that open at once, as when a cluster that was divided
-        meets again, some are among them, and not all.
+        Later links are compared by fingerprint, with the next heartbeat.
         """
-        return self._rng.random() * len(self._by_id) < FANOUT
+        return len(self._by_id) <= FANOUT
 
     def hears(self, replica: Replica, since: float) -> bool:
         """Whether anything came over a link to a replica since then."""

@@ -16,8 +16,9 @@ replica itself makes them grow. So nothing that circulates about a dead replica 
   itself. An advancing counter ends the doubt.
 * **Revival.** A link to the replica proves it alive. In digests, the first counter above the known
   one may be old news that this node had missed; only a second advance after it proves life.
-* **One life at a time.** A name has one incarnation here. A dead one is replaced by any other that
-  proves alive; of two that are both alive, everywhere the higher one.
+* **One life at a time.** A name has one living incarnation here. A dead one is replaced by any
+  other that proves alive; of two that are both alive, everywhere the higher one.
+* **A goodbye** ends the membership of its replica; `departures` keeps it from then on.
 
 Time is *active* time (Lifeguard: Dadgar, Phillips, Currey 2018): the engine stops this clock while
 the process does not run, so nobody is declared dead for this node's own absence.
@@ -27,6 +28,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 
+from .fingerprint import mark
 from .limits import MAX_MEMBERS
 from .messages import Sighting
 from .state import Replica
@@ -41,62 +43,54 @@ class Status(Enum):
     SUSPECT = "suspect"
     #: Its entries are hidden, and kept in case it returns.
     DOWN = "down"
-    #: It said goodbye; its entries are shown as long as it asked, and it is remembered a little
-    #: longer, lest late digests make it a newcomer.
-    LEFT = "left"
 
 
 @dataclass(slots=True)
 class Member:
-    """What is known of one name."""
+    """The state of one name."""
 
     replica: Replica
     addresses: tuple[str, ...]
-    #: The highest heartbeat counter and version heard of.
+    #: The highest heartbeat counter and version known.
     counter: int
     version: int
-    status: Status
     #: When the counter last advanced. Valid while up or suspect.
     fresh_at: float
-    #: When this status ends without further news. Valid while suspect, down or left.
+    status: Status = Status.DOWN
+    #: When this status ends without further news. Valid while suspect or down.
     until: float = 0.0
-    #: Until when the word of each node that vouched during this suspicion holds.
+    #: When the vouch of each node expires, for those that vouched during this suspicion.
     vouches: dict[str, float] = field(default_factory=dict)
-    #: A counter above the known one was heard since it went down.
-    stirred: bool = False
+    #: A digest has brought one counter above the known one since it went down.
+    advanced_once: bool = False
     #: When the last link to it was lost.
     unlinked_at: float = float("-inf")
-    #: Said goodbye, and its entries need not be shown any longer.
-    gone: bool = False
-    #: Another incarnation that digests tell of.
+    #: Another incarnation that digests name.
     rival: Sighting | None = None
-    #: Grows, over all members, whenever this one comes up or its addresses change, so that whom a
-    #: peer was told of is one number for each link.
-    news: int = 0
+    #: Grows, over all members, whenever this one comes up or its addresses change, so that one
+    #: number for each link says whose addresses it has carried.
+    change_number: int = 0
 
     @property
     def alive(self) -> bool:
-        """Whether it is taken to be alive, doubted or not."""
-        return self.status in (Status.UP, Status.SUSPECT)
-
-    @property
-    def visible(self) -> bool:
-        """Whether its entries are shown."""
-        return self.status is not Status.DOWN and not self.gone
+        """Whether it is taken to be alive, suspect or not; exactly then its entries are shown."""
+        return self.status is not Status.DOWN
 
 
 class Liveness:
     """The members that this node knows of, without itself."""
 
-    def __init__(self, timing: Timing) -> None:
+    def __init__(self, timing: Timing, me: Replica) -> None:
         self._timing = timing
         self.members: dict[str, Member] = {}
-        #: When `expire` has something to do, at the earliest.
+        #: The earliest deadline that `expire` acts on.
         self.check_at = float("inf")
-        #: Those who are suspect.
+        #: The names of suspect members.
         self.suspects: set[str] = set()
-        #: The highest `Member.news`.
-        self.news = 0
+        #: The highest `Member.change_number`.
+        self.change_number = 0
+        #: The fingerprint of the replicas that are alive here, this node included.
+        self.fingerprint = mark(me)
 
     def __contains__(self, replica: Replica) -> bool:
         member = self.members.get(replica.name)
@@ -137,11 +131,7 @@ class Liveness:
                 return f"the name {replica.name!r} is in use by another live node"
             member = None
         if member is None:
-            self.suspects.discard(replica.name)
-            member = Member(replica, addresses, 0, 0, Status.UP, now)
-            self.members[replica.name] = member
-        if member.status is Status.LEFT:
-            return "you said goodbye"
+            member = self._replace(Member(replica, addresses, 0, 0, now))
         self._locate(member, addresses)
         self._prove(member, now)
         return None
@@ -198,8 +188,8 @@ class Liveness:
             return moved
         member.counter = sighting.counter
         before = member.status
-        if before is Status.DOWN and not member.stirred:
-            member.stirred = True
+        if before is Status.DOWN and not member.advanced_once:
+            member.advanced_once = True
         else:
             self._prove(member, now)
         return moved or member.status is not before
@@ -242,15 +232,11 @@ class Liveness:
         if member is not None and member.vouches.pop(by, None) is not None:
             self.check_at = min(self.check_at, self._deadline(member))
 
-    def leave(self, replica: Replica, linger: float, now: float) -> bool:
-        """A replica said goodbye; returns whether that is news."""
-        member = self.of(replica)
-        if member is None or member.status is Status.LEFT:
-            return False
-        self.suspects.discard(replica.name)
-        member.status, member.until = Status.LEFT, now + linger
-        self.check_at = min(self.check_at, member.until)
-        return True
+    def remove(self, replica: Replica) -> None:
+        """Remove a replica that said goodbye; another life of its name stays."""
+        if replica in self:
+            self._become(self.members[replica.name], Status.DOWN)
+            del self.members[replica.name]
 
     def expire(self, now: float) -> list[str]:
         """Act on the deadlines that have passed; returns the names whose status changed."""
@@ -261,13 +247,10 @@ class Liveness:
         for name, member in list(self.members.items()):
             if self._deadline(member) <= now:
                 changed.append(name)
-                if member.alive:
-                    self._bring_down(member, now)
-                elif member.status is Status.LEFT and not member.gone:
-                    member.gone, member.until = True, now + 2 * self._timing.down_after
-                else:
+                if not member.alive:
                     del self.members[name]
                     continue
+                self._bring_down(member, now)
             self.check_at = min(self.check_at, self._deadline(member))
         return changed
 
@@ -289,12 +272,11 @@ class Liveness:
                 sighting.addresses,
                 sighting.counter,
                 sighting.version,
-                Status.DOWN,
                 now,
             )
             self.members[sighting.replica.name] = member
             self._bring_down(member, now)
-            member.stirred = True
+            member.advanced_once = True
 
     def _compare(self, member: Member, sighting: Sighting, now: float) -> None:
         """Digests tell of another life of a known name: once it proves alive, one of them goes."""
@@ -306,39 +288,54 @@ class Liveness:
             return
         if not member.alive or sighting.replica.incarnation > member.replica.incarnation:
             addresses = sighting.addresses or rival.addresses
-            self.members[member.replica.name] = successor = Member(
-                sighting.replica, addresses, sighting.counter, sighting.version, Status.UP, now
-            )
-            self._prove(successor, now)
+            successor = Member(sighting.replica, addresses, sighting.counter, sighting.version, now)
+            self._prove(self._replace(successor), now)
+
+    def _replace(self, successor: Member) -> Member:
+        """Let a life take over its name."""
+        former = self.members.get(successor.replica.name)
+        if former is not None:
+            self._become(former, Status.DOWN)
+        self.members[successor.replica.name] = successor
+        return successor
+
+    def _become(self, member: Member, status: Status) -> None:
+        """Change a status; the only place that does."""
+        alive = member.alive
+        member.status = status
+        if member.alive != alive:
+            self.fingerprint ^= mark(member.replica)
+        if status is Status.SUSPECT:
+            self.suspects.add(member.replica.name)
+        else:
+            self.suspects.discard(member.replica.name)
 
     def _locate(self, member: Member, addresses: tuple[str, ...]) -> bool:
         if not addresses or addresses == member.addresses:
             return False
         member.addresses = addresses
-        member.news = self.news = self.news + 1
+        member.change_number = self.change_number = self.change_number + 1
         return True
 
     def _prove(self, member: Member, now: float) -> None:
-        if member.status is Status.LEFT:
-            return
-        if member.status is not Status.UP or not member.news:
-            member.news = self.news = self.news + 1
-        self.suspects.discard(member.replica.name)
-        member.status, member.fresh_at = Status.UP, now
-        member.stirred = False
+        if member.status is not Status.UP or not member.change_number:
+            member.change_number = self.change_number = self.change_number + 1
+        self._become(member, Status.UP)
+        member.fresh_at = now
+        member.advanced_once = False
         member.vouches.clear()
         self.check_at = min(self.check_at, self._deadline(member))
 
     def _doubt(self, member: Member, until: float) -> None:
         if member.status is Status.SUSPECT:
             until = min(until, member.until)
-        self.suspects.add(member.replica.name)
-        member.status, member.until = Status.SUSPECT, until
+        self._become(member, Status.SUSPECT)
+        member.until = until
         self.check_at = min(self.check_at, until)
 
     def _bring_down(self, member: Member, now: float) -> None:
-        self.suspects.discard(member.replica.name)
-        member.status, member.until = Status.DOWN, now + self._timing.forget_after
-        member.stirred = False
+        self._become(member, Status.DOWN)
+        member.until = now + self._timing.forget_after
+        member.advanced_once = False
         member.vouches.clear()
         self.check_at = min(self.check_at, member.until)

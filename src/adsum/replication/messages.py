@@ -45,18 +45,25 @@ class Delta:
 
 @dataclass(frozen=True, slots=True)
 class Heartbeat:
-    """I am alive: my counter advances. My slice is at `version`."""
+    """I am alive: my counter advances. My slice is at `version`.
+
+    Attributes:
+        members: The fingerprint of the replicas that are alive here; a peer with another one pulls.
+        departed: The fingerprint of the replicas that linger here; 0 while there are none.
+    """
 
     counter: int
     version: int
+    members: int = 0
+    departed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Sighting:
-    """The highest counter and version heard of one replica.
+    """The highest counter and version known of one replica.
 
     Attributes:
-        addresses: Where it listens; left out where the same link was told before.
+        addresses: Where it listens; left out where this link has already carried them.
     """
 
     replica: Replica
@@ -66,15 +73,50 @@ class Sighting:
 
 
 @dataclass(frozen=True, slots=True)
-class Digest:
-    """Every replica that is fresh here, but for the two ends of the link, which know better.
+class Farewell:
+    """The goodbye of a replica, relayed.
 
     Attributes:
-        pull: Answer with a digest: I have no link to somebody whom I hear of.
+        replica: The replica that stopped.
+        counter: Its last heartbeat counter.
+        version: Its last version.
+        remaining: Seconds for which its presences are still shown.
+        held: The version up to which the sender of this holds its slice.
     """
 
-    sightings: tuple[Sighting, ...]
-    pull: bool = False
+    replica: Replica
+    counter: int
+    version: int
+    remaining: float
+    held: int
+
+
+@dataclass(frozen=True, slots=True)
+class Digest:
+    """Relayed statements about third replicas: counters and versions, and goodbyes.
+
+    Attributes:
+        sightings: Replicas that are fresh at the sender.
+        farewells: Replicas that stopped on purpose.
+        last: No other part of the same answer follows.
+    """
+
+    sightings: tuple[Sighting, ...] = ()
+    farewells: tuple[Farewell, ...] = ()
+    last: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Pull:
+    """Answer with a digest: every replica that lingers with you, and ...
+
+    Attributes:
+        replicas: ... these, from which nothing reaches me directly.
+        everything: ... every replica that is fresh with you.
+    """
+
+    replicas: tuple[Replica, ...] = ()
+    everything: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,9 +135,17 @@ class Vouch:
 
 
 @dataclass(frozen=True, slots=True)
-class Leave:
-    """I stop on purpose: forget me, after showing my presences for `linger` more seconds."""
+class Goodbye:
+    """I stop on purpose. Show my presences for `linger` more seconds, then forget me.
 
+    Attributes:
+        counter: My last counter, higher than that of each heartbeat.
+        version: My last version.
+        linger: Seconds.
+    """
+
+    counter: int
+    version: int
     linger: float
 
 
@@ -112,4 +162,4 @@ class Publish:
     payload: str
 
 
-Message = Sync | Delta | Heartbeat | Digest | Ask | Vouch | Leave | Publish
+Message = Sync | Delta | Heartbeat | Digest | Ask | Vouch | Goodbye | Publish | Pull

@@ -6,6 +6,7 @@ from typing import NamedTuple
 from adsum.replication import state
 from adsum.replication.conflicts import MAX_RIVALS
 from adsum.replication.engine import Engine
+from adsum.replication.limits import MAX_MEMBERS
 
 
 class Size(NamedTuple):
@@ -25,17 +26,21 @@ def sizes(engine: Engine, names: int) -> Iterator[Size]:
     """
     exchange, liveness, links = engine._exchange, engine._liveness, engine._links
     dialler, conflicts = engine._dialler, engine._conflicts
+    lives = names + len(engine._departures)
     yield Size("members", len(liveness.members), names - 1)
+    yield Size("departures", len(engine._departures), MAX_MEMBERS)
     yield Size("suspects", len(liveness.suspects), len(liveness.members))
-    yield Size("slices", len(exchange), names)
+    yield Size("slices", len(exchange), lives)
     # Of two links that opened in a race one is closed at once, by the end that may decide it; the
     # other end has both until it hears of that, and for as long as it takes to redial.
     yield Size("links", len(links), 4 * names)
-    yield Size("questions", sum(map(len, engine._askers.values())), names * max(1, len(links)))
+    yield Size(
+        "questions", sum(map(len, engine._peers.askers.values())), names * max(1, len(links))
+    )
     yield Size("peers to dial", len(dialler._peers), names)
     yield Size("rivals", len(conflicts._rivals), MAX_RIVALS)
     yield Size("refusals", len(conflicts._refused), names)
-    yield Size("names with something to send", len(exchange._dirty), len(exchange))
+    yield Size("slices with something to send", len(exchange._dirty), len(exchange))
     for member in liveness.members.values():
         yield Size(f"vouches for {member.replica}", len(member.vouches), names)
     for held in exchange:

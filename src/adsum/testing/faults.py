@@ -190,6 +190,7 @@ class _Luck:
         self._random = random
         rare = [self.jump, self.churn, self.squeeze, self.stop, self.join, self.slow, self.split]
         rare += [self.heal, self.heal, self.cut, self.sever, self.roll, self.double, self.interrupt]
+        rare += [self.depart, self.depart]
         usual = [self.use] * 14 + [self.crash, self.pause] * 2
         #: What may come next; what stands here more often comes more often.
         self.kinds: list[Callable[[], list[Step]]] = [*usual, *rare]
@@ -210,7 +211,7 @@ class _Luck:
         return steps + self._step("start", place, back) if self._chance() else steps
 
     def stop(self) -> list[Step]:
-        place, linger = self._place(), self._random.choice([0.0, 2.0])
+        place, linger = self._place(), self._random.choice([0.0, 2.0, 20.0])
         return self._step("stop", place, linger) + self._step("start", place)
 
     def roll(self) -> list[Step]:
@@ -220,6 +221,22 @@ class _Luck:
             steps += self._step("stop", place, 3.0) + self._step("start", place)
             steps += self._step("track", place, TOPICS[0], f"again {place}", 1)
         return steps
+
+    def depart(self) -> list[Step]:
+        """A goodbye that not every node receives, and a node that starts while it lingers."""
+        place, other, newcomer = self._random.sample(PLACES[:5], 3)
+        steps = self._step("track", place, TOPICS[0], f"lingers {place}", 1)
+        hindrances = [
+            [*self._step("cut", place, other), *self._step("cut", other, place)],
+            self._step("pause", other),
+            self._step("crash", newcomer),
+            self._step("stop", other, 8.0),
+            [],
+        ]
+        steps += self._random.choice(hindrances) + self._step("stop", place, 8.0)
+        steps += self._step("resume", other) + self._step("crash", newcomer)
+        steps += self._step("start", newcomer)
+        return steps + self._step("start", place) if self._chance() else steps
 
     def join(self) -> list[Step]:
         """Starts what does not run, be it for the first time."""

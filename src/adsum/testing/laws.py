@@ -102,6 +102,12 @@ class Ledger:
         #: Every topic that was ever tracked on, in order.
         self.topics: dict[str, None] = {}
 
+    @property
+    def last_death(self) -> float:
+        """When the last life ends that has ended, its linger included."""
+        ended = [life.died_at for life in self._lives.values() if life.died_at < float("inf")]
+        return max(ended, default=0.0)
+
     def of(self, replica: Replica) -> Life:
         """What one replica did."""
         life = self._lives.get(replica)

@@ -82,6 +82,8 @@ class SimulatedNode(Run):
         self.clock_offset = 0.0
         self._swept_at = 0.0
         self._resumed_at = 0.0
+        #: When the process started, went on after a pause, or its clock jumped.
+        self.steady_since = simulation.clock.now
         self._backlog: list[partial[None]] = []
         self._waking_at = float("inf")
         rng = Random(f"engine {simulation.seed} {replica}")
@@ -143,6 +145,7 @@ class SimulatedNode(Run):
         """Start."""
         self.running = True
         self.simulation.say("{} starts as {}", self.place, self.replica)
+        self.engine.seeds_complete()
         self._settle()
 
     async def open(self) -> None:
@@ -187,7 +190,7 @@ class SimulatedNode(Run):
         if not self.paused:
             return
         self.paused = False
-        self._resumed_at = self._swept_at = self.simulation.clock.now
+        self._resumed_at = self._swept_at = self.steady_since = self.simulation.clock.now
         self.tick()
         backlog, self._backlog = self._backlog, []
         for event in backlog:
@@ -201,6 +204,7 @@ class SimulatedNode(Run):
         meanwhile is taken in.
         """
         self.clock_offset += seconds
+        self.steady_since = self.simulation.clock.now
         self._waking_at = float("inf")  # the timer that was set is for another time
         if self.running and not self.paused:
             if self._now() >= self.engine.wake_at:
@@ -266,6 +270,10 @@ class SimulatedNode(Run):
     def poke(self) -> None:
         """See `Run`."""
         self._wake_at(self._now())
+
+    def call_later(self, seconds: float, action: Callable[[], None]) -> None:
+        """See `Run`; a process that is paused calls it when it goes on."""
+        self.simulation.clock.call_later(seconds, partial(self._when_awake, partial(action)))
 
     def tell_observers(self) -> None:
         """See `Run`."""

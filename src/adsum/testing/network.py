@@ -156,11 +156,14 @@ class Network:
         self.usual = Line(latency)
         #: Frames and bytes that were sent, for measurements.
         self.frames = self.bytes = 0
+        #: When a line was last cut, mended or slowed, or a link severed.
+        self.changed_at = 0.0
         #: The most bytes that ever waited in one direction of a link.
         self.most_waiting = 0
 
     def line(self, source: str, target: str) -> Line:
         """The line from one place to another, to be altered; it is one of its own from now on."""
+        self.changed_at = self._clock.now
         return self._lines.setdefault((source, target), replace(self.usual))
 
     def delay(self, source: str, target: str) -> float:
@@ -179,6 +182,7 @@ class Network:
     def heal(self) -> None:
         """Every line is as usual: nothing is cut, and none has a latency or a loss of its own."""
         self._lines.clear()
+        self.changed_at = self._clock.now
         self._move_all()
 
     def passes(self, source: str, target: str) -> bool:
@@ -239,6 +243,7 @@ class Network:
         Where a line is cut, its far end does not learn before it is mended.
         """
         link = self._links.pop(id, None)
+        self.changed_at = self._clock.now
         if link is not None:
             link.open = False
             for pipe in link.pipes:

@@ -27,6 +27,7 @@ from adsum.replication.state import Replica
 from adsum.replication.timing import Timing
 from adsum.run import Observer
 
+from .agreement import CHECKS, Agreement
 from .laws import BrokenLawError, Ledger
 from .life import Refs, SimulatedNode
 from .network import DIAL_TIMEOUT, Clock, Network
@@ -86,6 +87,9 @@ class Simulation:
         self._trace = trace
         self._seeds_per_node = seeds_per_node
         self._lives = 0
+        self._agreement = Agreement(self)
+        if checked:
+            self._check_lingering()
         for index in range(nodes):
             self.start(f"n{index + 1}")
 
@@ -202,6 +206,10 @@ class Simulation:
             truth.setdefault(entry[TOPIC], {}).setdefault(entry[KEY], []).append(ref(entry))
         return truth
 
+    def lingering(self) -> float:
+        """Seconds until the last replica that said goodbye need not be shown any longer."""
+        return max(0.0, self.ledger.last_death - self.clock.now)
+
     def check_agreement(self) -> None:
         """Check that every running node lists exactly what is tracked.
 
@@ -235,6 +243,12 @@ class Simulation:
         """Let every node's witness follow a topic from now on."""
         for node in self.alive:
             self._observe(node, topic)
+
+    def _check_lingering(self) -> None:
+        """Check the law of agreement several times in each heartbeat."""
+        self._agreement.check()
+        interval = self.timing.heartbeat_interval / CHECKS
+        self.clock.call_later(interval, self._check_lingering)
 
     def _observe(self, node: SimulatedNode, topic: str) -> None:
         if node.witness is not None and topic not in self._unobserved:

@@ -4,10 +4,11 @@ from adsum.replication.messages import (
     Ask,
     Delta,
     Digest,
+    Goodbye,
     Heartbeat,
-    Leave,
     Message,
     Publish,
+    Pull,
     Sync,
     Vouch,
 )
@@ -22,16 +23,20 @@ def describe(message: Message) -> str:
             stream = f" of the reset at {reset}" if reset else ""
             rest = "" if last else ", more follows"
             return f"delta {replica} ({after}, {upto}] {len(changes)} changes{stream}{rest}"
-        case Heartbeat(counter, version):
-            return f"heartbeat {counter} at {version}"
-        case Digest(sightings, pull):
-            told = " ".join(f"{s.replica}:{s.counter}/{s.version}" for s in sightings)
-            return f"digest {told}{' pull' if pull else ''}"
+        case Heartbeat(counter, version, members, departed):
+            return f"heartbeat {counter} at {version}, members {members:x}, departed {departed:x}"
+        case Digest(sightings, farewells, last):
+            seen = "".join(f" {s.replica}:{s.counter}/{s.version}" for s in sightings)
+            gone = "".join(f" {f.replica} lingers {f.remaining:g}" for f in farewells)
+            return f"digest{seen}{gone}{'' if last else ', more follows'}"
+        case Pull(replicas, everything):
+            named = "".join(f" {replica}" for replica in replicas)
+            return f"pull{' everything' if everything else named}"
         case Ask(replica):
             return f"ask {replica}"
         case Vouch(replica, counter):
             return f"vouch {replica}:{counter}"
-        case Leave(linger):
-            return f"leave, linger {linger:g}"
+        case Goodbye(counter, version, linger):
+            return f"goodbye {counter} at {version}, linger {linger:g}"
         case Publish(topic, event):
             return f"publish {topic!r} {event!r}"

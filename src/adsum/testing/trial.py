@@ -92,6 +92,7 @@ class Trial:
         faults.end()
         if self.loss:  # a request whose answer was lost is made again
             simulation.run(2 * simulation.timing.sync_timeout)
+        simulation.run(simulation.lingering())
         simulation.settle()
         simulation.check_agreement()
         _check_queues(simulation)

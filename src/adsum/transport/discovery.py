@@ -2,31 +2,44 @@
 
 Processes of one user that serve one cluster find one another through sockets in a directory::
 
-    <runtime directory>/adsum/           only the user can enter it
+    <runtime directory>/                 only the user can enter it
         3f2a9c01d4e5b678/                one for each cluster: a hash of its name
             9d0c41aa.sock                one for each node: a Unix socket that it listens on
 
+There are several places for a runtime directory, because a system may lack one of them, another
+user may occupy one, and a logout removes one. They follow from the user's id alone and not from
+the environment, so a process of a login session and one of cron meet. A node listens in the first
+safe place, and looks for others in every safe one.
+
 A socket is renamed into place only once it listens, so one that refuses belongs to a dead process
-and is taken away by whoever meets it. There is no lock, no list, and nothing to clean up by hand.
+and is removed by the node that was refused. There is no lock, no list, and nothing to clean up by
+hand. Directories and sockets may vanish under a running node, so it checks its own socket and
+searches for others every few seconds (see `adsum.siblings`).
 """
 
 import asyncio
 import contextlib
 import hashlib
 import json
+import logging
 import os
 import secrets
 import socket
 import stat
 import sys
-import tempfile
 import time
 from pathlib import Path
 
 from adsum.errors import ConfigurationError, DialError
 from adsum.transport.address import TcpAddress, UnixAddress, parse
 
+logger = logging.getLogger("adsum.transport")
+
+#: Where a runtime directory may be, most preferred first.
+PLACES = ("/run/user/{uid}/adsum", "/tmp/adsum-{uid}", "/var/tmp/adsum-{uid}")  # noqa: S108 - checked before use
 _SUFFIX = ".sock"
+#: Random bytes in the name of a socket.
+_TOKEN = 4
 #: Seconds after which a temporary socket belongs to a process that died before renaming it.
 _TEMPORARY_AGE = 60.0
 #: What `sys.argv` begins with when the program is not a file.
@@ -47,82 +60,105 @@ def default_cluster() -> str:
     return "auto-" + _short_hash(json.dumps(signs))
 
 
-def cluster_directory(cluster: str) -> Path:
-    """The directory of the sockets of one cluster's nodes on this host, made if need be.
-
-    Raises:
-        ConfigurationError: It, or the directory that holds it, is not safe: somebody else's, a
-            link, or open to others. Nothing in it can then be trusted.
-    """
-    runtime = _runtime_directory()
-    _secure_directory(runtime)
-    directory = runtime / _short_hash(cluster)
-    _secure_directory(directory)
-    return directory
-
-
-def sibling_socket_path(cluster: str) -> Path:
-    """A new path for this node's socket; nothing is created there.
-
-    Raises:
-        ConfigurationError: The directory of the cluster is not safe, or its path is too long.
-    """
-    path = cluster_directory(cluster) / (secrets.token_hex(4) + _SUFFIX)
-    parse(f"unix:{path}", "XDG_RUNTIME_DIR or TMPDIR")
-    return path
-
-
-def siblings(cluster: str, own: str | None = None) -> list[str]:
-    """The addresses of nodes of `cluster` on this host, in a stable order.
-
-    Those of processes that have just died are among them: dial, and `forget_stale` what refuses.
+class SiblingDirectory:
+    """The directory in which the nodes of one user and cluster on this host find each other.
 
     Args:
-        cluster: The cluster's name.
-        own: This node's address, left out.
-
-    Raises:
-        ConfigurationError: The directory of the cluster is not safe.
+        cluster: The name of the cluster.
+        runtime_dir: The one directory to use, which must exist, in place of those of the user.
     """
-    directory = cluster_directory(cluster)
-    _clean_temporaries(directory)
-    paths = sorted(directory.glob(f"*{_SUFFIX}"))
-    found = (f"unix:{path}" for path in paths if path.is_socket())
-    return [address for address in found if address != own]
+
+    def __init__(self, cluster: str, runtime_dir: str | None = None) -> None:
+        self._name = _short_hash(cluster)
+        self._places = _places(runtime_dir)
+        # The reason why a place was not used, as logged last, so that it is logged once.
+        self._logged: dict[Path, str] = {}
+
+    def new_path(self) -> Path:
+        """A new path for a socket, in the first safe place. Its directory exists.
+
+        Raises:
+            ConfigurationError: No place is safe: each is somebody else's, a link, open to others,
+                or cannot be made. Says which and why.
+        """
+        unsafe: dict[Path, str] = {}
+        for place in self._places:
+            why = _claim(place) or _claim(place / self._name)
+            if not why:
+                self._log(unsafe, place)
+                return place / self._name / (secrets.token_hex(_TOKEN) + _SUFFIX)
+            unsafe[place] = why
+        reasons = "; ".join(f"{str(place)!r} {why}" for place, why in unsafe.items())
+        raise ConfigurationError(
+            f"no runtime directory is safe: {reasons}; remove it, or set runtime_dir= "
+            "(ADSUM_RUNTIME_DIR) to a directory that only you can enter, or siblings=False "
+            "(ADSUM_SIBLINGS=no) to do without"
+        )
+
+    def find(self, own: str | None = None) -> list[str]:
+        """The addresses of the nodes in every safe place, in a stable order.
+
+        Those of processes that have just died are among them: dial, and `forget_stale` on refusal.
+
+        Args:
+            own: This node's address, left out.
+
+        Raises:
+            OSError: A directory cannot be read.
+        """
+        paths = [path for directory in self._safe() for path in _sockets_in(directory)]
+        return [address for path in paths if (address := f"unix:{path}") != own]
+
+    def forget_stale(self, address: str) -> None:
+        """Remove the socket of a dead process, after a dial was refused.
+
+        Any address outside the safe places is ignored. It probes once more first: nothing can
+        begin to listen at a path that has refused, but the path may have been reused since.
+        """
+        try:
+            where = parse(address, "address")
+        except ConfigurationError:
+            return
+        if not isinstance(where, UnixAddress):
+            return
+        path = Path(os.path.normpath(where.path))
+        if path.suffix != _SUFFIX or path.parent not in self._safe():
+            return
+        # Anything that is no socket refuses connections, too.
+        if path.is_symlink() or not path.is_socket():
+            return
+        if _refuses(path):
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+    def leave(self) -> None:
+        """Remove the directory of the cluster in every safe place, if no socket is left in it.
+
+        A node that starts at this very moment finds its directory gone, and has to make it again.
+        """
+        for directory in self._safe():
+            with contextlib.suppress(OSError):
+                directory.rmdir()
+
+    def _safe(self) -> list[Path]:
+        """The directories of the cluster that exist and can be trusted."""
+        places = [place for place in self._places if not _fault(place)]
+        directories = [place / self._name for place in places]
+        return [directory for directory in directories if not _fault(directory)]
+
+    def _log(self, unsafe: dict[Path, str], used: Path) -> None:
+        """Log each place that was not used, once for each reason."""
+        for place, why in unsafe.items():
+            # Where nobody is logged in, /run/user/<uid> is absent: nothing is wrong.
+            if os.path.isdir(place.parent) and self._logged.get(place) != why:
+                logger.warning("the runtime directory '%s' %s; using '%s'", place, why, used)
+        self._logged = unsafe
 
 
-def forget_stale(address: str) -> None:
-    """Take away the socket of a dead process, after a dial was refused.
-
-    Only sockets in this user's runtime directory are touched; any other address is ignored. It
-    probes once more first: nothing can begin to listen at a path that has refused, but the path
-    may have been reused since.
-    """
-    try:
-        where = parse(address, "address")
-        runtime = _runtime_directory()
-    except ConfigurationError:
-        return
-    if not isinstance(where, UnixAddress):
-        return
-    path = Path(os.path.normpath(where.path))
-    if path.suffix != _SUFFIX or path.parent.parent != runtime:
-        return
-    # Anything that is no socket refuses connections, too.
-    if path.is_symlink() or not path.is_socket():
-        return
-    if _refuses(path):
-        with contextlib.suppress(OSError):
-            path.unlink()
-
-
-def leave(cluster: str) -> None:
-    """Take away the directory of a cluster, if no socket is left in it.
-
-    A node that starts at this very moment finds its directory gone, and has to make it again.
-    """
-    with contextlib.suppress(OSError, ConfigurationError):
-        (_runtime_directory() / _short_hash(cluster)).rmdir()
+def longest_socket(runtime_dir: str) -> str:
+    """An address as long as any in a runtime directory, to check that it is not too long."""
+    [place] = _places(runtime_dir)
+    return f"unix:{place / _short_hash('') / ('0' * 2 * _TOKEN + _SUFFIX)}"
 
 
 async def resolve(address: str) -> list[str]:
@@ -146,51 +182,69 @@ async def resolve(address: str) -> list[str]:
     return [str(single.with_host(host)) for host in hosts for single in where.each_port()]
 
 
-def _runtime_directory() -> Path:
-    """Where this user's sockets are; not created here."""
-    given = os.environ.get("XDG_RUNTIME_DIR", "")
-    if given.startswith("/"):
-        with contextlib.suppress(OSError):
-            status = os.stat(given)
-            if stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid():
-                return Path(os.path.normpath(given), "adsum")
-    return Path(os.path.normpath(tempfile.gettempdir()), f"adsum-{os.getuid()}")
+def _places(runtime_dir: str | None) -> list[Path]:
+    """Where the directories of clusters may be, most preferred first; none is created here."""
+    if runtime_dir is not None:
+        return [Path(os.path.normpath(runtime_dir), "adsum")]
+    return [Path(place.format(uid=os.getuid())) for place in PLACES]
 
 
-def _secure_directory(path: Path) -> None:
-    """Create a directory for this user alone, or verify that the one that is there is such.
+def _claim(path: Path) -> str:
+    """Create a directory for this user alone, or check the one that exists.
 
-    In a directory like /tmp anybody may have been there first.
+    In a directory like /tmp, another user may have created it first.
+
+    Returns:
+        The reason why it cannot be used; empty if it can.
     """
     try:
-        with contextlib.suppress(FileExistsError):
-            path.mkdir(mode=0o700)
+        path.mkdir(mode=0o700)
+    except FileExistsError:
+        pass
+    except OSError as error:
+        return f"cannot be made: {error.strerror or error}"
+    return _fault(path)
+
+
+def _fault(path: Path) -> str:
+    """The reason why a directory cannot be trusted; empty if it can."""
+    try:
         status = path.lstat()
     except OSError as error:
-        raise _unsafe(path, f"cannot be used: {error.strerror or error}") from error
+        return f"cannot be used: {error.strerror or error}"
     if not stat.S_ISDIR(status.st_mode):
-        raise _unsafe(path, "is not a directory" + (", but a link" if path.is_symlink() else ""))
+        return "is not a directory" + (", but a link" if stat.S_ISLNK(status.st_mode) else "")
     if status.st_uid != os.getuid():
-        raise _unsafe(path, f"belongs to user {status.st_uid}")
+        return f"belongs to user {status.st_uid}"
     if status.st_mode & 0o077:
-        raise _unsafe(path, f"is open to others (mode {stat.S_IMODE(status.st_mode):o}, not 700)")
+        return f"is open to others (mode {stat.S_IMODE(status.st_mode):o}, not 700)"
+    return ""
 
 
-def _unsafe(path: Path, why: str) -> ConfigurationError:
-    return ConfigurationError(
-        f"the runtime directory {str(path)!r} {why}; remove it, or set XDG_RUNTIME_DIR to a "
-        "directory that only you can enter, or siblings=False (ADSUM_SIBLINGS=no) to do without"
-    )
+def _sockets_in(directory: Path) -> list[Path]:
+    """The sockets of nodes in a directory, which may be removed at any time.
+
+    Raises:
+        OSError: The directory cannot be read, as where no descriptors are left.
+    """
+    try:
+        names = sorted(os.listdir(directory))
+    except FileNotFoundError:
+        return []
+    paths = [directory / name for name in names]
+    for path in paths:
+        if path.name.startswith("."):
+            _clean_temporary(path)
+    return [path for path in paths if path.suffix == _SUFFIX and path.is_socket()]
 
 
-def _clean_temporaries(directory: Path) -> None:
-    """Remove sockets that a process bound and did not live to rename."""
+def _clean_temporary(path: Path) -> None:
+    """Remove a socket that a process bound and did not live to rename."""
     # Wall time, since that is what files carry; at worst a name is kept, or its owner binds anew.
     oldest = time.time() - _TEMPORARY_AGE
-    for path in directory.glob(".*"):
-        with contextlib.suppress(OSError):
-            if path.lstat().st_mtime < oldest:
-                path.unlink()
+    with contextlib.suppress(OSError):
+        if path.lstat().st_mtime < oldest:
+            path.unlink()
 
 
 def _refuses(path: Path) -> bool:

@@ -30,7 +30,7 @@ from adsum.transport.base import Identity
 from adsum.transport.framing import GREETING_LIMIT, HELLO, PROOF, encode_frame
 
 #: The versions of the wire protocol that this release speaks, lowest and highest.
-VERSIONS: Final = (2, 2)
+VERSIONS: Final = (3, 3)
 NAME_LIMIT: Final = 255
 ADDRESSES_LIMIT: Final = 16
 ADDRESS_LIMIT: Final = 300

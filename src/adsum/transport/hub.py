@@ -178,9 +178,13 @@ class LinkHub:
         self._pending.discard(link)
         self._dialled.discard(link)
 
-    def refused(self, why: str) -> None:
-        """An inbound handshake failed."""
-        if not self.closing:
+    def refused(self, why: str, *, expected: bool = False) -> None:
+        """An inbound handshake failed; `expected` if that is no cause for a warning."""
+        if self.closing:
+            return
+        if expected:
+            logger.debug("an inbound connection was refused: %s", why)
+        else:
             self._refusals.warn(why)
 
     def offended(self, link: StreamLink, why: str) -> None:

@@ -21,8 +21,9 @@ class Limits:
             while much arrives, higher spends less time on switching.
         receive_backlog: Bytes received on a link and not yet handed over above which its socket is
             not read, so that the peer feels it.
-        handshake_timeout: Seconds a peer may take to prove itself once connected.
-        connect_timeout: Seconds to wait for one address to answer.
+        handshake_timeout: Seconds of active time that a peer may take to prove itself once
+            connected, see `adsum.activetime`. With TLS, the handshake of TLS may take as long.
+        connect_timeout: Seconds of active time to wait for one address to answer.
         close_grace: Seconds a closing link may take to send what is queued and hear the peer hang
             up. A stuck peer holds the memory of a closed link no longer than this.
         pending_handshakes: Accepted connections that have not proved themselves; the newest beyond

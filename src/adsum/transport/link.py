@@ -19,6 +19,7 @@ import socket
 import ssl
 from typing import TYPE_CHECKING, cast
 
+from adsum.activetime import ActiveTimer, Cancellable
 from adsum.errors import (
     ConfigurationError,
     DialError,
@@ -96,7 +97,7 @@ class StreamLink(asyncio.Protocol):
         # Why the connection was lost while frames were still to be delivered.
         self._lost: str | None = None
         # Ends the handshake, then the lingering, of a peer that does not.
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: Cancellable | None = None
 
     def __repr__(self) -> str:
         return f"<link {self._phase.value} {self.describe()}>"
@@ -166,7 +167,7 @@ class StreamLink(asyncio.Protocol):
         high_water = self._hub.limits.send_high_water
         wire.set_write_buffer_limits(high_water, high_water // 4)
         _disable_delay(wire)
-        self._timer = self._loop.call_later(self._hub.limits.handshake_timeout, self._time_out)
+        self._timer = ActiveTimer(self._hub.limits.handshake_timeout, self._time_out, self._loop)
         hello = self._handshake.start()
         if hello:
             wire.write(hello)
@@ -306,7 +307,9 @@ class StreamLink(asyncio.Protocol):
             self._linger()
         # Who connects and leaves without a word is a probe, of a balancer or a sibling.
         if self.outcome is None and self._heard:
-            self._hub.refused(str(error))
+            # A sibling that starts and stops at once may be gone before it is greeted.
+            expected = self._origin is None and issubclass(kind, DialError)
+            self._hub.refused(str(error), expected=expected)
         self._resolve(error)
 
     def _fail(self, error: ProtocolError) -> None:
@@ -432,7 +435,9 @@ def with_seen_host(peer: Identity, host: str) -> Identity:
             addresses.append(text)  # Of a kind that a later version knows, or a test's own.
             continue
         addresses.append(str(address.with_host(host)) if address.is_wildcard else text)
-    return Identity(peer.cluster, peer.name, peer.incarnation, tuple(addresses))
+    # Both families on one port become the same address.
+    unique = tuple(dict.fromkeys(addresses))
+    return Identity(peer.cluster, peer.name, peer.incarnation, unique)
 
 
 def plain_ip(host: str) -> str:

@@ -6,6 +6,7 @@ import os
 import secrets
 import socket
 import stat
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from adsum.errors import ListenError
@@ -13,6 +14,31 @@ from adsum.transport.address import Address, TcpAddress, UnixAddress
 
 _BACKLOG = 128
 _IN_USE = (errno.EADDRINUSE,)
+#: Ports that are tried where the kernel chooses one for the first of several addresses.
+_ATTEMPTS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class TcpPlace:
+    """A TCP address to listen on, resolved.
+
+    Attributes:
+        address: The address as configured, with its range of ports.
+        candidates: Families and IP addresses that its host stands for, most preferred first.
+    """
+
+    address: TcpAddress
+    candidates: list[tuple[socket.AddressFamily, str]]
+
+    @property
+    def is_ipv4(self) -> bool:
+        """Whether the most preferred IP address is one of IPv4."""
+        return bool(self.candidates) and self.candidates[0][0] == socket.AF_INET
+
+    @property
+    def ports(self) -> tuple[int, int]:
+        """The range of ports, both ends inclusive; 0 and 0 where the kernel chooses."""
+        return self.address.port, self.address.last_port
 
 
 @dataclass(slots=True)
@@ -29,13 +55,54 @@ class Listener:
     address: Address
     inode: tuple[int, int] | None = None
 
+    @property
+    def ipv4_port(self) -> int | None:
+        """The port, if it is one of IPv4."""
+        return int(self.sock.getsockname()[1]) if self.sock.family == socket.AF_INET else None
+
+    @property
+    def is_in_place(self) -> bool:
+        """Whether its file, if it has one, exists and is still its own."""
+        if not isinstance(self.address, UnixAddress):
+            return True
+        try:
+            return _inode(self.address.path) == self.inode
+        except OSError:
+            return False
+
     def close(self) -> None:
         """Stop listening. The file of a Unix socket goes if it is still this one's."""
-        if isinstance(self.address, UnixAddress) and self.inode is not None:
+        if isinstance(self.address, UnixAddress) and self.is_in_place:
             with contextlib.suppress(OSError):
-                if _inode(self.address.path) == self.inode:
-                    os.unlink(self.address.path)
+                os.unlink(self.address.path)
         self.sock.close()
+
+
+def open_all(wanted: Sequence[UnixAddress | TcpPlace]) -> list[Listener]:
+    """Listen at all of these addresses, or at none.
+
+    An IPv4 and an IPv6 address with equal ports, as 0.0.0.0:7400-7407 and [::]:7400-7407, get one
+    and the same port. `[::]` accepts IPv4 too, except on a port of an IPv4 address in `wanted`.
+
+    Returns:
+        One listener for each of the addresses, in order.
+
+    Raises:
+        ListenError: One of the addresses cannot be listened on; says which, why and what to do.
+    """
+    tcp = {index: place for index, place in enumerate(wanted) if isinstance(place, TcpPlace)}
+    opened: dict[int, Listener] = {}
+    with contextlib.ExitStack() as undo:
+        for index, place in enumerate(wanted):
+            if isinstance(place, UnixAddress):
+                opened[index] = open_unix(place)
+                undo.callback(opened[index].close)
+        for group in _pair_families(tcp):
+            for index, listener in zip(group, _open_tcp(list(group.values()), opened), strict=True):
+                opened[index] = listener
+                undo.callback(listener.close)
+        undo.pop_all()
+    return [opened[index] for index in range(len(wanted))]
 
 
 def open_unix(address: UnixAddress) -> Listener:
@@ -76,42 +143,82 @@ def open_unix(address: UnixAddress) -> Listener:
     return Listener(sock, address, inode)
 
 
-def open_tcp(address: TcpAddress, candidates: list[tuple[socket.AddressFamily, str]]) -> Listener:
-    """Listen on the first free port of a range.
+def _pair_families(tcp: Mapping[int, TcpPlace]) -> list[dict[int, TcpPlace]]:
+    """Groups of addresses that share a port, IPv4 first: alone, or one of each family."""
+    ipv6 = {index: place for index, place in tcp.items() if not place.is_ipv4}
+    groups = []
+    for index, place in tcp.items():
+        if place.is_ipv4:
+            twin = next((i for i, other in ipv6.items() if other.ports == place.ports), None)
+            groups.append({index: place, **({} if twin is None else {twin: ipv6.pop(twin)})})
+    return [*groups, *({index: place} for index, place in ipv6.items())]
+
+
+def _open_tcp(group: Sequence[TcpPlace], opened: Mapping[int, Listener]) -> list[Listener]:
+    """Listen at each address of a group on one port, the first that is free for all of them."""
+    ipv4 = {listener.ipv4_port for listener in opened.values()}
+    failure: ListenError | None = None
+    for port in _ports(group):
+        try:
+            return _open_on_port(group, port, ipv4)
+        except ListenError as error:
+            failure = error
+            if not isinstance(error.__cause__, OSError) or error.__cause__.errno not in _IN_USE:
+                break
+    assert failure is not None  # noqa: S101 - no range of ports is empty
+    raise failure
+
+
+def _ports(group: Sequence[TcpPlace]) -> Iterable[int]:
+    first, last = group[0].ports
+    if first == 0 and len(group) > 1:
+        return [0] * _ATTEMPTS  # The kernel chooses for the first address alone.
+    return range(first, last + 1)
+
+
+def _open_on_port(
+    group: Sequence[TcpPlace], port: int, ipv4: Collection[int | None]
+) -> list[Listener]:
+    opened: list[Listener] = []
+    with contextlib.ExitStack() as undo:
+        for place in group:
+            own = {listener.ipv4_port for listener in opened}
+            sock = _bind_any(place, port, {*ipv4, *own})
+            undo.callback(sock.close)
+            port = sock.getsockname()[1]
+            host = place.address.host or "0.0.0.0"  # noqa: S104 - what an empty host asks for
+            opened.append(Listener(sock, TcpAddress(host, port, port)))
+        undo.pop_all()
+    return opened
+
+
+def _bind_any(place: TcpPlace, port: int, ipv4: Collection[int | None]) -> socket.socket:
+    """Bind the first IP address of a host that can be bound; a port that is taken ends the search.
 
     Args:
-        address: The address as configured, with its range of ports.
-        candidates: Families and IP addresses that its host stands for, most preferred first.
-
-    Raises:
-        ListenError: Every port is taken, or the host is none of this machine's.
+        place: The address.
+        port: The port, 0 for any.
+        ipv4: The ports that this node listens on over IPv4.
     """
     failure: OSError | None = None
-    for single in address.each_port():
-        for family, ip in candidates:
-            try:
-                sock = _bind(family, ip, single.port)
-            except OSError as error:
-                failure = error
-                if error.errno in _IN_USE:
-                    break
-            else:
-                port = sock.getsockname()[1]
-                return Listener(sock, TcpAddress(address.host or "0.0.0.0", port, port))  # noqa: S104
-        if failure is None or failure.errno not in _IN_USE:
-            break
-    raise ListenError(f"{address}: {_advice(address, failure)}") from failure
+    for family, ip in place.candidates:
+        try:
+            return _bind(family, ip, port, dual_stack=ip == "::" and port not in ipv4)
+        except OSError as error:
+            failure = error
+            if error.errno in _IN_USE:
+                break
+    raise ListenError(f"{place.address}: {_advice(place.address, failure)}") from failure
 
 
-def _bind(family: socket.AddressFamily, ip: str, port: int) -> socket.socket:
+def _bind(family: socket.AddressFamily, ip: str, port: int, *, dual_stack: bool) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)
         # Without it a restarted node waits a minute for the port of its previous life.
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
-            # "::" takes IPv4 as well, as everyone expects of "every interface".
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(ip != "::"))
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(not dual_stack))
         sock.bind((ip, port))
         sock.listen(_BACKLOG)
     except BaseException:

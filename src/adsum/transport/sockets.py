@@ -5,21 +5,24 @@ import errno
 import secrets
 import socket
 import ssl
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 
+from adsum.activetime import active_timeout
 from adsum.errors import DialError, DialRefusedError, HandshakeError, ListenError
-from adsum.transport.address import TcpAddress, UnixAddress, parse, parse_one
+from adsum.transport.address import Address, TcpAddress, UnixAddress, parse, parse_one
 from adsum.transport.base import Identity, LinkHandler
 from adsum.transport.handshake import VERSIONS
 from adsum.transport.hub import LinkHub
 from adsum.transport.limits import Limits
 from adsum.transport.link import StreamLink, plain_ip
-from adsum.transport.listeners import Listener, open_tcp, open_unix
+from adsum.transport.listeners import Listener, TcpPlace, open_all
 from adsum.transport.tls import TLS, require_security
 
 _REFUSED = (errno.ECONNREFUSED, errno.ENOENT)
 #: Seconds to wait before accepting again when the process is out of file descriptors or memory.
 _ACCEPT_PAUSE = 0.2
+#: Seconds of real time after which asyncio ends a TLS handshake: never before `active_timeout`.
+_TLS_TIMEOUT = 24 * 3600.0
 
 
 class SocketTransport(LinkHub):
@@ -55,9 +58,9 @@ class SocketTransport(LinkHub):
             identity, handler, secret=secret, limits=limits, nonce=nonce, versions=versions
         )
         self._tls = tls
-        self._listeners: list[Listener] = []
-        # One task for each listener, and one for each connection until TLS, if any, is set up.
-        self._listening: set[asyncio.Task[None]] = set()
+        # By the address bound, with the task that accepts there.
+        self._listeners: dict[str, tuple[Listener, asyncio.Task[None]]] = {}
+        # One for each connection until TLS, if any, is set up.
         self._accepting: set[asyncio.Task[None]] = set()
         self._closed: asyncio.Event | None = None
 
@@ -72,18 +75,45 @@ class SocketTransport(LinkHub):
             ConfigurationError: `address` cannot be read.
             ListenError: It cannot be listened on; says why and what to do.
         """
-        where = parse(address)
-        if isinstance(where, UnixAddress):
-            listener = open_unix(where)
-        else:
-            listener = open_tcp(where, await _resolve_local(where))
+        return (await self.listen_all([address]))[0]
+
+    async def listen_all(self, addresses: Sequence[str]) -> list[str]:
+        """Accept links at all of these addresses, or at none; returns those bound, in order.
+
+        An IPv4 and an IPv6 address with equal ports, as `0.0.0.0:7400-7407` and `[::]:7400-7407`,
+        get one and the same port. `[::]` accepts IPv4 too, except on a port of an IPv4 address
+        among `addresses`.
+
+        Args:
+            addresses: As in `listen`.
+
+        Raises:
+            ConfigurationError: An address cannot be read.
+            ListenError: One cannot be listened on; says which, why and what to do.
+        """
+        wanted = [await _resolve_local(parse(address)) for address in addresses]
+        listeners = open_all(wanted)
         if self.closing:
+            for listener in listeners:
+                listener.close()
+            raise ListenError(f"{', '.join(addresses)}: the transport is closed")
+        return [self._accept_at(listener) for listener in listeners]
+
+    def is_in_place(self, address: str) -> bool:
+        """Whether others can connect to the Unix socket at an address that `listen` returned.
+
+        Its file may have been removed or replaced, by a logout or a cleaner of temporary files.
+        """
+        listener, _ = self._listeners[address]
+        return listener.is_in_place
+
+    async def stop_listening(self, address: str) -> None:
+        """Accept no more links at an address that `listen` returned. Open links are kept."""
+        listener, accepting = self._listeners.pop(address)
+        try:
+            await _cancel([accepting])
+        finally:
             listener.close()
-            raise ListenError(f"{address}: the transport is closed")
-        self._listeners.append(listener)
-        tls = self._tls.server if self._tls and isinstance(where, TcpAddress) else None
-        _run(self._accept_forever(listener, tls), self._listening)
-        return str(listener.address)
 
     async def dial(self, address: str) -> None:
         """Open a link to whoever listens at `address`. See `Transport.dial`.
@@ -127,10 +157,8 @@ class SocketTransport(LinkHub):
         self._closed = asyncio.Event()
         self.closing = True
         try:
-            await _cancel(self._listening)
-            for listener in self._listeners:
-                listener.close()
-            self._listeners.clear()
+            for address in list(self._listeners):
+                await self.stop_listening(address)
             # Not sooner: a task cancelled before its first step would leave its socket open.
             await _cancel(self._accepting)
             await self.close_links()
@@ -138,6 +166,13 @@ class SocketTransport(LinkHub):
             self._closed.set()
 
     # Accepting.
+
+    def _accept_at(self, listener: Listener) -> str:
+        address = str(listener.address)
+        tls = self._tls.server if self._tls and isinstance(listener.address, TcpAddress) else None
+        work = self._accept_forever(listener, tls)
+        self._listeners[address] = listener, asyncio.get_running_loop().create_task(work)
+        return address
 
     async def _accept_forever(self, listener: Listener, tls: ssl.SSLContext | None) -> None:
         loop = asyncio.get_running_loop()
@@ -164,14 +199,15 @@ class SocketTransport(LinkHub):
         loop = asyncio.get_running_loop()
         limits = self.limits
         try:
-            await loop.connect_accepted_socket(
-                lambda: link,
-                sock,
-                ssl=tls,
-                # The event loop takes these with TLS only.
-                ssl_handshake_timeout=limits.handshake_timeout if tls else None,
-                ssl_shutdown_timeout=limits.close_grace if tls else None,
-            )
+            async with active_timeout(limits.handshake_timeout):
+                await loop.connect_accepted_socket(
+                    lambda: link,
+                    sock,
+                    ssl=tls,
+                    # The event loop takes these with TLS only.
+                    ssl_handshake_timeout=_TLS_TIMEOUT if tls else None,
+                    ssl_shutdown_timeout=limits.close_grace if tls else None,
+                )
         except ssl.SSLError as error:
             link.abort("TLS failed")
             self.refused(f"{link.describe()}: TLS failed: {error}")
@@ -187,7 +223,7 @@ class SocketTransport(LinkHub):
         loop = asyncio.get_running_loop()
         seconds = self.limits.connect_timeout
         try:
-            async with asyncio.timeout(seconds):
+            async with active_timeout(seconds):
                 found = await loop.getaddrinfo(where.host, where.port, type=socket.SOCK_STREAM)
         except TimeoutError:
             raise DialError(f"{where}: its name was not resolved within {seconds:g} s") from None
@@ -196,7 +232,7 @@ class SocketTransport(LinkHub):
         failures: list[OSError] = []
         for family, kind, protocol, _, target in found:
             try:
-                async with asyncio.timeout(seconds):
+                async with active_timeout(seconds):
                     return await _connect(family, kind, protocol, target)
             except OSError as error:  # Includes TimeoutError.
                 failures.append(error)
@@ -213,14 +249,18 @@ class SocketTransport(LinkHub):
         limits = self.limits
         name = where.host if tls and isinstance(where, TcpAddress) else None
         try:
-            await loop.create_connection(
-                lambda: link,
-                sock=sock,
-                ssl=tls,
-                server_hostname=name,
-                ssl_handshake_timeout=limits.handshake_timeout if tls else None,
-                ssl_shutdown_timeout=limits.close_grace if tls else None,
-            )
+            async with active_timeout(limits.handshake_timeout):
+                await loop.create_connection(
+                    lambda: link,
+                    sock=sock,
+                    ssl=tls,
+                    server_hostname=name,
+                    ssl_handshake_timeout=_TLS_TIMEOUT if tls else None,
+                    ssl_shutdown_timeout=limits.close_grace if tls else None,
+                )
+        except TimeoutError:
+            seconds = limits.handshake_timeout
+            raise DialError(f"{where}: no TLS handshake within {seconds:g} s") from None
         except ssl.SSLError as error:
             raise HandshakeError(f"{where}: TLS failed: {error}") from error
         except OSError as error:
@@ -233,16 +273,19 @@ def _run(work: Coroutine[None, None, None], among: set[asyncio.Task[None]]) -> N
     task.add_done_callback(among.discard)
 
 
-async def _cancel(tasks: set[asyncio.Task[None]]) -> None:
+async def _cancel(tasks: Iterable[asyncio.Task[None]]) -> None:
     cancelled = list(tasks)
     for task in cancelled:
         task.cancel()
     await asyncio.gather(*cancelled, return_exceptions=True)
 
 
-async def _resolve_local(where: TcpAddress) -> list[tuple[socket.AddressFamily, str]]:
+async def _resolve_local(where: Address) -> UnixAddress | TcpPlace:
+    """Look up the IP addresses of a host to listen on."""
+    if isinstance(where, UnixAddress):
+        return where
     if not where.host:
-        return [(socket.AF_INET, "0.0.0.0")]  # noqa: S104 - what an empty host asks for
+        return TcpPlace(where, [(socket.AF_INET, "0.0.0.0")])  # noqa: S104 - what it asks for
     loop = asyncio.get_running_loop()
     try:
         found = await loop.getaddrinfo(
@@ -252,7 +295,7 @@ async def _resolve_local(where: TcpAddress) -> list[tuple[socket.AddressFamily, 
         raise ListenError(f"{where}: {error.strerror or error}") from error
     # IPv4 first: a name for both, as localhost, is then found by those who try only that.
     found.sort(key=lambda entry: entry[0] != socket.AF_INET)
-    return [(family, str(target[0])) for family, _, _, _, target in found]
+    return TcpPlace(where, [(family, str(target[0])) for family, _, _, _, target in found])
 
 
 async def _connect(

@@ -1,0 +1,57 @@
+"""The time of one engine: active time for liveness, elapsed time for promises that only run down.
+
+*Active time* stands still while the process does not run (Lifeguard: Dadgar, Phillips, Currey
+2018). An engine asks to be called at least once in its *patience*. A longer gap between two calls
+is this node's own absence, and a step back is a broken clock; neither says anything about other
+nodes, so a gap counts for no more than the patience. *Elapsed time* is monotonic time since the
+start.
+"""
+
+
+class Clock:
+    """Both times, in seconds, from the monotonic time of each call.
+
+    Args:
+        now: The present, in monotonic seconds.
+        heartbeat_interval: Seconds between heartbeats.
+    """
+
+    def __init__(self, now: float, heartbeat_interval: float) -> None:
+        #: Active seconds since the start.
+        self.active = 0.0
+        #: Elapsed seconds since the start.
+        self.elapsed = 0.0
+        self._last_call = now
+        self._heartbeat_interval = heartbeat_interval
+        # Seconds of the last absence, and when the process was back, in elapsed time.
+        self._absence = 0.0
+        self._back_at = float("-inf")
+
+    def advance(self, now: float, patience: float) -> None:
+        """Move to the time of a call.
+
+        Args:
+            now: Monotonic seconds.
+            patience: Seconds within which the next call was asked for.
+        """
+        gap = max(0.0, now - self._last_call)
+        counted = min(gap, patience)
+        self._last_call = now
+        self.active += counted
+        self.elapsed += gap
+        if gap - counted > self._heartbeat_interval:
+            self._absence = gap + self.recent_absence
+            self._back_at = self.elapsed
+
+    @property
+    def recent_absence(self) -> float:
+        """Seconds for which the process did not run, if that ended within the last heartbeat.
+
+        Absences of less than a heartbeat do not count.
+        """
+        recent = self.elapsed - self._back_at <= self._heartbeat_interval
+        return self._absence if recent else 0.0
+
+    def monotonic_at(self, active: float, elapsed: float) -> float:
+        """The monotonic time at which the earlier of two deadlines comes."""
+        return self._last_call + max(0.0, min(active - self.active, elapsed - self.elapsed))

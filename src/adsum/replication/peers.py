@@ -1,0 +1,421 @@
+"""The other nodes: the links to them, and the messages about which of them are alive.
+
+Everything that changes what is known of a name ends in `_reconcile`, which makes slices, view and
+dials agree with it: the view shows the entries of a slice exactly while its replica is up, suspect
+or lingering, and every member without a link is dialled.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+
+from .clock import Clock
+from .conflicts import Conflicts
+from .departures import Departures
+from .dialler import Dialler
+from .digests import Digests
+from .effects import Close, Outbox, Severity
+from .exchange import Exchange
+from .joining import Joining
+from .links import Link, Links
+from .liveness import Liveness, Status
+from .messages import Ask, Digest, Farewell, Goodbye, Heartbeat, Sighting, Vouch
+from .state import Replica
+from .timing import Timing
+
+#: Links kept to one replica besides the newest; older ones beyond this are closed.
+SPARE_LINKS = 3
+
+
+@dataclass(slots=True, kw_only=True)
+class Peers:
+    """The other nodes, as one engine knows them; all parts are those of that engine.
+
+    Attributes:
+        replica: This node.
+        counter: The heartbeat counter of this node.
+        askers: The links whose question about a name is answered with its next heartbeat.
+    """
+
+    replica: Replica
+    timing: Timing
+    clock: Clock
+    links: Links
+    outbox: Outbox
+    exchange: Exchange
+    liveness: Liveness
+    departures: Departures
+    digests: Digests
+    joining: Joining
+    dialler: Dialler
+    conflicts: Conflicts
+    counter: int = 0
+    askers: dict[str, set[int]] = field(default_factory=dict)
+
+    # Links.
+
+    def link_up(
+        self, id: int, replica: Replica, addresses: tuple[str, ...], dialled: str | None
+    ) -> None:
+        """A link has opened, and its other end has proved its identity."""
+        now = self.clock.active
+        if replica.name == self.replica.name:
+            if dialled is not None and replica == self.replica:
+                self.dialler.answered_oneself(dialled, now)
+            elif dialled is not None:
+                self.dialler.failed(dialled, False, now)
+            self._refuse_namesake(id, replica)
+            return
+        if dialled is not None:
+            self._note_refusal(self.dialler.answered(dialled, replica.name, now))
+        link = Link(id, replica, opened_at=now, heard_at=now, addresses=addresses)
+        if replica in self.departures:
+            link.probation = True
+            self.links.add(link)
+            self._greet(link)
+        elif self._admit(link):
+            self.links.add(link)
+            self._settle_link(link)
+
+    def dial_failed(self, address: str, refused: bool) -> None:
+        """No link came of a dial; `refused` if nothing listens there."""
+        if refused:
+            self.joining.settle_address(address)
+        self._note_refusal(self.dialler.failed(address, refused, self.clock.active))
+
+    def say_goodbye(self, linger: float) -> None:
+        """Send the goodbye of this node over every link."""
+        self.counter += 1
+        version = self.exchange.own.slice.horizon
+        self.outbox.send(self.links, Goodbye(self.counter, version, linger))
+
+    def beat(self) -> None:
+        """Send a heartbeat over every link, and close the links that are dead."""
+        self.counter += 1
+        self._close_dead_links()
+        self.outbox.send(self.links, self._heartbeat())
+        self.digests.beat(self.clock.active)
+
+    def expire(self, active: float, elapsed: float) -> None:
+        """Act on the deadlines of members and of goodbyes up to a time."""
+        for name in self.liveness.expire(active):
+            self._note_down(name)
+            self._reconcile(name)
+        sure = not self.clock.recent_absence
+        for replica in self.departures.expire(elapsed, sure=sure):
+            self._reconcile(replica.name)
+            self.joining.settle_slice(replica)
+
+    def _admit(self, link: Link) -> bool:
+        """Let the replica at the other end of a link be a member, unless its name is in use."""
+        replica = link.replica
+        rival = any(other.replica != replica for other in self.links.of(replica.name))
+        refusal = self.liveness.meet(replica, link.addresses, self.clock.active, rival_linked=rival)
+        if refusal is None:
+            self.conflicts.settle(replica.name)
+            return True
+        self.conflicts.refuse(replica, refusal, self.liveness.members, self.clock.active)
+        self.dialler.wait(replica.name, self.clock.active)
+        self.outbox.put(Close(link.id, refusal))
+        return False
+
+    def _settle_link(self, link: Link) -> None:
+        """Use the link to a member, unless another one serves."""
+        self._reconcile(link.replica.name)
+        self._drop_redundant_link(link)
+        if link.id in self.links:
+            self.joining.expect_link(link.id)
+            self._greet(link)
+            if self.links.should_introduce():
+                self.digests.request_everything(link)
+            self.exchange.follow(link, self.clock.active)
+
+    def _greet(self, link: Link) -> None:
+        """Send the first frame of a link: this node's version and fingerprints."""
+        self.outbox.send([link], self._heartbeat())
+
+    def _heartbeat(self) -> Heartbeat:
+        return Heartbeat(
+            self.counter,
+            self.exchange.own.slice.horizon,
+            self.liveness.fingerprint,
+            self.departures.fingerprint,
+        )
+
+    def _close_dead_links(self) -> None:
+        patience = self.timing.down_after
+        for link in self.links:
+            if self.clock.active - link.heard_at > patience:
+                self._close(link, f"nothing was heard for {patience:g} s")
+            elif not link.writable and self.clock.active - link.stuck_at > patience:
+                self._close(link, f"nothing was read for {patience:g} s")
+
+    def _drop_redundant_link(self, new: Link) -> None:
+        """Of two links to one replica keep one; the smaller of its ends decides which.
+
+        If the other one is young, both ends have dialled at once, and the older may be in the
+        midst of a transfer. If it is not, the peer dialled because it has lost it.
+        """
+        older = [link for link in self.links.to_replica(new.replica) if link is not new]
+        if self.replica > new.replica:
+            for link in older[:-SPARE_LINKS]:
+                self._close(link, "there are too many links")
+            return
+        if not older:
+            return
+        if self.clock.active - older[-1].opened_at < self.timing.race_window:
+            self._close(new, "there is another link already")
+        else:
+            for link in older:
+                self._close(link, "it was replaced by a newer link")
+
+    def _refuse_namesake(self, id: int, replica: Replica) -> None:
+        if replica == self.replica:
+            self.outbox.put(Close(id, "this is my own address"))
+        else:
+            self.outbox.put(Close(id, self.conflicts.meet(replica, self.clock.active)))
+
+    def _close(self, link: Link, reason: str) -> None:
+        self.outbox.put(Close(link.id, reason))
+        self.forget_link(link)
+
+    def forget_link(self, link: Link) -> None:
+        """A link is gone: follow another one to its replica, or suspect that."""
+        name = link.replica.name
+        self.links.remove(link)
+        self.exchange.forget_link(link)
+        self.joining.settle_link(link.id)
+        for askers in self.askers.values():
+            askers.discard(link.id)
+        rest = self.links.to_replica(link.replica)
+        if rest:
+            self.exchange.follow(rest[-1], self.clock.active)
+            return
+        self._reconcile(name)
+        if self.clock.active - link.opened_at < self.timing.race_window:
+            self.dialler.wait(name, self.clock.active)  # it was refused; do not insist
+        else:
+            self.dialler.hurry(name, self.clock.active)
+        if self.liveness.lose_link(link.replica, self.clock.active):
+            self._ask_about(name)
+
+    # Members.
+
+    def visible_names(self) -> Iterable[str]:
+        """The names of the members that are alive."""
+        members = self.liveness.members.items()
+        return (name for name, member in members if member.alive)
+
+    def _reconcile(self, name: str) -> None:
+        """Make slices, view, links and dials agree with what is known of a name."""
+        member = self.liveness.members.get(name)
+        for held in self.exchange.lives_of(name):
+            replica = held.slice.replica
+            if replica == self.replica or (member is not None and member.replica == replica):
+                continue
+            if not self.departures.lingers(replica):
+                self.exchange.drop(held)
+            if replica not in self.departures:
+                self._forget_replica(replica)
+        if name == self.replica.name:
+            return
+        if member is None:
+            self.dialler.forget_peer(name)
+            return
+        self.exchange.show(member.replica, member.alive)
+        if name not in self.links.names:
+            self.dialler.add_peer(name, member.addresses, self.clock.active)
+
+    def _forget_replica(self, replica: Replica) -> None:
+        self.askers.pop(replica.name, None)
+        self.conflicts.settle(replica.name)
+        for link in self.links.of(replica.name):
+            if link.replica == replica:
+                self._close(link, f"{replica} was replaced by another life of its name")
+
+    def _note_down(self, name: str) -> None:
+        member = self.liveness.members.get(name)
+        if member is not None and member.status is Status.DOWN:
+            self.joining.settle_slice(member.replica)
+            self.outbox.notice(Severity.INFO, f"{member.replica} is down")
+
+    def _note_refusal(self, gone: str | None) -> None:
+        """Every address of a member refused: without a link or a vouch, it is dead."""
+        if gone is None or gone in self.links.names:
+            return
+        member = self.liveness.members.get(gone)
+        if member is not None:
+            self.joining.settle_slice(member.replica)
+        if self.liveness.refuse(gone, self.clock.active):
+            self._ask_about(gone)
+
+    def _ask_about(self, name: str) -> None:
+        member = self.liveness.members[name]
+        # Those who asked here are told as well: whoever asks has no link and takes back its word.
+        askers = sorted(self.askers.pop(name, ()))
+        links = {link.id: link for link in self.links.some()}
+        links.update((id, self.links[id]) for id in askers)
+        self.outbox.send(links.values(), Ask(member.replica))
+
+    def receive_heartbeat(self, link: Link, heartbeat: Heartbeat) -> None:
+        """A replica says on its own link that it is alive."""
+        replica = link.replica
+        if replica in self.departures and not self._refute(link, heartbeat.counter):
+            return
+        counter, version = heartbeat.counter, heartbeat.version
+        newest = self.links.of(replica.name)[-1] is link
+        if not self.liveness.hear(replica, counter, version, self.clock.active, newest=newest):
+            return
+        self._reconcile(replica.name)
+        self.conflicts.prove(replica.name, self.clock.active)
+        held = self.exchange.of(replica)
+        if held is not None and (heartbeat.version > held.slice.horizon or held.followed is None):
+            self.exchange.follow(link, self.clock.active)
+        askers = [self.links[id] for id in sorted(self.askers.pop(replica.name, ()))]
+        self.outbox.send(askers, Vouch(replica, heartbeat.counter))
+        self.digests.compare(link, heartbeat, self.clock.active)
+        if not link.greeted:
+            self._receive_first_heartbeat(link, version)
+
+    def _receive_first_heartbeat(self, link: Link, version: int) -> None:
+        """A peer is ready to serve: the addresses that lead to it have answered."""
+        link.greeted = True
+        self.joining.expect_slice(link.replica, version)
+        for address in self.dialler.seeds_of(link.replica.name):
+            self.joining.settle_address(address)
+        if not link.awaiting:
+            self.joining.settle_link(link.id)
+
+    def _refute(self, link: Link, counter: int) -> bool:
+        """Whether a heartbeat on its own link proves that a goodbye was not a replica's last word.
+
+        The owner counts no further after its goodbye, and opens no link; so a higher counter, or a
+        second one on a link that opened since, is proof.
+        """
+        departure = self.departures.get(link.replica)
+        if departure is None:
+            return True
+        if link.first_counter is None and link.probation:
+            link.first_counter = counter
+        first = link.first_counter if link.first_counter is not None else departure.counter
+        if counter <= min(first, departure.counter):
+            return False
+        self.departures.refute(link.replica)
+        link.probation = False
+        if not self._admit(link):
+            self.links.remove(link)
+            return False
+        self._settle_link(link)
+        return link.id in self.links
+
+    def receive_digest(self, link: Link, digest: Digest) -> None:
+        """A peer relays statements of third replicas."""
+        if digest.last:
+            link.awaiting = False
+        for sighting in digest.sightings:
+            if link.id not in self.links:
+                return  # one of the statements has closed it
+            self._receive_sighting(link, sighting)
+        for farewell in digest.farewells:
+            if link.id in self.links:
+                self._receive_farewell(link, farewell)
+        if digest.last and link.greeted:
+            self.joining.settle_link(link.id)
+
+    def _receive_sighting(self, link: Link, sighting: Sighting) -> None:
+        replica = sighting.replica
+        if replica.name == self.replica.name:
+            self._meet_oneself(link, sighting)
+            return
+        if replica in self.departures:
+            return
+        if sighting.addresses and replica.name in self.links.names:
+            member = self.liveness.of(replica)
+            if member is not None and member.addresses:  # its own word counts more
+                sighting = replace(sighting, addresses=())
+        if self.liveness.hear_of(sighting, self.clock.active):
+            self._reconcile(replica.name)
+        if self.liveness.of(replica) is None:
+            return
+        self.joining.expect_slice(replica, sighting.version)
+        held = self.exchange.of(replica)
+        if held is None or not held.shown or sighting.version <= held.slice.horizon:
+            return
+        if replica != link.replica and not self._hears_directly(replica):
+            self.exchange.ask(held, link, self.clock.active)
+
+    def _meet_oneself(self, link: Link, sighting: Sighting) -> None:
+        if sighting.replica != self.replica:
+            self.conflicts.hear_of_namesake(sighting, self.clock.active)
+        elif sighting.version > self.exchange.own.slice.horizon or sighting.counter > self.counter:
+            self.refuse_copy(link)
+
+    def refuse_copy(self, link: Link) -> None:
+        """Close the link to a peer that knows changes of this node that it never made."""
+        self._close(link, self.conflicts.meet_copy(link.replica, self.clock.active))
+
+    def _hears_directly(self, replica: Replica) -> bool:
+        return self.digests.hears_directly(replica, self.clock.active)
+
+    def receive_ask(self, link: Link, ask: Ask) -> None:
+        """A peer has lost its link to a replica and asks whether it is heard here."""
+        self.liveness.retract(ask.replica, link.replica.name)
+        departure = self.departures.get(ask.replica)
+        if departure is not None and departure.sure:
+            farewell = self.digests.farewell(departure, self.clock.elapsed)
+            self.outbox.send([link], Digest((), (farewell,)))
+            return
+        member = self.liveness.of(ask.replica)
+        if member is not None and self._hears_directly(ask.replica):
+            self.outbox.send([link], Vouch(ask.replica, member.counter))
+            self.askers.setdefault(ask.replica.name, set()).add(link.id)
+
+    def receive_vouch(self, link: Link, vouch: Vouch) -> None:
+        """A peer with a live link to a replica says so."""
+        self.liveness.vouch(vouch.replica, vouch.counter, link.replica.name, self.clock.active)
+        self._reconcile(vouch.replica.name)
+
+    # Goodbyes.
+
+    def receive_goodbye(self, link: Link, goodbye: Goodbye) -> None:
+        """A replica has said goodbye on its own link."""
+        replica, version = link.replica, goodbye.version
+        self._depart(Farewell(replica, goodbye.counter, version, goodbye.linger, held=0))
+        for address in self.dialler.seeds_of(replica.name):
+            self.joining.settle_address(address)
+        for other in self.links.to_replica(replica):
+            self._close(other, "you said goodbye")
+
+    def _receive_farewell(self, link: Link, farewell: Farewell) -> None:
+        """A peer relays a goodbye; it counts less than what its owner says on a link of its own."""
+        replica = farewell.replica
+        member = self.liveness.of(replica)
+        if replica == self.replica or self._hears_directly(replica):
+            return
+        if member is not None and farewell.counter <= member.counter:
+            return
+        self._depart(farewell)
+        held = self.exchange.of(replica)
+        if held is None or farewell.held <= held.slice.horizon:
+            return
+        self.joining.expect_slice(replica, farewell.held)
+        self.exchange.ask(held, link, self.clock.active)
+
+    def _depart(self, farewell: Farewell) -> None:
+        """Apply a goodbye: its replica is a member no more, and shown while it lingers."""
+        replica = farewell.replica
+        member = self.liveness.of(replica)
+        known = replica in self.departures
+        absence = self.clock.recent_absence
+        if absence:  # it may have waited in a buffer all that time
+            farewell = replace(farewell, remaining=max(0.0, farewell.remaining - absence))
+        if not self.departures.note(farewell, self.clock.elapsed, sure=not absence):
+            return
+        self.liveness.remove(replica)
+        if self.departures.lingers(replica) and farewell.remaining > 0:
+            self.exchange.show(replica, visible=True)
+        self._reconcile(replica.name)
+        departure = self.departures.get(replica)
+        if departure is not None and not known:
+            self.digests.push(departure, self.clock.elapsed)
+        if member is not None:
+            self.outbox.notice(Severity.INFO, f"{replica} says goodbye")

@@ -1,0 +1,89 @@
+"""The law of agreement: nodes that a working link joins agree on the replicas that linger.
+
+A goodbye is replicated: whichever path it takes, two nodes with a link between them come to the
+same answer within a heartbeat, so nodes joined by a path of k links do so within k. The check is on
+the single link: a disagreement about one replica lasts no longer than `LASTS` heartbeats, while
+
+* the link works in both directions, and no line of the network changed in that time;
+* both nodes ran all that time, and their clocks did not jump;
+* neither hears the replica directly. Its own word counts more than a relayed goodbye.
+"""
+
+from collections.abc import Iterator
+from itertools import combinations
+from typing import TYPE_CHECKING
+
+from adsum.replication.state import Replica
+
+from .laws import BrokenLawError
+
+if TYPE_CHECKING:
+    from .life import SimulatedNode
+    from .simulation import Simulation
+
+#: Heartbeats for which two linked nodes may disagree: one to notice, one if the first request was
+#: spent on other news, and the way.
+LASTS = 3.0
+#: Checks in each heartbeat.
+CHECKS = 4
+
+#: A node with a place, its peer, and the replica that lingers at the first and not at the second.
+Disagreement = tuple[str, str, Replica]
+
+
+class Agreement:
+    """Watches a simulation for disagreements that last."""
+
+    def __init__(self, simulation: "Simulation") -> None:
+        self._simulation = simulation
+        # Since when each present disagreement was seen at every check.
+        self._since: dict[Disagreement, float] = {}
+
+    def check(self) -> None:
+        """Compare all linked nodes.
+
+        Raises:
+            BrokenLawError: Two nodes disagree for too long; names them, and the replica.
+        """
+        now = self._simulation.clock.now
+        found = set(self._disagreements())
+        self._since = {one: since for one, since in self._since.items() if one in found}
+        most = LASTS * self._simulation.timing.heartbeat_interval
+        for one in sorted(found):
+            place, other, replica = one
+            since = max(self._since.setdefault(one, now), self._steady_since(place, other))
+            if now - since > most:
+                raise BrokenLawError(
+                    f"{self._simulation.where}: {replica} lingers at {place} and not at {other}, "
+                    f"{now - since:.1f} s after both could agree; {most:g} at most"
+                )
+
+    def _steady_since(self, place: str, other: str) -> float:
+        """Since when nothing has happened to the nodes at two places and to the network."""
+        nodes = self._simulation.nodes
+        return max(
+            self._simulation.network.changed_at,
+            nodes[place].steady_since,
+            nodes[other].steady_since,
+        )
+
+    def _disagreements(self) -> Iterator[Disagreement]:
+        usual = self._simulation.network.usual
+        if usual.loss or usual.bandwidth < float("inf"):
+            return
+        awake = [node for node in self._simulation.alive if not node.paused]
+        lingering = {node.place: node.engine.lingering() for node in awake}
+        if not any(lingering.values()):
+            return
+        for node, peer in combinations(awake, 2):
+            if self._linked(node, peer):
+                for one, two in ((node, peer), (peer, node)):
+                    for replica, departure in lingering[one.place].items():
+                        missing = replica not in lingering[two.place]
+                        if departure.sure and missing and not two.engine.hears_directly(replica):
+                            yield one.place, two.place, replica
+
+    def _linked(self, node: "SimulatedNode", peer: "SimulatedNode") -> bool:
+        network = self._simulation.network
+        passes = network.passes(node.place, peer.place) and network.passes(peer.place, node.place)
+        return passes and any(link in peer.links for link in node.links)

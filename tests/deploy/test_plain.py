@@ -1,0 +1,110 @@
+"""Deploys of the README's program under plain WebSocket clients: nobody is seen to leave."""
+
+import asyncio
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from websockets.asyncio.client import connect
+
+import adsum
+from tests.node.conftest import until
+from tests.phoenixjs.balancer import Balancer
+
+from .servers import COMMANDS, Server
+from .visitors import Visitor
+
+pytestmark = pytest.mark.processes
+
+SERVERS = ["web-1", "web-2", "web-3"]
+USERS = [f"user-{number:02}" for number in range(30)]
+#: Seconds after which the slowest client connects again: longer than a server takes to restart, so
+#: that servers stop and start while clients of the one before are away.
+SLOWEST = 1.5
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_presences_linger_when_their_server_is_asked_to_stop(
+    directory: Path, cluster_name: str, command: str
+) -> None:
+    async def main() -> None:
+        settings = {"ADSUM_CLUSTER": cluster_name, "ADSUM_LINGER": "1.5"}
+        server = Server(directory, settings, command)
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(server.kill)
+            node = await stack.enter_async_context(adsum.Node(cluster=cluster_name))
+            witness = adsum.Presence(node)
+            await server.start()
+            url = f"ws://127.0.0.1:{server.port}/rooms/1/ann"
+            await stack.enter_async_context(connect(url, proxy=None))
+            await until(lambda: witness.count("1") == 1, "ann is listed")
+            present = witness.list("1")
+            await server.terminate()
+            assert witness.list("1") == present
+            await until(lambda: witness.count("1") == 0, "ann leaves")
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("names", ["automatic", "fixed"])
+def test_rolling_deploy_shows_plain_clients_no_leave_and_no_join(
+    directory: Path, cluster_name: str, names: str
+) -> None:
+    async def main() -> None:
+        async with AsyncExitStack() as stack:
+            settings = {"ADSUM_CLUSTER": cluster_name, "ADSUM_LINGER": "5"}
+            servers = {
+                name: Server(
+                    directory, {**settings, **({"ADSUM_NAME": name} if names == "fixed" else {})}
+                )
+                for name in SERVERS
+            }
+            balancer = Balancer()
+            for name, server in servers.items():
+                stack.push_async_callback(server.kill)
+                await server.start()
+                balancer.ports[name] = server.port
+            stack.push_async_callback(balancer.stop)
+            await balancer.start()
+            visitors = [
+                Visitor(balancer.port, user, SLOWEST * number / len(USERS))
+                for number, user in enumerate(USERS)
+            ]
+            for visitor in visitors:
+                await stack.enter_async_context(visitor)
+            await until(lambda: all(sees_all(visitor) for visitor in visitors), "all see all")
+            for visitor in visitors:
+                visitor.seen.clear()
+                visitor.connections = 0
+            for name, server in servers.items():
+                del balancer.ports[name]
+                await server.terminate()
+                await server.start()
+                balancer.ports[name] = server.port
+            await everybody_once(list(servers.values()), visitors)
+            assert all(visitor.connections for visitor in visitors)
+            assert {visitor.user: visitor.seen for visitor in visitors if visitor.seen} == {}
+
+    asyncio.run(main())
+
+
+def sees_all(visitor: Visitor) -> bool:
+    return sorted(visitor.present) == USERS
+
+
+async def everybody_once(servers: list[Server], visitors: list[Visitor]) -> None:
+    """Wait until every server and every visitor shows each user once, when linger is over."""
+    async with asyncio.timeout(20):
+        while True:
+            lists = [await server.get("rooms/1") for server in servers]
+            if all(once(one) for one in lists) and all(
+                sees_all(visitor) and all(len(refs) == 1 for refs in visitor.present.values())
+                for visitor in visitors
+            ):
+                return
+            await asyncio.sleep(0.1)
+
+
+def once(listed: dict[str, Any]) -> bool:
+    return sorted(listed) == USERS and all(len(one["metas"]) == 1 for one in listed.values())
