@@ -66,8 +66,6 @@ def shared(values: list[str]) -> Iterator[Path]:
 
 def mounts(machine: Path, paths: set[Path]) -> Iterator[list[str]]:
     """The commands that mount what a bare machine needs of this one."""
-    # `ip netns exec` remounts the root, so the root has to be a mount.
-    yield ["mount", "--rbind", str(machine), str(machine)]
     for path in sorted(paths):
         place = Path(f"{machine}{SHARED}{path}")
         place.parent.mkdir(parents=True, exist_ok=True)

@@ -112,7 +112,7 @@ class Worker(Process):
     """One process with one node.
 
     Args:
-        prefix: A command that runs the process in other surroundings, as `ip netns exec`.
+        prefix: A command that runs the process in other surroundings, as `nsenter`.
         log: Where its standard error goes, if not to that of the test.
         settings: Those of the node.
     """
