@@ -6,14 +6,20 @@ INSTALLED := $(VENV)/.installed
 CODE := src tests benchmarks examples
 
 SECONDS ?= 600
+# Programs that tests start, each with the package of Debian that has it.
+PROGRAMS := chromium:chromium ip:iproute2 openssl:openssl
+# Installs packages of Debian where that is allowed, and fails elsewhere.
+APT := test "$$(id -u)" = 0 && command -v apt-get >/dev/null && apt-get update -qq && \
+    DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends
 
-.PHONY: demo test check lint format bench scale faults soak mutants clean
+.PHONY: demo test check lint format programs interpreters bare bench scale faults soak mutants clean
 
 demo: $(INSTALLED)  ## three servers, one room, an address to open
 	$(BIN)/adsum demo
 
-test: $(INSTALLED)  ## every test
+test: $(INSTALLED) programs  ## every test, and fast ones on CPython 3.12 and 3.13
 	$(BIN)/pytest
+	$(BIN)/python -m tests.interpreters
 
 check: lint  ## format, lint, types, layers, fast tests: what you run all day
 	$(BIN)/pytest -q -m "not processes"
@@ -26,6 +32,19 @@ lint: $(INSTALLED)
 format: $(INSTALLED)  ## let the formatter and the linter mend what they can
 	$(BIN)/ruff format $(CODE)
 	$(BIN)/ruff check --fix $(CODE)
+
+programs:  ## the programs that tests start: installed where that is allowed, else named
+	@missing=; for each in $(PROGRAMS); do \
+	    command -v "$${each%:*}" >/dev/null || missing="$$missing $${each#*:}"; done; \
+	test -z "$$missing" || { $(APT) $$missing >/dev/null; } || \
+	    echo "Tests will be skipped; for all of them run: sudo apt-get install$$missing"
+
+interpreters: $(INSTALLED)  ## fast tests on CPython 3.12 and 3.13, with usual and with eager tasks
+	$(BIN)/python -m tests.interpreters
+
+bare: $(INSTALLED)  ## `make test` on a new Debian with python3, make and git alone; takes root
+	@command -v debootstrap >/dev/null || { $(APT) debootstrap >/dev/null; }
+	$(BIN)/python -m tests.bare test
 
 bench: $(INSTALLED)  ## figures to the terminal and to benchmarks/results/
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt redis matplotlib python-socketio
@@ -52,12 +71,11 @@ mutants: $(INSTALLED)  ## break the core in many small ways, and see each one ca
 
 # Debian's Python comes without venv; where we may, we fetch it, and otherwise say what to do.
 $(INSTALLED): pyproject.toml constraints.txt requirements-dev.txt
-	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { test "$$(id -u)" = 0 && \
-	    apt-get update -qq && apt-get install -qq -y python3-venv >/dev/null; } || \
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { $(APT) python3-venv >/dev/null; } || \
 	    { echo "Python's venv is missing; run: sudo apt-get install python3-venv"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[demo]' -r requirements-dev.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv* .mypy_cache .pytest_cache .ruff_cache .hypothesis

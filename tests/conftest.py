@@ -1,10 +1,20 @@
-"""A record of what tests measure, for the documentation."""
+"""What all tests share: a record of what is measured for the documentation, and eager tasks."""
 
 import pytest
 
+from .eager import start_tasks_eagerly
 from .measuring import Measured, Record
 
 _record = Record()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--eager-tasks", action="store_true", help="see tests/eager.py")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--eager-tasks"):
+        start_tasks_eagerly()
 
 
 def pytest_sessionfinish() -> None:

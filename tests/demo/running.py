@@ -9,6 +9,8 @@ import sys
 import tempfile
 import urllib.error
 import urllib.request
+from contextlib import suppress
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -115,24 +117,32 @@ class Demo:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        with self._process:
-            if self._process.poll() is None:
-                self._process.terminate()
-        for pid in self.alive():
-            os.kill(pid, signal.SIGKILL)
-        self._directory.cleanup()
+        with self._directory:
+            with self._process:
+                if self._process.poll() is None:
+                    self._process.terminate()
+            for pid in self.alive():
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
 
 
 def children(parent: int) -> set[int]:
-    """The processes that a process started."""
-    command = ["ps", "-A", "-o", "pid=", "-o", "ppid="]
-    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split("\n")
-    pairs = [line.split() for line in lines if line]
-    return {int(pid) for pid, parent_pid in pairs if int(parent_pid) == parent}
+    """The processes that a process started, as the kernel lists them."""
+    pids = [int(entry) for entry in os.listdir("/proc") if entry.isdecimal()]
+    return {pid for pid in pids if (found := _state_and_parent(pid)) and found[1] == parent}
 
 
 def is_alive(pid: int) -> bool:
-    """Whether there is such a process, other than as a zombie that nobody has waited for."""
-    command = ["ps", "-o", "stat=", "-p", str(pid)]
-    status = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
-    return bool(status) and not status.startswith("Z")
+    """Whether a process runs; a zombie, for which nobody has waited, does not."""
+    found = _state_and_parent(pid)
+    return found is not None and found[0] not in ("Z", "X")
+
+
+def _state_and_parent(pid: int) -> tuple[str, int] | None:
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    # The second field is the name in parentheses, and the name may contain any character.
+    state, parent = text.rpartition(")")[2].split()[:2]
+    return state, int(parent)

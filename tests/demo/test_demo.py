@@ -315,3 +315,17 @@ def test_servers_do_not_outlive_a_supervisor_that_is_killed() -> None:
         demo.act("pause", "n1")
         demo.end(signal.SIGKILL)
         eventually(lambda: not demo.alive(), "the servers end")
+
+
+def test_a_failing_cleanup_of_processes_leaves_no_directory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail() -> set[int]:
+        raise FileNotFoundError
+
+    demo = Demo("--nodes", "2")
+    monkeypatch.setattr(demo, "alive", fail)
+    with pytest.raises(FileNotFoundError), demo:
+        demo.wait_until_starting()
+    with pytest.raises(FileNotFoundError):
+        demo.leavings()

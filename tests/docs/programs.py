@@ -36,9 +36,14 @@ async def program(environment: Environment, *command: str) -> AsyncIterator[Any]
     try:
         yield process
     finally:
-        if process.returncode is None:
-            process.terminate()
-        await asyncio.wait_for(process.communicate(), 15)
+        try:
+            if process.returncode is None:
+                process.terminate()
+            await asyncio.wait_for(process.communicate(), 15)
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
 
 
 @asynccontextmanager

@@ -4,8 +4,8 @@ import pytest
 
 from adsum.replication.codec import decode, encode
 from adsum.replication.messages import Heartbeat, Message
-from adsum.transport.framing import PAYLOAD, encode_frame
-from adsum.transport.handshake import decode_hello, encode_hello
+from adsum.transport.framing import HELLO, PAYLOAD, encode_frame
+from adsum.transport.handshake import Handshake, decode_hello
 from tests.docs.pages import ROOT, blocks
 
 PAGE = ROOT / "docs/protocol.md"
@@ -21,10 +21,12 @@ def test_every_message_has_a_frame() -> None:
     assert {type(decode(frame)) for frame in FRAMES} == set(Message.__args__)
 
 
-def test_the_hello_is_what_the_handshake_sends() -> None:
-    (hello,) = [block.text.strip() for block in blocks(PAGE) if block.info == "json hello"]
-    identity, versions = decode_hello(hello.encode())
-    assert encode_hello(identity, versions, bytes(range(32))).decode() == hello
+def test_the_hello_is_the_one_that_a_handshake_sends() -> None:
+    (shown,) = [block.text.strip() for block in blocks(PAGE) if block.info == "json hello"]
+    identity, _ = decode_hello(shown.encode())
+    counting = bytes(range(32))
+    dialler = Handshake(identity, dialling=True, secret=None, nonce=lambda count: counting[:count])
+    assert encode_frame(HELLO, shown.encode()) == dialler.start()
 
 
 def test_the_heartbeat_has_the_bytes_that_the_page_shows() -> None:

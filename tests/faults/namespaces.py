@@ -41,7 +41,9 @@ class Host:
     def __init__(self, name: str, address: IPv4Address) -> None:
         self.name = name
         self.address = address
-        self.prefix = ("ip", "netns", "exec", name)
+        # `ip netns exec` would remount /sys, for which the root has to be a mount; in a chroot it
+        # is none.
+        self.prefix = ("nsenter", f"--net=/run/netns/{name}")
         self.device = f"tun{int(address) & 0xFF}"
         self.port = -1
 

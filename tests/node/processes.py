@@ -112,7 +112,7 @@ class Worker(Process):
     """One process with one node.
 
     Args:
-        prefix: A command that runs the process in other surroundings, as `ip netns exec`.
+        prefix: A command that runs the process in other surroundings, as `nsenter`.
         log: Where its standard error goes, if not to that of the test.
         settings: Those of the node.
     """
@@ -173,8 +173,9 @@ class Workers:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        for worker in self.all:
-            worker.end()
+        with ExitStack() as stack:
+            for worker in self.all:
+                stack.callback(worker.end)
 
 
 def eventually(what: str, condition: Callable[..., Any], *arguments: Any) -> Any:

@@ -39,9 +39,9 @@ class Ledger:
                 case "leave", key, refs:
                     self._leave(key, refs)
                 case "sync", listed:
-                    shown = {key: set(refs) for key, refs in listed.items()}
-                    assert self.known == shown, "what was announced is not what is shown"
-                    assert all(len(set(refs)) == len(refs) for refs in listed.values())
+                    known = {key: sorted(refs) for key, refs in self.known.items()}
+                    shown = {key: sorted(refs) for key, refs in listed.items()}
+                    assert known == shown, f"announced: {known}; it is not what is shown: {shown}"
 
     def came_back(self) -> list[str]:
         """The refs that have joined more than once, leaving in between."""

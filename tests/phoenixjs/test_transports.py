@@ -5,7 +5,7 @@ import base64
 import os
 import tempfile
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -205,15 +205,14 @@ async def workers(count: int) -> AsyncIterator[tuple[Server, NodeClients]]:
     with tempfile.TemporaryDirectory(prefix="ph-") as directory:
         cluster = {"ADSUM_CLUSTER": f"phoenixjs-workers-{os.getpid()}"}
         server, clients = Server(Path(directory, "log"), cluster, keep_alive=False), NodeClients()
-        try:
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(server.terminate)
+            stack.push_async_callback(clients.stop)
             await server.start_workers(count, free_port())
             await clients.start()
             await until("all workers are there", partial(has_members, server, count))
             yield server, clients
             assert server.complaints() == []
-        finally:
-            await clients.stop()
-            await server.terminate()
 
 
 async def has_members(server: Server, count: int) -> bool:

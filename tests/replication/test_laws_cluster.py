@@ -203,7 +203,8 @@ class Cluster(RuleBasedStateMachine):
         for node in self.nodes.values():
             before, slices = node.horizons, node.engine.slices()
             node.horizons = {replica: slice.horizon for replica, slice in slices.items()}
-            assert all(before.get(replica, 0) <= node.horizons[replica] for replica in slices)
+            changed = {r: (before.get(r, 0), now) for r, now in node.horizons.items()}
+            assert {r: (was, now) for r, (was, now) in changed.items() if now < was} == {}
 
     def teardown(self) -> None:
         """All faults end; soon every engine shows exactly what is tracked."""

@@ -119,16 +119,15 @@ class Transfer:
         self.receiver.observer.look()
         check_lists(self.receiver.view, held.entries.values())
 
-    @property
-    def exact(self) -> bool:
-        """Whether what is held is what the owner had at that version."""
+    def check_exact(self) -> None:
+        """The receiver has the entries that the owner had at that version."""
         held = self.receiver.slice(OWNER)
-        return held.entries == self.history.contents[held.horizon]
+        assert held.entries == self.history.contents[held.horizon]
 
-    @property
-    def complete(self) -> bool:
-        """Whether everything is held."""
-        return self.exact and self.receiver.slice(OWNER).horizon == len(self.history.changes)
+    def check_complete(self) -> None:
+        """The receiver has all entries of the owner, at its last version."""
+        held = self.receiver.slice(OWNER)
+        assert (held.horizon, held.entries) == (len(self.history.changes), self.history.now)
 
     def _answer(self) -> None:
         for question in self.receiver.sent():
@@ -166,9 +165,9 @@ def test_frames_that_are_lost_or_repeated_are_made_up_for_and_never_leave_half_a
     with tight():
         for step in steps:
             go(transfer, *step, in_order=True)
-            assert transfer.exact
+            transfer.check_exact()
         transfer.end()
-    assert transfer.complete
+    transfer.check_complete()
 
 
 @laws
@@ -181,7 +180,7 @@ def test_frames_in_any_order_come_to_the_same_while_all_removals_are_remembered(
         for step in steps:
             go(transfer, *step, in_order=False)
         transfer.end()
-    assert transfer.complete
+    transfer.check_complete()
 
 
 rounds = st.lists(
@@ -208,9 +207,9 @@ def test_a_reset_may_be_overtaken_at_any_point_and_as_often_as_may_be(
             for _ in range(leavers):
                 transfer.act("untrack", leavers)
             transfer.churn(leavers)
-            assert transfer.exact
+            transfer.check_exact()
         transfer.end()
-    assert transfer.complete
+    transfer.check_complete()
 
 
 def test_the_first_frame_of_a_reset_that_began_anew_may_be_lost() -> None:
@@ -230,4 +229,4 @@ def test_the_first_frame_of_a_reset_that_began_anew_may_be_lost() -> None:
             if transfer.under_way:
                 del transfer.under_way[0]
             transfer.end()
-        assert transfer.complete
+        transfer.check_complete()

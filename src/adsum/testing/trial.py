@@ -21,12 +21,16 @@ from adsum.replication.timing import Timing
 
 from .faults import TOPICS, Faults, Step, schedule
 from .laws import BrokenLawError
+from .shrinking import shorten
 from .simulation import Simulation
 
 #: How many steps a trial has.
 LENGTH = 100
+#: The probability that a frame is lost, in the trials that lose frames; real links lose none.
+LOSS = 0.2
 #: A trace is told from so many lines before its end, without what goes on all the time.
 TOLD_LINES = 60
+_REPLAY = "python -m adsum.testing --replay"
 _ROUTINE = re.compile(r"-> \S+  (heartbeat|digest) ")
 #: Cutting a schedule down ends after so many runs.
 MOST_RUNS = 400
@@ -53,10 +57,16 @@ class Trial:
     steps: tuple[Step, ...]
 
     @classmethod
-    def from_seed(cls, seed: int, length: int = LENGTH, *, loss: float = 0.0) -> Self:
-        """The trial that a seed stands for."""
+    def from_seed(cls, seed: int, length: int = LENGTH) -> Self:
+        """Return the trial of a seed: the same one for every caller.
+
+        Args:
+            seed: Any integer. Of eight consecutive seeds, one loses frames.
+            length: The least number of steps.
+        """
         random = Random(f"trial {seed}")
         nodes, forget_after = random.randint(2, 5), random.choice([20.0, 1200.0])
+        loss = LOSS if seed % 8 == 7 else 0.0
         return cls(seed, nodes, forget_after, loss, length, tuple(schedule(random, length)))
 
     def run(self, trace: Callable[[str], None] | None = None) -> None:
@@ -100,21 +110,8 @@ class Trial:
 
     def shrunk(self, most_runs: int = MOST_RUNS) -> "Trial":
         """The shortest trial found that fails as well: part after part is left out."""
-        runs = iter(range(most_runs))
-        steps = list(self.steps)
-        size = max(1, len(steps) // 2)
-        while True:
-            for start in range(0, len(steps), size):
-                rest = steps[:start] + steps[start + size :]
-                if next(runs, None) is None:
-                    return replace(self, steps=tuple(steps))
-                if not replace(self, steps=tuple(rest)).passes():
-                    steps = rest
-                    break
-            else:
-                if size == 1:
-                    return replace(self, steps=tuple(steps))
-                size = max(1, size // 2)
+        steps = shorten(self.steps, lambda rest: not replace(self, steps=rest).passes(), most_runs)
+        return replace(self, steps=steps)
 
     def report(self, shortest: "Trial | None" = None) -> str:
         """Why it fails: its shortest form, step by step, and what happened last in it.
@@ -143,10 +140,14 @@ class Trial:
 
     @property
     def how_to_replay(self) -> str:
-        """A command that runs this trial, and tells of it if it fails."""
+        """A shell command that runs exactly this trial, and prints the report if it fails.
+
+        A trial that differs from the trial of its seed is part of the command.
+        """
+        if self != Trial.from_seed(self.seed, self.length):
+            return f"{_REPLAY}-file /dev/stdin <<'END'\n{self.to_json()}\nEND"
         length = "" if self.length == LENGTH else f" --steps {self.length}"
-        loss = f" --loss {self.loss:g}" if self.loss else ""
-        return f"python -m adsum.testing --replay {self.seed}{length}{loss}"
+        return f"{_REPLAY} {self.seed}{length}"
 
     def to_json(self) -> str:
         """The trial as text, to be kept: a step a line."""
@@ -160,11 +161,6 @@ class Trial:
         fields: dict[str, Any] = json.loads(text)
         steps = [Step(what, tuple(arguments), wait) for what, arguments, wait in fields["steps"]]
         return cls(**(fields | {"steps": tuple(steps)}))
-
-
-def usual_loss(seed: int) -> float:
-    """Of many seeds one in eight loses frames, as no real link does."""
-    return 0.2 if seed % 8 == 7 else 0.0
 
 
 def _check_rest(simulation: Simulation) -> None:

@@ -1,0 +1,81 @@
+"""Run fast tests on the other versions of CPython that are supported: `make interpreters`.
+
+Each version that is on the PATH or among those of pyenv gets an environment of its own,
+`.venv-3.12` for example, with the pinned requirements. There the tests of the core, of nodes and of
+channels run twice: with usual tasks and with eager tasks. A version that is absent costs one line.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+#: The minor versions besides the one that runs all tests.
+VERSIONS = ("3.12", "3.13")
+REQUIREMENTS = ("pyproject.toml", "requirements-dev.txt", "constraints.txt")
+#: The loops of applications run in these; the core has no tasks.
+WITH_TASKS = ("tests/node", "tests/channels", "tests/testing")
+#: The core without its property tests and trials, which take most of the time.
+CORE = ("tests/replication", "--ignore-glob=*/test_laws_*", "--ignore-glob=*/test_trials.py")
+#: It checks that each run has the tasks that it should.
+OWN = "tests/test_interpreters.py"
+#: The arguments of each run of pytest.
+RUNS = ((*CORE, *WITH_TASKS, OWN), ("--eager-tasks", *WITH_TASKS, OWN))
+PYTEST = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not processes")
+INSTALL = ("-m", "pip", "install", "--quiet", "--disable-pip-version-check")
+
+
+def candidates(version: str) -> Iterator[Path]:
+    """The places in which a version may be installed."""
+    if (found := shutil.which(f"python{version}")) is not None:
+        yield Path(found)
+    pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
+    yield from sorted(pyenv.glob(f"versions/{version}.*/bin/python{version}"), reverse=True)
+
+
+def works(python: Path, version: str) -> bool:
+    """Whether an executable is that version, and can make environments.
+
+    A shim of pyenv is on the PATH for versions that it refuses to run, and Debian's Python has no
+    pip.
+    """
+    script = "import ensurepip, sys; print('%d.%d' % sys.version_info[:2])"
+    done = subprocess.run([python, "-c", script], capture_output=True, text=True, check=False)
+    return done.stdout.strip() == version
+
+
+def find(version: str) -> Path | None:
+    """The executable of a version, or None where there is none that works."""
+    return next((python for python in candidates(version) if works(python, version)), None)
+
+
+def environment(version: str, python: Path) -> Path:
+    """The executable of an environment with the requirements; made or brought up to date."""
+    folder = ROOT / f".venv-{version}"
+    own, installed = folder / "bin" / "python", folder / ".installed"
+    newest = max((ROOT / name).stat().st_mtime for name in REQUIREMENTS)
+    if not installed.exists() or installed.stat().st_mtime < newest:
+        subprocess.run([python, "-m", "venv", "--clear", folder], check=True)
+        subprocess.run([own, *INSTALL, "-r", "requirements-dev.txt"], cwd=ROOT, check=True)
+        installed.touch()
+    return own
+
+
+def passes(version: str) -> bool:
+    """Run the tests on a version; an absent one passes, with one line that says so."""
+    python = find(version)
+    if python is None:
+        print(f"CPython {version} is absent: its tests are left out", flush=True)
+        return True
+    own = environment(version, python)
+    print(f"CPython {version}, with usual tasks and with eager ones:", flush=True)
+    runs = [subprocess.run([own, *PYTEST, *run], cwd=ROOT, check=False) for run in RUNS]
+    return not any(run.returncode for run in runs)
+
+
+if __name__ == "__main__":
+    failed = [version for version in VERSIONS if not passes(version)]
+    sys.exit(f"failed on CPython {', '.join(failed)}" if failed else 0)
