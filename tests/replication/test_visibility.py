@@ -13,7 +13,7 @@ from adsum.replication.state import Replica, Slice
 from adsum.replication.view import View
 from adsum.replication.visibility import Visibility
 from adsum.testing.plugin import MakeCluster
-from adsum.testing.trial import Trial, usual_loss
+from adsum.testing.trial import Trial
 from tests.effort import examples
 
 from .strategies import TOPICS, Action, History, Observer, numbers, picked, sequences, verbs
@@ -209,7 +209,7 @@ def test_the_laws_hold_while_slices_are_on_their_way(
     seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(visibility_module, "STEP", 1 + seed % 5)
-    Trial.from_seed(seed, loss=usual_loss(seed)).run()
+    Trial.from_seed(seed).run()
 
 
 def test_no_value_is_older_than_its_slice_while_it_is_hidden(
