@@ -5,7 +5,9 @@ from collections.abc import Callable
 
 import pytest
 
-from adsum.activetime import STEPS, ActiveTimer, active_timeout
+from adsum.activetime import TICK, ActiveTimer, active_timeout
+
+STEPS = round(5.0 / TICK)
 
 
 class Call:
@@ -71,8 +73,23 @@ def test_starved_process_times_out_after_as_many_rounds_as_a_timeout_has_steps()
         rounds.pass_by(2.0)
     assert fired == []
     rounds.pass_by(2.0)
+    rounds.pass_by(2.0)
 
-    assert fired == [2.0 * STEPS]
+    assert len(fired) == 1
+
+
+def test_thousand_timers_wake_the_process_as_often_as_one() -> None:
+    rounds, fired = Rounds(), list[float]()
+    timers = [
+        ActiveTimer(1.0 + number / 1000, lambda: fired.append(rounds.now), rounds)
+        for number in range(1000)
+    ]
+    for _ in range(30):
+        assert len(rounds.calls) <= 1
+        rounds.pass_by(TICK)
+
+    assert len(fired) == len(timers)
+    assert rounds.calls == []
 
 
 def test_cancelled_timer_never_fires() -> None:

@@ -5,18 +5,22 @@ nothing meanwhile, so its absence says nothing about a peer that it waits for. A
 time blames the peer as soon as the process comes back. Worse, under load such timeouts lead to
 repeated attempts, which sustain the load.
 
-So a timeout is divided into steps. Each step is scheduled when the previous one has run, and a
-step that runs late counts as planned. The replication engine counts the silence of members by the
-same rule.
+So active time advances in ticks. Each tick is scheduled when the previous one has run, and a tick
+that runs late counts as planned. The replication engine counts the silence of members by the same
+rule. All timers of one event loop share its ticks, so thousands of them cost no more than one.
 """
 
 import asyncio
+import heapq
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
+from itertools import count
 from typing import Protocol
+from weakref import WeakKeyDictionary
 
-#: Steps of one timeout. More steps count lateness more strictly, and cost as many wake-ups.
-STEPS = 50
+#: Seconds of one tick. Shorter ticks count lateness more strictly, and cost as many wake-ups.
+TICK = 0.1
 
 
 class Cancellable(Protocol):
@@ -27,7 +31,7 @@ class Cancellable(Protocol):
 
 
 class Scheduler(Protocol):
-    """The part of an event loop that a timer needs."""
+    """The part of an event loop that a clock needs."""
 
     def call_later(self, delay: float, callback: Callable[[], None], /) -> Cancellable:
         """Call `callback` once, after `delay` seconds."""
@@ -36,9 +40,9 @@ class Scheduler(Protocol):
 class ActiveTimer:
     """Calls a function once, after some seconds of active time.
 
-    On an idle process this is real time, plus at most a few milliseconds a step. A process that is
-    stopped, blocked or overloaded calls the function after `STEPS` rounds of its event loop at the
-    earliest, however long they take.
+    On an idle process this is real time, plus at most two ticks. A process that is stopped, blocked
+    or overloaded calls the function after as many rounds of its event loop as the seconds have
+    ticks at the earliest, however long those take.
 
     Args:
         seconds: Seconds of active time, above 0.
@@ -49,22 +53,57 @@ class ActiveTimer:
     def __init__(
         self, seconds: float, callback: Callable[[], None], scheduler: Scheduler | None = None
     ) -> None:
-        self._scheduler: Scheduler = scheduler or asyncio.get_running_loop()
-        self._callback = callback
-        self._step = seconds / STEPS
-        self._steps_left = STEPS
-        self._call = self._scheduler.call_later(self._step, self._on_step)
+        self._callback: Callable[[], None] | None = callback
+        scheduler = scheduler or asyncio.get_running_loop()
+        clock = _clocks.get(scheduler) or _clocks.setdefault(scheduler, _Clock())
+        clock.add(seconds, self, scheduler)
 
     def cancel(self) -> None:
         """Do not call the function. Idempotent; does nothing after the call."""
-        self._call.cancel()
+        self._callback = None
 
-    def _on_step(self) -> None:
-        self._steps_left -= 1
-        if self._steps_left:
-            self._call = self._scheduler.call_later(self._step, self._on_step)
-        else:
-            self._callback()
+    def fire(self) -> None:
+        """Call the function, unless it was called or the timer cancelled."""
+        callback, self._callback = self._callback, None
+        if callback is not None:
+            callback()
+
+
+class _Clock:
+    """The ticks of one event loop. It ticks only while a timer waits."""
+
+    def __init__(self) -> None:
+        # Ticks that have passed.
+        self._ticks = 0
+        self._ticking = False
+        self._serial = count()
+        # Timers with the tick at which each fires; the serial number keeps their order.
+        self._timers: list[tuple[int, int, ActiveTimer]] = []
+
+    def add(self, seconds: float, timer: ActiveTimer, scheduler: Scheduler) -> None:
+        # One tick more: the present one may have run for some time.
+        fires_at = self._ticks + round(seconds / TICK + 0.5) + self._ticking
+        heapq.heappush(self._timers, (fires_at, next(self._serial), timer))
+        self._schedule(scheduler)
+
+    def _schedule(self, scheduler: Scheduler) -> None:
+        if self._timers and not self._ticking:
+            self._ticking = True
+            scheduler.call_later(TICK, partial(self._tick, scheduler))
+
+    def _tick(self, scheduler: Scheduler) -> None:
+        self._ticking = False
+        self._ticks += 1
+        due = []
+        while self._timers and self._timers[0][0] <= self._ticks:
+            due.append(heapq.heappop(self._timers)[-1])
+        self._schedule(scheduler)
+        for timer in due:
+            timer.fire()
+
+
+# By event loop. A clock refers to its loop only by the call that it has scheduled there.
+_clocks: WeakKeyDictionary[Scheduler, _Clock] = WeakKeyDictionary()
 
 
 @asynccontextmanager
