@@ -29,7 +29,7 @@ from adsum.replication.messages import Message
 from adsum.replication.state import Replica
 from adsum.run import Observer, Run, logger
 from adsum.siblings import Siblings
-from adsum.tasks import start_task
+from adsum.tasks import cancel_task, start_task
 from adsum.transport import discovery
 from adsum.transport.address import TcpAddress, parse
 from adsum.transport.base import Identity, Link
@@ -131,6 +131,10 @@ class Runtime(Run):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.transport.close()
+        self._clean_up()
+
+    def _clean_up(self) -> None:
+        """Remove the timers, and the directory of the cluster if no socket is left in it."""
         if self.settings.siblings:
             self._siblings.leave()
         for handle in (self._soon, self._timer):
@@ -178,10 +182,14 @@ class Runtime(Run):
 
     def abandon(self) -> None:
         """See `Run`."""
+        if self.inherited:
+            return
         super().abandon()
+        self._join_log.close()
+        for task in self._tasks:
+            cancel_task(task)
         self.transport.abandon()
-        if self.settings.siblings:
-            self._siblings.leave()
+        self._clean_up()
 
     def poke(self) -> None:
         """See `Run`."""

@@ -5,6 +5,7 @@ import gc
 import socket
 import threading
 from collections.abc import Coroutine, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -150,3 +151,33 @@ def test_a_task_that_outlives_many_runs_keeps_no_callbacks() -> None:
         assert presence._owner_ended not in [callback for callback, _ in task._callbacks or ()]
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("end", [asyncio.run, run_and_close])
+def test_the_address_is_free_after_a_stop_that_was_interrupted(
+    end: Any, cluster_name: str, tmp_path: Path
+) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    settings: dict[str, Any] = {"cluster": cluster_name, "runtime_dir": str(tmp_path)}
+    node = adsum.Node(listen=f"127.0.0.1:{port}", **settings)
+
+    async def interrupt_stop() -> None:
+        await node.start()
+        kept.append(node.runtime)
+        kept.append(asyncio.create_task(node.stop()))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+
+    async def again() -> None:
+        async with node:
+            assert node.address == f"127.0.0.1:{port}"
+            assert len(sockets()) == 1
+
+    def sockets() -> list[Path]:
+        return list(tmp_path.glob("adsum/*/*.sock"))
+
+    kept: list[Any] = []
+    end(interrupt_stop())
+    run(again())

@@ -376,3 +376,44 @@ def test_a_name_that_is_not_known_yet_is_looked_up_again(
                     assert presence.count("room") == 1
 
     run(main())
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def test_cancelled_stop_frees_the_addresses_and_the_node_starts_again() -> None:
+    async def main() -> None:
+        port = free_port()
+        node = adsum.Node(siblings=False, listen=[f"127.0.0.1:{port}", "127.0.0.1:0"])
+        others = asyncio.all_tasks()
+        await node.start()
+        stopping = asyncio.create_task(node.stop())
+        await asyncio.sleep(0)
+        for task in asyncio.all_tasks() - others:  # as some frameworks do
+            task.cancel()
+        await asyncio.wait([stopping])
+        await node.stop()
+        async with node:
+            assert node.address == f"127.0.0.1:{port}"
+
+    run(main())
+
+
+def test_start_that_waits_for_a_start_waits_for_its_stop_too() -> None:
+    async def main() -> None:
+        node = adsum.Node(siblings=False, listen=f"127.0.0.1:{free_port()}")
+
+        async def start_and_stop() -> None:
+            await node.start()
+            await node.stop()
+
+        visit, start = asyncio.create_task(start_and_stop()), asyncio.create_task(node.start())
+        await visit
+        await start
+        assert node.running
+        await node.stop()
+
+    run(main())
