@@ -19,7 +19,6 @@ import adsum
 from adsum import runtime
 from adsum.openfiles import OpenFiles
 from adsum.replication.engine import Engine
-from adsum.transport import listeners
 
 from .conftest import run, running, until
 from .processes import RUNTIME_DIR, Workers, eventually, sibling_sockets
@@ -191,7 +190,7 @@ def test_renewal_without_descriptors_is_logged_once_and_repeated(
     async def main() -> None:
         async with running(1, cluster=cluster_name) as [node]:
             with monkeypatch.context() as patch:
-                patch.setattr(listeners.socket, "socket", no_descriptors)
+                patch.setattr("adsum.transport.listeners.socket.socket", no_descriptors)
                 remove(socket_of(node))
                 await until(lambda: len(failures) > 3)
             await until(lambda: socket_of(node).is_socket())
