@@ -53,7 +53,7 @@ class Observer(Protocol):
         """A member published a message."""
 
     def closed(self) -> None:
-        """The node has stopped."""
+        """The node has stopped. Idempotent."""
 
     def forked(self) -> None:
         """A forked child starts the node of its parent again: forget the parent's state.
@@ -205,8 +205,7 @@ class Run(ABC):
             self._settle()
 
     def _end(self) -> None:
-        if self._ended:
-            return
+        # Observers are called again if `close` was interrupted: their loop may be closed by now.
         self._ended = True
         self._wake_waiters()
         for observer in list(self._observers):
