@@ -165,6 +165,8 @@ class StreamLink(asyncio.Protocol):
             self._forget()
         else:
             self._wire.abort()
+            # uvloop calls no `connection_lost` if making the connection was cancelled.
+            self._loop.call_soon(self._forget)
 
     # What the event loop calls.
 
