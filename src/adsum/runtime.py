@@ -346,7 +346,7 @@ class Runtime(Run):
         self.tick()
 
     def _replace_seeds(self, known: list[str], found: list[str]) -> None:
-        for gone in set(known).difference(found):
+        for gone in set(known).difference(found, self.settings.peers):
             self.engine.remove_seed(gone)
         for seed in found:
             self.engine.add_seed(seed, lasting=False)

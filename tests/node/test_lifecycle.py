@@ -378,6 +378,30 @@ def test_a_name_that_is_not_known_yet_is_looked_up_again(
     run(main())
 
 
+def test_configured_address_is_dialled_although_a_name_no_longer_stands_for_it(
+    cluster_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runtime, "RESOLVE_INTERVAL", 0.02)
+    looked_up = list[str]()
+
+    async def main() -> None:
+        port = free_port()
+
+        async def resolve(address: str) -> list[str]:
+            looked_up.append(address)
+            return [f"127.0.0.1:{port}"] if len(looked_up) == 1 else []
+
+        monkeypatch.setattr("adsum.transport.discovery.resolve", resolve)
+        shared: dict[str, Any] = {"cluster": cluster_name, "siblings": False, "secret": "x" * 16}
+        peers = [f"moves.invalid:{port}", f"127.0.0.1:{port}"]
+        async with adsum.Node(**shared, peers=peers) as node:
+            await until(lambda: len(looked_up) > 2)
+            async with adsum.Node(**shared, listen=peers[1]):
+                await until(lambda: node.stats()["links"] == 1)
+
+    run(main())
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
