@@ -35,6 +35,7 @@ LAYERS = {
         "joinlog",
         "openfiles",
         "siblings",
+        "signals",
         "tasks",
     },
     "node": {

@@ -5,6 +5,7 @@ import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
@@ -12,7 +13,7 @@ from adsum.config import Settings, settle
 from adsum.errors import ConfigurationError, NodeClosedError, UsageError, WrongThreadError
 from adsum.forks import process
 from adsum.replication.members import MemberInfo
-from adsum.run import Observer, Run
+from adsum.run import Observer, Run, logger
 from adsum.runtime import Runtime
 from adsum.signals import add_stop_listener, remove_stop_listener
 from adsum.tasks import resolve
@@ -107,8 +108,8 @@ class Node:
         self._thread = 0
         # The beginning of this run, while it is under way; its result is whether `stop` ended it.
         self._opening: asyncio.Future[bool] | None = None
-        # The end of the run before, while it is under way.
-        self._closing: asyncio.Task[None] | None = None
+        # The run before, and its end, while that is under way.
+        self._closing: tuple[Run, asyncio.Task[None]] | None = None
 
     # Lifecycle.
 
@@ -139,9 +140,10 @@ class Node:
             WrongThreadError: The node runs in the event loop of another thread.
         """
         self._leave_to_parent()
-        await self._closed()
         loop = asyncio.get_running_loop()
-        await self._opened(loop)
+        while self._closing is not None or self._is_opening(loop):
+            await self._closed()
+            await self._opened(loop)
         if self._runtime is not None and not _is_closed(self._runtime.loop):
             self._check_thread()
             if self._runtime.loop not in (None, loop):
@@ -211,13 +213,19 @@ class Node:
         """Begin to close a run."""
         self._runtime = None
         # An eager start does no harm here: whatever has to end has ended even sooner.
-        self._closing = asyncio.create_task(runtime.close())
+        task = asyncio.create_task(runtime.close())
+        task.add_done_callback(partial(_free, runtime))
+        self._closing = runtime, task
+
+    def _is_opening(self, loop: asyncio.AbstractEventLoop) -> bool:
+        """Whether a `start` is under way in this event loop."""
+        return self._opening is not None and self._opening.get_loop() is loop
 
     async def _opened(self, loop: asyncio.AbstractEventLoop) -> None:
         """Wait for the end of a `start` that is under way in this event loop."""
-        while self._opening is not None and self._opening.get_loop() is loop:
-            if await asyncio.shield(self._opening):
-                raise NodeClosedError(_STOPPED_WHILE_JOINING)
+        opening = self._opening if self._is_opening(loop) else None
+        if opening is not None and await asyncio.shield(opening):
+            raise NodeClosedError(_STOPPED_WHILE_JOINING)
 
     def _leave_to_parent(self) -> None:
         """In a forked child, forget the run of the parent."""
@@ -233,10 +241,15 @@ class Node:
             self._runtime = None
 
     async def _closed(self) -> None:
-        """Wait until the run before has ended."""
+        """Wait until the run before has ended, even if the task that closes it was cancelled."""
         closing = self._closing
-        if closing is not None and closing.get_loop() is asyncio.get_running_loop():
-            await asyncio.shield(closing)
+        if closing is None:
+            return
+        runtime, task = closing
+        if task.get_loop() is asyncio.get_running_loop():
+            await asyncio.wait([task])
+        elif task.get_loop().is_closed():
+            runtime.abandon()
         if self._closing is closing:
             self._closing = None
 
@@ -423,6 +436,15 @@ class Node:
                 "a node may be used only in the thread of its event loop; make the caller "
                 "`async def`, or use loop.call_soon_threadsafe()"
             )
+
+
+def _free(runtime: Run, task: "asyncio.Task[None]") -> None:
+    """Free what a run holds if closing it was cancelled, maybe before it began, or failed."""
+    error = None if task.cancelled() else task.exception()
+    if error is not None:
+        logger.error("%s: closing failed", runtime.replica, exc_info=error)
+    if error is not None or task.cancelled():
+        runtime.abandon()
 
 
 def _is_closed(loop: asyncio.AbstractEventLoop | None) -> bool:

@@ -53,7 +53,7 @@ class Observer(Protocol):
         """A member published a message."""
 
     def closed(self) -> None:
-        """The node has stopped."""
+        """The node has stopped. Idempotent."""
 
     def forked(self) -> None:
         """A forked child starts the node of its parent again: forget the parent's state.
@@ -134,7 +134,7 @@ class Run(ABC):
         """Call a function after some seconds; a run that has ended by then need not call it."""
 
     def abandon(self) -> None:
-        """Give up a run that can no longer be closed: its event loop is, or its process is dead."""
+        """End a run without a goodbye: its loop is closed, `close` was cancelled, or it crashed."""
         self._end()
 
     async def wait_joined(self, timeout: float | None) -> bool:  # noqa: ASYNC109  # returns a state
@@ -205,6 +205,7 @@ class Run(ABC):
             self._settle()
 
     def _end(self) -> None:
+        # Observers are called again if `close` was interrupted: their loop may be closed by now.
         self._ended = True
         self._wake_waiters()
         for observer in list(self._observers):

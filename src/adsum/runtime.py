@@ -29,7 +29,8 @@ from adsum.replication.messages import Message
 from adsum.replication.state import Replica
 from adsum.run import Observer, Run, logger
 from adsum.siblings import Siblings
-from adsum.tasks import start_task
+from adsum.signals import renew_handlers
+from adsum.tasks import cancel_task, start_task
 from adsum.transport import discovery
 from adsum.transport.address import TcpAddress, parse
 from adsum.transport.base import Identity, Link
@@ -44,7 +45,7 @@ LIMITS = Limits(turn_budget=DELTA_BUDGET // 2, send_high_water=MAX_IN_FLIGHT)
 REFUSALS_TO_TELL = 3
 #: Host names among the peers are looked up anew this often, in seconds.
 RESOLVE_INTERVAL = 5.0
-#: Seconds between two checks of the own socket, of those of siblings, and of open files.
+#: Seconds between two checks of the own socket, of siblings, signal handlers and open files.
 CHECK_INTERVAL = 3.0
 #: Random bytes in an automatic name. With 8, a million nodes collide with a probability of 3e-8.
 NAME_ENTROPY = 8
@@ -131,6 +132,10 @@ class Runtime(Run):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.transport.close()
+        self._clean_up()
+
+    def _clean_up(self) -> None:
+        """Remove the timers, and the directory of the cluster if no socket is left in it."""
         if self.settings.siblings:
             self._siblings.leave()
         for handle in (self._soon, self._timer):
@@ -138,15 +143,16 @@ class Runtime(Run):
                 handle.cancel()
 
     async def _check_surroundings(self) -> None:
-        """Look again and again at what may have changed in the system: siblings, open files."""
+        """Check every few seconds what the system or others may change, see `CHECK_INTERVAL`."""
         while True:
             await asyncio.sleep(CHECK_INTERVAL)
             try:
+                renew_handlers()
                 if self.settings.siblings:
                     await self._check_siblings()
                 self._files.check(self._now())
-            except Exception:
-                logger.exception("%s: a check of siblings and open files failed", self.replica)
+            except Exception as error:
+                self._log_failure("the check of surroundings", error)
             self._settle()
 
     async def _check_siblings(self) -> None:
@@ -178,10 +184,14 @@ class Runtime(Run):
 
     def abandon(self) -> None:
         """See `Run`."""
+        if self.inherited:
+            return
         super().abandon()
+        self._join_log.close()
+        for task in self._tasks:
+            cancel_task(task)
         self.transport.abandon()
-        if self.settings.siblings:
-            self._siblings.leave()
+        self._clean_up()
 
     def poke(self) -> None:
         """See `Run`."""
@@ -336,7 +346,7 @@ class Runtime(Run):
         self.tick()
 
     def _replace_seeds(self, known: list[str], found: list[str]) -> None:
-        for gone in set(known).difference(found):
+        for gone in set(known).difference(found, self.settings.peers):
             self.engine.remove_seed(gone)
         for seed in found:
             self.engine.add_seed(seed, lasting=False)

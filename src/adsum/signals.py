@@ -57,6 +57,16 @@ def add_stop_listener(listener: Listener, loop: asyncio.AbstractEventLoop | None
         return
     _prune()
     _listeners[WeakMethod(listener)] = loop
+    renew_handlers()
+
+
+def renew_handlers() -> None:
+    """Get in front of handlers that were installed since, as by a server that started later.
+
+    Does nothing outside the main thread, or if there is no listener.
+    """
+    if not _listeners or threading.current_thread() is not threading.main_thread():
+        return
     for number in _SIGNALS:
         handler = signal.getsignal(number)
         if callable(handler) and not isinstance(handler, _Front) and not _is_of_python(handler):

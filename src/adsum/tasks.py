@@ -2,7 +2,7 @@
 
 An eager task factory (`asyncio.eager_task_factory`) runs a new task up to its first wait inside of
 `create_task`, so the task may have ended before its creator stores it, and its code runs inside of
-a caller that expects none of its effects yet. All tasks of adsum are made here, so that none does.
+a caller that expects none of its effects yet. Tasks of adsum are made here, so that none does.
 """
 
 import asyncio
@@ -18,9 +18,11 @@ SLICE = 1000
 def start_task(work: Coroutine[Any, Any, T]) -> "asyncio.Task[T]":
     """Create a task in the running loop; it begins in a later turn, whatever the task factory."""
     loop = asyncio.get_running_loop()
-    if loop.get_task_factory() is not None:  # it may begin tasks at once
-        work = _after_a_turn(work)
-    return loop.create_task(work)
+    if loop.get_task_factory() is None:
+        return loop.create_task(work)
+    task = loop.create_task(_after_a_turn(work))  # the factory may begin tasks at once
+    task.add_done_callback(lambda _: work.close())  # has an effect if it was cancelled before
+    return task
 
 
 def cancel_task(task: "asyncio.Task[Any] | None") -> None:
@@ -44,9 +46,5 @@ async def in_slices(items: Sequence[T]) -> AsyncIterator[Sequence[T]]:
 
 
 async def _after_a_turn(work: Coroutine[Any, Any, T]) -> T:
-    try:
-        await asyncio.sleep(0)
-    except BaseException:
-        work.close()  # cancelled before it began
-        raise
+    await asyncio.sleep(0)
     return await work

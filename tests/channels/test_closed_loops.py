@@ -81,3 +81,25 @@ def test_sessions_of_clients_that_poll_and_questions_are_forgotten() -> None:
 
     run_and_close(begin())
     run(begin_again())
+
+
+def test_connections_that_outlived_an_interrupted_stop_are_forgotten() -> None:
+    app = App(Room)
+    kept = list[Any]()
+
+    async def begin() -> None:
+        await app.node.start()
+        kept.append(Line(app.socket))
+        await kept[0].open()
+        kept.append(asyncio.create_task(app.node.stop()))
+        await asyncio.sleep(0)
+
+    async def begin_again() -> None:
+        async with app.node, line(app.socket):
+            assert app.socket.stats()["connections"] == 1
+            hub = app.socket._hub
+            assert hub._sweeper is not None
+            assert hub._sweeper.when() >= hub.now()
+
+    run_and_close(begin())
+    run(begin_again())

@@ -6,7 +6,10 @@ from typing import Any
 import pytest
 
 import adsum
-from adsum.channels import Channel, Limits, Socket
+from adsum.channels import Channel, Client, Limits, Socket
+from adsum.channels.connection import Connection
+from adsum.channels.frames import V2_TEXT
+from adsum.channels.sessions import Sessions
 
 from .line import Line, line
 from .running import run, until
@@ -85,7 +88,7 @@ def test_who_has_lingered_makes_room_for_others_who_linger() -> None:
             for n in range(3):
                 await app.come_and_go(f"room:{n}", 1012)
                 await until(lambda: app.presence.topics() == [])
-            assert app.socket._hub.lingers() == 0.05
+            assert app.socket._hub.lingers(restarts=True) == 0.05
 
     run(main())
 
@@ -111,6 +114,26 @@ def test_any_close_code_lingers_while_the_node_is_about_to_stop() -> None:
             app.node.begin_stop()
             await app.come_and_go("room:1", 1006)
             assert app.presence.topics() == ["room:1"]
+
+    run(main())
+
+
+@pytest.mark.parametrize("stopping", [False, True])
+def test_polling_client_whose_session_ends_during_the_stop_lingers(stopping: bool) -> None:
+    async def main() -> None:
+        app = App(30.0)
+        async with app.node:
+            sessions = Sessions.of(app.node)
+            connection = Connection(app.socket._hub, Client(), V2_TEXT)
+            sessions.begin(connection)
+            [session] = sessions._sessions.values()
+            await session.send(['["1","1","room:1","phx_join",{}]'])
+            await until(lambda: app.presence.topics() == ["room:1"])
+            if stopping:
+                app.node.begin_stop()
+            session.end()
+            await until(lambda: connection._finished)
+            assert app.presence.topics() == (["room:1"] if stopping else [])
 
     run(main())
 

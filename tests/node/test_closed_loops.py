@@ -4,7 +4,8 @@ import asyncio
 import gc
 import socket
 import threading
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,8 @@ import adsum
 
 from .conftest import run, until
 from .test_eager_tasks import names
+
+NewLoop = Callable[[], asyncio.AbstractEventLoop]
 
 # What asyncio says of tasks and connections that its loop was closed under.
 pytestmark = [
@@ -27,9 +30,9 @@ def collect_what_closed_loops_left() -> Iterator[None]:
     gc.collect()
 
 
-def run_and_close(main: Coroutine[Any, Any, None]) -> None:
+def run_and_close(main: Coroutine[Any, Any, None], make: NewLoop = asyncio.new_event_loop) -> None:
     """Run something in a loop, and close that in the midst of all else that it does."""
-    loop = asyncio.new_event_loop()
+    loop = make()
     try:
         loop.run_until_complete(main)
     finally:
@@ -108,7 +111,9 @@ def test_the_address_is_free_for_the_next_run() -> None:
     run(again())
 
 
-def test_peers_hide_the_node_as_if_it_had_crashed() -> None:
+@pytest.mark.parametrize("loops", ["asyncio", "uvloop"])
+def test_peers_hide_the_node_as_if_it_had_crashed(loops: str) -> None:
+    make = pytest.importorskip(loops).new_event_loop
     tcp: dict[str, Any] = {"siblings": False, "listen": "127.0.0.1:0", "cluster": "closed-loops"}
     stays, address, seen, done = adsum.Node(**tcp), list[str](), threading.Event(), list[float]()
 
@@ -132,7 +137,7 @@ def test_peers_hide_the_node_as_if_it_had_crashed() -> None:
     while not address:
         assert thread.is_alive()
     node = adsum.Node(**tcp, peers=address)
-    run_and_close(visit())
+    run_and_close(visit(), make)
     run(node.stop())
     thread.join()
     assert done[0] < stays.settings.timing.down_after / 2
@@ -150,3 +155,33 @@ def test_a_task_that_outlives_many_runs_keeps_no_callbacks() -> None:
         assert presence._owner_ended not in [callback for callback, _ in task._callbacks or ()]
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("end", [asyncio.run, run_and_close])
+def test_the_address_is_free_after_a_stop_that_was_interrupted(
+    end: Any, cluster_name: str, tmp_path: Path
+) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    settings: dict[str, Any] = {"cluster": cluster_name, "runtime_dir": str(tmp_path)}
+    node = adsum.Node(listen=f"127.0.0.1:{port}", **settings)
+
+    async def interrupt_stop() -> None:
+        await node.start()
+        kept.append(node.runtime)
+        kept.append(asyncio.create_task(node.stop()))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+
+    async def again() -> None:
+        async with node:
+            assert node.address == f"127.0.0.1:{port}"
+            assert len(sockets()) == 1
+
+    def sockets() -> list[Path]:
+        return list(tmp_path.glob("adsum/*/*.sock"))
+
+    kept: list[Any] = []
+    end(interrupt_stop())
+    run(again())

@@ -1,6 +1,7 @@
 """Tasks that a task factory begins at once: nothing that adsum starts depends on a later turn."""
 
 import asyncio
+import gc
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -89,3 +90,23 @@ def test_a_task_that_is_cancelled_before_it_begins_never_runs() -> None:
         assert task.cancelled()
 
     run(main())
+
+
+def test_cancelled_task_of_another_task_factory_leaves_no_coroutine_behind(
+    recwarn: pytest.WarningsRecorder,
+) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_task_factory(lambda loop, work, **more: asyncio.Task(work, loop=loop, **more))
+
+        async def work() -> None:
+            raise AssertionError("it ran")
+
+        task = tasks.start_task(work())
+        task.cancel()
+        await asyncio.wait([task])
+        assert task.cancelled()
+
+    asyncio.run(main())
+    gc.collect()
+    assert not recwarn.list

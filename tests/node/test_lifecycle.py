@@ -376,3 +376,68 @@ def test_a_name_that_is_not_known_yet_is_looked_up_again(
                     assert presence.count("room") == 1
 
     run(main())
+
+
+def test_configured_address_is_dialled_although_a_name_no_longer_stands_for_it(
+    cluster_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runtime, "RESOLVE_INTERVAL", 0.02)
+    looked_up = list[str]()
+
+    async def main() -> None:
+        port = free_port()
+
+        async def resolve(address: str) -> list[str]:
+            looked_up.append(address)
+            return [f"127.0.0.1:{port}"] if len(looked_up) == 1 else []
+
+        monkeypatch.setattr("adsum.transport.discovery.resolve", resolve)
+        shared: dict[str, Any] = {"cluster": cluster_name, "siblings": False, "secret": "x" * 16}
+        peers = [f"moves.invalid:{port}", f"127.0.0.1:{port}"]
+        async with adsum.Node(**shared, peers=peers) as node:
+            await until(lambda: len(looked_up) > 2)
+            async with adsum.Node(**shared, listen=peers[1]):
+                await until(lambda: node.stats()["links"] == 1)
+
+    run(main())
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def test_cancelled_stop_frees_the_addresses_and_the_node_starts_again() -> None:
+    async def main() -> None:
+        port = free_port()
+        node = adsum.Node(siblings=False, listen=[f"127.0.0.1:{port}", "127.0.0.1:0"])
+        others = asyncio.all_tasks()
+        await node.start()
+        stopping = asyncio.create_task(node.stop())
+        await asyncio.sleep(0)
+        for task in asyncio.all_tasks() - others:  # as some frameworks do
+            task.cancel()
+        await asyncio.wait([stopping])
+        await node.stop()
+        async with node:
+            assert node.address == f"127.0.0.1:{port}"
+
+    run(main())
+
+
+def test_start_that_waits_for_a_start_waits_for_its_stop_too() -> None:
+    async def main() -> None:
+        node = adsum.Node(siblings=False, listen=f"127.0.0.1:{free_port()}")
+
+        async def start_and_stop() -> None:
+            await node.start()
+            await node.stop()
+
+        visit, start = asyncio.create_task(start_and_stop()), asyncio.create_task(node.start())
+        await visit
+        await start
+        assert node.running
+        await node.stop()
+
+    run(main())

@@ -193,15 +193,24 @@ def test_cancelled_publish_is_counted_as_missed(cluster_name: str) -> None:
     run(main())
 
 
-def test_publishers_that_wait_return_when_the_node_stops(cluster_name: str) -> None:
+@pytest.mark.parametrize("cancelled", [False, True])
+def test_publishers_that_wait_return_when_the_node_stops(
+    cluster_name: str, cancelled: bool
+) -> None:
     async def main() -> None:
         async with running(2, cluster=cluster_name) as (sender, stuck):
             pubsub = adsum.PubSub(sender)
             stop_reading(stuck, sender)
             burst = asyncio.gather(*(pubsub.publish("room", {"text": text()}) for _ in range(300)))
             await asyncio.sleep(0.05)
-            await sender.stop()
-            assert (await burst)[-1] == 1
+            before = asyncio.all_tasks()
+            stopping = asyncio.create_task(sender.stop())
+            await asyncio.sleep(0)
+            for task in asyncio.all_tasks() - before if cancelled else ():
+                task.cancel()
+            await asyncio.wait([stopping])
+            async with asyncio.timeout(5):
+                assert (await burst)[-1] == 1
 
     run(main())
 

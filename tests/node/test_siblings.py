@@ -6,6 +6,7 @@ import logging
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -16,6 +17,7 @@ import pytest
 
 import adsum
 from adsum import runtime
+from adsum.openfiles import OpenFiles
 from adsum.replication.engine import Engine
 
 from .conftest import run, running, until
@@ -173,6 +175,50 @@ def test_failing_renewal_is_logged_once_and_repeated(
     with caplog.at_level(logging.WARNING):
         run(main())
     assert [record.levelname for record in caplog.records] == ["ERROR", "WARNING"]
+
+
+@pytest.mark.usefixtures("_impatient", "directory")
+def test_renewal_without_descriptors_is_logged_once_and_repeated(
+    cluster_name: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    failures = list[int]()
+
+    def no_descriptors(*_: object) -> socket.socket:
+        failures.append(errno.EMFILE)
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    async def main() -> None:
+        async with running(1, cluster=cluster_name) as [node]:
+            with monkeypatch.context() as patch:
+                patch.setattr("adsum.transport.listeners.socket.socket", no_descriptors)
+                remove(socket_of(node))
+                await until(lambda: len(failures) > 3)
+            await until(lambda: socket_of(node).is_socket())
+
+    with caplog.at_level(logging.WARNING):
+        run(main())
+    assert [record.levelname for record in caplog.records] == ["ERROR", "WARNING"]
+
+
+@pytest.mark.usefixtures("_impatient", "directory")
+def test_check_that_fails_each_time_is_logged_once_in_an_interval(
+    cluster_name: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    checks = list[object]()
+
+    def fail(_: object, now: float) -> None:
+        checks.append(now)
+        raise RuntimeError("no such thing")
+
+    async def main() -> None:
+        monkeypatch.setattr(OpenFiles, "check", fail)
+        async with running(1, cluster=cluster_name):
+            await until(lambda: len(checks) > 3)
+
+    with caplog.at_level(logging.WARNING):
+        run(main())
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
+    assert "no such thing" in caplog.text
 
 
 @pytest.mark.usefixtures("_impatient", "directory")

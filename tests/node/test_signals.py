@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 import adsum
+from adsum import runtime
 
 from .conftest import run, until
 
@@ -108,6 +109,25 @@ def test_handler_that_was_installed_after_the_node_started_stays(received: Recei
         assert received == [signal.SIGTERM]
 
     run(main())
+
+
+def test_server_that_starts_after_the_node_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtime, "CHECK_INTERVAL", 0.01)
+    numbers: Received = []
+
+    def handle(number: int, frame: Any) -> None:
+        numbers.append(number)
+
+    async def main() -> None:
+        async with lingering_node() as node:
+            with handling(signal.SIGTERM, handle):
+                await until(lambda: signal.getsignal(signal.SIGTERM) is not handle)
+                os.kill(os.getpid(), signal.SIGTERM)
+                await until(lambda: node.stopping)
+                assert numbers == [signal.SIGTERM]
+
+    with handling(signal.SIGTERM, signal.SIG_DFL):
+        run(main())
 
 
 @pytest.mark.parametrize("handler", [signal.SIG_DFL, signal.SIG_IGN])

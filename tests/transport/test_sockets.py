@@ -514,6 +514,29 @@ def test_another_event_loop_will_do(short_directory: Path, tls: TLS) -> None:
             runner.run(scenario(kind))
 
 
+@pytest.mark.parametrize("loops", ["asyncio", "uvloop"])
+@pytest.mark.parametrize("turns", range(1, 8))
+def test_dial_that_is_cancelled_in_any_turn_leaves_no_link(
+    tcp: World, loops: str, turns: int
+) -> None:
+    async def scenario() -> None:
+        dialler = on_sockets(tcp, "dialler")
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            port = silent.getsockname()[1]
+            dialling = asyncio.create_task(dialler.dial(f"127.0.0.1:{port}"))
+            while not dialler.links():  # noqa: ASYNC110  # each turn counts
+                await asyncio.sleep(0)
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            dialling.cancel()
+            await asyncio.wait([dialling])
+            await until(lambda: not dialler.links())
+        await tcp.close()
+
+    with asyncio.Runner(loop_factory=pytest.importorskip(loops).new_event_loop) as runner:
+        runner.run(scenario())
+
+
 def on_sockets(world: World, name: str, handler: Recorder | None = None) -> SocketTransport:
     """A transport of a world without a memory network."""
     transport = world.transport(name, handler)

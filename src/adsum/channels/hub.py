@@ -144,12 +144,17 @@ class Hub:
                 # Not 1000: clients that are told that all is well do not come back.
                 connection.close(1001, "timeout")
 
-    def lingers(self) -> float:
-        """For how many seconds presences stay whose server closed their connection to restart.
+    def lingers(self, *, restarts: bool = False) -> float:
+        """For how many seconds the presences of a connection that ends stay.
 
-        A client that poses as a server gains no more than it has by staying: those who are gone
-        count as connections for as long.
+        They stay while the node is about to stop. A client that poses as a server that restarts
+        gains no more than it has by staying: those who are gone count as connections for as long.
+
+        Args:
+            restarts: Whether the connection was closed because its server restarts.
         """
+        if not (restarts or self.presence.node.stopping):
+            return 0.0
         linger, now = self.presence.node.settings.linger, self.now()
         while self._lingering and self._lingering[0] <= now:
             self._lingering.popleft()

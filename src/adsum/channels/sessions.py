@@ -107,7 +107,8 @@ class Session:
         if self._finishing is None:
             self._expiry.cancel()
             self._ended(self)
-            self._finishing = start_task(self.connection.finish())
+            linger = self.connection.hub.lingers()
+            self._finishing = start_task(self.connection.finish(linger=linger))
             self._wake()
 
     def _answer(self) -> tuple[int, int, list[str]]:

@@ -51,8 +51,7 @@ async def serve(
         carrier.stop()
         # A server that restarts ends its connections before it stops the node. What is present then
         # lingers as it does after `Node.stop`, so that clients that come elsewhere never leave.
-        restarts = code == _RESTART or connection.hub.presence.node.stopping
-        linger = connection.hub.lingers() if restarts else 0.0
+        linger = connection.hub.lingers(restarts=code == _RESTART)
         await connection.finish(linger=linger)
 
 

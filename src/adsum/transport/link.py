@@ -165,6 +165,8 @@ class StreamLink(asyncio.Protocol):
             self._forget()
         else:
             self._wire.abort()
+            # uvloop calls no `connection_lost` if making the connection was cancelled.
+            self._loop.call_soon(self._forget)
 
     # What the event loop calls.
 
@@ -395,10 +397,14 @@ class StreamLink(asyncio.Protocol):
     # The wire.
 
     def hang_up(self) -> None:
-        """End the connection without the event loop, which is closed."""
+        """End the connection at once, without the event loop if that is closed."""
+        if not self._loop.is_closed():
+            self.abort("the node is closing")
+            return
         sock = self._wire.get_extra_info("socket") if self._wire is not None else None
         if sock is not None:
-            with contextlib.suppress(OSError):  # the peer was faster
+            # The peer was faster, or the loop is one of uvloop, which closes its sockets itself.
+            with contextlib.suppress(OSError, TypeError):
                 sock.shutdown(socket.SHUT_RDWR)
 
     def _flush(self) -> None:

@@ -74,8 +74,7 @@ class Listener:
     def close(self) -> None:
         """Stop listening. The file of a Unix socket goes if it is still this one's."""
         if isinstance(self.address, UnixAddress) and self.is_in_place:
-            with contextlib.suppress(OSError):
-                os.unlink(self.address.path)
+            _unlink(self.address.path)
         self.sock.close()
 
 
@@ -117,30 +116,25 @@ def open_unix(address: UnixAddress) -> Listener:
             no socket.
     """
     path = address.path
-    _refuse_taken(path)
     temporary = os.path.join(os.path.dirname(path), f".{secrets.token_hex(3)}")
-    sock = private(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
     try:
-        sock.setblocking(False)
-        sock.bind(temporary)
-        try:
+        _refuse_taken(path)
+        with contextlib.ExitStack() as undo:
+            sock = private(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+            undo.callback(sock.close)
+            sock.setblocking(False)
+            sock.bind(temporary)
+            undo.callback(_unlink, temporary)
             os.chmod(temporary, 0o600)
             sock.listen(_BACKLOG)
             inode = _inode(temporary)
             os.rename(temporary, path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
-            raise
+            undo.pop_all()
     except OSError as error:
-        sock.close()
         raise ListenError(
             f"{address}: {error.strerror or error}; the directory must exist and be writable, "
             "and its path a few bytes shorter than the system's limit"
         ) from error
-    except BaseException:
-        sock.close()
-        raise
     return Listener(sock, address, inode)
 
 
@@ -259,6 +253,11 @@ def _refuse_taken(path: str) -> None:
         except OSError:
             pass  # Busy, or not ours to connect to: somebody lives there.
     raise ListenError(f"unix:{path}: a living process listens there; choose another path")
+
+
+def _unlink(path: str) -> None:
+    with contextlib.suppress(OSError):
+        os.unlink(path)
 
 
 def _inode(path: str) -> tuple[int, int]:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine, Iterable, Sequence
 from adsum.activetime import active_timeout
 from adsum.errors import DialError, DialRefusedError, HandshakeError, ListenError
 from adsum.forks import private
-from adsum.tasks import start_task
+from adsum.tasks import cancel_task, start_task
 from adsum.transport.address import Address, TcpAddress, UnixAddress, parse, parse_one
 from adsum.transport.base import Identity, LinkHandler
 from adsum.transport.handshake import VERSIONS
@@ -171,13 +171,14 @@ class SocketTransport(LinkHub):
             self._closed.set()
 
     def abandon(self) -> None:
-        """Let the peers and the next run go on, where the event loop was closed without `close`.
+        """Free all addresses and end all links, without waiting and without a goodbye.
 
-        Nothing can run in that loop any more: the addresses are free when this returns, and peers
-        lose their links at once.
+        For a transport whose event loop was closed, or whose `close` was cancelled. The addresses
+        are free when this returns, and peers lose their links at once. Idempotent.
         """
         self._closing = True
-        for listener, _ in self._listeners.values():
+        for listener, accepting in self._listeners.values():
+            cancel_task(accepting)
             listener.close()
         self._listeners.clear()
         for link in self.links():
