@@ -323,8 +323,7 @@ class Peers:
         self.departures.refute(link.replica)
         link.probation = False
         if not self._admit(link):
-            self.links.remove(link)
-            self.joining.drop_link(link.id)
+            self.forget_link(link)
             return False
         self._settle_link(link)
         return link.id in self.links
