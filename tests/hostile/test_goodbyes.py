@@ -3,7 +3,7 @@
 from adsum.replication.messages import Heartbeat, Sync
 from adsum.replication.state import Replica
 
-from .stage import ANN, ME, Stage
+from .stage import ANN, ME, TO_ANN, Stage
 from .test_claims import forged
 
 OTHER_ANN = Replica("ann", 6)
@@ -20,3 +20,16 @@ def test_refuted_goodbye_of_a_name_in_use_leaves_no_feed_of_a_closed_link() -> N
     stage.engine.track("room", "later", "{}")
     stage.wait(1.0)  # a KeyError here stops every flush
     assert ANN not in stage.engine.slices()
+
+
+def test_forged_goodbye_of_a_node_with_a_silent_link_lasts_until_it_dials_again() -> None:
+    stage = Stage()
+    stage.ann_says(Heartbeat(20, 1))
+    stage._ann_is_linked = False
+    stage.wait(2.0)
+    stage.eve_says(forged(ANN, remaining=60.0))
+    assert stage.closed() == {TO_ANN}
+    stage.link(10, ANN)
+    stage._hear(10, Heartbeat(21, 1))
+    stage._hear(10, Heartbeat(22, 1))
+    assert stage.status(ANN) == "up"

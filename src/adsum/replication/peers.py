@@ -79,7 +79,6 @@ class Peers:
             kept=self.replica < replica,
         )
         if replica in self.departures:
-            link.probation = True
             self.links.add(link)
             self._greet(link)
         elif self._admit(link):
@@ -309,19 +308,17 @@ class Peers:
     def _refute(self, link: Link, counter: int) -> bool:
         """Whether a heartbeat on its own link proves that a goodbye was not a replica's last word.
 
-        The owner counts no further after its goodbye, and opens no link; so a higher counter, or a
-        second one on a link that opened since, is proof.
+        The owner counts no further after its goodbye, and opens no link. A link to it has opened
+        since, so a counter above that of the goodbye is proof, and so is a second counter.
         """
         departure = self.departures.get(link.replica)
         if departure is None:
             return True
-        if link.first_counter is None and link.probation:
+        if link.first_counter is None:
             link.first_counter = counter
-        first = link.first_counter if link.first_counter is not None else departure.counter
-        if counter <= min(first, departure.counter):
+        if counter <= min(link.first_counter, departure.counter):
             return False
         self.departures.refute(link.replica)
-        link.probation = False
         if not self._admit(link):
             self.forget_link(link)
             return False
@@ -415,7 +412,11 @@ class Peers:
             return
         if member is not None and farewell.counter <= member.counter:
             return
+        known = replica in self.departures
         self._depart(farewell)
+        if not known:  # its links are silent; a living owner dials again, and refutes the goodbye
+            for silent in self.links.to_replica(replica):
+                self._close(silent, "your goodbye was relayed")
         held = self.exchange.of(replica)
         if held is None or farewell.held <= held.slice.horizon:
             return
