@@ -84,16 +84,21 @@ class Digests:
             lingering = [departure.replica for departure in self._departures.lingering()]
             self._outbox.send([link], Pull(tuple(lingering[:MAX_NAMED])))
 
-    def beat(self, now: float, awaited: list[Replica]) -> None:
+    def beat(self, now: float, unanswered: list[Link], awaited: list[Replica]) -> None:
         """Request news of replicas that are not heard directly; a heartbeat has passed.
 
         Args:
             now: Active time.
+            unanswered: Links over which everything is requested again. These requests come first:
+                the end of any answer counts as the end of the first.
             awaited: Replicas that this node waits for before it has joined; one that is gone by
                 now is answered with its goodbye.
         """
         for link in self._links:
-            link.answers, link.awaiting = MAX_ANSWERS, False
+            link.answers = MAX_ANSWERS
+            link.awaiting &= not link.greeted  # before its first frame a peer answers nothing
+        for link in unanswered:
+            self.request_everything(link)
         unheard = (replica for replica in awaited if not self.hears_directly(replica, now))
         missing = list(dict.fromkeys([*self._silent(now), *self._incomplete(), *unheard]))
         if not missing:
@@ -148,7 +153,11 @@ class Digests:
         replica = departure.replica
         links = [link for link in self._links if replica in link.lacks and link.writable]
         if departure.sure:
-            self._outbox.send(links, Digest((), (self.farewell(departure, elapsed),)))
+            self._outbox.send(links, self.notice(departure, elapsed))
+
+    def notice(self, departure: Departure, elapsed: float) -> Digest:
+        """A digest of one goodbye, which answers no request."""
+        return Digest((), (self.farewell(departure, elapsed),), last=False)
 
     def farewell(self, departure: Departure, elapsed: float) -> Farewell:
         """The statement that relays a goodbye."""

@@ -104,10 +104,9 @@ class Peers:
         self.counter += 1
         self._close_dead_links()
         self.outbox.send(self.links, self._heartbeat())
-        self.digests.beat(self.clock.active, self.joining.replicas)
-        for id in self.joining.links:
-            if self.links[id].greeted:  # a peer that did not read has not answered
-                self.digests.request_everything(self.links[id])
+        joining = [self.links[id] for id in self.joining.links]
+        unanswered = [link for link in joining if link.greeted]  # their peers did not read
+        self.digests.beat(self.clock.active, unanswered, self.joining.replicas)
 
     def expire(self, active: float, elapsed: float) -> None:
         """Act on the deadlines of members and of goodbyes up to a time."""
@@ -381,8 +380,7 @@ class Peers:
         self.liveness.retract(ask.replica, link.replica.name)
         departure = self.departures.get(ask.replica)
         if departure is not None and departure.sure:
-            farewell = self.digests.farewell(departure, self.clock.elapsed)
-            self.outbox.send([link], Digest((), (farewell,)))
+            self.outbox.send([link], self.digests.notice(departure, self.clock.elapsed))
             return
         member = self.liveness.of(ask.replica)
         if member is not None and self._hears_directly(ask.replica):
