@@ -1,10 +1,15 @@
 """Forged goodbyes and requests of a hostile member: what they cost, and that none of them lasts."""
 
-from adsum.replication.messages import Heartbeat, Sync
-from adsum.replication.state import Replica
+import pytest
 
-from .stage import ANN, ME, TO_ANN, Stage
-from .test_claims import forged
+from adsum.replication.codec import encode
+from adsum.replication.limits import MAX_ADDRESS, MAX_ADDRESSES, MAX_NODE_NAME
+from adsum.replication.messages import Digest, Farewell, Heartbeat, Pull, Sighting, Sync
+from adsum.replication.state import Replica
+from adsum.transport.framing import FRAME_LIMIT
+
+from .stage import ANN, ME, TO_ANN, TO_EVE, Stage
+from .test_claims import LAST, forged
 
 OTHER_ANN = Replica("ann", 6)
 
@@ -33,3 +38,24 @@ def test_forged_goodbye_of_a_node_with_a_silent_link_lasts_until_it_dials_again(
     stage._hear(10, Heartbeat(21, 1))
     stage._hear(10, Heartbeat(22, 1))
     assert stage.status(ANN) == "up"
+
+
+@pytest.mark.parametrize("character", ["\x01", '"', "\U0001f600", "a"])
+def test_names_of_any_characters_leave_requests_and_digests_below_the_frame_limit(
+    character: str,
+) -> None:
+    stage = Stage()
+    name, address = character * (MAX_NODE_NAME - 3), character * MAX_ADDRESS
+    ghosts = [Replica(f"{name}{number}", LAST) for number in range(256)]
+    for counter in (1, 2):
+        for ghost in ghosts[:20]:
+            stage.eve_says(Digest((Sighting(ghost, counter, 0, (address,) * MAX_ADDRESSES),)))
+        for ghost in ghosts[20:]:
+            stage.eve_says(Digest((Sighting(ghost, counter, 0),)))
+    for ghost in ghosts:
+        stage.eve_says(Digest((), (Farewell(Replica(ghost.name, 1), LAST, LAST, 9.5, 0),)))
+    stage.eve_says(Pull(everything=True), Heartbeat(1, 0))
+    stage.wait(3.0)
+    sent = [m for m in stage.sent(TO_EVE) + stage.sent(TO_ANN) if isinstance(m, Pull | Digest)]
+    assert max(len(encode(message)) for message in sent) <= FRAME_LIMIT
+    assert len({s.replica for m in sent if isinstance(m, Digest) for s in m.sightings}) == 257

@@ -24,20 +24,21 @@ from typing import TypeVar
 
 from .departures import Departure, Departures
 from .effects import Outbox
-from .entry import text_size
 from .exchange import Exchange
+from .jsontext import quote
 from .links import MAX_ANSWERS, Link, Links
 from .liveness import Liveness, Member
 from .messages import Digest, Farewell, Heartbeat, Pull, Sighting
 from .state import Replica
 from .timing import Timing
 
-#: Bytes, about, at which a digest is cut into several messages.
+#: Bytes, about, at which a digest is cut into several messages, and up to which a request names
+#: replicas; with more it is a request for everything.
 DIGEST_BUDGET = 64 * 1024
-#: Replicas that one request names; with more it is a request for everything.
+#: Replicas that one request names.
 MAX_NAMED = 256
-#: Bytes that the numbers of one statement take on the wire.
-_NUMBERS = 64
+#: Bytes that the numbers of one statement take on the wire, at most.
+_NUMBERS = 100
 
 T = TypeVar("T")
 
@@ -82,7 +83,7 @@ class Digests:
         elif heartbeat.departed != self._departures.fingerprint:
             link.awaiting = True
             lingering = [departure.replica for departure in self._departures.lingering()]
-            self._outbox.send([link], Pull(tuple(lingering[:MAX_NAMED])))
+            self._outbox.send([link], Pull(_named(lingering)))
 
     def beat(self, now: float, unanswered: list[Link], awaited: list[Replica]) -> None:
         """Request news of replicas that are not heard directly; a heartbeat has passed.
@@ -103,9 +104,9 @@ class Digests:
         missing = list(dict.fromkeys([*self._silent(now), *self._incomplete(), *unheard]))
         if not missing:
             return
-        everything = len(missing) > MAX_NAMED
-        pull = Pull(() if everything else tuple(missing), everything)
-        self._outbox.send(self._links.some(), pull)
+        named = _named(missing)
+        complete = len(named) == len(missing)
+        self._outbox.send(self._links.some(), Pull(named) if complete else Pull(everything=True))
 
     def hears_directly(self, replica: Replica, now: float) -> bool:
         """Whether a link to a replica is alive, so its own word will come."""
@@ -179,6 +180,11 @@ class Digests:
         return Sighting(replica, member.counter, version, addresses)
 
 
+def _named(replicas: list[Replica]) -> tuple[Replica, ...]:
+    """The first of these replicas, as many as one request names."""
+    return tuple(next(_cut(replicas[:MAX_NAMED], _replica_size), []))
+
+
 def _in_parts(sightings: list[Sighting], farewells: list[Farewell]) -> Iterator[Digest]:
     """An answer in parts that fit into a message each."""
     parts = [
@@ -204,11 +210,16 @@ def _cut(statements: list[T], size_of: Callable[[T], int]) -> Iterator[list[T]]:
 
 
 def _sighting_size(sighting: Sighting) -> int:
-    """Bytes, about, that a sighting takes on the wire."""
-    texts = (sighting.replica.name, *sighting.addresses)
-    return _NUMBERS + sum(text_size(text) + 3 for text in texts)
+    """Bytes, at most, that a sighting takes on the wire."""
+    addresses = sum(len(quote(address)) + 1 for address in sighting.addresses)
+    return _replica_size(sighting.replica) + addresses
 
 
 def _farewell_size(farewell: Farewell) -> int:
-    """Bytes, about, that a goodbye takes on the wire."""
-    return _NUMBERS + text_size(farewell.replica.name)
+    """Bytes, at most, that a goodbye takes on the wire."""
+    return _replica_size(farewell.replica)
+
+
+def _replica_size(replica: Replica) -> int:
+    """Bytes, at most, that a replica takes on the wire, with numbers."""
+    return _NUMBERS + len(quote(replica.name))
