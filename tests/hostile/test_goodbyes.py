@@ -1,10 +1,21 @@
 """Forged goodbyes and requests of a hostile member: what they cost, and that none of them lasts."""
 
+from time import process_time
+
 import pytest
 
 from adsum.replication.codec import encode
 from adsum.replication.limits import MAX_ADDRESS, MAX_ADDRESSES, MAX_NODE_NAME
-from adsum.replication.messages import Digest, Farewell, Heartbeat, Pull, Sighting, Sync
+from adsum.replication.messages import (
+    Ask,
+    Digest,
+    Farewell,
+    Goodbye,
+    Heartbeat,
+    Pull,
+    Sighting,
+    Sync,
+)
 from adsum.replication.state import Replica
 from adsum.transport.framing import FRAME_LIMIT
 
@@ -59,3 +70,24 @@ def test_names_of_any_characters_leave_requests_and_digests_below_the_frame_limi
     sent = [m for m in stage.sent(TO_EVE) + stage.sent(TO_ANN) if isinstance(m, Pull | Digest)]
     assert max(len(encode(message)) for message in sent) <= FRAME_LIMIT
     assert len({s.replica for m in sent if isinstance(m, Digest) for s in m.sightings}) == 257
+
+
+def seconds_for(farewells: list[Farewell]) -> float:
+    stage = Stage()
+    digest = Digest((), tuple(farewells))
+    began = process_time()
+    stage.engine.receive(TO_EVE, digest, stage.now)
+    return process_time() - began
+
+
+def test_goodbyes_of_many_lives_of_one_name_cost_as_much_as_those_of_many_names() -> None:
+    usual = seconds_for([Farewell(Replica(f"{n}", 1), 1, 1, 9.0, 0) for n in range(4000)])
+    lives = seconds_for([Farewell(Replica("ghost", n), 1, 1, 9.0, 0) for n in range(4000)])
+    assert lives < 10 * usual, "it was 40 times as much"
+
+
+def test_question_about_a_node_that_says_goodbye_is_forgotten() -> None:
+    stage = Stage()
+    stage.eve_says(Ask(ANN))
+    stage.ann_says(Goodbye(50, 1, 5.0))
+    assert stage.engine._peers.askers == {}

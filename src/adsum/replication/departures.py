@@ -68,6 +68,8 @@ class Departures:
         self._timing = timing
         # In the order in which they became known.
         self._known: dict[Replica, Departure] = {}
+        # Those that linger no longer, in the order in which they ended.
+        self._ended: dict[Replica, None] = {}
         #: The fingerprint of the replicas that linger here for sure; 0 if there are none.
         self.fingerprint = 0
         #: The earliest deadline that `expire` acts on.
@@ -123,6 +125,7 @@ class Departures:
         departure = self._known.pop(replica, None)
         if departure is not None:
             self._set(departure, lingers=False, sure=True)
+            del self._ended[replica]
 
     def expire(self, now: float, *, sure: bool) -> list[Replica]:
         """Act on the deadlines that have passed.
@@ -145,7 +148,7 @@ class Departures:
                 departure.until = now + self._timing.forget_after
                 ended.append(departure.replica)
             else:
-                del self._known[departure.replica]
+                self._forget(departure.replica)
         self.check_at = min((one.until for one in self._known.values()), default=float("inf"))
         return ended
 
@@ -153,18 +156,21 @@ class Departures:
         """Change the state of a departure; the only place that does."""
         counted = departure.lingers and departure.sure
         departure.lingers, departure.sure = lingers, sure
+        if lingers:
+            self._ended.pop(departure.replica, None)
+        else:
+            self._ended[departure.replica] = None
         if counted != (lingers and sure):
             self.fingerprint ^= mark(departure.replica)
 
     def _make_room(self) -> bool:
-        """Keep the number of departures bounded: the oldest that linger no longer go first."""
-        if len(self._known) < MAX_MEMBERS:
-            return True
-        oldest = next((one for one in self._known.values() if not one.lingers), None)
-        if oldest is None:
-            return False
-        del self._known[oldest.replica]
-        return True
+        """Keep the number of departures bounded: those that ended first go first."""
+        if len(self._known) >= MAX_MEMBERS and self._ended:
+            self._forget(next(iter(self._ended)))
+        return len(self._known) < MAX_MEMBERS
+
+    def _forget(self, replica: Replica) -> None:
+        del self._known[replica], self._ended[replica]
 
 
 def _supersedes(known: Departure, until: float, sure: bool) -> bool:

@@ -35,6 +35,7 @@ class Peers:
         replica: This node.
         counter: The heartbeat counter of this node.
         askers: The links whose question about a name is answered with its next heartbeat.
+        lives: The replica of each name whose slice is held because it is a member.
     """
 
     replica: Replica
@@ -52,6 +53,7 @@ class Peers:
     messaging: Messaging
     counter: int = 0
     askers: dict[str, set[int]] = field(default_factory=dict)
+    lives: dict[str, Replica] = field(default_factory=dict)
 
     # Links.
 
@@ -115,7 +117,7 @@ class Peers:
             self._reconcile(name)
         sure = not self.clock.recent_absence
         for replica in self.departures.expire(elapsed, sure=sure):
-            self._reconcile(replica.name)
+            self.exchange.drop(replica)
             self.joining.settle_slice(replica)
 
     def _admit(self, link: Link) -> bool:
@@ -223,29 +225,28 @@ class Peers:
     def _reconcile(self, name: str) -> None:
         """Make slices, view, links and dials agree with what is known of a name."""
         member = self.liveness.members.get(name)
-        for held in self.exchange.lives_of(name):
-            replica = held.slice.replica
-            if replica == self.replica or (member is not None and member.replica == replica):
-                continue
-            if not self.departures.lingers(replica):
-                self.exchange.drop(held)
-            if replica not in self.departures:
-                self._forget_replica(replica)
-        if name == self.replica.name:
-            return
+        life = self.lives.get(name)
+        if life is not None and (member is None or member.replica != life):
+            self._forget_life(life)
         if member is None:
             self.dialler.forget_peer(name)
             return
+        self.lives[name] = member.replica
         self.exchange.show(member.replica, member.alive)
         if name not in self.links.names:
             self.dialler.add_peer(name, member.addresses, self.clock.active)
 
-    def _forget_replica(self, replica: Replica) -> None:
+    def _forget_life(self, replica: Replica) -> None:
+        """A replica is a member no more; while it lingers its slice is held."""
+        del self.lives[replica.name]
+        if not self.departures.lingers(replica):
+            self.exchange.drop(replica)
         self.askers.pop(replica.name, None)
         self.conflicts.settle(replica.name)
-        for link in self.links.of(replica.name):
-            if link.replica == replica:
-                self._close(link, f"{replica} was replaced by another life of its name")
+        if replica in self.departures:
+            return  # its owner may refute the goodbye over its links
+        for link in self.links.to_replica(replica):
+            self._close(link, f"{replica} was replaced by another life of its name")
 
     def _note_down(self, name: str) -> None:
         member = self.liveness.members.get(name)
@@ -319,6 +320,7 @@ class Peers:
             return False
         self.departures.refute(link.replica)
         if not self._admit(link):
+            self.exchange.drop(link.replica)
             self.forget_link(link)
             return False
         self._settle_link(link)
