@@ -217,6 +217,28 @@ def test_request_for_everything_is_repeated_before_other_requests() -> None:
     assert pulls == [Pull(everything=True), Pull((CAT,))]
 
 
+def test_link_that_is_lost_before_the_digest_is_no_answer() -> None:
+    engine = starting("ann:1")
+    engine.link_up(1, ANN, ("ann:1",), "ann:1", 0.0)
+    engine.receive(1, ALIVE, 0.0)
+    engine.link_down(1, 0.1)
+    assert engine.join_missing == ["ann:1"]
+    engine.link_up(2, ANN, ("ann:1",), "ann:1", 0.2)
+    engine.receive(2, ALIVE, 0.2)
+    assert not engine.joined
+    engine.receive(2, Digest(), 0.2)
+    assert engine.joined
+
+
+def test_refused_dial_after_a_lost_link_is_an_answer() -> None:
+    engine = starting("ann:1")
+    engine.link_up(1, ANN, ("ann:1",), "ann:1", 0.0)
+    engine.receive(1, ALIVE, 0.0)
+    engine.link_down(1, 0.1)
+    engine.dial_failed("ann:1", True, 0.2)
+    assert engine.joined
+
+
 def test_refused_name_is_neither_an_answer_nor_progress() -> None:
     engine = starting("ann:1")
     progress = engine.join_progress

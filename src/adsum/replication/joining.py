@@ -78,9 +78,15 @@ class Joining:
         self._settle(link in self._links)
         self._links.discard(link)
 
-    def drop_link(self, link: int) -> None:
-        """A link is gone, which is no progress: a name that is refused is refused repeatedly."""
+    def drop_link(self, link: int) -> bool:
+        """A link is gone, which is no progress: a name that is refused is refused repeatedly.
+
+        Returns:
+            Whether its peer still owed an answer.
+        """
+        awaited = link in self._links
         self._links.discard(link)
+        return awaited
 
     @property
     def links(self) -> list[int]:

@@ -199,7 +199,7 @@ class Peers:
         name = link.replica.name
         self.links.remove(link)
         self.exchange.forget_link(link)
-        self.joining.drop_link(link.id)
+        awaited = self.joining.drop_link(link.id)
         for askers in self.askers.values():
             askers.discard(link.id)
         self.messaging.resume(name)
@@ -207,6 +207,9 @@ class Peers:
         if rest:
             self.exchange.follow(rest[-1], self.clock.active)
             return
+        if awaited and link.replica not in self.departures:
+            for address in self.dialler.seeds_of(name):  # it is dialled again
+                self.joining.expect_address(address)
         self._reconcile(name)
         if self.clock.active - link.opened_at < self.timing.race_window:
             self.dialler.wait(name, self.clock.active)  # it was refused; do not insist
