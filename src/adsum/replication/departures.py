@@ -8,8 +8,8 @@ for that incarnation. It says for how long the presences of the replica are stil
 *lingers*), so that clients that reconnect elsewhere neither leave nor join.
 
 * **It hides no living replica.** It carries the last counter of its owner. While the owner is heard
-  directly a relayed goodbye is not applied, nor if a higher counter is known; and a higher counter
-  on the owner's own link refutes it, as do two heartbeats on a link that opened after it.
+  directly a relayed goodbye is not applied, nor if a higher counter is known. Silent links to the
+  owner are closed with it; on a later link a higher counter refutes it, and so do two heartbeats.
 * **It may show a slice again** that was hidden because its replica was down: the goodbye proves
   that the silence was a stop, and the slice is shown until the linger ends. This is the one
   exception to the rule that nothing relayed about a dead replica shows it again.

@@ -9,6 +9,7 @@ Digests travel on demand:
 
 * **A mismatch** of a peer's fingerprint with one's own is a request for everything, over one link
   in each heartbeat; a mismatch of lingering replicas alone is a request for those, over each link.
+  Both name the replicas that linger here, so the answer says which of them linger no longer.
   So news that was lost is found by the next heartbeat, and nodes joined by a path of k links agree
   on the lingering replicas within k heartbeats.
 * **A newcomer** requests everything over its first few links, and dials the replicas it learns of.
@@ -67,9 +68,8 @@ class Digests:
     # Requests.
 
     def request_everything(self, link: Link) -> None:
-        """Request all that a peer knows."""
-        link.awaiting = True
-        self._outbox.send([link], Pull(everything=True))
+        """Request all that a peer knows, and whether the replicas that linger here still linger."""
+        self._request(link, everything=True)
 
     def compare(self, link: Link, heartbeat: Heartbeat, now: float) -> None:
         """Request news from a peer whose fingerprints differ from this node's."""
@@ -81,9 +81,12 @@ class Digests:
             self._everything_at = now + self._timing.heartbeat_interval
             self.request_everything(link)
         elif heartbeat.departed != self._departures.fingerprint:
-            link.awaiting = True
-            lingering = [departure.replica for departure in self._departures.lingering()]
-            self._outbox.send([link], Pull(_named(lingering)))
+            self._request(link, everything=False)
+
+    def _request(self, link: Link, *, everything: bool) -> None:
+        link.awaiting = True
+        lingering = [departure.replica for departure in self._departures.lingering()]
+        self._outbox.send([link], Pull(_named(lingering), everything))
 
     def beat(self, now: float, unanswered: list[Link], awaited: list[Replica]) -> None:
         """Request news of replicas that are not heard directly; a heartbeat has passed.
@@ -127,7 +130,7 @@ class Digests:
 
     def answer(self, link: Link, pull: Pull, elapsed: float) -> None:
         """Answer a request, if the peer reads and has requests left in this heartbeat."""
-        if pull.replicas:
+        if pull.replicas and not pull.everything:
             link.lacks = frozenset(pull.replicas[:MAX_NAMED])
         if not link.writable or not link.answers:
             return
