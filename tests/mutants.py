@@ -256,8 +256,9 @@ MUTANTS = [
     Mutant(
         "let nothing refute a goodbye",
         "peers.py",
-        "if counter <= min(first, departure.counter):",
+        "if counter <= min(link.first_counter, departure.counter):",
         "if True:",
+        ("tests/hostile/test_goodbyes.py",),
     ),
     Mutant(
         "let a relay extend a linger",
@@ -290,10 +291,44 @@ MUTANTS = [
         "departure.until = now",
     ),
     Mutant(
-        "let a successor end the linger of its former life",
+        "drop the slice of a replica that lingers",
         "peers.py",
         "if not self.departures.lingers(replica):",
-        "if member is not None or not self.departures.lingers(replica):",
+        "if True:",
+    ),
+    Mutant(
+        "drop the slice of the present life with that of its former life",
+        "peers.py",
+        "        for replica in self.departures.expire(elapsed, sure=sure):\n"
+        "            self.exchange.drop(replica)",
+        "        for replica in self.departures.expire(elapsed, sure=sure):\n"
+        "            self.exchange.drop(self.lives.get(replica.name, replica))",
+    ),
+    Mutant(
+        "keep the silent links of a replica whose goodbye was relayed",
+        "peers.py",
+        "        if not known:  # its links",
+        "        if False:  # its links",
+        ("tests/hostile/test_goodbyes.py",),
+    ),
+    Mutant(
+        "take the first frame of a peer for its digest",
+        "digests.py",
+        "link.awaiting &= not link.greeted",
+        "link.awaiting = False",
+    ),
+    Mutant(
+        "take a lost link for an answer",
+        "peers.py",
+        "if awaited and link.replica not in self.departures:",
+        "if False:",
+    ),
+    Mutant(
+        "let a request name replicas without a bound",
+        "digests.py",
+        "tuple(next(_cut(replicas[:MAX_NAMED], _replica_size), []))",
+        "tuple(replicas[:MAX_NAMED])",
+        ("tests/hostile/test_goodbyes.py",),
     ),
     Mutant(
         "fetch no slice that lingers",

@@ -329,6 +329,7 @@ def test_late_heartbeats_after_a_goodbye_bring_nobody_back() -> None:
     stage.wait(2.0)
     stage.eve_says(forged(ANN, counter=30, remaining=60.0))
     assert stage.status(ANN) == "left"
+    assert stage.closed() == {TO_ANN}
     for counter in (21, 22, 29):
         stage.ann_says(Heartbeat(counter, 1))
     assert stage.status(ANN) == "left"

@@ -217,11 +217,12 @@ class Peer:
 
     def hold(self, replica: Replica) -> bool:
         """Show the slice of a replica, unless a later life of its name is shown."""
-        for held in self.exchange.lives_of(replica.name):
-            if held.slice.replica > replica:
+        for held in list(self.exchange):
+            life = held.slice.replica
+            if life.name == replica.name and life > replica:
                 return False
-            if held.slice.replica < replica:
-                self.exchange.drop(held)
+            if life.name == replica.name and life < replica:
+                self.exchange.drop(life)
         self.exchange.show(replica, True)
         return True
 

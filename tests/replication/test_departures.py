@@ -2,6 +2,7 @@
 
 import pytest
 
+from adsum.replication.clock import Clock
 from adsum.replication.departures import Departures
 from adsum.replication.fingerprint import mark
 from adsum.replication.limits import MAX_MEMBERS
@@ -15,6 +16,14 @@ ANN, BOB = Replica("ann", 5), Replica("bob", 5)
 
 def farewell(remaining: float, replica: Replica = ANN, counter: int = 10) -> Farewell:
     return Farewell(replica, counter, 3, remaining, 3)
+
+
+def test_absences_that_follow_each_other_add_up() -> None:
+    clock = Clock(0.0, heartbeat_interval=1.0)
+    clock.advance(60.0, patience=1.0)
+    clock.advance(60.5, patience=1.0)
+    clock.advance(70.5, patience=1.0)
+    assert clock.recent_absence == 70.0
 
 
 @pytest.fixture

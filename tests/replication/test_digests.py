@@ -1,10 +1,15 @@
 """Digests travel only on demand: where nodes differ, or do not hear each other."""
 
 from collections import Counter
+from random import Random
 
 import pytest
 
-from adsum.replication.messages import Digest, Message, Pull
+from adsum.replication.effects import Send
+from adsum.replication.engine import Engine
+from adsum.replication.messages import Digest, Farewell, Goodbye, Heartbeat, Message, Pull
+from adsum.replication.state import Replica
+from adsum.replication.timing import Timing
 from adsum.testing import Simulation
 
 
@@ -78,3 +83,21 @@ def test_forming_cluster_sends_a_bounded_number_of_sightings() -> None:
     simulation.run(10.0)
     assert all(len(node.links) == nodes - 1 for node in simulation.alive)
     assert sightings <= 6 * nodes * nodes
+
+
+def test_request_for_everything_names_the_replicas_that_linger_here() -> None:
+    """Where two nodes never agree on the living, each of their requests is one for everything."""
+    ann, bob = Replica("ann", 5), Replica("bob", 5)
+    engine = Engine(Replica("me", 5), Timing(), Random(1), 0.0)
+    for id, replica in ((1, ann), (2, bob)):
+        engine.link_up(id, replica, (), None, 0.0)
+        engine.receive(id, Heartbeat(1, 0), 0.0)
+        engine.receive(id, Digest(), 0.0)
+    engine.receive(2, Goodbye(2, 0, 60.0), 0.0)
+    engine.take_effects()
+    engine.receive(1, Heartbeat(2, 0, members=1), 1.0)
+    pulls = [e.message for e in engine.take_effects() if isinstance(e, Send)]
+    assert pulls == [Pull((bob,), everything=True)]
+    engine.receive(1, Digest((), (Farewell(bob, 2, 0, 0.0, 0),)), 1.0)
+    engine.tick(1.0)
+    assert engine.lingering() == {}

@@ -5,6 +5,7 @@ from random import Random
 from adsum.replication.effects import Close, Send
 from adsum.replication.engine import Engine
 from adsum.replication.messages import (
+    Ask,
     Delta,
     Digest,
     Farewell,
@@ -177,6 +178,64 @@ def test_digest_that_is_not_answered_is_requested_again_with_the_next_heartbeat(
     engine.tick(1.0)
     assert Pull(everything=True) in sent(engine)
     engine.receive(1, Digest(), 1.0)
+    assert engine.joined
+
+
+def test_heartbeat_of_this_node_before_the_first_frame_of_a_peer_is_no_digest() -> None:
+    engine = starting("ann:1")
+    engine.link_up(1, ANN, ("ann:1",), "ann:1", 0.5)
+    engine.tick(1.0)
+    engine.receive(1, ALIVE, 1.1)
+    assert not engine.joined  # the digest is missing
+    engine.receive(1, Digest(), 1.2)
+    assert engine.joined
+
+
+def test_goodbye_that_is_sent_unasked_is_no_answer_to_a_request() -> None:
+    peer = starting(me=ANN)
+    peer.link_up(1, BOB, ("bob:1",), None, 0.0)
+    peer.link_up(2, ME, ("me:1",), None, 0.0)
+    peer.receive(1, Goodbye(9, 0, 5.0), 0.0)
+    peer.take_effects()
+    peer.receive(2, Ask(BOB), 0.0)
+    [answer] = sent(peer)
+    engine = starting("ann:1")
+    engine.link_up(1, ANN, ("ann:1",), "ann:1", 0.0)
+    engine.receive(1, ALIVE, 0.0)
+    engine.receive(1, answer, 0.0)
+    assert not engine.joined
+
+
+def test_request_for_everything_is_repeated_before_other_requests() -> None:
+    engine = starting("ann:1")
+    engine.link_up(1, ANN, ("ann:1",), "ann:1", 0.0)
+    engine.receive(1, ALIVE, 0.0)
+    engine.receive(1, Digest((Sighting(CAT, 1, 3),), last=False), 0.0)
+    engine.take_effects()
+    engine.tick(1.0)
+    pulls = [message for message in sent(engine) if isinstance(message, Pull)]
+    assert pulls == [Pull(everything=True), Pull((CAT,))]
+
+
+def test_link_that_is_lost_before_the_digest_is_no_answer() -> None:
+    engine = starting("ann:1")
+    engine.link_up(1, ANN, ("ann:1",), "ann:1", 0.0)
+    engine.receive(1, ALIVE, 0.0)
+    engine.link_down(1, 0.1)
+    assert engine.join_missing == ["ann:1"]
+    engine.link_up(2, ANN, ("ann:1",), "ann:1", 0.2)
+    engine.receive(2, ALIVE, 0.2)
+    assert not engine.joined
+    engine.receive(2, Digest(), 0.2)
+    assert engine.joined
+
+
+def test_refused_dial_after_a_lost_link_is_an_answer() -> None:
+    engine = starting("ann:1")
+    engine.link_up(1, ANN, ("ann:1",), "ann:1", 0.0)
+    engine.receive(1, ALIVE, 0.0)
+    engine.link_down(1, 0.1)
+    engine.dial_failed("ann:1", True, 0.2)
     assert engine.joined
 
 

@@ -36,11 +36,12 @@ class Clock:
         """
         gap = max(0.0, now - self._last_call)
         counted = min(gap, patience)
+        before = self.recent_absence
         self._last_call = now
         self.active += counted
         self.elapsed += gap
         if gap - counted > self._heartbeat_interval:
-            self._absence = gap + self.recent_absence
+            self._absence = gap + before
             self._back_at = self.elapsed
 
     @property

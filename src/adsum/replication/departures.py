@@ -8,8 +8,8 @@ for that incarnation. It says for how long the presences of the replica are stil
 *lingers*), so that clients that reconnect elsewhere neither leave nor join.
 
 * **It hides no living replica.** It carries the last counter of its owner. While the owner is heard
-  directly a relayed goodbye is not applied, nor if a higher counter is known; and a higher counter
-  on the owner's own link refutes it, as do two heartbeats on a link that opened after it.
+  directly a relayed goodbye is not applied, nor if a higher counter is known. Silent links to the
+  owner are closed with it; on a later link a higher counter refutes it, and so do two heartbeats.
 * **It may show a slice again** that was hidden because its replica was down: the goodbye proves
   that the silence was a stop, and the slice is shown until the linger ends. This is the one
   exception to the rule that nothing relayed about a dead replica shows it again.
@@ -68,6 +68,8 @@ class Departures:
         self._timing = timing
         # In the order in which they became known.
         self._known: dict[Replica, Departure] = {}
+        # Those that linger no longer, in the order in which they ended.
+        self._ended: dict[Replica, None] = {}
         #: The fingerprint of the replicas that linger here for sure; 0 if there are none.
         self.fingerprint = 0
         #: The earliest deadline that `expire` acts on.
@@ -123,6 +125,7 @@ class Departures:
         departure = self._known.pop(replica, None)
         if departure is not None:
             self._set(departure, lingers=False, sure=True)
+            del self._ended[replica]
 
     def expire(self, now: float, *, sure: bool) -> list[Replica]:
         """Act on the deadlines that have passed.
@@ -145,7 +148,7 @@ class Departures:
                 departure.until = now + self._timing.forget_after
                 ended.append(departure.replica)
             else:
-                del self._known[departure.replica]
+                self._forget(departure.replica)
         self.check_at = min((one.until for one in self._known.values()), default=float("inf"))
         return ended
 
@@ -153,18 +156,21 @@ class Departures:
         """Change the state of a departure; the only place that does."""
         counted = departure.lingers and departure.sure
         departure.lingers, departure.sure = lingers, sure
+        if lingers:
+            self._ended.pop(departure.replica, None)
+        else:
+            self._ended[departure.replica] = None
         if counted != (lingers and sure):
             self.fingerprint ^= mark(departure.replica)
 
     def _make_room(self) -> bool:
-        """Keep the number of departures bounded: the oldest that linger no longer go first."""
-        if len(self._known) < MAX_MEMBERS:
-            return True
-        oldest = next((one for one in self._known.values() if not one.lingers), None)
-        if oldest is None:
-            return False
-        del self._known[oldest.replica]
-        return True
+        """Keep the number of departures bounded: those that ended first go first."""
+        if len(self._known) >= MAX_MEMBERS and self._ended:
+            self._forget(next(iter(self._ended)))
+        return len(self._known) < MAX_MEMBERS
+
+    def _forget(self, replica: Replica) -> None:
+        del self._known[replica], self._ended[replica]
 
 
 def _supersedes(known: Departure, until: float, sure: bool) -> bool:

@@ -9,6 +9,7 @@ Digests travel on demand:
 
 * **A mismatch** of a peer's fingerprint with one's own is a request for everything, over one link
   in each heartbeat; a mismatch of lingering replicas alone is a request for those, over each link.
+  Both name the replicas that linger here, so the answer says which of them linger no longer.
   So news that was lost is found by the next heartbeat, and nodes joined by a path of k links agree
   on the lingering replicas within k heartbeats.
 * **A newcomer** requests everything over its first few links, and dials the replicas it learns of.
@@ -24,20 +25,21 @@ from typing import TypeVar
 
 from .departures import Departure, Departures
 from .effects import Outbox
-from .entry import text_size
 from .exchange import Exchange
+from .jsontext import quote
 from .links import MAX_ANSWERS, Link, Links
 from .liveness import Liveness, Member
 from .messages import Digest, Farewell, Heartbeat, Pull, Sighting
 from .state import Replica
 from .timing import Timing
 
-#: Bytes, about, at which a digest is cut into several messages.
+#: Bytes, about, at which a digest is cut into several messages, and up to which a request names
+#: replicas; with more it is a request for everything.
 DIGEST_BUDGET = 64 * 1024
-#: Replicas that one request names; with more it is a request for everything.
+#: Replicas that one request names.
 MAX_NAMED = 256
-#: Bytes that the numbers of one statement take on the wire.
-_NUMBERS = 64
+#: Bytes that the numbers of one statement take on the wire, at most.
+_NUMBERS = 100
 
 T = TypeVar("T")
 
@@ -66,9 +68,8 @@ class Digests:
     # Requests.
 
     def request_everything(self, link: Link) -> None:
-        """Request all that a peer knows."""
-        link.awaiting = True
-        self._outbox.send([link], Pull(everything=True))
+        """Request all that a peer knows, and whether the replicas that linger here still linger."""
+        self._request(link, everything=True)
 
     def compare(self, link: Link, heartbeat: Heartbeat, now: float) -> None:
         """Request news from a peer whose fingerprints differ from this node's."""
@@ -80,27 +81,35 @@ class Digests:
             self._everything_at = now + self._timing.heartbeat_interval
             self.request_everything(link)
         elif heartbeat.departed != self._departures.fingerprint:
-            link.awaiting = True
-            lingering = [departure.replica for departure in self._departures.lingering()]
-            self._outbox.send([link], Pull(tuple(lingering[:MAX_NAMED])))
+            self._request(link, everything=False)
 
-    def beat(self, now: float, awaited: list[Replica]) -> None:
+    def _request(self, link: Link, *, everything: bool) -> None:
+        link.awaiting = True
+        lingering = [departure.replica for departure in self._departures.lingering()]
+        self._outbox.send([link], Pull(_named(lingering), everything))
+
+    def beat(self, now: float, unanswered: list[Link], awaited: list[Replica]) -> None:
         """Request news of replicas that are not heard directly; a heartbeat has passed.
 
         Args:
             now: Active time.
+            unanswered: Links over which everything is requested again. These requests come first:
+                the end of any answer counts as the end of the first.
             awaited: Replicas that this node waits for before it has joined; one that is gone by
                 now is answered with its goodbye.
         """
         for link in self._links:
-            link.answers, link.awaiting = MAX_ANSWERS, False
+            link.answers = MAX_ANSWERS
+            link.awaiting &= not link.greeted  # before its first frame a peer answers nothing
+        for link in unanswered:
+            self.request_everything(link)
         unheard = (replica for replica in awaited if not self.hears_directly(replica, now))
         missing = list(dict.fromkeys([*self._silent(now), *self._incomplete(), *unheard]))
         if not missing:
             return
-        everything = len(missing) > MAX_NAMED
-        pull = Pull(() if everything else tuple(missing), everything)
-        self._outbox.send(self._links.some(), pull)
+        named = _named(missing)
+        complete = len(named) == len(missing)
+        self._outbox.send(self._links.some(), Pull(named) if complete else Pull(everything=True))
 
     def hears_directly(self, replica: Replica, now: float) -> bool:
         """Whether a link to a replica is alive, so its own word will come."""
@@ -121,7 +130,7 @@ class Digests:
 
     def answer(self, link: Link, pull: Pull, elapsed: float) -> None:
         """Answer a request, if the peer reads and has requests left in this heartbeat."""
-        if pull.replicas:
+        if pull.replicas and not pull.everything:
             link.lacks = frozenset(pull.replicas[:MAX_NAMED])
         if not link.writable or not link.answers:
             return
@@ -148,7 +157,11 @@ class Digests:
         replica = departure.replica
         links = [link for link in self._links if replica in link.lacks and link.writable]
         if departure.sure:
-            self._outbox.send(links, Digest((), (self.farewell(departure, elapsed),)))
+            self._outbox.send(links, self.notice(departure, elapsed))
+
+    def notice(self, departure: Departure, elapsed: float) -> Digest:
+        """A digest of one goodbye, which answers no request."""
+        return Digest((), (self.farewell(departure, elapsed),), last=False)
 
     def farewell(self, departure: Departure, elapsed: float) -> Farewell:
         """The statement that relays a goodbye."""
@@ -168,6 +181,11 @@ class Digests:
         held = self._exchange.of(replica)
         version = held.slice.horizon if held is not None else 0
         return Sighting(replica, member.counter, version, addresses)
+
+
+def _named(replicas: list[Replica]) -> tuple[Replica, ...]:
+    """The first of these replicas, as many as one request names."""
+    return tuple(next(_cut(replicas[:MAX_NAMED], _replica_size), []))
 
 
 def _in_parts(sightings: list[Sighting], farewells: list[Farewell]) -> Iterator[Digest]:
@@ -195,11 +213,16 @@ def _cut(statements: list[T], size_of: Callable[[T], int]) -> Iterator[list[T]]:
 
 
 def _sighting_size(sighting: Sighting) -> int:
-    """Bytes, about, that a sighting takes on the wire."""
-    texts = (sighting.replica.name, *sighting.addresses)
-    return _NUMBERS + sum(text_size(text) + 3 for text in texts)
+    """Bytes, at most, that a sighting takes on the wire."""
+    addresses = sum(len(quote(address)) + 1 for address in sighting.addresses)
+    return _replica_size(sighting.replica) + addresses
 
 
 def _farewell_size(farewell: Farewell) -> int:
-    """Bytes, about, that a goodbye takes on the wire."""
-    return _NUMBERS + text_size(farewell.replica.name)
+    """Bytes, at most, that a goodbye takes on the wire."""
+    return _replica_size(farewell.replica)
+
+
+def _replica_size(replica: Replica) -> int:
+    """Bytes, at most, that a replica takes on the wire, with numbers."""
+    return _NUMBERS + len(quote(replica.name))

@@ -58,9 +58,9 @@ def size_of(change: Change) -> int:
     """About how many bytes a change takes on the wire."""
     if len(change) == 2:
         return _REMOVAL_SIZE
-    return _ENTRY_OVERHEAD + text_size(change[TOPIC]) + text_size(change[KEY]) + len(change[META])
+    return _ENTRY_OVERHEAD + _text_size(change[TOPIC]) + _text_size(change[KEY]) + len(change[META])
 
 
-def text_size(text: str) -> int:
-    """The most bytes that a name takes as ASCII JSON: twelve for a character beyond the BMP."""
+def _text_size(text: str) -> int:
+    """About how many bytes a name takes as ASCII JSON: twelve for a character beyond the BMP."""
     return len(text) if text.isascii() else 12 * len(text)

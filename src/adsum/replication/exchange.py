@@ -69,8 +69,6 @@ class Exchange:
         self._outbox = outbox
         self._timing = timing
         self._held: dict[Replica, Held] = {replica: self.own}
-        # The lives of each name of which a slice is held.
-        self._lives: dict[str, set[Replica]] = {replica.name: {replica}}
         # Replicas whose slices may have something to send.
         self._dirty: dict[Replica, None] = {}
         self._flushed_at = -timing.coalesce_interval
@@ -85,10 +83,6 @@ class Exchange:
         """The slice of this very replica, if it is held."""
         return self._held.get(replica)
 
-    def lives_of(self, name: str) -> list[Held]:
-        """The slices held of one name, a former life that lingers beside the present one."""
-        return [self._held[replica] for replica in sorted(self._lives.get(name, ()))]
-
     def changed(self) -> None:
         """This node's own slice has something new to send."""
         self._dirty[self._replica] = None
@@ -100,7 +94,6 @@ class Exchange:
         held = self._held.get(replica)
         if held is None:
             held = self._held[replica] = Held(Slice(replica), shown=False)
-            self._lives.setdefault(replica.name, set()).add(replica)
         if held.shown != visible:
             held.shown = visible
             self._visibility.turn(held.slice, visible)
@@ -109,17 +102,14 @@ class Exchange:
         """Whether the slice of a replica is on its way into the view, or out of it."""
         return replica in self._visibility
 
-    def drop(self, held: Held) -> None:
-        """Hold and show the slice of a replica no longer."""
-        replica = held.slice.replica
+    def drop(self, replica: Replica) -> None:
+        """Hold and show the slice of a replica no longer, if it is held."""
+        if replica not in self._held:
+            return
         self.show(replica, visible=False)
         self._visibility.release(replica)
         del self._held[replica]
         self._dirty.pop(replica, None)
-        lives = self._lives[replica.name]
-        lives.discard(replica)
-        if not lives:
-            del self._lives[replica.name]
 
     # Taking in.
 

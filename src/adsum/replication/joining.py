@@ -5,7 +5,8 @@ again, and a message that it publishes reaches nobody. It has *joined* once
 
 * every address known at startup has answered: a link by name whose peer has sent its first frame, a
   refused dial, an address of its own, a peer of another cluster or secret, a goodbye;
-* every peer that it requested a digest of has answered;
+* every peer that it requested a digest of has answered; the addresses of one whose link is lost
+  before that are waited for again;
 * every replica that it learned of meanwhile is linked or relayed and its slice has arrived up to
   the version that was named, or all its addresses refuse; likewise every replica that lingers.
 
@@ -78,9 +79,15 @@ class Joining:
         self._settle(link in self._links)
         self._links.discard(link)
 
-    def drop_link(self, link: int) -> None:
-        """A link is gone, which is no progress: a name that is refused is refused repeatedly."""
+    def drop_link(self, link: int) -> bool:
+        """A link is gone, which is no progress: a name that is refused is refused repeatedly.
+
+        Returns:
+            Whether its peer still owed an answer.
+        """
+        awaited = link in self._links
         self._links.discard(link)
+        return awaited
 
     @property
     def links(self) -> list[int]:

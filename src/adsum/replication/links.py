@@ -33,8 +33,8 @@ class Link:
         introduced_upto: Members with a `change_number` up to this have had their addresses sent
             over this link.
         lacks: Replicas that the peer does not hear directly, as of its last request.
-        probation: It opened after a goodbye of its replica, which it may refute.
-        first_counter: The first counter heard over it, if it opened after a goodbye of its replica.
+        first_counter: The first counter received over it, if it opened after a goodbye of its
+            replica.
     """
 
     id: int
@@ -51,7 +51,6 @@ class Link:
     awaiting: bool = False
     introduced_upto: int = 0
     lacks: frozenset[Replica] = frozenset()
-    probation: bool = False
     first_counter: int | None = None
 
 

@@ -98,7 +98,7 @@ class Digest:
     Attributes:
         sightings: Replicas that are fresh at the sender.
         farewells: Replicas that stopped on purpose.
-        last: No other part of the same answer follows.
+        last: This ends the answer to a request. Not set in a goodbye that is sent unasked.
     """
 
     sightings: tuple[Sighting, ...] = ()

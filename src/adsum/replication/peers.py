@@ -35,6 +35,7 @@ class Peers:
         replica: This node.
         counter: The heartbeat counter of this node.
         askers: The links whose question about a name is answered with its next heartbeat.
+        lives: The replica of each name whose slice is held because it is a member.
     """
 
     replica: Replica
@@ -52,6 +53,7 @@ class Peers:
     messaging: Messaging
     counter: int = 0
     askers: dict[str, set[int]] = field(default_factory=dict)
+    lives: dict[str, Replica] = field(default_factory=dict)
 
     # Links.
 
@@ -79,7 +81,6 @@ class Peers:
             kept=self.replica < replica,
         )
         if replica in self.departures:
-            link.probation = True
             self.links.add(link)
             self._greet(link)
         elif self._admit(link):
@@ -105,10 +106,9 @@ class Peers:
         self.counter += 1
         self._close_dead_links()
         self.outbox.send(self.links, self._heartbeat())
-        self.digests.beat(self.clock.active, self.joining.replicas)
-        for id in self.joining.links:
-            if self.links[id].greeted:  # a peer that did not read has not answered
-                self.digests.request_everything(self.links[id])
+        joining = [self.links[id] for id in self.joining.links]
+        unanswered = [link for link in joining if link.greeted]  # their peers did not read
+        self.digests.beat(self.clock.active, unanswered, self.joining.replicas)
 
     def expire(self, active: float, elapsed: float) -> None:
         """Act on the deadlines of members and of goodbyes up to a time."""
@@ -117,7 +117,7 @@ class Peers:
             self._reconcile(name)
         sure = not self.clock.recent_absence
         for replica in self.departures.expire(elapsed, sure=sure):
-            self._reconcile(replica.name)
+            self.exchange.drop(replica)
             self.joining.settle_slice(replica)
 
     def _admit(self, link: Link) -> bool:
@@ -199,7 +199,7 @@ class Peers:
         name = link.replica.name
         self.links.remove(link)
         self.exchange.forget_link(link)
-        self.joining.drop_link(link.id)
+        awaited = self.joining.drop_link(link.id)
         for askers in self.askers.values():
             askers.discard(link.id)
         self.messaging.resume(name)
@@ -207,6 +207,9 @@ class Peers:
         if rest:
             self.exchange.follow(rest[-1], self.clock.active)
             return
+        if awaited and link.replica not in self.departures:
+            for address in self.dialler.seeds_of(name):  # it is dialled again
+                self.joining.expect_address(address)
         self._reconcile(name)
         if self.clock.active - link.opened_at < self.timing.race_window:
             self.dialler.wait(name, self.clock.active)  # it was refused; do not insist
@@ -225,29 +228,28 @@ class Peers:
     def _reconcile(self, name: str) -> None:
         """Make slices, view, links and dials agree with what is known of a name."""
         member = self.liveness.members.get(name)
-        for held in self.exchange.lives_of(name):
-            replica = held.slice.replica
-            if replica == self.replica or (member is not None and member.replica == replica):
-                continue
-            if not self.departures.lingers(replica):
-                self.exchange.drop(held)
-            if replica not in self.departures:
-                self._forget_replica(replica)
-        if name == self.replica.name:
-            return
+        life = self.lives.get(name)
+        if life is not None and (member is None or member.replica != life):
+            self._forget_life(life)
         if member is None:
             self.dialler.forget_peer(name)
             return
+        self.lives[name] = member.replica
         self.exchange.show(member.replica, member.alive)
         if name not in self.links.names:
             self.dialler.add_peer(name, member.addresses, self.clock.active)
 
-    def _forget_replica(self, replica: Replica) -> None:
+    def _forget_life(self, replica: Replica) -> None:
+        """A replica is a member no more; while it lingers its slice is held."""
+        del self.lives[replica.name]
+        if not self.departures.lingers(replica):
+            self.exchange.drop(replica)
         self.askers.pop(replica.name, None)
         self.conflicts.settle(replica.name)
-        for link in self.links.of(replica.name):
-            if link.replica == replica:
-                self._close(link, f"{replica} was replaced by another life of its name")
+        if replica in self.departures:
+            return  # its owner may refute the goodbye over its links
+        for link in self.links.to_replica(replica):
+            self._close(link, f"{replica} was replaced by another life of its name")
 
     def _note_down(self, name: str) -> None:
         member = self.liveness.members.get(name)
@@ -309,22 +311,20 @@ class Peers:
     def _refute(self, link: Link, counter: int) -> bool:
         """Whether a heartbeat on its own link proves that a goodbye was not a replica's last word.
 
-        The owner counts no further after its goodbye, and opens no link; so a higher counter, or a
-        second one on a link that opened since, is proof.
+        The owner counts no further after its goodbye, and opens no link. A link to it has opened
+        since, so a counter above that of the goodbye is proof, and so is a second counter.
         """
         departure = self.departures.get(link.replica)
         if departure is None:
             return True
-        if link.first_counter is None and link.probation:
+        if link.first_counter is None:
             link.first_counter = counter
-        first = link.first_counter if link.first_counter is not None else departure.counter
-        if counter <= min(first, departure.counter):
+        if counter <= min(link.first_counter, departure.counter):
             return False
         self.departures.refute(link.replica)
-        link.probation = False
         if not self._admit(link):
-            self.links.remove(link)
-            self.joining.drop_link(link.id)
+            self.exchange.drop(link.replica)
+            self.forget_link(link)
             return False
         self._settle_link(link)
         return link.id in self.links
@@ -385,8 +385,7 @@ class Peers:
         self.liveness.retract(ask.replica, link.replica.name)
         departure = self.departures.get(ask.replica)
         if departure is not None and departure.sure:
-            farewell = self.digests.farewell(departure, self.clock.elapsed)
-            self.outbox.send([link], Digest((), (farewell,)))
+            self.outbox.send([link], self.digests.notice(departure, self.clock.elapsed))
             return
         member = self.liveness.of(ask.replica)
         if member is not None and self._hears_directly(ask.replica):
@@ -416,7 +415,11 @@ class Peers:
             return
         if member is not None and farewell.counter <= member.counter:
             return
+        known = replica in self.departures
         self._depart(farewell)
+        if not known:  # its links are silent; a living owner dials again, and refutes the goodbye
+            for silent in self.links.to_replica(replica):
+                self._close(silent, "your goodbye was relayed")
         held = self.exchange.of(replica)
         if held is None or farewell.held <= held.slice.horizon:
             return

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from .life import SimulatedNode
     from .simulation import Simulation
 
-#: Heartbeats for which two linked nodes may disagree: one to notice, one if the first request was
-#: spent on other news, and the way.
-LASTS = 3.0
+#: Heartbeats for which two linked nodes may disagree: one to notice, and one if the first request
+#: was spent on other news.
+LASTS = 2.0
 #: Checks in each heartbeat.
 CHECKS = 4
 
