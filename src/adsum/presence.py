@@ -388,11 +388,11 @@ class Presence:
 
     def _entry_of(self, tracked: Tracked) -> Entry | None:
         """The present version of a presence; None once it has ended, or its run of the node."""
+        owned = self._owned.get(tracked._owner)
+        if owned is None or owned.get((tracked._topic, tracked._key)) != tracked._id:
+            return None  # it may linger, but it has ended
         if not self._node.running or self._node.runtime.engine.own_slice is not tracked._slice:
             return None
-        owned = self._owned.get(tracked._owner, {})
-        if owned.get((tracked._topic, tracked._key)) != tracked._id:
-            return None  # it may linger, but it has ended
         return tracked._slice.entries.get(tracked._id)
 
     def _update(self, tracked: Tracked, meta: Meta | Callable[[dict[str, Any]], Meta]) -> None:
@@ -400,26 +400,34 @@ class Presence:
         if old is None:
             self._node.check_process()
             raise NotTrackedError(f"{tracked._key!r} on {tracked._topic!r} has ended")
-        text = _encode_meta(meta(load(old[META])) if callable(meta) else meta)
-        if self._entry_of(tracked) is not old:
-            raise UsageError("the function that makes the new meta changed the presence itself")
+        if callable(meta):
+            meta = meta(load(old[META]))
+            if self._entry_of(tracked) is not old:
+                raise UsageError("the function that makes the new meta changed the presence itself")
+        text = _encode_meta(meta)
         runtime = self._node.runtime
         runtime.engine.update(old, text)
         runtime.poke()
 
     def _untrack(self, tracked: Tracked, *, cancelled: bool = False) -> None:
-        if self._entry_of(tracked) is None:
+        entry = self._entry_of(tracked)
+        if entry is None:
             return
         owned = self._owned[tracked._owner]
         del owned[tracked._topic, tracked._key]
         if not owned:
             self._disown(tracked._owner)
-        self._end([tracked._id], self._linger(cancelled))
+        if linger := self._linger(cancelled):
+            self._end([tracked._id], linger)
+        else:
+            runtime = self._node.runtime
+            runtime.engine.untrack(entry)
+            runtime.poke()
 
     def _linger(self, cancelled: bool = False) -> float:
         """Seconds for which a presence is still shown that ends now."""
         linger = self._node.settings.linger
-        if self._node.stopping:
+        if not linger or self._node.stopping:
             return linger
         return min(linger, CANCEL_GRACE) if cancelled else 0.0
 
