@@ -24,6 +24,16 @@ from typing import NamedTuple
 ROOT = Path(__file__).parents[1]
 CORE = Path("src/adsum/replication")
 CORE_TESTS = ("tests/replication", "tests/docs/test_invariants.py")
+#: Tests of goodbyes, digests and joining.
+RELAYED = (
+    "tests/replication/test_departures.py",
+    "tests/replication/test_digests.py",
+    "tests/replication/test_goodbyes.py",
+    "tests/replication/test_joining.py",
+    "tests/replication/test_cluster.py",
+    "tests/hostile/test_goodbyes.py",
+    "tests/hostile/test_claims.py",
+)
 #: A mutant that makes the tests hang is caught as well.
 TIMEOUT = 300.0
 HANGS = "(it hangs)"
@@ -210,91 +220,105 @@ MUTANTS = [
         "digests.py",
         "        if not missing:\n            return",
         "        if True:\n            return",
+        RELAYED,
     ),
     Mutant(
         "send no addresses in digests",
         "digests.py",
         "addresses = () if known else member.addresses",
         "addresses = ()",
+        RELAYED,
     ),
     Mutant(
         "pull nothing over a new link",
         "peers.py",
         "if self.links.should_introduce():",
         "if False:",
+        RELAYED,
     ),
     Mutant(
         "ignore the fingerprint of the living",
         "digests.py",
         "if differs and now >= self._everything_at:",
         "if False:",
+        RELAYED,
     ),
     Mutant(
         "ignore the fingerprint of the lingering",
         "digests.py",
         "elif heartbeat.departed != self._departures.fingerprint:",
         "elif False:",
+        RELAYED,
     ),
     Mutant(
         "push no goodbye to peers that lack it",
         "digests.py",
         "if replica in link.lacks and link.writable]",
         "if False]",
+        RELAYED,
     ),
     Mutant(
         "apply a relayed goodbye of a node that is heard",
         "peers.py",
         "if replica == self.replica or self._hears_directly(replica):",
         "if replica == self.replica:",
+        RELAYED,
     ),
     Mutant(
         "apply a relayed goodbye with an old counter",
         "peers.py",
         "if member is not None and farewell.counter <= member.counter:",
         "if False:",
+        RELAYED,
     ),
     Mutant(
         "let nothing refute a goodbye",
         "peers.py",
         "if counter <= min(link.first_counter, departure.counter):",
         "if True:",
-        ("tests/hostile/test_goodbyes.py",),
+        RELAYED,
     ),
     Mutant(
         "let a relay extend a linger",
         "departures.py",
         "return sure and known.lingers and until < known.until",
         "return sure and known.lingers",
+        RELAYED,
     ),
     Mutant(
         "let a linger begin again",
         "departures.py",
         "return sure and known.lingers and until < known.until",
         "return sure and (not known.lingers or until < known.until)",
+        RELAYED,
     ),
     Mutant(
         "count a linger in active time",
         "clock.py",
         "self.elapsed += gap",
         "self.elapsed += counted",
+        RELAYED,
     ),
     Mutant(
         "relay a goodbye that waited in a buffer",
         "peers.py",
         "        absence = self.clock.recent_absence\n",
         "        absence = 0.0\n",
+        RELAYED,
     ),
     Mutant(
         "forget a departed replica at once",
         "departures.py",
         "departure.until = now + self._timing.forget_after",
         "departure.until = now",
+        RELAYED,
     ),
     Mutant(
         "drop the slice of a replica that lingers",
         "peers.py",
         "if not self.departures.lingers(replica):",
         "if True:",
+        RELAYED,
     ),
     Mutant(
         "drop the slice of the present life with that of its former life",
@@ -303,50 +327,56 @@ MUTANTS = [
         "            self.exchange.drop(replica)",
         "        for replica in self.departures.expire(elapsed, sure=sure):\n"
         "            self.exchange.drop(self.lives.get(replica.name, replica))",
+        RELAYED,
     ),
     Mutant(
         "keep the silent links of a replica whose goodbye was relayed",
         "peers.py",
         "        if not known:  # its links",
         "        if False:  # its links",
-        ("tests/hostile/test_goodbyes.py",),
+        RELAYED,
     ),
     Mutant(
         "take the first frame of a peer for its digest",
         "digests.py",
         "link.awaiting &= not link.greeted",
         "link.awaiting = False",
+        RELAYED,
     ),
     Mutant(
         "take a lost link for an answer",
         "peers.py",
         "if awaited and link.replica not in self.departures:",
         "if False:",
+        RELAYED,
     ),
     Mutant(
         "let a request name replicas without a bound",
         "digests.py",
         "tuple(next(_cut(replicas[:MAX_NAMED], _replica_size), []))",
         "tuple(replicas[:MAX_NAMED])",
-        ("tests/hostile/test_goodbyes.py",),
+        RELAYED,
     ),
     Mutant(
         "fetch no slice that lingers",
         "peers.py",
         "if held is None or farewell.held <= held.slice.horizon:",
         "if True:",
+        RELAYED,
     ),
     Mutant(
         "join before the slices have arrived",
         "joining.py",
         "if not (self._addresses or self._links or self._versions):",
         "if not (self._addresses or self._links):",
+        RELAYED,
     ),
     Mutant(
         "join before an address has answered",
         "joining.py",
         "if not (self._addresses or self._links or self._versions):",
         "if not (self._links or self._versions):",
+        RELAYED,
     ),
     Mutant(
         "gather changes as long with many links as with few",
