@@ -145,8 +145,8 @@ class Runtime(Run):
                 if self.settings.siblings:
                     await self._check_siblings()
                 self._files.check(self._now())
-            except Exception:
-                logger.exception("%s: a check of siblings and open files failed", self.replica)
+            except Exception as error:
+                self._log_failure("a check of siblings and open files", error)
             self._settle()
 
     async def _check_siblings(self) -> None:

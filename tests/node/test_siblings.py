@@ -1,9 +1,11 @@
 """Siblings stay in touch when sockets and directories vanish under them."""
 
 import asyncio
+import contextlib
 import errno
 import logging
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -16,6 +18,7 @@ import pytest
 
 import adsum
 from adsum import runtime
+from adsum.openfiles import OpenFiles
 from adsum.replication.engine import Engine
 
 from .conftest import run, running, until
@@ -49,6 +52,19 @@ def remove(*paths: Path) -> None:
 def replace_by_file(path: Path) -> None:
     remove(path)
     path.write_text("of another process")
+
+
+@contextlib.contextmanager
+def no_free_descriptors() -> Iterator[None]:
+    """No file can be opened."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.dup(0)
+    os.close(free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 @pytest.mark.usefixtures("_impatient")
@@ -173,6 +189,61 @@ def test_failing_renewal_is_logged_once_and_repeated(
     with caplog.at_level(logging.WARNING):
         run(main())
     assert [record.levelname for record in caplog.records] == ["ERROR", "WARNING"]
+
+
+@pytest.mark.usefixtures("_impatient", "directory")
+def test_lost_socket_without_free_descriptors_is_logged_once_and_replaced_later(
+    cluster_name: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(OpenFiles, "check", lambda *_: None)
+
+    async def main() -> None:
+        async with running(1, cluster=cluster_name) as [node]:
+            path = socket_of(node)
+            with no_free_descriptors():
+                remove(path)
+                await until(lambda: "cannot find this node" in caplog.text)
+                await asyncio.sleep(0.2)
+            await until(lambda: socket_of(node) != path)
+
+    with caplog.at_level(logging.WARNING):
+        run(main())
+    records = [record for record in caplog.records if record.name == "adsum"]
+    assert [record.levelname for record in records] == ["ERROR", "WARNING"]
+    assert "Too many open files" in records[0].getMessage()
+
+
+@pytest.mark.usefixtures("directory")
+def test_start_without_free_descriptors_raises_listen_error(cluster_name: str) -> None:
+    async def main() -> None:
+        node = adsum.Node(cluster=cluster_name)
+        with no_free_descriptors(), pytest.raises(adsum.ListenError, match="Too many open files"):
+            await node.start()
+        async with node:
+            assert node.joined
+
+    run(main())
+
+
+@pytest.mark.usefixtures("_impatient")
+def test_failing_check_is_logged_once_in_an_interval(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    calls = list[float]()
+
+    def fail(_: OpenFiles, now: float) -> None:
+        calls.append(now)
+        raise ValueError("a bug")
+
+    monkeypatch.setattr(OpenFiles, "check", fail)
+
+    async def main() -> None:
+        async with adsum.Node(siblings=False):
+            await until(lambda: len(calls) > 2)
+
+    run(main())
+    assert len(caplog.records) == 1
+    assert "a check of siblings and open files failed: ValueError" in caplog.text
 
 
 @pytest.mark.usefixtures("_impatient", "directory")

@@ -114,12 +114,12 @@ def open_unix(address: UnixAddress) -> Listener:
 
     Raises:
         ListenError: The path cannot be made, is taken by a living process, or by something that is
-            no socket.
+            no socket; or no more files may be opened.
     """
     path = address.path
     _refuse_taken(path)
     temporary = os.path.join(os.path.dirname(path), f".{secrets.token_hex(3)}")
-    sock = private(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+    sock = _unix_socket(path)
     try:
         sock.setblocking(False)
         sock.bind(temporary)
@@ -250,7 +250,7 @@ def _refuse_taken(path: str) -> None:
         return
     if not stat.S_ISSOCK(mode):
         raise ListenError(f"unix:{path}: something that is not a socket is there; move it away")
-    with private(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as probe:
+    with _unix_socket(path) as probe:
         probe.setblocking(False)
         try:
             probe.connect(path)
@@ -259,6 +259,13 @@ def _refuse_taken(path: str) -> None:
         except OSError:
             pass  # Busy, or not ours to connect to: somebody lives there.
     raise ListenError(f"unix:{path}: a living process listens there; choose another path")
+
+
+def _unix_socket(path: str) -> socket.socket:
+    try:
+        return private(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+    except OSError as error:  # no descriptors are left
+        raise ListenError(f"unix:{path}: {error.strerror or error}") from error
 
 
 def _inode(path: str) -> tuple[int, int]:
