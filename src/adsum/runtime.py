@@ -231,9 +231,15 @@ class Runtime(Run):
         self._settle()
 
     def _tell_of_refusals(self, link: Link, reason: str) -> None:
-        """Tell why a peer closes links again and again; once is nothing to worry about."""
+        """Log why a peer closes links repeatedly; once is no cause for a warning.
+
+        A peer that keeps another link closes a redundant one.
+        """
         logger.debug("%s: link to %s closed: %s", self.replica, link.peer.name, reason)
         if link.dialled is None or not reason.startswith("peer closed"):
+            return
+        others = (other for other in self._ids if other is not link)
+        if any(other.peer.name == link.peer.name for other in others):
             return
         times = self._refusals.get((link.peer.name, reason), 0) + 1
         self._refusals = {(link.peer.name, reason): times}

@@ -90,6 +90,41 @@ def test_removed_socket_is_replaced_and_newcomers_find_the_node(
     assert not list(directory.iterdir())
 
 
+@pytest.mark.usefixtures("_impatient")
+def test_sockets_removed_repeatedly_lose_no_message_and_log_no_error(
+    cluster_name: str, directory: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def flood(pubsub: adsum.PubSub, sent: list[int], stop: asyncio.Event) -> None:
+        while not stop.is_set():
+            assert await pubsub.publish("t", {"n": len(sent)}) == 0
+            sent.append(len(sent))
+            await asyncio.sleep(0.0005)
+
+    async def main() -> None:
+        async with running(2, cluster=cluster_name) as nodes:
+            pubsubs = [adsum.PubSub(node) for node in nodes]
+            inboxes = [pubsub.subscribe("t", limit=100_000) for pubsub in pubsubs]
+            await until(lambda: all(node.stats()["links"] == 1 for node in nodes))
+            stop, sent = asyncio.Event(), [list[int](), list[int]()]
+            floods = [
+                asyncio.create_task(flood(*pair, stop)) for pair in zip(pubsubs, sent, strict=True)
+            ]
+            for _ in range(4):
+                await asyncio.sleep(1.1)  # longer than both ends take for a dial at once
+                remove(directory)
+            await asyncio.sleep(0.5)
+            stop.set()
+            await asyncio.gather(*floods)
+            await asyncio.sleep(0.2)
+            for inbox in inboxes:
+                senders = [(await anext(inbox)).sender for _ in range(len(sent[0] + sent[1]))]
+                assert [senders.count(node.name) for node in nodes] == [*map(len, sent)]
+
+    with caplog.at_level(logging.WARNING):
+        run(main())
+    assert {record.levelname for record in caplog.records} == {"WARNING"}
+
+
 @pytest.mark.usefixtures("_impatient", "directory")
 def test_socket_that_another_process_replaced_is_left_alone(cluster_name: str) -> None:
     async def main() -> None:
