@@ -25,6 +25,8 @@ from .timing import Timing
 
 #: Links kept to one replica besides the newest; older ones beyond this are closed.
 SPARE_LINKS = 3
+#: Heartbeats for which an unsure linger is shown at least: peers state the remainder in this time.
+UNSURE_LINGER = 2.5
 
 
 @dataclass(slots=True, kw_only=True)
@@ -448,7 +450,8 @@ class Peers:
         known = replica in self.departures
         absence = self.clock.recent_absence
         if absence:  # it may have waited in a buffer all that time
-            farewell = replace(farewell, remaining=max(0.0, farewell.remaining - absence))
+            least = min(farewell.remaining, UNSURE_LINGER * self.timing.heartbeat_interval)
+            farewell = replace(farewell, remaining=max(least, farewell.remaining - absence))
         if not self.departures.note(farewell, self.clock.elapsed, sure=not absence):
             return
         self.liveness.remove(replica)
