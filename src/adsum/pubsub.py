@@ -53,10 +53,14 @@ class Subscription(Reader[Message]):
         self.topic = topic
         #: How many messages were dropped because the reader was too slow.
         self.dropped = 0
+        #: Whether messages are not for this subscription, because it is its publisher's own.
+        self.muted = False
         self._messages: deque[Message] = deque(maxlen=limit)
 
     def put(self, message: Message) -> None:
         """Add a message, dropping the oldest one if there is no room."""
+        if self.muted:
+            return
         if len(self._messages) == self._messages.maxlen:
             self.dropped += 1
         self._messages.append(message)
@@ -167,7 +171,7 @@ class PubSub:
         )
         own = runtime.replica.name
         if to in (None, own):
-            self._distribute(own, message, exclude)
+            self._deliver_here(own, message, exclude)
         elsewhere = to != own and not local
         missed = await runtime.publish(message, to) if elsewhere else 0
         await asyncio.sleep(0)  # a loop that only publishes lets others run
@@ -178,7 +182,12 @@ class PubSub:
 
     def delivered(self, sender: str, message: Publish) -> None:
         """See `Observer`."""
-        self._distribute(sender, message, None)
+        subscriptions = self._subscriptions.get(message.topic)
+        if subscriptions:
+            payload = freeze(load(message.payload))
+            delivered = Message(message.topic, message.event, payload, sender)
+            for subscription in subscriptions:
+                subscription.put(delivered)
 
     def closed(self) -> None:
         """See `Observer`: every subscription ends with the node."""
@@ -191,14 +200,15 @@ class PubSub:
         """See `Observer`."""
         self._subscriptions = {}
 
-    def _distribute(self, sender: str, message: Publish, exclude: Subscription | None) -> None:
-        subscriptions = self._subscriptions.get(message.topic)
-        if subscriptions:
-            payload = freeze(load(message.payload))
-            delivered = Message(message.topic, message.event, payload, sender)
-            for subscription in subscriptions:
-                if subscription is not exclude:
-                    subscription.put(delivered)
+    def _deliver_here(self, own: str, message: Publish, exclude: Subscription | None) -> None:
+        """Deliver to the subscribers on this node, also those of its other `PubSub` objects."""
+        if exclude is not None:
+            exclude.muted = True
+        try:
+            self._node.runtime.deliver(own, message)
+        finally:
+            if exclude is not None:
+                exclude.muted = False
 
     def _forget(self, topic: str) -> None:
         """Forget a topic whose last subscription has ended, unless there is a new one."""

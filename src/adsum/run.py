@@ -187,6 +187,11 @@ class Run(ABC):
         self._settle()
         return sending
 
+    def deliver(self, sender: str, message: Publish) -> None:
+        """Deliver a message, of a member or of this node, to the observers."""
+        for observer in list(self._observers):
+            self._guard(observer.delivered, sender, message)
+
     @property
     def dropped_messages(self) -> int:
         """Published messages, counted once for each member that missed one."""
@@ -242,8 +247,7 @@ class Run(ABC):
             case Send(links, message, sending):
                 self._send(links, message, self._encoded(message, sending))
             case Deliver(sender, message):
-                for observer in list(self._observers):
-                    self._guard(observer.delivered, sender, message)
+                self.deliver(sender, message)
             case Dial(address):
                 self._dial(address)
             case Close(link, reason):

@@ -152,7 +152,7 @@ class Runtime(Run):
                     await self._check_siblings()
                 self._files.check(self._now())
             except Exception as error:
-                self._log_failure("the check of surroundings", error)
+                self._log_failure("a check of siblings and open files", error)
             self._settle()
 
     async def _check_siblings(self) -> None:
@@ -241,9 +241,15 @@ class Runtime(Run):
         self._settle()
 
     def _tell_of_refusals(self, link: Link, reason: str) -> None:
-        """Tell why a peer closes links again and again; once is nothing to worry about."""
+        """Log why a peer closes links repeatedly; once is no cause for a warning.
+
+        A peer that keeps another link closes a redundant one.
+        """
         logger.debug("%s: link to %s closed: %s", self.replica, link.peer.name, reason)
         if link.dialled is None or not reason.startswith("peer closed"):
+            return
+        others = (other for other in self._ids if other is not link)
+        if any(other.peer.name == link.peer.name for other in others):
             return
         times = self._refusals.get((link.peer.name, reason), 0) + 1
         self._refusals = {(link.peer.name, reason): times}

@@ -36,6 +36,18 @@ def test_a_message_reaches_every_subscriber_in_order(cluster_name: str) -> None:
     run(main())
 
 
+def test_message_reaches_subscribers_of_every_pubsub_of_the_node() -> None:
+    async def main() -> None:
+        async with running(1, siblings=False) as [node]:
+            one, two = adsum.PubSub(node), adsum.PubSub(node)
+            subscriptions = [one.subscribe("room"), two.subscribe("room"), two.subscribe("room")]
+            await one.publish("room", {"n": 1}, exclude=subscriptions[1])
+            await two.publish("room", {"n": 2}, local=True)
+            assert [texts(subscription) for subscription in subscriptions] == [[1, 2], [2], [1, 2]]
+
+    run(main())
+
+
 def test_local_to_one_and_excluding(cluster_name: str) -> None:
     async def main() -> None:
         async with running(3, cluster=cluster_name) as nodes:

@@ -1,12 +1,13 @@
 """Siblings stay in touch when sockets and directories vanish under them."""
 
 import asyncio
+import contextlib
 import errno
 import logging
 import os
+import resource
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -53,6 +54,19 @@ def replace_by_file(path: Path) -> None:
     path.write_text("of another process")
 
 
+@contextlib.contextmanager
+def no_free_descriptors() -> Iterator[None]:
+    """No file can be opened."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.dup(0)
+    os.close(free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
 @pytest.mark.usefixtures("_impatient")
 @pytest.mark.parametrize("removed", ["sockets", "cluster", "everything"])
 def test_removed_socket_is_replaced_and_newcomers_find_the_node(
@@ -74,6 +88,41 @@ def test_removed_socket_is_replaced_and_newcomers_find_the_node(
     assert [record.levelno for record in caplog.records] == [logging.WARNING] * 2
     assert all("was removed; listening at unix:" in r.getMessage() for r in caplog.records)
     assert not list(directory.iterdir())
+
+
+@pytest.mark.usefixtures("_impatient")
+def test_sockets_removed_repeatedly_lose_no_message_and_log_no_error(
+    cluster_name: str, directory: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def flood(pubsub: adsum.PubSub, sent: list[int], stop: asyncio.Event) -> None:
+        while not stop.is_set():
+            assert await pubsub.publish("t", {"n": len(sent)}) == 0
+            sent.append(len(sent))
+            await asyncio.sleep(0.0005)
+
+    async def main() -> None:
+        async with running(2, cluster=cluster_name) as nodes:
+            pubsubs = [adsum.PubSub(node) for node in nodes]
+            inboxes = [pubsub.subscribe("t", limit=100_000) for pubsub in pubsubs]
+            await until(lambda: all(node.stats()["links"] == 1 for node in nodes))
+            stop, sent = asyncio.Event(), [list[int](), list[int]()]
+            floods = [
+                asyncio.create_task(flood(*pair, stop)) for pair in zip(pubsubs, sent, strict=True)
+            ]
+            for _ in range(4):
+                await asyncio.sleep(1.1)  # longer than both ends take for a dial at once
+                remove(directory)
+            await asyncio.sleep(0.5)
+            stop.set()
+            await asyncio.gather(*floods)
+            await asyncio.sleep(0.2)
+            for inbox in inboxes:
+                senders = [(await anext(inbox)).sender for _ in range(len(sent[0] + sent[1]))]
+                assert [senders.count(node.name) for node in nodes] == [*map(len, sent)]
+
+    with caplog.at_level(logging.WARNING):
+        run(main())
+    assert {record.levelname for record in caplog.records} == {"WARNING"}
 
 
 @pytest.mark.usefixtures("_impatient", "directory")
@@ -178,47 +227,58 @@ def test_failing_renewal_is_logged_once_and_repeated(
 
 
 @pytest.mark.usefixtures("_impatient", "directory")
-def test_renewal_without_descriptors_is_logged_once_and_repeated(
+def test_lost_socket_without_free_descriptors_is_logged_once_and_replaced_later(
     cluster_name: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    failures = list[int]()
-
-    def no_descriptors(*_: object) -> socket.socket:
-        failures.append(errno.EMFILE)
-        raise OSError(errno.EMFILE, "Too many open files")
+    monkeypatch.setattr(OpenFiles, "check", lambda *_: None)
 
     async def main() -> None:
         async with running(1, cluster=cluster_name) as [node]:
-            with monkeypatch.context() as patch:
-                patch.setattr("adsum.transport.listeners.socket.socket", no_descriptors)
-                remove(socket_of(node))
-                await until(lambda: len(failures) > 3)
-            await until(lambda: socket_of(node).is_socket())
+            path = socket_of(node)
+            with no_free_descriptors():
+                remove(path)
+                await until(lambda: "cannot find this node" in caplog.text)
+                await asyncio.sleep(0.2)
+            await until(lambda: socket_of(node) != path)
 
     with caplog.at_level(logging.WARNING):
         run(main())
-    assert [record.levelname for record in caplog.records] == ["ERROR", "WARNING"]
+    records = [record for record in caplog.records if record.name == "adsum"]
+    assert [record.levelname for record in records] == ["ERROR", "WARNING"]
+    assert "Too many open files" in records[0].getMessage()
 
 
-@pytest.mark.usefixtures("_impatient", "directory")
-def test_check_that_fails_each_time_is_logged_once_in_an_interval(
-    cluster_name: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+@pytest.mark.usefixtures("directory")
+def test_start_without_free_descriptors_raises_listen_error(cluster_name: str) -> None:
+    async def main() -> None:
+        node = adsum.Node(cluster=cluster_name)
+        with no_free_descriptors(), pytest.raises(adsum.ListenError, match="Too many open files"):
+            await node.start()
+        async with node:
+            assert node.joined
+
+    run(main())
+
+
+@pytest.mark.usefixtures("_impatient")
+def test_failing_check_is_logged_once_in_an_interval(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    checks = list[object]()
+    calls = list[float]()
 
-    def fail(_: object, now: float) -> None:
-        checks.append(now)
-        raise RuntimeError("no such thing")
+    def fail(_: OpenFiles, now: float) -> None:
+        calls.append(now)
+        raise ValueError("a bug")
+
+    monkeypatch.setattr(OpenFiles, "check", fail)
 
     async def main() -> None:
-        monkeypatch.setattr(OpenFiles, "check", fail)
-        async with running(1, cluster=cluster_name):
-            await until(lambda: len(checks) > 3)
+        async with adsum.Node(siblings=False):
+            await until(lambda: len(calls) > 2)
 
-    with caplog.at_level(logging.WARNING):
-        run(main())
-    assert [record.levelname for record in caplog.records] == ["ERROR"]
-    assert "no such thing" in caplog.text
+    run(main())
+    assert len(caplog.records) == 1
+    assert "a check of siblings and open files failed: ValueError" in caplog.text
 
 
 @pytest.mark.usefixtures("_impatient", "directory")

@@ -14,6 +14,7 @@ from adsum.replication.messages import (
     Goodbye,
     Heartbeat,
     Message,
+    Publish,
     Sighting,
     Sync,
     Vouch,
@@ -86,7 +87,7 @@ def test_what_is_said_of_unknown_replicas_does_no_harm(engine: Engine) -> None:
         Vouch(BOB, 3),
     ):
         engine.receive(FIRST, message, 0.1)
-    assert closed(engine) == []
+    assert closed_links(engine) == []
     assert engine.view.topics == {}
 
 
@@ -94,7 +95,7 @@ def test_what_is_said_of_unknown_replicas_does_no_harm(engine: Engine) -> None:
 def test_what_is_said_of_this_node_does_no_harm(engine: Engine, message: Message) -> None:
     engine.track("room", "me", "{}")
     engine.receive(FIRST, message, 0.1)
-    assert closed(engine) == []
+    assert closed_links(engine) == []
     assert engine.view.count("room") == 1
 
 
@@ -110,7 +111,7 @@ def test_messages_on_links_that_are_gone_are_ignored(engine: Engine) -> None:
     engine.receive(FIRST, Heartbeat(5, 0), 0.2)
     engine.link_writable(FIRST, False, 0.2)
     engine.link_down(FIRST, 0.3)
-    assert closed(engine) == []
+    assert closed_links(engine) == []
 
 
 def test_an_entry_that_moves_leaves_one_place_and_joins_the_other(engine: Engine) -> None:
@@ -164,15 +165,48 @@ def test_changes_at_once_wait_for_nothing_and_changes_after_them_a_little(engine
     assert len([m for m in sent(engine) if isinstance(m, Delta)]) == 1
 
 
-@pytest.mark.parametrize("dialled", [True, False])
-def test_slow_dial_does_not_replace_a_link_that_works(dialled: bool) -> None:
-    engine = Engine(Replica("a", 1), Timing(), Random(1), now=0.0)
+def with_two_links(me: str, *, dialled: bool, heard_at: float = 2.0) -> Engine:
+    """A node with an old link, 1, and a new one, 2, to bob."""
+    engine = Engine(Replica(me, 1), Timing(), Random(1), now=0.0)
     engine.link_up(1, BOB, ("bob:1",), None, 0.0)
-    engine.receive(1, Heartbeat(5, 0), 2.0)
+    engine.receive(1, Heartbeat(5, 0), 0.1)
+    for tenth in range(1, 30):
+        engine.tick(tenth / 10)
+        if tenth / 10 <= heard_at:
+            engine.receive(1, Heartbeat(5 + tenth, 0), tenth / 10)
     engine.take_effects()
-    engine.link_up(2, BOB, ("bob:1",), "bob:1" if dialled else None, 2.0)
-    links = [effect.link for effect in engine.take_effects() if isinstance(effect, Close)]
-    assert links == ([2] if dialled else [1])
+    engine.link_up(2, BOB, ("bob:1",), "bob:1" if dialled else None, 3.0)
+    return engine
+
+
+def closed_links(engine: Engine) -> list[int]:
+    return [effect.link for effect in engine.take_effects() if isinstance(effect, Close)]
+
+
+@pytest.mark.parametrize("me", ["a", "z"])
+def test_dial_beside_a_link_that_works_closes_the_new_link_at_either_end(me: str) -> None:
+    assert closed_links(with_two_links(me, dialled=True)) == [2]
+
+
+def test_new_link_of_a_peer_replaces_the_older_one_with_its_first_frame() -> None:
+    engine = with_two_links("a", dialled=False)
+    assert closed_links(engine) == [], "the peer still sends over the older link"
+    engine.publish(Publish("t", "e", "{}"), None, 3.0)
+    sends = [effect for effect in engine.take_effects() if isinstance(effect, Send)]
+    assert [s.links for s in sends if isinstance(s.message, Publish)] == [(1,)]
+    engine.receive(2, Heartbeat(50, 0), 3.1)
+    assert closed_links(engine) == [1]
+
+
+def test_dial_beside_a_silent_link_keeps_the_new_link() -> None:
+    assert closed_links(with_two_links("z", dialled=True, heard_at=1.0)) == []
+
+
+def test_links_of_a_peer_that_sends_nothing_are_bounded() -> None:
+    engine = with_two_links("a", dialled=False)
+    for number in range(3, 20):
+        engine.link_up(number, BOB, ("bob:1",), None, 3.0 + 2 * number)
+    assert engine.links <= 4
 
 
 @pytest.mark.parametrize(("links", "interval"), [(1, 0.005), (12, 0.005), (24, 0.01), (300, 0.1)])

@@ -129,6 +129,29 @@ def test_resumed_relay_learns_the_remainder_from_its_peers() -> None:
     assert hidden_after(simulation, "n2") == pytest.approx(20.0 - 6.5, abs=0.3)
 
 
+@pytest.mark.parametrize("left_before", [0.1, 1.0, 1.9])
+def test_goodbye_right_before_a_node_resumes_hides_nothing_too_early(left_before: float) -> None:
+    simulation = cluster()
+    simulation.node("n2").pause()
+    simulation.run(4.0 - left_before)
+    simulation.stop("n1", linger=2.0)
+    simulation.run(left_before)
+    simulation.node("n2").resume()
+    remainder = 2.0 - left_before
+    assert remainder - 0.1 <= hidden_after(simulation, "n2") <= max(remainder, 2.5) + 0.1
+
+
+def test_goodbye_that_waited_for_the_last_node_is_shown_for_at_most_2_5_heartbeats() -> None:
+    simulation = cluster()
+    simulation.stop("n3")
+    simulation.node("n2").pause()
+    simulation.run(1.0)
+    simulation.stop("n1", linger=5.0)
+    simulation.run(60.0)
+    simulation.node("n2").resume()
+    assert hidden_after(simulation, "n2") <= 2.5 + 0.1
+
+
 def test_node_that_resumes_after_a_goodbye_of_a_peer_it_no_longer_hears_shows_it() -> None:
     simulation = cluster()
     simulation.network.cut("n1", "n2")

@@ -17,7 +17,8 @@ for that incarnation. It says for how long the presences of the replica are stil
   and of two statements about one goodbye the shorter remainder counts.
 * **Old news lingers nowhere.** A goodbye that this process received right after it had not run may
   have waited in a buffer all that time. It is *unsure*: shown here for the time that may be left,
-  never relayed, and replaced by the statement of a peer.
+  but for 2.5 heartbeats at least, in which peers state the remainder; never relayed, and replaced
+  by the statement of a peer.
 * **Peers agree on its end.** A peer whose lingering replicas differ names its own in a request, and
   is answered which of them linger no longer; so all end with the shortest remainder.
 * **A life lingers beside its successor.** Departures are kept by replica, members by name, so a

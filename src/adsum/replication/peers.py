@@ -25,6 +25,8 @@ from .timing import Timing
 
 #: Links kept to one replica besides the newest; older ones beyond this are closed.
 SPARE_LINKS = 3
+#: Heartbeats for which an unsure linger is shown at least: peers state the remainder in this time.
+UNSURE_LINGER = 2.5
 
 
 @dataclass(slots=True, kw_only=True)
@@ -165,23 +167,40 @@ class Peers:
                 self._close(link, f"nothing was read for {patience:g} s")
 
     def _drop_redundant_link(self, new: Link) -> None:
-        """Of two links to one replica keep one; the smaller of its ends decides which.
+        """Of two links to one replica keep one.
 
-        If the other one is young, both ends have dialled at once, and the older may be in the
-        midst of a transfer. If this end dialled the new one, the dial was slow, and the older one
-        works. Otherwise the peer dialled because it has lost it.
+        If the older one is young, both ends have dialled at once, and it may be in the midst of a
+        transfer: the smaller end closes the new one. Otherwise the end that dialled the new one
+        decides: it closes the new one if the older one works here, else it sends a frame over the
+        new one, and the smaller end closes the older ones then. So no end closes a link that the
+        other one sends over.
         """
         older = [link for link in self.links.to_replica(new.replica) if link is not new]
-        if self.replica > new.replica:
-            for link in older[:-SPARE_LINKS]:
-                self._close(link, "there are too many links")
-            return
+        for link in older[:-SPARE_LINKS]:
+            self._close(link, "there are too many links")
         if not older:
             return
-        if new.dialled or self.clock.active - older[-1].opened_at < self.timing.race_window:
+        if self.replica > new.replica:
+            redundant = new.dialled and any(self._works(link) for link in older)
+        else:
+            redundant = new.dialled or self._is_young(older[-1])
+        if redundant:
             self._close(new, "there is another link already")
         else:
-            for link in older:
+            new.kept = False  # until its first frame
+
+    def _is_young(self, link: Link) -> bool:
+        return self.clock.active - link.opened_at < self.timing.race_window
+
+    def _works(self, link: Link) -> bool:
+        heard = link.heard_at >= self.clock.active - self.timing.vouch_grace
+        return heard and link.kept and not self._is_young(link)
+
+    def _replace_older_links(self, new: Link) -> None:
+        """The peer has sent the first frame over a new link, so it needs the older ones no more."""
+        links = self.links.to_replica(new.replica)
+        if self.replica < new.replica and new in links:
+            for link in links[: links.index(new)]:
                 self._close(link, "it was replaced by a newer link")
 
     def _refuse_namesake(self, id: int, replica: Replica) -> None:
@@ -298,6 +317,7 @@ class Peers:
     def _receive_first_heartbeat(self, link: Link, version: int) -> None:
         """A peer is ready to serve: the addresses that lead to it have answered."""
         link.greeted = True
+        self._replace_older_links(link)
         self.joining.correct_slice(link.replica, version)
         self._settle_addresses(link.replica.name)
         if not link.awaiting:
@@ -433,7 +453,8 @@ class Peers:
         known = replica in self.departures
         absence = self.clock.recent_absence
         if absence:  # it may have waited in a buffer all that time
-            farewell = replace(farewell, remaining=max(0.0, farewell.remaining - absence))
+            least = min(farewell.remaining, UNSURE_LINGER * self.timing.heartbeat_interval)
+            farewell = replace(farewell, remaining=max(least, farewell.remaining - absence))
         if not self.departures.note(farewell, self.clock.elapsed, sure=not absence):
             return
         self.liveness.remove(replica)

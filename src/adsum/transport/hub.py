@@ -16,7 +16,11 @@ from adsum.transport.turns import TurnBudget
 
 logger = logging.getLogger("adsum.transport")
 
+#: Seconds between two warnings of a kind: at first, at most, and of quiet until it is the first
+#: again. In between it doubles.
 _LOG_INTERVAL = 1.0
+_LOG_INTERVAL_MOST = 60.0
+_LOG_CALM = 120.0
 
 
 class LinkHub:
@@ -221,10 +225,10 @@ class LinkHub:
 
 
 class SparseWarning:
-    """A warning that anyone on the network can cause, so it is logged once a second at most.
+    """A warning that anyone on the network can cause, so it is logged ever less often.
 
     The first is logged at once; those within the next second are counted, and their number and
-    the last of them logged at its end.
+    the last of them logged at its end. While they go on, the interval doubles up to a minute.
     """
 
     def __init__(self, message: str) -> None:
@@ -233,6 +237,8 @@ class SparseWarning:
         self._last = ""
         # Runs while warnings are held back.
         self._timer: asyncio.TimerHandle | None = None
+        self._interval = _LOG_INTERVAL
+        self._logged_at = float("-inf")
 
     def warn(self, detail: str) -> None:
         """Log `detail`, now or as part of a count."""
@@ -256,7 +262,10 @@ class SparseWarning:
 
     def _hold(self) -> None:
         loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(_LOG_INTERVAL, self._release)
+        calm = loop.time() - self._logged_at > _LOG_CALM
+        self._interval = _LOG_INTERVAL if calm else min(2 * self._interval, _LOG_INTERVAL_MOST)
+        self._logged_at = loop.time()
+        self._timer = loop.call_later(self._interval, self._release)
 
     def _release(self) -> None:
         self._timer = None

@@ -113,7 +113,7 @@ def open_unix(address: UnixAddress) -> Listener:
 
     Raises:
         ListenError: The path cannot be made, is taken by a living process, or by something that is
-            no socket.
+            no socket; or no more files may be opened.
     """
     path = address.path
     temporary = os.path.join(os.path.dirname(path), f".{secrets.token_hex(3)}")
