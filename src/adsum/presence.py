@@ -493,7 +493,10 @@ def _encode_meta(meta: object) -> str:
 
 
 def _current_task() -> Hashable:
-    task = asyncio.current_task()
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:  # no event loop runs
+        task = None
     if task is None:
         raise UsageError(
             "owner: there is no current task; call from a coroutine, or give owner= (None unties)"

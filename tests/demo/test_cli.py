@@ -33,7 +33,7 @@ def test_it_names_the_extra_that_is_missing(
 ) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert main(["demo"]) == 1
-    assert capsys.readouterr().err.endswith("pip install 'adsum[demo]'\n")
+    assert capsys.readouterr().err.endswith("pip install '.[demo]'\n")
 
 
 @pytest.mark.processes

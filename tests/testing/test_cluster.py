@@ -290,3 +290,8 @@ def test_an_application_in_a_test_client_is_one_of_the_nodes(
         two.kill(0)
         two.settle()
         assert list(ann.receive_json()) == ["ann"]
+
+
+def test_track_without_an_owner_outside_of_any_task_is_refused(cluster: MakeCluster) -> None:
+    with pytest.raises(adsum.UsageError, match="owner"):
+        cluster(1)[0].presence.track("room", "ann")

@@ -52,7 +52,7 @@ def test_an_ipv6_address_is_made_canonical() -> None:
         ("::1:7400", "brackets"),
         ("[::1:7400", "brackets"),
         ("[localhost]:7400", "not an IPv6 address"),
-        ("tcp://host:7400", "brackets"),
+        ("tcp://host:7400", "no scheme"),
         ("host/path:7400", "not a host"),
         ("ho st:7400", "not a host"),
         ("host\n:7400", "not a host"),

@@ -54,7 +54,7 @@ def _port(text: str) -> int:
 
 def _demo(nodes: int, port: int) -> int:
     if not all(importlib.util.find_spec(name) for name in _NEEDED):
-        print("The demo needs a web server: pip install 'adsum[demo]'", file=sys.stderr)
+        print("The demo needs the extra of adsum: pip install '.[demo]'", file=sys.stderr)
         return 1
     # It is an example, not a part of the package: plain modules that import each other by name.
     sys.path.insert(0, str(_demo_directory()))

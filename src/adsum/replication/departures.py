@@ -24,6 +24,8 @@ for that incarnation. It says for how long the presences of the replica are stil
 * **A life lingers beside its successor.** Departures are kept by replica, members by name, so a
   restart under the same name ends no linger, and a goodbye never takes a name from a living member.
 
+`peers` applies goodbyes: `receive_goodbye` those of owners, `_receive_farewell` relayed ones.
+
 A replica whose linger is over is remembered for `forget_after`, as a dead one is, so that late
 digests do not make it a newcomer.
 """

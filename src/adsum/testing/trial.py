@@ -30,7 +30,7 @@ LOSS = 0.2
 #: A trace is told from so many lines before its end, without what goes on all the time.
 TOLD_LINES = 60
 _REPLAY = "python -m adsum.testing --replay"
-_ROUTINE = re.compile(r"-> \S+  (heartbeat|digest) ")
+_ROUTINE = re.compile(r"-> \S+  (heartbeat|digest)( |$)")
 #: Cutting a schedule down ends after so many runs.
 MOST_RUNS = 400
 

@@ -122,6 +122,8 @@ def parse(text: str, field: str = "listen") -> Address:
         _refuse(field, text, "not a string")
     if text.startswith("unix:"):
         return _parse_unix(text, field)
+    if "://" in text:
+        _refuse(field, text, "an address has no scheme")
     host, separator, ports = text.rpartition(":")
     if not separator:
         _refuse(field, text, "the port is missing")
