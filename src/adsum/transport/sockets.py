@@ -111,11 +111,13 @@ class SocketTransport(LinkHub):
 
     async def stop_listening(self, address: str) -> None:
         """Accept no more links at an address that `listen` returned. Open links are kept."""
-        listener, accepting = self._listeners.pop(address)
+        listener, accepting = self._listeners[address]
         try:
             await _cancel([accepting])
         finally:
             listener.close()
+            # Not sooner: if the event loop is closed meanwhile, `abandon` closes the listener.
+            self._listeners.pop(address, None)
 
     async def dial(self, address: str) -> None:
         """Open a link to whoever listens at `address`. See `Transport.dial`.
