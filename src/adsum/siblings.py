@@ -48,6 +48,7 @@ class Siblings:
             ListenError: No socket can be made there.
         """
         path = self._directory.new_path()
+        self._directory.sweep()
         try:
             self.address = await self._transport.listen(f"unix:{path}")
         except ListenError:

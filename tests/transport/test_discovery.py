@@ -286,6 +286,39 @@ def test_temporary_names_are_removed_when_they_are_old() -> None:
     assert [path.name for path in directory.iterdir()] == [".new"]
 
 
+def test_sweep_removes_old_clusters_of_dead_processes_and_nothing_else(places: list[Path]) -> None:
+    dead, alive, young, foreign = (
+        SiblingDirectory(name).new_path() for name in ("dead", "alive", "young", "foreign")
+    )
+    listener = bind(alive)
+    listener.listen()
+    for path in (dead, young, foreign):
+        bind(path).close()
+    foreign.with_name("notes.txt").touch()
+    long_ago = time.time() - 2 * discovery._SWEEP_AGE
+    for path in (dead, alive, foreign):
+        os.utime(path.parent, (long_ago, long_ago))
+
+    SiblingDirectory("mine").sweep()
+
+    left = {path.name for path in places[0].iterdir()}
+    assert left == {path.parent.name for path in (alive, young, foreign)}
+    assert alive.is_socket()
+    assert young.is_socket()
+    assert foreign.with_name("notes.txt").exists()
+    listener.close()
+
+
+def test_sweep_of_places_that_are_absent_or_unsafe_does_nothing(places: list[Path]) -> None:
+    occupy(places[1])
+    (places[1] / "0123456789abcdef").mkdir(mode=0o700)
+    os.utime(places[1] / "0123456789abcdef", (0, 0))
+
+    SiblingDirectory("mine").sweep()
+
+    assert (places[1] / "0123456789abcdef").is_dir()
+
+
 def test_a_name_is_resolved_to_every_address_and_port_of_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

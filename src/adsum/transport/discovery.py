@@ -43,6 +43,10 @@ _SUFFIX = ".sock"
 _TOKEN = 4
 #: Seconds after which a temporary socket belongs to a process that died before renaming it.
 _TEMPORARY_AGE = 60.0
+#: Seconds after which the directory of a cluster is looked at by `sweep`.
+_SWEEP_AGE = 86400.0
+#: Directories, and sockets in each of them, that one sweep looks at.
+_SWEEP_MOST = 64
 #: What `sys.argv` begins with when the program is not a file.
 _NAMELESS = ("", "-", "-c", "-m")
 
@@ -141,6 +145,18 @@ class SiblingDirectory:
             with contextlib.suppress(OSError):
                 directory.rmdir()
 
+    def sweep(self) -> None:
+        """Remove the directories of other clusters whose nodes have all died without a goodbye.
+
+        Only old directories are looked at, and only sockets that refuse are removed.
+        """
+        # Wall time, since that is what files carry; a living node does not refuse, however old.
+        oldest = time.time() - _SWEEP_AGE
+        for place in (place for place in self._places if not _fault(place)):
+            for directory in _old_directories(place, oldest)[:_SWEEP_MOST]:
+                if directory.name != self._name and not _fault(directory):
+                    _remove_dead(directory)
+
     def _safe(self) -> list[Path]:
         """The directories of the cluster that exist and can be trusted."""
         places = [place for place in self._places if not _fault(place)]
@@ -237,6 +253,25 @@ def _sockets_in(directory: Path) -> list[Path]:
         if path.name.startswith("."):
             _clean_temporary(path)
     return [path for path in paths if path.suffix == _SUFFIX and path.is_socket()]
+
+
+def _old_directories(place: Path, oldest: float) -> list[Path]:
+    """What has not changed in a place since some wall time; nothing if it cannot be read."""
+    found: list[Path] = []
+    with contextlib.suppress(OSError), os.scandir(place) as entries:
+        for entry in entries:
+            if entry.stat(follow_symlinks=False).st_mtime < oldest:
+                found.append(place / entry.name)
+    return found
+
+
+def _remove_dead(directory: Path) -> None:
+    """Remove the sockets of dead processes from a directory, and it if none is left."""
+    with contextlib.suppress(OSError):
+        for path in _sockets_in(directory)[:_SWEEP_MOST]:
+            if _refuses(path):
+                path.unlink()
+        directory.rmdir()
 
 
 def _clean_temporary(path: Path) -> None:
