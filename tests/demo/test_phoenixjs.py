@@ -58,7 +58,7 @@ def test_without_a_registry_it_says_so_and_leaves_nothing_behind(cache: Path) ->
 @pytest.mark.usefixtures("cache")
 def test_without_node_it_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(InstallError, match=r"pip install 'adsum\[demo\]'"):
+    with pytest.raises(InstallError, match=r"pip install '\.\[demo\]'"):
         install()
 
 

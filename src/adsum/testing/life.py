@@ -82,6 +82,8 @@ class SimulatedNode(Run):
         self.clock_offset = 0.0
         self._swept_at = 0.0
         self._resumed_at = 0.0
+        # Until when timers stand still, because the clock was set back.
+        self._stands_until = 0.0
         #: When the process started, went on after a pause, or its clock jumped.
         self.steady_since = simulation.clock.now
         self._backlog: list[partial[None]] = []
@@ -204,6 +206,8 @@ class SimulatedNode(Run):
         meanwhile is taken in.
         """
         self.clock_offset += seconds
+        now = self.simulation.clock.now
+        self._stands_until = max(now, max(now, self._stands_until) - seconds)
         self.steady_since = self.simulation.clock.now
         self._waking_at = float("inf")  # the timer that was set is for another time
         if self.running and not self.paused:
@@ -305,7 +309,8 @@ class SimulatedNode(Run):
             and now - self._swept_at >= self.simulation.timing.heartbeat_interval
         ):
             self._swept_at = now
-            self.check(self.witness.sweep, now, self._resumed_at, self.simulation.names)
+            ran_since = max(self._resumed_at, min(now, self._stands_until))
+            self.check(self.witness.sweep, now, ran_since, self.simulation.names)
 
     def _guard(self, action: Callable[..., None], *arguments: Any) -> None:
         action(*arguments)  # a simulation hides no error
