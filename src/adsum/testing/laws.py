@@ -243,8 +243,8 @@ class Witness:
 
         Args:
             now: Virtual time.
-            resumed_at: When the node went on after its last pause, or after its clock was set back; it
-                could hide nobody before.
+            resumed_at: When the node went on after its last pause, or after its clock was set
+                back; it could hide nobody before.
             nodes: How many names there are in the cluster.
         """
         slices = self._engine.slices()
