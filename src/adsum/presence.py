@@ -8,7 +8,13 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
-from adsum.errors import AlreadyTrackedError, ConfigurationError, NotTrackedError, UsageError
+from adsum.errors import (
+    AlreadyTrackedError,
+    ConfigurationError,
+    NodeClosedError,
+    NotTrackedError,
+    UsageError,
+)
 from adsum.node import Node
 from adsum.reading import Readers
 from adsum.replication.entry import ID, META, Entry, Transition
@@ -391,7 +397,11 @@ class Presence:
         owned = self._owned.get(tracked._owner)
         if owned is None or owned.get((tracked._topic, tracked._key)) != tracked._id:
             return None  # it may linger, but it has ended
-        if not self._node.running or self._node.runtime.engine.own_slice is not tracked._slice:
+        try:
+            engine = self._node.runtime.engine
+        except NodeClosedError:  # it is stopped, or runs in the parent of this process
+            return None
+        if engine.own_slice is not tracked._slice:
             return None
         return tracked._slice.entries.get(tracked._id)
 
