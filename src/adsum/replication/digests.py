@@ -165,22 +165,19 @@ class Digests:
 
     def farewell(self, departure: Departure, elapsed: float) -> Farewell:
         """The statement that relays a goodbye."""
-        held = self._exchange.of(departure.replica)
         return Farewell(
             departure.replica,
             departure.counter,
             departure.version,
             round(max(0.0, departure.until - elapsed), 3) if departure.lingers else 0.0,
-            held.slice.horizon if held is not None else 0,
+            self._exchange.horizon_of(departure.replica),
         )
 
     def _sighting(self, link: Link, member: Member, everything: bool) -> Sighting:
         replica = member.replica
         known = not everything and member.change_number <= link.introduced_upto
         addresses = () if known else member.addresses
-        held = self._exchange.of(replica)
-        version = held.slice.horizon if held is not None else 0
-        return Sighting(replica, member.counter, version, addresses)
+        return Sighting(replica, member.counter, self._exchange.horizon_of(replica), addresses)
 
 
 def _named(replicas: list[Replica]) -> tuple[Replica, ...]:

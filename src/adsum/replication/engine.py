@@ -403,6 +403,5 @@ class Engine:
         self._heartbeat_at = now + self._timing.heartbeat_interval
         self._exchange.give_up_stalled(now)
         self._peers.beat()
-        self._joining.check_all()
         if self._peers.counter % AGE_AFTER == 0:
             self.view.age()

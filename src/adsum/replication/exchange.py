@@ -83,6 +83,11 @@ class Exchange:
         """The slice of this very replica, if it is held."""
         return self._held.get(replica)
 
+    def horizon_of(self, replica: Replica) -> int:
+        """The version up to which the slice of a replica is held; 0 if it is not."""
+        held = self._held.get(replica)
+        return held.slice.horizon if held is not None else 0
+
     def changed(self) -> None:
         """This node's own slice has something new to send."""
         self._dirty[self._replica] = None
