@@ -6,6 +6,8 @@ INSTALLED := $(VENV)/.installed
 CODE := src tests benchmarks examples
 
 SECONDS ?= 600
+# Tests that start no processes, on every core.
+FAST := -m "not processes" --numprocesses=auto --dist=worksteal
 # Programs that tests start, each with the package of Debian that has it.
 PROGRAMS := chromium:chromium ip:iproute2 openssl:openssl
 # Installs packages of Debian where that is allowed, and fails elsewhere.
@@ -18,11 +20,12 @@ demo: $(INSTALLED)  ## three servers, one room, an address to open
 	$(BIN)/adsum demo
 
 test: $(INSTALLED) programs  ## every test, and fast ones on CPython 3.12 and 3.13
-	$(BIN)/pytest
+	$(BIN)/pytest $(FAST)
+	$(BIN)/pytest -m processes
 	$(BIN)/python -m tests.interpreters
 
 check: lint  ## format, lint, types, layers, fast tests: what you run all day
-	$(BIN)/pytest -q -m "not processes"
+	$(BIN)/pytest -q $(FAST)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff format --check $(CODE)
