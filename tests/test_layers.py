@@ -18,6 +18,8 @@ LAYERS = {
     "activetime": set(),
     "forks": set(),
     "openfiles": set(),
+    "quoting": set(),
+    "sparselog": {"forks", "quoting"},
     "tasks": set(),
     "replication": {"errors"},
     "transport": {"errors", "activetime", "forks", "tasks"},
@@ -53,7 +55,18 @@ LAYERS = {
     "watching": {"replication", "reading", "tasks"},
     "presence": {"errors", "replication", "node", "reading", "watching", "tasks"},
     "pubsub": {"errors", "replication", "node", "reading"},
-    "channels": {"errors", "replication", "node", "watching", "presence", "pubsub", "tasks"},
+    "channels": {
+        "errors",
+        "activetime",
+        "quoting",
+        "replication",
+        "node",
+        "watching",
+        "presence",
+        "pubsub",
+        "sparselog",
+        "tasks",
+    },
     "testing": {"", "errors", "replication", "config", "run", "runtime", "channels"},
 }
 

@@ -9,6 +9,7 @@ from adsum.channels import Channel, Client
 from adsum.channels.connection import Connection
 from adsum.channels.frames import V2_TEXT
 from adsum.channels.sessions import Sessions
+from adsum.channels.tokens import Token
 from tests.node import test_closed_loops as closed_loops
 from tests.node.test_closed_loops import collect_what_closed_loops_left, run_and_close
 from tests.node.test_eager_tasks import names
@@ -71,7 +72,9 @@ def test_sessions_of_clients_that_poll_and_questions_are_forgotten() -> None:
     async def begin() -> None:
         await app.node.start()
         connection = Connection(app.socket._hub, Client(), V2_TEXT)
-        begun.append(asyncio.create_task(sessions.poll(sessions.begin(connection))))
+        token = Token.read(sessions.begin(connection))
+        assert token is not None
+        begun.append(asyncio.create_task(sessions.poll(app.node.name, token)))
         await asyncio.sleep(0)
 
     async def begin_again() -> None:

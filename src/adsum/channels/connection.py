@@ -47,6 +47,8 @@ class Connection:
         self.loop = asyncio.get_running_loop()
         self.outbox = Outbox(hub.limits.outbox, self._filled)
         self.memberships: dict[str, Membership] = {}
+        #: Characters in the presences of a topic that the transport can carry; None if any number.
+        self.longest_state: int | None = None
         #: When the client was heard last, in seconds of the event loop.
         self.heard_at = hub.now()
         self._joins = Meter(hub.limits.joins, hub.limits.interval)

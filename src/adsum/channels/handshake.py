@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from adsum.errors import ConfigurationError
+from adsum.quoting import printable
 
 from .client import Client
 from .frames import Serializer, serializer_for
@@ -94,6 +95,12 @@ def params_of(scope: Scope) -> dict[str, str]:
         return dict(parse_qsl(query, keep_blank_values=True, max_num_fields=_MAX_PARAMS))
     except ValueError:
         raise RejectedError("too many parameters") from None
+
+
+def address_of(scope: Scope) -> str:
+    """Where a client is, for the log. Behind some proxies it can be any text."""
+    peer = scope.get("client")
+    return printable(str(peer[0]), 60) if peer and peer[0] else "?"
 
 
 def read(scope: Scope, origins: Origins, transport: str) -> tuple[Client, Serializer]:

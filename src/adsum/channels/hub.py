@@ -18,6 +18,7 @@ from adsum.replication.entry import Transition
 from adsum.replication.jsontext import checked_name, dump, load
 from adsum.replication.limits import MAX_NAME, MAX_PAYLOAD
 from adsum.replication.messages import Publish
+from adsum.sparselog import SparseLogger
 
 from .channel import Channel, pattern_of
 from .connection import Connection
@@ -65,6 +66,8 @@ class Hub:
         if when_slow not in ("state", "close"):
             raise ConfigurationError(f"when_slow={when_slow!r}: accepted are 'state' and 'close'")
         self.presence = presence
+        #: Logs what clients cause, less and less often.
+        self.log = SparseLogger(logger)
         self.limits = limits
         self._timeout = timeout
         self._state_if_slow = when_slow == "state"

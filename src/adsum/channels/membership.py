@@ -42,6 +42,10 @@ GRACE = 5.0
 MAX_PUSH = 1024 * 1024
 _EMPTY = "{}"
 JOIN_CRASHED = '{"reason":"join crashed"}'
+_TOO_LONG = (
+    "%s: the channel of a client that polls is closed: its presences have %d characters, and long "
+    "polling carries %d; set counts_above in the class of the channel"
+)
 _NO_BYTES = '{"reason":"this connection carries no bytes"}'
 #: How a channel says that it ended; a client that it refused or that is gone is told nothing.
 _ENDINGS = {
@@ -222,6 +226,17 @@ class Membership:
     def too_slow(self) -> None:
         """See `rooms.Listener`."""
         self.connection.overflow()
+
+    @property
+    def longest_state(self) -> int | None:
+        """See `rooms.Listener`."""
+        return self.connection.longest_state
+
+    def too_long(self, size: int) -> None:
+        """See `rooms.Listener`. The channel stops: a crash would make the client join again."""
+        self._hub.log.warning(_TOO_LONG, self, size, self.longest_state, key=self.topic)
+        self._withdraw()
+        self.end_soon("stopped")
 
     # What the mailbox tells.
 

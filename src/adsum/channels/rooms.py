@@ -44,11 +44,18 @@ class Listener(Protocol):
     join_ref: Ref
     serializer: Serializer
 
+    @property
+    def longest_state(self) -> int | None:
+        """Characters of presences that its transport can carry; None if any number."""
+
     def ready(self, follower: "Follower") -> None:
         """There is something to be sent: ask the follower for its frame when it can be."""
 
     def too_slow(self) -> None:
         """The client is further behind than is remembered, and is not to be sent a new state."""
+
+    def too_long(self, size: int) -> None:
+        """What the client is to be sent is longer than its transport can carry."""
 
 
 class Follower:
@@ -184,12 +191,15 @@ class Room:
         changes = diff.text()
         return None if changes is None else self._push(listener, "presence_diff", changes)
 
-    def _push(self, listener: Listener, event: str, text: str) -> Wire:
+    def _push(self, listener: Listener, event: str, text: str) -> Wire | None:
         """A frame for one joining of the topic, whose body all clients share.
 
         Diffs too name the joining, so that a client that leaves and joins at once does not take
         those that are still on their way for diffs of the state that it gets next.
         """
+        if listener.longest_state is not None and len(text) > listener.longest_state:
+            listener.too_long(len(text))
+            return None
         return listener.serializer.message(listener.join_ref, None, self.topic, event, text)
 
     # What the node tells.

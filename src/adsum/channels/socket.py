@@ -15,7 +15,7 @@ from .frames import Serializer
 from .handshake import Origins, RejectedError, Scope
 from .hub import Hub
 from .limits import Limits
-from .longpoll import LongPoll
+from .longpoll import NO_STORE, LongPoll
 from .websocket import Receive, Send
 
 logger = logging.getLogger("adsum")
@@ -198,12 +198,12 @@ async def _deny(scope: Scope, send: Send, status: int) -> None:
     if status == 403 or "websocket.http.response" not in (scope.get("extensions") or {}):
         await send({"type": "websocket.close"})
         return
-    await send({"type": "websocket.http.response.start", "status": status, "headers": []})
+    await send({"type": "websocket.http.response.start", "status": status, "headers": [NO_STORE]})
     await send({"type": "websocket.http.response.body", "body": b""})
 
 
 async def _refuse_http(send: Send, status: int) -> None:
-    headers = [(b"content-length", b"0")]
+    headers = [NO_STORE, (b"content-length", b"0")]
     if status == 426:
         headers += [(b"upgrade", b"websocket"), (b"connection", b"upgrade")]
     await send({"type": "http.response.start", "status": status, "headers": headers})
