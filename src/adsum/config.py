@@ -15,7 +15,7 @@ from adsum.replication.limits import MAX_ADDRESSES, MAX_LINGER, MAX_NODE_NAME
 from adsum.replication.timing import Timing
 from adsum.transport.address import parse, parse_one
 from adsum.transport.discovery import longest_socket
-from adsum.transport.tls import TLS, require_security
+from adsum.transport.tls import TLS, require_security, require_verification
 
 #: A shared secret shorter than this could be guessed from an overheard handshake.
 MIN_SECRET = 16
@@ -77,6 +77,7 @@ def settle(given: Mapping[str, Any], environment: Mapping[str, str] | None = Non
     )
     if settings.advertise and not settings.listen:
         _refuse("advertise", settings.advertise, "it needs `listen`: nothing answers there")
+    require_verification(settings.tls, settings.secret)
     for field in ("listen", "advertise", "peers"):
         require_security(getattr(settings, field), settings.secret, settings.tls, field)
     return settings

@@ -53,7 +53,7 @@ SILENT = 10_000
 
 def hello(cluster: str, versions: tuple[int, int] = VERSIONS) -> bytes:
     who = Identity(cluster, "eve", 1, ())
-    return encode_frame(HELLO, encode_hello(who, versions, bytes(32)))
+    return encode_frame(HELLO, encode_hello(who, versions, bytes(32), True))
 
 
 def strange_words(cluster: str) -> list[bytes]:

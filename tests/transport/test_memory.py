@@ -21,7 +21,7 @@ def memory(short_directory: Path) -> World:
 
 @in_loop
 async def test_a_partition_drops_frames_silently_until_it_heals(memory: World) -> None:
-    dialler, acceptor = await memory.pair()
+    dialler, acceptor = await memory.pair(secret=None)
 
     memory.network.partition("dialler", "acceptor")
     dialler.link.send(b"lost")
@@ -37,8 +37,23 @@ async def test_a_partition_drops_frames_silently_until_it_heals(memory: World) -
 
 
 @in_loop
-async def test_a_cut_can_be_one_way(memory: World) -> None:
+async def test_lost_frame_ends_an_authenticated_link_with_the_next_one(memory: World) -> None:
     dialler, acceptor = await memory.pair()
+
+    memory.network.partition("dialler", "acceptor")
+    dialler.link.send(b"lost")
+    await asyncio.sleep(0)
+    memory.network.heal()
+    dialler.link.send(b"found out")
+
+    await until(lambda: dialler.closed and acceptor.closed)
+    assert not acceptor.frames
+    assert "wrong tag" in acceptor.reasons[0]
+
+
+@in_loop
+async def test_a_cut_can_be_one_way(memory: World) -> None:
+    dialler, acceptor = await memory.pair(secret=None)
 
     memory.network.partition("dialler", "acceptor", one_way=True)
     dialler.link.send(b"lost")

@@ -81,7 +81,7 @@ class LinkHub:
 
     @identity.setter
     def identity(self, identity: Identity) -> None:
-        encode_hello(identity, self._versions, bytes(32))
+        encode_hello(identity, self._versions, bytes(32), True)
         self._identity = identity
 
     @property
@@ -100,18 +100,21 @@ class LinkHub:
 
     # What a concrete transport calls.
 
-    def accept_link(self, origin: str | None = None) -> StreamLink | None:
+    def accept_link(
+        self, origin: str | None = None, *, protected: bool = False
+    ) -> StreamLink | None:
         """The link for an inbound connection, or None: there are too many, close it at once.
 
         Args:
             origin: The IP address that it comes from, if it has one.
+            protected: Whether its frames need no tags, see `Handshake`.
         """
         if self.closing:
             return None
         if len(self._pending) >= self.limits.pending_handshakes:
             self._refusals.warn(f"more than {len(self._pending)} handshakes are pending")
             return None
-        link = StreamLink(self, origin=origin)
+        link = StreamLink(self, origin=origin, protected=protected)
         self._links.add(link)
         self._pending.add(link)
         return link
@@ -131,15 +134,19 @@ class LinkHub:
         finally:
             self._connecting -= 1
 
-    def dial_link(self, address: str) -> StreamLink:
+    def dial_link(self, address: str, *, protected: bool = False) -> StreamLink:
         """The link for a connection to `address`.
+
+        Args:
+            address: The address that is dialled.
+            protected: Whether its frames need no tags, see `Handshake`.
 
         Raises:
             DialError: The transport is closed.
         """
         if self.closing:
             raise DialError(f"{address}: the transport is closed")
-        link = StreamLink(self, dialled=address)
+        link = StreamLink(self, dialled=address, protected=protected)
         self._links.add(link)
         self._dialled.add(link)
         return link
@@ -177,12 +184,13 @@ class LinkHub:
 
     # What links call.
 
-    def begin_handshake(self, *, dialling: bool) -> Handshake:
+    def begin_handshake(self, *, dialling: bool, protected: bool) -> Handshake:
         """A handshake in the name of the current identity."""
         return Handshake(
             self._identity,
             dialling=dialling,
             secret=self._secret,
+            protected=protected,
             nonce=self._nonce,
             versions=self._versions,
         )

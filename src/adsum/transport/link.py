@@ -29,6 +29,7 @@ from adsum.errors import (
 )
 from adsum.transport.address import parse
 from adsum.transport.base import Identity
+from adsum.transport.frame_mac import TAG_BYTES, FrameMac
 from adsum.transport.framing import (
     DEFLATED,
     FRAME_LIMIT,
@@ -66,6 +67,7 @@ class StreamLink(asyncio.Protocol):
         hub: The transport it belongs to.
         dialled: The address that this end dialled.
         origin: The IP address that an inbound connection comes from, if it has one.
+        protected: Whether its frames need no tags, see `Handshake`.
 
     Attributes:
         peer: Who the peer is; meaningful once the link is open. Wildcard hosts in its addresses
@@ -76,7 +78,12 @@ class StreamLink(asyncio.Protocol):
     """
 
     def __init__(
-        self, hub: "LinkHub", *, dialled: str | None = None, origin: str | None = None
+        self,
+        hub: "LinkHub",
+        *,
+        dialled: str | None = None,
+        origin: str | None = None,
+        protected: bool = False,
     ) -> None:
         loop = asyncio.get_running_loop()
         self.peer = _NOBODY
@@ -89,15 +96,17 @@ class StreamLink(asyncio.Protocol):
         self._loop = loop
         self._phase = _Phase.GREETING
         self._reader = FrameReader()
-        self._handshake = hub.begin_handshake(dialling=dialled is not None)
+        self._handshake = hub.begin_handshake(dialling=dialled is not None, protected=protected)
+        # Makes the tags of the frames sent after the proof, on an authenticated link.
+        self._mac: FrameMac | None = None
         # None before the connection is made; stays set when it is lost.
         self._wire: asyncio.Transport | None = None
         self._gone = False
         # Whether the peer has sent anything at all.
         self._heard = False
-        # Frames of this loop turn; `_flush` joins them into one write.
+        # Frames of this loop turn, with their tags; `_flush` joins them into one write.
         self._outbound: list[bytes] = []
-        # Bytes of these frames, and of the buffer of the wire when the first one was queued.
+        # Bytes of these, and of the buffer of the wire when the first one was queued.
         self._queued = 0
         # The state last reported to the handler.
         self._writable = True
@@ -132,8 +141,7 @@ class StreamLink(asyncio.Protocol):
         if not self._outbound:
             self._loop.call_soon(self._flush)
             self._queued = self._wire.get_write_buffer_size() if self._wire is not None else 0
-        self._outbound.append(frame)
-        self._queued += len(frame)
+        self._queue(frame)
         if self._queued > self._hub.limits.send_limit:
             self._overflow()
         elif self._queued > self._hub.limits.send_high_water:
@@ -275,12 +283,15 @@ class StreamLink(asyncio.Protocol):
         return len(body)
 
     def _receive_greeting(self, kind: int, body: bytes) -> None:
-        answer = self._handshake.receive(kind, body)
+        handshake = self._handshake
+        answer = handshake.receive(kind, body)
+        # Each is None until the proof of that direction: what follows the proof has tags.
+        self._mac, self._reader.mac = handshake.outgoing, handshake.incoming
         wire = self._wire
         if answer and wire is not None and not wire.is_closing():
             wire.write(answer)
-        if self._handshake.peer is not None:
-            self._open(self._handshake.peer)
+        if handshake.peer is not None:
+            self._open(handshake.peer)
 
     def _receive_goodbye(self, reason: str) -> None:
         if self._phase is _Phase.GREETING:
@@ -320,7 +331,7 @@ class StreamLink(asyncio.Protocol):
         error = kind(f"{self.describe()}: {why}")
         self._end_greeting()
         if tell:
-            self._outbound.append(encode_goodbye(why))
+            self._queue(encode_goodbye(why))
             self._linger()
         # Who connects and leaves without a word is a probe, of a balancer or a sibling.
         if self.outcome is None and self._heard:
@@ -345,7 +356,7 @@ class StreamLink(asyncio.Protocol):
 
     def _part(self, reason: str) -> None:
         """Close an open link in order."""
-        self._outbound.append(encode_goodbye(reason))
+        self._queue(encode_goodbye(reason))
         self._end(reason)
         self._linger()
 
@@ -406,6 +417,14 @@ class StreamLink(asyncio.Protocol):
             # The peer was faster, or the loop is one of uvloop, which closes its sockets itself.
             with contextlib.suppress(OSError, TypeError):
                 sock.shutdown(socket.SHUT_RDWR)
+
+    def _queue(self, frame: bytes) -> None:
+        """Queue a frame, with its tag on an authenticated link."""
+        self._outbound.append(frame)
+        self._queued += len(frame)
+        if self._mac is not None:
+            self._outbound.append(self._mac.tag(frame))
+            self._queued += TAG_BYTES
 
     def _flush(self) -> None:
         wire = self._wire

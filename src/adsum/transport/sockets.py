@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import os
 import secrets
 import socket
 import ssl
@@ -13,6 +14,7 @@ from adsum.forks import private
 from adsum.tasks import cancel_task, start_task
 from adsum.transport.address import Address, TcpAddress, UnixAddress, parse, parse_one
 from adsum.transport.base import Identity, LinkHandler
+from adsum.transport.credentials import peer_uid
 from adsum.transport.handshake import VERSIONS
 from adsum.transport.hub import LinkHub
 from adsum.transport.limits import Limits
@@ -141,7 +143,7 @@ class SocketTransport(LinkHub):
                 sock = await self._connect_tcp(where)
                 tls = self._tls.client if self._tls else None
         try:
-            link = self.dial_link(address)
+            link = self.dial_link(address, protected=self._is_protected(sock))
         except DialError:
             sock.close()
             raise
@@ -186,6 +188,12 @@ class SocketTransport(LinkHub):
         for link in self.links():
             link.hang_up()
 
+    def _is_protected(self, sock: socket.socket) -> bool:
+        """Whether a connection can only lead to a member or to a process of this user."""
+        if sock.family == socket.AF_UNIX:
+            return peer_uid(sock) == os.geteuid()
+        return self._tls is not None and self._tls.mutual
+
     # Accepting.
 
     def _accept_at(self, listener: Listener) -> str:
@@ -207,7 +215,10 @@ class SocketTransport(LinkHub):
                 self.troubled(f"{listener.address} cannot accept: {error}")
                 await asyncio.sleep(_ACCEPT_PAUSE)
                 continue
-            link = self.accept_link(plain_ip(origin[0]) if isinstance(origin, tuple) else None)
+            link = self.accept_link(
+                plain_ip(origin[0]) if isinstance(origin, tuple) else None,
+                protected=self._is_protected(sock),
+            )
             if link is None:
                 sock.close()
             else:
