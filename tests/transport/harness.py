@@ -235,7 +235,7 @@ class World:
 
     async def _silent_in_memory(self, protocol: Callable[[], asyncio.Protocol]) -> str:
         silent = self.transport("silent")
-        silent.accept_link = lambda origin=None: protocol()  # type: ignore[method-assign, assignment, return-value]  # any protocol does
+        silent.accept_link = lambda origin=None, user=None: protocol()  # type: ignore[method-assign, assignment, return-value]  # any protocol does
         return await silent.listen("silent")
 
     def links_of(self, name: str) -> list[StreamLink]:
