@@ -564,6 +564,13 @@ MUTANTS = [
         ("tests/hostile/test_wire.py",),
     ),
     Mutant(
+        "drop the oldest of too many unproven connections",
+        "../transport/unproven.py",
+        "candidates[(len(candidates) - 1) // 2]",
+        "candidates[0]",
+        ("tests/transport/test_unproven.py",),
+    ),
+    Mutant(
         "keep the slot of a dial that failed",
         "../transport/hub.py",
         "            self._connecting -= 1",

@@ -71,7 +71,7 @@ class ProtocolError(AdsumError):
 
 
 class HandshakeError(ProtocolError):
-    """A peer and this node cannot form a link: another cluster, version or secret."""
+    """A peer and this node cannot form a link: another cluster, version, secret or user."""
 
 
 class TransportError(AdsumError):

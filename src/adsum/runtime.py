@@ -43,6 +43,9 @@ from adsum.transport.sockets import SocketTransport
 LIMITS = Limits(turn_budget=DELTA_BUDGET // 2, send_high_water=MAX_IN_FLIGHT)
 #: A peer that closes a link is told of when it did so this often in a row, for the same reason.
 REFUSALS_TO_TELL = 3
+#: Addresses of which the last failed handshake is remembered, so that it is logged once. Members
+#: tell of addresses, so their number must be bounded; the oldest beyond it may be logged again.
+MAX_COMPLAINTS = 1024
 #: Host names among the peers are looked up anew this often, in seconds.
 RESOLVE_INTERVAL = 5.0
 #: Seconds between two checks of the own socket, of siblings, signal handlers and open files.
@@ -86,7 +89,7 @@ class Runtime(Run):
         self._ids: dict[Link, int] = {}
         self._next_id = 1
         self._tasks: set[asyncio.Task[None]] = set()
-        # What was last said of an address that cannot be dialled, so it is said once.
+        # Why an address can form no link, as logged last; the oldest is the first.
         self._complaints: dict[str, str] = {}
         # How often in a row a peer closed a link that was dialled, for the same reason.
         self._refusals: dict[tuple[str, str], int] = {}
@@ -321,9 +324,7 @@ class Runtime(Run):
             self._siblings.forget_stale(address)
             self._attempt(self.engine.dial_failed, address, True, self._now())
         except HandshakeError as error:
-            if self._complaints.get(address) != str(error):
-                self._complaints[address] = str(error)
-                logger.warning("%s: no link to %s: %s", self.replica, address, error)
+            self._complain(address, str(error))
             self._attempt(self.engine.dial_rejected, address, self._now())
         except (DialError, ConfigurationError):
             self._attempt(self.engine.dial_failed, address, False, self._now())
@@ -331,6 +332,16 @@ class Runtime(Run):
             logger.exception("%s: dialling %s failed", self.replica, address)
             self._attempt(self.engine.dial_failed, address, False, self._now())
         self._settle()
+
+    def _complain(self, address: str, why: str) -> None:
+        """Log why a node that answers at an address can form no link, once for each reason."""
+        if self._complaints.get(address) == why:
+            return
+        logger.warning("%s: no link to %s: %s", self.replica, address, why)
+        self._complaints.pop(address, None)
+        self._complaints[address] = why
+        if len(self._complaints) > MAX_COMPLAINTS:
+            del self._complaints[next(iter(self._complaints))]
 
     async def _resolve(self, addresses: list[str]) -> None:
         """Keep looking up host names: all their addresses are peers, and they may change."""

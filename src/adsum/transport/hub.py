@@ -13,6 +13,8 @@ from adsum.transport.handshake import VERSIONS, Handshake, encode_hello
 from adsum.transport.limits import Limits
 from adsum.transport.link import StreamLink
 from adsum.transport.turns import TurnBudget
+from adsum.transport.unproven import Unproven, network_of
+from adsum.transport.users import foreign_user
 
 logger = logging.getLogger("adsum.transport")
 
@@ -59,8 +61,9 @@ class LinkHub:
         self.identity = identity
         # Every link whose connection may still exist, in whatever phase.
         self._links: set[StreamLink] = set()
-        # Those of them that others opened and have not proved themselves on.
-        self._pending: set[StreamLink] = set()
+        # Those of them that others opened and have not proved themselves on, over TCP and Unix.
+        self._unproven_tcp = Unproven[StreamLink](self.limits.pending_handshakes)
+        self._unproven_unix = Unproven[StreamLink](self.limits.pending_handshakes)
         # Those that were dialled and are not open, and how many are on their way to become one.
         self._dialled: set[StreamLink] = set()
         self._connecting = 0
@@ -101,23 +104,37 @@ class LinkHub:
     # What a concrete transport calls.
 
     def accept_link(
-        self, origin: str | None = None, *, protected: bool = False
+        self, origin: str | None = None, user: int | None = None, *, protected: bool = False
     ) -> StreamLink | None:
-        """The link for an inbound connection, or None: there are too many, close it at once.
+        """The link for an inbound connection, or None: close it at once.
+
+        Where too many have not proved themselves, another one is dropped for it, see `Unproven`.
 
         Args:
-            origin: The IP address that it comes from, if it has one.
+            origin: The IP address that it comes from; None on a Unix socket.
+            user: The user id of the peer on a Unix socket, if the platform tells.
             protected: Whether its frames need no tags, see `Handshake`.
         """
         if self.closing:
             return None
-        if len(self._pending) >= self.limits.pending_handshakes:
-            self._refusals.warn(f"more than {len(self._pending)} handshakes are pending")
-            return None
-        link = StreamLink(self, origin=origin, protected=protected)
+        refusal = foreign_user(user, self._secret) if origin is None else ""
+        link = StreamLink(self, origin=origin, refusal=refusal, protected=protected)
         self._links.add(link)
-        self._pending.add(link)
-        return link
+        if refusal:
+            self.refused(f"{link.describe()}: {refusal}")
+        if origin is None:
+            victim = self._unproven_unix.add(link, user)
+        else:
+            victim = self._unproven_tcp.add(link, network_of(origin))
+        if victim is not None:
+            most = self.limits.pending_handshakes
+            self.refused(f"{victim.describe()}: more than {most} handshakes are pending")
+            self.drop(victim)
+        return None if victim is link else link
+
+    def drop(self, link: StreamLink) -> None:
+        """End an unproven connection, for which a line was logged."""
+        link.abort("too many handshakes are pending", logged=True)
 
     @contextlib.contextmanager
     def connecting(self, address: str) -> Iterator[None]:
@@ -197,7 +214,7 @@ class LinkHub:
 
     def opened(self, link: StreamLink) -> None:
         """The peer has proved itself."""
-        self._pending.discard(link)
+        self._proved_or_gone(link)
         self._dialled.discard(link)
 
     def refused(self, why: str, *, expected: bool = False) -> None:
@@ -220,11 +237,15 @@ class LinkHub:
 
     def gone(self, link: StreamLink) -> None:
         """The connection does not exist any more."""
-        self._pending.discard(link)
+        self._proved_or_gone(link)
         self._dialled.discard(link)
         self._links.discard(link)
         if not self._links and self._emptied is not None:
             self._emptied.set()
+
+    def _proved_or_gone(self, link: StreamLink) -> None:
+        self._unproven_tcp.discard(link)
+        self._unproven_unix.discard(link)
 
     async def _all_gone(self) -> None:
         while self._links:

@@ -68,6 +68,7 @@ class StreamLink(asyncio.Protocol):
         dialled: The address that this end dialled.
         origin: The IP address that an inbound connection comes from, if it has one.
         protected: Whether its frames need no tags, see `Handshake`.
+        refusal: The reason why the peer cannot be linked to, which it is sent at once; or empty.
 
     Attributes:
         peer: Who the peer is; meaningful once the link is open. Wildcard hosts in its addresses
@@ -84,6 +85,7 @@ class StreamLink(asyncio.Protocol):
         dialled: str | None = None,
         origin: str | None = None,
         protected: bool = False,
+        refusal: str = "",
     ) -> None:
         loop = asyncio.get_running_loop()
         self.peer = _NOBODY
@@ -93,6 +95,7 @@ class StreamLink(asyncio.Protocol):
         self.outcome: asyncio.Future[None] | None = loop.create_future() if dialled else None
         self._hub = hub
         self._origin = origin
+        self._refusal = refusal
         self._loop = loop
         self._phase = _Phase.GREETING
         self._reader = FrameReader()
@@ -162,11 +165,11 @@ class StreamLink(asyncio.Protocol):
         elif self._phase is _Phase.GREETING:
             self.abort(reason)
 
-    def abort(self, reason: str) -> None:
-        """Drop the connection, unsent frames included."""
+    def abort(self, reason: str, *, logged: bool = False) -> None:
+        """Drop the connection, unsent frames included; `logged` if the caller has logged why."""
         self._drop_outbound()
         if self._phase is _Phase.GREETING:
-            self._refuse(DialError, reason, tell=False)
+            self._refuse(DialError, reason, tell=False, logged=logged)
         elif self._phase is _Phase.OPEN:
             self._end(reason)
         if self._wire is None:
@@ -189,6 +192,9 @@ class StreamLink(asyncio.Protocol):
         low_water = self._hub.limits.send_high_water // 4
         wire.set_write_buffer_limits(low_water, low_water)
         _disable_delay(wire)
+        if self._refusal:
+            self._refuse(HandshakeError, self._refusal, tell=True, logged=True)
+            return
         self._timer = ActiveTimer(self._hub.limits.handshake_timeout, self._time_out, self._loop)
         hello = self._handshake.start()
         if hello:
@@ -326,7 +332,14 @@ class StreamLink(asyncio.Protocol):
         self._cancel_timer()
         self._phase = _Phase.CLOSED
 
-    def _refuse(self, kind: type[HandshakeError | DialError], why: str, *, tell: bool) -> None:
+    def _refuse(
+        self,
+        kind: type[HandshakeError | DialError],
+        why: str,
+        *,
+        tell: bool,
+        logged: bool = False,
+    ) -> None:
         """End a handshake that cannot succeed; the dialler learns why by an exception."""
         error = kind(f"{self.describe()}: {why}")
         self._end_greeting()
@@ -334,7 +347,7 @@ class StreamLink(asyncio.Protocol):
             self._queue(encode_goodbye(why))
             self._linger()
         # Who connects and leaves without a word is a probe, of a balancer or a sibling.
-        if self.outcome is None and self._heard:
+        if self.outcome is None and self._heard and not logged:
             # A sibling that starts and stops at once may be gone before it is greeted.
             expected = self._origin is None and issubclass(kind, DialError)
             self._hub.refused(str(error), expected=expected)
