@@ -194,6 +194,7 @@ async def test_a_slow_handshake_succeeds_while_its_own_address_floods(
 
     await stage.silent(5 * MOST)
     slow.send(handshake.receive(*slow.taken.pop(0)))
+    slow.mac = handshake.outgoing
 
     await until(lambda: len(stage.handler.opened) == 3)
     slow.send(encode_frame(PAYLOAD, b"slow, and in"))
