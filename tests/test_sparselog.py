@@ -11,7 +11,14 @@ from collections.abc import Callable
 import pytest
 
 from adsum import sparselog
-from adsum.sparselog import MAX_ERRORS, MAX_FRAMES, MAX_KEYS, SparseLog, traceback_text
+from adsum.sparselog import (
+    MAX_ERRORS,
+    MAX_FRAMES,
+    MAX_KEYS,
+    SparseLog,
+    SparseLogger,
+    traceback_text,
+)
 from tests.transport.harness import in_loop, until
 
 logger = logging.getLogger("adsum.test")
@@ -94,11 +101,24 @@ def test_without_a_running_loop_the_count_is_logged_with_the_next_line(
         refused.log(number)
     clock[0] = 1.5
     refused.log("later")
-    assert messages(caplog) == [
-        "refused: 0",
-        "refused: 4 (and 3 more like it)",
-        "refused: later",
-    ]
+    assert messages(caplog) == ["refused: 0", "refused: later (and 4 more like it)"]
+
+
+def test_lines_of_one_key_in_a_minute_are_bounded(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [0.0]
+    monkeypatch.setattr("adsum.sparselog.time.monotonic", lambda: clock[0])
+    refused = SparseLog(logger, "refused: %s")
+    counts = []
+    for _ in range(5):
+        before = len(caplog.records)
+        for _ in range(600):
+            clock[0] += 0.1
+            refused.log("again")
+        counts.append(len(caplog.records) - before)
+    assert counts[0] <= 8
+    assert max(counts[1:]) == 1
 
 
 def test_closed_loop_does_not_hold_lines_back_forever(
@@ -114,7 +134,7 @@ def test_closed_loop_does_not_hold_lines_back_forever(
     began = time.monotonic()
     monkeypatch.setattr("adsum.sparselog.time.monotonic", lambda: began + 30)
     asyncio.run(log("three"))
-    assert messages(caplog) == ["refused: one", "refused: two", "refused: three"]
+    assert messages(caplog) == ["refused: one", "refused: three (and 1 more like it)"]
 
 
 def test_lines_can_be_logged_in_a_thread_without_a_loop(caplog: pytest.LogCaptureFixture) -> None:
@@ -179,6 +199,28 @@ def test_only_the_first_line_of_a_series_has_a_traceback(
     assert first.exc_text is not None
     assert first.exc_text.endswith("KeyError: 'user'")
     assert second.exc_info is None
+
+
+def test_crashes_are_counted_by_the_line_of_code_that_raised(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def crash(text: str) -> None:
+        if text == "other":
+            raise ValueError(text)
+        raise ValueError(text)
+
+    log = SparseLogger(logger)
+    for text in ["one", "two", "other", "three"]:
+        try:
+            crash(text)
+        except ValueError as error:
+            log.crashed("a handler crashed: %s", text, error=error)
+    log.flush()
+    assert messages(caplog) == [
+        "a handler crashed: one",
+        "a handler crashed: other",
+        "a handler crashed: three (and 1 more like it)",
+    ]
 
 
 def raise_deep(depth: int, text: str) -> None:

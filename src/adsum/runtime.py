@@ -327,7 +327,7 @@ class Runtime(Run):
             if self._complaints.get(address) != str(error):
                 self._complaints[address] = str(error)
                 text = "%s: no link to %s: %s"
-                self._log.warning(text, self.replica, shown, error, key=address)
+                self._log.warning(text, self.replica, shown, str(error), key=address)
             self._attempt(self.engine.dial_rejected, address, self._now())
         except (DialError, ConfigurationError):
             self._attempt(self.engine.dial_failed, address, False, self._now())

@@ -7,8 +7,8 @@ be split by keys, as by the addresses of clients, so that one address does not h
 number of keys is bounded: beyond it, the others share one series.
 
 A line whose series is held back is logged by a timer of the running event loop. Without a running
-loop, and after that loop was closed, it is logged with the next line after the interval, or by
-`flush`. A forked child forgets what its parent has held back.
+loop, and after that loop was closed, it is counted in the next line after the interval, or logged
+by `flush`. A forked child forgets what its parent has held back.
 
 Tracebacks are safe too: `traceback_text` shows frames as usual, and quotes the text of an exception
 that is not printable or too long.
@@ -66,7 +66,8 @@ class SparseLog:
         """Log a line, now or as part of a count.
 
         Args:
-            args: What the message says; foreign text must be quoted, see `adsum.quoting`.
+            args: What the message says: numbers and texts, which may be kept for a minute. Foreign
+                text must be quoted, see `adsum.quoting`.
             key: Lines of one key are counted together.
             error: Its traceback is added to the line, if the line is not part of a count.
         """
@@ -186,17 +187,21 @@ class _Series:
             self._count += 1
             self._last = args
             return
-        self.flush()  # what a loop that has ended did not log
+        more, self._count = self._count, 0  # of a loop that has ended, or of none
+        self._cancel()
         self._hold()
-        self._emit(args, 0, error)
+        self._emit(args, more, error)
 
     def flush(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._cancel()
         count, self._count = self._count, 0
         if count:
             self._emit(self._last, count - 1, None)
+
+    def _cancel(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def _hold(self) -> None:
         now = time.monotonic()

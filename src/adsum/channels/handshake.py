@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from adsum.errors import ConfigurationError
+from adsum.quoting import printable, quoted
 
 from .client import Client
 from .frames import Serializer, serializer_for
@@ -54,8 +55,8 @@ class Origins:
         origin, host = headers.get("origin"), headers.get("host")
         if not self.accepts(origin, host):
             raise RejectedError(
-                f"its origin {origin!r:.100} is not that of {host!r:.100}; "
-                f"to allow it: Socket(..., origins=[{origin!r:.100}])"
+                f"its origin {quoted(origin)} is not that of {quoted(host)}; "
+                f"to allow it: Socket(..., origins=[{quoted(origin)}])"
             )
 
     def accepts(self, origin: str | None, host: str | None) -> bool:
@@ -83,6 +84,12 @@ def headers_of(scope: Scope) -> dict[str, str]:
     return headers
 
 
+def address_of(scope: Scope) -> str:
+    """Where a client is, for the log. Behind some proxies it can be any text."""
+    peer = scope.get("client")
+    return printable(str(peer[0]), 60) if peer and peer[0] else "?"
+
+
 def params_of(scope: Scope) -> dict[str, str]:
     """The parameters in the URL; the last one of a name counts.
 
@@ -106,7 +113,8 @@ def read(scope: Scope, origins: Origins, transport: str) -> tuple[Client, Serial
     origins.check(headers)
     serializer = serializer_for(params.get("vsn"))
     if serializer is None:
-        raise RejectedError(f"it speaks version {params.get('vsn')!r:.20}, not 1.0.0 or 2.0.0")
+        asked = quoted(params.get("vsn"), 20)
+        raise RejectedError(f"it speaks version {asked}, not 1.0.0 or 2.0.0")
     token = _token_of(scope, headers)
     peer = scope.get("client")
     own = {name: value for name, value in params.items() if name not in _OWN_PARAMS}

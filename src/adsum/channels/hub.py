@@ -18,6 +18,7 @@ from adsum.replication.entry import Transition
 from adsum.replication.jsontext import checked_name, dump, load
 from adsum.replication.limits import MAX_NAME, MAX_PAYLOAD
 from adsum.replication.messages import Publish
+from adsum.sparselog import SparseLogger
 
 from .channel import Channel, pattern_of
 from .connection import Connection
@@ -66,6 +67,8 @@ class Hub:
             raise ConfigurationError(f"when_slow={when_slow!r}: accepted are 'state' and 'close'")
         self.presence = presence
         self.limits = limits
+        #: Logs what clients cause, less and less often.
+        self.log = SparseLogger(logger)
         self._timeout = timeout
         self._state_if_slow = when_slow == "state"
         self._routes = [(pattern_of(channel), channel) for channel in channels]
@@ -209,7 +212,7 @@ class Hub:
     ) -> None:
         frames: dict[Serializer, Wire] = {}
         if isinstance(payload, bytes) and not _fits(topic, event):
-            logger.warning("a member sent a broadcast of bytes whose names are too long")
+            self.log.warning("a member sent a broadcast of bytes whose names are too long")
             return
         for membership in list(self._members.get(topic, ())):
             if membership is not exclude:
@@ -276,12 +279,20 @@ class Hub:
             self._distribute(topic, message.event, message.payload, None)
         elif message.topic.startswith(_BYTES):
             topic = message.topic.removeprefix(_BYTES)
-            self._distribute(topic, message.event, _bytes_of(message), None)
+            self._distribute(topic, message.event, self._bytes_of(message), None)
         elif message.topic == _DISCONNECT:
             self._disconnect(load(message.payload).get("id"))
 
+    def _bytes_of(self, message: Publish) -> bytes:
+        try:
+            return base64.b64decode(load(message.payload)["bytes"], validate=True)
+        except (KeyError, TypeError, ValueError):
+            self.log.warning("a member sent a broadcast of bytes that are none")
+            return b""
+
     def closed(self) -> None:
         """See `Observer`: clients connect again, to another node or to the next run of this one."""
+        self.log.flush()
         rooms, self._rooms = self._rooms, {}
         for room in rooms.values():
             room.close()
@@ -308,14 +319,6 @@ def _message(topic: str, event: str, payload: Encoded) -> Publish:
 def _fits(topic: str, event: str) -> bool:
     """Whether the binary form of a broadcast has room for its names."""
     return len(topic.encode()) <= 255 and len(event.encode()) <= 255
-
-
-def _bytes_of(message: Publish) -> bytes:
-    try:
-        return base64.b64decode(load(message.payload)["bytes"], validate=True)
-    except (KeyError, TypeError, ValueError):
-        logger.warning("a member sent a broadcast of bytes that are none")
-        return b""
 
 
 #: Bytes that fit into a message between nodes, where three of them take four characters.

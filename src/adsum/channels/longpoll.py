@@ -6,7 +6,6 @@ body; that of HTTP is 200 but for refusals.
 """
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -16,13 +15,11 @@ from adsum.tasks import start_task
 from .client import Client
 from .connection import Connection
 from .frames import V2_TEXT, Serializer, Version2
-from .handshake import Origins, RejectedError, Scope, headers_of, params_of
+from .handshake import Origins, RejectedError, Scope, address_of, headers_of, params_of
 from .hub import Hub
 from .relay import Question
 from .sessions import Sessions, read_token
 from .websocket import Receive, Send
-
-logger = logging.getLogger("adsum")
 
 #: How many frames of the largest size one POST may have room for.
 _MAX_BODY_FRAMES = 16
@@ -54,7 +51,9 @@ class LongPoll:
             self._origins.check(headers)
             token = params_of(scope).get("token", "")
         except RejectedError as error:
-            logger.warning("a client that polls was refused: %s", error)
+            address = address_of(scope)
+            text = "a client at %s that polls was refused: %s"
+            self._hub.log.warning(text, address, str(error), key=address)
             await _answer_with(send, 403, {"status": 403}, [])
             return
         status, answer = await self._respond(scope, receive, headers, token)
@@ -76,14 +75,18 @@ class LongPoll:
             return 400, {"status": 400}
         body = await _body(receive, _MAX_BODY_FRAMES * self._hub.limits.frame_size)
         if body is None:
-            logger.warning("a client that polls sent too much at once")
+            self._complain(scope, "too much at once")
             return 413, {"status": 413}
         try:
             lines = _lines(body.decode(), headers)
         except UnicodeDecodeError:
-            logger.warning("a client that polls sent what is not UTF-8")
+            self._complain(scope, "what is not UTF-8")
             return 400, {"status": 400}
         return 200, await self._sessions.send(token, lines)
+
+    def _complain(self, scope: Scope, what: str) -> None:
+        address = address_of(scope)
+        self._hub.log.warning("a client at %s that polls sent %s", address, what, key=address)
 
     async def _begin(self, scope: Scope) -> tuple[int, Question]:
         """Make a session; clients take 410 as the beginning of one."""

@@ -14,13 +14,13 @@ Invariants:
 
 import asyncio
 import contextlib
-import logging
 from collections.abc import Awaitable, Coroutine, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from adsum.errors import NodeClosedError, RefusedError, UsageError
 from adsum.presence import Meta, Tracked
+from adsum.quoting import quoted
 from adsum.replication.jsontext import encode_object, load
 from adsum.tasks import start_task
 
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from .connection import Connection
 
 T = TypeVar("T")
-
-logger = logging.getLogger("adsum")
 
 #: Seconds that a handler may go on after its client has gone, and that `terminate` may take.
 GRACE = 5.0
@@ -147,7 +145,8 @@ class Membership:
         if self._to_filter <= self._hub.limits.waiting:
             self._mailbox.put(partial(self._filter, event, payload))
         else:
-            logger.error("%s: the filter of %.100r is too slow", self, event)
+            text = "%s: the filter of %s is too slow"
+            self._hub.log.error(text, repr(self), quoted(event), key=type(self._channel).__name__)
             self._filter_too_slow = True
             self.end_soon("crashed")
 
@@ -237,7 +236,7 @@ class Membership:
     def broken(self, error: BaseException | None) -> None:
         """See `mailbox.Owner`."""
         if error is not None:
-            logger.error("%s: what it did crashed", self, exc_info=error)
+            self._log_crash("%s: what it did crashed", error)
         if self._ended:
             return
         if error is None and not self.ending:
@@ -255,8 +254,8 @@ class Membership:
         try:
             status, answer = await _outcome(self._channel.join(frame.payload))
             reply = self._reply_with(frame, status, answer or {})
-        except Exception:
-            logger.exception("%s: the join crashed", self)
+        except Exception as error:
+            self._log_crash("%s: the join crashed", error)
             self._refuse(self._reply(frame, "error", JOIN_CRASHED))
         else:
             if status == "ok":
@@ -283,14 +282,16 @@ class Membership:
     async def _handle(self, frame: Frame) -> None:
         name = self._channel._handlers.get(frame.event)
         if name is None:
-            logger.warning("%s: there is no handler for the event %.100r", self, frame.event)
+            text = "%s: there is no handler for the event %s"
+            key = self.connection.address
+            self._hub.log.warning(text, repr(self), quoted(frame.event), key=key)
             await self._end("crashed")
             return
         try:
             status, answer = await _outcome(getattr(self._channel, name)(frame.payload))
             reply = None if answer is None else self._reply_with(frame, status, answer)
-        except Exception:
-            logger.exception("%s: the handler of %.100r crashed", self, frame.event)
+        except Exception as error:
+            self._log_crash("%s: the handler of %s crashed", error, quoted(frame.event))
             await self._end("crashed")
             return
         if reply is not None:
@@ -304,8 +305,8 @@ class Membership:
             shown = await _own(look(value))
             if shown is not None:
                 self._send(event, encode(shown), broadcast=True)
-        except Exception:
-            logger.exception("%s: the filter of %.100r crashed", self, event)
+        except Exception as error:
+            self._log_crash("%s: the filter of %s crashed", error, quoted(event))
             await self._end("crashed")
 
     async def _leave(self, frame: Frame) -> None:
@@ -319,9 +320,10 @@ class Membership:
             async with asyncio.timeout(GRACE):
                 await _own(self._channel.terminate(reason))
         except TimeoutError:
-            logger.error("%s: terminate took longer than %g s", self, GRACE)
-        except Exception:
-            logger.exception("%s: terminate crashed", self)
+            text = "%s: terminate took longer than %g s"
+            self._hub.log.error(text, repr(self), GRACE, key=type(self._channel).__name__)
+        except Exception as error:
+            self._log_crash("%s: terminate crashed", error)
 
     def _finish(self, reason: Reason | None) -> None:
         if self._ended:
@@ -354,8 +356,9 @@ class Membership:
 
     def _spawned_ended(self, task: "asyncio.Task[None]") -> None:
         self._spawned.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            logger.error("%s: a task that it spawned crashed", self, exc_info=task.exception())
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            self._log_crash("%s: a task that it spawned crashed", error)
             self.end_soon("crashed")
 
     # Sending.
@@ -389,7 +392,10 @@ class Membership:
             self._early.append(frame)
 
     def __repr__(self) -> str:
-        return f"{type(self._channel).__name__} on {self.topic!r}"
+        return f"{type(self._channel).__name__} on {quoted(self.topic)}"
+
+    def _log_crash(self, text: str, error: BaseException, *args: object) -> None:
+        self._hub.log.crashed(text, repr(self), *args, error=error)
 
 
 async def _outcome(handling: Awaitable[Answer]) -> tuple[str, Answer]:

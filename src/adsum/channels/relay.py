@@ -12,8 +12,10 @@ from typing import Any
 
 from adsum.node import Node
 from adsum.pubsub import RESERVED
+from adsum.quoting import printable
 from adsum.replication.jsontext import dump, load
 from adsum.replication.messages import Publish
+from adsum.sparselog import SparseLogger, error_text
 from adsum.tasks import cancel_task, resolve, start_task
 
 logger = logging.getLogger("adsum")
@@ -38,6 +40,7 @@ class Relay(ABC):
 
     def __init__(self, node: Node) -> None:
         self._node = node
+        self._log = SparseLogger(logger)
         # What was asked and is not answered: of which life of which node.
         self._waiting: dict[int, tuple[tuple[str, int], asyncio.Future[Question | None]]] = {}
         # The next look at whether those who are asked still live; there is one while any is.
@@ -89,10 +92,12 @@ class Relay(ABC):
             if text is not None:
                 self._received(sender, message.event, *text)
         except (KeyError, TypeError, ValueError, RecursionError) as error:
-            logger.warning("%s sent what is no question and no answer: %r", sender, error)
+            complaint = "%s sent what is no question and no answer: %s"
+            self._log.warning(complaint, printable(sender, 255), error_text(error), key=sender)
 
     def closed(self) -> None:
         """See `Observer`: nobody answers any more."""
+        self._log.flush()
         if self._look is not None:
             self._look.cancel()
             self._look = None
@@ -150,8 +155,9 @@ class Relay(ABC):
     async def _reply(self, sender: str, number: int, question: Question) -> None:
         try:
             answer = await self.answer(question)
-        except Exception:
-            logger.exception("a question of %s could not be answered", sender)
+        except Exception as error:
+            shown = printable(sender, 255)
+            self._log.crashed("a question of %s could not be answered", shown, error=error)
         else:
             if not await self._send(sender, "answer", number, answer):
                 self.lost(question)

@@ -6,22 +6,22 @@ from typing import Any, Literal
 
 from adsum.errors import RefusedError
 from adsum.presence import Presence
+from adsum.quoting import quoted
 
 from . import handshake, websocket
 from .channel import Channel
 from .client import Client
 from .connection import Connection
 from .frames import Serializer
-from .handshake import Origins, RejectedError, Scope
+from .handshake import Origins, RejectedError, Scope, address_of
 from .hub import Hub
 from .limits import Limits
 from .longpoll import LongPoll
 from .websocket import Receive, Send
 
-logger = logging.getLogger("adsum")
-
 Connect = Callable[[Client], Awaitable[None]]
 
+_REFUSED = "a client at %s was refused: %s"
 #: Seconds of silence after which a client is gone. Clients send a heartbeat every 30 s, and hidden
 #: tabs run their timers only once a minute.
 TIMEOUT = 75.0
@@ -144,10 +144,11 @@ class Socket:
 
     async def admit(self, scope: Scope, transport: str) -> tuple[Client, Serializer] | int:
         """Let a client connect, or say with which HTTP status it is refused."""
+        address = address_of(scope)
         try:
             client, serializer = handshake.read(scope, self._origins, transport)
         except RejectedError as error:
-            logger.warning("a client at %s was refused: %s", _address(scope), error)
+            self._hub.log.warning(_REFUSED, address, str(error), key=address)
             return self._refuse(403)
         if not self._is_open():
             return self._refuse(503)
@@ -155,10 +156,11 @@ class Socket:
             if self._connect is not None:
                 await self._connect(client)
         except RefusedError as error:
-            logger.info("a client at %s was refused: %.200r", _address(scope), error.response)
+            why = quoted(error.response, 200)
+            self._hub.log.log(logging.INFO, _REFUSED, address, why, key=address)
             return self._refuse(403)
-        except Exception:
-            logger.exception("a client at %s was refused: connect crashed", _address(scope))
+        except Exception as error:
+            self._hub.log.crashed(_REFUSED, address, "connect crashed", error=error)
             return self._refuse(403)
         if not self._is_open():  # any more: `connect` may have taken its time
             return self._refuse(503)
@@ -166,10 +168,10 @@ class Socket:
 
     def _is_open(self) -> bool:
         if not self._hub.presence.node.running:
-            logger.error("a client was refused: the node is not running; see Node.lifespan")
+            self._hub.log.error("a client was refused: the node is not running; see Node.lifespan")
             return False
         if len(self._hub.connections) >= self._hub.limits.connections:
-            logger.error("a client was refused: there are too many connections")
+            self._hub.log.error("a client was refused: there are too many connections")
             return False
         return True
 
@@ -208,8 +210,3 @@ async def _refuse_http(send: Send, status: int) -> None:
         headers += [(b"upgrade", b"websocket"), (b"connection", b"upgrade")]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": b""})
-
-
-def _address(scope: Scope) -> str:
-    peer = scope.get("client")
-    return str(peer[0]) if peer else "?"
