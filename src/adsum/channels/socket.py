@@ -13,10 +13,11 @@ from .channel import Channel
 from .client import Client
 from .connection import Connection
 from .frames import Serializer
-from .handshake import Origins, RejectedError, Scope, address_of
+from .handshake import Scope, address_of
 from .hub import Hub
 from .limits import Limits
 from .longpoll import LongPoll
+from .origins import Origins, RejectedError
 from .websocket import Receive, Send
 
 Connect = Callable[[Client], Awaitable[None]]
@@ -41,9 +42,11 @@ class Socket:
         channels: The subclasses of `Channel`; the first whose pattern matches a topic serves it.
         connect: Called for each connection; raises `RefusedError` to refuse it (HTTP 403), and may
             fill in the client's `id` and `values`. None accepts everybody.
-        origins: The sites whose pages may connect, as ``["https://example.com",
-            "//*.example.com"]``; ``["*"]`` for all. None accepts the host that is asked, whatever
-            its port.
+        origins: The sites whose pages may connect, by scheme, host and port, as
+            ``["https://example.com", "//*.example.com"]``. Without a scheme, both http and https;
+            without a port, the default one; a star stands for any subdomain. Also ``"null"``,
+            origins of applications as ``"app://local"``, and ``"*"`` for all. None accepts the
+            host that the ``Host`` header names, whatever its port.
         limits: The most that a client may cost.
         timeout: Seconds without a frame after which a client is gone; below 60 it disconnects tabs
             that are in the background.
