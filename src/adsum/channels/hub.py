@@ -14,15 +14,16 @@ from typing import Any, Literal
 from adsum.errors import ConfigurationError
 from adsum.presence import Presence
 from adsum.pubsub import RESERVED
+from adsum.quoting import printable, quoted
 from adsum.replication.entry import Transition
 from adsum.replication.jsontext import checked_name, dump, load
-from adsum.replication.limits import MAX_NAME, MAX_PAYLOAD
+from adsum.replication.limits import MAX_NAME, MAX_NODE_NAME, MAX_PAYLOAD
 from adsum.replication.messages import Publish
 from adsum.sparselog import SparseLogger
 
 from .channel import Channel, pattern_of
 from .connection import Connection
-from .frames import Encoded, Serializer, Wire
+from .frames import Encoded, Serializer, Wire, checked_event, is_reserved
 from .limits import Limits
 from .membership import Membership, encode
 from .rooms import Follower, Room
@@ -194,10 +195,10 @@ class Hub:
         Raises:
             NodeClosedError: The node is not running.
             TypeError: The payload is neither a JSON object nor bytes.
-            ValueError: Something is too large, or not finite.
+            ValueError: Something is too large, or not finite, or the event is reserved.
         """
         topic = checked_name(topic, "topic", MAX_TOPIC)
-        event = checked_name(event, "event", MAX_NAME)
+        event = checked_event(event)
         if isinstance(payload, bytes) and not _fits(topic, event):
             raise ValueError("topic and event of a broadcast of bytes may have 255 bytes each")
         encoded = encode(payload, _MAX_BYTES if isinstance(payload, bytes) else MAX_PAYLOAD)
@@ -274,7 +275,11 @@ class Hub:
 
     def delivered(self, sender: str, message: Publish) -> None:
         """See `Observer`."""
-        if message.topic.startswith(_TEXT):
+        if message.topic.startswith((_TEXT, _BYTES)) and is_reserved(message.event):
+            text = "%s sent a broadcast of the reserved event %s, which is dropped"
+            shown = printable(sender, MAX_NODE_NAME)
+            self.log.warning(text, shown, quoted(message.event), key=sender)
+        elif message.topic.startswith(_TEXT):
             topic = message.topic.removeprefix(_TEXT)
             self._distribute(topic, message.event, message.payload, None)
         elif message.topic.startswith(_BYTES):

@@ -25,7 +25,7 @@ from adsum.replication.jsontext import encode_object, load
 from adsum.tasks import start_task
 
 from .channel import Answer, Channel, Reason
-from .frames import Encoded, Frame, Ref, Serializer, Wire
+from .frames import Encoded, Frame, Ref, Serializer, Wire, checked_event
 from .mailbox import Mailbox
 from .rooms import Follower
 
@@ -187,7 +187,7 @@ class Membership:
 
     def push(self, event: str, payload: Mapping[str, Any] | bytes) -> None:
         """See `Channel.push`."""
-        self._send(event, encode(payload))
+        self._send(checked_event(event), encode(payload))
 
     async def broadcast(
         self, event: str, payload: Mapping[str, Any] | bytes, *, to_self: bool

@@ -110,7 +110,8 @@ class Socket:
         Raises:
             NodeClosedError: The node is not running.
             TypeError: The payload is neither a JSON object nor bytes.
-            ValueError: It is not finite, too deep or too large.
+            ValueError: It is not finite, too deep or too large; or the event begins with ``phx_``
+                or is one of presences, as ``presence_diff``.
         """
         await self._hub.broadcast(topic, event, payload)
 
