@@ -195,6 +195,10 @@ def test_only_the_first_line_of_a_series_has_a_traceback(
     crashed.flush()
     assert messages(caplog) == ["crashed", "crashed (and 1 more like it)"]
     first, second = caplog.records
+    assert (first.filename, first.funcName) == (
+        "test_sparselog.py",
+        "test_only_the_first_line_of_a_series_has_a_traceback",
+    )
     assert first.exc_info is not None
     assert first.exc_text is not None
     assert first.exc_text.endswith("KeyError: 'user'")

@@ -8,8 +8,9 @@ Invariants:
 - A channel ends once. Its presences leave when it does, or before: at once when its connection is
   gone. Nothing is sent for it afterwards.
 - What the client sent before it went is still handled, for a few seconds at most.
-- An exception of the application, a cancellation of something that it waits for included, ends the
-  channel and is logged.
+- An exception of the application ends the channel and is logged; so does a cancellation, of
+  something that it waits for or of its own task, that neither adsum nor the end of the event loop
+  asked for.
 """
 
 import asyncio
@@ -22,7 +23,7 @@ from adsum.errors import NodeClosedError, RefusedError, UsageError
 from adsum.presence import Meta, Tracked
 from adsum.quoting import quoted
 from adsum.replication.jsontext import encode_object, load
-from adsum.tasks import start_task
+from adsum.tasks import is_closing, start_task
 
 from .channel import Answer, Channel, Reason
 from .frames import Encoded, Frame, Ref, Serializer, Wire, checked_event
@@ -40,6 +41,7 @@ GRACE = 5.0
 MAX_PUSH = 1024 * 1024
 _EMPTY = "{}"
 JOIN_CRASHED = '{"reason":"join crashed"}'
+_CANCELLED = "it was cancelled, by itself or by other code of the application"
 _NO_BYTES = '{"reason":"this connection carries no bytes"}'
 #: How a channel says that it ended; a client that it refused or that is gone is told nothing.
 _ENDINGS = {
@@ -235,6 +237,8 @@ class Membership:
 
     def broken(self, error: BaseException | None) -> None:
         """See `mailbox.Owner`."""
+        if error is None and not self._mailbox.cancelling and not is_closing():
+            error = RuntimeError(_CANCELLED)
         if error is not None:
             self._log_crash("%s: what it did crashed", error)
         if self._ended:
@@ -252,7 +256,7 @@ class Membership:
         if before is not None:
             await asyncio.wait([before])
         try:
-            status, answer = await _outcome(self._channel.join(frame.payload))
+            status, answer = await self._outcome(self._channel.join(frame.payload))
             reply = self._reply_with(frame, status, answer or {})
         except Exception as error:
             self._log_crash("%s: the join crashed", error)
@@ -288,7 +292,7 @@ class Membership:
             await self._end("crashed")
             return
         try:
-            status, answer = await _outcome(getattr(self._channel, name)(frame.payload))
+            status, answer = await self._outcome(getattr(self._channel, name)(frame.payload))
             reply = None if answer is None else self._reply_with(frame, status, answer)
         except Exception as error:
             self._log_crash("%s: the handler of %s crashed", error, quoted(frame.event))
@@ -302,7 +306,7 @@ class Membership:
         value = payload if isinstance(payload, bytes) else load(payload)
         look = getattr(self._channel, self._channel._filters[event])
         try:
-            shown = await _own(look(value))
+            shown = await self._own(look(value))
             if shown is not None:
                 self._send(event, encode(shown), broadcast=True)
         except Exception as error:
@@ -317,8 +321,8 @@ class Membership:
         """The end: nobody is present, nothing is sent; then the application may clean up."""
         self._finish(reason)
         try:
-            async with asyncio.timeout(GRACE):
-                await _own(self._channel.terminate(reason))
+            async with asyncio.timeout(GRACE) as limit:
+                await self._own(self._channel.terminate(reason), limit)
         except TimeoutError:
             text = "%s: terminate took longer than %g s"
             self._hub.log.error(text, repr(self), GRACE, key=type(self._channel).__name__)
@@ -357,9 +361,44 @@ class Membership:
     def _spawned_ended(self, task: "asyncio.Task[None]") -> None:
         self._spawned.discard(task)
         error = None if task.cancelled() else task.exception()
+        if task.cancelled() and not self._ended and not is_closing():
+            error = RuntimeError(_CANCELLED)  # it was not cancelled because the channel has ended
         if error is not None:
             self._log_crash("%s: a task that it spawned crashed", error)
             self.end_soon("crashed")
+
+    # Awaiting the application.
+
+    async def _outcome(self, handling: Awaitable[Answer]) -> tuple[str, Answer]:
+        """The status of a reply and what it says, refusals included."""
+        try:
+            return "ok", await self._own(handling)
+        except RefusedError as refusal:
+            return "error", refusal.response
+
+    async def _own(self, handling: Awaitable[T], limit: asyncio.Timeout | None = None) -> T:
+        """Await code of the application; a cancellation that adsum did not ask for is a crash.
+
+        The code may cancel its own task, or wait for something that is cancelled. If it cancels its
+        task and then returns without another wait, the task ends as cancelled; see `broken`.
+
+        Args:
+            handling: What to await.
+            limit: Cancels it when it takes too long.
+        """
+        try:
+            return await handling
+        except asyncio.CancelledError as error:
+            if limit is not None and limit.expired():
+                raise
+            task = asyncio.current_task()
+            if task is None or not task.cancelling():
+                raise RuntimeError("something that it waited for was cancelled") from error
+            if self._mailbox.cancelling or is_closing():
+                raise
+            while task.uncancel():
+                pass
+            raise RuntimeError(_CANCELLED) from error
 
     # Sending.
 
@@ -396,25 +435,6 @@ class Membership:
 
     def _log_crash(self, text: str, error: BaseException, *args: object) -> None:
         self._hub.log.crashed(text, repr(self), *args, error=error)
-
-
-async def _outcome(handling: Awaitable[Answer]) -> tuple[str, Answer]:
-    """The status of a reply and what it says, refusals included."""
-    try:
-        return "ok", await _own(handling)
-    except RefusedError as refusal:
-        return "error", refusal.response
-
-
-async def _own(handling: Awaitable[T]) -> T:
-    """Wait for what an application does; if that was cancelled, and not we, it crashed."""
-    try:
-        return await handling
-    except asyncio.CancelledError as error:
-        task = asyncio.current_task()
-        if task is None or task.cancelling():
-            raise
-        raise RuntimeError("something that it waited for was cancelled") from error
 
 
 def encode(payload: object, limit: int = MAX_PUSH) -> Encoded:

@@ -1,5 +1,6 @@
 """The ASGI application that Phoenix clients connect to."""
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
@@ -163,7 +164,10 @@ class Socket:
             why = quoted(error.response, 200)
             self._hub.log.log(logging.INFO, _REFUSED, address, why, key=address)
             return self._refuse(403)
-        except Exception as error:
+        except (Exception, asyncio.CancelledError) as error:
+            task = asyncio.current_task()
+            if isinstance(error, asyncio.CancelledError) and (task is None or task.cancelling()):
+                raise  # the server has cancelled the request
             self._hub.log.crashed(_REFUSED, address, "connect crashed", error=error)
             return self._refuse(403)
         if not self._is_open():  # any more: `connect` may have taken its time
