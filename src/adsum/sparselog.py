@@ -16,6 +16,7 @@ that is not printable or too long.
 
 import asyncio
 import logging
+import sys
 import time
 import traceback
 from collections.abc import Callable, Hashable, Iterator
@@ -241,7 +242,7 @@ def log_line(
     if not logger.isEnabledFor(level):
         return
     info = None if error is None else (type(error), error, error.__traceback__)
-    file, line, function, _ = logger.findCaller(stacklevel=2)
+    file, line, function, _ = logger.findCaller(stacklevel=_depth_of_caller())
     record = logger.makeRecord(logger.name, level, file, line, message, args, info, function)
     if error is not None:
         record.exc_text = traceback_text(error)  # formatters do not make another one then
@@ -268,6 +269,14 @@ def error_text(error: BaseException) -> str:
     except Exception:  # of the application
         return name
     return f"{name}: {printable(text, MAX_TEXT)}" if text else name
+
+
+def _depth_of_caller() -> int:
+    """How many frames above `log_line` this module ends."""
+    frame, depth = sys._getframe(1), 1
+    while frame.f_back is not None and frame.f_code.co_filename == __file__:
+        frame, depth = frame.f_back, depth + 1
+    return depth
 
 
 def _place_of(error: BaseException) -> Hashable:

@@ -37,6 +37,11 @@ def resolve(future: "asyncio.Future[Any] | None", result: object = None) -> None
         future.set_result(result)
 
 
+def is_closing() -> bool:
+    """Whether all tasks of the running loop were cancelled, as `asyncio.run` does at its end."""
+    return all(task.cancelling() for task in asyncio.all_tasks())
+
+
 async def in_slices(items: Sequence[T]) -> AsyncIterator[Sequence[T]]:
     """Yield items in slices, and let the event loop run between two of them."""
     for at in range(0, len(items), SLICE):

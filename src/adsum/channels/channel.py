@@ -8,6 +8,7 @@ from adsum.errors import ConfigurationError, UsageError
 from adsum.presence import Meta, Tracked
 
 from .client import Client
+from .frames import is_reserved
 from .topics import Pattern
 
 if TYPE_CHECKING:
@@ -43,7 +44,8 @@ def outgoing(event: str) -> Callable[[_H], _H]:
     """Let a method of a `Channel` look at a broadcast before it goes to its client.
 
     The method gets the payload and returns the one to send to this client, or None to send none.
-    Broadcasts of other events go to all clients without any call.
+    Broadcasts of other events go to all clients without any call. Presences are no broadcasts: a
+    method for ``presence_diff`` would never be called, and is refused.
 
     Raises:
         ConfigurationError: The event is none of the application's, or the method is not async.
@@ -162,7 +164,8 @@ class Channel:
 
         Raises:
             TypeError: The payload is neither a JSON object nor bytes.
-            ValueError: It is not finite, too deep or too large.
+            ValueError: It is not finite, too deep or too large; or the event begins with ``phx_``
+                or is one of presences, as ``presence_diff``.
         """
         self._membership.push(event, payload)
 
@@ -171,7 +174,8 @@ class Channel:
 
         Raises:
             TypeError: The payload is neither a JSON object nor bytes.
-            ValueError: It is not finite, too deep or too large.
+            ValueError: It is not finite, too deep or too large; or the event begins with ``phx_``
+                or is one of presences, as ``presence_diff``.
         """
         await self._membership.broadcast(event, payload, to_self=True)
 
@@ -229,9 +233,10 @@ class ChannelPresence:
 
 
 def _marked(kind: str, event: str) -> Callable[[_H], _H]:
-    if not event or event.startswith("phx_"):
+    if not event or event.startswith("phx_") or (kind == _OUTGOING and is_reserved(event)):
         raise ConfigurationError(
-            f"event={event!r}: accepted is a text that does not begin with 'phx_'"
+            f"event={event!r}: accepted is a text that does not begin with 'phx_' and, for "
+            f"`outgoing`, is no event of presences, which are no broadcasts"
         )
 
     def mark(method: _H) -> _H:

@@ -5,11 +5,11 @@ A transport gives it what the client sends (`receive`), is told when there is so
 """
 
 import asyncio
-import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from adsum.errors import ProtocolError, RefusedError
+from adsum.quoting import printable, quoted
 
 from .client import Client
 from .frames import Frame, Ref, Serializer, Wire
@@ -19,8 +19,6 @@ from .outbox import Closing, Outbox
 
 if TYPE_CHECKING:
     from .hub import Hub
-
-logger = logging.getLogger("adsum")
 
 _EMPTY = "{}"
 _UNMATCHED = '{"reason":"unmatched topic"}'
@@ -40,6 +38,8 @@ class Connection:
     def __init__(self, hub: "Hub", client: Client, serializer: Serializer) -> None:
         self.hub = hub
         self.client = client
+        #: Where the client is, for the log.
+        self.address = printable(client.address or "?", 60)
         #: What `connect` made the client's id; a channel that sets another one changes nothing.
         self.id = client.id
         self.serializer = serializer
@@ -164,10 +164,8 @@ class Connection:
         """Bytes were for the client, whose version or transport has no room for them."""
         if not self._told_of_bytes:
             self._told_of_bytes = True
-            logger.warning(
-                "a client at %s gets no binary payloads: it polls, or speaks version 1",
-                self.client.address,
-            )
+            text = "a client at %s gets no binary payloads: it polls, or speaks version 1"
+            self.hub.log.warning(text, self.address, key=self.address)
 
     def overflow(self) -> None:
         """The client does not read fast enough for what it has to be told."""
@@ -236,8 +234,9 @@ class Connection:
             finished = None if before is None else before.finished
             try:
                 membership = Membership(self, kind, params, frame)
-            except Exception:
-                logger.exception("a %s could not be made", kind.__name__)
+            except Exception as error:
+                text = "a %s could not be made"
+                self.hub.log.crashed(text, kind.__name__, error=error)
                 self._reply(frame.join_ref, frame, "error", JOIN_CRASHED)
             else:
                 self._backlog += size
@@ -248,9 +247,10 @@ class Connection:
         self.send(self.serializer.reply(join_ref, frame.ref, frame.topic, status, response))
 
     def _complain(self, what: str) -> None:
-        """One line, without what the client sent."""
-        who = self.id or "no id"
-        logger.warning("a client at %s (%.100r) is cut off: %s", self.client.address, who, what)
+        """Log why the client is cut off, without what it sent."""
+        who = quoted(self.id or "no id")
+        text = "a client at %s (%s) is cut off: %s"
+        self.hub.log.warning(text, self.address, who, what, key=self.address)
 
     def _filled(self) -> None:
         self._filled_hook()

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from adsum.errors import ProtocolError, UsageError
-from adsum.replication.jsontext import load, quote
+from adsum.quoting import quoted
+from adsum.replication.jsontext import checked_name, load, quote
 from adsum.replication.limits import MAX_NAME, MAX_NUMBER
 
 #: What names a request, and is echoed as it came.
@@ -22,6 +23,8 @@ Wire = str | bytes
 #: The most characters of a ref; the binary form has no room for more either.
 MAX_REF = 255
 _PUSH, _REPLY, _BROADCAST = 0, 1, 2
+#: Events of presences, which clients believe as they believe those that begin with ``phx_``.
+_OF_PRESENCES = frozenset({"presence_state", "presence_diff", "presence_count"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +167,30 @@ def serializer_for(version: str | None) -> Serializer | None:
         return None
     versions: dict[str, Serializer] = {"1.0": V1, "2.0": V2}
     return versions.get(f"{numbers[0]}.{numbers[1]}")
+
+
+def is_reserved(event: str) -> bool:
+    """Whether clients take an event for one of the server: ``phx_reply``, ``presence_diff``."""
+    return event.startswith("phx_") or event in _OF_PRESENCES
+
+
+def checked_event(event: object) -> str:
+    """The name of an event that an application may send.
+
+    An application that forwards an event of a client would otherwise let that client close the
+    channels of all others, or rewrite what they know of who is there.
+
+    Raises:
+        TypeError: It is not a string.
+        ValueError: It is empty, too long or reserved.
+    """
+    name = checked_name(event, "event", MAX_NAME)
+    if is_reserved(name):
+        raise ValueError(
+            f"event={quoted(name)}: must not begin with 'phx_' or be an event of presences "
+            f"({', '.join(sorted(_OF_PRESENCES))}), which clients believe to be the server's own"
+        )
+    return name
 
 
 def _parse(text: str) -> Any:

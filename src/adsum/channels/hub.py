@@ -14,15 +14,16 @@ from typing import Any, Literal
 from adsum.errors import ConfigurationError
 from adsum.presence import Presence
 from adsum.pubsub import RESERVED
+from adsum.quoting import printable, quoted
 from adsum.replication.entry import Transition
 from adsum.replication.jsontext import checked_name, dump, load
-from adsum.replication.limits import MAX_NAME, MAX_PAYLOAD
+from adsum.replication.limits import MAX_NAME, MAX_NODE_NAME, MAX_PAYLOAD
 from adsum.replication.messages import Publish
 from adsum.sparselog import SparseLogger
 
 from .channel import Channel, pattern_of
 from .connection import Connection
-from .frames import Encoded, Serializer, Wire
+from .frames import Encoded, Serializer, Wire, checked_event, is_reserved
 from .limits import Limits
 from .membership import Membership, encode
 from .rooms import Follower, Room
@@ -69,6 +70,8 @@ class Hub:
         #: Logs what clients cause, less and less often.
         self.log = SparseLogger(logger)
         self.limits = limits
+        #: Logs what clients cause, less and less often.
+        self.log = SparseLogger(logger)
         self._timeout = timeout
         self._state_if_slow = when_slow == "state"
         self._routes = [(pattern_of(channel), channel) for channel in channels]
@@ -194,10 +197,10 @@ class Hub:
         Raises:
             NodeClosedError: The node is not running.
             TypeError: The payload is neither a JSON object nor bytes.
-            ValueError: Something is too large, or not finite.
+            ValueError: Something is too large, or not finite, or the event is reserved.
         """
         topic = checked_name(topic, "topic", MAX_TOPIC)
-        event = checked_name(event, "event", MAX_NAME)
+        event = checked_event(event)
         if isinstance(payload, bytes) and not _fits(topic, event):
             raise ValueError("topic and event of a broadcast of bytes may have 255 bytes each")
         encoded = encode(payload, _MAX_BYTES if isinstance(payload, bytes) else MAX_PAYLOAD)
@@ -212,7 +215,7 @@ class Hub:
     ) -> None:
         frames: dict[Serializer, Wire] = {}
         if isinstance(payload, bytes) and not _fits(topic, event):
-            logger.warning("a member sent a broadcast of bytes whose names are too long")
+            self.log.warning("a member sent a broadcast of bytes whose names are too long")
             return
         for membership in list(self._members.get(topic, ())):
             if membership is not exclude:
@@ -274,17 +277,29 @@ class Hub:
 
     def delivered(self, sender: str, message: Publish) -> None:
         """See `Observer`."""
-        if message.topic.startswith(_TEXT):
+        if message.topic.startswith((_TEXT, _BYTES)) and is_reserved(message.event):
+            text = "%s sent a broadcast of the reserved event %s, which is dropped"
+            shown = printable(sender, MAX_NODE_NAME)
+            self.log.warning(text, shown, quoted(message.event), key=sender)
+        elif message.topic.startswith(_TEXT):
             topic = message.topic.removeprefix(_TEXT)
             self._distribute(topic, message.event, message.payload, None)
         elif message.topic.startswith(_BYTES):
             topic = message.topic.removeprefix(_BYTES)
-            self._distribute(topic, message.event, _bytes_of(message), None)
+            self._distribute(topic, message.event, self._bytes_of(message), None)
         elif message.topic == _DISCONNECT:
             self._disconnect(load(message.payload).get("id"))
 
+    def _bytes_of(self, message: Publish) -> bytes:
+        try:
+            return base64.b64decode(load(message.payload)["bytes"], validate=True)
+        except (KeyError, TypeError, ValueError):
+            self.log.warning("a member sent a broadcast of bytes that are none")
+            return b""
+
     def closed(self) -> None:
         """See `Observer`: clients connect again, to another node or to the next run of this one."""
+        self.log.flush()
         rooms, self._rooms = self._rooms, {}
         for room in rooms.values():
             room.close()
@@ -311,14 +326,6 @@ def _message(topic: str, event: str, payload: Encoded) -> Publish:
 def _fits(topic: str, event: str) -> bool:
     """Whether the binary form of a broadcast has room for its names."""
     return len(topic.encode()) <= 255 and len(event.encode()) <= 255
-
-
-def _bytes_of(message: Publish) -> bytes:
-    try:
-        return base64.b64decode(load(message.payload)["bytes"], validate=True)
-    except (KeyError, TypeError, ValueError):
-        logger.warning("a member sent a broadcast of bytes that are none")
-        return b""
 
 
 #: Bytes that fit into a message between nodes, where three of them take four characters.

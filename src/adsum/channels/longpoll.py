@@ -20,8 +20,9 @@ from adsum.tasks import start_task
 from .client import Client
 from .connection import Connection
 from .frames import V2_TEXT, Serializer, Version2
-from .handshake import Origins, RejectedError, Scope, address_of, headers_of, params_of
+from .handshake import Scope, address_of, headers_of, params_of
 from .hub import Hub
+from .origins import Origins, RejectedError
 from .relay import Question
 from .sessions import Sessions
 from .tokens import Token

@@ -33,13 +33,15 @@ class Mailbox:
         owner: Told of what happens.
     """
 
-    __slots__ = ("_jobs", "_owner", "_task")
+    __slots__ = ("_jobs", "_owner", "_task", "cancelling")
 
     def __init__(self, owner: Owner) -> None:
         self._owner = owner
         # With what each keeps waiting, in bytes. A list: it is short, and a deque is large.
         self._jobs: list[tuple[int, Job]] = []
         self._task: asyncio.Task[None] | None = None
+        #: Whether what is under way was cancelled by `cancel`, and not by itself or by others.
+        self.cancelling = False
 
     def __len__(self) -> int:
         return len(self._jobs)
@@ -62,6 +64,7 @@ class Mailbox:
     def cancel(self) -> None:
         """Cancel what is under way."""
         if self._task is not None:
+            self.cancelling = True
             self._task.cancel()
 
     def _start(self) -> None:
@@ -82,6 +85,7 @@ class Mailbox:
         self._task = None
         if task.cancelled() or task.exception() is not None:
             self._owner.broken(None if task.cancelled() else task.exception())
+        self.cancelling = False
         if self._jobs:
             self._start()
         else:

@@ -8,24 +8,25 @@ Invariants:
 - A channel ends once. Its presences leave when it does, or before: at once when its connection is
   gone. Nothing is sent for it afterwards.
 - What the client sent before it went is still handled, for a few seconds at most.
-- An exception of the application, a cancellation of something that it waits for included, ends the
-  channel and is logged.
+- An exception of the application ends the channel and is logged; so does a cancellation, of
+  something that it waits for or of its own task, that neither adsum nor the end of the event loop
+  asked for.
 """
 
 import asyncio
 import contextlib
-import logging
 from collections.abc import Awaitable, Coroutine, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from adsum.errors import NodeClosedError, RefusedError, UsageError
 from adsum.presence import Meta, Tracked
+from adsum.quoting import quoted
 from adsum.replication.jsontext import encode_object, load
-from adsum.tasks import start_task
+from adsum.tasks import is_closing, start_task
 
 from .channel import Answer, Channel, Reason
-from .frames import Encoded, Frame, Ref, Serializer, Wire
+from .frames import Encoded, Frame, Ref, Serializer, Wire, checked_event
 from .mailbox import Mailbox
 from .rooms import Follower
 
@@ -33,8 +34,6 @@ if TYPE_CHECKING:
     from .connection import Connection
 
 T = TypeVar("T")
-
-logger = logging.getLogger("adsum")
 
 #: Seconds that a handler may go on after its client has gone, and that `terminate` may take.
 GRACE = 5.0
@@ -46,6 +45,7 @@ _TOO_LONG = (
     "%s: the channel of a client that polls is closed: its presences have %d characters, and long "
     "polling carries %d; set counts_above in the class of the channel"
 )
+_CANCELLED = "it was cancelled, by itself or by other code of the application"
 _NO_BYTES = '{"reason":"this connection carries no bytes"}'
 #: How a channel says that it ended; a client that it refused or that is gone is told nothing.
 _ENDINGS = {
@@ -151,7 +151,8 @@ class Membership:
         if self._to_filter <= self._hub.limits.waiting:
             self._mailbox.put(partial(self._filter, event, payload))
         else:
-            logger.error("%s: the filter of %.100r is too slow", self, event)
+            text = "%s: the filter of %s is too slow"
+            self._hub.log.error(text, repr(self), quoted(event), key=type(self._channel).__name__)
             self._filter_too_slow = True
             self.end_soon("crashed")
 
@@ -192,7 +193,7 @@ class Membership:
 
     def push(self, event: str, payload: Mapping[str, Any] | bytes) -> None:
         """See `Channel.push`."""
-        self._send(event, encode(payload))
+        self._send(checked_event(event), encode(payload))
 
     async def broadcast(
         self, event: str, payload: Mapping[str, Any] | bytes, *, to_self: bool
@@ -251,8 +252,10 @@ class Membership:
 
     def broken(self, error: BaseException | None) -> None:
         """See `mailbox.Owner`."""
+        if error is None and not self._mailbox.cancelling and not is_closing():
+            error = RuntimeError(_CANCELLED)
         if error is not None:
-            logger.error("%s: what it did crashed", self, exc_info=error)
+            self._log_crash("%s: what it did crashed", error)
         if self._ended:
             return
         if error is None and not self.ending:
@@ -268,10 +271,10 @@ class Membership:
         if before is not None:
             await asyncio.wait([before])
         try:
-            status, answer = await _outcome(self._channel.join(frame.payload))
+            status, answer = await self._outcome(self._channel.join(frame.payload))
             reply = self._reply_with(frame, status, answer or {})
-        except Exception:
-            logger.exception("%s: the join crashed", self)
+        except Exception as error:
+            self._log_crash("%s: the join crashed", error)
             self._refuse(self._reply(frame, "error", JOIN_CRASHED))
         else:
             if status == "ok":
@@ -298,14 +301,16 @@ class Membership:
     async def _handle(self, frame: Frame) -> None:
         name = self._channel._handlers.get(frame.event)
         if name is None:
-            logger.warning("%s: there is no handler for the event %.100r", self, frame.event)
+            text = "%s: there is no handler for the event %s"
+            key = self.connection.address
+            self._hub.log.warning(text, repr(self), quoted(frame.event), key=key)
             await self._end("crashed")
             return
         try:
-            status, answer = await _outcome(getattr(self._channel, name)(frame.payload))
+            status, answer = await self._outcome(getattr(self._channel, name)(frame.payload))
             reply = None if answer is None else self._reply_with(frame, status, answer)
-        except Exception:
-            logger.exception("%s: the handler of %.100r crashed", self, frame.event)
+        except Exception as error:
+            self._log_crash("%s: the handler of %s crashed", error, quoted(frame.event))
             await self._end("crashed")
             return
         if reply is not None:
@@ -316,11 +321,11 @@ class Membership:
         value = payload if isinstance(payload, bytes) else load(payload)
         look = getattr(self._channel, self._channel._filters[event])
         try:
-            shown = await _own(look(value))
+            shown = await self._own(look(value))
             if shown is not None:
                 self._send(event, encode(shown), broadcast=True)
-        except Exception:
-            logger.exception("%s: the filter of %.100r crashed", self, event)
+        except Exception as error:
+            self._log_crash("%s: the filter of %s crashed", error, quoted(event))
             await self._end("crashed")
 
     async def _leave(self, frame: Frame) -> None:
@@ -331,12 +336,13 @@ class Membership:
         """The end: nobody is present, nothing is sent; then the application may clean up."""
         self._finish(reason)
         try:
-            async with asyncio.timeout(GRACE):
-                await _own(self._channel.terminate(reason))
+            async with asyncio.timeout(GRACE) as limit:
+                await self._own(self._channel.terminate(reason), limit)
         except TimeoutError:
-            logger.error("%s: terminate took longer than %g s", self, GRACE)
-        except Exception:
-            logger.exception("%s: terminate crashed", self)
+            text = "%s: terminate took longer than %g s"
+            self._hub.log.error(text, repr(self), GRACE, key=type(self._channel).__name__)
+        except Exception as error:
+            self._log_crash("%s: terminate crashed", error)
 
     def _finish(self, reason: Reason | None) -> None:
         if self._ended:
@@ -369,9 +375,45 @@ class Membership:
 
     def _spawned_ended(self, task: "asyncio.Task[None]") -> None:
         self._spawned.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            logger.error("%s: a task that it spawned crashed", self, exc_info=task.exception())
+        error = None if task.cancelled() else task.exception()
+        if task.cancelled() and not self._ended and not is_closing():
+            error = RuntimeError(_CANCELLED)  # it was not cancelled because the channel has ended
+        if error is not None:
+            self._log_crash("%s: a task that it spawned crashed", error)
             self.end_soon("crashed")
+
+    # Awaiting the application.
+
+    async def _outcome(self, handling: Awaitable[Answer]) -> tuple[str, Answer]:
+        """The status of a reply and what it says, refusals included."""
+        try:
+            return "ok", await self._own(handling)
+        except RefusedError as refusal:
+            return "error", refusal.response
+
+    async def _own(self, handling: Awaitable[T], limit: asyncio.Timeout | None = None) -> T:
+        """Await code of the application; a cancellation that adsum did not ask for is a crash.
+
+        The code may cancel its own task, or wait for something that is cancelled. If it cancels its
+        task and then returns without another wait, the task ends as cancelled; see `broken`.
+
+        Args:
+            handling: What to await.
+            limit: Cancels it when it takes too long.
+        """
+        try:
+            return await handling
+        except asyncio.CancelledError as error:
+            if limit is not None and limit.expired():
+                raise
+            task = asyncio.current_task()
+            if task is None or not task.cancelling():
+                raise RuntimeError("something that it waited for was cancelled") from error
+            if self._mailbox.cancelling or is_closing():
+                raise
+            while task.uncancel():
+                pass
+            raise RuntimeError(_CANCELLED) from error
 
     # Sending.
 
@@ -404,26 +446,10 @@ class Membership:
             self._early.append(frame)
 
     def __repr__(self) -> str:
-        return f"{type(self._channel).__name__} on {self.topic!r}"
+        return f"{type(self._channel).__name__} on {quoted(self.topic)}"
 
-
-async def _outcome(handling: Awaitable[Answer]) -> tuple[str, Answer]:
-    """The status of a reply and what it says, refusals included."""
-    try:
-        return "ok", await _own(handling)
-    except RefusedError as refusal:
-        return "error", refusal.response
-
-
-async def _own(handling: Awaitable[T]) -> T:
-    """Wait for what an application does; if that was cancelled, and not we, it crashed."""
-    try:
-        return await handling
-    except asyncio.CancelledError as error:
-        task = asyncio.current_task()
-        if task is None or task.cancelling():
-            raise
-        raise RuntimeError("something that it waited for was cancelled") from error
+    def _log_crash(self, text: str, error: BaseException, *args: object) -> None:
+        self._hub.log.crashed(text, repr(self), *args, error=error)
 
 
 def encode(payload: object, limit: int = MAX_PUSH) -> Encoded:

@@ -207,6 +207,7 @@ class Relay(ABC):
 
     def closed(self) -> None:
         """See `Observer`: nobody answers any more."""
+        self._log.flush()
         if self._look is not None:
             self._look.cancel()
             self._look = None

@@ -290,7 +290,8 @@ class Room:
         if self._closed:
             return
         extras = {} if task.cancelled() else task.result()
-        self._finish(transitions, entries, beside(self.topic, extras), newcomers)
+        fetched = beside(self.topic, extras, self._presence.log)
+        self._finish(transitions, entries, fetched, newcomers)
         if self._pending or self._newcomers:
             self._schedule()
 

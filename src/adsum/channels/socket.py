@@ -1,27 +1,29 @@
 """The ASGI application that Phoenix clients connect to."""
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from adsum.errors import RefusedError
 from adsum.presence import Presence
+from adsum.quoting import quoted
 
 from . import handshake, websocket
 from .channel import Channel
 from .client import Client
 from .connection import Connection
 from .frames import Serializer
-from .handshake import Origins, RejectedError, Scope
+from .handshake import Scope, address_of
 from .hub import Hub
 from .limits import Limits
 from .longpoll import NO_STORE, LongPoll
+from .origins import Origins, RejectedError
 from .websocket import Receive, Send
-
-logger = logging.getLogger("adsum")
 
 Connect = Callable[[Client], Awaitable[None]]
 
+_REFUSED = "a client at %s was refused: %s"
 #: Seconds of silence after which a client is gone. Clients send a heartbeat every 30 s, and hidden
 #: tabs run their timers only once a minute.
 TIMEOUT = 75.0
@@ -41,9 +43,11 @@ class Socket:
         channels: The subclasses of `Channel`; the first whose pattern matches a topic serves it.
         connect: Called for each connection; raises `RefusedError` to refuse it (HTTP 403), and may
             fill in the client's `id` and `values`. None accepts everybody.
-        origins: The sites whose pages may connect, as ``["https://example.com",
-            "//*.example.com"]``; ``["*"]`` for all. None accepts the host that is asked, whatever
-            its port.
+        origins: The sites whose pages may connect, by scheme, host and port, as
+            ``["https://example.com", "//*.example.com"]``. Without a scheme, both http and https;
+            without a port, the default one; a star stands for any subdomain. Also ``"null"``,
+            origins of applications as ``"app://local"``, and ``"*"`` for all. None accepts the
+            host that the ``Host`` header names, whatever its port.
         limits: The most that a client may cost.
         timeout: Seconds without a frame after which a client is gone; below 60 it disconnects tabs
             that are in the background.
@@ -107,7 +111,8 @@ class Socket:
         Raises:
             NodeClosedError: The node is not running.
             TypeError: The payload is neither a JSON object nor bytes.
-            ValueError: It is not finite, too deep or too large.
+            ValueError: It is not finite, too deep or too large; or the event begins with ``phx_``
+                or is one of presences, as ``presence_diff``.
         """
         await self._hub.broadcast(topic, event, payload)
 
@@ -144,10 +149,11 @@ class Socket:
 
     async def admit(self, scope: Scope, transport: str) -> tuple[Client, Serializer] | int:
         """Let a client connect, or say with which HTTP status it is refused."""
+        address = address_of(scope)
         try:
             client, serializer = handshake.read(scope, self._origins, transport)
         except RejectedError as error:
-            logger.warning("a client at %s was refused: %s", _address(scope), error)
+            self._hub.log.warning(_REFUSED, address, str(error), key=address)
             return self._refuse(403)
         if not self._is_open():
             return self._refuse(503)
@@ -155,10 +161,14 @@ class Socket:
             if self._connect is not None:
                 await self._connect(client)
         except RefusedError as error:
-            logger.info("a client at %s was refused: %.200r", _address(scope), error.response)
+            why = quoted(error.response, 200)
+            self._hub.log.log(logging.INFO, _REFUSED, address, why, key=address)
             return self._refuse(403)
-        except Exception:
-            logger.exception("a client at %s was refused: connect crashed", _address(scope))
+        except (Exception, asyncio.CancelledError) as error:
+            task = asyncio.current_task()
+            if isinstance(error, asyncio.CancelledError) and (task is None or task.cancelling()):
+                raise  # the server has cancelled the request
+            self._hub.log.crashed(_REFUSED, address, "connect crashed", error=error)
             return self._refuse(403)
         if not self._is_open():  # any more: `connect` may have taken its time
             return self._refuse(503)
@@ -166,10 +176,10 @@ class Socket:
 
     def _is_open(self) -> bool:
         if not self._hub.presence.node.running:
-            logger.error("a client was refused: the node is not running; see Node.lifespan")
+            self._hub.log.error("a client was refused: the node is not running; see Node.lifespan")
             return False
         if len(self._hub.connections) >= self._hub.limits.connections:
-            logger.error("a client was refused: there are too many connections")
+            self._hub.log.error("a client was refused: there are too many connections")
             return False
         return True
 
@@ -208,8 +218,3 @@ async def _refuse_http(send: Send, status: int) -> None:
         headers += [(b"upgrade", b"websocket"), (b"connection", b"upgrade")]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": b""})
-
-
-def _address(scope: Scope) -> str:
-    peer = scope.get("client")
-    return str(peer[0]) if peer else "?"

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
+from adsum.sparselog import error_text
 from adsum.tasks import cancel_task, start_task
 
 from .connection import Connection
@@ -147,8 +148,8 @@ class _Carrier:
             if outbox.closing is not None:
                 code, reason = outbox.closing.code, outbox.closing.reason
                 await self._sent({"type": "websocket.close", "code": code, "reason": reason})
-        except Exception:
-            logger.exception("a frame could not be made")
+        except Exception as error:
+            self._connection.hub.log.crashed("a frame could not be made", error=error)
             self.abort()
         finally:
             self._writer = None
@@ -158,7 +159,7 @@ class _Carrier:
             await self._send(message)
         except Exception as error:
             # The client is gone; servers say so in different ways.
-            logger.debug("a frame was not sent: %r", error)
+            logger.debug("a frame was not sent: %s", error_text(error))
             self.abort()
             return False
         return True
