@@ -24,8 +24,8 @@ LAYERS = {
     "replication": {"errors", "quoting"},
     "transport": {"errors", "activetime", "forks", "quoting", "sparselog", "tasks"},
     "config": {"errors", "replication", "transport"},
-    "run": {"errors", "forks", "replication"},
-    "joinlog": {"replication"},
+    "run": {"errors", "forks", "replication", "sparselog"},
+    "joinlog": {"quoting", "replication"},
     "signals": set[str](),
     "siblings": {"errors", "replication", "transport"},
     "runtime": {
@@ -36,6 +36,7 @@ LAYERS = {
         "run",
         "joinlog",
         "openfiles",
+        "quoting",
         "siblings",
         "signals",
         "tasks",
@@ -63,7 +64,7 @@ LAYERS = {
         "watching",
         "tasks",
     },
-    "pubsub": {"errors", "replication", "node", "reading"},
+    "pubsub": {"errors", "quoting", "replication", "node", "reading"},
     "channels": {
         "errors",
         "quoting",

@@ -40,6 +40,11 @@ class Loud:
         return "\n" * 10_000
 
 
+class Broken:
+    def __repr__(self) -> str:
+        raise RuntimeError
+
+
 @pytest.mark.parametrize("limit", [10, 40, LIMIT, 500])
 @pytest.mark.parametrize("text", NASTY, ids=range(len(NASTY)))
 def test_any_text_is_shown_printable_and_short(text: str, limit: int) -> None:
@@ -72,10 +77,11 @@ def test_truncated_text_ends_with_a_quote_and_an_ellipsis() -> None:
         {str(number): number for number in range(10_000)},
         Loud(),
         [Loud()],
+        Broken(),
         b"\x00\xff" * 50_000,
         ValueError("\n" * 1000),
     ],
-    ids=range(12),
+    ids=range(13),
 )
 def test_other_values_are_shown_printable_and_short(value: object) -> None:
     shown = quoted(value)

@@ -16,6 +16,7 @@ from adsum.errors import (
     UsageError,
 )
 from adsum.node import Node
+from adsum.quoting import quoted
 from adsum.reading import Readers
 from adsum.replication.entry import ID, META, Entry, Transition
 from adsum.replication.frozen import FrozenDict, freeze
@@ -23,6 +24,7 @@ from adsum.replication.jsontext import checked_name, encode_object, load
 from adsum.replication.limits import MAX_META, MAX_NAME
 from adsum.replication.messages import Publish
 from adsum.replication.state import Slice
+from adsum.sparselog import SparseLogger
 from adsum.tasks import in_slices
 from adsum.watching import Entries, Feed, Watch
 
@@ -153,6 +155,8 @@ class Presence:
         # to keep, and the garbage collector need not visit half a million of them.
         self._owned: dict[Hashable, dict[tuple[str, str], int]] = {}
         self._feeds: dict[str, Feed] = {}
+        #: Logs failures of `fetch`, which is called for each change of a topic.
+        self.log = SparseLogger(logger)
         node.observe(self)
 
     # Changing.
@@ -198,8 +202,8 @@ class Presence:
             owned = self._adopt(owner)
         if (topic, key) in owned:
             raise AlreadyTrackedError(
-                f"{key!r} is tracked on {topic!r} already by {_describe(owner)}; update it, or "
-                f"track it with another owner="
+                f"{quoted(key)} is tracked on {quoted(topic)} already by {_describe(owner)}; "
+                f"update it, or track it with another owner="
             )
         id = owned[topic, key] = runtime.engine.track(topic, key, text)[ID]
         runtime.poke()
@@ -220,7 +224,7 @@ class Presence:
         """
         tracked = self._find(topic, key, owner)
         if tracked is None:
-            raise NotTrackedError(f"{key!r} is not tracked on {topic!r} by that owner")
+            raise NotTrackedError(f"{quoted(key)} is not tracked on {quoted(topic)} by that owner")
         tracked.update(meta)
 
     def untrack(self, topic: str, key: str, *, owner: Hashable = CURRENT_TASK) -> None:
@@ -350,14 +354,16 @@ class Presence:
             await asyncio.wait({work}, timeout=self._fetch_timeout)
             if not work.done() or work.cancelled():
                 what = "was cancelled" if work.done() else "took too long"
-                logger.error("fetch for %r %s; its entries go without", topic, what)
+                text = "fetch for %s %s; its entries go without"
+                self.log.error(text, quoted(topic), what, key=what)
                 return {}
             added, extras = work.result(), Entries()
             async for part in in_slices([key for key in added if key in entries]):
                 extras.update((key, freeze(dict(added[key]))) for key in part)
             return extras
-        except Exception:
-            logger.exception("fetch for %r failed; its entries go without", topic)
+        except Exception as error:
+            text = "fetch for %s failed; its entries go without"
+            self.log.crashed(text, quoted(topic), error=error)
             return {}
         finally:
             if work is not None:
@@ -376,6 +382,7 @@ class Presence:
 
     def closed(self) -> None:
         """See `Observer`: every presence and every watch ends with the node."""
+        self.log.flush()
         owned, self._owned = self._owned, {}
         feeds, self._feeds = self._feeds, {}
         for owner in owned:
@@ -409,7 +416,7 @@ class Presence:
         old = self._entry_of(tracked)
         if old is None:
             self._node.check_process()
-            raise NotTrackedError(f"{tracked._key!r} on {tracked._topic!r} has ended")
+            raise NotTrackedError(f"{quoted(tracked._key)} on {quoted(tracked._topic)} has ended")
         if callable(meta):
             meta = meta(load(old[META]))
             if self._entry_of(tracked) is not old:
@@ -517,4 +524,4 @@ def _current_task() -> Hashable:
 def _describe(owner: Hashable) -> str:
     if isinstance(owner, asyncio.Task):
         return f"the task {owner.get_name()!r}"
-    return "owner None" if owner is None else f"the owner {owner!r}"
+    return "owner None" if owner is None else f"the owner {quoted(owner)}"

@@ -8,6 +8,7 @@ from typing import Any
 
 from adsum.errors import ConfigurationError, UsageError
 from adsum.node import Node
+from adsum.quoting import quoted
 from adsum.reading import Reader, Readers
 from adsum.replication.entry import Transition
 from adsum.replication.frozen import freeze
@@ -219,5 +220,5 @@ class PubSub:
 def _checked_topic(topic: str) -> str:
     topic = checked_name(topic, "topic", MAX_NAME)
     if topic.startswith(RESERVED):
-        raise ValueError(f"topic {topic!r:.40} begins with NUL, which adsum keeps for itself")
+        raise ValueError(f"topic {quoted(topic, 40)} begins with NUL, which adsum keeps for itself")
     return topic

@@ -6,6 +6,8 @@ a text can contain line breaks and terminal sequences that forge log lines, and 
 """
 
 import reprlib
+from collections.abc import Callable
+from typing import Any
 
 #: Characters that `quoted` returns at most, unless told otherwise.
 LIMIT = 100
@@ -17,25 +19,28 @@ _MAX_BITS = 256
 def quoted(value: object, limit: int = LIMIT) -> str:
     """The repr of a value: printable, on one line, at most `limit` characters.
 
-    Looks at no more than `limit` characters of a text, and a few items of a container. Calls no
-    method of the value's class, if that is not a built-in one.
+    Looks at no more than `limit` characters of a text, and at a few items of a container. Of all
+    that JSON can carry it calls no method, so a subclass of `str` cannot mislead it.
 
     Args:
         value: A text of a client or a peer, or any other value.
         limit: The most characters of the result, quotes and ellipsis included; at least 10.
     """
     if isinstance(value, str):
-        return _cut(str.__repr__(str.__getitem__(value, slice(limit))), len(value) > limit, limit)
+        part = str.__getitem__(value, slice(limit))
+        return _cut(str.__repr__(part), str.__len__(value) > limit, limit)
     if isinstance(value, bytes):
-        part = bytes.__getitem__(value, slice(limit))
-        return _cut(bytes.__repr__(part), len(value) > limit, limit)
+        start = bytes.__getitem__(value, slice(limit))
+        return _cut(bytes.__repr__(start), bytes.__len__(value) > limit, limit)
     shown = _REPR.repr(value)
     return shown if len(shown) <= limit else shown[: limit - len(_ELLIPSIS)] + _ELLIPSIS
 
 
 def printable(text: str, limit: int) -> str:
     """A text as it is, if it is printable and at most `limit` characters; otherwise quoted."""
-    return text if len(text) <= limit and text.isprintable() else quoted(text, limit)
+    if str.__len__(text) <= limit and str.isprintable(text):
+        return str.__str__(text)
+    return quoted(text, limit)
 
 
 def _cut(shown: str, is_part: bool, limit: int) -> str:
@@ -47,11 +52,18 @@ def _cut(shown: str, is_part: bool, limit: int) -> str:
 
 
 class _Repr(reprlib.Repr):
-    """As the standard one, but it calls no `repr` of an application's class."""
+    """As the standard one, but everything in it is printable and short."""
 
     def __init__(self) -> None:
         super().__init__()
         self.maxlevel = 3
+        self._containers: tuple[tuple[type, Callable[[Any, int], str]], ...] = (
+            (dict, self.repr_dict),
+            (list, self.repr_list),
+            (tuple, self.repr_tuple),
+            (set, self.repr_set),
+            (frozenset, self.repr_frozenset),
+        )
 
     def repr1(self, x: object, level: int) -> str:
         if isinstance(x, str | bytes):
@@ -61,11 +73,14 @@ class _Repr(reprlib.Repr):
             return int.__repr__(x) if bits <= _MAX_BITS else f"<int of {bits} bits>"
         if type(x) in _PLAIN:
             return repr(x)
-        if type(x) in _CONTAINERS:
-            return super().repr1(x, level)
-        return f"<{type(x).__name__[:50]} object>"
+        for kind, show in self._containers:
+            if isinstance(x, kind):
+                return show(x, level)
+        try:
+            return printable(repr(x), LIMIT)
+        except Exception:  # of the application
+            return f"<{type(x).__name__[:50]} object>"
 
 
 _PLAIN = frozenset({bool, float, complex, type(None)})
-_CONTAINERS = frozenset({dict, list, tuple, set, frozenset})
 _REPR = _Repr()

@@ -22,6 +22,7 @@ from adsum.errors import (
 )
 from adsum.joinlog import JoinLog
 from adsum.openfiles import OpenFiles
+from adsum.quoting import printable
 from adsum.replication.codec import decode, encode
 from adsum.replication.engine import Engine
 from adsum.replication.limits import DELTA_BUDGET, MAX_IN_FLIGHT, MAX_NODE_NAME
@@ -254,7 +255,8 @@ class Runtime(Run):
         times = self._refusals.get((link.peer.name, reason), 0) + 1
         self._refusals = {(link.peer.name, reason): times}
         if times == REFUSALS_TO_TELL:
-            logger.error("%s: %s: %s", self.replica, link.peer.name, reason)
+            name = link.peer.name
+            self._log.error("%s: %s: %s", self.replica, name, reason, key=name)
 
     # The clock of the engine. Whatever fails, the timer is set again.
 
@@ -313,6 +315,7 @@ class Runtime(Run):
         self.tick()
 
     async def _reach(self, address: str) -> None:
+        shown = printable(address, 320)
         try:
             await self.transport.dial(address)
         except SelfDialError:
@@ -323,12 +326,13 @@ class Runtime(Run):
         except HandshakeError as error:
             if self._complaints.get(address) != str(error):
                 self._complaints[address] = str(error)
-                logger.warning("%s: no link to %s: %s", self.replica, address, error)
+                text = "%s: no link to %s: %s"
+                self._log.warning(text, self.replica, shown, error, key=address)
             self._attempt(self.engine.dial_rejected, address, self._now())
         except (DialError, ConfigurationError):
             self._attempt(self.engine.dial_failed, address, False, self._now())
-        except Exception:
-            logger.exception("%s: dialling %s failed", self.replica, address)
+        except Exception as error:
+            self._log.crashed("%s: dialling %s failed", self.replica, shown, error=error)
             self._attempt(self.engine.dial_failed, address, False, self._now())
         self._settle()
 

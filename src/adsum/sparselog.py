@@ -106,6 +106,62 @@ class SparseLog:
         log_line(self._logger, self._level, message, args, error)
 
 
+class SparseLogger:
+    """Logs lines of many kinds; each message is a kind, and has a `SparseLog`.
+
+    Args:
+        logger: Where to log.
+    """
+
+    def __init__(self, logger: logging.Logger) -> None:
+        self._logger = logger
+        # As many as there are calls in the source text: messages are literals.
+        self._kinds: dict[tuple[int, str], SparseLog] = {}
+
+    def log(
+        self,
+        level: int,
+        message: str,
+        *args: object,
+        key: Hashable = None,
+        error: BaseException | None = None,
+    ) -> None:
+        """Log a line, now or as part of a count; see `SparseLog.log`.
+
+        Args:
+            level: Of the line.
+            message: A literal, with one placeholder for each of `args`.
+            args: What the message says; foreign text must be quoted.
+            key: Lines of one key are counted together.
+            error: Its traceback is added to the line, if the line is not part of a count.
+        """
+        kind = self._kinds.get((level, message))
+        if kind is None:
+            kind = self._kinds[level, message] = SparseLog(self._logger, message, level)
+        kind.log(*args, key=key, error=error)
+
+    def warning(self, message: str, *args: object, key: Hashable = None) -> None:
+        """Log a warning, now or as part of a count."""
+        self.log(logging.WARNING, message, *args, key=key)
+
+    def error(self, message: str, *args: object, key: Hashable = None) -> None:
+        """Log an error, now or as part of a count."""
+        self.log(logging.ERROR, message, *args, key=key)
+
+    def crashed(self, message: str, *args: object, error: BaseException) -> None:
+        """Log that code of the application raised: once with a traceback, then counted.
+
+        What crashes at one place of the code is counted together, whoever caused it, so that no
+        client hides a crash at another place.
+        """
+        self.log(logging.ERROR, message, *args, key=_place_of(error), error=error)
+
+    def flush(self) -> None:
+        """Log what is held back."""
+        for kind in self._kinds.values():
+            kind.flush()
+
+
 class _Series:
     """The lines of one key."""
 
@@ -207,6 +263,14 @@ def error_text(error: BaseException) -> str:
     except Exception:  # of the application
         return name
     return f"{name}: {printable(text, MAX_TEXT)}" if text else name
+
+
+def _place_of(error: BaseException) -> Hashable:
+    """The type of an exception, and the line of code that raised it."""
+    step = error.__traceback__
+    while step is not None and step.tb_next is not None:
+        step = step.tb_next
+    return type(error), step and (step.tb_frame.f_code.co_filename, step.tb_lineno)
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

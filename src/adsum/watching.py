@@ -6,10 +6,12 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from adsum.quoting import quoted
 from adsum.reading import Reader, Readers
 from adsum.replication.entry import KEY, VERSION, Entry, Identity, Transition, identity
 from adsum.replication.frozen import FrozenDict, FrozenList
 from adsum.replication.view import present
+from adsum.sparselog import log_line
 from adsum.tasks import cancel_task, in_slices, start_task
 
 logger = logging.getLogger("adsum")
@@ -182,7 +184,7 @@ class Feed:
         self._task = None
         error = None if task.cancelled() else task.exception()
         if error is not None:
-            logger.error("the watches of %r end: %.500r", self._topic, error, exc_info=error)
+            log_line(logger, logging.ERROR, "the watches of %s end", (quoted(self._topic),), error)
         if error is not None or task.cancelled():
             for watch in [*self.watches]:
                 watch.close()  # its batch is lost, and each change has to come once

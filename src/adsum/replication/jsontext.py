@@ -10,8 +10,12 @@ import math
 from collections.abc import Callable
 from typing import Any, NoReturn
 
+from adsum.quoting import printable, quoted
+
 #: Objects nested deeper than this are refused.
 MAX_DEPTH = 32
+#: Characters of a path in an error, and of one key in it: clients and peers choose keys.
+_MAX_PATH, _MAX_STEP = 200, 40
 
 _SCALARS = frozenset({str, int, bool, type(None)})
 _SEPARATORS = (",", ":")
@@ -102,12 +106,12 @@ def checked_name(value: object, what: str, limit: int) -> str:
     if not isinstance(value, str):
         raise TypeError(f"{what} must be a str, not {_describe(value)}")
     if not 0 < len(value) <= limit:
-        shown = repr(value) if len(value) <= 40 else f"{value[:40]!r}..."
+        shown = quoted(value, 60)
         raise ValueError(f"{what} must have 1 to {limit} characters, not {len(value)}: {shown}")
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise ValueError(f"{what} {value!r} has a lone surrogate, no Unicode text") from None
+        raise ValueError(f"{what} {quoted(value)} has a lone surrogate, no Unicode text") from None
     return str.__str__(value)  # a plain one, if it was of a subclass
 
 
@@ -125,11 +129,11 @@ def _check(value: object, path: str, depth: int) -> None:
     if isinstance(value, dict):
         for key, item in value.items():
             if not isinstance(key, str):
-                raise TypeError(f"{path} has the key {key!r}; JSON keys must be str")
-            _check(item, f"{path}.{key}", depth + 1)
+                raise TypeError(f"{path} has the key {quoted(key)}; JSON keys must be str")
+            _check(item, _step(path, f".{printable(key, _MAX_STEP)}"), depth + 1)
     elif isinstance(value, list):
         for index, item in enumerate(value):
-            _check(item, f"{path}[{index}]", depth + 1)
+            _check(item, _step(path, f"[{index}]"), depth + 1)
     elif isinstance(value, float):
         if not math.isfinite(value):
             raise ValueError(f"{path} is {value!r}; JSON numbers must be finite")
@@ -139,6 +143,12 @@ def _check(value: object, path: str, depth: int) -> None:
         )
 
 
+def _step(path: str, step: str) -> str:
+    """A longer path, as far as there is room for it in an error."""
+    if len(path) + len(step) <= _MAX_PATH:
+        return path + step
+    return path if path.endswith("...") else f"{path}..."
+
+
 def _describe(value: object) -> str:
-    shown = repr(value)
-    return f"{type(value).__name__} {shown if len(shown) <= 60 else shown[:60] + '...'}"
+    return f"{type(value).__name__} {quoted(value, 60)}"

@@ -26,6 +26,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from adsum.errors import ConfigurationError, HandshakeError, ProtocolError
+from adsum.quoting import quoted
 from adsum.transport.base import Identity
 from adsum.transport.framing import GREETING_LIMIT, HELLO, PROOF, encode_frame
 
@@ -116,8 +117,9 @@ class Handshake:
         claimed, versions = decode_hello(body)
         if claimed.cluster != self._identity.cluster:
             raise HandshakeError(
-                f"the clusters differ: node {claimed.name!r} belongs to {claimed.cluster!r}, "
-                f"node {self._identity.name!r} to {self._identity.cluster!r}"
+                f"the clusters differ: node {quoted(claimed.name)} belongs to "
+                f"{quoted(claimed.cluster)}, node {self._identity.name!r} to "
+                f"{quoted(self._identity.cluster)}"
             )
         self.version = self._choose_version(versions)
         self._peer_hello, self._claimed = body, claimed

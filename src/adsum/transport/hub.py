@@ -61,6 +61,9 @@ class LinkHub:
         self._connecting = 0
         self._refusals = SparseLog(logger, "an inbound connection was refused: %s")
         self._offences = SparseLog(logger, "link to %s")
+        self._failures = SparseLog(
+            logger, "link to %s closed: its frame could not be handled", logging.ERROR
+        )
         self._troubles = SparseLog(logger, "%s")
         # Set while `_links` is empty; made by the first wait for it.
         self._emptied: asyncio.Event | None = None
@@ -165,8 +168,8 @@ class LinkHub:
         finally:
             for link in self.links():
                 link.abort("the node is closing")
-            for warning in (self._refusals, self._offences, self._troubles):
-                warning.flush()
+            for log in (self._refusals, self._offences, self._failures, self._troubles):
+                log.flush()
         # One more turn, in which the handler hears of the links that ended in this one.
         await asyncio.sleep(0)
 
@@ -199,6 +202,10 @@ class LinkHub:
     def offended(self, link: StreamLink, why: str) -> None:
         """The peer of an open link broke the protocol, or does not read."""
         self._offences.log(f"{link.describe()} closed: {why}")
+
+    def failed(self, link: StreamLink, error: Exception) -> None:
+        """A frame of an open link could not be handled."""
+        self._failures.log(link.describe(), error=error)
 
     def troubled(self, what: str) -> None:
         """The system does not do what was asked of it."""

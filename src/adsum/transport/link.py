@@ -15,7 +15,6 @@ import asyncio
 import contextlib
 import enum
 import ipaddress
-import logging
 import socket
 import ssl
 from typing import TYPE_CHECKING, cast
@@ -27,6 +26,7 @@ from adsum.errors import (
     HandshakeError,
     ProtocolError,
 )
+from adsum.quoting import printable
 from adsum.transport.address import parse
 from adsum.transport.base import Identity
 from adsum.transport.framing import (
@@ -44,8 +44,6 @@ from adsum.transport.turns import FRAME_COST
 
 if TYPE_CHECKING:
     from adsum.transport.hub import LinkHub
-
-logger = logging.getLogger("adsum.transport")
 
 #: How the reason of a goodbye begins that does not reject the peer: it may dial again.
 _TOO_LATE = "no handshake within"
@@ -119,7 +117,7 @@ class StreamLink(asyncio.Protocol):
 
     def describe(self) -> str:
         """The peer for a log line: its name once proved, and where it is."""
-        where = self.dialled or self._origin or "a process of this host"
+        where = printable(self.dialled or self._origin or "a process of this host", 320)
         return f"{self.peer.name!r} ({where})" if self.peer.name else where
 
     # What the node calls.
@@ -219,7 +217,9 @@ class StreamLink(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Deliver what had arrived, then end."""
         self._gone = True
-        reason = "connection lost" if exc is None else f"connection lost: {exc}"
+        reason = (
+            "connection lost" if exc is None else f"connection lost: {printable(str(exc), 200)}"
+        )
         if self._phase is _Phase.GREETING:
             kind = HandshakeError if isinstance(exc, ssl.SSLError) else DialError
             self._refuse(kind, f"{reason} during the handshake", tell=False)
@@ -243,8 +243,8 @@ class StreamLink(asyncio.Protocol):
             return FRAME_COST + self._receive(*frame)
         except ProtocolError as error:
             self._fail(error)
-        except Exception:
-            logger.exception("link to %s closed: its frame could not be handled", self.describe())
+        except Exception as error:
+            self._hub.failed(self, error)
             if self._phase is _Phase.OPEN:
                 self._part("internal error")
         return None

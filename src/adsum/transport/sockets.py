@@ -10,6 +10,7 @@ from collections.abc import Callable, Coroutine, Iterable, Sequence
 from adsum.activetime import active_timeout
 from adsum.errors import DialError, DialRefusedError, HandshakeError, ListenError
 from adsum.forks import private
+from adsum.quoting import printable
 from adsum.tasks import cancel_task, start_task
 from adsum.transport.address import Address, TcpAddress, UnixAddress, parse, parse_one
 from adsum.transport.base import Identity, LinkHandler
@@ -230,7 +231,7 @@ class SocketTransport(LinkHub):
                 )
         except ssl.SSLError as error:
             link.abort("TLS failed")
-            self.refused(f"{link.describe()}: TLS failed: {error}")
+            self.refused(f"{link.describe()}: TLS failed: {printable(str(error), 200)}")
         except OSError as error:
             link.abort(f"connection lost: {error}")
         except BaseException:
@@ -282,7 +283,7 @@ class SocketTransport(LinkHub):
             seconds = limits.handshake_timeout
             raise DialError(f"{where}: no TLS handshake within {seconds:g} s") from None
         except ssl.SSLError as error:
-            raise HandshakeError(f"{where}: TLS failed: {error}") from error
+            raise HandshakeError(f"{where}: TLS failed: {printable(str(error), 200)}") from error
         except OSError as error:
             raise DialError(f"{where}: {error.strerror or error}") from error
 
