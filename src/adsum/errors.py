@@ -58,9 +58,14 @@ class RefusedError(AdsumError):
 
     Args:
         reason: A text, which the client gets as ``{"reason": reason}``, or the whole response.
+
+    Raises:
+        TypeError: The reason is something else.
     """
 
     def __init__(self, reason: str | Mapping[str, Any] = "refused") -> None:
+        if not isinstance(reason, str | Mapping):
+            raise TypeError(f"reason={reason!r:.100}: must be a text, or a dict for the client")
         super().__init__(reason)
         #: What the client is told.
         self.response = {"reason": reason} if isinstance(reason, str) else dict(reason)

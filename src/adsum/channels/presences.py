@@ -5,12 +5,13 @@ Metas are kept as text, so a state or a diff is joined from texts; nothing is pa
 
 import logging
 from collections.abc import Mapping
+from typing import Any
 
 from adsum.replication.entry import VERSION, Entry, Transition
 from adsum.replication.jsontext import encode_object, quote
 from adsum.replication.limits import MAX_PAYLOAD
 from adsum.replication.view import meta_text
-from adsum.watching import Entries, by_key
+from adsum.watching import by_key
 
 logger = logging.getLogger("adsum")
 
@@ -18,7 +19,7 @@ logger = logging.getLogger("adsum")
 Beside = Mapping[str, str]
 
 
-def beside(topic: str, extras: Entries) -> dict[str, str]:
+def beside(topic: str, extras: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     """What a `fetch` function added, as text by key; what is no JSON is logged and left out."""
     texts: dict[str, str] = {}
     for key, extra in extras.items():
