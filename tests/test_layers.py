@@ -81,7 +81,7 @@ LAYERS = {
         "pubsub",
         "tasks",
     },
-    "testing": {"", "errors", "replication", "config", "run", "runtime", "channels"},
+    "testing": {"", "errors", "arguments", "replication", "config", "run", "runtime", "channels"},
 }
 
 #: All that the core may import from the standard library: no clock, no I/O, no randomness of its

@@ -148,3 +148,10 @@ def takes(function: Callable[..., object], count: int) -> bool:
     except TypeError:
         return False
     return True
+
+
+def parameters(function: Callable[..., object]) -> str:
+    """The parameters of a function as they are written, without types: ``(self, payload)``."""
+    signature = inspect.signature(function, follow_wrapped=False)
+    bare = [one.replace(annotation=one.empty) for one in signature.parameters.values()]
+    return printable(str(inspect.Signature(bare)), LIMIT)

@@ -5,7 +5,7 @@ import inspect
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
-from adsum.arguments import is_async, named, refuse, takes, whole
+from adsum.arguments import is_async, named, parameters, refuse, takes, whole
 from adsum.errors import ConfigurationError
 from adsum.presence import Meta, Tracked
 from adsum.quoting import quoted
@@ -325,7 +325,7 @@ def check_class(channel: type[Channel]) -> None:
         _check_method(channel, name, f"`async def {name}(self, {argument})`")
     if not takes(channel.__init__, 3):
         raise ConfigurationError(
-            f"{channel.__name__}.__init__{inspect.signature(channel.__init__)}: must take "
+            f"{channel.__name__}.__init__{parameters(channel.__init__)}: must take "
             f"(self, membership, params) and give them to super().__init__"
         )
 
@@ -337,8 +337,8 @@ def _check_method(channel: type[Channel], name: str, accepted: str) -> None:
     bound = raw.__get__(object(), channel) if hasattr(type(raw), "__get__") else raw
     if not takes(bound, 1):
         raise ConfigurationError(
-            f"{channel.__name__}.{name}{inspect.signature(bound)} with self left out: must take "
-            f"one argument, as {accepted}"
+            f"{channel.__name__}.{name}{parameters(bound)} with self left out: must take one "
+            f"argument, as {accepted}"
         )
 
 

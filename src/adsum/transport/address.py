@@ -149,6 +149,8 @@ def parse_one(text: str, field: str) -> Address:
 
 def _parse_unix(text: str, field: str) -> UnixAddress:
     path = text.removeprefix("unix:")
+    if path.startswith("//") and not path.startswith("///"):
+        _refuse(field, text, "an address has no scheme, and a Unix socket no host")
     if not path.startswith("/") or "\0" in path:
         _refuse(field, text, "the path of a Unix socket must be absolute")
     length = len(os.fsencode(path))
