@@ -72,6 +72,25 @@ def test_every_call_of_another_thread_is_refused(call: Callable[[Any, Any], Any]
     asyncio.run(main())
 
 
+@pytest.mark.parametrize("kind", ["watch", "subscription"])
+def test_a_reader_in_another_loop_is_refused_instead_of_never_woken(kind: str) -> None:
+    async def read(reader: Any) -> Any:
+        async with asyncio.timeout(5):
+            return await anext(reader)
+
+    async def main() -> None:
+        node = adsum.Node(siblings=False)
+        presence, pubsub = adsum.Presence(node), adsum.PubSub(node)
+        async with node:
+            reader: Any = presence.watch("r") if kind == "watch" else pubsub.subscribe("r")
+            with pytest.raises(adsum.WrongThreadError, match="the event loop of its node"):
+                await asyncio.to_thread(asyncio.run, read(reader))
+            await pubsub.publish("r", {})
+            assert await read(reader)
+
+    asyncio.run(main())
+
+
 def test_a_synchronous_endpoint_is_refused_and_may_make_the_suggested_call() -> None:
     node = adsum.Node(siblings=False)
     presence = adsum.Presence(node)
