@@ -251,7 +251,7 @@ def test_methods_that_can_be_called_with_the_payload_are_accepted() -> None:
         async def database(self, payload: Any, database: str) -> Answer:
             return {"by": database}
 
-        partial = on("partial")(partial(act, 5))
+        partial = on("partial")(staticmethod(partial(act, 5)))
         called = on("called")(AsyncMock(return_value={"by": "mock"}))
 
     expected: dict[str, Answer] = {
