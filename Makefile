@@ -57,7 +57,7 @@ scale: $(INSTALLED)  ## clusters of 10 to 1,000 nodes in virtual time; takes abo
 	$(BIN)/python -m benchmarks.scale
 
 faults: $(INSTALLED)  ## break real processes and networks, and put what was measured into docs/
-	ADSUM_RECORD=docs/measured.json $(BIN)/pytest tests/faults tests/docs/test_failure_model.py
+	TEST_RECORD=docs/measured.json $(BIN)/pytest tests/faults tests/docs/test_failure_model.py
 	$(BIN)/python -m tests.faults.table docs/measured.json docs/failure-model.md
 
 soak: $(INSTALLED)  ## random faults, hostile peers and laws on every core, for about SECONDS
@@ -65,7 +65,7 @@ soak: $(INSTALLED)  ## random faults, hostile peers and laws on every core, for 
 	$(BIN)/python -m adsum.testing --first $$first --seconds $$(($(SECONDS) / 2)) \
 	    --keep tests/replication/regressions || failed=1; \
 	$(BIN)/python -m tests.hostile.soak --first $$first --seconds $$(($(SECONDS) / 4)) || failed=1; \
-	ADSUM_EFFORT=$$(($(SECONDS) / 60)) $(BIN)/pytest -q --timeout=0 -m "not processes" \
+	TEST_EFFORT=$$(($(SECONDS) / 60)) $(BIN)/pytest -q --timeout=0 -m "not processes" \
 	    tests/hostile tests/replication --ignore=tests/replication/test_trials.py || failed=1; \
 	exit $$failed
 

@@ -21,9 +21,10 @@ LAYERS = {
     "quoting": set(),
     "sparselog": {"forks", "quoting"},
     "tasks": set(),
+    "arguments": {"errors", "quoting"},
     "replication": {"errors", "quoting"},
     "transport": {"errors", "activetime", "forks", "quoting", "sparselog", "tasks"},
-    "config": {"errors", "replication", "transport"},
+    "config": {"errors", "quoting", "replication", "transport"},
     "run": {"errors", "forks", "replication", "sparselog"},
     "joinlog": {"quoting", "replication"},
     "signals": set[str](),
@@ -43,7 +44,9 @@ LAYERS = {
     },
     "node": {
         "errors",
+        "arguments",
         "forks",
+        "quoting",
         "replication",
         "transport",
         "config",
@@ -56,6 +59,7 @@ LAYERS = {
     "watching": {"replication", "quoting", "sparselog", "reading", "tasks"},
     "presence": {
         "errors",
+        "arguments",
         "quoting",
         "sparselog",
         "replication",
@@ -64,10 +68,11 @@ LAYERS = {
         "watching",
         "tasks",
     },
-    "pubsub": {"errors", "quoting", "replication", "node", "reading"},
+    "pubsub": {"errors", "arguments", "quoting", "replication", "node", "reading"},
     "channels": {
         "errors",
         "activetime",
+        "arguments",
         "quoting",
         "sparselog",
         "replication",
@@ -77,7 +82,7 @@ LAYERS = {
         "pubsub",
         "tasks",
     },
-    "testing": {"", "errors", "replication", "config", "run", "runtime", "channels"},
+    "testing": {"", "errors", "arguments", "replication", "config", "run", "runtime", "channels"},
 }
 
 #: All that the core may import from the standard library: no clock, no I/O, no randomness of its

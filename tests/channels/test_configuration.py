@@ -22,9 +22,9 @@ def socket(channels: Any = (Room,), **settings: Any) -> Socket:
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"timeout": 0}, ["timeout=0", "seconds above 0"]),
-        ({"timeout": -1.5}, ["timeout=-1.5", "seconds above 0"]),
-        ({"timeout": float("nan")}, ["timeout=nan", "seconds above 0"]),
+        ({"timeout": 0}, ["timeout=0", "a number of seconds above 0"]),
+        ({"timeout": -1.5}, ["timeout=-1.5", "a number of seconds above 0"]),
+        ({"timeout": float("nan")}, ["timeout=nan", "a number of seconds above 0"]),
         ({"when_slow": "drop"}, ["when_slow='drop'", "'state'", "'close'"]),
         ({"when_slow": None}, ["when_slow=None", "'state'", "'close'"]),
         ({"origins": "https://a.b"}, ["origins='https://a.b'", "a list"]),
@@ -72,7 +72,7 @@ def test_events_of_the_protocol_are_not_the_applications(mark: Any, event: str) 
 
 @pytest.mark.parametrize("mark", [on, outgoing])
 def test_a_handler_is_async(mark: Any) -> None:
-    with pytest.raises(ConfigurationError, match="must be `async def`"):
+    with pytest.raises(ConfigurationError, match="must be `async def "):
 
         @mark("event")  # type: ignore[untyped-decorator]  # either of two
         def handler(self: Any, payload: Any) -> None:

@@ -31,7 +31,8 @@ def test_a_state_has_each_key_with_its_metas_in_the_order_in_which_nodes_list_th
 
 
 def test_what_is_fetched_is_beside_the_metas_and_does_not_replace_them() -> None:
-    extras = {"ann": {"user": {"name": "Ann"}, "metas": "mine"}, "nobody": {"a": 1}, "x": {}}
+    ann = {"user": {"name": "Ann"}, "metas": "mine"}
+    extras: dict[str, dict[str, Any]] = {"ann": ann, "nobody": {"a": 1}, "x": {}}
     fetched = beside("room", extras, SparseLogger(logging.getLogger("adsum")))
     assert state_text([entry(1, "ann")], fetched) == (
         '{"ann":{"metas":[{"phx_ref":"abc-1"}],"user":{"name":"Ann"}}}'

@@ -56,7 +56,7 @@ def test_an_empty_variable_is_not_given() -> None:
         ("listen", [None], "host:port"),
         ("peers", "127.0.0.1:0", "port"),
         ("peers", "127.0.0.1:99999", "port"),
-        ("siblings", "maybe", "True and False"),
+        ("siblings", "maybe", "True or False"),
         ("runtime_dir", "relative", "absolute path"),
         ("runtime_dir", 5, "absolute path"),
         ("runtime_dir", "/" + "x" * 70, "the system allows"),

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
+from adsum.arguments import instance, refuse, seconds_above_zero
 from adsum.errors import ConfigurationError
 from adsum.presence import Presence
 from adsum.pubsub import RESERVED
@@ -27,6 +28,7 @@ from .frames import Encoded, Serializer, Wire, checked_event, is_reserved
 from .limits import Limits
 from .membership import Membership, encode
 from .rooms import Follower, Room
+from .topics import Pattern
 
 logger = logging.getLogger("adsum")
 
@@ -62,10 +64,11 @@ class Hub:
         timeout: float,
         when_slow: Literal["state", "close"],
     ) -> None:
-        if not timeout > 0:
-            raise ConfigurationError(f"timeout={timeout!r}: accepted are seconds above 0")
+        instance("presence", presence, Presence, "an adsum.Presence, as adsum.Presence(node)")
+        instance("limits", limits, Limits, "a Limits, as Limits(joins=50)")
+        seconds_above_zero("timeout", timeout)
         if when_slow not in ("state", "close"):
-            raise ConfigurationError(f"when_slow={when_slow!r}: accepted are 'state' and 'close'")
+            refuse("when_slow", when_slow, "'state' or 'close'")
         self.presence = presence
         #: Logs what clients cause, less and less often.
         self.log = SparseLogger(logger)
@@ -74,10 +77,7 @@ class Hub:
         self.log = SparseLogger(logger)
         self._timeout = timeout
         self._state_if_slow = when_slow == "state"
-        self._routes = [(pattern_of(channel), channel) for channel in channels]
-        texts = [pattern.text for pattern, _ in self._routes]
-        if len(set(texts)) != len(texts):
-            raise ConfigurationError(f"channels: two of them have the same topic: {texts}")
+        self._routes = _routes(channels)
         self.connections: set[Connection] = set()
         self._by_id: dict[str, set[Connection]] = {}
         self._members: dict[str, set[Membership]] = {}
@@ -90,6 +90,11 @@ class Hub:
         # Of the connections that have ended.
         self._frames_sent = self._bytes_sent = 0
         presence.node.observe(self)
+
+    @property
+    def channels(self) -> list[type[Channel]]:
+        """The classes, in the order in which their patterns are tried."""
+        return [channel for _, channel in self._routes]
 
     def now(self) -> float:
         """The present, in seconds of the event loop."""
@@ -315,6 +320,23 @@ class Hub:
         self.connections, self._by_id, self._members, self._rooms = set(), {}, {}, {}
         self._sweeper = None
         self._lingering.clear()
+
+
+def _routes(channels: Any) -> list[tuple[Pattern, type[Channel]]]:
+    """The classes with their patterns; each class serves some topic that none before it does."""
+    if isinstance(channels, type | str) or not isinstance(channels, Iterable):
+        one = channels.__name__ if isinstance(channels, type) else "Room"
+        refuse("channels", channels, f"a list of classes, as [{one}]")
+    routes = [(pattern_of(channel), channel) for channel in channels]
+    for index, (pattern, channel) in enumerate(routes):
+        for before, other in routes[:index]:
+            if before.covers(pattern):
+                raise ConfigurationError(
+                    f"channels: no topic reaches {channel.__name__} ({pattern.text!r}), since "
+                    f"{other.__name__} ({before.text!r}) is before it and has the same topic, or "
+                    f"one that matches more; change the order or a topic"
+                )
+    return routes
 
 
 def _message(topic: str, event: str, payload: Encoded) -> Publish:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, fields
 
-from adsum.errors import ConfigurationError
+from adsum.arguments import seconds_above_zero, whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class Limits:
         connections: Connections of one process; beyond, they are refused with 503.
 
     Raises:
-        ConfigurationError: One is not above zero.
+        ConfigurationError: One is not a whole number from 1, or `interval` not above 0.
     """
 
     frame_size: int = 64 * 1024
@@ -41,8 +41,10 @@ class Limits:
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            if not isinstance(value, int | float) or not value > 0:
-                raise ConfigurationError(f"{field.name}={value!r}: accepted are numbers above 0")
+            if field.type is int:
+                whole(field.name, value, 1)
+            else:
+                seconds_above_zero(field.name, value)
 
 
 class Meter:

@@ -4,6 +4,7 @@ Metas are kept as text, so a state or a diff is joined from texts; nothing is pa
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 from adsum.quoting import quoted
 from adsum.replication.entry import VERSION, Entry, Transition
@@ -11,13 +12,15 @@ from adsum.replication.jsontext import encode_object, quote
 from adsum.replication.limits import MAX_PAYLOAD
 from adsum.replication.view import meta_text
 from adsum.sparselog import SparseLogger
-from adsum.watching import Entries, by_key
+from adsum.watching import by_key
 
 #: What to add beside the metas of a key, as ``,"user":{...}``.
 Beside = Mapping[str, str]
 
 
-def beside(topic: str, extras: Entries, log: SparseLogger) -> dict[str, str]:
+def beside(
+    topic: str, extras: Mapping[str, Mapping[str, Any]], log: SparseLogger
+) -> dict[str, str]:
     """What a `fetch` function added, as text by key; what is no JSON is logged and left out."""
     texts: dict[str, str] = {}
     for key, extra in extras.items():

@@ -21,7 +21,7 @@ from typing import Protocol
 from adsum.presence import Presence
 from adsum.replication.entry import KEY, Entry, Identity, Transition
 from adsum.tasks import cancel_task, start_task
-from adsum.watching import Entries, fold, group_in_slices
+from adsum.watching import Extras, fold, group_in_slices
 
 from .frames import Ref, Serializer, Wire
 from .presences import beside, diff_text, state_text
@@ -141,7 +141,7 @@ class Room:
         self._next_cut_at = 0.0
         self._timer: asyncio.Handle | None = None
         # The look-up for a cut; it is stored until its end is handled.
-        self._cutting: asyncio.Task[Entries] | None = None
+        self._cutting: asyncio.Task[Extras] | None = None
         self._closed = False
         self._loop = asyncio.get_running_loop()
 
@@ -272,7 +272,7 @@ class Room:
                 partial(self._looked_up, transitions, entries, newcomers)
             )
 
-    async def _look_up(self, transitions: list[Transition], entries: list[Entry]) -> Entries:
+    async def _look_up(self, transitions: list[Transition], entries: list[Entry]) -> Extras:
         """Call the `fetch` function once for all that a cut concerns."""
         changed = [entry for pair in transitions for entry in pair if entry is not None]
         concerned = list({id(entry): entry for entry in [*changed, *entries]}.values())
@@ -283,7 +283,7 @@ class Room:
         transitions: list[Transition],
         entries: list[Entry] | None,
         newcomers: dict[Follower, None],
-        task: "asyncio.Task[Entries]",
+        task: "asyncio.Task[Extras]",
     ) -> None:
         """Make the cut, without extras if the look-up was cancelled."""
         self._cutting = None

@@ -2,9 +2,10 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
+from adsum.arguments import async_function, refuse
 from adsum.errors import RefusedError
 from adsum.presence import Presence
 from adsum.quoting import quoted
@@ -56,8 +57,8 @@ class Socket:
             ended (``close``).
 
     Raises:
-        ConfigurationError: A setting is wrong, or two channels have the same topic.
-        UsageError: One of the channels is none, or has no topic.
+        ConfigurationError: A setting is wrong; names it, its value, and what is accepted.
+            A channel is none, has no topic, or is not reached because of the order.
 
     Example:
         >>> import adsum
@@ -80,9 +81,14 @@ class Socket:
         timeout: float = TIMEOUT,
         when_slow: Literal["state", "close"] = "state",
     ) -> None:
+        if connect is not None:
+            async_function("connect", connect, "client")
+        if origins is not None and not _are_texts(origins):
+            refuse("origins", origins, "a list of texts, as ['https://example.com'], or None")
         self._connect = connect
         self._origins = Origins(origins)
-        self._hub = Hub(presence, channels, limits or Limits(), timeout, when_slow)
+        given = Limits() if limits is None else limits
+        self._hub = Hub(presence, channels, given, timeout, when_slow)
         self._longpoll = LongPoll(self._hub, self._origins, self.admit)
         self._refused = 0
 
@@ -147,6 +153,13 @@ class Socket:
         """
         return {**self._hub.stats(), "refused": self._refused}
 
+    def __repr__(self) -> str:
+        hub = self._hub
+        return (
+            f"<Socket of {len(hub.channels)} channels, {len(hub.connections)} connections, on "
+            f"{hub.presence.node!r}>"
+        )
+
     async def admit(self, scope: Scope, transport: str) -> tuple[Client, Serializer] | int:
         """Let a client connect, or say with which HTTP status it is refused."""
         address = address_of(scope)
@@ -198,6 +211,11 @@ class Socket:
         offered = scope.get("subprotocols", ())
         protocol = handshake.SUBPROTOCOL if handshake.SUBPROTOCOL in offered else None
         await websocket.serve(Connection(self._hub, *admitted), receive, send, protocol)
+
+
+def _are_texts(origins: Any) -> bool:
+    is_list = isinstance(origins, Collection) and not isinstance(origins, str | bytes)
+    return is_list and all(isinstance(one, str) for one in origins)
 
 
 async def _deny(scope: Scope, send: Send, status: int) -> None:
