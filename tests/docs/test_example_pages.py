@@ -6,10 +6,12 @@ Two users open each page. Each sees both, what the other one says and does, and 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 
 from tests.docs.programs import Environment, free_port, server, serving
+from tests.docs.readme import command, write_application
 from tests.docs.sites import website
 from tests.docs.windows import Window, browser, needs_chromium
 
@@ -77,6 +79,14 @@ async def fastapi_app(ann: Window, bob: Window) -> None:
         await window.sees("people", "ann: glad")
 
 
+async def readme(ann: Window, bob: Window) -> None:
+    for window in (ann, bob):
+        await window.sees("people", "ann", "bob")
+    await ann.clicks("wave")
+    for window in (ann, bob):
+        await window.sees("log", "ann waves")
+
+
 #: Each example, what follows the host in the address of a user's window, and the scene.
 EXAMPLES = [
     ("fastapi_channels:app", "", fastapi_channels),
@@ -96,6 +106,18 @@ def test_page_of_an_example_works_in_a_browser(
     async def main() -> None:
         async with running(environment, example) as port, website(port, "/"):
             await in_two_windows(f"http://127.0.0.1:{port}/{address}", scene)
+
+    asyncio.run(main())
+
+
+def test_page_of_the_readme_works_in_a_browser(environment: Environment, tmp_path: Path) -> None:
+    write_application(tmp_path)
+
+    async def main() -> None:
+        port = free_port()
+        run = ["-m", *command(), "--port", str(port), "--log-level", "warning"]
+        async with serving(environment, *run, directory=tmp_path), website(port, "/"):
+            await in_two_windows(f"http://127.0.0.1:{port}/?user={{user}}", readme)
 
     asyncio.run(main())
 

@@ -12,8 +12,8 @@ from functools import partial
 import pytest
 from playwright.async_api import Browser, ConsoleMessage, Dialog, Page, async_playwright, expect
 
-from adsum.cli import phoenixjs
 from tests.chromium import CHROMIUM, FLAGS
+from tests.phoenixjs.clients import phoenix_directory
 
 #: Milliseconds within which a page shows what it should.
 PATIENCE = 15_000
@@ -78,10 +78,7 @@ async def browser() -> AsyncIterator[OpenWindow]:
 
     The test is skipped where phoenix.js, which the pages load, cannot be had.
     """
-    try:
-        phoenixjs.install()
-    except phoenixjs.InstallError as error:
-        pytest.skip(str(error))
+    phoenix_directory()
     async with async_playwright() as playwright:
         chromium = await playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         try:
