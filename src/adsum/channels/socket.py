@@ -4,7 +4,7 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
-from adsum.errors import RefusedError
+from adsum.errors import NodeClosedError, RefusedError
 from adsum.presence import Presence
 
 from . import handshake, websocket
@@ -81,6 +81,8 @@ class Socket:
         self._hub = Hub(presence, channels, limits or Limits(), timeout, when_slow)
         self._longpoll = LongPoll(self._hub, self._origins, self.admit)
         self._refused = 0
+        # Whether it was logged that the node is not running; once, until it runs.
+        self._closed_logged = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection or request; see the ASGI specification."""
@@ -165,9 +167,14 @@ class Socket:
         return client, serializer
 
     def _is_open(self) -> bool:
-        if not self._hub.presence.node.running:
-            logger.error("a client was refused: the node is not running; see Node.lifespan")
+        try:
+            self._hub.presence.node.runtime  # noqa: B018  # raises if the node is not running
+        except NodeClosedError as error:
+            if not self._closed_logged:
+                logger.error("all clients are refused: %s", error)
+            self._closed_logged = True
             return False
+        self._closed_logged = False
         if len(self._hub.connections) >= self._hub.limits.connections:
             logger.error("a client was refused: there are too many connections")
             return False
