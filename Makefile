@@ -9,7 +9,9 @@ SECONDS ?= 600
 # Tests that start no processes, on every core.
 FAST := -m "not processes" --numprocesses=auto --dist=worksteal
 # Programs that tests start, each with the package of Debian that has it.
-PROGRAMS := chromium:chromium ip:iproute2 openssl:openssl
+PROGRAMS := chromium:chromium haproxy:haproxy ip:iproute2 nginx:nginx openssl:openssl
+# Where programs of the system are, which is not on the path of every user.
+SYSTEM := /usr/sbin
 # Installs packages of Debian where that is allowed, and fails elsewhere.
 APT := test "$$(id -u)" = 0 && command -v apt-get >/dev/null && apt-get update -qq && \
     DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends
@@ -38,7 +40,7 @@ format: $(INSTALLED)  ## let the formatter and the linter mend what they can
 
 programs:  ## the programs that tests start: installed where that is allowed, else named
 	@missing=; for each in $(PROGRAMS); do \
-	    command -v "$${each%:*}" >/dev/null || missing="$$missing $${each#*:}"; done; \
+	    PATH="$$PATH:$(SYSTEM)" command -v "$${each%:*}" >/dev/null || missing="$$missing $${each#*:}"; done; \
 	test -z "$$missing" || { $(APT) $$missing >/dev/null; } || \
 	    echo "Tests will be skipped; for all of them run: sudo apt-get install$$missing"
 

@@ -23,6 +23,12 @@ from adsum.tasks import resolve
 from adsum.transport.tls import TLS
 
 _STOPPED_WHILE_JOINING = "the node was stopped while joining"
+_STOPPED = "the node is not running: it has stopped"
+_NEVER_STARTED = (
+    "the node is not running: it was never started. Give the application `lifespan=node.lifespan` "
+    "and run it under a server that runs the lifespan, or use `async with node:`. Daphne runs no "
+    "lifespan: start the node with the first request, see docs/deployment.md"
+)
 
 Lifespan = Callable[[Any], AbstractAsyncContextManager[Any]]
 
@@ -106,6 +112,8 @@ class Node:
         self.settings = settle(given)
         self._observers: list[Observer] = []
         self._runtime: Run | None = None
+        # Whether `start` was ever called; if not, the server may have run no lifespan.
+        self._was_started = False
         # Where it runs; `adsum.testing` puts a simulated network in the place of sockets.
         self._make_run: Callable[[Settings, list[Observer]], Run] = Runtime
         self._thread = 0
@@ -142,6 +150,7 @@ class Node:
             UsageError: The node runs in another event loop.
             WrongThreadError: The node runs in the event loop of another thread.
         """
+        self._was_started = True
         self._leave_to_parent()
         loop = asyncio.get_running_loop()
         while self._closing is not None or self._is_opening(loop):
@@ -425,7 +434,7 @@ class Node:
             WrongThreadError: This is not the thread of its event loop.
         """
         if self._runtime is None:
-            raise NodeClosedError("the node is not running; use `async with node:` or its lifespan")
+            raise NodeClosedError(_STOPPED if self._was_started else _NEVER_STARTED)
         if self._runtime.generation != process.generation:
             self.check_process()
         if self._thread != threading.get_ident():

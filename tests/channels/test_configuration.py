@@ -7,6 +7,7 @@ import pytest
 import adsum
 from adsum.channels import Channel, Socket, on, outgoing
 from adsum.errors import ConfigurationError, NodeClosedError, UsageError
+from adsum.testing import Browser, RefusedByServerError
 
 from .running import run
 
@@ -146,5 +147,31 @@ def test_the_largest_payloads_are_broadcast() -> None:
             made = Socket(adsum.Presence(node), [Room])
             await made.broadcast("room:1", "event", {"a": "x" * (192 * 1024 - 8)})
             await made.broadcast("room:1", "event", b"x" * (144 * 1024 - 64))
+
+    run(main())
+
+
+def test_node_that_is_not_running_is_logged_once_until_it_runs(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    node = adsum.Node(siblings=False)
+    site = Socket(adsum.Presence(node), [])
+
+    async def refused() -> list[str]:
+        caplog.clear()
+        for _ in range(3):
+            with pytest.raises(RefusedByServerError):
+                await Browser(site).connect()
+        return [record.getMessage() for record in caplog.records]
+
+    async def main() -> None:
+        (never,) = await refused()
+        assert "it was never started" in never
+        assert "Daphne runs no lifespan" in never
+        async with node, Browser(site):
+            pass
+        assert await refused() == [
+            "all clients are refused: the node is not running: it has stopped"
+        ]
 
     run(main())

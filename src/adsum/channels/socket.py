@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, 
 from typing import Any, Literal
 
 from adsum.arguments import async_function, refuse
-from adsum.errors import RefusedError
+from adsum.errors import NodeClosedError, RefusedError
 from adsum.presence import Presence
 from adsum.quoting import quoted
 
@@ -91,6 +91,8 @@ class Socket:
         self._hub = Hub(presence, channels, given, timeout, when_slow)
         self._longpoll = LongPoll(self._hub, self._origins, self.admit)
         self._refused = 0
+        # Whether it was logged that the node is not running; once, until it runs.
+        self._closed_logged = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection or request; see the ASGI specification."""
@@ -188,9 +190,14 @@ class Socket:
         return client, serializer
 
     def _is_open(self) -> bool:
-        if not self._hub.presence.node.running:
-            self._hub.log.error("a client was refused: the node is not running; see Node.lifespan")
+        try:
+            self._hub.presence.node.runtime  # noqa: B018  # raises if the node is not running
+        except NodeClosedError as error:
+            if not self._closed_logged:
+                self._hub.log.error("all clients are refused: %s", error)
+            self._closed_logged = True
             return False
+        self._closed_logged = False
         if len(self._hub.connections) >= self._hub.limits.connections:
             self._hub.log.error("a client was refused: there are too many connections")
             return False

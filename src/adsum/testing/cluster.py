@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 import adsum
 from adsum.arguments import instance, seconds_from_zero, whole
@@ -302,3 +302,10 @@ class Cluster:
 
 #: How a member is named.
 Which = Member | adsum.Node | str | int
+
+
+class MakeCluster(Protocol):
+    """What the fixture ``cluster`` of pytest is, for annotations."""
+
+    def __call__(self, nodes: int, *, seed: int = 0, **settings: Any) -> Cluster:
+        """A cluster of so many nodes; see `Cluster`."""
