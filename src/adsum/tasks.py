@@ -6,6 +6,7 @@ a caller that expects none of its effects yet. Tasks of adsum are made here, so 
 """
 
 import asyncio
+import inspect
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from typing import Any, TypeVar
 
@@ -38,8 +39,18 @@ def resolve(future: "asyncio.Future[Any] | None", result: object = None) -> None
 
 
 def is_closing() -> bool:
-    """Whether all tasks of the running loop were cancelled, as `asyncio.run` does at its end."""
-    return all(task.cancelling() for task in asyncio.all_tasks())
+    """Whether all tasks of the running loop were cancelled, as `asyncio.run` does at its end.
+
+    Tasks that have not begun do not count: those that were cancelled may start some.
+    """
+    return all(task.cancelling() for task in asyncio.all_tasks() if _has_begun(task))
+
+
+def _has_begun(task: "asyncio.Task[Any]") -> bool:
+    coroutine = task.get_coro()
+    if not inspect.iscoroutine(coroutine):
+        return True
+    return inspect.getcoroutinestate(coroutine) != inspect.CORO_CREATED
 
 
 async def in_slices(items: Sequence[T]) -> AsyncIterator[Sequence[T]]:

@@ -359,7 +359,5 @@ def test_loop_that_ends_is_no_crash_of_what_it_cancels(log: Log) -> None:
         await until(lambda: not ann.unread)
         await ann.is_alive()
 
-    with asyncio.Runner() as runner:
-        runner.run(main())
-        assert cancel_all(runner) == set()
+    asyncio.run(main())
     assert log.lines == []

@@ -1,6 +1,9 @@
 """Frames of the Phoenix Channels protocol, versions 1 and 2: from text and bytes, and back.
 
-Pure. Payloads that go out are encoded already: JSON as text, which is spliced into the frame, or
+Pure. The original server is the judge of what is a frame: it reads version 1 from binary messages
+as it does from text, and ignores the elements of an array after the fifth.
+
+Payloads that go out are encoded already: JSON as text, which is spliced into the frame, or
 bytes. So what is sent to many is encoded once. Version 1 has objects, version 2 has arrays and, for
 bytes, a binary form in which all lengths take one byte.
 """
@@ -77,15 +80,16 @@ class Serializer(Protocol):
 
 
 class Version1:
-    """``{"topic", "event", "payload", "ref", "join_ref"}``; no bytes."""
+    """``{"topic", "event", "payload", "ref", "join_ref"}``; no payloads of bytes.
+
+    A client may send these objects as text or as bytes.
+    """
 
     binary = False
 
     def decode(self, data: Wire) -> Frame:
         """See `Serializer`."""
-        if isinstance(data, bytes):
-            raise ProtocolError("version 1 has no binary frames")
-        value = _parse(data)
+        value = _parse(data if isinstance(data, str) else _text_of(data))
         if not isinstance(value, dict):
             raise ProtocolError("not an object")
         try:
@@ -125,9 +129,9 @@ class Version2:
         if isinstance(data, bytes):
             return _decode_binary(data)
         value = _parse(data)
-        if not isinstance(value, list) or len(value) != 5:
-            raise ProtocolError("not an array of five elements")
-        return _checked(*value)
+        if not isinstance(value, list) or len(value) < 5:
+            raise ProtocolError("not an array of five elements or more")
+        return _checked(*value[:5])
 
     def message(self, join_ref: Ref, ref: Ref, topic: str, event: str, payload: Encoded) -> Wire:
         """See `Serializer`."""
@@ -201,6 +205,13 @@ def _parse(text: str) -> Any:
     except ValueError as error:
         # The message of a JSON error has a position, and none of the text.
         raise ProtocolError(f"not JSON: {error}"[:100]) from None
+
+
+def _text_of(data: bytes) -> str:
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        raise ProtocolError("not UTF-8") from None
 
 
 def _checked(join_ref: object, ref: object, topic: object, event: object, payload: Any) -> Frame:

@@ -40,7 +40,7 @@ class Mailbox:
         # With what each keeps waiting, in bytes. A list: it is short, and a deque is large.
         self._jobs: list[tuple[int, Job]] = []
         self._task: asyncio.Task[None] | None = None
-        #: Whether what is under way was cancelled by `cancel`, and not by itself or by others.
+        #: Whether what is under way was cancelled by `cancel`, or with its event loop.
         self.cancelling = False
 
     def __len__(self) -> int:

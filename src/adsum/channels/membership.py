@@ -376,8 +376,8 @@ class Membership:
     def _spawned_ended(self, task: "asyncio.Task[None]") -> None:
         self._spawned.discard(task)
         error = None if task.cancelled() else task.exception()
-        if task.cancelled() and not self._ended and not is_closing():
-            error = RuntimeError(_CANCELLED)  # it was not cancelled because the channel has ended
+        if task.cancelled() and not self.ending and not is_closing():
+            error = RuntimeError(_CANCELLED)  # the channel has not cancelled it
         if error is not None:
             self._log_crash("%s: a task that it spawned crashed", error)
             self.end_soon("crashed")
@@ -410,6 +410,7 @@ class Membership:
             if task is None or not task.cancelling():
                 raise RuntimeError("something that it waited for was cancelled") from error
             if self._mailbox.cancelling or is_closing():
+                self._mailbox.cancelling = True
                 raise
             while task.uncancel():
                 pass
