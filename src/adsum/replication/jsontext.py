@@ -67,7 +67,7 @@ def check_object(text: object, what: str, limit: int) -> str:
         raise ValueError(f"{what} is not a JSON object")
     if not value and text != "{}":
         raise ValueError(f"{what} is an empty object with something in it")
-    if not _is_flat(value):
+    if not _is_flat(value) and not _is_valid(value, 0):
         _check(value, what, 0)
     return text
 
@@ -87,7 +87,8 @@ def encode_object(value: object, what: str, limit: int) -> str:
     if type(value) is not dict or not _is_flat(value):
         if not isinstance(value, dict):
             raise TypeError(f"{what} must be a dict (a JSON object), not {_describe(value)}")
-        _check(value, what, 0)
+        if not _is_valid(value, 0):
+            _check(value, what, 0)
     text = dump(value)
     if len(text) > limit:
         raise ValueError(f"{what} is {len(text)} bytes of JSON; at most {limit} are accepted")
@@ -123,7 +124,24 @@ def _is_flat(value: dict[Any, Any]) -> bool:
     return True
 
 
+def _is_valid(value: object, depth: int) -> bool:
+    """Whether `_check` accepts it; several times as fast, because it makes no paths."""
+    if type(value) in _SCALARS:
+        return depth <= MAX_DEPTH
+    if depth > MAX_DEPTH:
+        return False
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if not isinstance(key, str) or not _is_valid(item, depth + 1):
+                return False
+        return True
+    if isinstance(value, list):
+        return all(_is_valid(item, depth + 1) for item in value)
+    return math.isfinite(value) if isinstance(value, float) else isinstance(value, str | int)
+
+
 def _check(value: object, path: str, depth: int) -> None:
+    """Raise what is wrong with a value, if anything is."""
     if depth > MAX_DEPTH:
         raise ValueError(f"{path} is nested deeper than {MAX_DEPTH} levels")
     if isinstance(value, dict):
