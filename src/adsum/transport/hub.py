@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 
 from adsum.errors import DialError
 from adsum.forks import process
+from adsum.sparselog import SparseLog
 from adsum.transport.base import Identity, LinkHandler
 from adsum.transport.handshake import VERSIONS, Handshake, encode_hello
 from adsum.transport.limits import Limits
@@ -15,12 +16,6 @@ from adsum.transport.link import StreamLink
 from adsum.transport.turns import TurnBudget
 
 logger = logging.getLogger("adsum.transport")
-
-#: Seconds between two warnings of a kind: at first, at most, and of quiet until it is the first
-#: again. In between it doubles.
-_LOG_INTERVAL = 1.0
-_LOG_INTERVAL_MOST = 60.0
-_LOG_CALM = 120.0
 
 
 class LinkHub:
@@ -64,9 +59,9 @@ class LinkHub:
         # Those that were dialled and are not open, and how many are on their way to become one.
         self._dialled: set[StreamLink] = set()
         self._connecting = 0
-        self._refusals = SparseWarning("an inbound connection was refused: %s")
-        self._offences = SparseWarning("link to %s")
-        self._troubles = SparseWarning("%s")
+        self._refusals = SparseLog(logger, "an inbound connection was refused: %s")
+        self._offences = SparseLog(logger, "link to %s")
+        self._troubles = SparseLog(logger, "%s")
         # Set while `_links` is empty; made by the first wait for it.
         self._emptied: asyncio.Event | None = None
 
@@ -109,7 +104,7 @@ class LinkHub:
         if self.closing:
             return None
         if len(self._pending) >= self.limits.pending_handshakes:
-            self._refusals.warn(f"more than {len(self._pending)} handshakes are pending")
+            self._refusals.log(f"more than {len(self._pending)} handshakes are pending")
             return None
         link = StreamLink(self, origin=origin)
         self._links.add(link)
@@ -199,16 +194,16 @@ class LinkHub:
         if expected:
             logger.debug("an inbound connection was refused: %s", why)
         else:
-            self._refusals.warn(why)
+            self._refusals.log(why)
 
     def offended(self, link: StreamLink, why: str) -> None:
         """The peer of an open link broke the protocol, or does not read."""
-        self._offences.warn(f"{link.describe()} closed: {why}")
+        self._offences.log(f"{link.describe()} closed: {why}")
 
     def troubled(self, what: str) -> None:
         """The system does not do what was asked of it."""
         if not self.closing:
-            self._troubles.warn(what)
+            self._troubles.log(what)
 
     def gone(self, link: StreamLink) -> None:
         """The connection does not exist any more."""
@@ -222,53 +217,3 @@ class LinkHub:
         while self._links:
             self._emptied = asyncio.Event()
             await self._emptied.wait()
-
-
-class SparseWarning:
-    """A warning that anyone on the network can cause, so it is logged ever less often.
-
-    The first is logged at once; those within the next second are counted, and their number and
-    the last of them logged at its end. While they go on, the interval doubles up to a minute.
-    """
-
-    def __init__(self, message: str) -> None:
-        self._message = message
-        self._count = 0
-        self._last = ""
-        # Runs while warnings are held back.
-        self._timer: asyncio.TimerHandle | None = None
-        self._interval = _LOG_INTERVAL
-        self._logged_at = float("-inf")
-
-    def warn(self, detail: str) -> None:
-        """Log `detail`, now or as part of a count."""
-        if self._timer is None:
-            logger.warning(self._message, detail)
-            self._hold()
-        else:
-            self._count += 1
-            self._last = detail
-
-    def flush(self) -> None:
-        """Log what is held back."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        if self._count == 1:
-            logger.warning(self._message, self._last)
-        elif self._count:
-            logger.warning(self._message + " (and %d more like it)", self._last, self._count - 1)
-        self._count = 0
-
-    def _hold(self) -> None:
-        loop = asyncio.get_running_loop()
-        calm = loop.time() - self._logged_at > _LOG_CALM
-        self._interval = _LOG_INTERVAL if calm else min(2 * self._interval, _LOG_INTERVAL_MOST)
-        self._logged_at = loop.time()
-        self._timer = loop.call_later(self._interval, self._release)
-
-    def _release(self) -> None:
-        self._timer = None
-        if self._count:
-            self.flush()
-            self._hold()
