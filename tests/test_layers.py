@@ -66,6 +66,7 @@ LAYERS = {
     "pubsub": {"errors", "replication", "node", "reading"},
     "channels": {
         "errors",
+        "activetime",
         "quoting",
         "sparselog",
         "replication",

@@ -28,7 +28,7 @@ logger = logging.getLogger("adsum")
 _MAX_BODY_FRAMES = 16
 
 Headers = list[tuple[bytes, bytes]]
-Admit = Callable[[Scope, str], Awaitable[tuple[Client, Serializer] | int]]
+Admit = Callable[[Scope, str, "asyncio.Future[Any]"], Awaitable[tuple[Client, Serializer] | int]]
 _JSON = (b"content-type", b"application/json; charset=utf-8")
 
 
@@ -71,7 +71,7 @@ class LongPoll:
             # What is no token of a session may be the application's own parameter of that name.
             if read_token(token) is not None:
                 return 200, await self._poll(token, receive)
-            return await self._begin(scope)
+            return await self._begin(scope, receive)
         if method != "POST":
             return 400, {"status": 400}
         body = await _body(receive, _MAX_BODY_FRAMES * self._hub.limits.frame_size)
@@ -79,15 +79,21 @@ class LongPoll:
             logger.warning("a client that polls sent too much at once")
             return 413, {"status": 413}
         try:
-            lines = _lines(body.decode(), headers)
+            text = body.decode()
         except UnicodeDecodeError:
             logger.warning("a client that polls sent what is not UTF-8")
             return 400, {"status": 400}
-        return 200, await self._sessions.send(token, lines)
+        # One frame on each line, or just one, as older clients send it.
+        lines = "ndjson" in headers.get("content-type", "")
+        return 200, await self._sessions.send(token, text, lines=lines)
 
-    async def _begin(self, scope: Scope) -> tuple[int, Question]:
+    async def _begin(self, scope: Scope, receive: Receive) -> tuple[int, Question]:
         """Make a session; clients take 410 as the beginning of one."""
-        admitted = await self._admit(scope, "longpoll")
+        gone = start_task(_disconnected(receive))
+        try:
+            admitted = await self._admit(scope, "longpoll", gone)
+        finally:
+            gone.cancel()
         if isinstance(admitted, int):
             return admitted, {"status": 403 if admitted == 403 else 500}
         client, serializer = admitted
@@ -132,13 +138,6 @@ async def _body(receive: Receive, limit: int) -> bytes | None:
         if size > limit:
             return None
     return b"".join(pieces)
-
-
-def _lines(body: str, headers: dict[str, str]) -> list[str]:
-    """The frames in a body: one on each line, or just one, as older clients send it."""
-    if "ndjson" not in headers.get("content-type", ""):
-        return [body]
-    return [line.rstrip("\r") for line in body.split("\n") if line.strip()]
 
 
 def _cross_origin(method: str, headers: dict[str, str]) -> Headers:

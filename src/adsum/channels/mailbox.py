@@ -9,12 +9,17 @@ from typing import Protocol
 
 from adsum.tasks import start_task
 
+from .fairshare import WORK, FairShare
+
 #: One piece of work.
 Job = Callable[[], Awaitable[None]]
 
 
 class Owner(Protocol):
     """Whose mailbox it is."""
+
+    #: What its work costs in each turn of the event loop; handlers need not suspend.
+    share: FairShare
 
     def freed(self, size: int) -> None:
         """A piece of work of so many bytes is done, or dropped."""
@@ -71,6 +76,9 @@ class Mailbox:
 
     async def _run(self) -> None:
         while self._jobs:
+            await self._owner.share.turn(WORK)
+            if not self._jobs:
+                return  # dropped meanwhile
             size, job = self._jobs.pop(0)
             try:
                 await job()

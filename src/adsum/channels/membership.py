@@ -19,12 +19,14 @@ from collections.abc import Awaitable, Coroutine, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from adsum.activetime import ActiveTimer, active_timeout
 from adsum.errors import NodeClosedError, RefusedError, UsageError
 from adsum.presence import Meta, Tracked
 from adsum.replication.jsontext import encode_object, load
 from adsum.tasks import start_task
 
 from .channel import Answer, Channel, Reason
+from .fairshare import RECIPIENT, WORK
 from .frames import Encoded, Frame, Ref, Serializer, Wire
 from .mailbox import Mailbox
 from .rooms import Follower
@@ -36,7 +38,8 @@ T = TypeVar("T")
 
 logger = logging.getLogger("adsum")
 
-#: Seconds that a handler may go on after its client has gone, and that `terminate` may take.
+#: Seconds of active time that a handler may go on after its client has gone, and that `terminate`
+#: may take.
 GRACE = 5.0
 #: Characters of JSON text in what is pushed or replied to one client.
 MAX_PUSH = 1024 * 1024
@@ -70,6 +73,8 @@ class Membership:
         join: Frame,
     ) -> None:
         self.connection = connection
+        #: See `mailbox.Owner`.
+        self.share = connection.share
         self.topic = join.topic
         self.join_ref: Ref = join.join_ref
         self.serializer: Serializer = connection.serializer
@@ -79,7 +84,7 @@ class Membership:
         self.ending = False
         # Why it is, and when what it does about that is cancelled.
         self._reason: Reason = "closed"
-        self._deadline: asyncio.TimerHandle | None = None
+        self._deadline: ActiveTimer | None = None
         # For how many seconds its presences stay after its end.
         self._linger = 0.0
         self._hub = connection.hub
@@ -165,8 +170,7 @@ class Membership:
         self._reason = reason
         self._withdraw()
         self._mailbox.put(partial(self._end, reason))
-        loop = asyncio.get_running_loop()
-        self._deadline = loop.call_later(GRACE, self._mailbox.cancel)
+        self._deadline = ActiveTimer(GRACE, self._mailbox.cancel)
 
     # What the channel asks for.
 
@@ -194,6 +198,7 @@ class Membership:
         self, event: str, payload: Mapping[str, Any] | bytes, *, to_self: bool
     ) -> None:
         """See `Channel.broadcast`."""
+        await self.share.turn(WORK + RECIPIENT * self._hub.recipients(self.topic))
         await self._hub.broadcast(self.topic, event, payload, None if to_self else self)
 
     def spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
@@ -286,6 +291,7 @@ class Membership:
             logger.warning("%s: there is no handler for the event %.100r", self, frame.event)
             await self._end("crashed")
             return
+        await self.connection.drained()
         try:
             status, answer = await _outcome(getattr(self._channel, name)(frame.payload))
             reply = None if answer is None else self._reply_with(frame, status, answer)
@@ -316,7 +322,7 @@ class Membership:
         """The end: nobody is present, nothing is sent; then the application may clean up."""
         self._finish(reason)
         try:
-            async with asyncio.timeout(GRACE):
+            async with active_timeout(GRACE):
                 await _own(self._channel.terminate(reason))
         except TimeoutError:
             logger.error("%s: terminate took longer than %g s", self, GRACE)

@@ -10,6 +10,7 @@ import secrets
 from abc import ABC, abstractmethod
 from typing import Any
 
+from adsum.activetime import active_timeout
 from adsum.node import Node
 from adsum.pubsub import RESERVED
 from adsum.replication.jsontext import dump, load
@@ -60,7 +61,7 @@ class Relay(ABC):
         self._waiting[number] = (name, life), future
         self._look_later()
         try:
-            async with asyncio.timeout(patience):
+            async with active_timeout(patience):
                 if not await self._send(name, "ask", number, question):
                     return None
                 return await future

@@ -11,22 +11,29 @@ does not know it, it opens nothing.
 import asyncio
 import base64
 import binascii
+import re
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Self
 
+from adsum.activetime import ActiveTimer, active_timeout
 from adsum.node import Node
 from adsum.tasks import start_task
 
 from .connection import Connection
+from .fairshare import WORK
 from .frames import Wire
 from .relay import Question, Relay
 
-#: Seconds that a poll waits, that a session lives without one, and that it lives after one has
+#: Seconds that a poll waits.
+WINDOW = 10.0
+#: Seconds of active time that a session lives without a poll, and that it lives after one has
 #: broken off: phoenix.js then begins a new one, and from a tab that was closed nothing comes.
-WINDOW, LIFETIME, LIFETIME_IF_BROKEN = 10.0, 30.0, 3.0
-#: Seconds within which what does not wait is answered.
+LIFETIME, LIFETIME_IF_BROKEN = 30.0, 3.0
+#: Seconds of active time within which what does not wait is answered.
 PATIENCE = 5.0
+#: A line that is not empty, from its first character on.
+_LINE = re.compile(r"\S[^\n]*")
 #: Frames, and about how many characters, in one answer.
 _MAX_FRAMES, _MAX_ANSWER = 100, 256 * 1024
 
@@ -53,7 +60,7 @@ class Session:
     async def poll(self, number: int) -> tuple[int, int, list[str]]:
         """A status, the number of the answer, and frames."""
         self._wake()  # of two that wait the older one is answered, with nothing
-        self.connection.heard_at = self.connection.hub.now()
+        self.connection.heard()
         if number == self._number - 1:
             return 200, self._number, self._frames
         if number != self._number:
@@ -82,8 +89,8 @@ class Session:
         else:
             self._live_on()
 
-    async def send(self, lines: list[str]) -> int:
-        """Take in what the client sends; returns a status.
+    async def send(self, body: str, *, lines: bool) -> int:
+        """Take in what the client sends, up to the first frame that is none; returns a status.
 
         A client sends one request after the other. One that has to be waited for for too long is
         cut off: it would not know which of its frames were taken in.
@@ -92,10 +99,13 @@ class Session:
             return 409
         self._sending = True
         try:
-            async with asyncio.timeout(PATIENCE):
-                for line in lines:
+            async with active_timeout(PATIENCE):
+                for frame in _frames(body, lines=lines):
                     await self.connection.room()
-                    self.connection.receive(_wire(line))
+                    await self.connection.share.turn(WORK + len(frame))
+                    if self.connection.closing is not None:
+                        break
+                    self.connection.receive(_wire(frame))
         except TimeoutError:
             self.connection.close(1013, "too much waits to be handled")
         finally:
@@ -140,8 +150,8 @@ class Session:
         self._expiry.cancel()
         self._expiry = self._expire_later(LIFETIME_IF_BROKEN if self._broken else LIFETIME)
 
-    def _expire_later(self, lifetime: float) -> asyncio.TimerHandle:
-        return asyncio.get_running_loop().call_later(lifetime, self.end)
+    def _expire_later(self, lifetime: float) -> ActiveTimer:
+        return ActiveTimer(lifetime, self.end)
 
 
 class Sessions(Relay):
@@ -174,9 +184,16 @@ class Sessions(Relay):
         """What there is for the client; waits until there is something, for some seconds."""
         return await self._ask(token, {"do": "poll"}, WINDOW + PATIENCE)
 
-    async def send(self, token: str, lines: list[str]) -> Question:
-        """Take in what the client sends."""
-        return await self._ask(token, {"do": "send", "lines": lines}, 2 * PATIENCE)
+    async def send(self, token: str, body: str, *, lines: bool) -> Question:
+        """Take in what the client sends.
+
+        Args:
+            token: Names its session.
+            body: What it sent.
+            lines: Whether each line is a frame; else the body is one.
+        """
+        question: Question = {"do": "send", "body": body, "lines": lines}
+        return await self._ask(token, question, 2 * PATIENCE)
 
     async def break_off(self, token: str) -> None:
         """The connection of a request that waits has ended: nobody gets its answer."""
@@ -199,7 +216,7 @@ class Sessions(Relay):
         if session is None:
             return {"status": 410}
         if question["do"] == "send":
-            return {"status": await session.send(question["lines"])}
+            return {"status": await session.send(question["body"], lines=question["lines"])}
         if question["do"] == "break off":
             session.break_off()
             return {"status": 200}
@@ -235,6 +252,15 @@ def read_token(token: str) -> tuple[str, str, int] | None:
         return base64.urlsafe_b64decode(name.encode()).decode(), id, int(number)
     except (ValueError, binascii.Error):
         return None
+
+
+def _frames(body: str, *, lines: bool) -> Iterator[str]:
+    """The frames in a body, one after the other: an attacker puts half a million into one."""
+    if not lines:
+        yield body
+        return
+    for found in _LINE.finditer(body):
+        yield found[0].rstrip("\r")
 
 
 def _wire(line: str) -> Wire:

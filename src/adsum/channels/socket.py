@@ -1,11 +1,16 @@
 """The ASGI application that Phoenix clients connect to."""
 
+import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
+from adsum.activetime import active_timeout
 from adsum.errors import RefusedError
 from adsum.presence import Presence
+from adsum.sparselog import SparseLog
+from adsum.tasks import start_task
 
 from . import handshake, websocket
 from .channel import Channel
@@ -16,7 +21,7 @@ from .handshake import Origins, RejectedError, Scope
 from .hub import Hub
 from .limits import Limits
 from .longpoll import LongPoll
-from .websocket import Receive, Send
+from .websocket import Receive, Send, receive_next
 
 logger = logging.getLogger("adsum")
 
@@ -25,6 +30,8 @@ Connect = Callable[[Client], Awaitable[None]]
 #: Seconds of silence after which a client is gone. Clients send a heartbeat every 30 s, and hidden
 #: tabs run their timers only once a minute.
 TIMEOUT = 75.0
+#: Seconds of active time that `connect` may take.
+CONNECT_TIMEOUT = 10.0
 
 
 class Socket:
@@ -81,6 +88,12 @@ class Socket:
         self._hub = Hub(presence, channels, limits or Limits(), timeout, when_slow)
         self._longpoll = LongPoll(self._hub, self._origins, self.admit)
         self._refused = 0
+        self._slow = SparseLog(
+            logger, "a client at %s was refused: connect took longer than %g s", logging.ERROR
+        )
+        self._full = SparseLog(
+            logger, "a client was refused: there are %d connections already", logging.ERROR
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection or request; see the ASGI specification."""
@@ -142,8 +155,19 @@ class Socket:
         """
         return {**self._hub.stats(), "refused": self._refused}
 
-    async def admit(self, scope: Scope, transport: str) -> tuple[Client, Serializer] | int:
-        """Let a client connect, or say with which HTTP status it is refused."""
+    async def admit(
+        self, scope: Scope, transport: str, gone: "asyncio.Future[Any]"
+    ) -> tuple[Client, Serializer] | int:
+        """Let a client connect, or say with which HTTP status it is refused.
+
+        While `connect` decides, the client counts as connected. Make its connection at once after
+        this, so that its place is not given away.
+
+        Args:
+            scope: As ASGI has it.
+            transport: How the client connects.
+            gone: Done when the client has gone, so `connect` is cancelled.
+        """
         try:
             client, serializer = handshake.read(scope, self._origins, transport)
         except RejectedError as error:
@@ -152,8 +176,8 @@ class Socket:
         if not self._is_open():
             return self._refuse(503)
         try:
-            if self._connect is not None:
-                await self._connect(client)
+            if self._connect is not None and not await self._decide(self._connect, client, gone):
+                return self._refuse(503)
         except RefusedError as error:
             logger.info("a client at %s was refused: %.200r", _address(scope), error.response)
             return self._refuse(403)
@@ -164,12 +188,38 @@ class Socket:
             return self._refuse(503)
         return client, serializer
 
+    async def _decide(self, connect: Connect, client: Client, gone: "asyncio.Future[Any]") -> bool:
+        """Call `connect`; False if it took too long, or the client has gone."""
+        loop, admission = asyncio.get_running_loop(), object()
+        self._hub.admissions.add(admission)
+        try:
+            async with active_timeout(CONNECT_TIMEOUT) as timeout:
+
+                def interrupt(_: object) -> None:
+                    with contextlib.suppress(RuntimeError):  # the decision came in this turn, too
+                        timeout.reschedule(loop.time())
+
+                gone.add_done_callback(interrupt)
+                try:
+                    await connect(client)
+                finally:
+                    gone.remove_done_callback(interrupt)
+            return not gone.done()
+        except TimeoutError:
+            if not timeout.expired():
+                raise
+            if not gone.done():
+                self._slow.log(client.address, CONNECT_TIMEOUT, key=client.address)
+            return False
+        finally:
+            self._hub.admissions.discard(admission)
+
     def _is_open(self) -> bool:
         if not self._hub.presence.node.running:
             logger.error("a client was refused: the node is not running; see Node.lifespan")
             return False
-        if len(self._hub.connections) >= self._hub.limits.connections:
-            logger.error("a client was refused: there are too many connections")
+        if self._hub.is_full:
+            self._full.log(self._hub.limits.connections)
             return False
         return True
 
@@ -179,15 +229,22 @@ class Socket:
 
     async def _serve_websocket(self, scope: Scope, receive: Receive, send: Send, path: str) -> None:
         await receive()  # websocket.connect
-        admitted: tuple[Client, Serializer] | int = 404
-        if path.endswith("/websocket"):
-            admitted = await self.admit(scope, "websocket")
-        if isinstance(admitted, int):
-            await _deny(scope, send, admitted)
+        if not path.endswith("/websocket"):
+            await _deny(scope, send, 404)
             return
-        offered = scope.get("subprotocols", ())
-        protocol = handshake.SUBPROTOCOL if handshake.SUBPROTOCOL in offered else None
-        await websocket.serve(Connection(self._hub, *admitted), receive, send, protocol)
+        # The end of the connection, if it comes before the decision; else the first frame.
+        ahead = start_task(receive_next(receive))
+        try:
+            admitted = await self.admit(scope, "websocket", ahead)
+            if not isinstance(admitted, int):
+                offered = scope.get("subprotocols", ())
+                protocol = handshake.SUBPROTOCOL if handshake.SUBPROTOCOL in offered else None
+                connection = Connection(self._hub, *admitted)
+                await websocket.serve(connection, receive, send, protocol, ahead)
+                return
+        finally:
+            ahead.cancel()
+        await _deny(scope, send, admitted)
 
 
 async def _deny(scope: Scope, send: Send, status: int) -> None:
