@@ -21,8 +21,8 @@ from adsum.channels import (
 from adsum.channels.connection import Connection
 from adsum.testing import Browser, RefusedByServerError
 
-from .conftest import Log
 from .app import Tracking
+from .conftest import Log
 from .line import Line, line
 from .phoenix import Presence
 from .running import run, until
