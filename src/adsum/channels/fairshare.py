@@ -8,10 +8,9 @@ shared by all clients of all sockets in it: its frames, their handling, the send
 a broadcast to many, and the ends of its channels.
 
 As long as nobody waits and the budget lasts, work is done at once. Beyond, clients take turns, and
-each gets one piece of work done in a round, whatever it has waiting. So a hundred hostile clients
-together use one budget a turn, and a bystander waits for one round: a hundred pieces of work.
-
-Invariant: the pieces of one client begin in the order in which they were asked for.
+each gets a few pieces of work done in a round: some frames, their handling and the replies. So a
+hundred hostile clients together use one budget a turn, and a bystander waits for one round of
+some milliseconds, whatever the others have waiting.
 """
 
 import asyncio
@@ -24,9 +23,15 @@ from weakref import WeakKeyDictionary
 from adsum.tasks import resolve
 
 #: The budget of one turn, in bytes. A turn costs the event loop microseconds, so it is small.
-BUDGET: Final = 64 * 1024
-#: Bytes that a piece of work costs beside those that it is about: 32 pieces in one turn.
+BUDGET: Final = 128 * 1024
+#: Bytes that a piece of work costs beside those that it is about: 64 pieces in one turn.
 WORK: Final = 2048
+#: Bytes that a second of handling costs: a budget is five milliseconds of it.
+_SECOND: Final = 200 * BUDGET
+#: Bytes that a client which waited may spend in one round, and turns of the event loop in which it
+#: may spend them: a frame is read, handled and replied to in several turns.
+ROUND: Final = 16 * WORK
+_ROUND_TURNS: Final = 4
 #: Bytes that a broadcast costs for each client on the topic.
 RECIPIENT: Final = 128
 
@@ -34,21 +39,36 @@ RECIPIENT: Final = 128
 class FairShare:
     """The share of one client. It belongs to the running event loop."""
 
-    __slots__ = ("_turns", "_waiting")
+    __slots__ = ("_credit", "_in_line", "_turns", "_until", "_waiting")
 
     def __init__(self) -> None:
         loop = asyncio.get_running_loop()
         self._turns = _turns.get(loop) or _turns.setdefault(loop, _Turns())
         # A list: it is short, and a deque is large.
         self._waiting: list[tuple[int, Callable[[], None]]] = []
+        self._in_line = False
+        # What is left of its round, and until which turn.
+        self._credit = self._until = 0
 
     def spend(self, cost: int) -> bool:
-        """Take a cost from the budget of this turn; False if it is spent or others wait."""
-        return self._turns.spend(cost)
+        """Take a cost from this client's round or from the turn; False if there is not enough."""
+        turns = self._turns
+        if cost <= self._credit and turns.number <= self._until:
+            self._credit -= cost
+            return True
+        return turns.spend(cost)
 
     def charge(self, cost: int) -> None:
-        """Take the cost of work that is being done, now that it is known."""
+        """Take the cost of work that is done or under way, now that it is known."""
         self._turns.left -= cost
+        self._credit -= cost
+
+    def charge_time(self, seconds: float) -> None:
+        """Take the cost of work that took so long.
+
+        Time in which it waited need not be left out: no debt outlasts the turn.
+        """
+        self.charge(int(seconds * _SECOND))
 
     def call(self, cost: int, work: Callable[[], None]) -> None:
         """Call a function, at once if there is a budget for it, otherwise in this client's turn."""
@@ -64,29 +84,44 @@ class FairShare:
             self._wait(cost, partial(resolve, future))
             await future
 
+    def serve(self, number: int) -> int:
+        """Begin a round in the turn of this number: do what waits; returns the cost."""
+        self._in_line = False
+        self._credit, self._until = ROUND, number + _ROUND_TURNS
+        spent = 0
+        try:
+            while self._waiting and (not spent or self._waiting[0][0] <= self._credit):
+                cost, work = self._waiting.pop(0)
+                self._credit -= cost
+                spent += cost
+                work()
+        finally:
+            if self._waiting:
+                self._join()
+        return max(spent, ROUND)
+
     def _wait(self, cost: int, work: Callable[[], None]) -> None:
         self._waiting.append((cost, work))
-        if len(self._waiting) == 1:
+        self._join()
+
+    def _join(self) -> None:
+        if not self._in_line:
+            self._in_line = True
             self._turns.join(self)
-
-    def take(self) -> tuple[int, Callable[[], None]]:
-        """The piece of work that has waited longest; there is one while the client is in line."""
-        return self._waiting.pop(0)
-
-    def __bool__(self) -> bool:
-        """Whether work waits."""
-        return bool(self._waiting)
 
 
 class _Turns:
     """The budget of one event loop, and the clients in line for it.
 
     To save a callback in each turn, the budget is renewed when it is spent, and not turn by turn:
-    then one piece of work waits one turn. No turn exceeds the budget by more than one piece.
+    then one piece of work waits one turn. No turn exceeds the budget by more than one piece, and
+    by what clients have left of a round.
     """
 
     def __init__(self) -> None:
         self.left = BUDGET
+        #: Turns until now in which somebody waited.
+        self.number = 0
         # Each client whose work waits, once.
         self._line: deque[FairShare] = deque()
         self._scheduled = False
@@ -103,15 +138,12 @@ class _Turns:
 
     def _turn(self) -> None:
         self._scheduled = False
+        self.number += 1
         self.left = BUDGET
         try:
             while self._line and self.left > 0:
-                share = self._line.popleft()
-                cost, work = share.take()
-                if share:
-                    self._line.append(share)
-                self.left -= cost
-                work()
+                cost = self._line.popleft().serve(self.number)
+                self.left -= cost  # in a line of its own: meanwhile work may have charged more
         finally:  # if work raises, the event loop reports it, and the others go on
             if self._line:
                 self._schedule()

@@ -4,6 +4,7 @@ So what has a mailbox is as sequential as a process, and costs little while it i
 """
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
@@ -80,9 +81,11 @@ class Mailbox:
             if not self._jobs:
                 return  # dropped meanwhile
             size, job = self._jobs.pop(0)
+            began = time.monotonic()
             try:
                 await job()
             finally:
+                self._owner.share.charge_time(time.monotonic() - began)
                 self._owner.freed(size)
 
     def _stopped(self, task: "asyncio.Task[None]") -> None:
