@@ -15,6 +15,7 @@ from adsum.channels import Channel, Limits, on, sessions
 from adsum.channels.fairshare import BUDGET, ROUND, WORK, FairShare
 from adsum.pubsub import RESERVED
 from adsum.replication.messages import Publish
+from adsum.runtime import Runtime
 
 from .app import App
 from .asking import Asking
@@ -346,10 +347,12 @@ def test_a_broadcast_of_another_node_costs_its_link_what_its_delivery_costs() ->
         async with app.node, line(app.socket) as ann, line(app.socket) as bob:
             for one in ann, bob:
                 await one.join("busy:1")
-            turns = app.node.runtime.transport.turns
+            runtime = app.node.runtime
+            assert isinstance(runtime, Runtime)
+            turns = runtime.transport.turns
             before = turns._left
             message = Publish(f"{RESERVED}channels/text/busy:1", "news", "{}")
-            app.node.runtime.deliver("other", message)
+            runtime.deliver("other", message)
             assert before - turns._left == 2 * 128
             for one in ann, bob:
                 assert await one.payload("news") == {}

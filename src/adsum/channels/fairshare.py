@@ -51,12 +51,15 @@ class FairShare:
         self._credit = self._until = 0
 
     def spend(self, cost: int) -> bool:
-        """Take a cost from this client's round or from the turn; False if there is not enough."""
+        """Take a cost from the turn or from this client's round; False if neither has it."""
         turns = self._turns
+        if turns.left > 0 and not turns.line:
+            turns.left -= cost
+            return True
         if cost <= self._credit and turns.number <= self._until:
             self._credit -= cost
             return True
-        return turns.spend(cost)
+        return False
 
     def charge(self, cost: int) -> None:
         """Take the cost of work that is done or under way, now that it is known."""
@@ -122,18 +125,12 @@ class _Turns:
         self.left = BUDGET
         #: Turns until now in which somebody waited.
         self.number = 0
-        # Each client whose work waits, once.
-        self._line: deque[FairShare] = deque()
+        #: Each client whose work waits, once.
+        self.line: deque[FairShare] = deque()
         self._scheduled = False
 
-    def spend(self, cost: int) -> bool:
-        if self._line or self.left <= 0:
-            return False
-        self.left -= cost
-        return True
-
     def join(self, share: FairShare) -> None:
-        self._line.append(share)
+        self.line.append(share)
         self._schedule()
 
     def _turn(self) -> None:
@@ -141,11 +138,11 @@ class _Turns:
         self.number += 1
         self.left = BUDGET
         try:
-            while self._line and self.left > 0:
-                cost = self._line.popleft().serve(self.number)
+            while self.line and self.left > 0:
+                cost = self.line.popleft().serve(self.number)
                 self.left -= cost  # in a line of its own: meanwhile work may have charged more
         finally:  # if work raises, the event loop reports it, and the others go on
-            if self._line:
+            if self.line:
                 self._schedule()
 
     def _schedule(self) -> None:

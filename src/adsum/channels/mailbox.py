@@ -76,8 +76,10 @@ class Mailbox:
             self._task.add_done_callback(self._stopped)
 
     async def _run(self) -> None:
+        share = self._owner.share
         while self._jobs:
-            await self._owner.share.turn(WORK)
+            if not share.spend(WORK):
+                await share.turn(WORK)
             if not self._jobs:
                 return  # dropped meanwhile
             size, job = self._jobs.pop(0)
@@ -85,7 +87,7 @@ class Mailbox:
             try:
                 await job()
             finally:
-                self._owner.share.charge_time(time.monotonic() - began)
+                share.charge_time(time.monotonic() - began)
                 self._owner.freed(size)
 
     def _stopped(self, task: "asyncio.Task[None]") -> None:

@@ -98,7 +98,9 @@ async def _read(
             while held and not connection.full:
                 data = held.popleft()
                 held_size -= len(data) + _FRAME_COST
-                await connection.share.turn(WORK + len(data))
+                cost = WORK + len(data)
+                if not connection.share.spend(cost):
+                    await connection.share.turn(cost)
                 connection.receive(data)
             if connection.full:
                 if held_size > _MAX_HELD:
@@ -209,7 +211,7 @@ class _Carrier:
                 kind = "text" if isinstance(frame, str) else "bytes"
                 if not await self._sent({"type": "websocket.send", kind: frame}):
                     return
-                if outbox:
+                if outbox and not share.spend(WORK):
                     await share.turn(WORK)
             if outbox.closing is not None:
                 code, reason = outbox.closing.code, outbox.closing.reason
