@@ -195,6 +195,13 @@ class Run(ABC):
         for observer in list(self._observers):
             self._guard(observer.delivered, sender, message)
 
+    def charge(self, cost: int) -> None:  # noqa: B027  # not every run has a budget
+        """Count the work that a received message causes as so many more bytes received.
+
+        Less is received in this turn of the event loop then, so small messages that each cause much
+        work do not keep the loop from everything else.
+        """
+
     @property
     def dropped_messages(self) -> int:
         """Published messages, counted once for each member that missed one."""

@@ -206,6 +206,10 @@ class Runtime(Run):
         """See `Run`."""
         self.loop.call_later(seconds, action)
 
+    def charge(self, cost: int) -> None:
+        """See `Run`."""
+        self.transport.turns.charge(cost)
+
     # What the transport tells.
 
     def link_opened(self, link: Link) -> None:

@@ -6,12 +6,15 @@ A transport gives it what the client sends (`receive`), is told when there is so
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
+from adsum.activetime import ActiveTimer
 from adsum.errors import ProtocolError, RefusedError
 from adsum.quoting import printable, quoted
 
 from .client import Client
+from .fairshare import WORK, FairShare
 from .frames import Frame, Ref, Serializer, Wire
 from .limits import Meter
 from .membership import GRACE, JOIN_CRASHED, Membership
@@ -45,21 +48,25 @@ class Connection:
         self.serializer = serializer
         #: Where it lives. If that was closed, nothing of it runs any more.
         self.loop = asyncio.get_running_loop()
-        self.outbox = Outbox(hub.limits.outbox, self._filled)
+        #: What it costs in each turn of that loop; transports wait for it before `receive`.
+        self.share = FairShare()
+        self.outbox = Outbox(hub.limits.outbox, self._filled, self._drained)
         self.memberships: dict[str, Membership] = {}
         #: Characters in the presences of a topic that the transport can carry; None if any number.
         self.longest_state: int | None = None
-        #: When the client was heard last, in seconds of the event loop.
-        self.heard_at = hub.now()
+        # After which sweep the client was heard last; after which it took a frame last or had taken
+        # most of them, and how many it had taken then.
+        self._heard_at = self._took_at = hub.sweeps
+        self._taken = 0
         self._joins = Meter(hub.limits.joins, hub.limits.interval)
         self._updates = Meter(hub.limits.updates, hub.limits.interval)
         # What the transport does when there is something to send, and to end at once.
         self._filled_hook: Callable[[], None] = _nothing
         self._abort_hook: Callable[[], None] = _nothing
-        # Bytes that wait to be handled, and who waits for there to be fewer.
+        # Bytes that wait to be handled; done once there are fewer, or fewer that wait to be sent.
         self._backlog = 0
         self._room: asyncio.Future[None] | None = None
-        self._deadline: asyncio.TimerHandle | None = None
+        self._deadline: ActiveTimer | None = None
         self._finished = False
         # Of the channels that have ended already, and still do what they do about that.
         self._endings: set[asyncio.Future[None]] = set()
@@ -77,11 +84,11 @@ class Connection:
     def receive(self, data: Wire) -> None:
         """Do what the client sent, or begin to; garbage ends the connection.
 
-        Then do not read on before there is `room`.
+        Wait for the client's `share` before, and do not read on before there is `room`.
         """
         if self.closing is not None:
             return
-        self.heard_at = self.hub.now()
+        self.heard()
         self.hub.frames_received += 1
         size = _size_of(data)
         if size > self.hub.limits.frame_size:
@@ -96,11 +103,37 @@ class Connection:
             return
         self._dispatch(frame, size)
 
+    def heard(self) -> None:
+        """The client has sent something, or asked for something."""
+        self._heard_at = self.hub.sweeps
+
+    def is_silent(self, sweeps: int) -> bool:
+        """Whether the client has done nothing during so many sweeps that it could have done.
+
+        It need not send while it is not read, as too much of what it sent waits to be handled. If
+        it is not read because it does not read, then it has to take a frame.
+        """
+        now, outbox = self.hub.sweeps, self.outbox
+        if not outbox.half_full or outbox.frames != self._taken:
+            self._took_at, self._taken = now, outbox.frames
+        if outbox.half_full:
+            return now - self._took_at > sweeps
+        if self._is_behind_with_handling:
+            self.heard()
+        return now - self._heard_at > sweeps
+
     @property
     def full(self) -> bool:
-        """Whether as much of what the client sent waits to be handled as may."""
+        """Whether the client is not to be read on.
+
+        As much of what it sent waits to be handled as may, or it does not read the replies.
+        """
         if self.closing is not None:
             return False  # nothing is handled any more
+        return self.outbox.half_full or self._is_behind_with_handling
+
+    @property
+    def _is_behind_with_handling(self) -> bool:
         if self._backlog > self.hub.limits.backlog:
             return True
         return any(membership.full for membership in self.memberships.values())
@@ -108,9 +141,18 @@ class Connection:
     async def room(self) -> None:
         """Wait until the client may be read further."""
         while self.full:
-            if self._room is None or self._room.done():
-                self._room = asyncio.get_running_loop().create_future()
-            await asyncio.wait([self._room])  # several may wait, of a client that polls
+            await self._change()
+
+    async def drained(self) -> None:
+        """Wait until there is room for a reply, or none is needed any more."""
+        while self.outbox.half_full and self.closing is None:
+            await self._change()
+
+    async def _change(self) -> None:
+        """Wait until something was handled or sent, or the connection ends."""
+        if self._room is None or self._room.done():
+            self._room = asyncio.get_running_loop().create_future()
+        await asyncio.wait([self._room])  # several may wait
 
     def freed(self, size: int) -> None:
         """So many bytes of what the client sent have been handled, or dropped."""
@@ -128,13 +170,14 @@ class Connection:
             return
         self._finished = True
         self.outbox.close(Closing(1006, ""), drop=True)
+        self.freed(0)
         if self._deadline is not None:
             self._deadline.cancel()
         self.hub.remove(self)
         memberships = list(self.memberships.values())
         endings = self._endings | {membership.finished for membership in memberships}
         for membership in memberships:
-            membership.end_after("closed", linger)
+            self.share.call(WORK, partial(membership.end_after, "closed", linger))
         if endings:
             await asyncio.wait(endings)
 
@@ -167,6 +210,14 @@ class Connection:
             text = "a client at %s gets no binary payloads: it polls, or speaks version 1"
             self.hub.log.warning(text, self.address, key=self.address)
 
+    def time_out(self) -> None:
+        """Close a client that is silent; one that is not read is so because it does not read."""
+        if self.outbox.half_full:
+            self.overflow()
+        else:
+            # Not 1000: clients that are told that all is well do not come back.
+            self.close(1001, "timeout")
+
     def overflow(self) -> None:
         """The client does not read fast enough for what it has to be told."""
         if self.closing is None:
@@ -176,13 +227,13 @@ class Connection:
     def close(self, code: int, reason: str, *, drop: bool = False) -> None:
         """End the connection after what waits to be sent, or instead of it.
 
-        A client that does not take it within seconds is cut off.
+        A client that does not take it within seconds of active time is given up.
         """
         if self.closing is None:
             self.outbox.close(Closing(code, reason), drop=drop)
-            self._deadline = asyncio.get_running_loop().call_later(GRACE, self._give_up)
+            self._deadline = ActiveTimer(GRACE, self._give_up)
             for membership in list(self.memberships.values()):
-                membership.end_after("closed")
+                self.share.call(WORK, partial(membership.end_after, "closed"))
             self.freed(0)
 
     def forget(self, membership: Membership) -> None:
@@ -254,6 +305,9 @@ class Connection:
 
     def _filled(self) -> None:
         self._filled_hook()
+
+    def _drained(self) -> None:
+        self.freed(0)
 
     def _give_up(self) -> None:
         if not self._finished:

@@ -34,7 +34,7 @@ _MAX_BODY_FRAMES = 16
 BODY_PATIENCE = 20.0
 
 Headers = list[tuple[bytes, bytes]]
-Admit = Callable[[Scope, str], Awaitable[tuple[Client, Serializer] | int]]
+Admit = Callable[[Scope, str, "asyncio.Future[Any]"], Awaitable[tuple[Client, Serializer] | int]]
 _JSON = (b"content-type", b"application/json; charset=utf-8")
 #: On every answer: a cache would give the session of one client to another one.
 NO_STORE = (b"cache-control", b"no-store")
@@ -85,7 +85,7 @@ class LongPoll:
         if method == "GET":
             # What is no token of a session may be the application's own parameter of that name.
             if token is None:
-                return await self._begin(scope)
+                return await self._begin(scope, receive)
             return 200, await self._poll(token, receive, address_of(scope))
         if method == "POST":
             return await self._take(token, receive, headers, address_of(scope))
@@ -115,9 +115,13 @@ class LongPoll:
         status = answer["status"]
         return status if status in (413, 503) else 200, answer
 
-    async def _begin(self, scope: Scope) -> tuple[int, Question]:
+    async def _begin(self, scope: Scope, receive: Receive) -> tuple[int, Question]:
         """Make a session; clients take 410 as the beginning of one."""
-        admitted = await self._admit(scope, "longpoll")
+        gone = start_task(_disconnected(receive))
+        try:
+            admitted = await self._admit(scope, "longpoll", gone)
+        finally:
+            gone.cancel()
         if isinstance(admitted, int):
             return admitted, {"status": 403 if admitted == 403 else 500}
         client, serializer = admitted

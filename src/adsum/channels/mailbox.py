@@ -4,10 +4,13 @@ So what has a mailbox is as sequential as a process, and costs little while it i
 """
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from adsum.tasks import start_task
+
+from .fairshare import WORK, FairShare
 
 #: One piece of work.
 Job = Callable[[], Awaitable[None]]
@@ -15,6 +18,9 @@ Job = Callable[[], Awaitable[None]]
 
 class Owner(Protocol):
     """Whose mailbox it is."""
+
+    #: What its work costs in each turn of the event loop; handlers need not suspend.
+    share: FairShare
 
     def freed(self, size: int) -> None:
         """A piece of work of so many bytes is done, or dropped."""
@@ -73,11 +79,18 @@ class Mailbox:
             self._task.add_done_callback(self._stopped)
 
     async def _run(self) -> None:
+        share = self._owner.share
         while self._jobs:
+            if not share.spend(WORK):
+                await share.turn(WORK)
+            if not self._jobs:
+                return  # dropped meanwhile
             size, job = self._jobs.pop(0)
+            began = time.monotonic()
             try:
                 await job()
             finally:
+                share.charge_time(time.monotonic() - began)
                 self._owner.freed(size)
 
     def _stopped(self, task: "asyncio.Task[None]") -> None:

@@ -19,6 +19,7 @@ from collections.abc import Awaitable, Coroutine, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from adsum.activetime import ActiveTimer, active_timeout
 from adsum.errors import NodeClosedError, RefusedError, UsageError
 from adsum.presence import Meta, Tracked
 from adsum.quoting import quoted
@@ -26,6 +27,7 @@ from adsum.replication.jsontext import encode_object, load
 from adsum.tasks import is_closing, start_task
 
 from .channel import Answer, Channel, Reason
+from .fairshare import RECIPIENT, WORK
 from .frames import Encoded, Frame, Ref, Serializer, Wire, checked_event
 from .mailbox import Mailbox
 from .rooms import Follower
@@ -35,7 +37,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: Seconds that a handler may go on after its client has gone, and that `terminate` may take.
+#: Seconds of active time that a handler may go on after its client has gone, and that `terminate`
+#: may take.
 GRACE = 5.0
 #: Characters of JSON text in what is pushed or replied to one client.
 MAX_PUSH = 1024 * 1024
@@ -74,6 +77,8 @@ class Membership:
         join: Frame,
     ) -> None:
         self.connection = connection
+        #: See `mailbox.Owner`.
+        self.share = connection.share
         self.topic = join.topic
         self.join_ref: Ref = join.join_ref
         self.serializer: Serializer = connection.serializer
@@ -83,7 +88,7 @@ class Membership:
         self.ending = False
         # Why it is, and when what it does about that is cancelled.
         self._reason: Reason = "closed"
-        self._deadline: asyncio.TimerHandle | None = None
+        self._deadline: ActiveTimer | None = None
         # For how many seconds its presences stay after its end.
         self._linger = 0.0
         self._hub = connection.hub
@@ -170,8 +175,7 @@ class Membership:
         self._reason = reason
         self._withdraw()
         self._mailbox.put(partial(self._end, reason))
-        loop = asyncio.get_running_loop()
-        self._deadline = loop.call_later(GRACE, self._mailbox.cancel)
+        self._deadline = ActiveTimer(GRACE, self._mailbox.cancel)
 
     # What the channel asks for.
 
@@ -199,6 +203,7 @@ class Membership:
         self, event: str, payload: Mapping[str, Any] | bytes, *, to_self: bool
     ) -> None:
         """See `Channel.broadcast`."""
+        await self.share.turn(WORK + RECIPIENT * self._hub.recipients(self.topic))
         await self._hub.broadcast(self.topic, event, payload, None if to_self else self)
 
     def spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
@@ -306,6 +311,7 @@ class Membership:
             self._hub.log.warning(text, repr(self), quoted(frame.event), key=key)
             await self._end("crashed")
             return
+        await self.connection.drained()
         try:
             status, answer = await self._outcome(getattr(self._channel, name)(frame.payload))
             reply = None if answer is None else self._reply_with(frame, status, answer)
@@ -336,7 +342,7 @@ class Membership:
         """The end: nobody is present, nothing is sent; then the application may clean up."""
         self._finish(reason)
         try:
-            async with asyncio.timeout(GRACE) as limit:
+            async with active_timeout(GRACE) as limit:
                 await self._own(self._channel.terminate(reason), limit)
         except TimeoutError:
             text = "%s: terminate took longer than %g s"

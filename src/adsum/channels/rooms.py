@@ -23,6 +23,7 @@ from adsum.replication.entry import KEY, Entry, Identity, Transition
 from adsum.tasks import cancel_task, start_task
 from adsum.watching import Extras, fold, group_in_slices
 
+from .fairshare import WORK, FairShare
 from .frames import Ref, Serializer, Wire
 from .presences import beside, diff_text, state_text
 
@@ -144,6 +145,7 @@ class Room:
         self._cutting: asyncio.Task[Extras] | None = None
         self._closed = False
         self._loop = asyncio.get_running_loop()
+        self._share = FairShare()
 
     # What clients do.
 
@@ -258,7 +260,7 @@ class Room:
         transitions = list(pending.values())
         self._switch_mode(newcomers)
         if self.counting:
-            self._install([], {}, newcomers)
+            self._install([], {}, newcomers, self._loop.time())
             return
         entries = None
         if newcomers and (transitions or self._state is None):
@@ -302,6 +304,7 @@ class Room:
         fetched: dict[str, str],
         newcomers: dict[Follower, None],
     ) -> None:
+        began = self._loop.time()
         if transitions:
             self._state = None
         if entries is not None:
@@ -309,17 +312,17 @@ class Room:
         if fetched:  # a diff keeps what belongs to it alone
             keys = {entry[KEY] for pair in transitions for entry in pair if entry is not None}
             fetched = {key: fetched[key] for key in keys if key in fetched}
-        self._install(transitions, fetched, newcomers)
+        self._install(transitions, fetched, newcomers, began)
 
     def _install(
         self,
         transitions: list[Transition],
         fetched: dict[str, str],
         newcomers: dict[Follower, None],
+        began: float,
     ) -> None:
-        """Number the cut, and tell everybody who follows."""
-        began = self._loop.time()
-        self._next_cut_at = began + PAUSE
+        """Number the cut, whose making began at a time, and tell everybody who follows."""
+        self._next_cut_at = self._loop.time() + PAUSE
         if transitions:
             self._remember(Diff(transitions, fetched))
         if transitions or self.counting:
@@ -329,8 +332,15 @@ class Room:
             if self._state is not None:
                 follower.state = self.number, self._state
             follower.notify()
-        # Whoever was notified sends in a turn of the loop of its own; this one comes after them.
-        self._loop.call_soon(self._told, began)
+        # Whoever was notified begins to send at once or stands in line for it, and sends in a later
+        # turn of the loop. This comes after them.
+        self._loop.call_soon(self._tell_later, began)
+
+    def _tell_later(self, began: float) -> None:
+        def sent() -> None:
+            self._loop.call_soon(self._told, began)
+
+        self._share.call(WORK, sent)
 
     def _told(self, began: float) -> None:
         now = self._loop.time()

@@ -20,18 +20,22 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Self
 
+from adsum.activetime import ActiveTimer, active_timeout
 from adsum.node import Node
 from adsum.tasks import start_task
 
 from .connection import Connection
+from .fairshare import WORK
 from .frames import Wire
 from .relay import NoRoomError, Question, Relay, TooLongError
 from .tokens import Routes, Token, new_session
 
-#: Seconds that a poll waits, that a session lives without one, and that it lives after one has
+#: Seconds that a poll waits.
+WINDOW = 10.0
+#: Seconds of active time that a session lives without a poll, and that it lives after one has
 #: broken off: phoenix.js then begins a new one, and from a tab that was closed nothing comes.
-WINDOW, LIFETIME, LIFETIME_IF_BROKEN = 10.0, 30.0, 3.0
-#: Seconds within which what does not wait is answered.
+LIFETIME, LIFETIME_IF_BROKEN = 30.0, 3.0
+#: Seconds of active time within which what does not wait is answered.
 PATIENCE = 5.0
 #: A line that is not empty, from its first character on.
 _LINE = re.compile(r"\S[^\n]*")
@@ -67,7 +71,7 @@ class Session:
     async def poll(self, number: int) -> tuple[int, int, list[str]]:
         """A status, the number of the answer, and frames."""
         self._wake()  # of two that wait the older one is answered, with nothing
-        self.connection.heard_at = self.connection.hub.now()
+        self.connection.heard()
         if number == self._number - 1:
             return 200, self._number, self._frames
         if number != self._number:
@@ -97,7 +101,7 @@ class Session:
             self._live_on()
 
     async def send(self, body: str, *, lines: bool) -> int:
-        """Take in what the client sends; returns a status.
+        """Take in what the client sends, up to the first frame that is none; returns a status.
 
         A client sends one request after the other. One that has to be waited for for too long is
         cut off: it would not know which of its frames were taken in.
@@ -106,9 +110,12 @@ class Session:
             return 409
         self._sending = True
         try:
-            async with asyncio.timeout(PATIENCE):
+            async with active_timeout(PATIENCE):
                 for frame in _frames(body, lines=lines):
                     await self.connection.room()
+                    await self.connection.share.turn(WORK + len(frame))
+                    if self.connection.closing is not None:
+                        break
                     self.connection.receive(_wire(frame))
         except TimeoutError:
             self.connection.close(1013, "too much waits to be handled")
@@ -154,8 +161,8 @@ class Session:
         self._expiry.cancel()
         self._expiry = self._expire_later(LIFETIME_IF_BROKEN if self._broken else LIFETIME)
 
-    def _expire_later(self, lifetime: float) -> asyncio.TimerHandle:
-        return asyncio.get_running_loop().call_later(lifetime, self.end)
+    def _expire_later(self, lifetime: float) -> ActiveTimer:
+        return ActiveTimer(lifetime, self.end)
 
 
 class Sessions(Relay):

@@ -1,14 +1,17 @@
 """The ASGI application that Phoenix clients connect to."""
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
+from adsum.activetime import active_timeout
 from adsum.arguments import async_function, refuse
 from adsum.errors import NodeClosedError, RefusedError
 from adsum.presence import Presence
 from adsum.quoting import quoted
+from adsum.tasks import start_task
 
 from . import handshake, websocket
 from .channel import Channel
@@ -20,7 +23,7 @@ from .hub import Hub
 from .limits import Limits
 from .longpoll import NO_STORE, LongPoll
 from .origins import Origins, RejectedError
-from .websocket import Receive, Send
+from .websocket import Receive, Send, receive_next
 
 Connect = Callable[[Client], Awaitable[None]]
 
@@ -28,6 +31,8 @@ _REFUSED = "a client at %s was refused: %s"
 #: Seconds of silence after which a client is gone. Clients send a heartbeat every 30 s, and hidden
 #: tabs run their timers only once a minute.
 TIMEOUT = 75.0
+#: Seconds of active time that `connect` may take.
+CONNECT_TIMEOUT = 10.0
 
 
 class Socket:
@@ -162,8 +167,19 @@ class Socket:
             f"{hub.presence.node!r}>"
         )
 
-    async def admit(self, scope: Scope, transport: str) -> tuple[Client, Serializer] | int:
-        """Let a client connect, or say with which HTTP status it is refused."""
+    async def admit(
+        self, scope: Scope, transport: str, gone: "asyncio.Future[Any]"
+    ) -> tuple[Client, Serializer] | int:
+        """Let a client connect, or say with which HTTP status it is refused.
+
+        While `connect` decides, the client counts as connected. Make its connection at once after
+        this, so that its place is not given away.
+
+        Args:
+            scope: As ASGI has it.
+            transport: How the client connects.
+            gone: Done when the client has gone, so `connect` is cancelled.
+        """
         address = address_of(scope)
         try:
             client, serializer = handshake.read(scope, self._origins, transport)
@@ -173,8 +189,10 @@ class Socket:
         if not self._is_open():
             return self._refuse(503)
         try:
-            if self._connect is not None:
-                await self._connect(client)
+            if self._connect is not None and not await self._decide(
+                self._connect, client, gone, address
+            ):
+                return self._refuse(503)
         except RefusedError as error:
             why = quoted(error.response, 200)
             self._hub.log.log(logging.INFO, _REFUSED, address, why, key=address)
@@ -189,6 +207,35 @@ class Socket:
             return self._refuse(503)
         return client, serializer
 
+    async def _decide(
+        self, connect: Connect, client: Client, gone: "asyncio.Future[Any]", address: str
+    ) -> bool:
+        """Call `connect`; False if it took too long, or the client has gone."""
+        loop, admission = asyncio.get_running_loop(), object()
+        self._hub.admissions.add(admission)
+        try:
+            async with active_timeout(CONNECT_TIMEOUT) as timeout:
+
+                def interrupt(_: object) -> None:
+                    with contextlib.suppress(RuntimeError):  # the decision came in this turn, too
+                        timeout.reschedule(loop.time())
+
+                gone.add_done_callback(interrupt)
+                try:
+                    await connect(client)
+                finally:
+                    gone.remove_done_callback(interrupt)
+            return not gone.done()
+        except TimeoutError:
+            if not timeout.expired():
+                raise
+            if not gone.done():
+                text = f"connect took longer than {CONNECT_TIMEOUT:g} s"
+                self._hub.log.error(_REFUSED, address, text, key=address)
+            return False
+        finally:
+            self._hub.admissions.discard(admission)
+
     def _is_open(self) -> bool:
         try:
             self._hub.presence.node.runtime  # noqa: B018  # raises if the node is not running
@@ -198,8 +245,9 @@ class Socket:
             self._closed_logged = True
             return False
         self._closed_logged = False
-        if len(self._hub.connections) >= self._hub.limits.connections:
-            self._hub.log.error("a client was refused: there are too many connections")
+        if self._hub.is_full:
+            text = "a client was refused: there are %d connections already"
+            self._hub.log.error(text, self._hub.limits.connections)
             return False
         return True
 
@@ -209,15 +257,22 @@ class Socket:
 
     async def _serve_websocket(self, scope: Scope, receive: Receive, send: Send, path: str) -> None:
         await receive()  # websocket.connect
-        admitted: tuple[Client, Serializer] | int = 404
-        if path.endswith("/websocket"):
-            admitted = await self.admit(scope, "websocket")
-        if isinstance(admitted, int):
-            await _deny(scope, send, admitted)
+        if not path.endswith("/websocket"):
+            await _deny(scope, send, 404)
             return
-        offered = scope.get("subprotocols", ())
-        protocol = handshake.SUBPROTOCOL if handshake.SUBPROTOCOL in offered else None
-        await websocket.serve(Connection(self._hub, *admitted), receive, send, protocol)
+        # The end of the connection, if it comes before the decision; else the first frame.
+        ahead = start_task(receive_next(receive))
+        try:
+            admitted = await self.admit(scope, "websocket", ahead)
+            if not isinstance(admitted, int):
+                offered = scope.get("subprotocols", ())
+                protocol = handshake.SUBPROTOCOL if handshake.SUBPROTOCOL in offered else None
+                connection = Connection(self._hub, *admitted)
+                await websocket.serve(connection, receive, send, protocol, ahead)
+                return
+        finally:
+            ahead.cancel()
+        await _deny(scope, send, admitted)
 
 
 def _are_texts(origins: Any) -> bool:
