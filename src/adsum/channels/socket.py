@@ -25,6 +25,8 @@ from .longpoll import NO_STORE, LongPoll
 from .origins import Origins, RejectedError
 from .websocket import Receive, Send, receive_next
 
+logger = logging.getLogger("adsum")
+
 Connect = Callable[[Client], Awaitable[None]]
 
 _REFUSED = "a client at %s was refused: %s"
@@ -241,7 +243,7 @@ class Socket:
             self._hub.presence.node.runtime  # noqa: B018  # raises if the node is not running
         except NodeClosedError as error:
             if not self._closed_logged:
-                self._hub.log.error("all clients are refused: %s", error)
+                logger.error("all clients are refused: %s", error)
             self._closed_logged = True
             return False
         self._closed_logged = False
