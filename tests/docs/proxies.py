@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,6 +16,7 @@ from tests.docs.programs import free_port
 
 #: The ports in the snippets: of the proxy, and of the servers behind it.
 FRONT, *BACK = 8000, 8001, 8002
+_PORT = re.compile(rf"\b(?:{FRONT}|{BACK[0]}|{BACK[1]})\b")
 #: What nginx needs around the snippet to run in the foreground, as any user, in a directory.
 _NGINX = """
 daemon off;
@@ -84,10 +86,8 @@ def free_ports() -> dict[int, int]:
 def _snippet(name: str, ports: dict[int, int]) -> str:
     page = ROOT / "docs/deployment.md"
     (text,) = (block.text for block in blocks(page) if block.info == name)
-    for shown, taken in ports.items():
-        assert str(shown) in text
-        text = text.replace(str(shown), str(taken))
-    return text
+    assert {int(port) for port in _PORT.findall(text)} == ports.keys()
+    return _PORT.sub(lambda port: str(ports[int(port[0])]), text)
 
 
 def _unprivileged(directory: Path) -> dict[str, Any]:
