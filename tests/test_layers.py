@@ -55,6 +55,7 @@ LAYERS = {
     "watching": {"replication", "quoting", "sparselog", "reading", "tasks"},
     "presence": {
         "errors",
+        "activetime",
         "quoting",
         "sparselog",
         "replication",
