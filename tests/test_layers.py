@@ -60,6 +60,7 @@ LAYERS = {
     "presence": {
         "errors",
         "arguments",
+        "activetime",
         "quoting",
         "sparselog",
         "replication",

@@ -1,6 +1,7 @@
 """Who is here: track, list and watch presences on topics."""
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping
 from enum import Enum
@@ -8,6 +9,7 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Self, cast
 
+from adsum.activetime import active_timeout
 from adsum.arguments import async_function, instance, seconds_above_zero
 from adsum.errors import (
     AlreadyTrackedError,
@@ -130,7 +132,7 @@ class Presence:
             ``{"ann": {"user": {...}}}``. It is called once for each `fetch` of a list and once for
             each diff of a topic, however many watch it. If it fails or takes too long, that is
             logged, and the entries come without what it would have added.
-        fetch_timeout: The most seconds that `fetch` may take.
+        fetch_timeout: The most seconds of active time that `fetch` may take.
 
     Raises:
         ConfigurationError: The node is none, `fetch` is not an async function of two arguments, or
@@ -357,8 +359,10 @@ class Presence:
         work: asyncio.Future[Mapping[str, Mapping[str, Any]]] | None = None
         try:
             work = asyncio.ensure_future(self._fetch(topic, entries))
-            # Not asyncio.timeout: a look-up that ignores its cancellation must not hold us up.
-            await asyncio.wait({work}, timeout=self._fetch_timeout)
+            # The look-up itself is not awaited, as it may ignore its cancellation.
+            with contextlib.suppress(TimeoutError):
+                async with active_timeout(self._fetch_timeout):
+                    await asyncio.wait({work})
             if not work.done() or work.cancelled():
                 what = "was cancelled" if work.done() else "took too long"
                 text = "fetch for %s %s; its entries go without"

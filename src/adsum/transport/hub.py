@@ -6,6 +6,7 @@ import logging
 import secrets
 from collections.abc import Callable, Iterator
 
+from adsum.activetime import active_timeout
 from adsum.errors import DialError
 from adsum.forks import process
 from adsum.sparselog import SparseLog
@@ -185,7 +186,7 @@ class LinkHub:
         for link in self.links():
             link.shut("the node is closing")
         try:
-            async with asyncio.timeout(self.limits.close_grace + 0.5):
+            async with active_timeout(self.limits.close_grace + 0.5):
                 await self._all_gone()
         except TimeoutError:
             logger.warning("%d connections did not close in time", len(self._links))

@@ -390,7 +390,7 @@ class StreamLink(asyncio.Protocol):
             if self._reading_paused:
                 self._resume_reading()
         self._drop_outbound()
-        self._timer = self._loop.call_later(self._hub.limits.close_grace, wire.abort)
+        self._timer = ActiveTimer(self._hub.limits.close_grace, wire.abort, self._loop)
         self._look_for_goodbye()
 
     def _look_for_goodbye(self) -> None:
