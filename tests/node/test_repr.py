@@ -136,7 +136,7 @@ def test_a_repr_does_not_fail_while_everything_changes() -> None:
         stop = threading.Event()
 
         def look() -> int:
-            times = 0
+            times = len(objects.reprs())
             while not stop.is_set():
                 times += len(objects.reprs())
             return times
