@@ -47,13 +47,14 @@ class Socket:
         presence: Who is there. Channels track in it, and its node carries broadcasts.
         channels: The subclasses of `Channel`; the first whose pattern matches a topic serves it.
         connect: Called for each connection; raises `RefusedError` to refuse it (HTTP 403), and may
-            fill in the client's `id` and `values`. None accepts everybody.
+            fill in the client's `id` and `values`. It has 10 seconds, and is cancelled if the
+            client goes. None accepts everybody.
         origins: The sites whose pages may connect, as ``["https://example.com",
             "//*.example.com"]``; ``["*"]`` for all. None accepts the host that is asked, whatever
             its port.
         limits: The most that a client may cost.
-        timeout: Seconds without a frame after which a client is gone; below 60 it disconnects tabs
-            that are in the background.
+        timeout: Seconds of active time without a frame after which a client is gone; below 60 it
+            disconnects tabs that are in the background.
         when_slow: What happens to a client that is so far behind that the changes of a topic which
             it missed are not remembered: it is sent the whole ``state``, or the connection is
             ended (``close``).
@@ -149,7 +150,8 @@ class Socket:
         """Counters and gauges, for metrics: cheap enough to be read every second.
 
         Returns:
-            ``connections``, ``channels``, ``followers`` (channels that are told who is there),
+            ``connections`` (those that were given up included, until the server reports their
+            ends), ``channels``, ``followers`` (channels that are told who is there),
             ``refused`` (connections), ``frames_received``, ``frames_sent`` and ``bytes_sent``;
             counters since the process began.
         """
