@@ -21,8 +21,11 @@ class Limits:
             crashes.
         backlog: Bytes of one connection that wait to be handled; beyond, likewise.
         outbox: Bytes that wait to be sent to one client, presences not counted, for these are
-            merged; beyond, the connection ends with 1013, and the client connects again.
-        connections: Connections of one process; beyond, they are refused with 503.
+            merged. Above half, the client is read no further; beyond, the connection ends with
+            1013, and the client connects again.
+        connections: Connections of one process, with those that `connect` decides about and those
+            that were given up but whose sockets the server still holds; beyond, they are refused
+            with 503.
 
     Raises:
         ConfigurationError: One is not a whole number from 1, or `interval` not above 0.

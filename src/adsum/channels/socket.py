@@ -50,15 +50,16 @@ class Socket:
         presence: Who is there. Channels track in it, and its node carries broadcasts.
         channels: The subclasses of `Channel`; the first whose pattern matches a topic serves it.
         connect: Called for each connection; raises `RefusedError` to refuse it (HTTP 403), and may
-            fill in the client's `id` and `values`. None accepts everybody.
+            fill in the client's `id` and `values`. It has 10 seconds, and is cancelled if the
+            client goes. None accepts everybody.
         origins: The sites whose pages may connect, by scheme, host and port, as
             ``["https://example.com", "//*.example.com"]``. Without a scheme, both http and https;
             without a port, the default one; a star stands for any subdomain. Also ``"null"``,
             origins of applications as ``"app://local"``, and ``"*"`` for all. None accepts the
             host that the ``Host`` header names, whatever its port.
         limits: The most that a client may cost.
-        timeout: Seconds without a frame after which a client is gone; below 60 it disconnects tabs
-            that are in the background.
+        timeout: Seconds of active time without a frame after which a client is gone; below 60 it
+            disconnects tabs that are in the background.
         when_slow: What happens to a client that is so far behind that the changes of a topic which
             it missed are not remembered: it is sent the whole ``state``, or the connection is
             ended (``close``).
@@ -156,7 +157,8 @@ class Socket:
         """Counters and gauges, for metrics: cheap enough to be read every second.
 
         Returns:
-            ``connections``, ``channels``, ``followers`` (channels that are told who is there),
+            ``connections`` (those that were given up included, until the server reports their
+            ends), ``channels``, ``followers`` (channels that are told who is there),
             ``refused`` (connections), ``frames_received``, ``frames_sent`` and ``bytes_sent``;
             counters since the process began.
         """
