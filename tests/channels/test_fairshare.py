@@ -231,6 +231,26 @@ def test_a_flood_whose_replies_are_read_is_answered_and_not_closed() -> None:
     run(main())
 
 
+def test_client_that_takes_no_frame_for_a_while_is_read_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some servers report no end of a connection while frames wait in front of it."""
+    monkeypatch.setattr("adsum.channels.connection.GRACE", 0.05)
+
+    async def main() -> None:
+        app = App(Busy, limits=Limits(outbox=10_000))
+        async with app.node:
+            flooder = Line(app.socket)
+            await flooder.open()
+            flooder.reads.clear()
+            for _ in range(20_000):
+                flooder.send(BEAT)
+            await until(lambda: flooder.unread == 0, "it is read no further, for 75 seconds")
+            flooder.reads.set()
+            await until(lambda: flooder.closed == 1013)
+            await flooder.served()
+
+    run(main())
+
+
 @pytest.mark.usefixtures("busy")
 def test_replies_to_all_that_waits_do_not_overflow_the_outbox_of_a_client_that_reads() -> None:
     async def main() -> None:

@@ -58,6 +58,9 @@ class Connection:
         # most of them, and how many it had taken then.
         self._heard_at = self._took_at = hub.sweeps
         self._taken = 0
+        # Looks, while the outbox is half full, whether the client reads; and whether it does not.
+        self._reading_watch: ActiveTimer | None = None
+        self._reads_nothing = False
         self._joins = Meter(hub.limits.joins, hub.limits.interval)
         self._updates = Meter(hub.limits.updates, hub.limits.interval)
         # What the transport does when there is something to send, and to end at once.
@@ -126,11 +129,20 @@ class Connection:
     def full(self) -> bool:
         """Whether the client is not to be read on.
 
-        As much of what it sent waits to be handled as may, or it does not read the replies.
+        As much of what it sent waits to be handled as may, or it is slow to read the replies.
         """
         if self.closing is not None:
             return False  # nothing is handled any more
-        return self.outbox.half_full or self._is_behind_with_handling
+        return self._is_behind_with_reading or self._is_behind_with_handling
+
+    @property
+    def _is_behind_with_reading(self) -> bool:
+        """Whether the client reads slowly.
+
+        One that took no frame for a while is read on: then its replies overflow, and the end of its
+        connection is noticed. Some servers report no end while frames wait in front of it.
+        """
+        return self.outbox.half_full and not self._reads_nothing
 
     @property
     def _is_behind_with_handling(self) -> bool:
@@ -145,7 +157,7 @@ class Connection:
 
     async def drained(self) -> None:
         """Wait until there is room for a reply, or none is needed any more."""
-        while self.outbox.half_full and self.closing is None:
+        while self._is_behind_with_reading and self.closing is None:
             await self._change()
 
     async def _change(self) -> None:
@@ -171,8 +183,9 @@ class Connection:
         self._finished = True
         self.outbox.close(Closing(1006, ""), drop=True)
         self.freed(0)
-        if self._deadline is not None:
-            self._deadline.cancel()
+        for timer in (self._deadline, self._reading_watch):
+            if timer is not None:
+                timer.cancel()
         self.hub.remove(self)
         memberships = list(self.memberships.values())
         endings = self._endings | {membership.finished for membership in memberships}
@@ -202,6 +215,20 @@ class Connection:
         """Send a frame, in order."""
         if not self.outbox.put(frame):
             self.overflow()
+        elif self._reading_watch is None and self.outbox.half_full:
+            self._watch_reading()
+
+    def _watch_reading(self) -> None:
+        self._reading_watch = ActiveTimer(GRACE, partial(self._look_at_reading, self.outbox.frames))
+
+    def _look_at_reading(self, frames: int) -> None:
+        self._reading_watch = None
+        if self.outbox.half_full and self.closing is None:
+            if self.outbox.frames == frames:
+                self._reads_nothing = True
+                self.freed(0)
+            else:
+                self._watch_reading()
 
     def cannot_carry_bytes(self) -> None:
         """Bytes were for the client, whose version or transport has no room for them."""
@@ -307,6 +334,7 @@ class Connection:
         self._filled_hook()
 
     def _drained(self) -> None:
+        self._reads_nothing = False
         self.freed(0)
 
     def _give_up(self) -> None:

@@ -28,6 +28,9 @@ _MAX_HELD, _FRAME_COST = 64 * 1024, 64
 #: The close code of a server that restarts, and seconds of active time that saying so may take.
 _RESTART, _LAST_WORD = 1012, 1.0
 
+#: What it costs to drop a frame: a look at its end.
+_DROPPED = 32
+
 Event = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Event]]
 Send = Callable[[Event], Awaitable[None]]
@@ -96,7 +99,7 @@ async def _read(
     held_size = 0
     try:
         while True:
-            while held and not connection.full:
+            while held and not connection.full and connection.closing is None:
                 data = held.popleft()
                 held_size -= len(data) + _FRAME_COST
                 cost = WORK + len(data)
@@ -114,6 +117,10 @@ async def _read(
             ahead = None
             if message["type"] != "websocket.receive":
                 return message.get("code")
+            if connection.closing is not None:
+                held.clear()
+                await connection.share.turn(_DROPPED)
+                continue
             connection.heard()
             text = message.get("text")
             held.append(message["bytes"] if text is None else text)
@@ -126,7 +133,7 @@ async def _read(
 async def _wait_for_end(connection: Connection, receive: Receive) -> None:
     """Take in what comes until the server reports the end of the connection, and drop it."""
     while (await receive())["type"] == "websocket.receive":
-        await connection.share.turn(WORK)
+        await connection.share.turn(_DROPPED)
 
 
 async def _came(ahead: "asyncio.Future[Event]", connection: Connection) -> bool:
