@@ -1,0 +1,206 @@
+"""Real servers under attack: honest clients of the same server must not notice.
+
+Each attack runs in a process of its own against one of two servers. Meanwhile an honest client of
+each server measures its round trips, and the time between the broadcasts of the other server.
+Afterwards no honest client has been announced as gone, both nodes list each other, the memory of
+both servers is as before, their logs are short and free of forged lines, and new clients get in.
+
+The limits of the round trip are the promise, and not relaxed for a busy machine. If they are
+missed, the same clients are measured beside a harmless process of equal load; only if these miss
+half the limits as well, the attack is tried once more.
+"""
+
+import asyncio
+import json
+import secrets
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.node.processes import Worker, Workers, eventually
+
+from .attacker import ATTACKS, FORGED, MIB
+from .bystander import Notes, bystander
+from .servers import ROOT, SECRET, Cluster, cluster
+
+pytestmark = [
+    pytest.mark.processes,
+    pytest.mark.skipif(
+        not Path("/proc/self/status").exists(), reason="it reads what a process uses from /proc"
+    ),
+]
+
+#: Seconds of the median round trip and of the longest one, and between two broadcasts, at most.
+MEDIAN, LONGEST, SILENCE = 0.1, 1.0, 1.0
+#: Seconds that an attack goes on, and in which it must have ended.
+SECONDS, END = 2.5, 15.0
+#: Bytes by which a server may have grown some seconds after an attack.
+GROWTH = 48 * MIB
+#: Bytes that one server may log during one attack.
+LOGGED = 64 * 1024
+#: Seconds within which a new client is served after an attack, and a new node has joined during
+#: one.
+NEW_CLIENT, NEW_NODE = 2.0, 6.0
+
+
+@pytest.fixture(scope="module", params=["uvicorn", "hypercorn"])
+def servers(request: pytest.FixtureRequest) -> Iterator[Cluster]:
+    with tempfile.TemporaryDirectory(prefix="at-") as directory:
+        name = f"attacks-{secrets.token_hex(4)}"
+        with cluster(request.param, name, Path(directory)) as made:
+            yield made
+
+
+@asynccontextmanager
+async def attacker(servers: Cluster, attack: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    """A process that has prepared an attack, and begins when it is sent a line."""
+    target = {
+        "port": servers.target.port,
+        "sibling_port": servers.sibling.port,
+        "links": [server.listen for server in servers.servers],
+        "sockets": [str(path) for path in servers.directory.rglob("*.sock")],
+        "seconds": SECONDS,
+    }
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "tests.attacks.attacker",
+        attack,
+        json.dumps(target),
+        cwd=ROOT,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    try:
+        assert process.stdout is not None
+        assert await process.stdout.readline() == b"ready\n"
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.communicate()
+
+
+async def observe(
+    servers: Cluster, attack: str, beside: Callable[[], object] | None = None
+) -> tuple[list[Notes], dict[str, int]]:
+    """The notes of both bystanders during an attack, and the report of the attacker.
+
+    Args:
+        servers: The attacked ones.
+        attack: One of `ATTACKS`.
+        beside: What is done during the attack, in a thread.
+    """
+    near, far = servers.servers
+    names = (near.name, far.name)
+    async with AsyncExitStack() as stack:
+        both = [
+            await stack.enter_async_context(
+                bystander(one.port, one.name, other=other.name, honest=names)
+            )
+            for one, other in ((near, far), (far, near))
+        ]
+        process = await stack.enter_async_context(attacker(servers, attack))
+        for each in both:
+            each.take_notes()
+        async with asyncio.timeout(END):
+            ending = asyncio.create_task(process.communicate(b"go\n"))
+            if beside is not None:
+                await asyncio.to_thread(beside)
+            said, _ = await ending
+        notes = [each.take_notes() for each in both]
+    assert process.returncode == 0
+    report: dict[str, int] = json.loads(said)
+    return notes, report
+
+
+def slow(notes: list[Notes], share: float = 1.0) -> list[str]:
+    """The times in the notes that exceed a share of their limits."""
+    return [
+        f"{what} at the {where}: {seconds:.3f} s, at most {share * most} s"
+        for where, seen in zip(("target", "sibling"), notes, strict=True)
+        for what, seconds, most in (
+            ("median round trip", seen.median, MEDIAN),
+            ("longest round trip", seen.longest, LONGEST),
+            ("silence of the other node", seen.silence, SILENCE),
+        )
+        if seconds > share * most
+    ]
+
+
+async def withstand(
+    servers: Cluster, attack: str, beside: Callable[[], object] | None = None
+) -> dict[str, int]:
+    """Attack, and check everything that is promised; returns the report of the attacker."""
+    memory = [server.memory() for server in servers.servers]
+    for server in servers.servers:
+        server.log()
+    notes, report = await observe(servers, attack, beside)
+    if slow(notes) and slow((await observe(servers, "harmless"))[0], 0.5):
+        notes, report = await observe(servers, attack)
+    print(attack, report, [(each.median, each.longest, each.silence) for each in notes])
+    assert not slow(notes), (slow(notes), report)
+    assert not [each.left for each in notes if each.left], "announced as gone"
+    assert servers.is_whole()
+    for server in servers.servers:
+        async with asyncio.timeout(NEW_CLIENT):
+            async with bystander(server.port, "newcomer") as newcomer:
+                await newcomer.has_been_answered()
+    for server, before in zip(servers.servers, memory, strict=True):
+        check_log(server.log())
+        eventually(
+            "the memory is as before", lambda one=server, most=before + GROWTH: one.memory() <= most
+        )
+    return report
+
+
+def check_log(text: str) -> None:
+    """A log is short, and no client has written a line or a control character into it."""
+    assert len(text.encode()) <= LOGGED, f"{len(text.encode())} bytes logged: {text[:2000]}"
+    lines = text.split("\n")
+    assert not [line for line in lines if not line.isprintable()]
+    assert not [line for line in lines if line.startswith(FORGED)]
+
+
+@pytest.mark.parametrize(
+    "attack", sorted(set(ATTACKS) - {"harmless", "silent_links", "heartbeat_frames"})
+)
+def test_honest_clients_do_not_notice(servers: Cluster, attack: str) -> None:
+    report = asyncio.run(withstand(servers, attack))
+    assert report["done"] > 0, report
+
+
+def test_sixty_thousand_heartbeats_are_all_answered(servers: Cluster) -> None:
+    report = asyncio.run(withstand(servers, "heartbeat_frames"))
+    assert report == {"replies": 60_000, "done": 1}
+
+
+def test_new_nodes_join_beside_silent_links(servers: Cluster) -> None:
+    """One by TCP with the secret, and one by the Unix sockets of its siblings."""
+    common = {"cluster": servers.name, "secret": SECRET}
+
+    def join() -> None:
+        with Workers() as workers:
+            for how in (
+                {"siblings": False, "peers": servers.target.listen},
+                {"runtime_dir": str(servers.directory)},
+            ):
+                began = time.monotonic()
+                newcomer = workers.start(**common, **how)
+                eventually("it lists both", lists_both, newcomer)
+                assert time.monotonic() - began < NEW_NODE
+                newcomer.tell("stop")
+                newcomer.process.wait(NEW_NODE)
+
+    report = asyncio.run(withstand(servers, "silent_links", join))
+    assert report["opened"] == 256
+
+
+def lists_both(node: Worker) -> bool:
+    members = node.ask("members")
+    return [members.get(name) for name in ("target", "sibling")] == ["up", "up"]
