@@ -217,6 +217,11 @@ def malformed_lines(target: Target) -> Callable[[], object]:
 
 
 @attack
+def empty_lines(target: Target) -> Callable[[], object]:
+    return posts(target, "")
+
+
+@attack
 def valid_lines(target: Target) -> Callable[[], object]:
     return posts(target, HEARTBEAT)
 
@@ -231,23 +236,22 @@ def binary_push() -> bytes:
     return bytes([0, *map(len, parts)]) + b"".join(parts)
 
 
-def forged(token: str) -> list[str]:
-    """The token with each of its parts altered, cut, or made up, and that of a former format."""
+def altered(token: str, *places: int) -> list[str]:
+    """The token with some of its parts cut, made up, or altered in one character."""
     parts = token.split(".")
-    tokens = []
-    for index, part in enumerate(parts):
-        flipped = ("B" if part[:1] != "B" else "C") + part[1:]
-        for other in (flipped, part[:-1] + ("A" if part[-1:] != "A" else "B"), "A" * len(part)):
-            tokens.append(".".join([*parts[:index], other, *parts[index + 1 :]]))
-    former = base64.urlsafe_b64encode(b"sibling").decode()
-    return [one for one in tokens if one != token] + [f"{former}.{'A' * 43}.0"]
+    found = []
+    for place in places:
+        part = parts[place]
+        for other in (swapped(part[:1]) + part[1:], part[:-1] + swapped(part[-1:]), part[1:], "7"):
+            found.append(".".join([*parts[:place], other, *parts[place + 1 :]]))
+    return [one for one in found if one != token]
 
 
-@attack
-def forged_tokens(target: Target) -> Callable[[], object]:
-    """Tokens of sessions of the sibling, which never were, with as much in each body as may be."""
-    tokens = forged(session(target.sibling_port))
-    body = b"x" * (MIB - 1)
+def swapped(character: str) -> str:
+    return "A" if character != "A" else "B"
+
+
+def post_with(target: Target, tokens: list[str], body: bytes) -> Callable[[], object]:
     turn = iter(range(10**9))
 
     def post() -> None:
@@ -258,23 +262,40 @@ def forged_tokens(target: Target) -> Callable[[], object]:
 
 
 @attack
+def forged_tokens(target: Target) -> Callable[[], object]:
+    """Tokens of the sibling's sessions altered in each part, with the largest body."""
+    token = session(target.sibling_port)
+    return post_with(target, altered(token, *range(token.count(".") + 1)), incompressible(MIB - 1))
+
+
+@attack
+def forged_sessions(target: Target) -> Callable[[], object]:
+    """Tokens that name the sibling rightly, and no session that it has."""
+    tokens = altered(session(target.sibling_port), 1)
+    return post_with(target, tokens, incompressible(MIB - 1))
+
+
+@attack
 def relayed_bodies(target: Target) -> Callable[[], object]:
-    """Genuine sessions of the sibling send all that they may through the other server."""
-    text = "x" * 60_000
-    line = json.dumps(["3", "9", "room:none", "echo", {"text": text}])
+    """Genuine sessions of the sibling send the most that they may through the other server."""
+    payload = {"text": incompressible(60_000).decode()}
+    line = json.dumps(["3", "9", "room:none", "echo", payload])
     body = "\n".join([line] * 16).encode()
-    tokens = iter([session(target.sibling_port) for _ in range(8)])
     mine = threading.local()
 
     def post() -> None:
         if not hasattr(mine, "token"):
-            mine.token = next(tokens)
+            mine.token = session(target.sibling_port)
         answer = request(target.port, "POST", mine.token, body)
         target.report[f"status {answer['status']}"] += 1
         if answer["status"] == 410:
-            mine.token = session(target.sibling_port)
+            del mine.token
 
     return lambda: target.in_parallel(8, post)
+
+
+def incompressible(size: int) -> bytes:
+    return base64.b64encode(os.urandom(size))[:size]
 
 
 # Frames.

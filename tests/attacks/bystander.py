@@ -25,6 +25,7 @@ class Notes:
         ended: When they end.
         trips: Seconds that each round trip took; the last one may be unfinished.
         ticks: When each tick of the other server arrived.
+        lost: How many of its ticks did not arrive, though later ones did.
         left: The honest clients that were announced as gone.
     """
 
@@ -32,6 +33,7 @@ class Notes:
     ended: float = 0.0
     trips: list[float] = field(default_factory=list)
     ticks: list[float] = field(default_factory=list)
+    lost: int = 0
     left: list[str] = field(default_factory=list)
 
     @property
@@ -70,16 +72,35 @@ class Bystander:
         self._honest = honest
         self._sent: deque[float] = deque()
         self._replied = asyncio.Event()
+        self._next_tick: int | None = None
+        self._tasks = [asyncio.create_task(self._read()), asyncio.create_task(self._ask())]
         self._notes = Notes(self._now())
 
     def take_notes(self) -> Notes:
-        """The observations since the last call; an unfinished round trip counts as it is."""
+        """The observations since the last call; an unfinished round trip counts as it is.
+
+        Raises:
+            AssertionError: The server has closed the connection.
+        """
+        for task in self._tasks:
+            if task.done():
+                task.result()
         notes, self._notes = self._notes, Notes(self._now())
         notes.ended = self._now()
         notes.trips += [notes.ended - sent for sent in self._sent]
         return notes
 
-    async def ask(self) -> None:
+    async def stop(self) -> None:
+        """Ask and read no more."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def has_been_answered(self) -> None:
+        """Wait for a reply."""
+        await self._replied.wait()
+
+    async def _ask(self) -> None:
         """Send a request, and the next one a pause after its reply, until cancelled."""
         while True:
             self._replied.clear()
@@ -88,7 +109,7 @@ class Bystander:
             await self._replied.wait()
             await asyncio.sleep(PAUSE)
 
-    async def read(self) -> None:
+    async def _read(self) -> None:
         """Note everything that is sent, until cancelled."""
         async for text in self._connection:
             _, _, _, event, payload = json.loads(text)
@@ -96,14 +117,16 @@ class Bystander:
                 self._notes.trips.append(self._now() - self._sent.popleft())
                 self._replied.set()
             elif event == "tick" and payload["node"] == self._other:
-                self._notes.ticks.append(self._now())
+                self._note_tick(payload["number"])
             elif event == "presence_diff":
                 self._notes.left += self._honest.intersection(payload["leaves"])
         raise AssertionError(f"the server closed the connection of {self._key}")
 
-    async def has_been_answered(self) -> None:
-        """Wait for a reply."""
-        await self._replied.wait()
+    def _note_tick(self, number: int) -> None:
+        self._notes.ticks.append(self._now())
+        if self._next_tick is not None:
+            self._notes.lost += number - self._next_tick
+        self._next_tick = number + 1
 
     def _now(self) -> float:
         return asyncio.get_running_loop().time()
@@ -113,7 +136,7 @@ class Bystander:
 async def bystander(
     port: int, key: str, *, other: str = "", honest: Iterable[str] = ()
 ) -> AsyncIterator[Bystander]:
-    """An honest client that is present in the room; a closed connection fails the block."""
+    """An honest client that is present in the room."""
     url = f"ws://127.0.0.1:{port}/socket/websocket?vsn=2.0.0"
     async with connect(
         url, ping_interval=None, max_size=None, compression=None, proxy=None
@@ -122,11 +145,10 @@ async def bystander(
         reply = json.loads(await connection.recv())
         assert reply[4] == {"status": "ok", "response": {}}, reply
         made = Bystander(connection, key, other, set(honest))
-        async with asyncio.TaskGroup() as tasks:
-            work = [tasks.create_task(made.read()), tasks.create_task(made.ask())]
+        try:
             yield made
-            for task in work:
-                task.cancel()
+        finally:
+            await made.stop()
 
 
 def frame(event: str, payload: Any) -> str:

@@ -15,14 +15,13 @@ import json
 import secrets
 import sys
 import tempfile
-import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
 
-from tests.node.processes import Worker, Workers, eventually
+from tests.node.processes import Workers, eventually
 
 from .attacker import ATTACKS, FORGED, MIB
 from .bystander import Notes, bystander
@@ -37,15 +36,16 @@ pytestmark = [
 
 #: Seconds of the median round trip and of the longest one, and between two broadcasts, at most.
 MEDIAN, LONGEST, SILENCE = 0.1, 1.0, 1.0
+#: The share of the broadcasts of the other node that may be lost.
+LOST = 0.1
 #: Seconds that an attack goes on, and in which it must have ended.
 SECONDS, END = 2.5, 15.0
 #: Bytes by which a server may have grown some seconds after an attack.
 GROWTH = 48 * MIB
 #: Bytes that one server may log during one attack.
 LOGGED = 64 * 1024
-#: Seconds within which a new client is served after an attack, and a new node has joined during
-#: one.
-NEW_CLIENT, NEW_NODE = 2.0, 6.0
+#: Seconds within which a new client is served after an attack.
+NEW_CLIENT = 2.0
 
 
 @pytest.fixture(scope="module", params=["uvicorn", "hypercorn"])
@@ -109,10 +109,13 @@ async def observe(
         for each in both:
             each.take_notes()
         async with asyncio.timeout(END):
-            ending = asyncio.create_task(process.communicate(b"go\n"))
-            if beside is not None:
-                await asyncio.to_thread(beside)
-            said, _ = await ending
+            attacking = asyncio.create_task(process.communicate(b"go\n"))
+            try:
+                if beside is not None:
+                    await asyncio.to_thread(beside)
+                said, _ = await attacking
+            finally:
+                attacking.cancel()
         notes = [each.take_notes() for each in both]
     assert process.returncode == 0
     report: dict[str, int] = json.loads(said)
@@ -120,16 +123,17 @@ async def observe(
 
 
 def slow(notes: list[Notes], share: float = 1.0) -> list[str]:
-    """The times in the notes that exceed a share of their limits."""
+    """The values in the notes that exceed a share of their limits."""
     return [
-        f"{what} at the {where}: {seconds:.3f} s, at most {share * most} s"
+        f"{what} at the {where}: {value:.3f}, at most {share * most}"
         for where, seen in zip(("target", "sibling"), notes, strict=True)
-        for what, seconds, most in (
+        for what, value, most in (
             ("median round trip", seen.median, MEDIAN),
             ("longest round trip", seen.longest, LONGEST),
             ("silence of the other node", seen.silence, SILENCE),
+            ("lost broadcasts, as a share", seen.lost / (seen.lost + len(seen.ticks) + 1), LOST),
         )
-        if seconds > share * most
+        if value > share * most
     ]
 
 
@@ -143,7 +147,7 @@ async def withstand(
     notes, report = await observe(servers, attack, beside)
     if slow(notes) and slow((await observe(servers, "harmless"))[0], 0.5):
         notes, report = await observe(servers, attack)
-    print(attack, report, [(each.median, each.longest, each.silence) for each in notes])
+    print(attack, report, [(each.median, each.longest, each.silence, each.lost) for each in notes])
     assert not slow(notes), (slow(notes), report)
     assert not [each.left for each in notes if each.left], "announced as gone"
     assert servers.is_whole()
@@ -190,17 +194,11 @@ def test_new_nodes_join_beside_silent_links(servers: Cluster) -> None:
                 {"siblings": False, "peers": servers.target.listen},
                 {"runtime_dir": str(servers.directory)},
             ):
-                began = time.monotonic()
                 newcomer = workers.start(**common, **how)
-                eventually("it lists both", lists_both, newcomer)
-                assert time.monotonic() - began < NEW_NODE
+                members = newcomer.ask("members")  # it has joined when it has started
+                assert members == {newcomer.name: "self", "target": "up", "sibling": "up"}
                 newcomer.tell("stop")
-                newcomer.process.wait(NEW_NODE)
+                newcomer.process.wait(END)
 
     report = asyncio.run(withstand(servers, "silent_links", join))
     assert report["opened"] == 256
-
-
-def lists_both(node: Worker) -> bool:
-    members = node.ask("members")
-    return [members.get(name) for name in ("target", "sibling")] == ["up", "up"]
