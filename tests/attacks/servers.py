@@ -1,5 +1,6 @@
 """Two real servers of one cluster: the one that is attacked, and its sibling."""
 
+import os
 import re
 import subprocess
 import sys
@@ -68,6 +69,10 @@ class Server:
         match = re.search(r"^VmRSS:\s+(\d+) kB$", status, re.MULTILINE)
         assert match is not None
         return int(match[1]) * 1024
+
+    def files(self) -> int:
+        """How many files and sockets the process has open."""
+        return len(os.listdir(f"/proc/{self._process.pid}/fd"))
 
     def log(self) -> str:
         """What it has logged since this was called last; the line breaks as they are."""
