@@ -22,12 +22,14 @@ TICK = 0.05
 
 node = adsum.Node()
 presence = adsum.Presence(node)
+rooms: set[str] = set()
 
 
 class Room(Channel, topic="room:{room}"):
     """Tracks any key and meta that a client gives; a join without `user` crashes."""
 
     async def join(self, payload: Any) -> None:
+        rooms.add(self.topic)
         self.track(payload["user"], payload.get("meta", {}))
 
     @on("echo")
@@ -65,7 +67,12 @@ async def members(request: Request) -> JSONResponse:
     return JSONResponse({member.name: member.status for member in node.members()})
 
 
+async def present(request: Request) -> JSONResponse:
+    """The keys in every room that this node has ever served."""
+    return JSONResponse(sorted(key for topic in rooms for key in presence.list(topic)))
+
+
 app = Starlette(
-    routes=[Route("/members", members), Mount("/socket", sockets)],
+    routes=[Route("/members", members), Route("/present", present), Mount("/socket", sockets)],
     lifespan=lifespan,
 )

@@ -161,11 +161,14 @@ async def withstand(
     for server, memory, files in before:
         check_log(server.log())
         if attack not in VANISHING:
-            eventually(
-                "connections end", lambda one=server, most=files + FILES: one.files() <= most
-            )
-        eventually("memory is freed", lambda one=server, most=memory + GROWTH: one.memory() <= most)
+            eventually("those who went have left", server.is_empty)
+            eventually("their connections end", has_at_most, server.files, files + FILES)
+        eventually("memory is freed", has_at_most, server.memory, memory + GROWTH)
     return report
+
+
+def has_at_most(count: Callable[[], int], most: int) -> bool:
+    return count() <= most
 
 
 def check_log(text: str) -> None:
