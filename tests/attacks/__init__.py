@@ -1,0 +1,1 @@
+"""Attacks on real servers, with honest clients beside them that must not notice."""
