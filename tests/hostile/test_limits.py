@@ -5,12 +5,22 @@ All members share one secret, so a member can be told from a stranger, and not f
 
 from random import Random
 
+from adsum.replication.effects import Deliver
 from adsum.replication.engine import Engine
-from adsum.replication.messages import Delta, Digest, Goodbye, Heartbeat, Sighting, Sync
+from adsum.replication.messages import (
+    Delta,
+    Digest,
+    Goodbye,
+    Heartbeat,
+    Publish,
+    Pull,
+    Sighting,
+    Sync,
+)
 from adsum.replication.state import Replica
 from adsum.replication.timing import Timing
 
-from .stage import ANN, EVE, TO_ANN, Stage, entry, told_of
+from .stage import ANN, EVE, TO_ANN, TO_EVE, Stage, entry, told_of
 
 
 def test_a_member_can_pose_as_another_one_in_its_very_life() -> None:
@@ -99,3 +109,21 @@ def test_a_member_can_delay_the_start_of_others_by_an_invented_node() -> None:
     engine.receive(1, Heartbeat(1, 0, 0, 0), 0.0)
     engine.receive(1, Digest((Sighting(Replica("ghost", 1), 1, 1, ("silent:1",)),)), 0.0)
     assert not engine.joined  # `join_timeout` bounds the wait
+
+
+def test_a_member_can_publish_to_every_topic() -> None:
+    stage = Stage()
+    message = Publish("any topic", "event", "{}")
+    stage.eve_says(message)
+    assert [e.message for e in stage.effects if isinstance(e, Deliver)] == [message]
+
+
+def test_fingerprint_that_differs_wins_the_one_request_for_everything_of_a_heartbeat() -> None:
+    stage = Stage()
+    stage.eve_says(Heartbeat(1, 0), Digest(()))
+    stage.wait(2.0)
+    stage.effects.clear()
+    for counter in range(2, 30):
+        stage.eve_says(Heartbeat(counter, 0, members=counter), Digest(()))
+    asked = [m for m in stage.sent(TO_EVE) if isinstance(m, Pull) and m.everything]
+    assert len(asked) == 1
