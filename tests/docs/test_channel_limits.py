@@ -4,9 +4,10 @@ import re
 from dataclasses import fields
 
 from adsum.channels import Limits, longpoll, relay, sessions, tokens
+from adsum.channels.fairshare import _SECOND, BUDGET, WORK
 from adsum.channels.hub import _MAX_BYTES
 from adsum.channels.membership import GRACE, MAX_PUSH
-from adsum.channels.socket import TIMEOUT
+from adsum.channels.socket import CONNECT_TIMEOUT, TIMEOUT
 from adsum.replication.limits import MAX_PAYLOAD
 from tests.docs.pages import ROOT
 
@@ -35,3 +36,12 @@ def test_the_fixed_limits_are_as_said() -> None:
     assert f"not been asked | {tokens.PATIENCE:g} s" in prose
     assert f"for one client | {sessions.MAX_STATE // MIB} MiB" in prose
     assert f"`timeout` seconds, {TIMEOUT:g} by default" in prose
+    assert f"`connect` has {CONNECT_TIMEOUT:g} seconds" in prose
+    assert f"503 after {CONNECT_TIMEOUT:g} seconds" in prose
+    assert f"than was handled in {sessions.PATIENCE:g} seconds" in prose
+
+
+def test_the_budget_of_a_turn_is_as_said() -> None:
+    prose = " ".join(PAGE.split())
+    assert f"{BUDGET // WORK} small pieces of work, {BUDGET // 1024} KiB of frames" in prose
+    assert f"or {1000 * BUDGET // _SECOND} milliseconds of handlers" in prose

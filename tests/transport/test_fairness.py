@@ -178,3 +178,34 @@ async def test_what_is_beyond_the_budget_takes_turns_by_link() -> None:
 
     assert log == ["a", "a", *"abc", *"abc", *"bc", *"bc"]
     assert [queue.drained for queue in queues] == [1, 1, 1]
+
+
+def test_frames_whose_handling_is_charged_for_come_one_a_turn() -> None:
+    class Source:
+        waiting = False
+
+        def __init__(self, budget: TurnBudget, loop: CountingLoop) -> None:
+            self.budget, self.loop = budget, loop
+            self.turns: list[int] = []
+
+        def deliver(self) -> int | None:
+            if len(self.turns) == 10:
+                return None
+            self.turns.append(self.loop.turns)
+            self.budget.charge(BUDGET)
+            return FRAME_COST
+
+        def caught_up(self) -> None:
+            """Nothing is left."""
+
+    loop = CountingLoop()
+
+    async def main() -> None:
+        budget = TurnBudget(BUDGET)
+        source = Source(budget, loop)
+        budget.offer(source)
+        await until(lambda: len(source.turns) == 10)
+        assert len(set(source.turns)) == 10
+
+    with asyncio.Runner(loop_factory=lambda: loop) as runner:
+        runner.run(main())
