@@ -6,8 +6,12 @@ INSTALLED := $(VENV)/.installed
 CODE := src tests benchmarks examples
 
 SECONDS ?= 600
+# Tests that start no processes, on every core.
+FAST := -m "not processes" --numprocesses=auto --dist=worksteal
 # Programs that tests start, each with the package of Debian that has it.
-PROGRAMS := chromium:chromium ip:iproute2 openssl:openssl
+PROGRAMS := chromium:chromium haproxy:haproxy ip:iproute2 nginx:nginx openssl:openssl
+# Where programs of the system are, which is not on the path of every user.
+SYSTEM := /usr/sbin
 # Installs packages of Debian where that is allowed, and fails elsewhere.
 APT := test "$$(id -u)" = 0 && command -v apt-get >/dev/null && apt-get update -qq && \
     DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends
@@ -18,11 +22,12 @@ demo: $(INSTALLED)  ## three servers, one room, an address to open
 	$(BIN)/adsum demo
 
 test: $(INSTALLED) programs  ## every test, and fast ones on CPython 3.12 and 3.13
-	$(BIN)/pytest
+	$(BIN)/pytest $(FAST)
+	$(BIN)/pytest -m processes
 	$(BIN)/python -m tests.interpreters
 
 check: lint  ## format, lint, types, layers, fast tests: what you run all day
-	$(BIN)/pytest -q -m "not processes"
+	$(BIN)/pytest -q $(FAST)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff format --check $(CODE)
@@ -35,7 +40,7 @@ format: $(INSTALLED)  ## let the formatter and the linter mend what they can
 
 programs:  ## the programs that tests start: installed where that is allowed, else named
 	@missing=; for each in $(PROGRAMS); do \
-	    command -v "$${each%:*}" >/dev/null || missing="$$missing $${each#*:}"; done; \
+	    PATH="$$PATH:$(SYSTEM)" command -v "$${each%:*}" >/dev/null || missing="$$missing $${each#*:}"; done; \
 	test -z "$$missing" || { $(APT) $$missing >/dev/null; } || \
 	    echo "Tests will be skipped; for all of them run: sudo apt-get install$$missing"
 
@@ -54,7 +59,7 @@ scale: $(INSTALLED)  ## clusters of 10 to 1,000 nodes in virtual time; takes abo
 	$(BIN)/python -m benchmarks.scale
 
 faults: $(INSTALLED)  ## break real processes and networks, and put what was measured into docs/
-	ADSUM_RECORD=docs/measured.json $(BIN)/pytest tests/faults tests/docs/test_failure_model.py
+	TEST_RECORD=docs/measured.json $(BIN)/pytest tests/faults tests/docs/test_failure_model.py
 	$(BIN)/python -m tests.faults.table docs/measured.json docs/failure-model.md
 
 soak: $(INSTALLED)  ## random faults, hostile peers and laws on every core, for about SECONDS
@@ -62,7 +67,7 @@ soak: $(INSTALLED)  ## random faults, hostile peers and laws on every core, for 
 	$(BIN)/python -m adsum.testing --first $$first --seconds $$(($(SECONDS) / 2)) \
 	    --keep tests/replication/regressions || failed=1; \
 	$(BIN)/python -m tests.hostile.soak --first $$first --seconds $$(($(SECONDS) / 4)) || failed=1; \
-	ADSUM_EFFORT=$$(($(SECONDS) / 60)) $(BIN)/pytest -q --timeout=0 -m "not processes" \
+	TEST_EFFORT=$$(($(SECONDS) / 60)) $(BIN)/pytest -q --timeout=0 -m "not processes" \
 	    tests/hostile tests/replication --ignore=tests/replication/test_trials.py || failed=1; \
 	exit $$failed
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import adsum
 from benchmarks import (
+    authentication,
     cluster,
     deltas,
     local,
@@ -42,6 +43,7 @@ BENCHMARKS: dict[str, Callable[[Plan], list[Figure]]] = {
     "messages": messages.run,
     "failure": cluster.failure,
     "catchup": cluster.catch_up,
+    "authentication": authentication.run,
     "idle": cluster.idle,
     "redis": yardstick.run,
     "storm": web.storm,

@@ -28,7 +28,7 @@ def run(plan: Plan) -> list[Figure]:
     """Bytes per change, alone and in a burst."""
     samples: dict[str, list[float]] = {}
     for repetition in range(plan.repetitions):
-        for what, value in asyncio.run(_measure(repetition)).items():
+        for what, value in asyncio.run(measure(repetition)).items():
             samples.setdefault(what, []).append(value)
     return [
         Figure(
@@ -43,18 +43,23 @@ def run(plan: Plan) -> list[Figure]:
     ]
 
 
-async def _measure(repetition: int) -> dict[str, float]:
-    async with _node("owner", []) as first, _node("replica", list(first.addresses)) as second:
+async def measure(repetition: int, secret: str | None = None) -> dict[str, float]:
+    """Bytes per change, by the kind of change."""
+    async with (
+        _node("owner", [], secret) as first,
+        _node("replica", list(first.addresses), secret) as second,
+    ):
         return await _changes(first, second, repetition * 1_000_000)
 
 
-def _node(name: str, peers: list[str]) -> adsum.Node:
+def _node(name: str, peers: list[str], secret: str | None) -> adsum.Node:
     """A node without heartbeats that would fall into the measurement."""
     return adsum.Node(
         name=name,
         siblings=False,
         listen="127.0.0.1:0",
         peers=peers,
+        secret=secret,
         heartbeat_interval=600.0,
         down_after=1800.0,
         forget_after=3600.0,

@@ -173,6 +173,8 @@ PAGE = """<!doctype html><title>Channels with aiohttp</title>
 <script type=module>
   import {Presence, Socket} from "/phoenix.mjs"  // with a bundler: npm install phoenix
 
+  const [people, log, text] =
+    ["people", "log", "text"].map(id => document.getElementById(id))
   const user = new URLSearchParams(location.search).get("user") || "somebody"
   const socket = new Socket("/socket", {params: {user}, longPollFallbackMs: 3000})
   const room = socket.channel("room:1")

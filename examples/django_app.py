@@ -1,6 +1,7 @@
 """Channels and presence in Django: its sessions say who it is, its system checks how adsum is.
 
     pip install 'adsum[demo]' django
+    export SECRET_KEY=$(python -c 'import secrets; print(secrets.token_urlsafe())')
     uvicorn django_app:application --workers 2 --ws-per-message-deflate false
 
 Or `hypercorn django_app:application --workers 2`. Open http://127.0.0.1:8000/ in two browsers.
@@ -32,8 +33,18 @@ from adsum.cli import phoenixjs
 
 # Settings. A project of your own has them in a file of their own.
 
+
+def secret_key() -> str:
+    """The key that signs sessions, the same in every worker; without one nothing starts."""
+    given = os.environ.get("SECRET_KEY", "")
+    if len(given) < 32:
+        print("SECRET_KEY: must be set, to 32 characters or more", file=sys.stderr)
+        sys.exit(3)  # uvicorn and gunicorn then stop, instead of starting workers again and again
+    return given
+
+
 settings.configure(
-    SECRET_KEY=os.environ.get("SECRET_KEY", "django-insecure-only-to-try-this-out"),
+    SECRET_KEY=secret_key(),
     ALLOWED_HOSTS=["127.0.0.1", "localhost"],
     ROOT_URLCONF=__name__,
     INSTALLED_APPS=["django.contrib.sessions", f"{__name__}.AdsumConfig"],
@@ -214,6 +225,8 @@ ROOM = """<!doctype html><title>Channels in Django</title>
 <script type=module>
   import {Presence, Socket} from "/phoenix.mjs"  // with a bundler: npm install phoenix
 
+  const [people, log, text, notify] =
+    ["people", "log", "text", "notify"].map(id => document.getElementById(id))
   const socket = new Socket("/socket", {longPollFallbackMs: 3000})
   const room = socket.channel("room:1")
   const presence = new Presence(room)

@@ -48,8 +48,9 @@ async def tell(websocket: WebSocket, topic: str) -> None:
 
 
 PAGE = """<!doctype html><title>Who is here?</title>
-<p>I am <input id=mood placeholder="in a mood, press Enter"></p><ul id=list></ul>
-<script>
+<p>I am <input id=mood placeholder="in a mood, press Enter"></p><ul id=people></ul>
+<script type=module>
+  const [mood, people] = ["mood", "people"].map(id => document.getElementById(id))
   const me = prompt("Your name?", "ann") || "ann"
   const scheme = location.protocol === "https:" ? "wss" : "ws"
   const socket = new WebSocket(`${scheme}://${location.host}/rooms/1/${encodeURIComponent(me)}`)
@@ -59,7 +60,7 @@ PAGE = """<!doctype html><title>Who is here?</title>
       line.textContent = `${key}: ${entry.metas.map(meta => meta.mood).join(", ")}`
       return line
     })
-    list.replaceChildren(...lines)
+    people.replaceChildren(...lines)
   }
   mood.onchange = () => socket.send(mood.value)
 </script>"""

@@ -1,6 +1,7 @@
 """Channels with FastAPI: one sign-in for HTTP and sockets, and endpoints that speak to rooms.
 
     pip install 'adsum[demo]' fastapi
+    export APP_SECRET=$(python -c 'import secrets; print(secrets.token_urlsafe())')
     uvicorn fastapi_channels:app --workers 4 --ws-per-message-deflate false
 
 Open http://127.0.0.1:8000/ in several tabs, under several names. Each tab talks to whichever worker
@@ -10,6 +11,7 @@ took its connection, and all of them show the same room.
 import asyncio
 import hmac
 import os
+import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -23,8 +25,17 @@ import adsum
 from adsum.channels import Channel, Client, RefusedError, Socket, on
 from adsum.cli import phoenixjs
 
-# All workers need the same one. It signs tokens, so yours comes from where you keep passwords.
-SECRET = os.environ.get("APP_SECRET", "only to try this out").encode()
+
+def secret() -> bytes:
+    """The key that signs tokens, the same in every worker; without one nothing starts."""
+    given = os.environ.get("APP_SECRET", "")
+    if len(given) < 32:
+        print("APP_SECRET: must be set, to 32 characters or more", file=sys.stderr)
+        sys.exit(3)  # uvicorn and gunicorn then stop, instead of starting workers again and again
+    return given.encode()
+
+
+SECRET = secret()
 TOKEN_LIFETIME = 24 * 3600.0
 
 node = adsum.Node()
@@ -179,6 +190,8 @@ PAGE = """<!doctype html><title>Channels with FastAPI</title>
 <script type=module>
   import {Presence, Socket} from "/phoenix.mjs"  // with a bundler: npm install phoenix
 
+  const [status, people, log, say, mood, leave] =
+    ["status", "people", "log", "say", "mood", "leave"].map(id => document.getElementById(id))
   const json = {"content-type": "application/json"}
   const user = prompt("Your name?", "ann") || "ann"
   const login = {method: "POST", headers: json, body: JSON.stringify({user})}

@@ -88,6 +88,8 @@ PAGE = """<!doctype html><title>Channels with Starlette</title>
 <script type=module>
   import {Presence, Socket} from "/phoenix.mjs"  // with a bundler: npm install phoenix
 
+  const [rooms, people, log, text] =
+    ["rooms", "people", "log", "text"].map(id => document.getElementById(id))
   const query = new URLSearchParams(location.search)
   const socket = new Socket("/socket", {params: {user: query.get("user") || "somebody"}})
   const lobby = socket.channel("lobby")

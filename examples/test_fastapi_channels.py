@@ -7,10 +7,14 @@ No server runs and nothing sleeps. The fixture `cluster` comes with adsum, and w
 tests comes with FastAPI (anyio). `settle` lets virtual time pass between the workers.
 """
 
+import os
+import secrets
 import time
 
 import httpx2
 import pytest
+
+os.environ["APP_SECRET"] = secrets.token_urlsafe()
 
 import fastapi_channels as application
 from adsum.channels import Socket

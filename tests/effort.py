@@ -5,7 +5,7 @@ import os
 from hypothesis import settings
 
 #: `make soak` tries harder than the tests do every day.
-EFFORT = max(1, int(os.environ.get("ADSUM_EFFORT", "1")))
+EFFORT = max(1, int(os.environ.get("TEST_EFFORT", "1")))
 
 
 def examples(count: int, steps: int = 50) -> settings:

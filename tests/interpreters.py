@@ -22,9 +22,11 @@ WITH_TASKS = ("tests/node", "tests/channels", "tests/testing")
 CORE = ("tests/replication", "--ignore-glob=*/test_laws_*", "--ignore-glob=*/test_trials.py")
 #: It checks that each run has the tasks that it should.
 OWN = "tests/test_interpreters.py"
+#: All cores take part.
+PARALLEL = ("--numprocesses=auto", "--dist=worksteal")
 #: The arguments of each run of pytest.
 RUNS = ((*CORE, *WITH_TASKS, OWN), ("--eager-tasks", *WITH_TASKS, OWN))
-PYTEST = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not processes")
+PYTEST = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not processes", *PARALLEL)
 INSTALL = ("-m", "pip", "install", "--quiet", "--disable-pip-version-check")
 
 

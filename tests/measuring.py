@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TypedDict
 
 #: Names the file to write; nothing is written without it.
-RECORD = "ADSUM_RECORD"
+RECORD = "TEST_RECORD"
 
 
 class Row(TypedDict):

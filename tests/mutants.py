@@ -564,11 +564,46 @@ MUTANTS = [
         ("tests/hostile/test_wire.py",),
     ),
     Mutant(
+        "drop the oldest of too many unproven connections",
+        "../transport/unproven.py",
+        "candidates[(len(candidates) - 1) // 2]",
+        "candidates[0]",
+        ("tests/transport/test_unproven.py",),
+    ),
+    Mutant(
         "keep the slot of a dial that failed",
         "../transport/hub.py",
         "            self._connecting -= 1",
         "            pass",
         ("tests/hostile/test_wire.py",),
+    ),
+    Mutant(
+        "leave the number of a frame out of its tag",
+        "../transport/frame_mac.py",
+        "        self._number += 1",
+        "        pass",
+        ("tests/transport/test_frame_mac.py",),
+    ),
+    Mutant(
+        "use one key for both directions",
+        "../transport/handshake.py",
+        "_DIALLER_KEY if of_dialler else _ACCEPTOR_KEY",
+        "_DIALLER_KEY",
+        ("tests/transport/test_frame_mac.py",),
+    ),
+    Mutant(
+        "send a goodbye without a tag",
+        "../transport/link.py",
+        "        self._queue(encode_goodbye(reason))",
+        "        self._outbound.append(encode_goodbye(reason))",
+        ("tests/transport/test_relay.py",),
+    ),
+    Mutant(
+        "take every Unix peer for a process of this user",
+        "../transport/sockets.py",
+        "            return peer_uid(sock) == os.geteuid()",
+        "            return True",
+        ("tests/transport/test_relay.py",),
     ),
 ]
 

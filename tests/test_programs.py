@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 MAKE = shutil.which("make")
-PACKAGES = "chromium iproute2 openssl"
+PACKAGES = "chromium haproxy iproute2 nginx openssl"
 
 pytestmark = pytest.mark.skipif(MAKE is None, reason="needs make")
 
@@ -21,7 +21,7 @@ def stub(folder: Path, name: str, script: str = "exit 0") -> None:
 def programs(folder: Path) -> str:
     """What `make programs` prints where these are all the programs that there are."""
     done = subprocess.run(
-        [str(MAKE), "-s", "--no-print-directory", "programs"],
+        [str(MAKE), "-s", "--no-print-directory", "programs", f"SYSTEM={folder}"],
         cwd=ROOT,
         env={"PATH": str(folder)},
         capture_output=True,
@@ -39,7 +39,7 @@ def test_a_user_without_rights_is_given_one_line_that_names_the_missing_packages
     line = "Tests will be skipped; for all of them run: sudo apt-get install"
     assert programs(tmp_path) == f"{line} {PACKAGES}\n"
     stub(tmp_path, "ip")
-    assert programs(tmp_path) == f"{line} chromium openssl\n"
+    assert programs(tmp_path) == f"{line} chromium haproxy nginx openssl\n"
 
 
 def test_root_of_a_debian_has_the_missing_packages_installed(tmp_path: Path) -> None:
@@ -57,6 +57,6 @@ def test_root_of_another_system_is_given_the_line(tmp_path: Path) -> None:
 
 
 def test_nothing_is_said_or_done_where_all_programs_are_there(tmp_path: Path) -> None:
-    for name in ("id", "ip", "chromium", "openssl"):
+    for name in ("id", "chromium", "haproxy", "ip", "nginx", "openssl"):
         stub(tmp_path, name)
     assert programs(tmp_path) == ""

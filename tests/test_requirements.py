@@ -10,7 +10,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 LINES = (ROOT / "requirements-dev.txt").read_text().splitlines()
 #: Modules that a file imports from beside it.
-LOCAL = {path.stem for path in ROOT.glob("*/**/*.py")} | {"tests", "examples", "benchmarks"}
+FOLDERS = ("benchmarks", "examples", "tests")
+LOCAL = {path.stem for folder in FOLDERS for path in ROOT.glob(f"{folder}/**/*.py")} | {*FOLDERS}
 
 
 def imported(path: Path) -> Iterator[str]:

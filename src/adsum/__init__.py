@@ -24,7 +24,7 @@ from adsum.presence import CURRENT_TASK, Presence, Tracked
 from adsum.pubsub import Message, PubSub, Subscription
 from adsum.replication.members import MemberInfo
 from adsum.transport.tls import TLS
-from adsum.watching import Diff, Watch
+from adsum.watching import Diff, PresenceEntry, Watch
 
 __all__ = [
     "CURRENT_TASK",
@@ -43,6 +43,7 @@ __all__ = [
     "NodeClosedError",
     "NotTrackedError",
     "Presence",
+    "PresenceEntry",
     "ProtocolError",
     "PubSub",
     "Subscription",

@@ -107,7 +107,7 @@ _clocks: WeakKeyDictionary[Scheduler, _Clock] = WeakKeyDictionary()
 
 
 @asynccontextmanager
-async def active_timeout(seconds: float) -> AsyncIterator[None]:
+async def active_timeout(seconds: float) -> AsyncIterator[asyncio.Timeout]:
     """Cancel the block after some seconds of active time, as `asyncio.timeout` does in real time.
 
     Args:
@@ -120,6 +120,6 @@ async def active_timeout(seconds: float) -> AsyncIterator[None]:
     async with asyncio.timeout(None) as timeout:
         timer = ActiveTimer(seconds, lambda: timeout.reschedule(loop.time()))
         try:
-            yield
+            yield timeout
         finally:
             timer.cancel()

@@ -2,21 +2,37 @@
 
 Every setting is read and checked when the node is constructed. `docs/configuration.md` explains
 each with its formula, unit and trade-off.
+
+The prefix `ADSUM_` belongs to settings alone. A variable that is none, as a misspelt `ADSUM_PEER`,
+would change nothing, and the node would run apart from its cluster; so it is logged. Errors name
+the keyword or the variable, whichever the value came from.
 """
 
+import difflib
+import logging
 import math
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from adsum.errors import ConfigurationError
+from adsum.quoting import quoted
 from adsum.replication.limits import MAX_ADDRESSES, MAX_LINGER, MAX_NODE_NAME
 from adsum.replication.timing import Timing
 from adsum.transport.address import parse, parse_one
 from adsum.transport.discovery import longest_socket
-from adsum.transport.tls import TLS, require_security
+from adsum.transport.tls import TLS, require_security, require_verification
 
+logger = logging.getLogger("adsum")
+
+_PREFIX = "ADSUM_"
+_TLS_VARIABLES = ("ADSUM_TLS_CERTIFICATE", "ADSUM_TLS_KEY", "ADSUM_TLS_AUTHORITY")
+#: Unknown variables that are named in the log.
+_MAX_UNKNOWN = 5
+#: What Kubernetes and Docker set for a service with the name of adsum, as ADSUM_SERVICE_HOST.
+_OF_SERVICES = re.compile(r"_SERVICE_(HOST|PORT)(_|$)|_PORT_[0-9]+_(TCP|UDP|SCTP)(_|$)")
 #: A shared secret shorter than this could be guessed from an overheard handshake.
 MIN_SECRET = 16
 #: Seconds of the longest `join_timeout`.
@@ -34,7 +50,7 @@ class Settings:
     peers: tuple[str, ...]
     siblings: bool
     runtime_dir: str | None
-    secret: bytes | None
+    secret: bytes | None = field(repr=False)
     tls: TLS | None
     linger: float
     join_timeout: float
@@ -51,7 +67,8 @@ def settle(given: Mapping[str, Any], environment: Mapping[str, str] | None = Non
     Raises:
         ConfigurationError: A setting is wrong or contradicts another.
     """
-    read = _Reader(given, os.environ if environment is None else environment)
+    variables = os.environ if environment is None else environment
+    read = _Reader(given, variables)
     defaults = Timing()
     timing = Timing(
         heartbeat_interval=read.seconds("heartbeat_interval", defaults.heartbeat_interval, 0.02),
@@ -60,7 +77,7 @@ def settle(given: Mapping[str, Any], environment: Mapping[str, str] | None = Non
         forget_after=read.seconds("forget_after", defaults.forget_after, 1.0),
         coalesce_interval=read.seconds("coalesce_interval", defaults.coalesce_interval, 0.0),
     )
-    _check_timing(timing)
+    _check_timing(timing, read.label)
     settings = Settings(
         name=read.text("name", MAX_NODE_NAME),
         cluster=read.text("cluster", MAX_NODE_NAME),
@@ -76,29 +93,51 @@ def settle(given: Mapping[str, Any], environment: Mapping[str, str] | None = Non
         timing=timing,
     )
     if settings.advertise and not settings.listen:
-        _refuse("advertise", settings.advertise, "it needs `listen`: nothing answers there")
-    for field in ("listen", "advertise", "peers"):
-        require_security(getattr(settings, field), settings.secret, settings.tls, field)
+        label = read.label("advertise")
+        _refuse(label, settings.advertise, "it needs `listen`: nothing answers there")
+    require_verification(settings.tls, settings.secret)
+    for name in ("listen", "advertise", "peers"):
+        addresses = getattr(settings, name)
+        require_security(addresses, settings.secret, settings.tls, read.label(name))
+    _warn_of_unknown(variables, {read.variable(name) for name in given} | {*_TLS_VARIABLES})
     return settings
 
 
-def _check_timing(timing: Timing) -> None:
+def _warn_of_unknown(environment: Mapping[str, str], known: set[str]) -> None:
+    """Log the variables that look like settings and are none, in one line; never their values."""
+    unknown = [
+        name
+        for name, value in environment.items()
+        if name.upper().startswith(_PREFIX) and name not in known
+        if value and not _OF_SERVICES.search(name) and not re.match("(tcp|udp|sctp)://", value)
+    ]
+    if not unknown:
+        return
+    hints = list[str]()
+    for name in sorted(unknown)[:_MAX_UNKNOWN]:
+        close = difflib.get_close_matches(name.upper()[:MAX_NODE_NAME], known, 1)
+        hints.append(f"{quoted(name)} ({f'did you mean {close[0]}' if close else 'unlike any'}?)")
+    more = f" and {len(unknown) - _MAX_UNKNOWN} more" if len(unknown) > _MAX_UNKNOWN else ""
+    text = "the environment has variables that are no settings and have no effect: %s%s"
+    logger.warning(text, ", ".join(hints), more)
+
+
+def _check_timing(timing: Timing, label: Callable[[str], str]) -> None:
     """Refuse durations that contradict each other."""
     heartbeat, down = timing.heartbeat_interval, timing.down_after
     if down < 3 * heartbeat:
         least = f"at least 3 x heartbeat_interval = {3 * heartbeat:g} s"
-        _refuse(
-            "down_after", down, f"accepted is {least}, or one late heartbeat looks like a death"
-        )
+        why = f"must be {least}, or one late heartbeat looks like a death"
+        _refuse(label("down_after"), down, why)
     if timing.link_grace > down:
-        _refuse("link_grace", timing.link_grace, f"accepted is at most down_after = {down:g} s")
+        why = f"must be at most down_after = {down:g} s"
+        _refuse(label("link_grace"), timing.link_grace, why)
     if timing.forget_after < down:
-        _refuse(
-            "forget_after", timing.forget_after, f"accepted is at least down_after = {down:g} s"
-        )
+        why = f"must be at least down_after = {down:g} s"
+        _refuse(label("forget_after"), timing.forget_after, why)
     if timing.coalesce_interval > heartbeat:
-        most = f"at most heartbeat_interval = {heartbeat:g} s"
-        _refuse("coalesce_interval", timing.coalesce_interval, f"accepted is {most}")
+        why = f"must be at most heartbeat_interval = {heartbeat:g} s"
+        _refuse(label("coalesce_interval"), timing.coalesce_interval, why)
 
 
 class _Reader:
@@ -108,24 +147,35 @@ class _Reader:
         self._given = given
         self._environment = environment
 
+    @staticmethod
+    def variable(field: str) -> str:
+        """The name of the variable for a setting."""
+        return _PREFIX + field.upper()
+
+    def label(self, field: str) -> str:
+        """How errors name a setting: the variable, if its value came from there."""
+        variable = self.variable(field)
+        is_from_there = self._given.get(field) is None and self._environment.get(variable)
+        return variable if is_from_there else field
+
     def text(self, field: str, limit: int) -> str | None:
         value = self._find(field, str)
         if value is None:
             return None
         if not isinstance(value, str) or not 0 < len(value) <= limit or not value.isprintable():
-            _refuse(field, value, f"accepted is a str of 1 to {limit} printable characters")
+            self._refuse(field, value, f"must be a str of 1 to {limit} printable characters")
         return str(value)
 
     def addresses(self, field: str, check: Callable[[str, str], object]) -> tuple[str, ...]:
         value = self._find(field, lambda text: [part.strip() for part in text.split(",")])
         listed = [] if value is None else [value] if isinstance(value, str) else value
-        if not isinstance(listed, Iterable):
-            _refuse(field, value, "accepted is an address or a list of addresses")
+        if not isinstance(listed, Iterable) or isinstance(listed, bytes):
+            self._refuse(field, value, "must be an address or a list of addresses")
         addresses = tuple(listed)
         if field != "peers" and len(addresses) >= MAX_ADDRESSES:
-            _refuse(field, value, f"accepted are fewer than {MAX_ADDRESSES} addresses")
+            self._refuse(field, value, f"must be fewer than {MAX_ADDRESSES} addresses")
         for address in addresses:
-            check(address, field)
+            check(address, self.label(field))
         return addresses
 
     def directory(self, field: str) -> str | None:
@@ -133,8 +183,8 @@ class _Reader:
         if value is None:
             return None
         if not isinstance(value, str) or not value.startswith("/") or "\0" in value:
-            _refuse(field, value, "must be the absolute path of a directory")
-        parse(longest_socket(value), field)
+            self._refuse(field, value, "must be a str, the absolute path of a directory")
+        parse(longest_socket(value), self.label(field))
         return str(value)
 
     def flag(self, field: str, default: bool) -> bool:
@@ -143,7 +193,9 @@ class _Reader:
         if value is None:
             return default
         if not isinstance(value, bool):
-            _refuse(field, value, "accepted are True and False; 1, true, yes, 0, false, no")
+            is_variable = self.label(field) != field
+            accepted = "1, true, yes, 0, false or no" if is_variable else "True or False"
+            self._refuse(field, value, f"must be {accepted}")
         return bool(value)
 
     def seconds(
@@ -154,7 +206,7 @@ class _Reader:
             return default
         number = isinstance(value, int | float) and not isinstance(value, bool)
         if not number or not math.isfinite(value) or not least <= value <= most:
-            _refuse(field, value, f"accepted are seconds from {least:g} to {most:g}")
+            self._refuse(field, value, f"must be a number of seconds from {least:g} to {most:g}")
         return float(value)
 
     def secret(self) -> bytes | None:
@@ -162,33 +214,38 @@ class _Reader:
         if value is None:
             return None
         if not isinstance(value, str | bytes):
-            _refuse("secret", "...", "accepted is a str or bytes")
+            self._refuse("secret", type(value), "must be a str or bytes")
         secret = value.encode() if isinstance(value, str) else value
         if len(secret) < MIN_SECRET:
-            text = f"accepted are at least {MIN_SECRET} bytes, as from secrets.token_urlsafe()"
-            _refuse("secret", f"({len(secret)} bytes)", text)
+            label, size = self.label("secret"), len(secret)
+            raise ConfigurationError(
+                f"{label} of {size} bytes: must have at least {MIN_SECRET} bytes, as from "
+                f"secrets.token_urlsafe()"
+            )
         return bytes(secret)
 
     def tls(self) -> TLS | None:
         value = self._given.get("tls")
         if value is None:
-            names = ("ADSUM_TLS_CERTIFICATE", "ADSUM_TLS_KEY", "ADSUM_TLS_AUTHORITY")
-            files = [self._environment.get(name) for name in names]
+            files = [self._environment.get(name) for name in _TLS_VARIABLES]
             if not any(files):
                 return None
             if not all(files):
-                _refuse("tls", files, f"accepted are all of {', '.join(names)}, or none")
+                self._refuse("tls", files, f"must be all of {', '.join(_TLS_VARIABLES)}, or none")
             return TLS.from_files(*[file for file in files if file])
         if not isinstance(value, TLS):
-            _refuse("tls", value, "accepted is an adsum.TLS, as from adsum.TLS.from_files()")
+            self._refuse("tls", value, "must be an adsum.TLS, as from adsum.TLS.from_files()")
         return value  # type: ignore[no-any-return]  # a TLS by the check before it
 
     def _find(self, field: str, convert: Callable[[str], object]) -> Any:
         value = self._given.get(field)
         if value is None:
-            text = self._environment.get(f"ADSUM_{field.upper()}")
+            text = self._environment.get(self.variable(field))
             value = convert(text) if text else None
         return value
+
+    def _refuse(self, field: str, value: object, why: str) -> None:
+        _refuse(self.label(field), value, why)
 
 
 def _to_number(text: str) -> float | str:
@@ -198,5 +255,5 @@ def _to_number(text: str) -> float | str:
         return text
 
 
-def _refuse(field: str, value: object, accepted: str) -> None:
-    raise ConfigurationError(f"{field}={value!r}: {accepted}")
+def _refuse(label: str, value: object, why: str) -> None:
+    raise ConfigurationError(f"{label}={quoted(value)}: {why}")

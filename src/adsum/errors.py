@@ -4,7 +4,7 @@
 
     AdsumError
     ├── UsageError                 you misused the API
-    │   ├── ConfigurationError     a setting is wrong or contradicts another (also a ValueError)
+    │   ├── ConfigurationError     a setting or an argument is wrong (also a ValueError)
     │   ├── AlreadyTrackedError    the same owner tracks the same key on the same topic twice
     │   ├── NotTrackedError        the presence to update has already ended
     │   └── WrongThreadError       called outside the thread of the node's event loop
@@ -34,7 +34,11 @@ class UsageError(AdsumError):
 
 
 class ConfigurationError(UsageError, ValueError):
-    """A setting is wrong or contradicts another; names field, value and what is accepted."""
+    """A setting or an argument is wrong or contradicts another.
+
+    Names the field (the variable, if the value came from the environment), the value and what is
+    accepted.
+    """
 
 
 class AlreadyTrackedError(UsageError):
@@ -46,7 +50,11 @@ class NotTrackedError(UsageError):
 
 
 class WrongThreadError(UsageError, RuntimeError):
-    """A node and all that hangs on it may be called only in the thread of its event loop."""
+    """A node and all that hangs on it may be called only in the thread of its event loop.
+
+    The text has the calls to make from a thread instead: `asyncio.run_coroutine_threadsafe` and
+    `loop.call_soon_threadsafe`.
+    """
 
 
 class NodeClosedError(AdsumError):
@@ -58,9 +66,14 @@ class RefusedError(AdsumError):
 
     Args:
         reason: A text, which the client gets as ``{"reason": reason}``, or the whole response.
+
+    Raises:
+        TypeError: The reason is something else.
     """
 
     def __init__(self, reason: str | Mapping[str, Any] = "refused") -> None:
+        if not isinstance(reason, str | Mapping):
+            raise TypeError(f"reason={reason!r:.100}: must be a text, or a dict for the client")
         super().__init__(reason)
         #: What the client is told.
         self.response = {"reason": reason} if isinstance(reason, str) else dict(reason)
@@ -71,7 +84,7 @@ class ProtocolError(AdsumError):
 
 
 class HandshakeError(ProtocolError):
-    """A peer and this node cannot form a link: another cluster, version or secret."""
+    """A peer and this node cannot form a link: another cluster, version, secret or user."""
 
 
 class TransportError(AdsumError):

@@ -8,6 +8,7 @@ the rest.
 import asyncio
 import logging
 
+from adsum.quoting import printable
 from adsum.replication.engine import Engine
 from adsum.replication.state import Replica
 
@@ -107,4 +108,5 @@ class JoinLog:
 def _some(names: list[str]) -> str:
     """The first names of a list, and the number of the others."""
     rest = len(names) - MAX_NAMED
-    return ", ".join(names[:MAX_NAMED]) + (f" and {rest} more" if rest > 0 else "")
+    named = [printable(name, 320) for name in names[:MAX_NAMED]]
+    return ", ".join(named) + (f" and {rest} more" if rest > 0 else "")

@@ -1,6 +1,7 @@
 """This process's place in the cluster: its lifecycle, its settings, and what it knows of others."""
 
 import asyncio
+import inspect
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -9,9 +10,11 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
+from adsum.arguments import refuse, seconds_from_zero
 from adsum.config import Settings, settle
-from adsum.errors import ConfigurationError, NodeClosedError, UsageError, WrongThreadError
+from adsum.errors import NodeClosedError, UsageError, WrongThreadError
 from adsum.forks import process
+from adsum.quoting import quoted
 from adsum.replication.members import MemberInfo
 from adsum.run import Observer, Run, logger
 from adsum.runtime import Runtime
@@ -20,6 +23,12 @@ from adsum.tasks import resolve
 from adsum.transport.tls import TLS
 
 _STOPPED_WHILE_JOINING = "the node was stopped while joining"
+_STOPPED = "the node is not running: it has stopped"
+_NEVER_STARTED = (
+    "the node is not running: it was never started. Give the application `lifespan=node.lifespan` "
+    "and run it under a server that runs the lifespan, or use `async with node:`. Daphne runs no "
+    "lifespan: start the node with the first request, see docs/deployment.md"
+)
 
 Lifespan = Callable[[Any], AbstractAsyncContextManager[Any]]
 
@@ -103,6 +112,8 @@ class Node:
         self.settings = settle(given)
         self._observers: list[Observer] = []
         self._runtime: Run | None = None
+        # Whether `start` was ever called; if not, the server may have run no lifespan.
+        self._was_started = False
         # Where it runs; `adsum.testing` puts a simulated network in the place of sockets.
         self._make_run: Callable[[Settings, list[Observer]], Run] = Runtime
         self._thread = 0
@@ -139,6 +150,7 @@ class Node:
             UsageError: The node runs in another event loop.
             WrongThreadError: The node runs in the event loop of another thread.
         """
+        self._was_started = True
         self._leave_to_parent()
         loop = asyncio.get_running_loop()
         while self._closing is not None or self._is_opening(loop):
@@ -282,7 +294,15 @@ class Node:
 
         The node is up before yours begins, and stops after yours has ended, on errors too. When
         the server ends yours, `begin_stop` has been called.
+
+        Args:
+            lifespan: A function of the application that gives an asynchronous context manager, as
+                `contextlib.asynccontextmanager` makes it.
+
+        Raises:
+            ConfigurationError: It is something else.
         """
+        _check_lifespan(lifespan)
 
         @asynccontextmanager
         async def combined(app: Any) -> AsyncIterator[Any]:
@@ -330,8 +350,8 @@ class Node:
             NodeClosedError: The node is not running, or was stopped meanwhile.
             WrongThreadError: This is not the thread of its event loop.
         """
-        if timeout is not None and not timeout >= 0:
-            raise ConfigurationError(f"timeout={timeout!r}: must be None or seconds from 0")
+        if timeout is not None:
+            seconds_from_zero("timeout", timeout)
         return await self.runtime.wait_joined(timeout)
 
     @property
@@ -392,6 +412,17 @@ class Node:
             "dropped_messages": runtime.dropped_messages,
         }
 
+    def __repr__(self) -> str:
+        # In any thread, so it reads nothing that changes while it is read.
+        run = self._runtime
+        if run is None or run.inherited:
+            state = "not running" if run is None else "left to the parent of this process"
+            name = self.settings.name
+            return f"<Node {'without a name' if name is None else quoted(name)}, {state}>"
+        state = "stopping" if run.stopping else "running" if run.engine.joined else "joining"
+        at = f", at {quoted(run.addresses[0])}" if run.addresses else ""
+        return f"<Node {quoted(run.replica.name)} of cluster {quoted(run.cluster)}, {state}{at}>"
+
     # For what is built on the node.
 
     @property
@@ -403,7 +434,7 @@ class Node:
             WrongThreadError: This is not the thread of its event loop.
         """
         if self._runtime is None:
-            raise NodeClosedError("the node is not running; use `async with node:` or its lifespan")
+            raise NodeClosedError(_STOPPED if self._was_started else _NEVER_STARTED)
         if self._runtime.generation != process.generation:
             self.check_process()
         if self._thread != threading.get_ident():
@@ -433,9 +464,20 @@ class Node:
     def _check_thread(self) -> None:
         if self._thread != threading.get_ident():
             raise WrongThreadError(
-                "a node may be used only in the thread of its event loop; make the caller "
-                "`async def`, or use loop.call_soon_threadsafe()"
+                "a node may be used only in the thread of its event loop, and this is "
+                f"{quoted(threading.current_thread().name)}. In a web framework write the handler "
+                "as `async def`. In other synchronous code keep "
+                "`loop = asyncio.get_running_loop()` where the node is started, and use it here: "
+                "`asyncio.run_coroutine_threadsafe(presence.fetch(topic), loop).result()` awaits a "
+                "call, `loop.call_soon_threadsafe(presence.untrack_all, owner)` makes one without "
+                "waiting"
             )
+
+
+def _check_lifespan(lifespan: Any) -> None:
+    is_bare = inspect.isasyncgenfunction(lifespan) or asyncio.iscoroutinefunction(lifespan)
+    if not callable(lifespan) or is_bare:
+        refuse("lifespan", lifespan, "a function that @asynccontextmanager decorates")
 
 
 def _free(runtime: Run, task: "asyncio.Task[None]") -> None:

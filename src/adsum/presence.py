@@ -1,36 +1,40 @@
 """Who is here: track, list and watch presences on topics."""
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping
 from enum import Enum
 from functools import partial
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, cast
 
+from adsum.activetime import active_timeout
+from adsum.arguments import async_function, instance, seconds_above_zero
 from adsum.errors import (
     AlreadyTrackedError,
-    ConfigurationError,
     NodeClosedError,
     NotTrackedError,
     UsageError,
 )
 from adsum.node import Node
+from adsum.quoting import quoted
 from adsum.reading import Readers
 from adsum.replication.entry import ID, META, Entry, Transition
-from adsum.replication.frozen import FrozenDict, freeze
+from adsum.replication.frozen import freeze
 from adsum.replication.jsontext import checked_name, encode_object, load
 from adsum.replication.limits import MAX_META, MAX_NAME
 from adsum.replication.messages import Publish
 from adsum.replication.state import Slice
+from adsum.sparselog import SparseLogger
 from adsum.tasks import in_slices
-from adsum.watching import Entries, Feed, Watch
+from adsum.watching import Entries, Extras, Feed, Watch, entry_of
 
 logger = logging.getLogger("adsum")
 
 # Named, because within the class `list` is a method.
 Names = list[str]
-Metas = list[dict[str, Any]]
+Metas = list[Mapping[str, Any]]
 Transitions = list[Transition]
 Meta = Mapping[str, Any]
 Fetch = Callable[[str, Entries], Awaitable[Mapping[str, Mapping[str, Any]]]]
@@ -92,6 +96,11 @@ class Tracked:
         """
         self._presence._untrack(self)
 
+    def __repr__(self) -> str:
+        # Neither the meta nor the owner, which are the application's; and in any thread.
+        state = "active" if self._presence._node.running and self._presence._owns(self) else "ended"
+        return f"<Tracked {quoted(self._key)} on {quoted(self._topic)}, {state}>"
+
     def __enter__(self) -> Self:
         return self
 
@@ -123,7 +132,11 @@ class Presence:
             ``{"ann": {"user": {...}}}``. It is called once for each `fetch` of a list and once for
             each diff of a topic, however many watch it. If it fails or takes too long, that is
             logged, and the entries come without what it would have added.
-        fetch_timeout: The most seconds that `fetch` may take.
+        fetch_timeout: The most seconds of active time that `fetch` may take.
+
+    Raises:
+        ConfigurationError: The node is none, `fetch` is not an async function of two arguments, or
+            `fetch_timeout` is not above 0.
 
     Example:
         >>> import asyncio, adsum
@@ -140,12 +153,10 @@ class Presence:
     def __init__(
         self, node: Node, *, fetch: Fetch | None = None, fetch_timeout: float = 5.0
     ) -> None:
-        if fetch is not None and not callable(fetch):
-            raise ConfigurationError(f"fetch={fetch!r}: accepted is an async function or None")
-        if not fetch_timeout > 0:
-            raise ConfigurationError(
-                f"fetch_timeout={fetch_timeout!r}: accepted are seconds above 0"
-            )
+        instance("node", node, Node, "an adsum.Node")
+        if fetch is not None:
+            async_function("fetch", fetch, "topic", "entries")
+        seconds_above_zero("fetch_timeout", fetch_timeout)
         self._node = node
         self._fetch = fetch
         self._fetch_timeout = fetch_timeout
@@ -153,6 +164,8 @@ class Presence:
         # to keep, and the garbage collector need not visit half a million of them.
         self._owned: dict[Hashable, dict[tuple[str, str], int]] = {}
         self._feeds: dict[str, Feed] = {}
+        #: Logs failures of `fetch`, which is called for each change of a topic.
+        self.log = SparseLogger(logger)
         node.observe(self)
 
     # Changing.
@@ -191,15 +204,14 @@ class Presence:
         topic = checked_name(topic, "topic", MAX_NAME)
         key = checked_name(key, "key", MAX_NAME)
         text = "{}" if meta is None else _encode_meta(meta)
-        if owner is CURRENT_TASK:
-            owner = _current_task()
+        owner = _resolved(owner)
         owned = self._owned.get(owner)
         if owned is None:
             owned = self._adopt(owner)
         if (topic, key) in owned:
             raise AlreadyTrackedError(
-                f"{key!r} is tracked on {topic!r} already by {_describe(owner)}; update it, or "
-                f"track it with another owner="
+                f"{quoted(key)} is tracked on {quoted(topic)} already by {_describe(owner)}; "
+                f"update it, or track it with another owner="
             )
         id = owned[topic, key] = runtime.engine.track(topic, key, text)[ID]
         runtime.poke()
@@ -220,7 +232,7 @@ class Presence:
         """
         tracked = self._find(topic, key, owner)
         if tracked is None:
-            raise NotTrackedError(f"{key!r} is not tracked on {topic!r} by that owner")
+            raise NotTrackedError(f"{quoted(key)} is not tracked on {quoted(topic)} by that owner")
         tracked.update(meta)
 
     def untrack(self, topic: str, key: str, *, owner: Hashable = CURRENT_TASK) -> None:
@@ -235,13 +247,11 @@ class Presence:
         Returns:
             How many presences that were.
         """
-        if owner is CURRENT_TASK:
-            owner = _current_task()
-        return self.release(owner, self._linger())
+        return self.release(_resolved(owner), self._linger())
 
     # Reading.
 
-    def list(self, topic: str) -> dict[str, Any]:
+    def list(self, topic: str) -> Entries:
         """Everybody on a topic, in the same order on every node.
 
         Costs what it returns when the topic is listed for the first time, and a copy of a dict
@@ -253,7 +263,7 @@ class Presence:
             what is in it is read-only and never changes. Empty if nobody is there.
         """
         topic = checked_name(topic, "topic", MAX_NAME)
-        return self._node.runtime.engine.view.render(topic)
+        return cast(Entries, self._node.runtime.engine.view.render(topic))
 
     def get(self, topic: str, key: str) -> Metas:
         """The metas of one key on a topic; an empty list if it is absent."""
@@ -268,14 +278,14 @@ class Presence:
         """The topics with anybody on them, in order."""
         return sorted(self._node.runtime.engine.view.topics)
 
-    async def fetch(self, topic: str) -> dict[str, Any]:
+    async def fetch(self, topic: str) -> Entries:
         """As `list`, each entry with what the `fetch` function adds to it; one call of it."""
         entries = self.list(topic)
         extras = await self.enrich(topic, entries)
         if not extras:
             return entries
         return {
-            key: FrozenDict({**extras[key], **entry}) if key in extras else entry
+            key: entry_of(entry["metas"], extras[key]) if key in extras else entry
             for key, entry in entries.items()
         }
 
@@ -315,6 +325,9 @@ class Presence:
         feed.push([watch], [(None, entry) for entry in entries])
         return watch
 
+    def __repr__(self) -> str:
+        return f"<Presence on {self._node!r}>"
+
     # For what is built on presences.
 
     @property
@@ -339,25 +352,29 @@ class Presence:
         """Whether there is a `fetch` function."""
         return self._fetch is not None
 
-    async def enrich(self, topic: str, entries: Entries) -> Entries:
+    async def enrich(self, topic: str, entries: Entries) -> Extras:
         """What the `fetch` function adds to entries, by key; nothing if it fails or takes long."""
         if self._fetch is None or not entries:
             return {}
         work: asyncio.Future[Mapping[str, Mapping[str, Any]]] | None = None
         try:
             work = asyncio.ensure_future(self._fetch(topic, entries))
-            # Not asyncio.timeout: a look-up that ignores its cancellation must not hold us up.
-            await asyncio.wait({work}, timeout=self._fetch_timeout)
+            # The look-up itself is not awaited, as it may ignore its cancellation.
+            with contextlib.suppress(TimeoutError):
+                async with active_timeout(self._fetch_timeout):
+                    await asyncio.wait({work})
             if not work.done() or work.cancelled():
                 what = "was cancelled" if work.done() else "took too long"
-                logger.error("fetch for %r %s; its entries go without", topic, what)
+                text = "fetch for %s %s; its entries go without"
+                self.log.error(text, quoted(topic), what, key=what)
                 return {}
-            added, extras = work.result(), Entries()
+            added, extras = work.result(), Extras()
             async for part in in_slices([key for key in added if key in entries]):
                 extras.update((key, freeze(dict(added[key]))) for key in part)
             return extras
-        except Exception:
-            logger.exception("fetch for %r failed; its entries go without", topic)
+        except Exception as error:
+            text = "fetch for %s failed; its entries go without"
+            self.log.crashed(text, quoted(topic), error=error)
             return {}
         finally:
             if work is not None:
@@ -376,6 +393,7 @@ class Presence:
 
     def closed(self) -> None:
         """See `Observer`: every presence and every watch ends with the node."""
+        self.log.flush()
         owned, self._owned = self._owned, {}
         feeds, self._feeds = self._feeds, {}
         for owner in owned:
@@ -394,8 +412,7 @@ class Presence:
 
     def _entry_of(self, tracked: Tracked) -> Entry | None:
         """The present version of a presence; None once it has ended, or its run of the node."""
-        owned = self._owned.get(tracked._owner)
-        if owned is None or owned.get((tracked._topic, tracked._key)) != tracked._id:
+        if not self._owns(tracked):
             return None  # it may linger, but it has ended
         try:
             engine = self._node.runtime.engine
@@ -405,13 +422,20 @@ class Presence:
             return None
         return tracked._slice.entries.get(tracked._id)
 
+    def _owns(self, tracked: Tracked) -> bool:
+        """Whether the owner of a presence still has it, in this run of the node or an earlier."""
+        owned = self._owned.get(tracked._owner)
+        return owned is not None and owned.get((tracked._topic, tracked._key)) == tracked._id
+
     def _update(self, tracked: Tracked, meta: Meta | Callable[[dict[str, Any]], Meta]) -> None:
         old = self._entry_of(tracked)
         if old is None:
             self._node.check_process()
-            raise NotTrackedError(f"{tracked._key!r} on {tracked._topic!r} has ended")
+            raise NotTrackedError(f"{quoted(tracked._key)} on {quoted(tracked._topic)} has ended")
         if callable(meta):
             meta = meta(load(old[META]))
+            if not isinstance(meta, dict):
+                raise TypeError(f"meta: the function must return the new meta, not {quoted(meta)}")
             if self._entry_of(tracked) is not old:
                 raise UsageError("the function that makes the new meta changed the presence itself")
         text = _encode_meta(meta)
@@ -461,8 +485,8 @@ class Presence:
         runtime.poke()
 
     def _find(self, topic: str, key: str, owner: Hashable) -> Tracked | None:
-        if owner is CURRENT_TASK:
-            owner = _current_task()
+        topic, key = checked_name(topic, "topic", MAX_NAME), checked_name(key, "key", MAX_NAME)
+        owner = _resolved(owner)
         id = self._owned.get(owner, {}).get((topic, key))
         if id is None:
             return None
@@ -502,6 +526,22 @@ def _encode_meta(meta: object) -> str:
     return encode_object(meta, "meta", MAX_META)
 
 
+def _resolved(owner: Hashable) -> Hashable:
+    """An owner as it is kept: for the default, the calling task.
+
+    Raises:
+        TypeError: It is not hashable.
+        UsageError: There is no calling task.
+    """
+    if owner is CURRENT_TASK:
+        return _current_task()
+    try:
+        hash(owner)
+    except TypeError:
+        raise TypeError(f"owner={quoted(owner)}: must be hashable, as a session id") from None
+    return owner
+
+
 def _current_task() -> Hashable:
     try:
         task = asyncio.current_task()
@@ -517,4 +557,4 @@ def _current_task() -> Hashable:
 def _describe(owner: Hashable) -> str:
     if isinstance(owner, asyncio.Task):
         return f"the task {owner.get_name()!r}"
-    return "owner None" if owner is None else f"the owner {owner!r}"
+    return "owner None" if owner is None else f"the owner {quoted(owner)}"

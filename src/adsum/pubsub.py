@@ -2,17 +2,20 @@
 
 import asyncio
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from adsum.errors import ConfigurationError, UsageError
+from adsum.arguments import flag, instance, whole
+from adsum.errors import UsageError
 from adsum.node import Node
+from adsum.quoting import quoted
 from adsum.reading import Reader, Readers
 from adsum.replication.entry import Transition
 from adsum.replication.frozen import freeze
 from adsum.replication.jsontext import checked_name, encode_object, load
-from adsum.replication.limits import MAX_NAME, MAX_PAYLOAD
+from adsum.replication.limits import MAX_NAME, MAX_NODE_NAME, MAX_PAYLOAD
 from adsum.replication.messages import Publish
 
 #: Topics that begin with this carry adsum's own messages.
@@ -34,7 +37,7 @@ class Message:
 
     topic: str
     event: str
-    payload: dict[str, Any]
+    payload: Mapping[str, Any]
     sender: str
 
 
@@ -66,6 +69,10 @@ class Subscription(Reader[Message]):
         self._messages.append(message)
         self._wake()
 
+    def __repr__(self) -> str:
+        state = "closed" if self.closed else f"{len(self._messages)} messages waiting"
+        return f"<Subscription to {quoted(self.topic)}, {state}, {self.dropped} dropped>"
+
     def _has_more(self) -> bool:
         return bool(self._messages)
 
@@ -86,6 +93,9 @@ class PubSub:
     Args:
         node: The node whose cluster to talk to.
 
+    Raises:
+        ConfigurationError: The node is none.
+
     Example:
         >>> import asyncio, adsum
         >>> async def main():
@@ -100,10 +110,14 @@ class PubSub:
     """
 
     def __init__(self, node: Node) -> None:
+        instance("node", node, Node, "an adsum.Node")
         self._node = node
         # The topics with an open subscription.
         self._subscriptions: dict[str, Readers[Subscription]] = {}
         node.observe(self)
+
+    def __repr__(self) -> str:
+        return f"<PubSub on {self._node!r}>"
 
     def subscribe(self, topic: str, *, limit: int = DEFAULT_LIMIT) -> Subscription:
         """Receive what is published on a topic from now on.
@@ -113,13 +127,13 @@ class PubSub:
             limit: How many messages the reader may be behind before the oldest are dropped.
 
         Raises:
+            ConfigurationError: The limit is not a whole number from 1.
             NodeClosedError: The node is not running.
         """
         runtime = self._node.runtime
-        runtime.tell_observers()
         topic = _checked_topic(topic)
-        if limit < 1:
-            raise ConfigurationError(f"limit={limit!r}: accepted are whole numbers from 1")
+        whole("limit", limit, 1)
+        runtime.tell_observers()
         readers = self._subscriptions.get(topic)
         if readers is None:
             readers = Readers(runtime.loop, partial(self._forget, topic))
@@ -129,7 +143,7 @@ class PubSub:
     async def publish(
         self,
         topic: str,
-        payload: dict[str, Any],
+        payload: Mapping[str, Any],
         *,
         event: str = "message",
         local: bool = False,
@@ -157,11 +171,17 @@ class PubSub:
             How many nodes missed it, because there is no link or they do not read.
 
         Raises:
+            ConfigurationError: `local` is not a bool, or `exclude` not a subscription.
             NodeClosedError: The node is not running.
             TypeError: The payload is not a JSON object; names the path.
             ValueError: It is not finite, too deep or too large.
         """
         runtime = self._node.runtime
+        flag("local", local)
+        if to is not None:
+            checked_name(to, "to", MAX_NODE_NAME)
+        if exclude is not None:
+            instance("exclude", exclude, Subscription, "a subscription of this node, or None")
         if local and to is not None:
             raise UsageError(f"local=True and to={to!r} contradict each other")
         message = Publish(
@@ -219,5 +239,5 @@ class PubSub:
 def _checked_topic(topic: str) -> str:
     topic = checked_name(topic, "topic", MAX_NAME)
     if topic.startswith(RESERVED):
-        raise ValueError(f"topic {topic!r:.40} begins with NUL, which adsum keeps for itself")
+        raise ValueError(f"topic {quoted(topic, 40)} begins with NUL, which adsum keeps for itself")
     return topic

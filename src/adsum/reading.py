@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 from weakref import ref
 
-from adsum.errors import UsageError
+from adsum.errors import UsageError, WrongThreadError
 from adsum.forks import process
 from adsum.tasks import resolve
 
@@ -30,7 +30,8 @@ class Readers(Generic[R]):
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop | None, emptied: Callable[[], None]) -> None:
-        self._loop = loop
+        #: Where they are read; None where there is no event loop.
+        self.loop = loop
         self._emptied = emptied
         self._generation = process.generation
         self._refs: set[ref[R]] = set()
@@ -56,10 +57,10 @@ class Readers(Generic[R]):
         # The collector runs in any thread, and between any two steps of this one.
         if self._generation != process.generation:
             return  # the loop is that of a parent process
-        if self._loop is None:
+        if self.loop is None:
             self._forget(one)
-        elif not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._forget, one)
+        elif not self.loop.is_closed():
+            self.loop.call_soon_threadsafe(self._forget, one)
 
     def _forget(self, one: "ref[R]") -> None:
         if one in self._refs:
@@ -110,6 +111,12 @@ class Reader(ABC, Generic[T_co]):
     async def __anext__(self) -> T_co:
         if self._reading and not self.closed:
             raise UsageError(f"two tasks read one {type(self).__name__}; give each one of its own")
+        loop = self._readers.loop
+        if loop not in (None, asyncio.get_running_loop()) and not self.closed:
+            # Nothing would wake it here.
+            raise WrongThreadError(
+                f"a {type(self).__name__} must be read in the event loop of its node"
+            )
         self._reading = True
         self._readers.awaited.add(self)
         try:

@@ -29,6 +29,7 @@ from adsum.replication.engine import Engine
 from adsum.replication.entry import Transition
 from adsum.replication.messages import Message, Publish
 from adsum.replication.state import Replica
+from adsum.sparselog import SparseLogger, error_text
 
 logger = logging.getLogger("adsum")
 
@@ -91,6 +92,8 @@ class Run(ABC):
         self.stopping = False
         self._observers = observers
         self._ended = False
+        # What peers cause is logged less and less often.
+        self._log = SparseLogger(logger)
         # Until when failures of one kind, by the name of the function, are not logged.
         self._silent_until: dict[str, float] = {}
         # Those that wait until this node has joined; each wakes up at the end of the run, too.
@@ -192,6 +195,13 @@ class Run(ABC):
         for observer in list(self._observers):
             self._guard(observer.delivered, sender, message)
 
+    def charge(self, cost: int) -> None:  # noqa: B027  # not every run has a budget
+        """Count the work that a received message causes as so many more bytes received.
+
+        Less is received in this turn of the event loop then, so small messages that each cause much
+        work do not keep the loop from everything else.
+        """
+
     @property
     def dropped_messages(self) -> int:
         """Published messages, counted once for each member that missed one."""
@@ -212,6 +222,7 @@ class Run(ABC):
     def _end(self) -> None:
         # Observers are called again if `close` was interrupted: their loop may be closed by now.
         self._ended = True
+        self._log.flush()
         self._wake_waiters()
         for observer in list(self._observers):
             self._guard(observer.closed)
@@ -259,7 +270,8 @@ class Run(ABC):
                 if publisher is not None and not publisher.done():
                     publisher.set_result(None)
             case Notice(severity, text):
-                logger.log(_LEVELS[severity], "%s: %s", self.replica, text)
+                # By text, so that nodes are named one by one, up to a number of them.
+                self._log.log(_LEVELS[severity], "%s: %s", self.replica, text, key=text)
 
     def _guard(self, action: Callable[..., None], *arguments: Any) -> None:
         """Do one thing; if it fails, that is logged, and everything else goes on."""
@@ -281,7 +293,7 @@ class Run(ABC):
             return
         self._silent_until[what] = now + FAILURE_LOG_INTERVAL
         stack = "".join(traceback.format_tb(error.__traceback__))
-        logger.error("%s: %s failed: %.300r\n%s", self.replica, what, error, stack[-3000:])
+        logger.error("%s: %s failed: %s\n%s", self.replica, what, error_text(error), stack[-3000:])
 
     @abstractmethod
     def _now(self) -> float:

@@ -22,6 +22,7 @@ from adsum.errors import (
 )
 from adsum.joinlog import JoinLog
 from adsum.openfiles import OpenFiles
+from adsum.quoting import printable
 from adsum.replication.codec import decode, encode
 from adsum.replication.engine import Engine
 from adsum.replication.limits import DELTA_BUDGET, MAX_IN_FLIGHT, MAX_NODE_NAME
@@ -43,6 +44,9 @@ from adsum.transport.sockets import SocketTransport
 LIMITS = Limits(turn_budget=DELTA_BUDGET // 2, send_high_water=MAX_IN_FLIGHT)
 #: A peer that closes a link is told of when it did so this often in a row, for the same reason.
 REFUSALS_TO_TELL = 3
+#: Addresses of which the last failed handshake is remembered, so that it is logged once. Members
+#: tell of addresses, so their number must be bounded; the oldest beyond it may be logged again.
+MAX_COMPLAINTS = 1024
 #: Host names among the peers are looked up anew this often, in seconds.
 RESOLVE_INTERVAL = 5.0
 #: Seconds between two checks of the own socket, of siblings, signal handlers and open files.
@@ -86,7 +90,7 @@ class Runtime(Run):
         self._ids: dict[Link, int] = {}
         self._next_id = 1
         self._tasks: set[asyncio.Task[None]] = set()
-        # What was last said of an address that cannot be dialled, so it is said once.
+        # Why an address can form no link, as logged last; the oldest is the first.
         self._complaints: dict[str, str] = {}
         # How often in a row a peer closed a link that was dialled, for the same reason.
         self._refusals: dict[tuple[str, str], int] = {}
@@ -202,6 +206,10 @@ class Runtime(Run):
         """See `Run`."""
         self.loop.call_later(seconds, action)
 
+    def charge(self, cost: int) -> None:
+        """See `Run`."""
+        self.transport.turns.charge(cost)
+
     # What the transport tells.
 
     def link_opened(self, link: Link) -> None:
@@ -254,7 +262,8 @@ class Runtime(Run):
         times = self._refusals.get((link.peer.name, reason), 0) + 1
         self._refusals = {(link.peer.name, reason): times}
         if times == REFUSALS_TO_TELL:
-            logger.error("%s: %s: %s", self.replica, link.peer.name, reason)
+            name = link.peer.name
+            self._log.error("%s: %s: %s", self.replica, name, reason, key=name)
 
     # The clock of the engine. Whatever fails, the timer is set again.
 
@@ -313,6 +322,7 @@ class Runtime(Run):
         self.tick()
 
     async def _reach(self, address: str) -> None:
+        shown = printable(address, 320)
         try:
             await self.transport.dial(address)
         except SelfDialError:
@@ -321,16 +331,25 @@ class Runtime(Run):
             self._siblings.forget_stale(address)
             self._attempt(self.engine.dial_failed, address, True, self._now())
         except HandshakeError as error:
-            if self._complaints.get(address) != str(error):
-                self._complaints[address] = str(error)
-                logger.warning("%s: no link to %s: %s", self.replica, address, error)
+            self._complain(address, str(error))
             self._attempt(self.engine.dial_rejected, address, self._now())
         except (DialError, ConfigurationError):
             self._attempt(self.engine.dial_failed, address, False, self._now())
-        except Exception:
-            logger.exception("%s: dialling %s failed", self.replica, address)
+        except Exception as error:
+            self._log.crashed("%s: dialling %s failed", self.replica, shown, error=error)
             self._attempt(self.engine.dial_failed, address, False, self._now())
         self._settle()
+
+    def _complain(self, address: str, why: str) -> None:
+        """Log why a node that answers at an address can form no link, once for each reason."""
+        if self._complaints.get(address) == why:
+            return
+        shown = printable(address, 320)
+        self._log.warning("%s: no link to %s: %s", self.replica, shown, why, key=address)
+        self._complaints.pop(address, None)
+        self._complaints[address] = why
+        if len(self._complaints) > MAX_COMPLAINTS:
+            del self._complaints[next(iter(self._complaints))]
 
     async def _resolve(self, addresses: list[str]) -> None:
         """Keep looking up host names: all their addresses are peers, and they may change."""

@@ -6,6 +6,7 @@ a caller that expects none of its effects yet. Tasks of adsum are made here, so 
 """
 
 import asyncio
+import inspect
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from typing import Any, TypeVar
 
@@ -35,6 +36,21 @@ def resolve(future: "asyncio.Future[Any] | None", result: object = None) -> None
     """Wake the task that waits for a future, if there is one and its event loop is open."""
     if future is not None and not future.done() and not future.get_loop().is_closed():
         future.set_result(result)
+
+
+def is_closing() -> bool:
+    """Whether all tasks of the running loop were cancelled, as `asyncio.run` does at its end.
+
+    Tasks that have not begun do not count: those that were cancelled may start some.
+    """
+    return all(task.cancelling() for task in asyncio.all_tasks() if _has_begun(task))
+
+
+def _has_begun(task: "asyncio.Task[Any]") -> bool:
+    coroutine = task.get_coro()
+    if not inspect.iscoroutine(coroutine):
+        return True
+    return inspect.getcoroutinestate(coroutine) != inspect.CORO_CREATED
 
 
 async def in_slices(items: Sequence[T]) -> AsyncIterator[Sequence[T]]:

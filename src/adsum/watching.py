@@ -2,23 +2,46 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, cast, overload
 
+from adsum.quoting import quoted
 from adsum.reading import Reader, Readers
 from adsum.replication.entry import KEY, VERSION, Entry, Identity, Transition, identity
 from adsum.replication.frozen import FrozenDict, FrozenList
 from adsum.replication.view import present
+from adsum.sparselog import log_line
 from adsum.tasks import cancel_task, in_slices, start_task
 
 logger = logging.getLogger("adsum")
 
 T = TypeVar("T")
 
-Entries = dict[str, Any]
+
+class PresenceEntry(Mapping[str, Any]):
+    """One key as answers show it: ``{"metas": [...]}``, and what `fetch` adds beside ``metas``.
+
+    This is the type that type checkers see; at run time it is a read-only dict, for which
+    `isinstance` says the same. So a checker refuses what would raise `TypeError`: to alter an
+    entry, its list of metas, or a meta.
+    """
+
+    @overload
+    def __getitem__(self, name: Literal["metas"], /) -> Sequence[Mapping[str, Any]]: ...
+    @overload
+    def __getitem__(self, name: str, /) -> Any: ...
+    def __getitem__(self, name: str, /) -> Any:
+        raise NotImplementedError  # for the type alone: entries are of the registered class
+
+
+PresenceEntry.register(FrozenDict)
+
+Entries = dict[str, PresenceEntry]
+#: What a `fetch` function adds to entries, by key.
+Extras = dict[str, Mapping[str, Any]]
 #: What to add to the entries of a topic, by key.
-Enrich = Callable[[str, Entries], Awaitable[Entries]]
+Enrich = Callable[[str, Entries], Awaitable[Extras]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +79,7 @@ class Watch(Reader[Diff]):
         # What each presence was when the reader last heard of it, and what it is now.
         self._pending: dict[Identity, Transition] = {}
         # What the `fetch` function added to the key of each pending presence.
-        self._extras: dict[Identity, Entries] = {}
+        self._extras: dict[Identity, Mapping[str, Any]] = {}
         # The changes that no look-up has covered yet, folded; None if there were none.
         self._deferred: dict[Identity, Transition] | None = None
         # Whether the first diff, which comes even if nobody is present, is there to be read.
@@ -65,7 +88,7 @@ class Watch(Reader[Diff]):
         # Whether a long batch is being merged: the next diff waits for the whole of it.
         self._merging = False
 
-    def merge(self, transitions: Sequence[Transition], extras: Entries) -> None:
+    def merge(self, transitions: Sequence[Transition], extras: Extras) -> None:
         """Add changes to the next diff."""
         if self._closed:
             return
@@ -76,7 +99,11 @@ class Watch(Reader[Diff]):
             self._begun = self._first = True
         self._wake()
 
-    async def merge_in_slices(self, transitions: Sequence[Transition], extras: Entries) -> None:
+    def __repr__(self) -> str:
+        state = "closed" if self.closed else f"{len(self._pending)} changes waiting"
+        return f"<Watch on {quoted(self.topic)}, {state}>"
+
+    async def merge_in_slices(self, transitions: Sequence[Transition], extras: Extras) -> None:
         """Add a long batch of changes to the next diff, over several turns of the event loop."""
         self._merging = True
         try:
@@ -103,7 +130,7 @@ class Watch(Reader[Diff]):
         """Whether changes are kept for the next look-up."""
         return self._deferred is not None
 
-    def _keep(self, transitions: Sequence[Transition], extras: Entries) -> None:
+    def _keep(self, transitions: Sequence[Transition], extras: Extras) -> None:
         """Keep the extras of what is pending, and of nothing else."""
         for name, entry in _named(transitions):
             if name not in self._pending:
@@ -182,7 +209,7 @@ class Feed:
         self._task = None
         error = None if task.cancelled() else task.exception()
         if error is not None:
-            logger.error("the watches of %r end: %.500r", self._topic, error, exc_info=error)
+            log_line(logger, logging.ERROR, "the watches of %s end", (quoted(self._topic),), error)
         if error is not None or task.cancelled():
             for watch in [*self.watches]:
                 watch.close()  # its batch is lost, and each change has to come once
@@ -202,7 +229,7 @@ def fold(pending: dict[Identity, Transition], transitions: Iterable[Transition])
             pending[name] = before, new
 
 
-def make_diff(transitions: list[Transition], extras: Entries) -> Diff:
+def make_diff(transitions: list[Transition], extras: Extras) -> Diff:
     """A diff of what changed, each key with what enriches it."""
     joins = [new for old, new in transitions if old is None and new is not None]
     leaves = [old for old, new in transitions if old is not None and new is None]
@@ -218,12 +245,17 @@ def make_diff(transitions: list[Transition], extras: Entries) -> Diff:
     )
 
 
-def group(entries: list[Entry], metas: list[FrozenDict], extras: Entries) -> Entries:
+def group(entries: list[Entry], metas: list[FrozenDict], extras: Extras) -> Entries:
     """Entries as clients read them, by key."""
     return {
-        key: FrozenDict({**extras.get(key, {}), "metas": FrozenList(own)})
+        key: entry_of(FrozenList(own), extras.get(key, {}))
         for key, own in by_key(entries, metas).items()
     }
+
+
+def entry_of(metas: Sequence[Mapping[str, Any]], extras: Mapping[str, Any]) -> PresenceEntry:
+    """An entry, with what enriches it."""
+    return cast(PresenceEntry, FrozenDict({**extras, "metas": metas}))
 
 
 async def group_in_slices(entries: Sequence[Entry]) -> Entries:
@@ -236,7 +268,7 @@ async def group_in_slices(entries: Sequence[Entry]) -> Entries:
     async for some in in_slices(list(found.items())):
         for key, metas in some:
             metas.sort(key=_first)
-            grouped[key] = FrozenDict(metas=FrozenList(meta for _, meta in metas))
+            grouped[key] = entry_of(FrozenList(meta for _, meta in metas), {})
     return grouped
 
 

@@ -96,6 +96,8 @@ class Site:
         self.presence = adsum.Presence(self.node, fetch=settings.pop("fetch", None))
         self.ends: Ends = []
         self.clients: list[Client] = []
+        #: The server's implementation of WebSockets.
+        self.ws = settings.pop("ws", "auto")
         channels: Sequence[type[Channel]] = settings.pop("channels", [Room])
         self.socket = Socket(self.presence, channels, connect=self._connect, **settings)
         self.port = 0
@@ -118,7 +120,12 @@ class Site:
 async def serving(site: Site) -> AsyncIterator[Site]:
     """Serve a site whose node runs on a free port of this host, in this event loop."""
     config = uvicorn.Config(
-        site.socket, lifespan="off", log_config=None, ws_ping_interval=None, access_log=False
+        site.socket,
+        lifespan="off",
+        log_config=None,
+        ws=site.ws,
+        ws_ping_interval=None,
+        access_log=False,
     )
     config.load()
     server = uvicorn.Server(config)

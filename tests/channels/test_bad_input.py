@@ -23,7 +23,8 @@ NO_FRAMES: dict[str, str | bytes] = {
     "half of a frame": f'["1","1","room:1","echo",{{"a":"{MARKER}"',
     "something after it": f'["1","1","room:1","echo",{{}}]{MARKER}',
     "four elements": f'["1","1","room:1","{MARKER}"]',
-    "six elements": f'["1","1","room:1","echo",{{}},"{MARKER}"]',
+    "no elements": "[]",
+    "a topic that is a number, of six": f'["1","1",1,"echo",{{}},"{MARKER}"]',
     "an object": f'{{"topic":"room:1","event":"echo","payload":"{MARKER}","ref":"1"}}',
     "a text": f'"{MARKER}"',
     "null": "null",
@@ -70,7 +71,12 @@ NO_V1_FRAMES: dict[str, str | bytes] = {
     "no event": f'{{"topic":"{MARKER}","payload":{{}},"ref":"1"}}',
     "no payload": f'{{"topic":"{MARKER}","event":"e","ref":"1"}}',
     "a topic that is a list": f'{{"topic":["{MARKER}"],"event":"e","payload":{{}},"ref":"1"}}',
-    "bytes": b"\x00\x01\x01\x06\x03" + b"39room:1bin" + MARKER.encode(),
+    "a binary push": b"\x00\x01\x01\x06\x03" + b"39room:1bin" + MARKER.encode(),
+    "an array as bytes": f'["1","1","room:1","echo","{MARKER}"]'.encode(),
+    "bytes that are not UTF-8": b'{"topic":"\xff","event":"e","payload":"the-marker","ref":"1"}',
+    "UTF-16": f'{{"topic":"t","event":"e","payload":"{MARKER}","ref":"1"}}'.encode("utf-16"),
+    "a byte order mark": b"\xef\xbb\xbf" + b'{"topic":"t","event":"e","payload":1,"ref":"1"}',
+    "no bytes": b"",
 }
 
 

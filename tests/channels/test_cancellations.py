@@ -1,17 +1,18 @@
-"""Cancellations: of what an application awaits, which is a crash, and of a whole event loop."""
+"""Cancellations of what an application awaits or of its own task, which crash; and of a loop."""
 
 import asyncio
+import contextlib
 from typing import Any
 
 import pytest
 
-from adsum.channels import Channel, on, outgoing
+from adsum.channels import Channel, Client, on, outgoing
 from adsum.testing import Browser, RefusedByServerError
 
 from .app import App, Tracking
 from .conftest import Log
 from .line import Line
-from .running import DEADLINE, run
+from .running import DEADLINE, run, until
 
 CANCELLED = "RuntimeError: something that it waited for was cancelled"
 
@@ -101,6 +102,216 @@ def test_terminate_that_waits_for_something_that_is_cancelled_is_logged(log: Log
     run(main())
 
 
+ITSELF = "RuntimeError: it was cancelled, by itself or by other code of the application"
+
+
+def cancel_oneself() -> None:
+    """Cancel the current task."""
+    task = asyncio.current_task()
+    assert task is not None
+    task.cancel()
+
+
+async def cancel_and_wait() -> None:
+    cancel_oneself()
+    await asyncio.sleep(0)
+
+
+async def cancel_and_return() -> None:
+    cancel_oneself()
+
+
+async def cancel_repeatedly() -> None:
+    for _ in range(3):
+        cancel_oneself()
+    await asyncio.sleep(0)
+
+
+async def be_cancelled_by_another_task() -> None:
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().call_soon(task.cancel)
+    await asyncio.Event().wait()
+
+
+async def raise_a_cancellation() -> None:
+    raise asyncio.CancelledError
+
+
+WAYS = {
+    "waits": cancel_and_wait,
+    "returns": cancel_and_return,
+    "repeatedly": cancel_repeatedly,
+    "other": be_cancelled_by_another_task,
+    "raises": raise_a_cancellation,
+}
+
+
+class Cancelling(Channel, topic="{way}:{where}"):
+    """Is cancelled where and how its topic says."""
+
+    ends: list[str] = []  # noqa: RUF012  # a test empties it
+
+    async def join(self, payload: Any) -> None:
+        self.track("ann")
+        await self.maybe("join")
+
+    @on("handle")
+    async def handle(self, payload: Any) -> dict[str, Any]:
+        await self.maybe("handler")
+        return {}
+
+    @on("spawn")
+    async def spawn_it(self, payload: Any) -> dict[str, Any]:
+        self.spawn(self.maybe("spawn"))
+        return {}
+
+    @outgoing("news")
+    async def news(self, payload: Any) -> Any:
+        await self.maybe("filter")
+        return payload
+
+    async def terminate(self, reason: str) -> None:
+        self.ends.append(reason)
+        await self.maybe("terminate")
+
+    async def maybe(self, where: str) -> None:
+        if self.params["where"] == where:
+            await WAYS[self.params["way"]]()
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("where", ["handler", "filter", "spawn"])
+def test_channel_whose_task_is_cancelled_by_its_own_code_crashes(
+    where: str, way: str, log: Log
+) -> None:
+    async def main() -> None:
+        app = App(Cancelling)
+        Cancelling.ends.clear()
+        async with app.node, Browser(app.socket) as ann:
+            room = await ann.join(f"{way}:{where}")
+            if where == "filter":
+                await app.socket.broadcast(room.topic, "news", {})
+            else:
+                await room.push("handle" if where == "handler" else "spawn")
+            assert await room.expect("phx_error") == {}
+            await until(lambda: Cancelling.ends == ["crashed"])
+            assert app.presence.topics() == []
+            assert len(log.lines) == 1
+            assert "cancelled" in log.everything
+            again = await ann.join(f"{way}:elsewhere")
+            assert await again.ask("handle") == {}
+
+    run(main())
+
+
+@pytest.mark.parametrize("way", sorted({*WAYS} - {"returns"}))
+def test_join_whose_task_is_cancelled_by_its_own_code_is_answered_as_a_crash(
+    way: str, log: Log
+) -> None:
+    async def main() -> None:
+        app = App(Cancelling)
+        Cancelling.ends.clear()
+        async with app.node, Browser(app.socket) as ann:
+            with pytest.raises(RefusedByServerError, match="join crashed"):
+                await ann.join(f"{way}:join")
+            assert (app.presence.topics(), Cancelling.ends) == ([], [])
+            assert len(log.lines) == 1
+            await ann.join(f"{way}:elsewhere")
+
+    run(main())
+
+
+def test_join_that_returns_with_its_task_cancelled_succeeds_and_crashes(log: Log) -> None:
+    async def main() -> None:
+        app = App(Cancelling)
+        Cancelling.ends.clear()
+        async with app.node, Browser(app.socket) as ann:
+            room = await ann.join("returns:join")
+            assert await room.expect("phx_error") == {}
+            await until(lambda: Cancelling.ends == ["crashed"])
+            assert app.presence.topics() == []
+            assert ITSELF in log.everything
+
+    run(main())
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_terminate_whose_task_is_cancelled_by_its_own_code_is_logged(way: str, log: Log) -> None:
+    async def main() -> None:
+        app = App(Cancelling)
+        Cancelling.ends.clear()
+        async with app.node, Browser(app.socket) as ann:
+            await (await ann.join(f"{way}:terminate")).leave()
+            await ann.close()
+            assert Cancelling.ends == ["left"]
+            assert len(log.lines) == 1
+            assert "cancelled" in log.everything
+
+    run(main())
+
+
+def test_handler_that_cancels_its_task_and_swallows_that_goes_on(log: Log) -> None:
+    class Swallowing(Channel, topic="room"):
+        @on("swallow")
+        async def swallow(self, payload: Any) -> dict[str, Any]:
+            with contextlib.suppress(asyncio.CancelledError):
+                await cancel_and_wait()
+            return {"swallowed": True}
+
+        @on("await")
+        async def waits(self, payload: Any) -> None:
+            await awaiting_what_is_cancelled()
+
+    async def main() -> None:
+        app = App(Swallowing)
+        async with app.node, Browser(app.socket) as ann:
+            room = await ann.join("room")
+            assert await room.ask("swallow") == {"swallowed": True}
+            assert log.lines == []
+            await room.push("await")
+            assert await room.expect("phx_error") == {}
+            assert len(log.lines) == 1
+
+    run(main())
+
+
+def test_terminate_that_takes_too_long_is_still_told_from_a_cancellation(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Slow(Channel, topic="room"):
+        async def terminate(self, reason: str) -> None:
+            await asyncio.Event().wait()
+
+    async def main() -> None:
+        app = App(Slow)
+        async with app.node, Browser(app.socket) as ann:
+            await (await ann.join("room")).leave()
+            await until(lambda: log.lines)
+            (said,) = log.lines
+            assert "terminate took longer than" in said
+
+    monkeypatch.setattr("adsum.channels.membership.GRACE", 0.05)
+    run(main())
+
+
+@pytest.mark.parametrize("way", ["raises", "awaits"])
+def test_connect_that_is_cancelled_by_what_it_awaits_refuses_the_client(way: str, log: Log) -> None:
+    async def connect(client: Client) -> None:
+        await (raise_a_cancellation() if way == "raises" else awaiting_what_is_cancelled())
+
+    async def main() -> None:
+        app = App(Room, connect=connect)
+        async with app.node:
+            ann = Line(app.socket)
+            await ann.open()
+            await ann.served()
+            assert ann.closed == 403
+            assert "connect crashed" in log.lines[0]
+
+    run(main())
+
+
 def cancel_all(runner: asyncio.Runner) -> set["asyncio.Task[Any]"]:
     """Cancel everything, as `asyncio.run` does at its end; returns what does not end."""
     tasks = asyncio.all_tasks(runner.get_loop())
@@ -126,3 +337,27 @@ def test_a_loop_that_ends_waits_for_nothing_that_was_about_to_be_handled(turns: 
     with asyncio.Runner() as runner:
         runner.run(main())
         assert cancel_all(runner) == set()
+
+
+def test_loop_that_ends_is_no_crash_of_what_it_cancels(log: Log) -> None:
+    class Hanging(Channel, topic="room"):
+        @on("hang")
+        async def hang(self, payload: Any) -> None:
+            self.spawn(self.wait())
+            await self.wait()
+
+        async def wait(self) -> None:
+            await asyncio.Event().wait()
+
+    async def main() -> None:
+        app = App(Hanging)
+        await app.node.start()
+        ann = Line(app.socket)
+        await ann.open()
+        await ann.join("room")
+        ann.push("1", "2", "room", "hang", {})
+        await until(lambda: not ann.unread)
+        await ann.is_alive()
+
+    asyncio.run(main())
+    assert log.lines == []

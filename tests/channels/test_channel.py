@@ -124,11 +124,10 @@ def test_the_first_pattern_that_matches_serves_a_topic() -> None:
             return {"by": "room"}
 
     async def main() -> None:
-        for kinds, by in ((Lobby, Room), "lobby"), ((Room, Lobby), "room"):
-            app = App(*kinds)
-            async with app.node, Browser(app.socket) as ann:
-                assert (await ann.join("room:lobby")).response == {"by": by}
-                assert (await ann.join("room:1")).response == {"by": "room"}
+        app = App(Lobby, Room)
+        async with app.node, Browser(app.socket) as ann:
+            assert (await ann.join("room:lobby")).response == {"by": "lobby"}
+            assert (await ann.join("room:1")).response == {"by": "room"}
 
     run(main())
 

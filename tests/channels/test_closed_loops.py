@@ -9,13 +9,14 @@ from adsum.channels import Channel, Client
 from adsum.channels.connection import Connection
 from adsum.channels.frames import V2_TEXT
 from adsum.channels.sessions import Sessions
+from adsum.channels.tokens import Token
 from tests.node import test_closed_loops as closed_loops
 from tests.node.test_closed_loops import collect_what_closed_loops_left, run_and_close
 from tests.node.test_eager_tasks import names
 
 from .app import App
 from .line import Line, line
-from .running import run
+from .running import run, until
 
 __all__ = ["collect_what_closed_loops_left"]
 
@@ -71,7 +72,9 @@ def test_sessions_of_clients_that_poll_and_questions_are_forgotten() -> None:
     async def begin() -> None:
         await app.node.start()
         connection = Connection(app.socket._hub, Client(), V2_TEXT)
-        begun.append(asyncio.create_task(sessions.poll(sessions.begin(connection))))
+        token = Token.read(sessions.begin(connection))
+        assert token is not None
+        begun.append(asyncio.create_task(sessions.poll(app.node.name, token)))
         await asyncio.sleep(0)
 
     async def begin_again() -> None:
@@ -84,7 +87,7 @@ def test_sessions_of_clients_that_poll_and_questions_are_forgotten() -> None:
 
 
 def test_connections_that_outlived_an_interrupted_stop_are_forgotten() -> None:
-    app = App(Room)
+    app = App(Room, timeout=4.0)  # swept each second
     kept = list[Any]()
 
     async def begin() -> None:
@@ -98,8 +101,8 @@ def test_connections_that_outlived_an_interrupted_stop_are_forgotten() -> None:
         async with app.node, line(app.socket):
             assert app.socket.stats()["connections"] == 1
             hub = app.socket._hub
-            assert hub._sweeper is not None
-            assert hub._sweeper.when() >= hub.now()
+            sweeps = hub.sweeps
+            await until(lambda: hub.sweeps > sweeps)
 
     run_and_close(begin())
     run(begin_again())

@@ -7,6 +7,7 @@ import pytest
 import adsum
 from adsum.channels import Channel, Socket, on, outgoing
 from adsum.errors import ConfigurationError, NodeClosedError, UsageError
+from adsum.testing import Browser, RefusedByServerError
 
 from .running import run
 
@@ -22,9 +23,9 @@ def socket(channels: Any = (Room,), **settings: Any) -> Socket:
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"timeout": 0}, ["timeout=0", "seconds above 0"]),
-        ({"timeout": -1.5}, ["timeout=-1.5", "seconds above 0"]),
-        ({"timeout": float("nan")}, ["timeout=nan", "seconds above 0"]),
+        ({"timeout": 0}, ["timeout=0", "a number of seconds above 0"]),
+        ({"timeout": -1.5}, ["timeout=-1.5", "a number of seconds above 0"]),
+        ({"timeout": float("nan")}, ["timeout=nan", "a number of seconds above 0"]),
         ({"when_slow": "drop"}, ["when_slow='drop'", "'state'", "'close'"]),
         ({"when_slow": None}, ["when_slow=None", "'state'", "'close'"]),
         ({"origins": "https://a.b"}, ["origins='https://a.b'", "a list"]),
@@ -72,7 +73,7 @@ def test_events_of_the_protocol_are_not_the_applications(mark: Any, event: str) 
 
 @pytest.mark.parametrize("mark", [on, outgoing])
 def test_a_handler_is_async(mark: Any) -> None:
-    with pytest.raises(ConfigurationError, match="must be `async def`"):
+    with pytest.raises(ConfigurationError, match="must be `async def "):
 
         @mark("event")  # type: ignore[untyped-decorator]  # either of two
         def handler(self: Any, payload: Any) -> None:
@@ -146,5 +147,31 @@ def test_the_largest_payloads_are_broadcast() -> None:
             made = Socket(adsum.Presence(node), [Room])
             await made.broadcast("room:1", "event", {"a": "x" * (192 * 1024 - 8)})
             await made.broadcast("room:1", "event", b"x" * (144 * 1024 - 64))
+
+    run(main())
+
+
+def test_node_that_is_not_running_is_logged_once_until_it_runs(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    node = adsum.Node(siblings=False)
+    site = Socket(adsum.Presence(node), [])
+
+    async def refused() -> list[str]:
+        caplog.clear()
+        for _ in range(3):
+            with pytest.raises(RefusedByServerError):
+                await Browser(site).connect()
+        return [record.getMessage() for record in caplog.records]
+
+    async def main() -> None:
+        (never,) = await refused()
+        assert "it was never started" in never
+        assert "Daphne runs no lifespan" in never
+        async with node, Browser(site):
+            pass
+        assert await refused() == [
+            "all clients are refused: the node is not running: it has stopped"
+        ]
 
     run(main())

@@ -68,12 +68,12 @@ def test_questions_of_forked_workers_have_different_numbers(
 ) -> None:
     numbers: list[int] = []
 
-    async def send(self: Relay, name: str, event: str, number: int, value: Question) -> bool:
+    async def send(self: Relay, lane: Any, name: str, event: str, number: int, text: str) -> bool:
         numbers.append(number)
         return False
 
     monkeypatch.setattr(Relay, "_send", send)
-    monkeypatch.setattr(Relay, "_lives", lambda self: {"other": 1})
+    monkeypatch.setattr(Relay, "lives", lambda self: {"other": 1})
     asker = Asker(adsum.Node(siblings=False))
 
     def ask() -> list[int]:

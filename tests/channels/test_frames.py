@@ -47,6 +47,26 @@ def test_a_frame_of_version_1_is_read_as_it_was_written(
     assert V1.decode(json.dumps(value)) == Frame(None, ref, topic, event, payload)
 
 
+@examples(50)
+@given(refs, names, names, values)
+def test_frame_of_version_1_is_read_from_bytes_as_from_text(
+    ref: Any, topic: str, event: str, payload: Any
+) -> None:
+    value = {"topic": topic, "event": event, "payload": payload, "ref": ref}
+    for text in json.dumps(value), json.dumps(value, ensure_ascii=False):
+        assert V1.decode(text.encode()) == V1.decode(text)
+
+
+@examples(50)
+@given(refs, names, names, values, st.lists(values, min_size=1, max_size=5))
+def test_elements_after_the_fifth_are_ignored(
+    ref: Any, topic: str, event: str, payload: Any, more: list[Any]
+) -> None:
+    array = [None, ref, topic, event, payload]
+    for serializer in V2, V2_TEXT:
+        assert serializer.decode(json.dumps(array + more)) == serializer.decode(json.dumps(array))
+
+
 def test_the_first_clients_join_without_a_join_ref_and_the_ref_is_taken_for_it() -> None:
     text = '{"topic":"t","event":"phx_join","payload":{},"ref":"3"}'
     assert V1.decode(text) == Frame("3", "3", "t", "phx_join", {})

@@ -14,11 +14,12 @@ from tests.effort import examples
 
 
 @pytest.mark.parametrize("field", [field.name for field in fields(Limits)])
-@pytest.mark.parametrize("value", [0, -1, float("nan"), "5", None])
+@pytest.mark.parametrize("value", [0, -1, float("nan"), "5", None, True])
 def test_a_limit_that_is_not_above_zero_is_refused_by_name(field: str, value: Any) -> None:
     with pytest.raises(ConfigurationError) as caught:
         Limits(**{field: value})
-    assert f"{field}={value!r}: accepted are numbers above 0" in str(caught.value)
+    accepted = "a number of seconds above 0" if field == "interval" else "a whole number from 1"
+    assert str(caught.value) == f"{field}={value!r}: must be {accepted}"
 
 
 def test_a_meter_allows_so_many_in_an_interval_and_again_in_the_next() -> None:

@@ -127,7 +127,7 @@ def test_polling_client_whose_session_ends_during_the_stop_lingers(stopping: boo
             connection = Connection(app.socket._hub, Client(), V2_TEXT)
             sessions.begin(connection)
             [session] = sessions._sessions.values()
-            await session.send(['["1","1","room:1","phx_join",{}]'])
+            await session.send('["1","1","room:1","phx_join",{}]', lines=False)
             await until(lambda: app.presence.topics() == ["room:1"])
             if stopping:
                 app.node.begin_stop()

@@ -3,6 +3,7 @@
 import asyncio
 from functools import partial
 
+from adsum.channels.fairshare import FairShare
 from adsum.channels.mailbox import Mailbox
 
 from .running import run, until
@@ -12,6 +13,7 @@ class Story:
     """An owner that writes down what it is told, and what is done."""
 
     def __init__(self) -> None:
+        self.share = FairShare()
         self.told: list[object] = []
 
     def freed(self, size: int) -> None:

@@ -36,7 +36,7 @@ def drain(outbox: Outbox) -> list[Wire]:
 
 
 def test_frames_come_out_in_order_and_marks_make_theirs_when_their_turn_comes() -> None:
-    outbox, mark = Outbox(100, Filled()), Mark("early")
+    outbox, mark = Outbox(100, Filled(), Filled()), Mark("early")
     assert outbox.put("a")
     outbox.put_source(mark)
     assert outbox.put(b"b")
@@ -49,7 +49,7 @@ def test_frames_come_out_in_order_and_marks_make_theirs_when_their_turn_comes() 
 
 def test_it_says_that_there_is_something_when_there_was_nothing() -> None:
     filled = Filled()
-    outbox = Outbox(100, filled)
+    outbox = Outbox(100, filled, Filled())
     outbox.put("a")
     outbox.put("b")
     assert filled.times == 1
@@ -60,7 +60,7 @@ def test_it_says_that_there_is_something_when_there_was_nothing() -> None:
 
 
 def test_there_is_no_room_beyond_the_limit_but_for_one_frame() -> None:
-    outbox = Outbox(10, Filled())
+    outbox = Outbox(10, Filled(), Filled())
     assert outbox.put("x" * 1000)
     assert not outbox.put("y")
     drain(outbox)
@@ -70,7 +70,7 @@ def test_there_is_no_room_beyond_the_limit_but_for_one_frame() -> None:
 
 
 def test_a_mark_that_is_taken_out_is_asked_no_more() -> None:
-    outbox, gone = Outbox(100, Filled()), Mark("gone")
+    outbox, gone = Outbox(100, Filled(), Filled()), Mark("gone")
     outbox.put("a")
     outbox.put_source(gone)
     outbox.put_source(Mark("b"))
@@ -81,7 +81,7 @@ def test_a_mark_that_is_taken_out_is_asked_no_more() -> None:
 
 def test_an_end_comes_after_what_waits_or_instead_of_it() -> None:
     for drop, left in (False, ["a"]), (True, []):
-        outbox = Outbox(10, Filled())
+        outbox = Outbox(10, Filled(), Filled())
         outbox.put("a")
         outbox.close(Closing(1000, ""), drop=drop)
         outbox.close(Closing(1001, ""))
@@ -93,8 +93,28 @@ def test_an_end_comes_after_what_waits_or_instead_of_it() -> None:
 
 def test_the_end_of_an_empty_outbox_is_told_at_once() -> None:
     filled = Filled()
-    Outbox(10, filled).close(Closing(1000, ""))
+    Outbox(10, filled, Filled()).close(Closing(1000, ""))
     assert filled.times == 1
+
+
+def test_whoever_reads_it_down_to_the_half_is_told_once() -> None:
+    drained = Filled()
+    outbox = Outbox(10, Filled(), drained)
+    for _ in range(4):
+        outbox.put("xxx" if not outbox else "xx")
+    assert outbox.half_full
+    for times in 0, 1, 1, 1:
+        outbox.take()
+        assert (drained.times, outbox.half_full) == (times, times == 0)
+
+
+def test_an_end_that_drops_what_waits_does_so_after_another_end() -> None:
+    outbox = Outbox(10, Filled(), Filled())
+    outbox.put("a")
+    outbox.close(Closing(1001, ""))
+    outbox.close(Closing(1006, ""), drop=True)
+    assert drain(outbox) == []
+    assert outbox.closing == Closing(1001, "")
 
 
 @examples(100)
@@ -102,7 +122,7 @@ def test_the_end_of_an_empty_outbox_is_told_at_once() -> None:
 def test_what_waits_is_never_more_than_the_limit_and_one_frame(
     limit: int, steps: list[str | None]
 ) -> None:
-    outbox, expected = Outbox(limit, Filled()), list[str]()
+    outbox, expected = Outbox(limit, Filled(), Filled()), list[str]()
     for step in steps:
         if step is None:
             taken = outbox.take()

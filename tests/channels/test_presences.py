@@ -1,6 +1,7 @@
 """Presences as the texts that clients read: they say what `Presence.list` and diffs say."""
 
 import json
+import logging
 from typing import Any
 
 from hypothesis import given
@@ -8,6 +9,7 @@ from hypothesis import strategies as st
 
 from adsum.channels.presences import beside, diff_text, state_text
 from adsum.replication.entry import Entry, Transition
+from adsum.sparselog import SparseLogger
 from tests.effort import examples
 
 metas = st.sampled_from(["{}", '{"a":1}', '{"a":[{"b":"\\ud83d"}],"c":null}'])
@@ -29,8 +31,9 @@ def test_a_state_has_each_key_with_its_metas_in_the_order_in_which_nodes_list_th
 
 
 def test_what_is_fetched_is_beside_the_metas_and_does_not_replace_them() -> None:
-    extras = {"ann": {"user": {"name": "Ann"}, "metas": "mine"}, "nobody": {"a": 1}, "x": {}}
-    fetched = beside("room", extras)
+    ann = {"user": {"name": "Ann"}, "metas": "mine"}
+    extras: dict[str, dict[str, Any]] = {"ann": ann, "nobody": {"a": 1}, "x": {}}
+    fetched = beside("room", extras, SparseLogger(logging.getLogger("adsum")))
     assert state_text([entry(1, "ann")], fetched) == (
         '{"ann":{"metas":[{"phx_ref":"abc-1"}],"user":{"name":"Ann"}}}'
     )

@@ -6,12 +6,16 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import pytest
+
 import adsum
-from adsum.channels.relay import TOPIC, Question, Relay
+from adsum.channels import relay
+from adsum.channels.relay import TOPIC, NoRoomError, Question, Relay, TooLongError
 from adsum.replication.jsontext import dump
 from adsum.replication.messages import Publish
 from tests.node.conftest import running
 
+from .conftest import Log
 from .running import DEADLINE, run, until
 
 
@@ -83,5 +87,142 @@ def test_the_numbers_of_one_life_of_a_node_are_not_those_of_the_next(cluster_nam
                 two.go.set()
                 await asking
         assert all(abs(one - two) > 1000 for one, two in itertools.pairwise(numbers))
+
+    run(main())
+
+
+def pieces(event: str, number: int, text: str, of: int) -> list[Publish]:
+    """A text in so many pieces."""
+    size = -(-len(text) // of)
+    bodies = [
+        {"number": number, "index": n, "of": of, "text": text[n * size : (n + 1) * size]}
+        for n in range(of)
+    ]
+    return [Publish(TOPIC, event, dump(body)) for body in bodies]
+
+
+def test_long_texts_take_turns_with_each_other_and_leave_the_link_to_others(
+    cluster_name: str,
+) -> None:
+    async def main() -> None:
+        async with two_that_ask(cluster_name) as (one, two, name):
+            two.go.set()
+            waiting = list[int]()
+            publish = one._node.runtime.publish
+            under_way = 0
+
+            async def counted(message: Publish, to: str | None) -> int:
+                nonlocal under_way
+                under_way += 1
+                waiting.append(under_way)
+                try:
+                    return await publish(message, to)
+                finally:
+                    under_way -= 1
+
+            one._node.runtime.publish = counted  # type: ignore[method-assign]  # it is counted
+            questions = [{"n": n, "text": str(n) * 1_000_000} for n in range(8)]
+            asking = [asyncio.create_task(one.ask(name, each, DEADLINE)) for each in questions]
+            small = await one.ask(name, {"small": True}, DEADLINE)
+            assert small == {"echo": {"small": True}}
+            assert not all(task.done() for task in asking)  # it did not wait for all of them
+            assert await asyncio.gather(*asking) == [{"echo": each} for each in questions]
+            assert set(waiting) == {1}
+            assert one._lanes == two._lanes == {}
+
+    run(main())
+
+
+def test_long_questions_beyond_the_bound_are_refused_and_short_ones_pass(
+    cluster_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relay, "ROOM_PATIENCE", 0.2)
+
+    async def main() -> None:
+        async with two_that_ask(cluster_name) as (one, two, name):
+            half = {"text": "x" * (relay.MAX_UNDER_WAY // 2 - 1000)}
+            first = [asyncio.create_task(one.ask(name, half, DEADLINE)) for _ in range(2)]
+            await until(lambda: len(two.asked) == 2)
+            with pytest.raises(NoRoomError):
+                await one.ask(name, half, DEADLINE)
+            short = asyncio.create_task(one.ask(name, {"short": True}, DEADLINE))
+            await until(lambda: len(two.asked) == 3)
+            waiting = asyncio.create_task(one.ask(name, half, DEADLINE))
+            two.go.set()
+            answers = await asyncio.gather(*first, short, waiting)
+            assert [len(str(answer)) > 100 for answer in answers] == [True, True, False, True]
+
+    run(main())
+
+
+def test_question_that_is_too_long_is_refused_before_anything_is_sent(cluster_name: str) -> None:
+    async def main() -> None:
+        async with two_that_ask(cluster_name) as (one, two, name):
+            before = one._node.stats()["bytes_sent"]
+            with pytest.raises(TooLongError):
+                await one.ask(name, {"text": "x" * relay.MAX_QUESTION}, DEADLINE)
+            assert one._node.stats()["bytes_sent"] - before < 5_000
+            assert two.asked == []
+
+    run(main())
+
+
+def test_node_refuses_questions_beyond_what_it_keeps_with_one_line(
+    cluster_name: str, monkeypatch: pytest.MonkeyPatch, log: Log
+) -> None:
+    monkeypatch.setattr(relay, "MAX_KEPT", 1000)
+
+    async def main() -> None:
+        async with two_that_ask(cluster_name) as (one, two, name):
+            question = {"text": "x" * 600}
+            first = asyncio.create_task(one.ask(name, question, DEADLINE))
+            await until(lambda: two.asked)
+            for _ in range(5):
+                with pytest.raises(NoRoomError):
+                    await one.ask(name, question, DEADLINE)
+            two.go.set()
+            assert await first == {"echo": question}
+            assert await one.ask(name, question, DEADLINE) == {"echo": question}
+            assert len(log.lines) == 1
+
+    run(main())
+
+
+def test_incomplete_questions_are_bounded_for_each_sender(
+    cluster_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relay, "MAX_KEPT", 1000)
+
+    async def main() -> None:
+        async with two_that_ask(cluster_name) as (one, two, name):
+            two.go.set()
+            sender = one._node.name
+            mine = pieces("ask", 1, dump({"text": "mine"}), 2)
+            two.delivered(sender, mine[0])
+            for number in range(100):
+                two.delivered("another", pieces("ask", number, "x" * 200, 2)[0])
+            assert len(two._kept["another"].partial) == 10
+            two.delivered(sender, mine[1])
+            await until(lambda: two.asked == [{"text": "mine"}])
+            assert await one.ask(name, {}, DEADLINE) == {"echo": {}}
+            await until(lambda: "another" not in two._kept)
+
+    run(main())
+
+
+def test_answers_that_nobody_waits_for_are_not_kept(cluster_name: str) -> None:
+    async def main() -> None:
+        async with two_that_ask(cluster_name) as (one, two, name):
+            for number in range(100):
+                one.delivered(name, pieces("answer", number, "x" * 1000, 2)[0])
+            assert one._kept == {}
+            asking = asyncio.create_task(one.ask(name, {"n": 1}, DEADLINE))
+            await until(lambda: two.asked)
+            (number,) = one._waiting
+            one.delivered(name, pieces("answer", number, "x" * 1000, 2)[0])
+            assert one._kept[name].partial
+            asking.cancel()
+            await asyncio.wait([asking])
+            assert not one._kept[name].partial
 
     run(main())

@@ -105,6 +105,10 @@ class Reader:
         self.marked = False
         #: Whether it follows no more, by itself or because it was too slow.
         self.gone = False
+        self.longest_state: int | None = None
+
+    def too_long(self, size: int) -> None:
+        raise AssertionError(f"{size} characters are too long for nobody here")
 
     def ready(self, follower: Follower) -> None:
         assert not self.marked, "it is told twice before it reads"

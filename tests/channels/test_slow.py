@@ -21,6 +21,7 @@ from adsum.channels import (
 from adsum.channels.connection import Connection
 from adsum.testing import Browser, RefusedByServerError
 
+from .app import Tracking
 from .conftest import Log
 from .line import Line, line
 from .phoenix import Presence
@@ -381,19 +382,40 @@ def test_a_client_that_is_too_far_behind_gets_a_new_state_or_is_closed(
     run(main())
 
 
-def test_a_client_that_never_takes_the_end_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("reads_in_the_end", [False, True])
+def test_a_client_that_never_takes_the_end_is_present_no_more_and_counts_until_it_has_gone(
+    monkeypatch: pytest.MonkeyPatch, reads_in_the_end: bool
+) -> None:
     monkeypatch.setattr("adsum.channels.connection.GRACE", 0.05)
 
     async def main() -> None:
-        app = App(timeout=0.1)
+        app = App(Tracking, timeout=0.1, limits=Limits(connections=1))
         async with app.node:
             slow = Line(app.socket)
             await slow.open()
-            await slow.join("room:1")
+            await slow.join("room")
+            slow.push("1", "2", "room", "track", {"key": "ann"})
+            await slow.reply("2")
             slow.reads.clear()
-            await app.socket.broadcast("room:1", "news", {})
-            await slow.served()  # though it neither reads nor goes away
+            await app.socket.broadcast("room", "news", {})
+            await until(lambda: not app.presence.topics())
+            await until(lambda: not app.socket._hub.connections)
+            for _ in range(100):  # what it sends is of no concern, and is taken all the same
+                slow.send("no frame")
+            await until(lambda: slow.unread == 0)
+            assert app.socket.stats()["connections"] == 1
+            refused = Line(app.socket)
+            await refused.open()
+            assert not refused.accepted
+            if reads_in_the_end:
+                slow.reads.set()
+                await until(lambda: slow.closed == 1001)
+            else:
+                slow.vanish()
+            await slow.served()
             assert app.socket.stats()["connections"] == 0
+            async with line(app.socket) as bob:
+                await bob.is_alive()
 
     run(main())
 

@@ -438,6 +438,33 @@ def test_bytes_do_not_reach_a_client_of_version_1_which_goes_on() -> None:
     run(main())
 
 
+def test_client_of_version_1_that_sends_bytes_is_answered_in_text() -> None:
+    async def main() -> None:
+        async with site() as made, raw(made, "vsn=1.0.0") as ann:
+            await ann.send(b'{"topic":"room:1","event":"phx_join","payload":{},"ref":"3"}')
+            reply = json.loads(await ann.read())
+            assert (reply["event"], reply["ref"]) == ("phx_reply", "3")
+            echo = '{"topic":"room:1","event":"echo","payload":{"n":"é"},"ref":"4"}'
+            await ann.send(echo.encode())
+            reply = json.loads(await ann.read())
+            assert reply["payload"] == {"status": "ok", "response": {"n": "é"}}
+            await ann.send(b'{"topic":"phoenix","event":"heartbeat","payload":{},"ref":"5"}')
+            assert json.loads(await ann.read())["ref"] == "5"
+
+    run(main())
+
+
+def test_elements_after_the_fifth_are_ignored() -> None:
+    async def main() -> None:
+        async with site() as made, raw(made) as ann:
+            await ann.join("room:1")
+            await ann.send('["3","9","room:1","echo",{"n":1},"more",{"and":"more"}]')
+            reply = await ann.payload('["3","9","room:1","phx_reply",')
+            assert reply == {"status": "ok", "response": {"n": 1}}
+
+    run(main())
+
+
 def test_the_payloads_of_the_world_pass_unchanged() -> None:
     async def main() -> None:
         async with site() as made, raw(made) as ann:

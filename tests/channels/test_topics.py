@@ -1,5 +1,7 @@
 """Patterns of topics: what they match, and what is none."""
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -37,7 +39,9 @@ def test_a_parameter_is_one_or_more_characters_other_than_a_colon(
     assert Pattern(pattern).match(topic) == params
 
 
-parts = st.text(st.characters(exclude_characters="{}:", exclude_categories=["Cs"]))
+parts = st.text(st.characters(exclude_characters="{}:*<>", exclude_categories=["Cs"])).map(
+    str.strip
+)
 filled = st.text(st.characters(exclude_characters=":", exclude_categories=["Cs"]), min_size=1)
 
 
@@ -54,13 +58,61 @@ def test_what_is_put_into_a_pattern_comes_out_of_the_topic(
     "text",
     ["", "{", "}", "room:{", "room:{}", "{a}:{a}", "{a b}", "{{a}}", "{1}", "{a-b}", "}{"]
     # A parameter is a whole part: what is cut at other characters takes long to match.
-    + ["a-{b}", "{a}-b", "{a}-{b}", "{a}{b}", "room:{a}-{b}:{c}"],
+    + ["a-{b}", "{a}-b", "{a}-{b}", "{a}{b}", "room:{a}-{b}:{c}"]
+    # What other routers mean by a parameter would be a text that matches itself alone.
+    + [
+        "room:*",
+        "*",
+        "room*",
+        "room:**",
+        "room:<room>",
+        "<int:room>",
+        "room:{room:int}",
+        "room:{*a}",
+    ]
+    + ["room: {room}", "room :1", " room", "room:{ room }", "room:1\n"],
 )
 def test_what_is_no_pattern_is_refused_with_what_would_be(text: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         Pattern(text)
     assert f"topic={text!r}" in str(caught.value)
     assert "'room:{room}'" in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["room:*", "room:<room>", "room:{room:int}"])
+def test_a_parameter_of_another_router_is_refused_with_the_one_to_write(text: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"write 'room:\{name\}' for every room"):
+        Pattern(text)
+
+
+@pytest.mark.parametrize("text", [None, 5, b"room", ["room"], Pattern("room")])
+def test_a_pattern_is_a_text(text: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"topic=.*: must be a str such as"):
+        Pattern(text)
+
+
+@pytest.mark.parametrize("text", ["a->b", "a<b>c", "room::1", "room:", "room:{class}", "a b"])
+def test_what_is_unusual_and_harmless_is_a_pattern(text: str) -> None:
+    assert Pattern(text).text == text
+
+
+@pytest.mark.parametrize(
+    ("wide", "narrow", "covers"),
+    [
+        ("room:{a}", "room:{b}", True),
+        ("room:{a}", "room:lobby", True),
+        ("room:lobby", "room:{a}", False),
+        ("{a}:{b}", "room:{a}", True),
+        ("room:{a}", "room:{a}:{b}", False),
+        ("room:{a}", "hall:{a}", False),
+        ("room:{a}", "room:", False),
+        ("lobby", "lobby", True),
+    ],
+)
+def test_a_pattern_covers_another_whose_topics_it_all_matches(
+    wide: str, narrow: str, covers: bool
+) -> None:
+    assert Pattern(wide).covers(Pattern(narrow)) is covers
 
 
 def test_the_topic_of_heartbeats_is_nobodys() -> None:

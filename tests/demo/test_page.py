@@ -66,6 +66,10 @@ class Tour:
         """Wait until a device is connected through a server."""
         expect(self.device(kind).locator('.place[aria-pressed="true"]')).to_have_text(node)
 
+    def counts(self, devices: str) -> None:
+        """Wait until the page says how many devices you have."""
+        expect(self.page.locator("#invite")).to_have_text(f"You are one person, with {devices}.")
+
     def people(self, node: str, number: int) -> None:
         expect(self.column(node).locator(".person")).to_have_count(number)
 
@@ -117,8 +121,10 @@ def test_a_tour_of_everything(visit: Visit, size: str, scheme: str) -> None:
     tour.fits()
     tour.press("Join the room")
     tour.is_through("phone", "n1")
+    tour.counts("1 device")
     tour.press("Open a laptop, too")
     tour.is_through("laptop", "n2")
+    tour.counts("2 devices")
     for node in ("n1", "n2", "n3"):
         tour.shows(node, "phone n1", "laptop n2")
         tour.people(node, 6)
@@ -152,6 +158,7 @@ def test_a_tour_of_everything(visit: Visit, size: str, scheme: str) -> None:
         expect(frames.locator(f'li:has-text("{event}")').first).to_be_visible()
     tour.fits()
     tour.press("Close your phone")
+    tour.counts("1 device")
     tour.press("Close your laptop")
     expect(tour.you("n3")).to_have_count(0)
 

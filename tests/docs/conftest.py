@@ -19,5 +19,7 @@ def environment() -> Iterator[dict[str, str]]:
             **inherited,
             "ADSUM_CLUSTER": f"docs-{secrets.token_hex(4)}",
             "ADSUM_RUNTIME_DIR": directory,
+            "APP_SECRET": secrets.token_urlsafe(),
+            "SECRET_KEY": secrets.token_urlsafe(),
             "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), inherited.get("PYTHONPATH")])),
         }

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 from tests.docs.pages import ROOT
@@ -23,12 +24,14 @@ def free_port() -> int:
 
 
 @asynccontextmanager
-async def program(environment: Environment, *command: str) -> AsyncIterator[Any]:
-    """One of the examples, running; ended with the block."""
+async def program(
+    environment: Environment, *command: str, directory: Path = EXAMPLES
+) -> AsyncIterator[Any]:
+    """A Python program, one of the examples if it is not said where it is; ended with the block."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         *command,
-        cwd=EXAMPLES,
+        cwd=directory,
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -47,9 +50,11 @@ async def program(environment: Environment, *command: str) -> AsyncIterator[Any]
 
 
 @asynccontextmanager
-async def serving(environment: Environment, *command: str) -> AsyncIterator[Any]:
+async def serving(
+    environment: Environment, *command: str, directory: Path = EXAMPLES
+) -> AsyncIterator[Any]:
     """A server that has nothing to complain of until it ends."""
-    async with program(environment, *command) as process:
+    async with program(environment, *command, directory=directory) as process:
         yield process
         process.terminate()
         output = (await asyncio.wait_for(process.stdout.read(), 15)).decode()

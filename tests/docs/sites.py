@@ -69,6 +69,19 @@ class Poller:
         self._frames.remove(found)
         return dict(found[4])
 
+    async def go_while_waiting(self) -> None:
+        """Break off a request that waits at the server, and ask no more.
+
+        Of two requests that wait the older one is answered, so the other one is known to wait.
+        """
+        asking = {asyncio.create_task(self._poll()) for _ in range(2)}
+        async with asyncio.timeout(PATIENCE):
+            _, waiting = await asyncio.wait(asking, return_when=asyncio.FIRST_COMPLETED)
+        assert len(waiting) == 1
+        for one in waiting:
+            one.cancel()
+        await asyncio.wait(waiting)
+
     async def _poll(self) -> int:
         answer = (await self._web.get("/socket/longpoll", params=self._params)).json()
         self._params["token"] = answer["token"]

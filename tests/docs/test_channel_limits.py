@@ -3,13 +3,14 @@
 import re
 from dataclasses import fields
 
-from adsum.channels import Limits
+from adsum.channels import Limits, longpoll, relay, sessions, tokens
 from adsum.channels.hub import _MAX_BYTES
 from adsum.channels.membership import GRACE, MAX_PUSH
 from adsum.channels.socket import TIMEOUT
 from adsum.replication.limits import MAX_PAYLOAD
 from tests.docs.pages import ROOT
 
+MIB = 1024 * 1024
 PAGE = (ROOT / "docs/channels.md").read_text()
 
 
@@ -24,4 +25,13 @@ def test_the_fixed_limits_are_as_said() -> None:
     assert f"at most {MAX_PAYLOAD // 1024} KiB as JSON text" in prose
     assert f"or {round(_MAX_BYTES / 1024)} KiB of bytes" in prose
     assert f"have {GRACE:g} seconds" in prose
+    assert f"{longpoll._MAX_BODY_FRAMES} frames of the largest size" in prose
+    assert f"{longpoll.BODY_PATIENCE:g} s in which" in prose
+    assert f"another worker is passed | {relay.MAX_QUESTION // MIB} MiB" in prose
+    assert f"under way to one worker | {relay.MAX_UNDER_WAY // MIB} MiB" in prose
+    assert f"one piece of {relay._PIECE // 1024} KiB" in prose
+    assert f"it waits {relay.ROOM_PATIENCE:g} s, then" in prose
+    assert f"keeps for another one | {relay.MAX_KEPT // MIB} MiB" in prose
+    assert f"not been asked | {tokens.PATIENCE:g} s" in prose
+    assert f"for one client | {sessions.MAX_STATE // MIB} MiB" in prose
     assert f"`timeout` seconds, {TIMEOUT:g} by default" in prose

@@ -15,7 +15,7 @@ from urllib.request import ProxyHandler, Request, build_opener
 import pytest
 from websockets.asyncio.client import connect
 
-from tests.docs.programs import EXAMPLES, WORKERS, Environment, program, server
+from tests.docs.programs import EXAMPLES, WORKERS, Environment, free_port, program, server
 
 pytestmark = pytest.mark.processes
 NO_PROXY = build_opener(ProxyHandler({}))
@@ -102,6 +102,26 @@ def test_starlette_tells_workers_and_messages(environment: Environment) -> None:
                 assert json.loads(answer) == {"workers_missed": 0}
                 for visitor in (ann, bob):
                     await message_of(visitor, lambda message: message.get("said") == "hi")
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("given", ["", "short"])
+@pytest.mark.parametrize(
+    ("app", "variable"),
+    [("fastapi_channels:app", "APP_SECRET"), ("django_app:application", "SECRET_KEY")],
+)
+def test_without_a_secret_to_sign_with_an_example_does_not_start(
+    environment: Environment, app: str, variable: str, given: str
+) -> None:
+    async def main() -> None:
+        environment[variable] = given
+        command = ["-m", "uvicorn", app, "--port", str(free_port()), "--workers", "2"]
+        async with program(environment, *command) as process:
+            output = (await asyncio.wait_for(process.stdout.read(), 15)).decode()
+            assert f"{variable}: must be set, to 32 characters or more" in output
+            assert "Traceback" not in output
+            await asyncio.wait_for(process.wait(), 15)  # workers are not started again and again
 
     asyncio.run(main())
 

@@ -23,9 +23,11 @@ def test_every_message_has_a_frame() -> None:
 
 def test_the_hello_is_the_one_that_a_handshake_sends() -> None:
     (shown,) = [block.text.strip() for block in blocks(PAGE) if block.info == "json hello"]
-    identity, _ = decode_hello(shown.encode())
+    identity, _, _ = decode_hello(shown.encode())
     counting = bytes(range(32))
-    dialler = Handshake(identity, dialling=True, secret=None, nonce=lambda count: counting[:count])
+    dialler = Handshake(
+        identity, dialling=True, secret=b"any", nonce=lambda count: counting[:count]
+    )
     assert encode_frame(HELLO, shown.encode()) == dialler.start()
 
 

@@ -9,6 +9,7 @@ from adsum.replication.codec import encode
 from adsum.replication.messages import Message
 from adsum.transport.address import UnixAddress, parse
 from adsum.transport.base import Identity
+from adsum.transport.frame_mac import FrameMac
 from adsum.transport.framing import (
     FRAME_LIMIT,
     GOODBYE,
@@ -17,13 +18,17 @@ from adsum.transport.framing import (
     encode_payload,
 )
 from adsum.transport.handshake import Handshake
+from tests.transport.harness import tagged
 
 #: No intruder waits longer for a node than this.
 PATIENCE = 15.0
 
 
 class Intruder:
-    """One connection to a node; leaving the block closes it."""
+    """One connection to a node; leaving the block closes it.
+
+    Once it has greeted, its frames have tags where those of a member would.
+    """
 
     def __init__(self, address: str) -> None:
         where = parse(address)
@@ -36,6 +41,7 @@ class Intruder:
         self.sock.settimeout(PATIENCE)
         self.said: list[bytes] = []
         self._reader = FrameReader(FRAME_LIMIT)
+        self._mac: FrameMac | None = None
         try:
             self.sock.connect(target)
         except BaseException:
@@ -54,6 +60,7 @@ class Intruder:
         self.sock.close()
 
     def send(self, data: bytes) -> None:
+        data = tagged(data, self._mac)
         self.said.append(data)
         self.sock.sendall(data)
 
@@ -80,6 +87,7 @@ class Intruder:
             frame = self.take()
             assert frame is not None, "the node hung up during the handshake"
             self.send(handshake.receive(*frame))
+            self._mac, self._reader.mac = handshake.outgoing, handshake.incoming
         return handshake.peer
 
     def dismissed(self) -> str:

@@ -27,10 +27,10 @@ from tests.effort import examples
 from tests.transport.harness import RawPeer, Recorder, bound_port, identity, in_loop, until
 
 from .siege import open_files
-from .wire import SECRET, Encounter, Lines, cut, genuine_frames, genuine_greeting
+from .wire import SECRET, Encounter, Lines, cut, genuine_frames, genuine_greeting, usual_frames
 
-GREETING = genuine_greeting()
-STREAM = GREETING + b"".join(genuine_frames())
+GREETING, _ = genuine_greeting()
+STREAM = GREETING + usual_frames()
 #: Each example is a network of its own.
 EXAMPLES = examples(80)
 
@@ -157,7 +157,7 @@ async def test_a_node_is_not_convinced_by_its_own_words() -> None:
     encounter = Encounter(nonce=secrets.token_bytes)
     await encounter.begin()
     raw = await encounter.stranger()
-    raw.send(encode_frame(HELLO, encode_hello(identity("eve"), VERSIONS, bytes(32))))
+    raw.send(encode_frame(HELLO, encode_hello(identity("eve"), VERSIONS, bytes(32), True)))
     await until(lambda: raw.taken)
     challenge = raw.taken.pop()
     raw.send(encode_frame(*challenge))
@@ -196,9 +196,14 @@ async def test_a_proof_for_one_link_is_worthless_on_another_that_is_open_at_the_
 #: Hellos that cannot lead to a link, by the reason that is given.
 OURS = f"{VERSIONS[0]} to {VERSIONS[1]} here"
 FROM_ELSEWHERE = {
-    "the clusters differ": encode_hello(identity("eve", cluster="kitchen"), VERSIONS, bytes(32)),
-    f"{OURS}, 4 to 9 there": encode_hello(identity("eve"), (4, 9), bytes(32)),
-    f"{OURS}, 7 to 2147483647": encode_hello(identity("eve"), (7, 2**31 - 1), bytes(32)),
+    "the clusters differ": encode_hello(
+        identity("eve", cluster="kitchen"), VERSIONS, bytes(32), True
+    ),
+    f"{OURS}, 5 to 9 there": encode_hello(identity("eve"), (5, 9), bytes(32), True),
+    f"{OURS}, 7 to 2147483647": encode_hello(identity("eve"), (7, 2**31 - 1), bytes(32), True),
+    f"{OURS}, 1 to 3 there": json.dumps(
+        ["adsum", [1, 3], "cluster", "eve", 1, [], "00" * 32]  # before frames had tags
+    ).encode(),
     "versions is not acceptable": json.dumps(
         ["adsum", [], "cluster", "eve", 1, [], "00" * 32]
     ).encode(),
@@ -245,7 +250,7 @@ async def test_members_that_break_the_protocol_in_a_flood_cost_two_lines() -> No
     await encounter.begin()
     with Lines() as log:
         for _ in range(50):
-            await encounter.hear([GREETING, encode_frame(PAYLOAD, b"nonsense")])
+            await encounter.hear([GREETING, genuine_frames(encode_frame(PAYLOAD, b"nonsense"))])
         assert len(encounter.node.opened) == 51
         await encounter.end()
     assert len(log.lines) == 2, "at once, and how many more at the end"

@@ -10,10 +10,11 @@ from typing import Self
 from adsum.replication.codec import decode, encode
 from adsum.replication.messages import Heartbeat
 from adsum.transport.base import Link
+from adsum.transport.frame_mac import FrameMac
 from adsum.transport.framing import encode_payload
 from adsum.transport.handshake import Handshake
 from adsum.transport.memory import MemoryNetwork, MemoryTransport, connect
-from tests.transport.harness import RawPeer, Recorder, identity, until
+from tests.transport.harness import RawPeer, Recorder, identity, tagged, until
 
 SECRET = b"a secret of the cluster"
 
@@ -23,18 +24,26 @@ def constant(size: int) -> bytes:
     return bytes(size)
 
 
-def genuine_greeting() -> bytes:
-    """All that a dialler with the secret says to the node, until it is linked."""
+def genuine_greeting() -> tuple[bytes, FrameMac]:
+    """All that a dialler with the secret says to the node until it is linked, and its next tags."""
     dialler = Handshake(identity("eve"), dialling=True, secret=SECRET, nonce=constant)
     acceptor = Handshake(identity("node"), dialling=False, secret=SECRET, nonce=constant)
     hello = dialler.start()
-    return hello + dialler.receive(*frame(acceptor.receive(*frame(hello))))
+    greeting = hello + dialler.receive(*frame(acceptor.receive(*frame(hello))))
+    assert dialler.outgoing is not None
+    return greeting, dialler.outgoing
 
 
-def genuine_frames() -> list[bytes]:
-    """Frames as they follow a greeting, some of them compressed."""
+def genuine_frames(*frames: bytes) -> bytes:
+    """Frames as they follow a greeting, with their tags."""
+    _, mac = genuine_greeting()
+    return tagged(b"".join(frames), mac)
+
+
+def usual_frames() -> bytes:
+    """Frames as they follow a greeting, one of them compressed."""
     large = b'[8,"room","event",{"text":"' + b"x" * 2000 + b'"}]'
-    return [encode_payload(encode(Heartbeat(1, 1))), encode_payload(large)]
+    return genuine_frames(encode_payload(encode(Heartbeat(1, 1))), encode_payload(large))
 
 
 def frame(stream: bytes) -> tuple[int, bytes]:

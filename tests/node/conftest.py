@@ -3,8 +3,10 @@
 import asyncio
 import itertools
 import os
-from collections.abc import AsyncIterator, Callable, Coroutine
+import tempfile
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -44,6 +46,13 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 def cluster_name() -> str:
     """A cluster that nobody else on this host has."""
     return f"test-{os.getpid()}-{next(_serial)}"
+
+
+@pytest.fixture
+def short_path() -> Iterator[Path]:
+    """A folder for sockets: the system limits their paths to about 100 bytes."""
+    with tempfile.TemporaryDirectory(prefix="adsum-") as path:
+        yield Path(path)
 
 
 @asynccontextmanager

@@ -158,13 +158,11 @@ def test_a_task_that_outlives_many_runs_keeps_no_callbacks() -> None:
 
 
 @pytest.mark.parametrize("end", [asyncio.run, run_and_close])
-def test_the_address_is_free_after_a_stop_that_was_interrupted(
-    end: Any, cluster_name: str, tmp_path: Path
-) -> None:
+def test_interrupted_stop_frees_the_address(end: Any, cluster_name: str, short_path: Path) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    settings: dict[str, Any] = {"cluster": cluster_name, "runtime_dir": str(tmp_path)}
+    settings: dict[str, Any] = {"cluster": cluster_name, "runtime_dir": str(short_path)}
     node = adsum.Node(listen=f"127.0.0.1:{port}", **settings)
 
     async def interrupt_stop() -> None:
@@ -180,7 +178,7 @@ def test_the_address_is_free_after_a_stop_that_was_interrupted(
             assert len(sockets()) == 1
 
     def sockets() -> list[Path]:
-        return list(tmp_path.glob("adsum/*/*.sock"))
+        return list(short_path.glob("adsum/*/*.sock"))
 
     kept: list[Any] = []
     end(interrupt_stop())

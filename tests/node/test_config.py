@@ -1,9 +1,11 @@
 """Settings come from keywords, then the environment, then defaults; wrong ones are refused."""
 
+import ssl
 from typing import Any
 
 import pytest
 
+import adsum
 from adsum.config import settle
 from adsum.errors import ConfigurationError
 
@@ -54,7 +56,7 @@ def test_an_empty_variable_is_not_given() -> None:
         ("listen", [None], "host:port"),
         ("peers", "127.0.0.1:0", "port"),
         ("peers", "127.0.0.1:99999", "port"),
-        ("siblings", "maybe", "True and False"),
+        ("siblings", "maybe", "True or False"),
         ("runtime_dir", "relative", "absolute path"),
         ("runtime_dir", 5, "absolute path"),
         ("runtime_dir", "/" + "x" * 70, "the system allows"),
@@ -115,6 +117,65 @@ def test_every_interface_is_off_loopback(address: str) -> None:
 
 def test_a_secret_is_never_in_an_error() -> None:
     assert "hunter2" not in refusal({"secret": "hunter2"})
+
+
+def contexts(server: ssl.VerifyMode, client: ssl.VerifyMode) -> list[ssl.SSLContext]:
+    """One for each side, verifying as told."""
+    made = []
+    for purpose, mode in ((ssl.PROTOCOL_TLS_SERVER, server), (ssl.PROTOCOL_TLS_CLIENT, client)):
+        context = ssl.SSLContext(purpose)
+        context.check_hostname = False
+        context.verify_mode = mode
+        made.append(context)
+    return made
+
+
+NONE, OPTIONAL, REQUIRED = ssl.CERT_NONE, ssl.CERT_OPTIONAL, ssl.CERT_REQUIRED
+SECRET = "a secret of 16 bytes or more"
+
+
+@pytest.mark.parametrize(
+    ("server", "client", "named"),
+    [
+        (NONE, REQUIRED, "tls.server.verify_mode=CERT_NONE"),
+        (OPTIONAL, REQUIRED, "tls.server.verify_mode=CERT_OPTIONAL"),
+        (REQUIRED, NONE, "tls.client.verify_mode=CERT_NONE"),
+        (NONE, NONE, "tls.server.verify_mode=CERT_NONE"),
+    ],
+)
+def test_tls_that_does_not_verify_is_refused_unless_the_secret_is_to_do_it(
+    server: ssl.VerifyMode, client: ssl.VerifyMode, named: str
+) -> None:
+    both = contexts(server, client)
+    cases: list[dict[str, Any]] = [
+        {"tls": adsum.TLS(*both)},
+        {"tls": adsum.TLS(*both), "secret": SECRET},
+        {"tls": adsum.TLS(*both, allow_unverified=True)},
+    ]
+    for refused in cases:
+        text = refusal(refused)
+        for part in (named, "CERT_REQUIRED", "TLS.from_files()", "allow_unverified=True"):
+            assert part in text
+        with pytest.raises(ConfigurationError):
+            adsum.Node(**refused)
+
+    accepted = settle({"tls": adsum.TLS(*both, allow_unverified=True), "secret": SECRET}, {})
+    assert accepted.tls is not None
+    assert not accepted.tls.mutual
+
+
+def test_tls_that_verifies_needs_no_secret() -> None:
+    settings = settle({"tls": adsum.TLS(*contexts(REQUIRED, REQUIRED))}, {})
+    assert settings.tls is not None
+    assert settings.tls.mutual
+
+
+def test_tls_of_anything_but_contexts_is_refused() -> None:
+    (context, _) = contexts(REQUIRED, REQUIRED)
+    with pytest.raises(ConfigurationError, match=r"tls\.server=None: must be an ssl\.SSLContext"):
+        adsum.TLS(None, context)  # type: ignore[arg-type]  # that is the point
+    with pytest.raises(ConfigurationError, match=r"tls\.client='client\.pem'"):
+        adsum.TLS(context, "client.pem")  # type: ignore[arg-type]  # that is the point
 
 
 def test_half_of_the_tls_files_is_refused() -> None:

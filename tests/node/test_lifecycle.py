@@ -19,7 +19,7 @@ import adsum
 from adsum import runtime
 from adsum.replication.limits import MAX_NODE_NAME
 
-from .conftest import run, running, until
+from .conftest import DEADLINE, run, running, until
 
 
 def test_starting_and_stopping_twice_does_nothing_more() -> None:
@@ -203,6 +203,28 @@ def test_a_peer_of_another_cluster_is_refused_with_one_line(
         run(main())
     lines = [r for r in caplog.records if r.name == "adsum" and "no link to" in r.getMessage()]
     assert len(lines) == 1
+
+
+def test_complaints_of_many_addresses_are_bounded(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(runtime, "MAX_COMPLAINTS", 3)
+
+    def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        writer.close()
+
+    async def main() -> None:
+        servers = [await asyncio.start_server(answer, "127.0.0.1", 0) for _ in range(8)]
+        peers = [f"127.0.0.1:{server.sockets[0].getsockname()[1]}" for server in servers]
+        async with adsum.Node(siblings=False, peers=peers, join_timeout=DEADLINE) as node:
+            assert all(f"no link to {peer}" in caplog.text for peer in peers)
+            assert isinstance(node.runtime, runtime.Runtime)
+            assert len(node.runtime._complaints) == 3
+        for server in servers:
+            server.close()
+
+    run(main())
 
 
 def test_only_who_knows_the_secret_gets_in() -> None:

@@ -9,8 +9,7 @@ import pytest
 import adsum
 from adsum.errors import NotTrackedError
 from adsum.presence import CANCEL_GRACE
-from adsum.testing import Cluster
-from adsum.testing.plugin import MakeCluster
+from adsum.testing import Cluster, MakeCluster
 
 from .conftest import run, until
 

@@ -92,7 +92,7 @@ def test_burst_within_one_turn_arrives_complete_over_the_same_link(cluster_name:
 
 @pytest.mark.usefixtures("patient")
 def test_burst_of_broadcasts_arrives_complete_over_the_same_link(cluster_name: str) -> None:
-    class Room(Channel, topic="room:*"):
+    class Room(Channel, topic="room:{room}"):
         pass
 
     async def main() -> None:

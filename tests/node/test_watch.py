@@ -12,7 +12,7 @@ import adsum
 from adsum import tasks, watching
 from adsum.replication import view
 from adsum.replication.entry import META
-from adsum.testing.plugin import MakeCluster
+from adsum.testing import MakeCluster
 
 from .conftest import run, until
 from .test_presence import alone

@@ -69,22 +69,27 @@ class Site:
             directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ph-")))
             self.links = Links(directory, self._names, self._name_of)
             stack.push_async_callback(self.links.stop)
+            stack.push_async_callback(self.balancer.stop)
+            await self.balancer.start()
             cluster = {"ADSUM_CLUSTER": f"phoenixjs-{os.getpid()}-{next(_serial)}"}
             for name in self._names:
                 environment = {**self._environment, **cluster, **self.links.settings(name)}
                 if not self._fixed_names:
                     del environment["ADSUM_NAME"]
-                server = Server(directory / f"{name}.log", environment, **self._options)
+                server = Server(directory / f"{name}.log", environment, **self._own_options())
                 self.servers[name] = server
                 stack.push_async_callback(server.kill)
             await asyncio.gather(*(self.start(name) for name in self._names))
-            stack.push_async_callback(self.balancer.stop)
-            await self.balancer.start()
             stack.push_async_callback(self.clients.stop)
             await self.clients.start()
             await until("the nodes find each other", self._is_linked)
             self._stack = stack.pop_all()
         return self
+
+    def _own_options(self) -> dict[str, Any]:
+        """The options of a server; in its origins, ``{port}`` is that of the balancer."""
+        origins = [one.format(port=self.balancer.port) for one in self._options.get("origins", ())]
+        return {**self._options, "origins": origins} if origins else self._options
 
     async def __aexit__(
         self,

@@ -110,4 +110,4 @@ def test_a_page_of_another_site_that_is_accepted_works(transport: str) -> None:
     async def scene(site: Site, tabs: Tabs) -> None:
         await two_tabs(site, transport=transport, authToken="token of somebody")
 
-    show(scene, host="localhost", origins=["//localhost"])
+    show(scene, host="localhost", origins=["//localhost:{port}"])

@@ -302,3 +302,10 @@ def test_nodes_that_have_just_met_push_changes_to_each_other(seed: int) -> None:
         node.track("later", node.name)
     simulation.run(0.02)
     simulation.check_agreement()
+
+
+@pytest.mark.parametrize("verb", ["node", "kill", "stop"])
+def test_a_place_without_a_node_is_named_beside_those_with_one(verb: str) -> None:
+    simulation = Simulation(nodes=2, seed=1)
+    with pytest.raises(ValueError, match=r"^place='n9': must be a place .*: 'n1', 'n2'$"):
+        getattr(simulation, verb)("n9")

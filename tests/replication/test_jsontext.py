@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adsum.replication.jsontext import checked_name, encode_object, load
+from adsum.replication.jsontext import _check, _is_valid, checked_name, encode_object, load
 
 values = st.recursive(
     st.none()
@@ -89,3 +89,34 @@ def test_names_that_are_no_strings_are_refused(name: object) -> None:
 def test_a_string_of_a_subclass_becomes_a_plain_string() -> None:
     assert type(checked_name(Device.PHONE, "key", 10)) is str
     assert checked_name(Device.PHONE, "key", 10) == "phone"
+
+
+odd = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.just((1,)),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text() | st.integers(), inner, max_size=3)
+    ),
+)
+
+
+@given(odd, st.integers(0, 40))
+def test_object_is_refused_exactly_if_something_wrong_can_be_named(value: Any, depth: int) -> None:
+    for _ in range(depth):
+        value = [value]
+    try:
+        _check(value, "meta", 0)
+    except (TypeError, ValueError):
+        assert not _is_valid(value, 0)
+    else:
+        assert _is_valid(value, 0)
+
+
+def test_keys_that_are_long_or_not_printable_are_named_by_a_short_path() -> None:
+    value: Any = {1}
+    for _ in range(30):
+        value = {"\n" + "k" * 65_000: value}
+    with pytest.raises(TypeError) as caught:
+        encode_object(value, "meta", 100)
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 400
+    assert "'\\nkkk" in str(caught.value)

@@ -144,6 +144,25 @@ def test_a_hundred_nodes_with_churn_come_to_agree() -> None:
     assert {len(node.links) for node in simulation.alive} == {len(simulation.alive) - 1}
 
 
+@pytest.mark.parametrize(
+    "text", [None, "no JSON", "{}", '{"steps": [], "other": 1}', '{"steps": 1}']
+)
+def test_a_file_that_is_no_kept_trial_is_refused_with_a_usage_error(
+    text: str | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    file = tmp_path / "kept.json"
+    if text is not None:
+        file.write_text(text)
+    monkeypatch.setattr("sys.argv", ["adsum.testing", "--replay-file", str(file)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    assert f"--replay-file '{file}': must be a file that --keep wrote" in capsys.readouterr().err
+
+
 def trace(hash_seed: str) -> str:
     environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
     run = command("--replay", "11", "--steps", "60", "--trace")

@@ -12,7 +12,7 @@ from adsum.replication.messages import Publish
 from adsum.replication.state import Replica, Slice
 from adsum.replication.view import View
 from adsum.replication.visibility import Visibility
-from adsum.testing.plugin import MakeCluster
+from adsum.testing import MakeCluster
 from adsum.testing.trial import Trial
 from tests.effort import examples
 

@@ -9,8 +9,7 @@ import pytest
 
 import adsum
 from adsum.errors import NodeClosedError, UsageError
-from adsum.testing import Cluster
-from adsum.testing.plugin import MakeCluster
+from adsum.testing import Cluster, MakeCluster
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 

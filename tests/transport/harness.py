@@ -11,6 +11,7 @@ from typing import ParamSpec
 
 from adsum.transport.address import TcpAddress, UnixAddress, parse
 from adsum.transport.base import Identity, Link, LinkHandler, Transport
+from adsum.transport.frame_mac import FrameMac
 from adsum.transport.framing import FRAME_LIMIT, GOODBYE, FrameReader, decode_goodbye
 from adsum.transport.handshake import VERSIONS, Handshake
 from adsum.transport.limits import Limits
@@ -235,7 +236,7 @@ class World:
 
     async def _silent_in_memory(self, protocol: Callable[[], asyncio.Protocol]) -> str:
         silent = self.transport("silent")
-        silent.accept_link = lambda origin=None: protocol()  # type: ignore[method-assign, assignment, return-value]  # any protocol does
+        silent.accept_link = lambda *_, **__: protocol()  # type: ignore[method-assign, assignment]  # any protocol does
         return await silent.listen("silent")
 
     def links_of(self, name: str) -> list[StreamLink]:
@@ -258,11 +259,16 @@ class World:
 
 
 class RawPeer(asyncio.Protocol):
-    """One end of a connection without any rules."""
+    """One end of a connection without any rules.
+
+    Once it has greeted it tags its frames and checks those of the peer, as a member does.
+    """
 
     def __init__(self) -> None:
         self.wire: asyncio.Transport | None = None
         self.reader = FrameReader(FRAME_LIMIT)
+        self.mac: FrameMac | None = None
+        self._handshake: Handshake | None = None
         self.chunks: list[bytes] = []
         self.taken: list[Frame] = []
         self.hung_up = False
@@ -278,28 +284,47 @@ class RawPeer(asyncio.Protocol):
         self.reader.feed(data)
         while (frame := self.reader.take()) is not None:
             self.taken.append(frame)
+            if self._handshake is not None:
+                self._shake(self._handshake)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.hung_up = True
 
     def send(self, data: bytes) -> None:
         assert self.wire is not None
-        self.wire.write(data)
+        self.wire.write(tagged(data, self.mac))
 
     def close(self) -> None:
         assert self.wire is not None
         self.wire.close()
 
-    async def greet(self, who: Identity, secret: bytes | None) -> None:
-        handshake = Handshake(who, dialling=True, secret=secret)
+    async def greet(self, who: Identity, secret: bytes | None, *, protected: bool = False) -> None:
+        handshake = Handshake(who, dialling=True, secret=secret, protected=protected)
         self.send(handshake.start())
-        while handshake.peer is None:
-            await until(lambda: self.taken, "an answer to the greeting")
-            self.send(handshake.receive(*self.taken.pop(0)))
+        self._handshake = handshake
+        await until(lambda: handshake.peer is not None, "the end of the handshake")
+
+    def _shake(self, handshake: Handshake) -> None:
+        """Answer at once: what follows the proof in the same chunk may have tags."""
+        self.send(handshake.receive(*self.taken.pop()))
+        self.mac, self.reader.mac = handshake.outgoing, handshake.incoming
+        if handshake.peer is not None:
+            self._handshake = None
 
     @property
     def goodbyes(self) -> list[str]:
         return [decode_goodbye(body) for kind, body in self.taken if kind == GOODBYE]
+
+
+def tagged(stream: bytes, mac: FrameMac | None) -> bytes:
+    """A stream with a tag after each whole frame; what is no frame at its end stays as it is."""
+    if mac is None:
+        return stream
+    parts = []
+    while len(stream) >= 4 and (end := 4 + int.from_bytes(stream[:4], "big")) <= len(stream):
+        parts += [stream[:end], mac.tag(stream[:end])]
+        stream = stream[end:]
+    return b"".join([*parts, stream])
 
 
 def bound_port(address: str) -> int:

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adsum.errors import ConfigurationError
+from adsum.quoting import quoted
 from adsum.transport.address import (
     SUN_PATH_LIMIT,
     TcpAddress,
@@ -71,7 +72,7 @@ def test_a_wrong_address_is_refused_naming_field_value_and_what_is_accepted(
         parse(text, "peers")
 
     message = str(caught.value)
-    assert message.startswith(f"peers={text!r}: ")
+    assert message.startswith(f"peers={quoted(text)}: ")
     assert hint in message
     assert "accepted are host:port" in message
     assert isinstance(caught.value, ValueError)

@@ -166,13 +166,14 @@ def test_an_acceptor_cannot_be_used_to_answer_another_acceptor() -> None:
         victim.receive(PROOF, accomplice._proof(by_dialler=False))
 
 
-FIELDS = {"versions": 1, "name": 3, "incarnation": 4, "addresses": 5, "nonce": 6}
+FIELDS = {"versions": 1, "name": 3, "incarnation": 4, "addresses": 5, "nonce": 6, "authenticate": 7}
 FORGED: dict[str, object] = {
     "versions": [1, VERSIONS[1]],
     "name": "eve",
     "incarnation": 99,
     "addresses": ["6.6.6.6:666"],
     "nonce": "00" * 32,
+    "authenticate": 0,
 }
 
 
@@ -255,7 +256,7 @@ def test_frames_out_of_place_are_refused(
 
 
 def hello_with(position: int, value: object) -> bytes:
-    fields = json.loads(encode_hello(ANN, (1, 1), bytes(32)))
+    fields = json.loads(encode_hello(ANN, (1, 1), bytes(32), True))
     fields[position] = value
     return json.dumps(fields).encode()
 
@@ -289,6 +290,10 @@ def hello_with(position: int, value: object) -> bytes:
         (6, "00" * 31),
         (6, "zz" * 32),
         (6, 5),
+        (7, 2),
+        (7, True),
+        (7, "1"),
+        (7, None),
     ],
 )
 def test_every_field_of_a_hello_is_checked(position: int, value: object) -> None:
@@ -305,9 +310,9 @@ def test_a_hello_that_is_none_is_refused(body: bytes) -> None:
 
 
 def test_fields_that_a_later_version_adds_are_passed_over() -> None:
-    fields = json.loads(encode_hello(ANN, (1, 2), bytes(32)))
+    fields = json.loads(encode_hello(ANN, (1, 2), bytes(32), True))
 
-    assert decode_hello(json.dumps([*fields, {"new": True}]).encode()) == (ANN, (1, 2))
+    assert decode_hello(json.dumps([*fields, {"new": True}]).encode()) == (ANN, (1, 2), True)
 
 
 @given(st.binary(max_size=200))

@@ -105,7 +105,7 @@ function drawYou() {
   $("more").classList.toggle("is-first", !devices.length);
   $("open").textContent = devices.length ? `Open a ${kind}, too` : "Join the room";
   $("invite").textContent = devices.length
-    ? `You stay one person, with ${devices.length + 1} devices.`
+    ? `You are one person, with ${devices.length === 1 ? "1 device" : `${devices.length} devices`}.`
     : "You are not here yet. Nobody sees you, and you see everybody.";
   const phone = devices[0]?.room.node ?? devices[0]?.wanted ?? state?.nodes[0].name;
   for (const place of document.querySelectorAll("[data-victim]")) {

@@ -6,16 +6,18 @@ topics of one kind. Who is on a topic comes from an `adsum.Presence`, whatever n
 
 from adsum.errors import RefusedError
 
-from .channel import Channel, ChannelPresence, on, outgoing
+from .channel import Answer, Channel, ChannelPresence, Reason, on, outgoing
 from .client import Client
 from .limits import Limits
 from .socket import Socket
 
 __all__ = [
+    "Answer",
     "Channel",
     "ChannelPresence",
     "Client",
     "Limits",
+    "Reason",
     "RefusedError",
     "Socket",
     "on",

@@ -1,13 +1,18 @@
 """What an application writes: a class for the channels of one kind of topic."""
 
 import asyncio
+import inspect
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
-from adsum.errors import ConfigurationError, UsageError
+from adsum.arguments import is_async, named, parameters, refuse, takes, whole
+from adsum.errors import ConfigurationError
 from adsum.presence import Meta, Tracked
+from adsum.quoting import quoted
+from adsum.replication.limits import MAX_NAME
 
 from .client import Client
+from .frames import is_reserved
 from .topics import Pattern
 
 if TYPE_CHECKING:
@@ -21,6 +26,10 @@ Answer = Mapping[str, Any] | bytes | None
 _H = TypeVar("_H", bound=Callable[..., Awaitable[Answer]])
 
 _INCOMING, _OUTGOING = "_adsum_on", "_adsum_outgoing"
+#: Methods that a subclass may write, each with the argument that it is called with.
+_OVERRIDDEN = {"join": "payload", "terminate": "reason"}
+#: Attributes of an instance that are not methods; a handler of this name would be hidden by them.
+_ATTRIBUTES = ("topic", "params", "client")
 
 
 def on(event: str) -> Callable[[_H], _H]:
@@ -34,9 +43,10 @@ def on(event: str) -> Callable[[_H], _H]:
         event: What phoenix.js names in ``channel.push(event, payload)``.
 
     Raises:
-        ConfigurationError: The event is none of the application's, or the method is not async.
+        ConfigurationError: The event is none of the application's, the method is not async, or
+            the parentheses are missing: ``@on("event")``.
     """
-    return _marked(_INCOMING, event)
+    return _marked("on", _INCOMING, event)
 
 
 def outgoing(event: str) -> Callable[[_H], _H]:
@@ -46,9 +56,11 @@ def outgoing(event: str) -> Callable[[_H], _H]:
     Broadcasts of other events go to all clients without any call.
 
     Raises:
-        ConfigurationError: The event is none of the application's, or the method is not async.
+        ConfigurationError: The event is none of the application's, the method is not async, or
+            the parentheses are missing: ``@outgoing("event")``. Presences are not broadcasts, so
+            their events are refused too.
     """
-    return _marked(_OUTGOING, event)
+    return _marked("outgoing", _OUTGOING, event)
 
 
 class Channel:
@@ -60,13 +72,20 @@ class Channel:
     this channel ends and its presences leave; the client is told, and joins again by itself.
     Everything else of the client goes on.
 
+    A class whose methods could not be called is refused where it is made: `join`, `terminate`,
+    handlers and filters are ``async def`` and take one argument beside ``self``.
+
     Attributes:
         topic: What was joined, as ``room:lobby``.
         params: The parameters of the topic, as ``{"room": "lobby"}``.
         client: Who joined.
         counts_above: If set on the class: with more keys than this on the topic, clients are not
             told who is there but only how many, as ``presence_count`` with ``{"count": n}``.
-            When there are a fifth fewer, they are sent the whole state, and diffs again.
+            When there are a fifth fewer, they are sent the whole state, and diffs again. With 0
+            they are never told names.
+
+    Raises:
+        ConfigurationError: On making a subclass: its pattern, `counts_above` or a method is wrong.
 
     Example:
         >>> from adsum.channels import Channel, RefusedError, on
@@ -93,6 +112,7 @@ class Channel:
             cls._pattern = Pattern(topic)
         cls._handlers = _methods(cls, _INCOMING)
         cls._filters = _methods(cls, _OUTGOING)
+        check_class(cls)
 
     def __init__(self, membership: "Membership", params: dict[str, str]) -> None:
         self._membership = membership
@@ -162,7 +182,8 @@ class Channel:
 
         Raises:
             TypeError: The payload is neither a JSON object nor bytes.
-            ValueError: It is not finite, too deep or too large.
+            ValueError: It is not finite, too deep or too large; or the event begins with ``phx_``
+                or is one of presences, as ``presence_diff``.
         """
         self._membership.push(event, payload)
 
@@ -171,7 +192,8 @@ class Channel:
 
         Raises:
             TypeError: The payload is neither a JSON object nor bytes.
-            ValueError: It is not finite, too deep or too large.
+            ValueError: It is not finite, too deep or too large; or the event begins with ``phx_``
+                or is one of presences, as ``presence_diff``.
         """
         await self._membership.broadcast(event, payload, to_self=True)
 
@@ -183,12 +205,25 @@ class Channel:
         """Run something beside the channel; it is cancelled when the channel ends.
 
         If it raises, the channel crashes as if a handler had.
+
+        Args:
+            coroutine: As ``self.tick()``, with the parentheses.
+
+        Raises:
+            ConfigurationError: It is not a coroutine.
+            UsageError: The channel has ended.
         """
+        if not asyncio.iscoroutine(coroutine):
+            refuse("coroutine", coroutine, "a coroutine, as self.spawn(self.tick())")
         self._membership.spawn(coroutine)
 
     def stop(self) -> None:
         """End the channel, after what is being handled and its reply; the client stays away."""
         self._membership.end_soon("stopped")
+
+    def __repr__(self) -> str:
+        topic = self.__dict__.get("topic", "")
+        return f"<{type(self).__name__} on {quoted(topic)}>"
 
 
 class ChannelPresence:
@@ -227,17 +262,27 @@ class ChannelPresence:
         """End the presence; the client goes on to follow. Idempotent."""
         self._tracked.untrack()
 
+    def __repr__(self) -> str:
+        return repr(self._tracked).replace("Tracked", "ChannelPresence", 1)
 
-def _marked(kind: str, event: str) -> Callable[[_H], _H]:
-    if not event or event.startswith("phx_"):
+
+def _marked(name: str, kind: str, event: Any) -> Callable[[_H], _H]:
+    if callable(event):
         raise ConfigurationError(
-            f"event={event!r}: accepted is a text that does not begin with 'phx_'"
+            f'@{name} needs an event and parentheses, as @{name}("say"), above {quoted(event)}'
         )
+    if not isinstance(event, str) or not event or event.startswith("phx_"):
+        refuse("event", event, "a str that is not empty and does not begin with 'phx_'")
+    if len(event) > MAX_NAME:
+        refuse("event", event, f"a str of at most {MAX_NAME} characters")
+    if kind == _OUTGOING and is_reserved(event):
+        refuse("event", event, "an event that is broadcast; presences pass no filter")
 
     def mark(method: _H) -> _H:
-        is_async: bool = asyncio.iscoroutinefunction(method)
-        if not is_async:
-            raise ConfigurationError(f"{method!r} handles {event!r}: it must be `async def`")
+        if not is_async(method):
+            raise ConfigurationError(
+                f"@{name}({event!r}): {named(method)}: must be `async def method(self, payload)`"
+            )
         setattr(method, kind, [*getattr(method, kind, ()), event])
         return method
 
@@ -258,16 +303,65 @@ def _methods(cls: type[Channel], kind: str) -> dict[str, str]:
     return found
 
 
-def pattern_of(channel: type[Channel]) -> Pattern:
+#: The methods and attributes of a channel that a handler must not hide.
+_OWN_NAMES = frozenset({*(name for name in vars(Channel) if name[0] != "_"), *_ATTRIBUTES})
+
+
+def check_class(channel: type[Channel]) -> None:
+    """Check that a channel can be made, and that all that is called on it can be.
+
+    Raises:
+        ConfigurationError: A method is not async or takes other arguments, or an attribute is
+            wrong.
+    """
+    if channel.counts_above is not None:
+        whole(f"{channel.__name__}.counts_above", channel.counts_above, 0)
+    marked = [*channel._handlers.items(), *channel._filters.items()]
+    for event, name in marked:
+        if name in _OWN_NAMES:
+            raise ConfigurationError(
+                f"{channel.__name__}.{name} handles {event!r} and hides what Channel has under "
+                f"that name; name the method otherwise, as on_{name}"
+            )
+    calls = dict(_OVERRIDDEN) | {name: "payload" for _, name in marked}
+    for name, argument in calls.items():
+        _check_method(channel, name, f"`async def {name}(self, {argument})`")
+    if not takes(channel.__init__, 3):
+        raise ConfigurationError(
+            f"{channel.__name__}.__init__{parameters(channel.__init__)}: must take "
+            f"(self, membership, params) and give them to super().__init__"
+        )
+
+
+def _check_method(channel: type[Channel], name: str, accepted: str) -> None:
+    raw: Any = inspect.getattr_static(channel, name)
+    if not is_async(raw):
+        refuse(f"{channel.__name__}.{name}", raw, accepted)
+    bound = raw.__get__(object(), channel) if hasattr(type(raw), "__get__") else raw
+    if not takes(bound, 1):
+        raise ConfigurationError(
+            f"{channel.__name__}.{name}{parameters(bound)} with self left out: must take one "
+            f"argument, as {accepted}"
+        )
+
+
+def pattern_of(channel: Any) -> Pattern:
     """The pattern of a channel class.
 
     Raises:
-        UsageError: It has none.
+        ConfigurationError: It is no channel class, it has no pattern, or it was changed since it
+            was made so that it cannot be called.
     """
-    if not issubclass(channel, Channel):
-        raise UsageError(f"{channel!r} is not a subclass of Channel")
+    if not isinstance(channel, type) or not issubclass(channel, Channel):
+        hint = ""
+        if isinstance(channel, Channel):
+            hint = f"; give the class itself, {type(channel).__name__}"
+        raise ConfigurationError(f"channels: {named(channel)} is not a subclass of Channel{hint}")
+    check_class(channel)
+    if inspect.isabstract(channel):
+        raise ConfigurationError(f"channels: {channel.__name__} has abstract methods")
     if channel._pattern is None:
-        raise UsageError(
+        raise ConfigurationError(
             f'{channel.__name__} has no topic: class {channel.__name__}(Channel, topic="...")'
         )
     return channel._pattern

@@ -3,8 +3,12 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from adsum.quoting import quoted
+from adsum.replication.jsontext import checked_name
+from adsum.replication.limits import MAX_NAME
 
-@dataclass(slots=True)
+
+@dataclass(slots=True, repr=False)
 class Client:
     """One browser, phone or program that is connected.
 
@@ -18,6 +22,7 @@ class Client:
         transport: ``websocket`` or ``longpoll``.
         address: The host that the client connects from, as the server knows it.
         id: Names all connections of, say, one user: ``Socket.disconnect`` closes those of an id.
+            A text of 1 to 1,024 characters; anything else raises TypeError or ValueError.
         values: Whatever the application wants its channels to know.
     """
 
@@ -28,3 +33,12 @@ class Client:
     address: str | None = None
     id: str | None = None
     values: dict[str, Any] = field(default_factory=dict)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "id" and value is not None:
+            value = checked_name(value, "id", MAX_NAME)  # a number would match no `disconnect`
+        object.__setattr__(self, name, value)
+
+    def __repr__(self) -> str:
+        # Not what came with the request: tokens and cookies are among it.
+        return f"<Client {quoted(self.id)} at {quoted(self.address)} over {self.transport}>"

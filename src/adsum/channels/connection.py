@@ -5,13 +5,16 @@ A transport gives it what the client sends (`receive`), is told when there is so
 """
 
 import asyncio
-import logging
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
+from adsum.activetime import ActiveTimer
 from adsum.errors import ProtocolError, RefusedError
+from adsum.quoting import printable, quoted
 
 from .client import Client
+from .fairshare import WORK, FairShare
 from .frames import Frame, Ref, Serializer, Wire
 from .limits import Meter
 from .membership import GRACE, JOIN_CRASHED, Membership
@@ -19,8 +22,6 @@ from .outbox import Closing, Outbox
 
 if TYPE_CHECKING:
     from .hub import Hub
-
-logger = logging.getLogger("adsum")
 
 _EMPTY = "{}"
 _UNMATCHED = '{"reason":"unmatched topic"}'
@@ -40,24 +41,35 @@ class Connection:
     def __init__(self, hub: "Hub", client: Client, serializer: Serializer) -> None:
         self.hub = hub
         self.client = client
+        #: Where the client is, for the log.
+        self.address = printable(client.address or "?", 60)
         #: What `connect` made the client's id; a channel that sets another one changes nothing.
         self.id = client.id
         self.serializer = serializer
         #: Where it lives. If that was closed, nothing of it runs any more.
         self.loop = asyncio.get_running_loop()
-        self.outbox = Outbox(hub.limits.outbox, self._filled)
+        #: What it costs in each turn of that loop; transports wait for it before `receive`.
+        self.share = FairShare()
+        self.outbox = Outbox(hub.limits.outbox, self._filled, self._drained)
         self.memberships: dict[str, Membership] = {}
-        #: When the client was heard last, in seconds of the event loop.
-        self.heard_at = hub.now()
+        #: Characters in the presences of a topic that the transport can carry; None if any number.
+        self.longest_state: int | None = None
+        # After which sweep the client was heard last; after which it took a frame last or had taken
+        # most of them, and how many it had taken then.
+        self._heard_at = self._took_at = hub.sweeps
+        self._taken = 0
+        # Looks, while the outbox is half full, whether the client reads; and whether it does not.
+        self._reading_watch: ActiveTimer | None = None
+        self._reads_nothing = False
         self._joins = Meter(hub.limits.joins, hub.limits.interval)
         self._updates = Meter(hub.limits.updates, hub.limits.interval)
         # What the transport does when there is something to send, and to end at once.
         self._filled_hook: Callable[[], None] = _nothing
         self._abort_hook: Callable[[], None] = _nothing
-        # Bytes that wait to be handled, and who waits for there to be fewer.
+        # Bytes that wait to be handled; done once there are fewer, or fewer that wait to be sent.
         self._backlog = 0
         self._room: asyncio.Future[None] | None = None
-        self._deadline: asyncio.TimerHandle | None = None
+        self._deadline: ActiveTimer | None = None
         self._finished = False
         # Of the channels that have ended already, and still do what they do about that.
         self._endings: set[asyncio.Future[None]] = set()
@@ -75,11 +87,11 @@ class Connection:
     def receive(self, data: Wire) -> None:
         """Do what the client sent, or begin to; garbage ends the connection.
 
-        Then do not read on before there is `room`.
+        Wait for the client's `share` before, and do not read on before there is `room`.
         """
         if self.closing is not None:
             return
-        self.heard_at = self.hub.now()
+        self.heard()
         self.hub.frames_received += 1
         size = _size_of(data)
         if size > self.hub.limits.frame_size:
@@ -94,11 +106,46 @@ class Connection:
             return
         self._dispatch(frame, size)
 
+    def heard(self) -> None:
+        """The client has sent something, or asked for something."""
+        self._heard_at = self.hub.sweeps
+
+    def is_silent(self, sweeps: int) -> bool:
+        """Whether the client has done nothing during so many sweeps that it could have done.
+
+        It need not send while it is not read, as too much of what it sent waits to be handled. If
+        it is not read because it does not read, then it has to take a frame.
+        """
+        now, outbox = self.hub.sweeps, self.outbox
+        if not outbox.half_full or outbox.frames != self._taken:
+            self._took_at, self._taken = now, outbox.frames
+        if outbox.half_full:
+            return now - self._took_at > sweeps
+        if self._is_behind_with_handling:
+            self.heard()
+        return now - self._heard_at > sweeps
+
     @property
     def full(self) -> bool:
-        """Whether as much of what the client sent waits to be handled as may."""
+        """Whether the client is not to be read on.
+
+        As much of what it sent waits to be handled as may, or it is slow to read the replies.
+        """
         if self.closing is not None:
             return False  # nothing is handled any more
+        return self._is_behind_with_reading or self._is_behind_with_handling
+
+    @property
+    def _is_behind_with_reading(self) -> bool:
+        """Whether the client reads slowly.
+
+        One that took no frame for a while is read on: then its replies overflow, and the end of its
+        connection is noticed. Some servers report no end while frames wait in front of it.
+        """
+        return self.outbox.half_full and not self._reads_nothing
+
+    @property
+    def _is_behind_with_handling(self) -> bool:
         if self._backlog > self.hub.limits.backlog:
             return True
         return any(membership.full for membership in self.memberships.values())
@@ -106,9 +153,18 @@ class Connection:
     async def room(self) -> None:
         """Wait until the client may be read further."""
         while self.full:
-            if self._room is None or self._room.done():
-                self._room = asyncio.get_running_loop().create_future()
-            await asyncio.wait([self._room])  # several may wait, of a client that polls
+            await self._change()
+
+    async def drained(self) -> None:
+        """Wait until there is room for a reply, or none is needed any more."""
+        while self._is_behind_with_reading and self.closing is None:
+            await self._change()
+
+    async def _change(self) -> None:
+        """Wait until something was handled or sent, or the connection ends."""
+        if self._room is None or self._room.done():
+            self._room = asyncio.get_running_loop().create_future()
+        await asyncio.wait([self._room])  # several may wait
 
     def freed(self, size: int) -> None:
         """So many bytes of what the client sent have been handled, or dropped."""
@@ -126,13 +182,15 @@ class Connection:
             return
         self._finished = True
         self.outbox.close(Closing(1006, ""), drop=True)
-        if self._deadline is not None:
-            self._deadline.cancel()
+        self.freed(0)
+        for timer in (self._deadline, self._reading_watch):
+            if timer is not None:
+                timer.cancel()
         self.hub.remove(self)
         memberships = list(self.memberships.values())
         endings = self._endings | {membership.finished for membership in memberships}
         for membership in memberships:
-            membership.end_after("closed", linger)
+            self.share.call(WORK, partial(membership.end_after, "closed", linger))
         if endings:
             await asyncio.wait(endings)
 
@@ -157,15 +215,35 @@ class Connection:
         """Send a frame, in order."""
         if not self.outbox.put(frame):
             self.overflow()
+        elif self._reading_watch is None and self.outbox.half_full:
+            self._watch_reading()
+
+    def _watch_reading(self) -> None:
+        self._reading_watch = ActiveTimer(GRACE, partial(self._look_at_reading, self.outbox.frames))
+
+    def _look_at_reading(self, frames: int) -> None:
+        self._reading_watch = None
+        if self.outbox.half_full and self.closing is None:
+            if self.outbox.frames == frames:
+                self._reads_nothing = True
+                self.freed(0)
+            else:
+                self._watch_reading()
 
     def cannot_carry_bytes(self) -> None:
         """Bytes were for the client, whose version or transport has no room for them."""
         if not self._told_of_bytes:
             self._told_of_bytes = True
-            logger.warning(
-                "a client at %s gets no binary payloads: it polls, or speaks version 1",
-                self.client.address,
-            )
+            text = "a client at %s gets no binary payloads: it polls, or speaks version 1"
+            self.hub.log.warning(text, self.address, key=self.address)
+
+    def time_out(self) -> None:
+        """Close a client that is silent; one that is not read is so because it does not read."""
+        if self.outbox.half_full:
+            self.overflow()
+        else:
+            # Not 1000: clients that are told that all is well do not come back.
+            self.close(1001, "timeout")
 
     def overflow(self) -> None:
         """The client does not read fast enough for what it has to be told."""
@@ -176,13 +254,13 @@ class Connection:
     def close(self, code: int, reason: str, *, drop: bool = False) -> None:
         """End the connection after what waits to be sent, or instead of it.
 
-        A client that does not take it within seconds is cut off.
+        A client that does not take it within seconds of active time is given up.
         """
         if self.closing is None:
             self.outbox.close(Closing(code, reason), drop=drop)
-            self._deadline = asyncio.get_running_loop().call_later(GRACE, self._give_up)
+            self._deadline = ActiveTimer(GRACE, self._give_up)
             for membership in list(self.memberships.values()):
-                membership.end_after("closed")
+                self.share.call(WORK, partial(membership.end_after, "closed"))
             self.freed(0)
 
     def forget(self, membership: Membership) -> None:
@@ -234,8 +312,9 @@ class Connection:
             finished = None if before is None else before.finished
             try:
                 membership = Membership(self, kind, params, frame)
-            except Exception:
-                logger.exception("a %s could not be made", kind.__name__)
+            except Exception as error:
+                text = "a %s could not be made"
+                self.hub.log.crashed(text, kind.__name__, error=error)
                 self._reply(frame.join_ref, frame, "error", JOIN_CRASHED)
             else:
                 self._backlog += size
@@ -246,12 +325,17 @@ class Connection:
         self.send(self.serializer.reply(join_ref, frame.ref, frame.topic, status, response))
 
     def _complain(self, what: str) -> None:
-        """One line, without what the client sent."""
-        who = self.id or "no id"
-        logger.warning("a client at %s (%.100r) is cut off: %s", self.client.address, who, what)
+        """Log why the client is cut off, without what it sent."""
+        who = quoted(self.id or "no id")
+        text = "a client at %s (%s) is cut off: %s"
+        self.hub.log.warning(text, self.address, who, what, key=self.address)
 
     def _filled(self) -> None:
         self._filled_hook()
+
+    def _drained(self) -> None:
+        self._reads_nothing = False
+        self.freed(0)
 
     def _give_up(self) -> None:
         if not self._finished:

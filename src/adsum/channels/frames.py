@@ -1,6 +1,9 @@
 """Frames of the Phoenix Channels protocol, versions 1 and 2: from text and bytes, and back.
 
-Pure. Payloads that go out are encoded already: JSON as text, which is spliced into the frame, or
+Pure. The original server is the judge of what is a frame: it reads version 1 from binary messages
+as it does from text, and ignores the elements of an array after the fifth.
+
+Payloads that go out are encoded already: JSON as text, which is spliced into the frame, or
 bytes. So what is sent to many is encoded once. Version 1 has objects, version 2 has arrays and, for
 bytes, a binary form in which all lengths take one byte.
 """
@@ -9,7 +12,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from adsum.errors import ProtocolError, UsageError
-from adsum.replication.jsontext import load, quote
+from adsum.quoting import quoted
+from adsum.replication.jsontext import checked_name, load, quote
 from adsum.replication.limits import MAX_NAME, MAX_NUMBER
 
 #: What names a request, and is echoed as it came.
@@ -22,6 +26,8 @@ Wire = str | bytes
 #: The most characters of a ref; the binary form has no room for more either.
 MAX_REF = 255
 _PUSH, _REPLY, _BROADCAST = 0, 1, 2
+#: Events of presences, which clients believe as they believe those that begin with ``phx_``.
+_OF_PRESENCES = frozenset({"presence_state", "presence_diff", "presence_count"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,15 +80,16 @@ class Serializer(Protocol):
 
 
 class Version1:
-    """``{"topic", "event", "payload", "ref", "join_ref"}``; no bytes."""
+    """``{"topic", "event", "payload", "ref", "join_ref"}``; no payloads of bytes.
+
+    A client may send these objects as text or as bytes.
+    """
 
     binary = False
 
     def decode(self, data: Wire) -> Frame:
         """See `Serializer`."""
-        if isinstance(data, bytes):
-            raise ProtocolError("version 1 has no binary frames")
-        value = _parse(data)
+        value = _parse(data if isinstance(data, str) else _text_of(data))
         if not isinstance(value, dict):
             raise ProtocolError("not an object")
         try:
@@ -122,9 +129,9 @@ class Version2:
         if isinstance(data, bytes):
             return _decode_binary(data)
         value = _parse(data)
-        if not isinstance(value, list) or len(value) != 5:
-            raise ProtocolError("not an array of five elements")
-        return _checked(*value)
+        if not isinstance(value, list) or len(value) < 5:
+            raise ProtocolError("not an array of five elements or more")
+        return _checked(*value[:5])
 
     def message(self, join_ref: Ref, ref: Ref, topic: str, event: str, payload: Encoded) -> Wire:
         """See `Serializer`."""
@@ -166,6 +173,30 @@ def serializer_for(version: str | None) -> Serializer | None:
     return versions.get(f"{numbers[0]}.{numbers[1]}")
 
 
+def is_reserved(event: str) -> bool:
+    """Whether clients take an event for one of the server: ``phx_reply``, ``presence_diff``."""
+    return event.startswith("phx_") or event in _OF_PRESENCES
+
+
+def checked_event(event: object) -> str:
+    """The name of an event that an application may send.
+
+    An application that forwards an event of a client would otherwise let that client close the
+    channels of all others, or rewrite what they know of who is there.
+
+    Raises:
+        TypeError: It is not a string.
+        ValueError: It is empty, too long or reserved.
+    """
+    name = checked_name(event, "event", MAX_NAME)
+    if is_reserved(name):
+        raise ValueError(
+            f"event={quoted(name)}: must not begin with 'phx_' or be an event of presences "
+            f"({', '.join(sorted(_OF_PRESENCES))}), which clients believe to be the server's own"
+        )
+    return name
+
+
 def _parse(text: str) -> Any:
     try:
         return load(text)
@@ -174,6 +205,13 @@ def _parse(text: str) -> Any:
     except ValueError as error:
         # The message of a JSON error has a position, and none of the text.
         raise ProtocolError(f"not JSON: {error}"[:100]) from None
+
+
+def _text_of(data: bytes) -> str:
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        raise ProtocolError("not UTF-8") from None
 
 
 def _checked(join_ref: object, ref: object, topic: object, event: object, payload: Any) -> Frame:

@@ -5,14 +5,15 @@ Everything here works on an ASGI scope: a dict with ``headers``, ``query_string`
 
 import base64
 import binascii
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl
 
-from adsum.errors import ConfigurationError
+from adsum.quoting import printable, quoted
 
 from .client import Client
 from .frames import Serializer, serializer_for
+from .origins import Origins, RejectedError
 
 Scope = Mapping[str, Any]
 
@@ -25,53 +26,6 @@ _MAX_PARAMS = 100
 _OWN_PARAMS = ("vsn",)
 
 
-class RejectedError(Exception):
-    """The client may not connect; the message is for the log."""
-
-
-class Origins:
-    """Which web sites may connect. Clients that are no browsers send no origin, and may.
-
-    Args:
-        accepted: As ``["https://example.com", "//*.example.com"]``: with or without a scheme, and
-            with a star for any subdomain; ``["*"]`` for all; None for the host that is asked.
-
-    Raises:
-        ConfigurationError: An origin is none.
-    """
-
-    def __init__(self, accepted: Sequence[str] | None) -> None:
-        if isinstance(accepted, str):
-            raise ConfigurationError(f"origins={accepted!r}: accepted is a list of them, or None")
-        self._accepted = None if accepted is None else [_origin(one) for one in accepted]
-
-    def check(self, headers: dict[str, str]) -> None:
-        """Check where a request comes from.
-
-        Raises:
-            RejectedError: It is not accepted; says how to accept it.
-        """
-        origin, host = headers.get("origin"), headers.get("host")
-        if not self.accepts(origin, host):
-            raise RejectedError(
-                f"its origin {origin!r:.100} is not that of {host!r:.100}; "
-                f"to allow it: Socket(..., origins=[{origin!r:.100}])"
-            )
-
-    def accepts(self, origin: str | None, host: str | None) -> bool:
-        """Whether a page of an origin may connect to a host."""
-        if origin is None:
-            return True
-        try:
-            site = urlsplit(origin)
-            name = site.hostname
-            if self._accepted is None:
-                return name is not None and name == urlsplit(f"//{host or ''}").hostname
-            return any(_matches(site.scheme, name, site.port, one) for one in self._accepted)
-        except ValueError:
-            return False
-
-
 def headers_of(scope: Scope) -> dict[str, str]:
     """The headers by name in lower case; those that came more than once are joined."""
     headers: dict[str, str] = {}
@@ -81,6 +35,12 @@ def headers_of(scope: Scope) -> dict[str, str]:
             value = f"{headers[name]}{'; ' if name == 'cookie' else ', '}{value}"
         headers[name] = value
     return headers
+
+
+def address_of(scope: Scope) -> str:
+    """Where a client is, for the log. Behind some proxies it can be any text."""
+    peer = scope.get("client")
+    return printable(str(peer[0]), 60) if peer and peer[0] else "?"
 
 
 def params_of(scope: Scope) -> dict[str, str]:
@@ -106,7 +66,8 @@ def read(scope: Scope, origins: Origins, transport: str) -> tuple[Client, Serial
     origins.check(headers)
     serializer = serializer_for(params.get("vsn"))
     if serializer is None:
-        raise RejectedError(f"it speaks version {params.get('vsn')!r:.20}, not 1.0.0 or 2.0.0")
+        asked = quoted(params.get("vsn"), 20)
+        raise RejectedError(f"it speaks version {asked}, not 1.0.0 or 2.0.0")
     token = _token_of(scope, headers)
     peer = scope.get("client")
     own = {name: value for name, value in params.items() if name not in _OWN_PARAMS}
@@ -128,35 +89,3 @@ def _decode_token(text: str) -> str:
         return base64.b64decode(padded.encode(), altchars=b"-_", validate=True).decode()
     except (binascii.Error, ValueError):
         raise RejectedError("its token is not base64url") from None
-
-
-def _origin(text: str) -> tuple[str, str, int | None]:
-    """The scheme, host and port of a configured origin; an empty scheme stands for any."""
-    if text == "*":
-        return "", "*", None
-    try:
-        parts = urlsplit(text)
-        name, port = parts.hostname, parts.port
-    except ValueError:
-        name = port = None
-        parts = urlsplit("")
-    if not name:
-        raise ConfigurationError(
-            f"origins: {text!r} is none; accepted are 'https://example.com', '//*.example.com', '*'"
-        )
-    return parts.scheme, name, port
-
-
-def _matches(
-    scheme: str, name: str | None, port: int | None, accepted: tuple[str, str, int | None]
-) -> bool:
-    wanted_scheme, wanted_name, wanted_port = accepted
-    if wanted_name == "*":
-        return True
-    if name is None or (wanted_scheme and scheme != wanted_scheme):
-        return False
-    if wanted_port is not None and port != wanted_port:
-        return False
-    if wanted_name.startswith("*."):
-        return name.endswith(wanted_name[1:])
-    return name == wanted_name

@@ -7,24 +7,33 @@ each it is put into a frame once for each version of the protocol, whoever gets 
 import asyncio
 import base64
 import logging
+import math
 from collections import deque
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any, Literal
 
+from adsum.activetime import ActiveTimer
+from adsum.arguments import instance, refuse, seconds_above_zero
 from adsum.errors import ConfigurationError
 from adsum.presence import Presence
 from adsum.pubsub import RESERVED
+from adsum.quoting import printable, quoted
 from adsum.replication.entry import Transition
 from adsum.replication.jsontext import checked_name, dump, load
-from adsum.replication.limits import MAX_NAME, MAX_PAYLOAD
+from adsum.replication.limits import MAX_NAME, MAX_NODE_NAME, MAX_PAYLOAD
 from adsum.replication.messages import Publish
+from adsum.sparselog import SparseLogger
+from adsum.tasks import in_slices, start_task
 
 from .channel import Channel, pattern_of
 from .connection import Connection
-from .frames import Encoded, Serializer, Wire
+from .fairshare import RECIPIENT, WORK
+from .frames import Encoded, Serializer, Wire, checked_event, is_reserved
 from .limits import Limits
 from .membership import Membership, encode
 from .rooms import Follower, Room
+from .topics import Pattern
 
 logger = logging.getLogger("adsum")
 
@@ -34,7 +43,7 @@ _BYTES = f"{RESERVED}channels/bytes/"
 _DISCONNECT = f"{RESERVED}channels/disconnect"
 #: Characters in a topic that is broadcast on.
 MAX_TOPIC = MAX_NAME - len(_BYTES)
-#: Silent clients are looked for this often, in seconds.
+#: Seconds of active time between two sweeps, which look for silent clients.
 _SWEEP_INTERVAL = 5.0
 
 
@@ -60,23 +69,34 @@ class Hub:
         timeout: float,
         when_slow: Literal["state", "close"],
     ) -> None:
-        if not timeout > 0:
-            raise ConfigurationError(f"timeout={timeout!r}: accepted are seconds above 0")
+        instance("presence", presence, Presence, "an adsum.Presence, as adsum.Presence(node)")
+        instance("limits", limits, Limits, "a Limits, as Limits(joins=50)")
+        seconds_above_zero("timeout", timeout)
         if when_slow not in ("state", "close"):
-            raise ConfigurationError(f"when_slow={when_slow!r}: accepted are 'state' and 'close'")
+            refuse("when_slow", when_slow, "'state' or 'close'")
         self.presence = presence
+        #: Logs what clients cause, less and less often.
+        self.log = SparseLogger(logger)
         self.limits = limits
-        self._timeout = timeout
+        self._sweep_interval = min(_SWEEP_INTERVAL, timeout / 4)
+        # Silence of more sweeps than this is longer than the timeout.
+        self._silent_sweeps = math.ceil(timeout / self._sweep_interval)
+        #: Sweeps until now: the clock by which clients are judged. It stands still while this
+        #: process is stopped or blocked, so whoever sent meanwhile counts as heard.
+        self.sweeps = 0
         self._state_if_slow = when_slow == "state"
-        self._routes = [(pattern_of(channel), channel) for channel in channels]
-        texts = [pattern.text for pattern, _ in self._routes]
-        if len(set(texts)) != len(texts):
-            raise ConfigurationError(f"channels: two of them have the same topic: {texts}")
+        self._routes = _routes(channels)
         self.connections: set[Connection] = set()
+        #: Connections that were given up and whose end the server has not reported: they are
+        #: nobody's any more, but occupy their sockets.
+        self.given_up: set[Connection] = set()
+        #: Clients about which `connect` has not decided yet.
+        self.admissions: set[object] = set()
         self._by_id: dict[str, set[Connection]] = {}
         self._members: dict[str, set[Membership]] = {}
         self._rooms: dict[str, Room] = {}
-        self._sweeper: asyncio.TimerHandle | None = None
+        self._sweeper: ActiveTimer | None = None
+        self._sweeping: asyncio.Task[None] | None = None
         # Until when the presences of connections that have ended stay, in the order of their ends.
         self._lingering: deque[float] = deque()
         #: Since the process began.
@@ -84,6 +104,11 @@ class Hub:
         # Of the connections that have ended.
         self._frames_sent = self._bytes_sent = 0
         presence.node.observe(self)
+
+    @property
+    def channels(self) -> list[type[Channel]]:
+        """The classes, in the order in which their patterns are tried."""
+        return [channel for _, channel in self._routes]
 
     def now(self) -> float:
         """The present, in seconds of the event loop."""
@@ -107,7 +132,7 @@ class Hub:
         if connection.id is not None:
             self._by_id.setdefault(connection.id, set()).add(connection)
         if self._sweeper is None:
-            self._sweep()
+            self._sweeper = ActiveTimer(self._sweep_interval, self._sweep)
 
     def remove(self, connection: Connection) -> None:
         """A client is gone."""
@@ -120,7 +145,7 @@ class Hub:
                 del self._by_id[connection.id]
         if not self.connections and self._sweeper is not None:
             self._sweeper.cancel()  # the next connection may be in another event loop
-            self._sweeper = None
+            self._sweeper = self._sweeping = None
 
     def disconnect(self, id: str) -> None:
         """Close every connection with an id, on every node."""
@@ -132,17 +157,26 @@ class Hub:
 
     def _disconnect(self, id: object) -> None:
         for connection in list(self._by_id.get(str(id), ())):
-            connection.close(1000, "disconnected")
+            connection.share.call(WORK, partial(connection.close, 1000, "disconnected"))
 
     def _sweep(self) -> None:
         """Close the connections of clients that have been silent for too long."""
-        interval = min(_SWEEP_INTERVAL, self._timeout / 4)
-        self._sweeper = asyncio.get_running_loop().call_later(interval, self._sweep)
-        silent_since = self.now() - self._timeout
-        for connection in list(self.connections):
-            if connection.heard_at < silent_since:
-                # Not 1000: clients that are told that all is well do not come back.
-                connection.close(1001, "timeout")
+        self.sweeps += 1
+        self._sweeper = ActiveTimer(self._sweep_interval, self._sweep)
+        if self._sweeping is None or self._sweeping.done():
+            self._sweeping = start_task(self._close_silent())
+
+    async def _close_silent(self) -> None:
+        async for part in in_slices(list(self.connections)):
+            for connection in part:
+                if connection.is_silent(self._silent_sweeps):
+                    connection.share.call(WORK, connection.time_out)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether there are as many connections as may be, those that begin or end included."""
+        count = len(self.connections) + len(self.given_up) + len(self.admissions)
+        return count >= self.limits.connections
 
     def lingers(self, *, restarts: bool = False) -> float:
         """For how many seconds the presences of a connection that ends stay.
@@ -177,6 +211,10 @@ class Hub:
             if not members:
                 del self._members[membership.topic]
 
+    def recipients(self, topic: str) -> int:
+        """How many clients of this node are on a topic."""
+        return sum(len(hub._members.get(topic, ())) for hub in self._of_this_node())
+
     async def broadcast(
         self,
         topic: str,
@@ -191,10 +229,10 @@ class Hub:
         Raises:
             NodeClosedError: The node is not running.
             TypeError: The payload is neither a JSON object nor bytes.
-            ValueError: Something is too large, or not finite.
+            ValueError: Something is too large, or not finite, or the event is reserved.
         """
         topic = checked_name(topic, "topic", MAX_TOPIC)
-        event = checked_name(event, "event", MAX_NAME)
+        event = checked_event(event)
         if isinstance(payload, bytes) and not _fits(topic, event):
             raise ValueError("topic and event of a broadcast of bytes may have 255 bytes each")
         encoded = encode(payload, _MAX_BYTES if isinstance(payload, bytes) else MAX_PAYLOAD)
@@ -206,14 +244,17 @@ class Hub:
 
     def _distribute(
         self, topic: str, event: str, payload: Encoded, exclude: Membership | None
-    ) -> None:
+    ) -> int:
+        """Send a broadcast to the clients here; returns how many there are."""
         frames: dict[Serializer, Wire] = {}
         if isinstance(payload, bytes) and not _fits(topic, event):
-            logger.warning("a member sent a broadcast of bytes whose names are too long")
-            return
-        for membership in list(self._members.get(topic, ())):
+            self.log.warning("a member sent a broadcast of bytes whose names are too long")
+            return 0
+        members = list(self._members.get(topic, ()))
+        for membership in members:
             if membership is not exclude:
                 membership.deliver(event, payload, frames)
+        return len(members)
 
     def _of_this_node(self) -> "list[Hub]":
         """The hubs of all sockets here: a topic is one topic, whatever socket it is joined on."""
@@ -246,7 +287,7 @@ class Hub:
         """See `Socket.stats`."""
         outboxes = [connection.outbox for connection in self.connections]
         return {
-            "connections": len(outboxes),
+            "connections": len(outboxes) + len(self.given_up),
             "channels": sum(len(members) for members in self._members.values()),
             "followers": sum(room.followers for room in self._rooms.values()),
             "frames_received": self.frames_received,
@@ -271,21 +312,38 @@ class Hub:
 
     def delivered(self, sender: str, message: Publish) -> None:
         """See `Observer`."""
-        if message.topic.startswith(_TEXT):
-            topic = message.topic.removeprefix(_TEXT)
-            self._distribute(topic, message.event, message.payload, None)
+        if message.topic.startswith((_TEXT, _BYTES)) and is_reserved(message.event):
+            text = "%s sent a broadcast of the reserved event %s, which is dropped"
+            shown = printable(sender, MAX_NODE_NAME)
+            self.log.warning(text, shown, quoted(message.event), key=sender)
+        elif message.topic.startswith(_TEXT):
+            self._pass_on(message.topic.removeprefix(_TEXT), message.event, message.payload)
         elif message.topic.startswith(_BYTES):
             topic = message.topic.removeprefix(_BYTES)
-            self._distribute(topic, message.event, _bytes_of(message), None)
+            self._pass_on(topic, message.event, self._bytes_of(message))
         elif message.topic == _DISCONNECT:
             self._disconnect(load(message.payload).get("id"))
 
+    def _bytes_of(self, message: Publish) -> bytes:
+        try:
+            return base64.b64decode(load(message.payload)["bytes"], validate=True)
+        except (KeyError, TypeError, ValueError):
+            self.log.warning("a member sent a broadcast of bytes that are none")
+            return b""
+
+    def _pass_on(self, topic: str, event: str, payload: Encoded) -> None:
+        """Send a broadcast of another node to the clients here, as part of what it may cost."""
+        count = self._distribute(topic, event, payload, None)
+        self.presence.node.runtime.charge(RECIPIENT * count)
+
     def closed(self) -> None:
         """See `Observer`: clients connect again, to another node or to the next run of this one."""
+        self.log.flush()
         rooms, self._rooms = self._rooms, {}
         for room in rooms.values():
             room.close()
         self._lingering.clear()
+        self.given_up = {one for one in self.given_up if not one.loop.is_closed()}
         for connection in list(self.connections):
             if connection.loop.is_closed():
                 connection.abandon()
@@ -295,8 +353,26 @@ class Hub:
     def forked(self) -> None:
         """See `Observer`: the clients are connected to the parent."""
         self.connections, self._by_id, self._members, self._rooms = set(), {}, {}, {}
-        self._sweeper = None
+        self.given_up, self.admissions = set(), set()
+        self._sweeper = self._sweeping = None
         self._lingering.clear()
+
+
+def _routes(channels: Any) -> list[tuple[Pattern, type[Channel]]]:
+    """The classes with their patterns; each class serves some topic that none before it does."""
+    if isinstance(channels, type | str) or not isinstance(channels, Iterable):
+        one = channels.__name__ if isinstance(channels, type) else "Room"
+        refuse("channels", channels, f"a list of classes, as [{one}]")
+    routes = [(pattern_of(channel), channel) for channel in channels]
+    for index, (pattern, channel) in enumerate(routes):
+        for before, other in routes[:index]:
+            if before.covers(pattern):
+                raise ConfigurationError(
+                    f"channels: no topic reaches {channel.__name__} ({pattern.text!r}), since "
+                    f"{other.__name__} ({before.text!r}) is before it and has the same topic, or "
+                    f"one that matches more; change the order or a topic"
+                )
+    return routes
 
 
 def _message(topic: str, event: str, payload: Encoded) -> Publish:
@@ -308,14 +384,6 @@ def _message(topic: str, event: str, payload: Encoded) -> Publish:
 def _fits(topic: str, event: str) -> bool:
     """Whether the binary form of a broadcast has room for its names."""
     return len(topic.encode()) <= 255 and len(event.encode()) <= 255
-
-
-def _bytes_of(message: Publish) -> bytes:
-    try:
-        return base64.b64decode(load(message.payload)["bytes"], validate=True)
-    except (KeyError, TypeError, ValueError):
-        logger.warning("a member sent a broadcast of bytes that are none")
-        return b""
 
 
 #: Bytes that fit into a message between nodes, where three of them take four characters.

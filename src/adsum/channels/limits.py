@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, fields
 
-from adsum.errors import ConfigurationError
+from adsum.arguments import seconds_above_zero, whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,11 +21,14 @@ class Limits:
             crashes.
         backlog: Bytes of one connection that wait to be handled; beyond, likewise.
         outbox: Bytes that wait to be sent to one client, presences not counted, for these are
-            merged; beyond, the connection ends with 1013, and the client connects again.
-        connections: Connections of one process; beyond, they are refused with 503.
+            merged. Above half, the client is read no further; beyond, the connection ends with
+            1013, and the client connects again.
+        connections: Connections of one process, with those that `connect` decides about and those
+            that were given up but whose sockets the server still holds; beyond, they are refused
+            with 503.
 
     Raises:
-        ConfigurationError: One is not above zero.
+        ConfigurationError: One is not a whole number from 1, or `interval` not above 0.
     """
 
     frame_size: int = 64 * 1024
@@ -41,8 +44,10 @@ class Limits:
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            if not isinstance(value, int | float) or not value > 0:
-                raise ConfigurationError(f"{field.name}={value!r}: accepted are numbers above 0")
+            if field.type is int:
+                whole(field.name, value, 1)
+            else:
+                seconds_above_zero(field.name, value)
 
 
 class Meter:

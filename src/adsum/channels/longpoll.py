@@ -3,33 +3,42 @@
 A client asks with GET and is answered when there is something for it, or after a while; it sends
 with POST. Its first GET makes a session, see `sessions`. What clients look at is the status in the
 body; that of HTTP is 200 but for refusals.
+
+Strangers can send these requests. So the body of a POST is read after its token was found
+authentic, one for a session at a time, and is bounded in size and time. No cache may store an
+answer: answers have tokens.
 """
 
 import asyncio
-import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
+from adsum.activetime import active_timeout
 from adsum.replication.jsontext import dump
 from adsum.tasks import start_task
 
 from .client import Client
 from .connection import Connection
 from .frames import V2_TEXT, Serializer, Version2
-from .handshake import Origins, RejectedError, Scope, headers_of, params_of
+from .handshake import Scope, address_of, headers_of, params_of
 from .hub import Hub
+from .origins import Origins, RejectedError
 from .relay import Question
-from .sessions import Sessions, read_token
+from .sessions import Sessions
+from .tokens import Token
 from .websocket import Receive, Send
-
-logger = logging.getLogger("adsum")
 
 #: How many frames of the largest size one POST may have room for.
 _MAX_BODY_FRAMES = 16
+#: Seconds, while this process runs, that a body may take; as long as phoenix.js waits for the end.
+BODY_PATIENCE = 20.0
 
 Headers = list[tuple[bytes, bytes]]
-Admit = Callable[[Scope, str], Awaitable[tuple[Client, Serializer] | int]]
+Admit = Callable[[Scope, str, "asyncio.Future[Any]"], Awaitable[tuple[Client, Serializer] | int]]
 _JSON = (b"content-type", b"application/json; charset=utf-8")
+#: On every answer: a cache would give the session of one client to another one.
+NO_STORE = (b"cache-control", b"no-store")
+_TOO_LARGE = "too much at once"
 
 
 class LongPoll:
@@ -54,14 +63,20 @@ class LongPoll:
             self._origins.check(headers)
             token = params_of(scope).get("token", "")
         except RejectedError as error:
-            logger.warning("a client that polls was refused: %s", error)
+            address = address_of(scope)
+            text = "a client at %s that polls was refused: %s"
+            self._hub.log.warning(text, address, str(error), key=address)
             await _answer_with(send, 403, {"status": 403}, [])
             return
-        status, answer = await self._respond(scope, receive, headers, token)
+        try:
+            status, answer = await self._respond(scope, receive, headers, Token.read(token))
+        except Exception as error:
+            self._hub.log.crashed("a request of a client that polls crashed", error=error)
+            status, answer = 500, {"status": 500}
         await _answer_with(send, status, answer, _cross_origin(scope["method"], headers))
 
     async def _respond(
-        self, scope: Scope, receive: Receive, headers: dict[str, str], token: str
+        self, scope: Scope, receive: Receive, headers: dict[str, str], token: Token | None
     ) -> tuple[int, Question]:
         """The HTTP status, and the answer, which has the status that clients look at."""
         method = scope["method"]
@@ -69,25 +84,44 @@ class LongPoll:
             return 200, {"status": 200}
         if method == "GET":
             # What is no token of a session may be the application's own parameter of that name.
-            if read_token(token) is not None:
-                return 200, await self._poll(token, receive)
-            return await self._begin(scope)
-        if method != "POST":
-            return 400, {"status": 400}
-        body = await _body(receive, _MAX_BODY_FRAMES * self._hub.limits.frame_size)
-        if body is None:
-            logger.warning("a client that polls sent too much at once")
-            return 413, {"status": 413}
-        try:
-            lines = _lines(body.decode(), headers)
-        except UnicodeDecodeError:
-            logger.warning("a client that polls sent what is not UTF-8")
-            return 400, {"status": 400}
-        return 200, await self._sessions.send(token, lines)
+            if token is None:
+                return await self._begin(scope, receive)
+            return 200, await self._poll(token, receive, address_of(scope))
+        if method == "POST":
+            return await self._take(token, receive, headers, address_of(scope))
+        return 400, {"status": 400}
 
-    async def _begin(self, scope: Scope) -> tuple[int, Question]:
+    async def _take(
+        self, token: Token | None, receive: Receive, headers: dict[str, str], address: str
+    ) -> tuple[int, Question]:
+        """Take in what a client sends. Its body is read if its session is known and idle."""
+        name = None if token is None else await self._sessions.find(token, address)
+        if token is None or name is None:
+            return 200, {"status": 410}
+        with self._sessions.sending(token) as alone:
+            if not alone:
+                return 200, {"status": 409}
+            limit = _MAX_BODY_FRAMES * self._hub.limits.frame_size
+            try:
+                body = await _body(receive, headers, limit)
+            except _BodyError as error:
+                if error.why:
+                    text = "a client at %s that polls sent %s"
+                    self._hub.log.warning(text, address, error.why, key=address)
+                return error.status, {"status": error.status}
+            # One frame on each line, or just one, as older clients send it.
+            lines = "ndjson" in headers.get("content-type", "")
+            answer = await self._sessions.send(name, token, body, lines=lines)
+        status = answer["status"]
+        return status if status in (413, 503) else 200, answer
+
+    async def _begin(self, scope: Scope, receive: Receive) -> tuple[int, Question]:
         """Make a session; clients take 410 as the beginning of one."""
-        admitted = await self._admit(scope, "longpoll")
+        gone = start_task(_disconnected(receive))
+        try:
+            admitted = await self._admit(scope, "longpoll", gone)
+        finally:
+            gone.cancel()
         if isinstance(admitted, int):
             return admitted, {"status": 403 if admitted == 403 else 500}
         client, serializer = admitted
@@ -96,15 +130,19 @@ class LongPoll:
         token = self._sessions.begin(Connection(self._hub, client, serializer))
         return 200, {"status": 410, "token": token, "messages": []}
 
-    async def _poll(self, token: str, receive: Receive) -> Question:
+    async def _poll(self, token: Token, receive: Receive, address: str) -> Question:
         """The answer to a request that may wait, unless its connection ends before."""
-        asking = start_task(self._sessions.poll(token))
+        nothing: Question = {"token": None, "messages": []}
+        name = await self._sessions.find(token, address)
+        if name is None:
+            return {**nothing, "status": 410}
+        asking = start_task(self._sessions.poll(name, token))
         broken = start_task(_disconnected(receive))
         try:
             await asyncio.wait({asking, broken}, return_when=asyncio.FIRST_COMPLETED)
             if not asking.done():
-                await self._sessions.break_off(token)
-            return {"token": None, "messages": [], **await asking}
+                await self._sessions.break_off(name, token)
+            return {**nothing, **await asking}
         finally:
             asking.cancel()
             broken.cancel()
@@ -119,26 +157,50 @@ async def _disconnected(receive: Receive) -> None:
         await asyncio.get_running_loop().create_future()
 
 
-async def _body(receive: Receive, limit: int) -> bytes | None:
-    """The body of a request; None if it is too large, or cut off."""
-    pieces, size, more = list[bytes](), 0, True
+class _BodyError(Exception):
+    """A body that is not taken in.
+
+    Args:
+        status: The status of the answer.
+        why: What to log; empty if it is no news.
+    """
+
+    def __init__(self, status: int, why: str) -> None:
+        super().__init__(why)
+        self.status = status
+        self.why = why
+
+
+async def _body(receive: Receive, headers: dict[str, str], limit: int) -> str:
+    """The body of a request.
+
+    Raises:
+        _BodyError: It is too large, takes too long, is cut off, or is not UTF-8.
+    """
+    length = headers.get("content-length", "")[:20]
+    if length.isdecimal() and int(length) > limit:
+        raise _BodyError(413, _TOO_LARGE)
+    try:
+        async with active_timeout(BODY_PATIENCE):
+            return b"".join([piece async for piece in _pieces(receive, limit)]).decode()
+    except TimeoutError:
+        raise _BodyError(408, "a body that took too long") from None
+    except UnicodeDecodeError:
+        raise _BodyError(400, "what is not UTF-8") from None
+
+
+async def _pieces(receive: Receive, limit: int) -> AsyncIterator[bytes]:
+    size, more = 0, True
     while more:
         message: Any = await receive()
         if message["type"] != "http.request":
-            return None
-        pieces.append(message.get("body", b""))
-        size += len(pieces[-1])
-        more = message.get("more_body", False)
+            raise _BodyError(400, "")  # nobody gets this answer
+        piece = message.get("body", b"")
+        size += len(piece)
         if size > limit:
-            return None
-    return b"".join(pieces)
-
-
-def _lines(body: str, headers: dict[str, str]) -> list[str]:
-    """The frames in a body: one on each line, or just one, as older clients send it."""
-    if "ndjson" not in headers.get("content-type", ""):
-        return [body]
-    return [line.rstrip("\r") for line in body.split("\n") if line.strip()]
+            raise _BodyError(413, _TOO_LARGE)
+        yield piece
+        more = message.get("more_body", False)
 
 
 def _cross_origin(method: str, headers: dict[str, str]) -> Headers:
@@ -164,6 +226,6 @@ def _cross_origin(method: str, headers: dict[str, str]) -> Headers:
 async def _answer_with(send: Send, status: int, answer: Question, headers: Headers) -> None:
     body = dump(answer).encode()
     length = (b"content-length", str(len(body)).encode())
-    shown = [_JSON, length, *headers]
+    shown = [_JSON, NO_STORE, length, *headers]
     await send({"type": "http.response.start", "status": status, "headers": shown})
     await send({"type": "http.response.body", "body": body})

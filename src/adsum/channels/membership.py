@@ -8,24 +8,27 @@ Invariants:
 - A channel ends once. Its presences leave when it does, or before: at once when its connection is
   gone. Nothing is sent for it afterwards.
 - What the client sent before it went is still handled, for a few seconds at most.
-- An exception of the application, a cancellation of something that it waits for included, ends the
-  channel and is logged.
+- An exception of the application ends the channel and is logged; so does a cancellation, of
+  something that it waits for or of its own task, that neither adsum nor the end of the event loop
+  asked for.
 """
 
 import asyncio
 import contextlib
-import logging
 from collections.abc import Awaitable, Coroutine, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from adsum.activetime import ActiveTimer, active_timeout
 from adsum.errors import NodeClosedError, RefusedError, UsageError
 from adsum.presence import Meta, Tracked
+from adsum.quoting import quoted
 from adsum.replication.jsontext import encode_object, load
-from adsum.tasks import start_task
+from adsum.tasks import is_closing, start_task
 
 from .channel import Answer, Channel, Reason
-from .frames import Encoded, Frame, Ref, Serializer, Wire
+from .fairshare import RECIPIENT, WORK
+from .frames import Encoded, Frame, Ref, Serializer, Wire, checked_event
 from .mailbox import Mailbox
 from .rooms import Follower
 
@@ -34,14 +37,18 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-logger = logging.getLogger("adsum")
-
-#: Seconds that a handler may go on after its client has gone, and that `terminate` may take.
+#: Seconds of active time that a handler may go on after its client has gone, and that `terminate`
+#: may take.
 GRACE = 5.0
 #: Characters of JSON text in what is pushed or replied to one client.
 MAX_PUSH = 1024 * 1024
 _EMPTY = "{}"
 JOIN_CRASHED = '{"reason":"join crashed"}'
+_TOO_LONG = (
+    "%s: the channel of a client that polls is closed: its presences have %d characters, and long "
+    "polling carries %d; set counts_above in the class of the channel"
+)
+_CANCELLED = "it was cancelled, by itself or by other code of the application"
 _NO_BYTES = '{"reason":"this connection carries no bytes"}'
 #: How a channel says that it ended; a client that it refused or that is gone is told nothing.
 _ENDINGS = {
@@ -70,6 +77,8 @@ class Membership:
         join: Frame,
     ) -> None:
         self.connection = connection
+        #: See `mailbox.Owner`.
+        self.share = connection.share
         self.topic = join.topic
         self.join_ref: Ref = join.join_ref
         self.serializer: Serializer = connection.serializer
@@ -79,7 +88,7 @@ class Membership:
         self.ending = False
         # Why it is, and when what it does about that is cancelled.
         self._reason: Reason = "closed"
-        self._deadline: asyncio.TimerHandle | None = None
+        self._deadline: ActiveTimer | None = None
         # For how many seconds its presences stay after its end.
         self._linger = 0.0
         self._hub = connection.hub
@@ -147,7 +156,8 @@ class Membership:
         if self._to_filter <= self._hub.limits.waiting:
             self._mailbox.put(partial(self._filter, event, payload))
         else:
-            logger.error("%s: the filter of %.100r is too slow", self, event)
+            text = "%s: the filter of %s is too slow"
+            self._hub.log.error(text, repr(self), quoted(event), key=type(self._channel).__name__)
             self._filter_too_slow = True
             self.end_soon("crashed")
 
@@ -165,8 +175,7 @@ class Membership:
         self._reason = reason
         self._withdraw()
         self._mailbox.put(partial(self._end, reason))
-        loop = asyncio.get_running_loop()
-        self._deadline = loop.call_later(GRACE, self._mailbox.cancel)
+        self._deadline = ActiveTimer(GRACE, self._mailbox.cancel)
 
     # What the channel asks for.
 
@@ -188,12 +197,13 @@ class Membership:
 
     def push(self, event: str, payload: Mapping[str, Any] | bytes) -> None:
         """See `Channel.push`."""
-        self._send(event, encode(payload))
+        self._send(checked_event(event), encode(payload))
 
     async def broadcast(
         self, event: str, payload: Mapping[str, Any] | bytes, *, to_self: bool
     ) -> None:
         """See `Channel.broadcast`."""
+        await self.share.turn(WORK + RECIPIENT * self._hub.recipients(self.topic))
         await self._hub.broadcast(self.topic, event, payload, None if to_self else self)
 
     def spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
@@ -223,6 +233,17 @@ class Membership:
         """See `rooms.Listener`."""
         self.connection.overflow()
 
+    @property
+    def longest_state(self) -> int | None:
+        """See `rooms.Listener`."""
+        return self.connection.longest_state
+
+    def too_long(self, size: int) -> None:
+        """See `rooms.Listener`. The channel stops: a crash would make the client join again."""
+        self._hub.log.warning(_TOO_LONG, self, size, self.longest_state, key=self.topic)
+        self._withdraw()
+        self.end_soon("stopped")
+
     # What the mailbox tells.
 
     def freed(self, size: int) -> None:
@@ -236,8 +257,10 @@ class Membership:
 
     def broken(self, error: BaseException | None) -> None:
         """See `mailbox.Owner`."""
+        if error is None and not self._mailbox.cancelling and not is_closing():
+            error = RuntimeError(_CANCELLED)
         if error is not None:
-            logger.error("%s: what it did crashed", self, exc_info=error)
+            self._log_crash("%s: what it did crashed", error)
         if self._ended:
             return
         if error is None and not self.ending:
@@ -253,10 +276,10 @@ class Membership:
         if before is not None:
             await asyncio.wait([before])
         try:
-            status, answer = await _outcome(self._channel.join(frame.payload))
+            status, answer = await self._outcome(self._channel.join(frame.payload))
             reply = self._reply_with(frame, status, answer or {})
-        except Exception:
-            logger.exception("%s: the join crashed", self)
+        except Exception as error:
+            self._log_crash("%s: the join crashed", error)
             self._refuse(self._reply(frame, "error", JOIN_CRASHED))
         else:
             if status == "ok":
@@ -283,14 +306,17 @@ class Membership:
     async def _handle(self, frame: Frame) -> None:
         name = self._channel._handlers.get(frame.event)
         if name is None:
-            logger.warning("%s: there is no handler for the event %.100r", self, frame.event)
+            text = "%s: there is no handler for the event %s"
+            key = self.connection.address
+            self._hub.log.warning(text, repr(self), quoted(frame.event), key=key)
             await self._end("crashed")
             return
+        await self.connection.drained()
         try:
-            status, answer = await _outcome(getattr(self._channel, name)(frame.payload))
+            status, answer = await self._outcome(getattr(self._channel, name)(frame.payload))
             reply = None if answer is None else self._reply_with(frame, status, answer)
-        except Exception:
-            logger.exception("%s: the handler of %.100r crashed", self, frame.event)
+        except Exception as error:
+            self._log_crash("%s: the handler of %s crashed", error, quoted(frame.event))
             await self._end("crashed")
             return
         if reply is not None:
@@ -301,11 +327,11 @@ class Membership:
         value = payload if isinstance(payload, bytes) else load(payload)
         look = getattr(self._channel, self._channel._filters[event])
         try:
-            shown = await _own(look(value))
+            shown = await self._own(look(value))
             if shown is not None:
                 self._send(event, encode(shown), broadcast=True)
-        except Exception:
-            logger.exception("%s: the filter of %.100r crashed", self, event)
+        except Exception as error:
+            self._log_crash("%s: the filter of %s crashed", error, quoted(event))
             await self._end("crashed")
 
     async def _leave(self, frame: Frame) -> None:
@@ -316,12 +342,13 @@ class Membership:
         """The end: nobody is present, nothing is sent; then the application may clean up."""
         self._finish(reason)
         try:
-            async with asyncio.timeout(GRACE):
-                await _own(self._channel.terminate(reason))
+            async with active_timeout(GRACE) as limit:
+                await self._own(self._channel.terminate(reason), limit)
         except TimeoutError:
-            logger.error("%s: terminate took longer than %g s", self, GRACE)
-        except Exception:
-            logger.exception("%s: terminate crashed", self)
+            text = "%s: terminate took longer than %g s"
+            self._hub.log.error(text, repr(self), GRACE, key=type(self._channel).__name__)
+        except Exception as error:
+            self._log_crash("%s: terminate crashed", error)
 
     def _finish(self, reason: Reason | None) -> None:
         if self._ended:
@@ -354,9 +381,46 @@ class Membership:
 
     def _spawned_ended(self, task: "asyncio.Task[None]") -> None:
         self._spawned.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            logger.error("%s: a task that it spawned crashed", self, exc_info=task.exception())
+        error = None if task.cancelled() else task.exception()
+        if task.cancelled() and not self.ending and not is_closing():
+            error = RuntimeError(_CANCELLED)  # the channel has not cancelled it
+        if error is not None:
+            self._log_crash("%s: a task that it spawned crashed", error)
             self.end_soon("crashed")
+
+    # Awaiting the application.
+
+    async def _outcome(self, handling: Awaitable[Answer]) -> tuple[str, Answer]:
+        """The status of a reply and what it says, refusals included."""
+        try:
+            return "ok", await self._own(handling)
+        except RefusedError as refusal:
+            return "error", refusal.response
+
+    async def _own(self, handling: Awaitable[T], limit: asyncio.Timeout | None = None) -> T:
+        """Await code of the application; a cancellation that adsum did not ask for is a crash.
+
+        The code may cancel its own task, or wait for something that is cancelled. If it cancels its
+        task and then returns without another wait, the task ends as cancelled; see `broken`.
+
+        Args:
+            handling: What to await.
+            limit: Cancels it when it takes too long.
+        """
+        try:
+            return await handling
+        except asyncio.CancelledError as error:
+            if limit is not None and limit.expired():
+                raise
+            task = asyncio.current_task()
+            if task is None or not task.cancelling():
+                raise RuntimeError("something that it waited for was cancelled") from error
+            if self._mailbox.cancelling or is_closing():
+                self._mailbox.cancelling = True
+                raise
+            while task.uncancel():
+                pass
+            raise RuntimeError(_CANCELLED) from error
 
     # Sending.
 
@@ -389,26 +453,10 @@ class Membership:
             self._early.append(frame)
 
     def __repr__(self) -> str:
-        return f"{type(self._channel).__name__} on {self.topic!r}"
+        return f"{type(self._channel).__name__} on {quoted(self.topic)}"
 
-
-async def _outcome(handling: Awaitable[Answer]) -> tuple[str, Answer]:
-    """The status of a reply and what it says, refusals included."""
-    try:
-        return "ok", await _own(handling)
-    except RefusedError as refusal:
-        return "error", refusal.response
-
-
-async def _own(handling: Awaitable[T]) -> T:
-    """Wait for what an application does; if that was cancelled, and not we, it crashed."""
-    try:
-        return await handling
-    except asyncio.CancelledError as error:
-        task = asyncio.current_task()
-        if task is None or task.cancelling():
-            raise
-        raise RuntimeError("something that it waited for was cancelled") from error
+    def _log_crash(self, text: str, error: BaseException, *args: object) -> None:
+        self._hub.log.crashed(text, repr(self), *args, error=error)
 
 
 def encode(payload: object, limit: int = MAX_PUSH) -> Encoded:

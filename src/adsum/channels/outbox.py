@@ -40,13 +40,15 @@ class Outbox:
     Args:
         limit: The most bytes of frames that may wait.
         filled: Called when something is there to be sent, and nothing was.
+        drained: Called when it is no longer more than half full.
     """
 
-    __slots__ = ("_filled", "_items", "_limit", "_size", "closing", "frames", "sent")
+    __slots__ = ("_drained", "_filled", "_items", "_limit", "_size", "closing", "frames", "sent")
 
-    def __init__(self, limit: int, filled: Callable[[], None]) -> None:
+    def __init__(self, limit: int, filled: Callable[[], None], drained: Callable[[], None]) -> None:
         self._limit = limit
         self._filled = filled
+        self._drained = drained
         self._items: deque[Wire | Source] = deque()
         self._size = 0
         #: How the connection ends, once it does; nothing is added any more.
@@ -79,7 +81,10 @@ class Outbox:
         while self._items:
             item = self._items.popleft()
             if isinstance(item, str | bytes):
+                was_half_full = self.half_full
                 self._size -= len(item)
+                if was_half_full and not self.half_full:
+                    self._drained()
                 frame: Wire | None = item
             else:
                 frame = item.frame()
@@ -90,15 +95,23 @@ class Outbox:
         return None
 
     def close(self, closing: Closing, *, drop: bool = False) -> None:
-        """Add nothing any more; the end comes after what waits, or instead of it."""
+        """Add nothing any more; the end comes after what waits, or instead of it.
+
+        Of several ends the first counts, but what waits may still be dropped.
+        """
+        idle = not self._items
+        if drop:
+            self._items.clear()
+            self._size = 0
         if self.closing is None:
             self.closing = closing
-            idle = not self._items
-            if drop:
-                self._items.clear()
-                self._size = 0
             if idle:
                 self._filled()
+
+    @property
+    def half_full(self) -> bool:
+        """Whether the frames that wait take more than half of the room there is for them."""
+        return 2 * self._size > self._limit
 
     def __bool__(self) -> bool:
         """Whether something is there to be sent."""

@@ -3,22 +3,24 @@
 Metas are kept as text, so a state or a diff is joined from texts; nothing is parsed or encoded.
 """
 
-import logging
 from collections.abc import Mapping
+from typing import Any
 
+from adsum.quoting import quoted
 from adsum.replication.entry import VERSION, Entry, Transition
 from adsum.replication.jsontext import encode_object, quote
 from adsum.replication.limits import MAX_PAYLOAD
 from adsum.replication.view import meta_text
-from adsum.watching import Entries, by_key
-
-logger = logging.getLogger("adsum")
+from adsum.sparselog import SparseLogger
+from adsum.watching import by_key
 
 #: What to add beside the metas of a key, as ``,"user":{...}``.
 Beside = Mapping[str, str]
 
 
-def beside(topic: str, extras: Entries) -> dict[str, str]:
+def beside(
+    topic: str, extras: Mapping[str, Mapping[str, Any]], log: SparseLogger
+) -> dict[str, str]:
     """What a `fetch` function added, as text by key; what is no JSON is logged and left out."""
     texts: dict[str, str] = {}
     for key, extra in extras.items():
@@ -26,7 +28,8 @@ def beside(topic: str, extras: Entries) -> dict[str, str]:
         try:
             text = encode_object(added, "it", MAX_PAYLOAD)
         except (TypeError, ValueError) as error:
-            logger.error("what fetch added for %.100r on %.100r is left out: %s", key, topic, error)
+            message = "what fetch added for %s on %s is left out: %s"
+            log.error(message, quoted(key), quoted(topic), str(error))
         else:
             texts[key] = f",{text[1:-1]}" if added else ""
     return texts

@@ -21,8 +21,9 @@ from typing import Protocol
 from adsum.presence import Presence
 from adsum.replication.entry import KEY, Entry, Identity, Transition
 from adsum.tasks import cancel_task, start_task
-from adsum.watching import Entries, fold, group_in_slices
+from adsum.watching import Extras, fold, group_in_slices
 
+from .fairshare import WORK, FairShare
 from .frames import Ref, Serializer, Wire
 from .presences import beside, diff_text, state_text
 
@@ -44,11 +45,18 @@ class Listener(Protocol):
     join_ref: Ref
     serializer: Serializer
 
+    @property
+    def longest_state(self) -> int | None:
+        """Characters of presences that its transport can carry; None if any number."""
+
     def ready(self, follower: "Follower") -> None:
         """There is something to be sent: ask the follower for its frame when it can be."""
 
     def too_slow(self) -> None:
         """The client is further behind than is remembered, and is not to be sent a new state."""
+
+    def too_long(self, size: int) -> None:
+        """What the client is to be sent is longer than its transport can carry."""
 
 
 class Follower:
@@ -134,9 +142,10 @@ class Room:
         self._next_cut_at = 0.0
         self._timer: asyncio.Handle | None = None
         # The look-up for a cut; it is stored until its end is handled.
-        self._cutting: asyncio.Task[Entries] | None = None
+        self._cutting: asyncio.Task[Extras] | None = None
         self._closed = False
         self._loop = asyncio.get_running_loop()
+        self._share = FairShare()
 
     # What clients do.
 
@@ -184,12 +193,15 @@ class Room:
         changes = diff.text()
         return None if changes is None else self._push(listener, "presence_diff", changes)
 
-    def _push(self, listener: Listener, event: str, text: str) -> Wire:
+    def _push(self, listener: Listener, event: str, text: str) -> Wire | None:
         """A frame for one joining of the topic, whose body all clients share.
 
         Diffs too name the joining, so that a client that leaves and joins at once does not take
         those that are still on their way for diffs of the state that it gets next.
         """
+        if listener.longest_state is not None and len(text) > listener.longest_state:
+            listener.too_long(len(text))
+            return None
         return listener.serializer.message(listener.join_ref, None, self.topic, event, text)
 
     # What the node tells.
@@ -248,7 +260,7 @@ class Room:
         transitions = list(pending.values())
         self._switch_mode(newcomers)
         if self.counting:
-            self._install([], {}, newcomers)
+            self._install([], {}, newcomers, self._loop.time())
             return
         entries = None
         if newcomers and (transitions or self._state is None):
@@ -262,7 +274,7 @@ class Room:
                 partial(self._looked_up, transitions, entries, newcomers)
             )
 
-    async def _look_up(self, transitions: list[Transition], entries: list[Entry]) -> Entries:
+    async def _look_up(self, transitions: list[Transition], entries: list[Entry]) -> Extras:
         """Call the `fetch` function once for all that a cut concerns."""
         changed = [entry for pair in transitions for entry in pair if entry is not None]
         concerned = list({id(entry): entry for entry in [*changed, *entries]}.values())
@@ -273,14 +285,15 @@ class Room:
         transitions: list[Transition],
         entries: list[Entry] | None,
         newcomers: dict[Follower, None],
-        task: "asyncio.Task[Entries]",
+        task: "asyncio.Task[Extras]",
     ) -> None:
         """Make the cut, without extras if the look-up was cancelled."""
         self._cutting = None
         if self._closed:
             return
         extras = {} if task.cancelled() else task.result()
-        self._finish(transitions, entries, beside(self.topic, extras), newcomers)
+        fetched = beside(self.topic, extras, self._presence.log)
+        self._finish(transitions, entries, fetched, newcomers)
         if self._pending or self._newcomers:
             self._schedule()
 
@@ -291,6 +304,7 @@ class Room:
         fetched: dict[str, str],
         newcomers: dict[Follower, None],
     ) -> None:
+        began = self._loop.time()
         if transitions:
             self._state = None
         if entries is not None:
@@ -298,17 +312,17 @@ class Room:
         if fetched:  # a diff keeps what belongs to it alone
             keys = {entry[KEY] for pair in transitions for entry in pair if entry is not None}
             fetched = {key: fetched[key] for key in keys if key in fetched}
-        self._install(transitions, fetched, newcomers)
+        self._install(transitions, fetched, newcomers, began)
 
     def _install(
         self,
         transitions: list[Transition],
         fetched: dict[str, str],
         newcomers: dict[Follower, None],
+        began: float,
     ) -> None:
-        """Number the cut, and tell everybody who follows."""
-        began = self._loop.time()
-        self._next_cut_at = began + PAUSE
+        """Number the cut, whose making began at a time, and tell everybody who follows."""
+        self._next_cut_at = self._loop.time() + PAUSE
         if transitions:
             self._remember(Diff(transitions, fetched))
         if transitions or self.counting:
@@ -318,8 +332,15 @@ class Room:
             if self._state is not None:
                 follower.state = self.number, self._state
             follower.notify()
-        # Whoever was notified sends in a turn of the loop of its own; this one comes after them.
-        self._loop.call_soon(self._told, began)
+        # Whoever was notified begins to send at once or stands in line for it, and sends in a later
+        # turn of the loop. This comes after them.
+        self._loop.call_soon(self._tell_later, began)
+
+    def _tell_later(self, began: float) -> None:
+        def sent() -> None:
+            self._loop.call_soon(self._told, began)
+
+        self._share.call(WORK, sent)
 
     def _told(self, began: float) -> None:
         now = self._loop.time()

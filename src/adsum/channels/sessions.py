@@ -1,41 +1,58 @@
 """The sessions of clients that poll: those of this node, and the way to those of the others.
 
-A token names a session: the node that has it, the session, and the number of the last answer. So a
-request that reaches another worker is passed on, and no sticky sessions are needed.
+A token names a session and the node that has it, see `tokens`. So a request that reaches another
+worker is passed on, and no sticky sessions are needed.
 
-Invariant: each frame reaches the client once. An answer is kept until the client asks with its
-number; asked with the number before, it is given again. A token cannot be guessed, and to whoever
-does not know it, it opens nothing.
+Invariants:
+- Each frame reaches the client once. An answer is kept until the client asks with its number; asked
+  with the number before, it is given again.
+- A token is checked completely by the worker that it reaches. Nothing is read or passed on for one
+  that no live member issued.
+- Of each session one batch of frames at a time is read or passed on.
 """
 
 import asyncio
 import base64
 import binascii
-import secrets
-from collections.abc import Callable
+import logging
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Self
 
+from adsum.activetime import ActiveTimer, active_timeout
 from adsum.node import Node
 from adsum.tasks import start_task
 
 from .connection import Connection
+from .fairshare import WORK
 from .frames import Wire
-from .relay import Question, Relay
+from .relay import NoRoomError, Question, Relay, TooLongError
+from .tokens import Routes, Token, new_session
 
-#: Seconds that a poll waits, that a session lives without one, and that it lives after one has
+#: Seconds that a poll waits.
+WINDOW = 10.0
+#: Seconds of active time that a session lives without a poll, and that it lives after one has
 #: broken off: phoenix.js then begins a new one, and from a tab that was closed nothing comes.
-WINDOW, LIFETIME, LIFETIME_IF_BROKEN = 10.0, 30.0, 3.0
-#: Seconds within which what does not wait is answered.
+LIFETIME, LIFETIME_IF_BROKEN = 30.0, 3.0
+#: Seconds of active time within which what does not wait is answered.
 PATIENCE = 5.0
+#: A line that is not empty, from its first character on.
+_LINE = re.compile(r"\S[^\n]*")
 #: Frames, and about how many characters, in one answer.
 _MAX_FRAMES, _MAX_ANSWER = 100, 256 * 1024
+#: Characters of JSON text in the presences of a topic that are sent to a client that polls. Longer
+#: ones cannot be passed on between nodes, so they are refused wherever the client polls.
+MAX_STATE = 20 * 1024 * 1024
+
+_UNKNOWN = "a client at %s that polls has a token of a session that has ended"
 
 
 class Session:
     """One client that polls."""
 
     def __init__(self, connection: Connection, ended: Callable[["Session"], None]) -> None:
-        self.id = secrets.token_urlsafe(32)
+        self.id = new_session()
         self.connection = connection
         # The answer that the client may not have got, and its number.
         self._number = 0
@@ -48,12 +65,13 @@ class Session:
         self._sending = False
         # Whether the request that waits, or waited last, has broken off.
         self._broken = False
+        connection.longest_state = MAX_STATE
         connection.attach(self._wake, self.end)
 
     async def poll(self, number: int) -> tuple[int, int, list[str]]:
         """A status, the number of the answer, and frames."""
         self._wake()  # of two that wait the older one is answered, with nothing
-        self.connection.heard_at = self.connection.hub.now()
+        self.connection.heard()
         if number == self._number - 1:
             return 200, self._number, self._frames
         if number != self._number:
@@ -82,8 +100,8 @@ class Session:
         else:
             self._live_on()
 
-    async def send(self, lines: list[str]) -> int:
-        """Take in what the client sends; returns a status.
+    async def send(self, body: str, *, lines: bool) -> int:
+        """Take in what the client sends, up to the first frame that is none; returns a status.
 
         A client sends one request after the other. One that has to be waited for for too long is
         cut off: it would not know which of its frames were taken in.
@@ -92,10 +110,13 @@ class Session:
             return 409
         self._sending = True
         try:
-            async with asyncio.timeout(PATIENCE):
-                for line in lines:
+            async with active_timeout(PATIENCE):
+                for frame in _frames(body, lines=lines):
                     await self.connection.room()
-                    self.connection.receive(_wire(line))
+                    await self.connection.share.turn(WORK + len(frame))
+                    if self.connection.closing is not None:
+                        break
+                    self.connection.receive(_wire(frame))
         except TimeoutError:
             self.connection.close(1013, "too much waits to be handled")
         finally:
@@ -140,8 +161,8 @@ class Session:
         self._expiry.cancel()
         self._expiry = self._expire_later(LIFETIME_IF_BROKEN if self._broken else LIFETIME)
 
-    def _expire_later(self, lifetime: float) -> asyncio.TimerHandle:
-        return asyncio.get_running_loop().call_later(lifetime, self.end)
+    def _expire_later(self, lifetime: float) -> ActiveTimer:
+        return ActiveTimer(lifetime, self.end)
 
 
 class Sessions(Relay):
@@ -150,11 +171,15 @@ class Sessions(Relay):
     def __init__(self, node: Node) -> None:
         super().__init__(node)
         self._sessions: dict[str, Session] = {}
+        self._routes = Routes(self._ask_route, self.lives, self._log)
+        # The sessions, of any node, whose frames are being read or passed on here.
+        self._sending: set[str] = set()
 
     def forked(self) -> None:
         """See `Observer`: the clients poll the parent."""
         super().forked()
-        self._sessions = {}
+        self._sessions, self._sending = {}, set()
+        self._routes.forget_parent()
 
     @classmethod
     def of(cls, node: Node) -> Self:
@@ -170,36 +195,87 @@ class Sessions(Relay):
         self._sessions[session.id] = session
         return self._token(session.id, 0)
 
-    async def poll(self, token: str) -> Question:
+    async def find(self, token: Token, address: str) -> str | None:
+        """The node that has a session; None, and a log line, if the token is not authentic.
+
+        Args:
+            token: The token.
+            address: Where the client is, for the log.
+        """
+        if not self._node.running:
+            return None
+        own = self._node.name
+        name = await self._routes.node_of(token, own, self._node.cluster, address)
+        if name == own and token.session not in self._sessions:
+            self._log.log(logging.INFO, _UNKNOWN, address, key=address)
+            return None
+        return name
+
+    async def poll(self, name: str, token: Token) -> Question:
         """What there is for the client; waits until there is something, for some seconds."""
-        return await self._ask(token, {"do": "poll"}, WINDOW + PATIENCE)
-
-    async def send(self, token: str, lines: list[str]) -> Question:
-        """Take in what the client sends."""
-        return await self._ask(token, {"do": "send", "lines": lines}, 2 * PATIENCE)
-
-    async def break_off(self, token: str) -> None:
-        """The connection of a request that waits has ended: nobody gets its answer."""
-        await self._ask(token, {"do": "break off"}, PATIENCE)
-
-    async def _ask(self, token: str, question: Question, patience: float) -> Question:
-        """Ask the node that has the session; 410 if there is none."""
-        found = read_token(token)
-        if found is None or not self._node.running:
+        try:
+            return await self._ask(name, token, {"do": "poll"}, WINDOW + PATIENCE)
+        except NoRoomError:
             return {"status": 410}
-        name, id, number = found
-        question = {**question, "session": id, "number": number}
+
+    @contextmanager
+    def sending(self, token: Token) -> Iterator[bool]:
+        """While frames of a session are read and passed on: whether they are the only ones."""
+        if token.session in self._sending:
+            yield False
+            return
+        self._sending.add(token.session)
+        try:
+            yield True
+        finally:
+            self._sending.discard(token.session)
+
+    async def send(self, name: str, token: Token, body: str, *, lines: bool) -> Question:
+        """Take in what the client sends.
+
+        Args:
+            name: The node that has its session.
+            token: Names its session.
+            body: What it sent.
+            lines: Whether each line is a frame; else the body is one.
+        """
+        question: Question = {"do": "send", "body": body, "lines": lines}
+        try:
+            return await self._ask(name, token, question, 2 * PATIENCE)
+        except TooLongError:
+            return {"status": 413}
+        except NoRoomError:
+            return {"status": 503}
+
+    async def break_off(self, name: str, token: Token) -> None:
+        """The connection of a request that waits has ended: nobody gets its answer."""
+        with suppress(NoRoomError):
+            await self._ask(name, token, {"do": "break off"}, PATIENCE)
+
+    async def _ask(self, name: str, token: Token, question: Question, patience: float) -> Question:
+        """Ask the node that has the session; 410 if there is none."""
+        if not self._node.running:
+            return {"status": 410}
+        question = {**question, "session": token.session, "number": token.number}
         if name == self._node.name:
             return await self.answer(question)
         return await self.ask(name, question, patience) or {"status": 410}
 
+    async def _ask_route(self, name: str) -> Question | None:
+        with suppress(NoRoomError):
+            return await self.ask(name, {"do": "route"}, PATIENCE)
+        return None
+
     async def answer(self, question: Question) -> Question:
         """See `Relay`: answer for a session that is here."""
+        if question["do"] == "route":
+            return dict(self._routes.own.dump())
         session = self._sessions.get(question["session"])
         if session is None:
+            self._log.log(logging.INFO, _UNKNOWN, "another worker", key="another worker")
             return {"status": 410}
         if question["do"] == "send":
-            return {"status": await session.send(question["lines"])}
+            return {"status": await session.send(question["body"], lines=question["lines"])}
         if question["do"] == "break off":
             session.break_off()
             return {"status": 200}
@@ -209,13 +285,14 @@ class Sessions(Relay):
 
     def lost(self, question: Question) -> None:
         """See `Relay`: that node has died, and with it the connection of the client."""
-        session = self._sessions.get(question["session"])
-        if session is not None and question["do"] == "poll":
-            session.break_off()
+        if question["do"] == "poll" and question["session"] in self._sessions:
+            self._sessions[question["session"]].break_off()
 
     def closed(self) -> None:
         """See `Observer`: sessions of an event loop that is closed are gone; others end soon."""
         super().closed()
+        self._routes.forget()
+        self._sending = set()
         for session in list(self._sessions.values()):
             if session.connection.loop.is_closed():
                 self._forget(session)
@@ -224,17 +301,16 @@ class Sessions(Relay):
         self._sessions.pop(session.id, None)
 
     def _token(self, id: str, number: int) -> str:
-        name = base64.urlsafe_b64encode(self._node.name.encode()).decode()
-        return f"{name}.{id}.{number}"
+        return self._routes.own.token(id, number)
 
 
-def read_token(token: str) -> tuple[str, str, int] | None:
-    """The node, the session and the number that a token names; None if it is none."""
-    try:
-        name, id, number = token.split(".")
-        return base64.urlsafe_b64decode(name.encode()).decode(), id, int(number)
-    except (ValueError, binascii.Error):
-        return None
+def _frames(body: str, *, lines: bool) -> Iterator[str]:
+    """The frames in a body, one after the other: an attacker puts half a million into one."""
+    if not lines:
+        yield body
+        return
+    for found in _LINE.finditer(body):
+        yield found[0].rstrip("\r")
 
 
 def _wire(line: str) -> Wire:

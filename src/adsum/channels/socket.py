@@ -1,30 +1,40 @@
 """The ASGI application that Phoenix clients connect to."""
 
+import asyncio
+import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
-from adsum.errors import RefusedError
+from adsum.activetime import active_timeout
+from adsum.arguments import async_function, refuse
+from adsum.errors import NodeClosedError, RefusedError
 from adsum.presence import Presence
+from adsum.quoting import quoted
+from adsum.tasks import start_task
 
 from . import handshake, websocket
 from .channel import Channel
 from .client import Client
 from .connection import Connection
 from .frames import Serializer
-from .handshake import Origins, RejectedError, Scope
+from .handshake import Scope, address_of
 from .hub import Hub
 from .limits import Limits
-from .longpoll import LongPoll
-from .websocket import Receive, Send
+from .longpoll import NO_STORE, LongPoll
+from .origins import Origins, RejectedError
+from .websocket import Receive, Send, receive_next
 
 logger = logging.getLogger("adsum")
 
 Connect = Callable[[Client], Awaitable[None]]
 
+_REFUSED = "a client at %s was refused: %s"
 #: Seconds of silence after which a client is gone. Clients send a heartbeat every 30 s, and hidden
 #: tabs run their timers only once a minute.
 TIMEOUT = 75.0
+#: Seconds of active time that `connect` may take.
+CONNECT_TIMEOUT = 10.0
 
 
 class Socket:
@@ -40,20 +50,23 @@ class Socket:
         presence: Who is there. Channels track in it, and its node carries broadcasts.
         channels: The subclasses of `Channel`; the first whose pattern matches a topic serves it.
         connect: Called for each connection; raises `RefusedError` to refuse it (HTTP 403), and may
-            fill in the client's `id` and `values`. None accepts everybody.
-        origins: The sites whose pages may connect, as ``["https://example.com",
-            "//*.example.com"]``; ``["*"]`` for all. None accepts the host that is asked, whatever
-            its port.
+            fill in the client's `id` and `values`. It has 10 seconds, and is cancelled if the
+            client goes. None accepts everybody.
+        origins: The sites whose pages may connect, by scheme, host and port, as
+            ``["https://example.com", "//*.example.com"]``. Without a scheme, both http and https;
+            without a port, the default one; a star stands for any subdomain. Also ``"null"``,
+            origins of applications as ``"app://local"``, and ``"*"`` for all. None accepts the
+            host that the ``Host`` header names, whatever its port.
         limits: The most that a client may cost.
-        timeout: Seconds without a frame after which a client is gone; below 60 it disconnects tabs
-            that are in the background.
+        timeout: Seconds of active time without a frame after which a client is gone; below 60 it
+            disconnects tabs that are in the background.
         when_slow: What happens to a client that is so far behind that the changes of a topic which
             it missed are not remembered: it is sent the whole ``state``, or the connection is
             ended (``close``).
 
     Raises:
-        ConfigurationError: A setting is wrong, or two channels have the same topic.
-        UsageError: One of the channels is none, or has no topic.
+        ConfigurationError: A setting is wrong; names it, its value, and what is accepted.
+            A channel is none, has no topic, or is not reached because of the order.
 
     Example:
         >>> import adsum
@@ -76,11 +89,18 @@ class Socket:
         timeout: float = TIMEOUT,
         when_slow: Literal["state", "close"] = "state",
     ) -> None:
+        if connect is not None:
+            async_function("connect", connect, "client")
+        if origins is not None and not _are_texts(origins):
+            refuse("origins", origins, "a list of texts, as ['https://example.com'], or None")
         self._connect = connect
         self._origins = Origins(origins)
-        self._hub = Hub(presence, channels, limits or Limits(), timeout, when_slow)
+        given = Limits() if limits is None else limits
+        self._hub = Hub(presence, channels, given, timeout, when_slow)
         self._longpoll = LongPoll(self._hub, self._origins, self.admit)
         self._refused = 0
+        # Whether it was logged that the node is not running; once, until it runs.
+        self._closed_logged = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection or request; see the ASGI specification."""
@@ -107,7 +127,8 @@ class Socket:
         Raises:
             NodeClosedError: The node is not running.
             TypeError: The payload is neither a JSON object nor bytes.
-            ValueError: It is not finite, too deep or too large.
+            ValueError: It is not finite, too deep or too large; or the event begins with ``phx_``
+                or is one of presences, as ``presence_diff``.
         """
         await self._hub.broadcast(topic, event, payload)
 
@@ -136,40 +157,101 @@ class Socket:
         """Counters and gauges, for metrics: cheap enough to be read every second.
 
         Returns:
-            ``connections``, ``channels``, ``followers`` (channels that are told who is there),
+            ``connections`` (those that were given up included, until the server reports their
+            ends), ``channels``, ``followers`` (channels that are told who is there),
             ``refused`` (connections), ``frames_received``, ``frames_sent`` and ``bytes_sent``;
             counters since the process began.
         """
         return {**self._hub.stats(), "refused": self._refused}
 
-    async def admit(self, scope: Scope, transport: str) -> tuple[Client, Serializer] | int:
-        """Let a client connect, or say with which HTTP status it is refused."""
+    def __repr__(self) -> str:
+        hub = self._hub
+        return (
+            f"<Socket of {len(hub.channels)} channels, {len(hub.connections)} connections, on "
+            f"{hub.presence.node!r}>"
+        )
+
+    async def admit(
+        self, scope: Scope, transport: str, gone: "asyncio.Future[Any]"
+    ) -> tuple[Client, Serializer] | int:
+        """Let a client connect, or say with which HTTP status it is refused.
+
+        While `connect` decides, the client counts as connected. Make its connection at once after
+        this, so that its place is not given away.
+
+        Args:
+            scope: As ASGI has it.
+            transport: How the client connects.
+            gone: Done when the client has gone, so `connect` is cancelled.
+        """
+        address = address_of(scope)
         try:
             client, serializer = handshake.read(scope, self._origins, transport)
         except RejectedError as error:
-            logger.warning("a client at %s was refused: %s", _address(scope), error)
+            self._hub.log.warning(_REFUSED, address, str(error), key=address)
             return self._refuse(403)
         if not self._is_open():
             return self._refuse(503)
         try:
-            if self._connect is not None:
-                await self._connect(client)
+            if self._connect is not None and not await self._decide(
+                self._connect, client, gone, address
+            ):
+                return self._refuse(503)
         except RefusedError as error:
-            logger.info("a client at %s was refused: %.200r", _address(scope), error.response)
+            why = quoted(error.response, 200)
+            self._hub.log.log(logging.INFO, _REFUSED, address, why, key=address)
             return self._refuse(403)
-        except Exception:
-            logger.exception("a client at %s was refused: connect crashed", _address(scope))
+        except (Exception, asyncio.CancelledError) as error:
+            task = asyncio.current_task()
+            if isinstance(error, asyncio.CancelledError) and (task is None or task.cancelling()):
+                raise  # the server has cancelled the request
+            self._hub.log.crashed(_REFUSED, address, "connect crashed", error=error)
             return self._refuse(403)
         if not self._is_open():  # any more: `connect` may have taken its time
             return self._refuse(503)
         return client, serializer
 
-    def _is_open(self) -> bool:
-        if not self._hub.presence.node.running:
-            logger.error("a client was refused: the node is not running; see Node.lifespan")
+    async def _decide(
+        self, connect: Connect, client: Client, gone: "asyncio.Future[Any]", address: str
+    ) -> bool:
+        """Call `connect`; False if it took too long, or the client has gone."""
+        loop, admission = asyncio.get_running_loop(), object()
+        self._hub.admissions.add(admission)
+        try:
+            async with active_timeout(CONNECT_TIMEOUT) as timeout:
+
+                def interrupt(_: object) -> None:
+                    with contextlib.suppress(RuntimeError):  # the decision came in this turn, too
+                        timeout.reschedule(loop.time())
+
+                gone.add_done_callback(interrupt)
+                try:
+                    await connect(client)
+                finally:
+                    gone.remove_done_callback(interrupt)
+            return not gone.done()
+        except TimeoutError:
+            if not timeout.expired():
+                raise
+            if not gone.done():
+                text = f"connect took longer than {CONNECT_TIMEOUT:g} s"
+                self._hub.log.error(_REFUSED, address, text, key=address)
             return False
-        if len(self._hub.connections) >= self._hub.limits.connections:
-            logger.error("a client was refused: there are too many connections")
+        finally:
+            self._hub.admissions.discard(admission)
+
+    def _is_open(self) -> bool:
+        try:
+            self._hub.presence.node.runtime  # noqa: B018  # raises if the node is not running
+        except NodeClosedError as error:
+            if not self._closed_logged:
+                logger.error("all clients are refused: %s", error)
+            self._closed_logged = True
+            return False
+        self._closed_logged = False
+        if self._hub.is_full:
+            text = "a client was refused: there are %d connections already"
+            self._hub.log.error(text, self._hub.limits.connections)
             return False
         return True
 
@@ -179,15 +261,27 @@ class Socket:
 
     async def _serve_websocket(self, scope: Scope, receive: Receive, send: Send, path: str) -> None:
         await receive()  # websocket.connect
-        admitted: tuple[Client, Serializer] | int = 404
-        if path.endswith("/websocket"):
-            admitted = await self.admit(scope, "websocket")
-        if isinstance(admitted, int):
-            await _deny(scope, send, admitted)
+        if not path.endswith("/websocket"):
+            await _deny(scope, send, 404)
             return
-        offered = scope.get("subprotocols", ())
-        protocol = handshake.SUBPROTOCOL if handshake.SUBPROTOCOL in offered else None
-        await websocket.serve(Connection(self._hub, *admitted), receive, send, protocol)
+        # The end of the connection, if it comes before the decision; else the first frame.
+        ahead = start_task(receive_next(receive))
+        try:
+            admitted = await self.admit(scope, "websocket", ahead)
+            if not isinstance(admitted, int):
+                offered = scope.get("subprotocols", ())
+                protocol = handshake.SUBPROTOCOL if handshake.SUBPROTOCOL in offered else None
+                connection = Connection(self._hub, *admitted)
+                await websocket.serve(connection, receive, send, protocol, ahead)
+                return
+        finally:
+            ahead.cancel()
+        await _deny(scope, send, admitted)
+
+
+def _are_texts(origins: Any) -> bool:
+    is_list = isinstance(origins, Collection) and not isinstance(origins, str | bytes)
+    return is_list and all(isinstance(one, str) for one in origins)
 
 
 async def _deny(scope: Scope, send: Send, status: int) -> None:
@@ -198,18 +292,13 @@ async def _deny(scope: Scope, send: Send, status: int) -> None:
     if status == 403 or "websocket.http.response" not in (scope.get("extensions") or {}):
         await send({"type": "websocket.close"})
         return
-    await send({"type": "websocket.http.response.start", "status": status, "headers": []})
+    await send({"type": "websocket.http.response.start", "status": status, "headers": [NO_STORE]})
     await send({"type": "websocket.http.response.body", "body": b""})
 
 
 async def _refuse_http(send: Send, status: int) -> None:
-    headers = [(b"content-length", b"0")]
+    headers = [NO_STORE, (b"content-length", b"0")]
     if status == 426:
         headers += [(b"upgrade", b"websocket"), (b"connection", b"upgrade")]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": b""})
-
-
-def _address(scope: Scope) -> str:
-    peer = scope.get("client")
-    return str(peer[0]) if peer else "?"

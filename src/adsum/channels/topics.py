@@ -1,6 +1,10 @@
 """Patterns of topics: ``room:{room}`` matches ``room:lobby`` and says that room is lobby. Pure."""
 
-from adsum.errors import ConfigurationError
+from adsum.arguments import instance, refuse
+
+_ACCEPTED = (
+    "a str such as 'room:{room}', where each part between colons is a text or a name in braces"
+)
 
 
 class Pattern:
@@ -10,24 +14,22 @@ class Pattern:
         text: As ``room:{room}`` or ``lobby``.
 
     Raises:
-        ConfigurationError: It is not a pattern.
+        ConfigurationError: It is not a pattern, or one that looks like a pattern of another
+            framework and would match nothing but itself; says how to write it here.
     """
 
     def __init__(self, text: str) -> None:
+        instance("topic", text, str, _ACCEPTED)
+        if not text:
+            refuse("topic", text, _ACCEPTED)
         self.text = text
         #: Each part of the topic: a text, or the name of a parameter.
-        self._parts = [_parse(part) for part in text.split(":")]
+        self._parts = [_parse(part, text) for part in text.split(":")]
         names = [name for name, is_parameter in self._parts if is_parameter]
-        fine = all(name.isidentifier() for name in names) and not any(
-            set("{}") & set(part) for part, is_parameter in self._parts if not is_parameter
-        )
-        if not text or not fine or len(set(names)) != len(names):
-            raise ConfigurationError(
-                f"topic={text!r}: accepted is a text such as 'room:{{room}}', in which what is "
-                f"between two colons is a text or a name in braces, each name once"
-            )
+        if len(set(names)) != len(names):
+            refuse("topic", text, f"a pattern in which each name occurs once; {_ACCEPTED}")
         if text == "phoenix":
-            raise ConfigurationError("topic='phoenix': clients send their heartbeats there")
+            refuse("topic", text, "another one: clients send their heartbeats there")
 
     def match(self, topic: str) -> dict[str, str] | None:
         """The parameters of a topic; None if it does not match."""
@@ -42,8 +44,26 @@ class Pattern:
                 return None
         return params
 
+    def covers(self, other: "Pattern") -> bool:
+        """Whether this matches each topic that another pattern matches."""
+        return len(self._parts) == len(other._parts) and all(
+            (is_parameter and (is_other_parameter or bool(other_part)))
+            or (not is_other_parameter and part == other_part)
+            for (part, is_parameter), (other_part, is_other_parameter) in zip(
+                self._parts, other._parts, strict=True
+            )
+        )
 
-def _parse(part: str) -> tuple[str, bool]:
+
+def _parse(part: str, text: str) -> tuple[str, bool]:
     if part.startswith("{") and part.endswith("}"):
-        return part[1:-1], True
+        name = part[1:-1]
+        if not name.isidentifier():
+            refuse("topic", text, f"a pattern with names in braces, as {{room}}; {_ACCEPTED}")
+        return name, True
+    # Parameters as other routers write them; such a text would match itself alone.
+    if set("*{}") & set(part) or part.startswith("<") or part.endswith(">"):
+        refuse("topic", text, f"{_ACCEPTED}; write 'room:{{name}}' for every room")
+    if part != part.strip():
+        refuse("topic", text, f"without spaces beside a colon or an end; {_ACCEPTED}")
     return part, False

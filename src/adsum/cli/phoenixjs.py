@@ -3,16 +3,34 @@
 It is the browser's side of Channels and is not ours, so it is not in the package: npm fetches it
 into the user's cache (`$XDG_CACHE_HOME`, or `~/.cache`). npm in turn is part of a wheel, so that
 nothing but Python needs to be there.
+
+Version and digest are pinned, as in a lock file, and it is by a lock file that npm is told of them:
+a package with other bytes is refused before it is unpacked, wherever it comes from.
 """
 
+import base64
 import importlib.util
+import json
 import os
-import re
 import subprocess
 import tempfile
 from pathlib import Path
 
-PACKAGE = "phoenix@1.8.16"
+VERSION = "1.8.16"
+#: The digest of the package, as npm writes it into lock files.
+_DIGEST = "bNNJkYBnES2MHo8XjBg6ROK7iU7FeYfkANpTnYzh2ecOipI+8ZF1wiiWdvqv2YfV4MVb9yFJBE2BPF+RXgXXuw=="
+INTEGRITY = f"sha512-{_DIGEST}"
+PACKAGE = f"phoenix@{VERSION}"
+#: Says which digest was checked, too, so that no copy of another one is taken for it.
+_PLACE = f"phoenix-{VERSION}-{base64.b64decode(_DIGEST).hex()[:8]}"
+_DEPENDS = {"dependencies": {"phoenix": VERSION}}
+_LOCK = {
+    "lockfileVersion": 3,
+    "packages": {
+        "": _DEPENDS,
+        "node_modules/phoenix": {"version": VERSION, "integrity": INTEGRITY},
+    },
+}
 
 #: No scripts: what is fetched shall be read by browsers, not run here. And where there is no
 #: registry it shall say so within seconds.
@@ -20,7 +38,7 @@ _FLAGS = (
     "--ignore-scripts",
     "--no-audit",
     "--no-fund",
-    "--no-package-lock",
+    "--package-lock",
     "--no-update-notifier",
     "--loglevel=error",
     "--fetch-retries=1",
@@ -32,27 +50,24 @@ class InstallError(Exception):
     """There is no phoenix.js, and none can be had; the text says what to do."""
 
 
-def install(*others: str) -> Path:
+def install() -> Path:
     """Install phoenix.js, unless it is there already.
 
     Safe to call from several processes at once: each installs aside, and the first one that is
     done puts its copy in place, whole.
 
-    Args:
-        others: Further npm packages to have beside it, each with its version: ``"ws@8.18.0"``.
-
     Returns:
         The directory with `phoenix.mjs`, `phoenix.cjs.js` and `phoenix.min.js`:
-        ``<cache>/adsum/phoenix-1.8.16/node_modules/phoenix/priv/static``.
+        ``<cache>/adsum/phoenix-1.8.16-6cd34991/node_modules/phoenix/priv/static``.
 
     Raises:
-        InstallError: npm failed, most often because its registry cannot be reached.
+        InstallError: npm failed, most often because its registry cannot be reached, or what it
+            fetched does not have the digest.
     """
-    packages = (PACKAGE, *others)
-    place = _cache() / "+".join(re.sub(r"[^\w.-]", "-", package) for package in packages)
+    place = _cache() / _PLACE
     if not place.is_dir():
         try:
-            _install_aside(packages, place)
+            _install_aside(place)
         except OSError as error:
             raise InstallError(f"{PACKAGE} cannot be put into {place}: {error}") from error
     return place / "node_modules" / "phoenix" / "priv" / "static"
@@ -67,12 +82,14 @@ def node_path() -> Path:
     return _wheel() / "bin" / "node"
 
 
-def _install_aside(packages: tuple[str, ...], place: Path) -> None:
+def _install_aside(place: Path) -> None:
     place.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".installing-", dir=place.parent) as aside:
         made = Path(aside, place.name)
         made.mkdir()
-        _npm("install", "--prefix", str(made), *_FLAGS, *packages)
+        (made / "package.json").write_text(json.dumps(_DEPENDS))
+        (made / "package-lock.json").write_text(json.dumps(_LOCK))
+        _npm("ci", "--prefix", str(made), *_FLAGS)
         try:
             made.rename(place)
         except OSError:
@@ -88,10 +105,19 @@ def _npm(*arguments: str) -> None:
     )
     if done.returncode:
         said = "\n".join(f"    {line}" for line in done.stderr.strip().splitlines()[:8])
-        raise InstallError(
-            f"npm could not fetch {PACKAGE}. It is fetched once and then kept; try again where "
-            f"npm reaches its registry (`npm config set registry` names another). npm said:\n{said}"
+        raise InstallError(f"{_failure(said)} npm said:\n{said}")
+
+
+def _failure(said: str) -> str:
+    if "EINTEGRITY" in said:
+        return (
+            f"npm fetched another {PACKAGE} than the one that is known here: its digest differs, "
+            "and nothing was installed. The registry, or a proxy before it, altered it."
         )
+    return (
+        f"npm could not fetch {PACKAGE}. It is fetched once and then kept; try again where npm "
+        "reaches its registry (`npm config set registry` names another)."
+    )
 
 
 def _wheel() -> Path:

@@ -9,6 +9,7 @@ from operator import gt, itemgetter, lt
 from typing import Any
 
 from adsum.errors import ProtocolError
+from adsum.quoting import printable, quoted
 
 from .entry import ID, KEY, META, PREVIOUS, TOPIC, VERSION, Change, Entry
 from .jsontext import check_object, checked_name, dump, encode_object, load, quote
@@ -58,17 +59,17 @@ def decode(data: bytes) -> Message:
     try:
         fields = load(data.decode("utf-8"))
     except (ValueError, RecursionError) as error:
-        raise ProtocolError(f"a frame is not JSON: {_brief(error)}") from None
+        raise ProtocolError(f"a frame is not JSON: {printable(str(error), 200)}") from None
     if not isinstance(fields, list) or not fields:
         raise ProtocolError("a frame is not a JSON array")
     decoder = _DECODERS.get(fields[0]) if type(fields[0]) is int else None
     if decoder is None:
-        raise ProtocolError(f"a frame is of no known kind: {_brief(fields[0])}")
+        raise ProtocolError(f"a frame is of no known kind: {quoted(fields[0])}")
     try:
         return decoder(*fields[1:])
     except (TypeError, ValueError, IndexError, RecursionError) as error:
         raise ProtocolError(
-            f"a {decoder.__name__[1:]} frame is malformed: {_brief(error)}"
+            f"a {decoder.__name__[1:]} frame is malformed: {printable(str(error), 200)}"
         ) from None
 
 
@@ -279,11 +280,6 @@ def _flag(value: object) -> bool:
     if type(value) is not int or value not in (0, 1):
         raise ValueError("a flag must be 0 or 1")
     return value == 1
-
-
-def _brief(value: object) -> str:
-    text = str(value)
-    return text if len(text) <= 120 else text[:120] + "..."
 
 
 _DECODERS: dict[int, Callable[..., Message]] = {

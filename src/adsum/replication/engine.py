@@ -228,7 +228,7 @@ class Engine:
         self._joining.check()
 
     def dial_rejected(self, address: str, now: float) -> None:
-        """A node answered a dial that can form no link: of another cluster or secret."""
+        """A node answered a dial that can form no link: of another cluster, secret or user."""
         self._joining.settle_address(address)
         self.dial_failed(address, False, now)
 

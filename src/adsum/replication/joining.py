@@ -4,8 +4,8 @@ A node that has just started lists nobody, so a client that it accepts sees ever
 again, and a message that it publishes reaches nobody. It has *joined* once
 
 * every address known at startup has answered: a link by name whose peer has sent its first frame, a
-  refused dial, an address of its own, a peer of another cluster or secret, a host name that cannot
-  be resolved, a goodbye;
+  refused dial, an address of its own, a peer of another cluster, secret or user, a host name that
+  cannot be resolved, a goodbye;
 * every peer that it requested a digest of has answered; the addresses of one whose link is lost
   before that are waited for again;
 * every replica that it learned of meanwhile is linked or relayed and its slice has arrived up to

@@ -10,8 +10,12 @@ import math
 from collections.abc import Callable
 from typing import Any, NoReturn
 
+from adsum.quoting import printable, quoted
+
 #: Objects nested deeper than this are refused.
 MAX_DEPTH = 32
+#: Characters of a path in an error, and of one key in it: clients and peers choose keys.
+_MAX_PATH, _MAX_STEP = 200, 40
 
 _SCALARS = frozenset({str, int, bool, type(None)})
 _SEPARATORS = (",", ":")
@@ -63,7 +67,7 @@ def check_object(text: object, what: str, limit: int) -> str:
         raise ValueError(f"{what} is not a JSON object")
     if not value and text != "{}":
         raise ValueError(f"{what} is an empty object with something in it")
-    if not _is_flat(value):
+    if not _is_flat(value) and not _is_valid(value, 0):
         _check(value, what, 0)
     return text
 
@@ -83,7 +87,8 @@ def encode_object(value: object, what: str, limit: int) -> str:
     if type(value) is not dict or not _is_flat(value):
         if not isinstance(value, dict):
             raise TypeError(f"{what} must be a dict (a JSON object), not {_describe(value)}")
-        _check(value, what, 0)
+        if not _is_valid(value, 0):
+            _check(value, what, 0)
     text = dump(value)
     if len(text) > limit:
         raise ValueError(f"{what} is {len(text)} bytes of JSON; at most {limit} are accepted")
@@ -102,12 +107,12 @@ def checked_name(value: object, what: str, limit: int) -> str:
     if not isinstance(value, str):
         raise TypeError(f"{what} must be a str, not {_describe(value)}")
     if not 0 < len(value) <= limit:
-        shown = repr(value) if len(value) <= 40 else f"{value[:40]!r}..."
+        shown = quoted(value, 60)
         raise ValueError(f"{what} must have 1 to {limit} characters, not {len(value)}: {shown}")
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise ValueError(f"{what} {value!r} has a lone surrogate, no Unicode text") from None
+        raise ValueError(f"{what} {quoted(value)} has a lone surrogate, no Unicode text") from None
     return str.__str__(value)  # a plain one, if it was of a subclass
 
 
@@ -119,17 +124,34 @@ def _is_flat(value: dict[Any, Any]) -> bool:
     return True
 
 
+def _is_valid(value: object, depth: int) -> bool:
+    """Whether `_check` accepts it; several times as fast, because it makes no paths."""
+    if type(value) in _SCALARS:
+        return depth <= MAX_DEPTH
+    if depth > MAX_DEPTH:
+        return False
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if not isinstance(key, str) or not _is_valid(item, depth + 1):
+                return False
+        return True
+    if isinstance(value, list):
+        return all(_is_valid(item, depth + 1) for item in value)
+    return math.isfinite(value) if isinstance(value, float) else isinstance(value, str | int)
+
+
 def _check(value: object, path: str, depth: int) -> None:
+    """Raise what is wrong with a value, if anything is."""
     if depth > MAX_DEPTH:
         raise ValueError(f"{path} is nested deeper than {MAX_DEPTH} levels")
     if isinstance(value, dict):
         for key, item in value.items():
             if not isinstance(key, str):
-                raise TypeError(f"{path} has the key {key!r}; JSON keys must be str")
-            _check(item, f"{path}.{key}", depth + 1)
+                raise TypeError(f"{path} has the key {quoted(key)}; JSON keys must be str")
+            _check(item, _step(path, f".{printable(key, _MAX_STEP)}"), depth + 1)
     elif isinstance(value, list):
         for index, item in enumerate(value):
-            _check(item, f"{path}[{index}]", depth + 1)
+            _check(item, _step(path, f"[{index}]"), depth + 1)
     elif isinstance(value, float):
         if not math.isfinite(value):
             raise ValueError(f"{path} is {value!r}; JSON numbers must be finite")
@@ -139,6 +161,12 @@ def _check(value: object, path: str, depth: int) -> None:
         )
 
 
+def _step(path: str, step: str) -> str:
+    """A longer path, as far as there is room for it in an error."""
+    if len(path) + len(step) <= _MAX_PATH:
+        return path + step
+    return path if path.endswith("...") else f"{path}..."
+
+
 def _describe(value: object) -> str:
-    shown = repr(value)
-    return f"{type(value).__name__} {shown if len(shown) <= 60 else shown[:60] + '...'}"
+    return f"{type(value).__name__} {quoted(value, 60)}"

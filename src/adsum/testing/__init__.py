@@ -6,7 +6,7 @@ of an application's channels.
 """
 
 from .browser import Browser, JoinedChannel, RefusedByServerError
-from .cluster import Cluster, Member
+from .cluster import Cluster, MakeCluster, Member
 from .laws import BrokenLawError
 from .simulation import Simulation
 from .trial import Trial
@@ -16,6 +16,7 @@ __all__ = [
     "Browser",
     "Cluster",
     "JoinedChannel",
+    "MakeCluster",
     "Member",
     "RefusedByServerError",
     "Simulation",

@@ -60,7 +60,12 @@ def main() -> int:
     parser.add_argument("--trace", action="store_true", help="tell everything that happens in it")
     options = parser.parse_args()
     if options.replay_file is not None:
-        return replay(Trial.from_json(options.replay_file.read_text()), trace=options.trace)
+        try:
+            trial = Trial.from_json(options.replay_file.read_text())
+        except (OSError, ValueError, LookupError, TypeError) as error:
+            name = str(options.replay_file)
+            parser.error(f"--replay-file {name!r}: must be a file that --keep wrote: {error!r}")
+        return replay(trial, trace=options.trace)
     if options.replay is not None:
         return replay(Trial.from_seed(options.replay, options.steps), trace=options.trace)
     seeds = range_of(options.first, options.seeds)

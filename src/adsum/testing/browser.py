@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlencode
 
+from adsum.arguments import instance
 from adsum.channels import Socket
 from adsum.errors import AdsumError
 
@@ -46,6 +47,7 @@ class Browser:
         headers: Headers of the request, as ``{"cookie": "..."}``.
 
     Raises:
+        ConfigurationError: The socket is none.
         RefusedByServerError: The connection was refused, on entering.
 
     Example:
@@ -78,6 +80,7 @@ class Browser:
         token: str | None = None,
         headers: dict[str, str] | None = None,
     ) -> None:
+        instance("socket", socket, Socket, "an adsum.channels.Socket, not the application around")
         self._socket = socket
         self._scope = _scope(params or {}, token, headers or {})
         self._to_server: asyncio.Queue[dict[str, Any]] = asyncio.Queue()

@@ -10,9 +10,10 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 import adsum
+from adsum.arguments import instance, seconds_from_zero, whole
 from adsum.config import Settings
 from adsum.errors import UsageError
 from adsum.run import Observer, Run
@@ -82,6 +83,7 @@ class Cluster:
     """
 
     def __init__(self, nodes: int, *, seed: int = 0, **settings: Any) -> None:
+        whole("nodes", nodes, 0)
         self.simulation = Simulation(0, seed=seed)
         self._members: list[Member] = []
         # In which thread each member that was made here is used.
@@ -122,6 +124,7 @@ class Cluster:
         Raises:
             UsageError: It runs already, or there is a member of its name.
         """
+        instance("node", node, adsum.Node, "an adsum.Node")
         if node.running:
             raise UsageError("node: it runs already; adopt it before its application starts")
         name = node.settings.name or f"n{len(self._members) + 1}"
@@ -142,6 +145,7 @@ class Cluster:
 
     def run(self, seconds: float) -> None:
         """Let so many seconds pass: for the network and the nodes, not for the test."""
+        seconds_from_zero("seconds", seconds)
         self._do(f"run({seconds:g})", self.simulation.run, seconds)
 
     def settle(self) -> None:
@@ -298,3 +302,10 @@ class Cluster:
 
 #: How a member is named.
 Which = Member | adsum.Node | str | int
+
+
+class MakeCluster(Protocol):
+    """What the fixture ``cluster`` of pytest is, for annotations."""
+
+    def __call__(self, nodes: int, *, seed: int = 0, **settings: Any) -> Cluster:
+        """A cluster of so many nodes; see `Cluster`."""

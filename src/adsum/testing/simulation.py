@@ -152,7 +152,14 @@ class Simulation:
         return node
 
     def node(self, place: str) -> SimulatedNode:
-        """The node at a place in its present life."""
+        """The node at a place in its present life.
+
+        Raises:
+            ValueError: No node was ever started there.
+        """
+        if place not in self.nodes:
+            known = ", ".join(map(repr, self.nodes)) or "none yet"
+            raise ValueError(f"place={place!r}: must be a place where a node was started: {known}")
         return self.nodes[place]
 
     @property
@@ -177,11 +184,11 @@ class Simulation:
 
     def kill(self, place: str) -> None:
         """End a process without a word; the kernel closes its links."""
-        self.nodes[place].abandon()
+        self.node(place).abandon()
 
     def stop(self, place: str, linger: float = 0.0) -> None:
         """End a node with a goodbye."""
-        self.nodes[place].leave(linger)
+        self.node(place).leave(linger)
 
     def partition(self, *sides: Iterable[str]) -> None:
         """Let nothing through between places of different sides."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import NoReturn
 
 from adsum.errors import ConfigurationError
+from adsum.quoting import quoted
 
 #: The longest path the kernel takes for a Unix socket, in bytes, without the closing zero.
 SUN_PATH_LIMIT = 103 if sys.platform == "darwin" else 107
@@ -141,13 +142,15 @@ def parse_one(text: str, field: str) -> Address:
     if isinstance(address, TcpAddress) and not 0 < address.port == address.last_port:
         accepted = "accepted are host:port, [ipv6]:port and unix:/absolute/path"
         raise ConfigurationError(
-            f"{field}={text!r}: only one port, and not 0, can be dialled; {accepted}"
+            f"{field}={quoted(text)}: only one port, and not 0, can be dialled; {accepted}"
         )
     return address
 
 
 def _parse_unix(text: str, field: str) -> UnixAddress:
     path = text.removeprefix("unix:")
+    if path.startswith("//") and not path.startswith("///"):
+        _refuse(field, text, "an address has no scheme, and a Unix socket no host")
     if not path.startswith("/") or "\0" in path:
         _refuse(field, text, "the path of a Unix socket must be absolute")
     length = len(os.fsencode(path))
@@ -163,7 +166,7 @@ def _parse_unix(text: str, field: str) -> UnixAddress:
 def _parse_ports(ports: str, text: str, field: str) -> tuple[int, int]:
     match = _PORTS.fullmatch(ports)
     if match is None:
-        _refuse(field, text, f"{ports!r} is not a port")
+        _refuse(field, text, f"{quoted(ports)} is not a port")
     first = int(match[1])
     last = int(match[2]) if match[2] else first
     if last > 65535 or first > last or (first == 0 and last != 0):
@@ -176,11 +179,11 @@ def _parse_host(host: str, text: str, field: str) -> str:
         try:
             return str(ipaddress.IPv6Address(host[1:-1]))
         except ValueError:
-            _refuse(field, text, f"{host} is not an IPv6 address")
+            _refuse(field, text, f"{quoted(host)} is not an IPv6 address")
     if ":" in host:
         _refuse(field, text, "an IPv6 address goes in brackets, as [::1]:7400")
     if host and (len(host) > _LONGEST_HOST or not _HOST.fullmatch(host)):
-        _refuse(field, text, f"{host!r} is not a host")
+        _refuse(field, text, f"{quoted(host)} is not a host")
     return host
 
 
@@ -192,4 +195,4 @@ def _literal(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
 
 
 def _refuse(field: str, value: object, why: str) -> NoReturn:
-    raise ConfigurationError(f"{field}={value!r}: {why}; {_ACCEPTED}")
+    raise ConfigurationError(f"{field}={quoted(value)}: {why}; {_ACCEPTED}")

@@ -4,6 +4,8 @@ A frame is a 4-byte big-endian length, then that many bytes: one byte for the ki
 Payloads above `COMPRESSION_THRESHOLD` are compressed when that makes them smaller. Both the length
 and what a body inflates to are bounded before any memory is spent on them, so the most that a peer
 can make this end hold is what it sent plus one `FRAME_LIMIT`.
+
+On an authenticated link a tag follows each frame, see `adsum.transport.frame_mac`.
 """
 
 import struct
@@ -11,6 +13,7 @@ import zlib
 from typing import Final
 
 from adsum.errors import ProtocolError
+from adsum.transport.frame_mac import TAG_BYTES, FrameMac
 
 HELLO: Final = 1
 PROOF: Final = 2
@@ -112,12 +115,15 @@ class FrameReader:
     Attributes:
         limit: The largest body accepted; raise it when the peer is trusted. It applies to frames
             taken from then on, also to those already received.
+        mac: Checks the tags of the peer, or None if its frames have none. Set it between two
+            frames: it applies to those taken from then on, also to those already received.
     """
 
     def __init__(self, limit: int = GREETING_LIMIT) -> None:
         self.limit = limit
+        self.mac: FrameMac | None = None
         self._buffer = bytearray()
-        # Size of the next whole frame with its length field; 0 while its length is not known.
+        # Size of the next whole frame with length field and tag; 0 while its length is not known.
         self._needed = 0
 
     def __len__(self) -> int:
@@ -141,8 +147,8 @@ class FrameReader:
         """The next frame as (kind, body), or None until it is whole.
 
         Raises:
-            ProtocolError: Its length is zero or above the limit, or its kind is unknown. The stream
-                makes no sense from here on.
+            ProtocolError: Its length is zero or above the limit, its tag is wrong, or its kind is
+                unknown. The stream makes no sense from here on.
         """
         buffer = self._buffer
         if not self._needed:
@@ -152,11 +158,16 @@ class FrameReader:
         needed = self._needed
         if len(buffer) < needed:
             return None
-        kind = buffer[_LENGTH.size]
-        if kind not in _KINDS:
-            raise ProtocolError(f"a frame of the unknown kind {kind}")
+        end = needed if self.mac is None else needed - TAG_BYTES
         with memoryview(buffer) as view:
-            body = bytes(view[_HEADER.size : needed])
+            if self.mac is not None and not self.mac.accepts(view[:end], view[end:needed]):
+                raise ProtocolError(
+                    "a frame with a wrong tag: it was altered, repeated, moved or added on its way"
+                )
+            kind = view[_LENGTH.size]
+            if kind not in _KINDS:
+                raise ProtocolError(f"a frame of the unknown kind {kind}")
+            body = bytes(view[_HEADER.size : end])
         del buffer[:needed]  # Moves the start of the buffer, not its bytes.
         self._needed = 0
         return kind, body
@@ -167,4 +178,4 @@ class FrameReader:
             raise ProtocolError("a frame without a kind")
         if length > self.limit + 1:
             raise ProtocolError(f"a frame of {length} bytes, at most {self.limit + 1} are accepted")
-        return _LENGTH.size + int(length)
+        return _LENGTH.size + int(length) + (TAG_BYTES if self.mac is not None else 0)

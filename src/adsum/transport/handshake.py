@@ -4,7 +4,8 @@
 
     dialler                                acceptor
        │ ── hello: versions, cluster, name, ──▶ │
-       │     incarnation, addresses, nonce      │
+       │     incarnation, addresses, nonce,     │
+       │     wish for authenticated frames      │
        │ ◀───────────────────────────── hello ─ │   sent at once
        │ ── proof ────────────────────────────▶ │   verified before the acceptor discloses its own
        │ ◀───────────────────────────── proof ─ │
@@ -15,22 +16,28 @@ any other link (no replay), the label makes it worthless in the other direction 
 Without a secret the key is empty: the path is the same, and a node that has a secret never links
 with one that has none.
 
-The proof authenticates the peer, not the bytes that follow: who can alter traffic on its way needs
-to be kept out by TLS.
+The proof authenticates the peer, not the bytes that follow, and a relay can carry it. So a tag
+follows each later frame (`adsum.transport.frame_mac`) if either end wishes it in its hello, which
+the proofs bind. An end wishes it if it has a secret and its stream is not protected already. The
+key of each direction is made as the proofs are, under labels of its own, so that no proof is a
+key. In each direction the first frame with a tag is the one after the proof: both ends find that
+place in the stream itself, whatever else they are doing.
 """
 
 import hmac
 import json
 import secrets
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from adsum.errors import ConfigurationError, HandshakeError, ProtocolError
+from adsum.quoting import quoted
 from adsum.transport.base import Identity
+from adsum.transport.frame_mac import FrameMac
 from adsum.transport.framing import GREETING_LIMIT, HELLO, PROOF, encode_frame
 
 #: The versions of the wire protocol that this release speaks, lowest and highest.
-VERSIONS: Final = (3, 3)
+VERSIONS: Final = (4, 4)
 NAME_LIMIT: Final = 255
 ADDRESSES_LIMIT: Final = 16
 ADDRESS_LIMIT: Final = 300
@@ -40,10 +47,22 @@ _NONCE_BYTES: Final = 32
 _INCARNATION_LIMIT: Final = 2**63
 _DIALLER: Final = b"adsum proof of the dialler"
 _ACCEPTOR: Final = b"adsum proof of the acceptor"
+_DIALLER_KEY: Final = b"adsum key for frames of the dialler"
+_ACCEPTOR_KEY: Final = b"adsum key for frames of the acceptor"
 
 
 class SelfDialError(HandshakeError):
     """The node dialled itself: the address is one of its own."""
+
+
+class Hello(NamedTuple):
+    """The claims of a hello. Nothing of it is proved yet."""
+
+    identity: Identity
+    #: The lowest and the highest version of the protocol that is spoken.
+    versions: tuple[int, int]
+    #: Whether the sender wants frames to be authenticated.
+    authenticate: bool
 
 
 class Handshake:
@@ -56,12 +75,17 @@ class Handshake:
         identity: Who this node is. What it says is copied into the hello now.
         dialling: Whether this side opened the connection, and so speaks first.
         secret: The shared secret, or None.
+        protected: Whether nobody but members, or processes of this user, can be at the other end
+            of the stream or in between: its frames need no tags.
         nonce: Makes the random bytes of this side, as `secrets.token_bytes`.
         versions: The lowest and highest version of the protocol spoken here.
 
     Attributes:
         peer: Who the peer is; None until it has proved it.
         version: The version that both speak; meaningful once `peer` is set.
+        outgoing: Makes the tags of the frames to send; set with the proof of this side, and None
+            on a link without tags.
+        incoming: Checks the tags of the frames that follow the proof of the peer; set with it.
 
     Raises:
         ConfigurationError: `identity` breaks one of the limits on what a hello may say.
@@ -73,16 +97,21 @@ class Handshake:
         *,
         dialling: bool,
         secret: bytes | None,
+        protected: bool = False,
         nonce: Callable[[int], bytes] = secrets.token_bytes,
         versions: tuple[int, int] = VERSIONS,
     ) -> None:
         self.peer: Identity | None = None
         self.version = 0
+        self.outgoing: FrameMac | None = None
+        self.incoming: FrameMac | None = None
         self._identity = identity
         self._dialling = dialling
         self._secret = secret or b""
         self._versions = versions
-        self._hello = encode_hello(identity, versions, nonce(_NONCE_BYTES))
+        # Without a secret there is nothing to derive a key from that a relay does not know.
+        self._authenticate = bool(secret) and not protected
+        self._hello = encode_hello(identity, versions, nonce(_NONCE_BYTES), self._authenticate)
         # Both are set by the peer's hello.
         self._peer_hello: bytes | None = None
         self._claimed: Identity | None = None
@@ -113,16 +142,18 @@ class Handshake:
         raise ProtocolError(f"a frame of kind {kind} out of place in the handshake")
 
     def _receive_hello(self, body: bytes) -> bytes:
-        claimed, versions = decode_hello(body)
+        claimed, versions, authenticate = decode_hello(body)
         if claimed.cluster != self._identity.cluster:
             raise HandshakeError(
-                f"the clusters differ: node {claimed.name!r} belongs to {claimed.cluster!r}, "
-                f"node {self._identity.name!r} to {self._identity.cluster!r}"
+                f"the clusters differ: node {quoted(claimed.name)} belongs to "
+                f"{quoted(claimed.cluster)}, node {self._identity.name!r} to "
+                f"{quoted(self._identity.cluster)}"
             )
         self.version = self._choose_version(versions)
         self._peer_hello, self._claimed = body, claimed
+        self._authenticate = self._authenticate or authenticate
         if self._dialling:
-            return encode_frame(PROOF, self._proof(by_dialler=True))
+            return self._prove()
         return encode_frame(HELLO, self._hello)
 
     def _choose_version(self, theirs: tuple[int, int]) -> int:
@@ -139,22 +170,38 @@ class Handshake:
         if not hmac.compare_digest(body, self._proof(by_dialler=not self._dialling)):
             raise HandshakeError("the secrets differ, or only one of the two nodes has one")
         self.peer = self._claimed
+        self.incoming = self._frame_mac(of_dialler=not self._dialling)
         if not self._dialling:
-            return encode_frame(PROOF, self._proof(by_dialler=False))
+            return self._prove()
         if self.is_self:
             raise SelfDialError(f"node {self._identity.name!r} dialled itself")
         return b""
 
+    def _prove(self) -> bytes:
+        self.outgoing = self._frame_mac(of_dialler=self._dialling)
+        return encode_frame(PROOF, self._proof(by_dialler=self._dialling))
+
     def _proof(self, *, by_dialler: bool) -> bytes:
+        return self._derive(_DIALLER if by_dialler else _ACCEPTOR)
+
+    def _frame_mac(self, *, of_dialler: bool) -> FrameMac | None:
+        if not self._authenticate:
+            return None
+        return FrameMac(self._derive(_DIALLER_KEY if of_dialler else _ACCEPTOR_KEY))
+
+    def _derive(self, label: bytes) -> bytes:
+        """32 bytes that only the two ends of this link can make, for one purpose."""
         peer_hello = self._peer_hello or b""
         hellos = [self._hello, peer_hello] if self._dialling else [peer_hello, self._hello]
-        parts = [_DIALLER if by_dialler else _ACCEPTOR, *hellos]
+        parts = [label, *hellos]
         # Each part carries its length, so no two different triples make the same message.
         message = b"".join(len(part).to_bytes(4, "big") + part for part in parts)
         return hmac.digest(self._secret, message, "sha256")
 
 
-def encode_hello(identity: Identity, versions: tuple[int, int], nonce: bytes) -> bytes:
+def encode_hello(
+    identity: Identity, versions: tuple[int, int], nonce: bytes, authenticate: bool
+) -> bytes:
     """The body of a hello.
 
     Raises:
@@ -168,6 +215,7 @@ def encode_hello(identity: Identity, versions: tuple[int, int], nonce: bytes) ->
         identity.incarnation,
         list(identity.addresses),
         nonce.hex(),
+        int(authenticate),
     ]
     try:
         body = json.dumps(fields, separators=(",", ":"), ensure_ascii=False).encode()
@@ -184,10 +232,11 @@ def encode_hello(identity: Identity, versions: tuple[int, int], nonce: bytes) ->
     return body
 
 
-def decode_hello(body: bytes) -> tuple[Identity, tuple[int, int]]:
-    """What a hello claims: the identity and the versions spoken. Nothing of it is proved yet.
+def decode_hello(body: bytes) -> Hello:
+    """The claims of a hello.
 
-    Fields beyond those known are left to later versions.
+    Fields beyond those known are left to later versions. Earlier ones have no field for
+    authentication; they are refused by their version, with a clearer error.
 
     Raises:
         ProtocolError: It is malformed, or a field is not what it must be.
@@ -207,7 +256,10 @@ def decode_hello(body: bytes) -> tuple[Identity, tuple[int, int]]:
     _check(all(_is_text(address, ADDRESS_LIMIT) for address in addresses), "addresses")
     _check(isinstance(nonce, str) and _is_hex(nonce), "nonce")
     _check(_are_versions(versions), "versions")
-    return Identity(cluster, name, incarnation, tuple(addresses)), (versions[0], versions[1])
+    authenticate = fields[7] if len(fields) > 7 else 0
+    _check(type(authenticate) is int and authenticate in (0, 1), "wish for authentication")
+    who = Identity(cluster, name, incarnation, tuple(addresses))
+    return Hello(who, (versions[0], versions[1]), authenticate == 1)
 
 
 def _check(holds: bool, field: str) -> None:

@@ -6,21 +6,19 @@ import logging
 import secrets
 from collections.abc import Callable, Iterator
 
+from adsum.activetime import active_timeout
 from adsum.errors import DialError
 from adsum.forks import process
+from adsum.sparselog import SparseLog
 from adsum.transport.base import Identity, LinkHandler
 from adsum.transport.handshake import VERSIONS, Handshake, encode_hello
 from adsum.transport.limits import Limits
 from adsum.transport.link import StreamLink
 from adsum.transport.turns import TurnBudget
+from adsum.transport.unproven import Unproven, network_of
+from adsum.transport.users import foreign_user
 
 logger = logging.getLogger("adsum.transport")
-
-#: Seconds between two warnings of a kind: at first, at most, and of quiet until it is the first
-#: again. In between it doubles.
-_LOG_INTERVAL = 1.0
-_LOG_INTERVAL_MOST = 60.0
-_LOG_CALM = 120.0
 
 
 class LinkHub:
@@ -59,14 +57,18 @@ class LinkHub:
         self.identity = identity
         # Every link whose connection may still exist, in whatever phase.
         self._links: set[StreamLink] = set()
-        # Those of them that others opened and have not proved themselves on.
-        self._pending: set[StreamLink] = set()
+        # Those of them that others opened and have not proved themselves on, over TCP and Unix.
+        self._unproven_tcp = Unproven[StreamLink](self.limits.pending_handshakes)
+        self._unproven_unix = Unproven[StreamLink](self.limits.pending_handshakes)
         # Those that were dialled and are not open, and how many are on their way to become one.
         self._dialled: set[StreamLink] = set()
         self._connecting = 0
-        self._refusals = SparseWarning("an inbound connection was refused: %s")
-        self._offences = SparseWarning("link to %s")
-        self._troubles = SparseWarning("%s")
+        self._refusals = SparseLog(logger, "an inbound connection was refused: %s")
+        self._offences = SparseLog(logger, "link to %s")
+        self._failures = SparseLog(
+            logger, "link to %s closed: its frame could not be handled", logging.ERROR
+        )
+        self._troubles = SparseLog(logger, "%s")
         # Set while `_links` is empty; made by the first wait for it.
         self._emptied: asyncio.Event | None = None
 
@@ -81,7 +83,7 @@ class LinkHub:
 
     @identity.setter
     def identity(self, identity: Identity) -> None:
-        encode_hello(identity, self._versions, bytes(32))
+        encode_hello(identity, self._versions, bytes(32), True)
         self._identity = identity
 
     @property
@@ -100,21 +102,38 @@ class LinkHub:
 
     # What a concrete transport calls.
 
-    def accept_link(self, origin: str | None = None) -> StreamLink | None:
-        """The link for an inbound connection, or None: there are too many, close it at once.
+    def accept_link(
+        self, origin: str | None = None, user: int | None = None, *, protected: bool = False
+    ) -> StreamLink | None:
+        """The link for an inbound connection, or None: close it at once.
+
+        Where too many have not proved themselves, another one is dropped for it, see `Unproven`.
 
         Args:
-            origin: The IP address that it comes from, if it has one.
+            origin: The IP address that it comes from; None on a Unix socket.
+            user: The user id of the peer on a Unix socket, if the platform tells.
+            protected: Whether its frames need no tags, see `Handshake`.
         """
         if self.closing:
             return None
-        if len(self._pending) >= self.limits.pending_handshakes:
-            self._refusals.warn(f"more than {len(self._pending)} handshakes are pending")
-            return None
-        link = StreamLink(self, origin=origin)
+        refusal = foreign_user(user, self._secret) if origin is None else ""
+        link = StreamLink(self, origin=origin, refusal=refusal, protected=protected)
         self._links.add(link)
-        self._pending.add(link)
-        return link
+        if refusal:
+            self.refused(f"{link.describe()}: {refusal}")
+        if origin is None:
+            victim = self._unproven_unix.add(link, user)
+        else:
+            victim = self._unproven_tcp.add(link, network_of(origin))
+        if victim is not None:
+            most = self.limits.pending_handshakes
+            self.refused(f"{victim.describe()}: more than {most} handshakes are pending")
+            self.drop(victim)
+        return None if victim is link else link
+
+    def drop(self, link: StreamLink) -> None:
+        """End an unproven connection, for which a line was logged."""
+        link.abort("too many handshakes are pending", logged=True)
 
     @contextlib.contextmanager
     def connecting(self, address: str) -> Iterator[None]:
@@ -131,15 +150,19 @@ class LinkHub:
         finally:
             self._connecting -= 1
 
-    def dial_link(self, address: str) -> StreamLink:
+    def dial_link(self, address: str, *, protected: bool = False) -> StreamLink:
         """The link for a connection to `address`.
+
+        Args:
+            address: The address that is dialled.
+            protected: Whether its frames need no tags, see `Handshake`.
 
         Raises:
             DialError: The transport is closed.
         """
         if self.closing:
             raise DialError(f"{address}: the transport is closed")
-        link = StreamLink(self, dialled=address)
+        link = StreamLink(self, dialled=address, protected=protected)
         self._links.add(link)
         self._dialled.add(link)
         return link
@@ -163,33 +186,34 @@ class LinkHub:
         for link in self.links():
             link.shut("the node is closing")
         try:
-            async with asyncio.timeout(self.limits.close_grace + 0.5):
+            async with active_timeout(self.limits.close_grace + 0.5):
                 await self._all_gone()
         except TimeoutError:
             logger.warning("%d connections did not close in time", len(self._links))
         finally:
             for link in self.links():
                 link.abort("the node is closing")
-            for warning in (self._refusals, self._offences, self._troubles):
-                warning.flush()
+            for log in (self._refusals, self._offences, self._failures, self._troubles):
+                log.flush()
         # One more turn, in which the handler hears of the links that ended in this one.
         await asyncio.sleep(0)
 
     # What links call.
 
-    def begin_handshake(self, *, dialling: bool) -> Handshake:
+    def begin_handshake(self, *, dialling: bool, protected: bool) -> Handshake:
         """A handshake in the name of the current identity."""
         return Handshake(
             self._identity,
             dialling=dialling,
             secret=self._secret,
+            protected=protected,
             nonce=self._nonce,
             versions=self._versions,
         )
 
     def opened(self, link: StreamLink) -> None:
         """The peer has proved itself."""
-        self._pending.discard(link)
+        self._proved_or_gone(link)
         self._dialled.discard(link)
 
     def refused(self, why: str, *, expected: bool = False) -> None:
@@ -199,76 +223,34 @@ class LinkHub:
         if expected:
             logger.debug("an inbound connection was refused: %s", why)
         else:
-            self._refusals.warn(why)
+            self._refusals.log(why)
 
     def offended(self, link: StreamLink, why: str) -> None:
         """The peer of an open link broke the protocol, or does not read."""
-        self._offences.warn(f"{link.describe()} closed: {why}")
+        self._offences.log(f"{link.describe()} closed: {why}")
+
+    def failed(self, link: StreamLink, error: Exception) -> None:
+        """A frame of an open link could not be handled."""
+        self._failures.log(link.describe(), error=error)
 
     def troubled(self, what: str) -> None:
         """The system does not do what was asked of it."""
         if not self.closing:
-            self._troubles.warn(what)
+            self._troubles.log(what)
 
     def gone(self, link: StreamLink) -> None:
         """The connection does not exist any more."""
-        self._pending.discard(link)
+        self._proved_or_gone(link)
         self._dialled.discard(link)
         self._links.discard(link)
         if not self._links and self._emptied is not None:
             self._emptied.set()
 
+    def _proved_or_gone(self, link: StreamLink) -> None:
+        self._unproven_tcp.discard(link)
+        self._unproven_unix.discard(link)
+
     async def _all_gone(self) -> None:
         while self._links:
             self._emptied = asyncio.Event()
             await self._emptied.wait()
-
-
-class SparseWarning:
-    """A warning that anyone on the network can cause, so it is logged ever less often.
-
-    The first is logged at once; those within the next second are counted, and their number and
-    the last of them logged at its end. While they go on, the interval doubles up to a minute.
-    """
-
-    def __init__(self, message: str) -> None:
-        self._message = message
-        self._count = 0
-        self._last = ""
-        # Runs while warnings are held back.
-        self._timer: asyncio.TimerHandle | None = None
-        self._interval = _LOG_INTERVAL
-        self._logged_at = float("-inf")
-
-    def warn(self, detail: str) -> None:
-        """Log `detail`, now or as part of a count."""
-        if self._timer is None:
-            logger.warning(self._message, detail)
-            self._hold()
-        else:
-            self._count += 1
-            self._last = detail
-
-    def flush(self) -> None:
-        """Log what is held back."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        if self._count == 1:
-            logger.warning(self._message, self._last)
-        elif self._count:
-            logger.warning(self._message + " (and %d more like it)", self._last, self._count - 1)
-        self._count = 0
-
-    def _hold(self) -> None:
-        loop = asyncio.get_running_loop()
-        calm = loop.time() - self._logged_at > _LOG_CALM
-        self._interval = _LOG_INTERVAL if calm else min(2 * self._interval, _LOG_INTERVAL_MOST)
-        self._logged_at = loop.time()
-        self._timer = loop.call_later(self._interval, self._release)
-
-    def _release(self) -> None:
-        self._timer = None
-        if self._count:
-            self.flush()
-            self._hold()

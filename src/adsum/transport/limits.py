@@ -24,10 +24,11 @@ class Limits:
         handshake_timeout: Seconds of active time that a peer may take to prove itself once
             connected, see `adsum.activetime`. With TLS, the handshake of TLS may take as long.
         connect_timeout: Seconds of active time to wait for one address to answer.
-        close_grace: Seconds a closing link may take to send what is queued and hear the peer hang
-            up. A stuck peer holds the memory of a closed link no longer than this.
-        pending_handshakes: Accepted connections that have not proved themselves; the newest beyond
-            is closed at once.
+        close_grace: Seconds of active time that a closing link may take to send what is queued and
+            hear the peer hang up. A stuck peer holds the memory of a closed link no longer.
+        pending_handshakes: Accepted connections that have not proved themselves, over TCP and over
+            Unix sockets each. Beyond it, one of the address that holds the most is dropped for the
+            newest, see `adsum.transport.unproven`.
         pending_dials: Connections that are being dialled, or on which the peer has not proved
             itself; a dial beyond fails at once. Peers tell of addresses, so without a bound one
             of them could use up the files that this process may open.

@@ -15,7 +15,6 @@ import asyncio
 import contextlib
 import enum
 import ipaddress
-import logging
 import socket
 import ssl
 from typing import TYPE_CHECKING, cast
@@ -27,8 +26,10 @@ from adsum.errors import (
     HandshakeError,
     ProtocolError,
 )
+from adsum.quoting import printable
 from adsum.transport.address import parse
 from adsum.transport.base import Identity
+from adsum.transport.frame_mac import TAG_BYTES, FrameMac
 from adsum.transport.framing import (
     DEFLATED,
     FRAME_LIMIT,
@@ -44,8 +45,6 @@ from adsum.transport.turns import FRAME_COST
 
 if TYPE_CHECKING:
     from adsum.transport.hub import LinkHub
-
-logger = logging.getLogger("adsum.transport")
 
 #: How the reason of a goodbye begins that does not reject the peer: it may dial again.
 _TOO_LATE = "no handshake within"
@@ -66,6 +65,8 @@ class StreamLink(asyncio.Protocol):
         hub: The transport it belongs to.
         dialled: The address that this end dialled.
         origin: The IP address that an inbound connection comes from, if it has one.
+        protected: Whether its frames need no tags, see `Handshake`.
+        refusal: The reason why the peer cannot be linked to, which it is sent at once; or empty.
 
     Attributes:
         peer: Who the peer is; meaningful once the link is open. Wildcard hosts in its addresses
@@ -76,7 +77,13 @@ class StreamLink(asyncio.Protocol):
     """
 
     def __init__(
-        self, hub: "LinkHub", *, dialled: str | None = None, origin: str | None = None
+        self,
+        hub: "LinkHub",
+        *,
+        dialled: str | None = None,
+        origin: str | None = None,
+        protected: bool = False,
+        refusal: str = "",
     ) -> None:
         loop = asyncio.get_running_loop()
         self.peer = _NOBODY
@@ -86,18 +93,21 @@ class StreamLink(asyncio.Protocol):
         self.outcome: asyncio.Future[None] | None = loop.create_future() if dialled else None
         self._hub = hub
         self._origin = origin
+        self._refusal = refusal
         self._loop = loop
         self._phase = _Phase.GREETING
         self._reader = FrameReader()
-        self._handshake = hub.begin_handshake(dialling=dialled is not None)
+        self._handshake = hub.begin_handshake(dialling=dialled is not None, protected=protected)
+        # Makes the tags of the frames sent after the proof, on an authenticated link.
+        self._mac: FrameMac | None = None
         # None before the connection is made; stays set when it is lost.
         self._wire: asyncio.Transport | None = None
         self._gone = False
         # Whether the peer has sent anything at all.
         self._heard = False
-        # Frames of this loop turn; `_flush` joins them into one write.
+        # Frames of this loop turn, with their tags; `_flush` joins them into one write.
         self._outbound: list[bytes] = []
-        # Bytes of these frames, and of the buffer of the wire when the first one was queued.
+        # Bytes of these, and of the buffer of the wire when the first one was queued.
         self._queued = 0
         # The state last reported to the handler.
         self._writable = True
@@ -119,7 +129,7 @@ class StreamLink(asyncio.Protocol):
 
     def describe(self) -> str:
         """The peer for a log line: its name once proved, and where it is."""
-        where = self.dialled or self._origin or "a process of this host"
+        where = printable(self.dialled or self._origin or "a process of this host", 320)
         return f"{self.peer.name!r} ({where})" if self.peer.name else where
 
     # What the node calls.
@@ -132,8 +142,7 @@ class StreamLink(asyncio.Protocol):
         if not self._outbound:
             self._loop.call_soon(self._flush)
             self._queued = self._wire.get_write_buffer_size() if self._wire is not None else 0
-        self._outbound.append(frame)
-        self._queued += len(frame)
+        self._queue(frame)
         if self._queued > self._hub.limits.send_limit:
             self._overflow()
         elif self._queued > self._hub.limits.send_high_water:
@@ -154,11 +163,11 @@ class StreamLink(asyncio.Protocol):
         elif self._phase is _Phase.GREETING:
             self.abort(reason)
 
-    def abort(self, reason: str) -> None:
-        """Drop the connection, unsent frames included."""
+    def abort(self, reason: str, *, logged: bool = False) -> None:
+        """Drop the connection, unsent frames included; `logged` if the caller has logged why."""
         self._drop_outbound()
         if self._phase is _Phase.GREETING:
-            self._refuse(DialError, reason, tell=False)
+            self._refuse(DialError, reason, tell=False, logged=logged)
         elif self._phase is _Phase.OPEN:
             self._end(reason)
         if self._wire is None:
@@ -181,6 +190,9 @@ class StreamLink(asyncio.Protocol):
         low_water = self._hub.limits.send_high_water // 4
         wire.set_write_buffer_limits(low_water, low_water)
         _disable_delay(wire)
+        if self._refusal:
+            self._refuse(HandshakeError, self._refusal, tell=True, logged=True)
+            return
         self._timer = ActiveTimer(self._hub.limits.handshake_timeout, self._time_out, self._loop)
         hello = self._handshake.start()
         if hello:
@@ -219,7 +231,9 @@ class StreamLink(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Deliver what had arrived, then end."""
         self._gone = True
-        reason = "connection lost" if exc is None else f"connection lost: {exc}"
+        reason = (
+            "connection lost" if exc is None else f"connection lost: {printable(str(exc), 200)}"
+        )
         if self._phase is _Phase.GREETING:
             kind = HandshakeError if isinstance(exc, ssl.SSLError) else DialError
             self._refuse(kind, f"{reason} during the handshake", tell=False)
@@ -243,8 +257,8 @@ class StreamLink(asyncio.Protocol):
             return FRAME_COST + self._receive(*frame)
         except ProtocolError as error:
             self._fail(error)
-        except Exception:
-            logger.exception("link to %s closed: its frame could not be handled", self.describe())
+        except Exception as error:
+            self._hub.failed(self, error)
             if self._phase is _Phase.OPEN:
                 self._part("internal error")
         return None
@@ -275,12 +289,15 @@ class StreamLink(asyncio.Protocol):
         return len(body)
 
     def _receive_greeting(self, kind: int, body: bytes) -> None:
-        answer = self._handshake.receive(kind, body)
+        handshake = self._handshake
+        answer = handshake.receive(kind, body)
+        # Each is None until the proof of that direction: what follows the proof has tags.
+        self._mac, self._reader.mac = handshake.outgoing, handshake.incoming
         wire = self._wire
         if answer and wire is not None and not wire.is_closing():
             wire.write(answer)
-        if self._handshake.peer is not None:
-            self._open(self._handshake.peer)
+        if handshake.peer is not None:
+            self._open(handshake.peer)
 
     def _receive_goodbye(self, reason: str) -> None:
         if self._phase is _Phase.GREETING:
@@ -315,15 +332,22 @@ class StreamLink(asyncio.Protocol):
         self._cancel_timer()
         self._phase = _Phase.CLOSED
 
-    def _refuse(self, kind: type[HandshakeError | DialError], why: str, *, tell: bool) -> None:
+    def _refuse(
+        self,
+        kind: type[HandshakeError | DialError],
+        why: str,
+        *,
+        tell: bool,
+        logged: bool = False,
+    ) -> None:
         """End a handshake that cannot succeed; the dialler learns why by an exception."""
         error = kind(f"{self.describe()}: {why}")
         self._end_greeting()
         if tell:
-            self._outbound.append(encode_goodbye(why))
+            self._queue(encode_goodbye(why))
             self._linger()
         # Who connects and leaves without a word is a probe, of a balancer or a sibling.
-        if self.outcome is None and self._heard:
+        if self.outcome is None and self._heard and not logged:
             # A sibling that starts and stops at once may be gone before it is greeted.
             expected = self._origin is None and issubclass(kind, DialError)
             self._hub.refused(str(error), expected=expected)
@@ -345,7 +369,7 @@ class StreamLink(asyncio.Protocol):
 
     def _part(self, reason: str) -> None:
         """Close an open link in order."""
-        self._outbound.append(encode_goodbye(reason))
+        self._queue(encode_goodbye(reason))
         self._end(reason)
         self._linger()
 
@@ -366,7 +390,7 @@ class StreamLink(asyncio.Protocol):
             if self._reading_paused:
                 self._resume_reading()
         self._drop_outbound()
-        self._timer = self._loop.call_later(self._hub.limits.close_grace, wire.abort)
+        self._timer = ActiveTimer(self._hub.limits.close_grace, wire.abort, self._loop)
         self._look_for_goodbye()
 
     def _look_for_goodbye(self) -> None:
@@ -406,6 +430,14 @@ class StreamLink(asyncio.Protocol):
             # The peer was faster, or the loop is one of uvloop, which closes its sockets itself.
             with contextlib.suppress(OSError, TypeError):
                 sock.shutdown(socket.SHUT_RDWR)
+
+    def _queue(self, frame: bytes) -> None:
+        """Queue a frame, with its tag on an authenticated link."""
+        self._outbound.append(frame)
+        self._queued += len(frame)
+        if self._mac is not None:
+            self._outbound.append(self._mac.tag(frame))
+            self._queued += TAG_BYTES
 
     def _flush(self) -> None:
         wire = self._wire

@@ -46,7 +46,8 @@ class MemoryNetwork:
         """Silently drop what node `one` writes to node `other`, and the reverse unless `one_way`.
 
         Links stay open, as they do over a network that loses packets, but each write made
-        meanwhile is lost for good. Dials between the two find nobody in time.
+        meanwhile is lost for good. On an authenticated link the next frame after the loss shows it,
+        and ends the link. Dials between the two find nobody in time.
         """
         self._cuts.add((one, other))
         if not one_way:

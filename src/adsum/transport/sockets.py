@@ -1,7 +1,9 @@
 """The transport that nodes use: TCP, TLS over TCP, and Unix sockets."""
 
 import asyncio
+import contextlib
 import errno
+import os
 import secrets
 import socket
 import ssl
@@ -10,15 +12,18 @@ from collections.abc import Callable, Coroutine, Iterable, Sequence
 from adsum.activetime import active_timeout
 from adsum.errors import DialError, DialRefusedError, HandshakeError, ListenError
 from adsum.forks import private
+from adsum.quoting import printable
 from adsum.tasks import cancel_task, start_task
 from adsum.transport.address import Address, TcpAddress, UnixAddress, parse, parse_one
 from adsum.transport.base import Identity, LinkHandler
+from adsum.transport.credentials import peer_uid
 from adsum.transport.handshake import VERSIONS
 from adsum.transport.hub import LinkHub
 from adsum.transport.limits import Limits
 from adsum.transport.link import StreamLink, plain_ip
 from adsum.transport.listeners import Listener, TcpPlace, open_all
 from adsum.transport.tls import TLS, require_security
+from adsum.transport.users import foreign_user
 
 _REFUSED = (errno.ECONNREFUSED, errno.ENOENT)
 #: Seconds to wait before accepting again when the process is out of file descriptors or memory.
@@ -64,6 +69,8 @@ class SocketTransport(LinkHub):
         self._listeners: dict[str, tuple[Listener, asyncio.Task[None]]] = {}
         # One for each connection until TLS, if any, is set up.
         self._accepting: set[asyncio.Task[None]] = set()
+        # The sockets of these links, for as long.
+        self._raw: dict[StreamLink, socket.socket] = {}
         self._closed: asyncio.Event | None = None
 
     async def listen(self, address: str) -> str:
@@ -128,20 +135,20 @@ class SocketTransport(LinkHub):
             ConfigurationError: `address` is not one that can be dialled, or not without protection.
             DialRefusedError: Nothing listens there.
             DialError: The peer could not be reached in time.
-            HandshakeError: The peer was reached, but it and this node cannot form a link;
-                `SelfDialError` if it is this node.
+            HandshakeError: The peer was reached, but it and this node cannot form a link, as over
+                a Unix socket of another user without a secret; `SelfDialError` if it is this node.
         """
         where = parse_one(address, "address")
         # The settings were checked, but peers tell of addresses, too.
         require_security([address], self._secret, self._tls, "address")
         with self.connecting(address):
             if isinstance(where, UnixAddress):
-                sock, tls = _connect_unix(where), None
+                sock, tls = self._connect_own(where), None
             else:
                 sock = await self._connect_tcp(where)
                 tls = self._tls.client if self._tls else None
         try:
-            link = self.dial_link(address)
+            link = self.dial_link(address, protected=self._is_protected(sock))
         except DialError:
             sock.close()
             raise
@@ -186,6 +193,12 @@ class SocketTransport(LinkHub):
         for link in self.links():
             link.hang_up()
 
+    def _is_protected(self, sock: socket.socket) -> bool:
+        """Whether a connection can only lead to a member or to a process of this user."""
+        if sock.family == socket.AF_UNIX:
+            return peer_uid(sock) == os.geteuid()
+        return self._tls is not None and self._tls.mutual
+
     # Accepting.
 
     def _accept_at(self, listener: Listener) -> str:
@@ -207,10 +220,12 @@ class SocketTransport(LinkHub):
                 self.troubled(f"{listener.address} cannot accept: {error}")
                 await asyncio.sleep(_ACCEPT_PAUSE)
                 continue
-            link = self.accept_link(plain_ip(origin[0]) if isinstance(origin, tuple) else None)
+            ip = plain_ip(origin[0]) if isinstance(origin, tuple) else None
+            link = self.accept_link(ip, peer_uid(sock), protected=self._is_protected(sock))
             if link is None:
                 sock.close()
             else:
+                self._raw[link] = sock
                 _run(self._accept(link, sock, tls), self._accepting)
 
     async def _accept(
@@ -230,14 +245,33 @@ class SocketTransport(LinkHub):
                 )
         except ssl.SSLError as error:
             link.abort("TLS failed")
-            self.refused(f"{link.describe()}: TLS failed: {error}")
+            self.refused(f"{link.describe()}: TLS failed: {printable(str(error), 200)}")
         except OSError as error:
             link.abort(f"connection lost: {error}")
         except BaseException:
             link.abort("the node is closing")
             raise
+        finally:
+            self._raw.pop(link, None)
+
+    def drop(self, link: StreamLink) -> None:
+        """See `LinkHub`. A handshake of TLS that is under way fails at once."""
+        sock = self._raw.get(link)
+        if sock is not None:
+            with contextlib.suppress(OSError):  # the peer was faster
+                sock.shutdown(socket.SHUT_RDWR)
+        super().drop(link)
 
     # Dialling.
+
+    def _connect_own(self, where: UnixAddress) -> socket.socket:
+        """Connect to a Unix socket of this user; with a secret, or of root, to any."""
+        sock = _connect_unix(where)
+        foreign = foreign_user(peer_uid(sock), self._secret)
+        if foreign:
+            sock.close()
+            raise HandshakeError(f"{where}: {foreign}")
+        return sock
 
     async def _connect_tcp(self, where: TcpAddress) -> socket.socket:
         loop = asyncio.get_running_loop()
@@ -282,7 +316,7 @@ class SocketTransport(LinkHub):
             seconds = limits.handshake_timeout
             raise DialError(f"{where}: no TLS handshake within {seconds:g} s") from None
         except ssl.SSLError as error:
-            raise HandshakeError(f"{where}: TLS failed: {error}") from error
+            raise HandshakeError(f"{where}: TLS failed: {printable(str(error), 200)}") from error
         except OSError as error:
             raise DialError(f"{where}: {error.strerror or error}") from error
 

@@ -2,7 +2,7 @@
 
 import ssl
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from os import PathLike
 
 from adsum.errors import ConfigurationError
@@ -16,10 +16,22 @@ class TLS:
     Attributes:
         server: The context for links that others open.
         client: The context for links that this node opens.
+        allow_unverified: Whether a context may take a peer without verifying its certificate. The
+            secret alone says then who is a member, and whoever gets on the path can read what
+            travels. Refused without a secret.
+
+    Raises:
+        ConfigurationError: A context is not an `ssl.SSLContext`.
     """
 
     server: ssl.SSLContext
     client: ssl.SSLContext
+    allow_unverified: bool = field(default=False, kw_only=True)
+
+    def __post_init__(self) -> None:
+        for name, context in (("server", self.server), ("client", self.client)):
+            if not isinstance(context, ssl.SSLContext):
+                raise ConfigurationError(f"tls.{name}={context!r}: must be an ssl.SSLContext")
 
     @classmethod
     def from_files(
@@ -63,8 +75,30 @@ class TLS:
     @property
     def mutual(self) -> bool:
         """Whether a peer without a certificate is turned away, at both ends."""
-        contexts = (self.server, self.client)
-        return all(context.verify_mode == ssl.CERT_REQUIRED for context in contexts)
+        return not self.unverified
+
+    @property
+    def unverified(self) -> list[str]:
+        """The names of the contexts that take a peer without verifying its certificate."""
+        contexts = {"server": self.server, "client": self.client}
+        return [name for name, each in contexts.items() if each.verify_mode != ssl.CERT_REQUIRED]
+
+
+def require_verification(tls: TLS | None, secret: bytes | None) -> None:
+    """Refuse contexts that take anybody, unless that is wanted and a secret keeps strangers out.
+
+    Raises:
+        ConfigurationError: A context does not verify; names it, and says what to set.
+    """
+    if tls is None or tls.mutual or (secret and tls.allow_unverified):
+        return
+    name = tls.unverified[0]
+    mode = getattr(tls, name).verify_mode.name
+    raise ConfigurationError(
+        f"tls.{name}.verify_mode={mode}: must be CERT_REQUIRED in both contexts, as from "
+        "adsum.TLS.from_files(); TLS(..., allow_unverified=True) with a secret is accepted, too: "
+        "then the secret alone keeps strangers out, and whoever gets on the path can read"
+    )
 
 
 def require_security(

@@ -55,6 +55,10 @@ class TurnBudget:
         self._line.append(source)
         self._schedule()
 
+    def charge(self, cost: int) -> None:
+        """Take from the budget what the frame that is being handed over costs beside its bytes."""
+        self._left -= cost
+
     def _turn(self) -> None:
         self._scheduled = False
         self._left = self._budget

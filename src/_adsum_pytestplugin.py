@@ -1,23 +1,21 @@
-"""The pytest plugin: a fixture ``cluster`` for whoever has adsum installed."""
+"""The pytest plugin: a fixture ``cluster`` wherever adsum is installed.
+
+pytest imports this in each of its runs, also in those that have nothing to do with adsum. So it is
+outside of the package and imports nothing of it before the fixture is used.
+"""
 
 from collections.abc import Iterator
 from contextlib import ExitStack
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from .cluster import Cluster
-
-
-class MakeCluster(Protocol):
-    """What the fixture `cluster` is."""
-
-    def __call__(self, nodes: int, *, seed: int = 0, **settings: Any) -> Cluster:
-        """A cluster of so many nodes; see `adsum.testing.Cluster`."""
+if TYPE_CHECKING:
+    from adsum.testing import Cluster, MakeCluster
 
 
 @pytest.fixture
-def cluster() -> Iterator[MakeCluster]:
+def cluster() -> "Iterator[MakeCluster]":
     """Make clusters of real nodes on a simulated network; they are closed after the test.
 
     Example:
@@ -30,9 +28,11 @@ def cluster() -> Iterator[MakeCluster]:
             workers.settle()
             workers.assert_online("room:1")
     """
+    from adsum.testing import Cluster
+
     with ExitStack() as stack:
 
-        def make(nodes: int, *, seed: int = 0, **settings: Any) -> Cluster:
+        def make(nodes: int, *, seed: int = 0, **settings: Any) -> "Cluster":
             return stack.enter_context(Cluster(nodes, seed=seed, **settings))
 
         yield make

@@ -1,0 +1,86 @@
+"""Foreign text in log lines and error texts: printable, on one line, and short.
+
+Clients and peers choose topics, events, keys of JSON objects, names, tokens and headers. Raw, such
+a text can contain line breaks and terminal sequences that forge log lines, and fill a disk.
+`quoted` shows any value in a bounded number of characters, and looks at a bounded part of it.
+"""
+
+import reprlib
+from collections.abc import Callable
+from typing import Any
+
+#: Characters that `quoted` returns at most, unless told otherwise.
+LIMIT = 100
+_ELLIPSIS = "..."
+#: Integers with more bits than this are described; a longer one may have no decimal form at all.
+_MAX_BITS = 256
+
+
+def quoted(value: object, limit: int = LIMIT) -> str:
+    """The repr of a value: printable, on one line, at most `limit` characters.
+
+    Looks at no more than `limit` characters of a text, and at a few items of a container. Of all
+    that JSON can carry it calls no method, so a subclass of `str` cannot mislead it.
+
+    Args:
+        value: A text of a client or a peer, or any other value.
+        limit: The most characters of the result, quotes and ellipsis included; at least 10.
+    """
+    if isinstance(value, str):
+        part = str.__getitem__(value, slice(limit))
+        return _cut(str.__repr__(part), str.__len__(value) > limit, limit)
+    if isinstance(value, bytes):
+        start = bytes.__getitem__(value, slice(limit))
+        return _cut(bytes.__repr__(start), bytes.__len__(value) > limit, limit)
+    shown = _REPR.repr(value)
+    return shown if len(shown) <= limit else shown[: limit - len(_ELLIPSIS)] + _ELLIPSIS
+
+
+def printable(text: str, limit: int) -> str:
+    """A text as it is, if it is printable and at most `limit` characters; otherwise quoted."""
+    if str.__len__(text) <= limit and str.isprintable(text):
+        return str.__str__(text)
+    return quoted(text, limit)
+
+
+def _cut(shown: str, is_part: bool, limit: int) -> str:
+    """A quoted text, or its beginning, closed with its own quote and an ellipsis."""
+    if not is_part and len(shown) <= limit:
+        return shown
+    quote = shown[-1]
+    return shown[: limit - 1 - len(_ELLIPSIS)].removesuffix(quote) + quote + _ELLIPSIS
+
+
+class _Repr(reprlib.Repr):
+    """As the standard one, but everything in it is printable and short."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlevel = 3
+        self._containers: tuple[tuple[type, Callable[[Any, int], str]], ...] = (
+            (dict, self.repr_dict),
+            (list, self.repr_list),
+            (tuple, self.repr_tuple),
+            (set, self.repr_set),
+            (frozenset, self.repr_frozenset),
+        )
+
+    def repr1(self, x: object, level: int) -> str:
+        if isinstance(x, str | bytes):
+            return quoted(x, 50)
+        if isinstance(x, int) and not isinstance(x, bool):
+            bits = int.bit_length(x)
+            return int.__repr__(x) if bits <= _MAX_BITS else f"<int of {bits} bits>"
+        if type(x) in _PLAIN:
+            return repr(x)
+        for kind, show in self._containers:
+            if isinstance(x, kind):
+                return show(x, level)
+        try:
+            return printable(repr(x), LIMIT)
+        except Exception:  # of the application
+            return f"<{type(x).__name__[:50]} object>"
+
+
+_PLAIN = frozenset({bool, float, complex, type(None)})
+_REPR = _Repr()

@@ -1,0 +1,39 @@
+"""The user behind the other end of a Unix socket, as the kernel recorded it at `connect`.
+
+The answer is a fact of the kernel and nothing that the peer can choose. Where the platform has no
+such call, or the socket is none of Unix, the answer is None, and callers treat the peer as a
+stranger.
+"""
+
+import contextlib
+import socket
+import struct
+import sys
+
+#: Linux: `struct ucred` is pid, uid, gid. The kernel reports an unmapped user as 2**32 - 1.
+_UCRED = struct.Struct("=iII")
+
+#: macOS: level and option of `struct xucred`, which begins with its version and the uid.
+_SOL_LOCAL = 0
+_LOCAL_PEERCRED = 1
+_XUCRED = struct.Struct("=II")
+_XUCRED_VERSION = 0
+_XUCRED_SIZE = 76
+
+
+def peer_uid(sock: socket.socket) -> int | None:
+    """The user id of the process at the other end of a connected Unix socket; None if unknown."""
+    # A socket that is closed or whose peer is gone already has no answer.
+    with contextlib.suppress(OSError, struct.error):
+        if sock.family != socket.AF_UNIX:
+            return None
+        if sys.platform == "linux":
+            packed = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+            pid, uid, _ = _UCRED.unpack(packed)
+            # A socket without a peer has no process.
+            return uid if pid or uid != 2**32 - 1 else None
+        if sys.platform == "darwin":
+            packed = sock.getsockopt(_SOL_LOCAL, _LOCAL_PEERCRED, _XUCRED_SIZE)
+            version, uid = _XUCRED.unpack_from(packed)
+            return uid if version == _XUCRED_VERSION else None
+    return None

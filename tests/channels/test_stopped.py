@@ -1,0 +1,82 @@
+"""A server that was itself stopped closes no client that went on sending meanwhile."""
+
+import asyncio
+import os
+import signal
+import socket as sockets
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.node.processes import clean_environment
+
+from .impatient import TIMEOUT
+from .polling import polling
+from .raw import Raw, raw
+from .running import run
+from .test_processes import Port, serves
+
+pytestmark = pytest.mark.processes
+
+BEAT = '[null,"beat","phoenix","heartbeat",{}]'
+#: Seconds for which it is stopped, and between two frames of a client.
+STOPPED, PERIOD = 3 * TIMEOUT, TIMEOUT / 10
+
+
+@pytest.fixture
+def server(cluster_name: str) -> Iterator[tuple[Port, int]]:
+    """A server in a process of its own."""
+    with sockets.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port = sock.getsockname()[1]
+    command = [sys.executable, "-m", "uvicorn", "tests.channels.impatient:app"]
+    process = subprocess.Popen(
+        [*command, "--port", str(port), "--log-level", "warning"],
+        env={**clean_environment(), "ADSUM_CLUSTER": cluster_name},
+        cwd=Path(__file__).parents[2],
+    )
+    try:
+        yield Port(port), process.pid
+    finally:
+        process.send_signal(signal.SIGCONT)
+        process.terminate()
+        process.wait(20)
+
+
+async def beats(client: Raw) -> None:
+    """Send all the time."""
+    while True:
+        await client.send(BEAT)
+        await asyncio.sleep(PERIOD)
+
+
+def test_a_stopped_server_closes_nobody_who_was_sending_all_the_time(
+    server: tuple[Port, int],
+) -> None:
+    async def main() -> None:
+        port, pid = server
+        while not await serves(port.port):
+            pass
+        async with raw(port) as ann:
+            await ann.present("room:1", "ann")
+            beating = asyncio.create_task(beats(ann))
+            for number in range(2):
+                async with polling(port) as bob:
+                    os.kill(pid, signal.SIGSTOP)
+                    asking = asyncio.create_task(bob.get())
+                    await asyncio.sleep(STOPPED)
+                    os.kill(pid, signal.SIGCONT)
+                    last = f"last {number}"
+                    await ann.send(f'[null,"{last}","phoenix","heartbeat",{{}}]')
+                    while last not in str(await ann.read()):
+                        pass
+                    assert await bob.post(BEAT) == {"status": 200}
+                    assert (await asking)["status"] == 200
+            assert not beating.done()
+            beating.cancel()
+            await asyncio.wait([beating])
+
+    run(main())

@@ -1,0 +1,98 @@
+"""Clients that never read, against a real server: given up, and counted until their sockets end."""
+
+import asyncio
+import json
+import socket as sockets
+
+import pytest
+from websockets.exceptions import InvalidStatus
+
+from adsum.channels import Limits
+
+from .conftest import Log
+from .raw import raw
+from .running import run, until
+from .site import Site, site
+
+#: What each frame makes the server send.
+TEXT = "x" * 16_000
+
+
+class Unread:
+    """A WebSocket client that sends and never reads."""
+
+    def __init__(self, made: Site) -> None:
+        self._site = made
+        self._sock = sockets.socket()
+        self._sock.setsockopt(sockets.SOL_SOCKET, sockets.SO_RCVBUF, 4096)
+        self._sock.setblocking(False)
+
+    async def open(self) -> None:
+        """Connect, and read the answer to that alone."""
+        loop = asyncio.get_running_loop()
+        await loop.sock_connect(self._sock, ("127.0.0.1", self._site.port))
+        lines = [
+            "GET /socket/websocket?vsn=2.0.0 HTTP/1.1",
+            f"Host: 127.0.0.1:{self._site.port}",
+            "Connection: Upgrade",
+            "Upgrade: websocket",
+            "Sec-WebSocket-Version: 13",
+            "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==",
+        ]
+        await loop.sock_sendall(self._sock, "\r\n".join([*lines, "", ""]).encode())
+        answer = b""
+        while b"\r\n\r\n" not in answer:
+            answer += await loop.sock_recv(self._sock, 1)
+        assert answer.startswith(b"HTTP/1.1 101 ")
+
+    async def flood(self) -> None:
+        """Send frames until the server takes no more for a while, or has been told enough."""
+        loop = asyncio.get_running_loop()
+        await loop.sock_sendall(self._sock, _masked(["1", "1", "room:1", "phx_join", {}]))
+        frame = _masked(["1", "1", "room:1", "echo", {"text": TEXT}])
+        try:
+            async with asyncio.timeout(1.0):
+                for _ in range(1000):
+                    await loop.sock_sendall(self._sock, frame)
+        except TimeoutError:
+            return
+
+    def close(self) -> None:
+        """Go away."""
+        self._sock.close()
+
+
+def _masked(frame: object) -> bytes:
+    """A WebSocket frame of a client, whose mask is zero."""
+    text = json.dumps(frame).encode()
+    size = len(text)
+    length = bytes([0x80 | size]) if size < 126 else bytes([0x80 | 126]) + size.to_bytes(2, "big")
+    return b"\x81" + length + bytes(4) + text
+
+
+@pytest.mark.parametrize("ws", ["websockets-sansio", "wsproto"])
+def test_clients_that_never_read_count_until_the_server_reports_their_ends(
+    ws: str, log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("adsum.channels.connection.GRACE", 0.2)
+
+    async def main() -> None:
+        limits = Limits(connections=3, outbox=200_000)
+        async with site(limits=limits, timeout=1.0, ws=ws) as made:
+            unread = [Unread(made) for _ in range(3)]
+            for one in unread:
+                await one.open()
+            await asyncio.gather(*(one.flood() for one in unread))
+            hub = made.socket._hub
+            await until(lambda: not hub.connections, "they are not given up")
+            assert made.socket.stats()["connections"] == 3
+            with pytest.raises(InvalidStatus, match="503"):
+                await raw(made).__aenter__()
+            assert len([line for line in log.lines if "does not read" in line]) >= 1
+            for one in unread:
+                one.close()
+            await until(lambda: made.socket.stats()["connections"] == 0)
+            async with raw(made) as ann:
+                await ann.is_alive()
+
+    run(main())
