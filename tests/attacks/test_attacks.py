@@ -26,7 +26,7 @@ from tests.node.processes import Workers, eventually
 
 from .attacker import ATTACKS, FORGED, MIB
 from .bystander import Notes, bystander
-from .servers import ROOT, SECRET, Cluster, cluster
+from .servers import ROOT, SECRET, Cluster, Server, cluster
 
 pytestmark = [
     pytest.mark.processes,
@@ -161,10 +161,19 @@ async def withstand(
     for server, memory, files in before:
         check_log(server.log())
         if attack not in VANISHING:
-            eventually("those who went have left", server.is_empty)
+            eventually_empty(server)
             eventually("their connections end", has_at_most, server.files, files + FILES)
         eventually("memory is freed", has_at_most, server.memory, memory + GROWTH)
     return report
+
+
+def eventually_empty(server: Server) -> None:
+    """Wait until nobody is present in the rooms of a server."""
+    try:
+        eventually("all clients that went have left", lambda: server.present() == [])
+    except AssertionError as error:
+        error.add_note(f"present at the {server.name}: {server.present()}")
+        raise
 
 
 def has_at_most(count: Callable[[], int], most: int) -> bool:
