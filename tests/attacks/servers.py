@@ -63,9 +63,9 @@ class Server:
         """The status of each member by name; None if the server does not answer."""
         return fetch(f"http://127.0.0.1:{self.port}/members")
 
-    def is_empty(self) -> bool:
-        """Whether nobody is present in the rooms that it has served."""
-        return bool(fetch(f"http://127.0.0.1:{self.port}/present") == [])
+    def present(self) -> Any:
+        """The keys that are present in the rooms that it has served."""
+        return fetch(f"http://127.0.0.1:{self.port}/present")
 
     def memory(self) -> int:
         """The resident memory of the process, in bytes."""

@@ -26,7 +26,7 @@ from tests.node.processes import Workers, eventually
 
 from .attacker import ATTACKS, FORGED, MIB
 from .bystander import Notes, bystander
-from .servers import ROOT, SECRET, Cluster, cluster
+from .servers import ROOT, SECRET, Cluster, Server, cluster
 
 pytestmark = [
     pytest.mark.processes,
@@ -144,7 +144,10 @@ async def withstand(
     servers: Cluster, attack: str, beside: Callable[[], object] | None = None
 ) -> dict[str, int]:
     """Attack, and check everything that is promised; returns the report of the attacker."""
-    before = [(server, server.memory(), server.files()) for server in servers.servers]
+    before = [
+        (server, set(server.present()), server.memory(), server.files())
+        for server in servers.servers
+    ]
     for server in servers.servers:
         server.log()
     notes, report = await observe(servers, attack, beside)
@@ -158,13 +161,22 @@ async def withstand(
         async with asyncio.timeout(NEW_CLIENT):
             async with bystander(server.port, "newcomer") as newcomer:
                 await newcomer.has_been_answered()
-    for server, memory, files in before:
+    for server, keys, memory, files in before:
         check_log(server.log())
         if attack not in VANISHING:
-            eventually("those who went have left", server.is_empty)
+            eventually_left(server, keys)
             eventually("their connections end", has_at_most, server.files, files + FILES)
         eventually("memory is freed", has_at_most, server.memory, memory + GROWTH)
     return report
+
+
+def eventually_left(server: Server, before: set[str]) -> None:
+    """Wait until nobody is present but those of before, who may have vanished unnoticed."""
+    try:
+        eventually("all clients that went have left", lambda: before >= set(server.present()))
+    except AssertionError as error:
+        error.add_note(f"present at the {server.name}: {server.present()}")
+        raise
 
 
 def has_at_most(count: Callable[[], int], most: int) -> bool:
