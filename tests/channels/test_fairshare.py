@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from adsum.channels import Channel, Limits, on, sessions
-from adsum.channels.fairshare import BUDGET, ROUND, WORK, FairShare
+from adsum.channels.fairshare import BUDGET, RECIPIENT, ROUND, WORK, FairShare
 from adsum.pubsub import RESERVED
 from adsum.replication.messages import Publish
 from adsum.runtime import Runtime
@@ -113,7 +113,8 @@ def test_work_is_done_at_once_while_the_budget_lasts_and_in_rounds_beyond() -> N
         each = ROUND // WORK
         rounds = [order[at : at + each] for at in range(100, 2000 - 100, each)]
         assert {len(set(one)) for one in rounds[:60]} <= {1, 2}
-        assert set(order[BUDGET // WORK :][: 20 * each]) == set(range(20))
+        unfinished = set(range(BUDGET // WORK // 100, 20))
+        assert set(order[BUDGET // WORK :][: 20 * each]) == unfinished
 
     run(main())
 
@@ -353,7 +354,7 @@ def test_few_broadcasts_to_many_clients_are_made_in_one_turn() -> None:
             for one in crowd[:50]:
                 one.push("1", "e", "busy:1", "shout", {})
             await until(lambda: all(len(one.frames) == 51 for one in crowd))
-            assert turns.most <= 5
+            assert turns.most <= BUDGET // (300 * RECIPIENT) + 1
             for one in crowd:
                 await one.close()
 

@@ -133,10 +133,10 @@ class Connection:
         """
         if self.closing is not None:
             return False  # nothing is handled any more
-        return self._is_behind_with_reading or self._is_behind_with_handling
+        return self.is_behind_with_reading or self._is_behind_with_handling
 
     @property
-    def _is_behind_with_reading(self) -> bool:
+    def is_behind_with_reading(self) -> bool:
         """Whether the client reads slowly.
 
         One that took no frame for a while is read on: then its replies overflow, and the end of its
@@ -148,7 +148,10 @@ class Connection:
     def _is_behind_with_handling(self) -> bool:
         if self._backlog > self.hub.limits.backlog:
             return True
-        return any(membership.full for membership in self.memberships.values())
+        for membership in self.memberships.values():  # noqa: SIM110  # for each frame: `any` is slow
+            if membership.full:
+                return True
+        return False
 
     async def room(self) -> None:
         """Wait until the client may be read further."""
@@ -157,7 +160,7 @@ class Connection:
 
     async def drained(self) -> None:
         """Wait until there is room for a reply, or none is needed any more."""
-        while self._is_behind_with_reading and self.closing is None:
+        while self.is_behind_with_reading and self.closing is None:
             await self._change()
 
     async def _change(self) -> None:

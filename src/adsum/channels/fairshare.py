@@ -22,15 +22,15 @@ from weakref import WeakKeyDictionary
 
 from adsum.tasks import resolve
 
-#: The budget of one turn, in bytes. A turn costs the event loop microseconds, so it is small.
-BUDGET: Final = 128 * 1024
-#: Bytes that a piece of work costs beside those that it is about: 64 pieces in one turn.
+#: The budget of one turn, in bytes: about a millisecond of small frames.
+BUDGET: Final = 256 * 1024
+#: Bytes that a piece of work costs beside those that it is about: 128 pieces in one turn.
 WORK: Final = 2048
 #: Bytes that a second of handling costs: a budget is five milliseconds of it.
 _SECOND: Final = 200 * BUDGET
 #: Bytes that a client which waited may spend in one round, and turns of the event loop in which it
 #: may spend them: a frame is read, handled and replied to in several turns.
-ROUND: Final = 16 * WORK
+ROUND: Final = 8 * WORK
 _ROUND_TURNS: Final = 4
 #: Bytes that a broadcast costs for each client on the topic.
 RECIPIENT: Final = 128

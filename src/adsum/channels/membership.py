@@ -311,7 +311,8 @@ class Membership:
             self._hub.log.warning(text, repr(self), quoted(frame.event), key=key)
             await self._end("crashed")
             return
-        await self.connection.drained()
+        if self.connection.is_behind_with_reading:
+            await self.connection.drained()
         try:
             status, answer = await self._outcome(getattr(self._channel, name)(frame.payload))
             reply = None if answer is None else self._reply_with(frame, status, answer)
