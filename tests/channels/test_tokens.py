@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import json
+import logging
 from typing import Any
 
 import httpx2
@@ -168,7 +169,7 @@ def test_members_without_channels_delay_unknown_tokens_alone(
             async with serving(one), serving(two), polling(one) as ann:
                 ann.site = two
                 await ann.join("room:1")
-                stranger = Route.draw().token("A" * 32, 0)
+                stranger = Route.draw("shop").token("A" * 32, 0)
                 for _ in range(3):
                     assert await post_unread(two, stranger) == {"status": 410}
                 assert await ann.post(BEAT) == {"status": 200}
@@ -201,7 +202,8 @@ def test_token_of_a_former_life_is_void_everywhere(cluster_name: str) -> None:
 
 def test_clusters_do_not_accept_each_others_tokens_and_log_the_remedy(log: Log) -> None:
     async def main() -> None:
-        async with site() as one, site() as two, polling(one) as ann:
+        one, two = [Site(adsum.Node(cluster=name, siblings=False)) for name in ("one", "two")]
+        async with one.node, two.node, serving(one), serving(two), polling(one) as ann:
             ann.site = two
             for _ in range(30):
                 assert await ann.post(BEAT) == {"status": 410}
@@ -210,6 +212,25 @@ def test_clusters_do_not_accept_each_others_tokens_and_log_the_remedy(log: Log) 
             assert two.node.cluster in line
             ann.site = one
             assert await ann.post(BEAT) == {"status": 200}
+
+    run(main())
+
+
+def test_token_of_a_stopped_worker_is_no_mistake(
+    cluster_name: str, log: Log, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Else each deployment would warn of clients that poll."""
+
+    async def main() -> None:
+        async with two_sites(cluster_name) as (one, two), polling(one) as ann:
+            ann.site = two
+            await one.node.stop()
+            await until(lambda: "up" not in {member.status for member in two.node.members()})
+            with caplog.at_level(logging.INFO, "adsum"):
+                assert await ann.post(BEAT) == {"status": 410}
+            assert "has stopped" in caplog.text
+            assert "another cluster" not in caplog.text
+            assert log.lines == []
 
     run(main())
 
@@ -240,10 +261,10 @@ def test_child_process_does_not_use_the_route_of_its_parent() -> None:
     [
         {},
         {"route": 1, "key": "00" * 32},
-        {"route": "A" * 16, "key": "zz" * 32},
-        {"route": "A" * 16, "key": "00"},
-        {"route": "A" * 17, "key": "00" * 32},
-        {"route": "A" * 16, "key": ["00"] * 64},
+        {"route": "A" * 19, "key": "zz" * 32},
+        {"route": "A" * 19, "key": "00"},
+        {"route": "A" * 20, "key": "00" * 32},
+        {"route": "A" * 19, "key": ["00"] * 64},
     ],
 )
 def test_answer_of_a_member_that_is_no_route_is_dropped(answer: Any) -> None:
@@ -252,7 +273,7 @@ def test_answer_of_a_member_that_is_no_route_is_dropped(answer: Any) -> None:
 
 
 def test_routes_pass_between_members_unchanged() -> None:
-    route = Route.draw()
+    route = Route.draw("shop")
     assert Route.load(json.loads(json.dumps(route.dump()))) == route
     token = Token.read(route.token("A" * 32, 7))
     assert token is not None

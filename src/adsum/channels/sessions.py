@@ -171,7 +171,7 @@ class Sessions(Relay):
     def __init__(self, node: Node) -> None:
         super().__init__(node)
         self._sessions: dict[str, Session] = {}
-        self._routes = Routes(self._ask_route, self.lives, self._log)
+        self._routes = Routes(self._ask_route, self.lives, self._cluster, self._log)
         # The sessions, of any node, whose frames are being read or passed on here.
         self._sending: set[str] = set()
 
@@ -205,7 +205,7 @@ class Sessions(Relay):
         if not self._node.running:
             return None
         own = self._node.name
-        name = await self._routes.node_of(token, own, self._node.cluster, address)
+        name = await self._routes.node_of(token, own, address)
         if name == own and token.session not in self._sessions:
             self._log.log(logging.INFO, _UNKNOWN, address, key=address)
             return None
@@ -299,6 +299,9 @@ class Sessions(Relay):
 
     def _forget(self, session: Session) -> None:
         self._sessions.pop(session.id, None)
+
+    def _cluster(self) -> str:
+        return self._node.cluster if self._node.running else ""
 
     def _token(self, id: str, number: int) -> str:
         return self._routes.own.token(id, number)

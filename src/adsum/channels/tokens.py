@@ -4,6 +4,10 @@ A token is ``route.session.number.mac``: the route of the node that has the sess
 the number of the last answer, and a code that authenticates these three. Route and key are random,
 and new for each life of a node, so a token says nothing about the node and is void after it.
 
+A route begins with a mark of its cluster, 16 bits of a hash. By it a worker tells the token of a
+worker that has stopped, which is usual, from that of another cluster behind the same proxy, which
+is a mistake.
+
 The danger is a token that nobody issued. A worker that passes its request on spends its links on
 somebody who was never admitted. So a worker checks a token before it reads the body of a request,
 and asks nobody about a forged one.
@@ -22,6 +26,7 @@ import asyncio
 import base64
 import contextlib
 import hashlib
+import logging
 import re
 import secrets
 from collections.abc import Awaitable, Callable
@@ -38,13 +43,17 @@ from adsum.tasks import cancel_task, start_task
 PATIENCE = 5.0
 #: Seconds until a member that did not answer is asked again: at first, and at most.
 AGAIN, AGAIN_MOST = 1.0, 30.0
-#: Random bytes in a route and in a session; bytes of a key and of a code.
-_ROUTE, _SESSION, _KEY, _MAC = 12, 24, 32, 16
+#: Bytes of the mark of a cluster; random bytes in a route and in a session; bytes of a key and of a
+#: code.
+_MARK, _ROUTE, _SESSION, _KEY, _MAC = 2, 12, 24, 32, 16
 
-_UNKNOWN = (
-    "a client at %s that polls has a token of no worker in cluster %s: the worker that issued it "
-    "has stopped, or is in another cluster; workers behind one proxy need the same ADSUM_CLUSTER, "
-    "and on several hosts ADSUM_PEERS"
+_FOREIGN = (
+    "a client at %s that polls has a token of another cluster than %s: workers behind one proxy "
+    "need the same ADSUM_CLUSTER"
+)
+_STOPPED = (
+    "a client at %s that polls has a token of a worker that has stopped, or that this one has no "
+    "link to; workers on several hosts need ADSUM_PEERS"
 )
 _FORGED = "a client at %s that polls has a forged token"
 
@@ -75,9 +84,9 @@ class Route:
     key: bytes
 
     @classmethod
-    def draw(cls) -> Self:
-        """A new one."""
-        return cls(secrets.token_urlsafe(_ROUTE), secrets.token_bytes(_KEY))
+    def draw(cls, cluster: str) -> Self:
+        """A new one, of a node of a cluster."""
+        return cls(_mark(cluster) + secrets.token_urlsafe(_ROUTE), secrets.token_bytes(_KEY))
 
     @classmethod
     def load(cls, value: Any) -> Self:
@@ -130,6 +139,7 @@ class Routes:
     Args:
         ask: Asks a member for its route; None if it does not answer.
         lives: The members that live, this node excluded, each with its incarnation.
+        cluster: Gives the name of the cluster.
         log: Where refused tokens are logged.
     """
 
@@ -137,23 +147,31 @@ class Routes:
         self,
         ask: Callable[[str], Awaitable[dict[str, Any] | None]],
         lives: Callable[[], dict[str, int]],
+        cluster: Callable[[], str],
         log: SparseLogger,
     ) -> None:
         self._ask = ask
         self._lives = lives
+        self._cluster = cluster
         self._log = log
-        self.own = Route.draw()
+        self._own: Route | None = None
         # By life of a member; those of former lives are removed before members are asked.
         self._known: dict[tuple[str, int], Route] = {}
         self._unanswered: dict[tuple[str, int], _Unanswered] = {}
 
-    async def node_of(self, token: Token, own: str, cluster: str, address: str) -> str | None:
+    @property
+    def own(self) -> Route:
+        """The route of this life of this node."""
+        if self._own is None:
+            self._own = Route.draw(self._cluster())
+        return self._own
+
+    async def node_of(self, token: Token, own: str, address: str) -> str | None:
         """The node that issued a token; None, and a log line, if no live member did.
 
         Args:
             token: The token.
             own: The name of this node.
-            cluster: The name of its cluster, for the log.
             address: Where the client is, for the log.
         """
         found = self._find(token.route, own)
@@ -161,13 +179,20 @@ class Routes:
             await self._learn(token.route)
             found = self._find(token.route, own)
         if found is None:
-            self._log.warning(_UNKNOWN, address, quoted(cluster), key=address)
+            self._complain(token, address)
             return None
         name, route = found
         if not route.proves(token):
             self._log.warning(_FORGED, address, key=address)
             return None
         return name
+
+    def _complain(self, token: Token, address: str) -> None:
+        cluster = self._cluster()
+        if token.route.startswith(_mark(cluster)):
+            self._log.log(logging.INFO, _STOPPED, address)
+        else:
+            self._log.warning(_FOREIGN, address, quoted(cluster))
 
     def forget(self) -> None:
         """The life of this node has ended: its tokens are void, and what it knew is of no use."""
@@ -177,7 +202,7 @@ class Routes:
 
     def forget_parent(self) -> None:
         """As `forget`, in a forked child, which cancels no task of its parent."""
-        self.own, self._known, self._unanswered = Route.draw(), {}, {}
+        self._own, self._known, self._unanswered = None, {}, {}
 
     def _find(self, id: str, own: str) -> tuple[str, Route] | None:
         if id == self.own.id:
@@ -224,6 +249,10 @@ class Routes:
             del self._unanswered[life]
 
 
+def _mark(cluster: str) -> str:
+    return _text(hashlib.blake2b(cluster.encode(), digest_size=_MARK).digest())
+
+
 def _text(data: bytes) -> str:
     return base64.urlsafe_b64encode(data).decode().rstrip("=")
 
@@ -234,8 +263,9 @@ def _length(size: int) -> int:
 
 
 _CHARACTER = "[A-Za-z0-9_-]"
-_ROUTE_ID = re.compile(f"{_CHARACTER}{{{_length(_ROUTE)}}}")
+_ROUTE_LENGTH = _length(_MARK) + _length(_ROUTE)
+_ROUTE_ID = re.compile(f"{_CHARACTER}{{{_ROUTE_LENGTH}}}")
 _TOKEN = re.compile(
-    rf"({_CHARACTER}{{{_length(_ROUTE)}}})\.({_CHARACTER}{{{_length(_SESSION)}}})"
+    rf"({_CHARACTER}{{{_ROUTE_LENGTH}}})\.({_CHARACTER}{{{_length(_SESSION)}}})"
     rf"\.(0|[1-9][0-9]{{0,14}})\.({_CHARACTER}{{{_length(_MAC)}}})"
 )
