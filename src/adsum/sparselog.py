@@ -20,6 +20,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Hashable, Iterator
+from contextvars import Context
 
 from adsum.forks import process
 from adsum.quoting import printable
@@ -213,7 +214,8 @@ class _Series:
             loop = asyncio.get_running_loop()
         except RuntimeError:
             return
-        self._timer = loop.call_later(self._interval, self._release)
+        # In a context of its own: that of the caller may refer to a whole request.
+        self._timer = loop.call_later(self._interval, self._release, context=Context())
 
     def _release(self) -> None:
         self._timer = None
