@@ -13,6 +13,9 @@ from adsum.transport.address import parse
 class TLS:
     """How TCP links are encrypted. Unix sockets never leave the host and are not.
 
+    Contexts that verify should trust an authority that signs for this cluster alone: whoever shows
+    a certificate of it counts as a member, and frames over mutual TLS carry no tags.
+
     Attributes:
         server: The context for links that others open.
         client: The context for links that this node opens.
