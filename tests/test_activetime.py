@@ -1,13 +1,21 @@
 """A timeout in active time waits for its peer and not for its own process."""
 
 import asyncio
+import contextvars
+import gc
+import weakref
 from collections.abc import Callable
 
 import pytest
 
 from adsum.activetime import TICK, ActiveTimer, active_timeout
+from tests.transport.harness import until
 
 STEPS = round(5.0 / TICK)
+
+
+def nothing() -> None:
+    """A function of a timer of which only the existence matters."""
 
 
 class Call:
@@ -141,3 +149,95 @@ def test_cancellation_from_outside_is_no_timeout() -> None:
             await task
 
     asyncio.run(main())
+
+
+def test_infinite_timer_never_fires() -> None:
+    rounds, fired = Rounds(), list[float]()
+    timer = ActiveTimer(float("inf"), lambda: fired.append(rounds.now), rounds)
+
+    for _ in range(100):
+        rounds.pass_by(3600.0)
+    timer.cancel()
+
+    assert fired == []
+    assert rounds.calls == []
+
+
+def test_infinite_timeout_lets_its_block_end() -> None:
+    async def main() -> str:
+        async with active_timeout(float("inf")):
+            await asyncio.sleep(0)
+            return "ended"
+
+    assert asyncio.run(main()) == "ended"
+
+
+def test_timer_fires_in_the_context_of_its_creator() -> None:
+    client = contextvars.ContextVar[str]("client")
+    rounds, fired = Rounds(), list[str]()
+
+    def admit(name: str) -> None:
+        client.set(name)
+        ActiveTimer(1.0, lambda: fired.append(client.get()), rounds)
+
+    contextvars.Context().run(admit, "ann")
+    contextvars.Context().run(admit, "bob")
+    for _ in range(30):
+        rounds.pass_by(TICK)
+
+    assert fired == ["ann", "bob"]
+
+
+class Request:
+    """A large object of a caller."""
+
+
+def test_context_of_a_caller_lives_no_longer_than_its_timer() -> None:
+    request = contextvars.ContextVar[Request]("request")
+
+    async def handle() -> "weakref.ref[Request]":
+        made = Request()
+        request.set(made)
+        ActiveTimer(TICK, nothing).cancel()
+        return weakref.ref(made)
+
+    async def main() -> None:
+        made = await asyncio.create_task(handle())
+        ActiveTimer(60.0, nothing)  # keeps the clock ticking
+        await until(lambda: gc.collect() >= 0 and made() is None, "the request is forgotten")
+
+    asyncio.run(main())
+
+
+def test_timers_do_not_keep_a_closed_loop_alive() -> None:
+    class Link:
+        def __init__(self) -> None:
+            self.loop = asyncio.get_running_loop()
+            self.timer = ActiveTimer(60.0, self.give_up)
+
+        def give_up(self) -> None:
+            raise AssertionError("its loop is closed")
+
+    async def main() -> "weakref.ref[Link]":
+        return weakref.ref(Link())
+
+    link = asyncio.run(main())
+    gc.collect()
+
+    assert link() is None
+
+
+def test_function_that_raises_stops_no_other_timer() -> None:
+    rounds, fired = Rounds(), list[float]()
+    ActiveTimer(60.0, nothing, rounds)  # with a clock that ticks, the next two fire in one tick
+    ActiveTimer(1.0, lambda: [].pop(), rounds)
+    ActiveTimer(1.0, lambda: fired.append(rounds.now), rounds)
+
+    raised = 0
+    for _ in range(30):
+        try:
+            rounds.pass_by(TICK)
+        except IndexError:
+            raised += 1
+
+    assert (raised, len(fired)) == (1, 1)

@@ -1,11 +1,14 @@
 """Lines that strangers can cause: ever fewer, bounded in number and length, and never forged."""
 
 import asyncio
+import contextvars
+import gc
 import logging
 import os
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable
 
 import pytest
@@ -119,6 +122,27 @@ def test_lines_of_one_key_in_a_minute_are_bounded(
         counts.append(len(caplog.records) - before)
     assert counts[0] <= 8
     assert max(counts[1:]) == 1
+
+
+@in_loop
+async def test_line_that_may_be_held_back_does_not_keep_the_context_of_its_caller() -> None:
+    class Request:
+        """A large object of a caller."""
+
+    request = contextvars.ContextVar[Request]("request")
+    refused = SparseLog(logger, "refused: %s")
+
+    async def handle() -> "weakref.ref[Request]":
+        made = Request()
+        request.set(made)
+        refused.log("one")
+        return weakref.ref(made)
+
+    made = await asyncio.create_task(handle())
+    await asyncio.sleep(0)  # the task that has ended is held until the next turn
+    gc.collect()
+    assert made() is None
+    refused.flush()
 
 
 def test_closed_loop_does_not_hold_lines_back_forever(

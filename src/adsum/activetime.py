@@ -12,12 +12,14 @@ rule. All timers of one event loop share its ticks, so thousands of them cost no
 
 import asyncio
 import heapq
+import math
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from contextvars import Context, copy_context
 from functools import partial
 from itertools import count
 from typing import Protocol
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 #: Seconds of one tick. Shorter ticks count lateness more strictly, and cost as many wake-ups.
 TICK = 0.1
@@ -42,10 +44,11 @@ class ActiveTimer:
 
     On an idle process this is real time, plus at most two ticks. A process that is stopped, blocked
     or overloaded calls the function after as many rounds of its event loop as the seconds have
-    ticks at the earliest, however long those take.
+    ticks at the earliest, however long those take. Like `call_later`, it calls the function in the
+    context of its creator.
 
     Args:
-        seconds: Seconds of active time, above 0.
+        seconds: Seconds of active time, above 0; infinite for a timer that never fires.
         callback: The function to call.
         scheduler: The event loop to run in; the running one by default.
     """
@@ -53,24 +56,30 @@ class ActiveTimer:
     def __init__(
         self, seconds: float, callback: Callable[[], None], scheduler: Scheduler | None = None
     ) -> None:
-        self._callback: Callable[[], None] | None = callback
+        self._call: tuple[Context, Callable[[], None]] | None = copy_context(), callback
+        if math.isinf(seconds):
+            return
         scheduler = scheduler or asyncio.get_running_loop()
-        clock = _clocks.get(scheduler) or _clocks.setdefault(scheduler, _Clock())
-        clock.add(seconds, self, scheduler)
+        _clock_of(scheduler).add(seconds, self, scheduler)
 
     def cancel(self) -> None:
         """Do not call the function. Idempotent; does nothing after the call."""
-        self._callback = None
+        self._call = None
 
     def fire(self) -> None:
         """Call the function, unless it was called or the timer cancelled."""
-        callback, self._callback = self._callback, None
-        if callback is not None:
-            callback()
+        call, self._call = self._call, None
+        if call is not None:
+            context, callback = call
+            context.run(callback)
 
 
 class _Clock:
-    """The ticks of one event loop. It ticks only while a timer waits."""
+    """The ticks of one event loop. It ticks, and exists, only while a timer waits.
+
+    The call that it has scheduled is the only reference to it. So when the loop is closed, the
+    clock goes, and with it the timers and all that they refer to.
+    """
 
     def __init__(self) -> None:
         # Ticks that have passed.
@@ -89,21 +98,31 @@ class _Clock:
     def _schedule(self, scheduler: Scheduler) -> None:
         if self._timers and not self._ticking:
             self._ticking = True
-            scheduler.call_later(TICK, partial(self._tick, scheduler))
+            # Ticks belong to no timer: a context kept by them would live as long as they go on.
+            Context().run(scheduler.call_later, TICK, partial(self._tick, scheduler))
 
     def _tick(self, scheduler: Scheduler) -> None:
         self._ticking = False
         self._ticks += 1
-        due = []
-        while self._timers and self._timers[0][0] <= self._ticks:
-            due.append(heapq.heappop(self._timers)[-1])
-        self._schedule(scheduler)
-        for timer in due:
-            timer.fire()
+        try:
+            while self._timers and self._timers[0][0] <= self._ticks:
+                heapq.heappop(self._timers)[-1].fire()
+        finally:
+            self._schedule(scheduler)  # whatever a function raised, the others are called
 
 
-# By event loop. A clock refers to its loop only by the call that it has scheduled there.
-_clocks: WeakKeyDictionary[Scheduler, _Clock] = WeakKeyDictionary()
+# By event loop; weak, because timers refer to links and sessions, and these to the loop.
+_clocks: WeakKeyDictionary[Scheduler, ref[_Clock]] = WeakKeyDictionary()
+
+
+def _clock_of(scheduler: Scheduler) -> _Clock:
+    """The clock of an event loop."""
+    known = _clocks.get(scheduler)
+    clock = known() if known is not None else None
+    if clock is None:
+        clock = _Clock()
+        _clocks[scheduler] = ref(clock)
+    return clock
 
 
 @asynccontextmanager
@@ -111,7 +130,7 @@ async def active_timeout(seconds: float) -> AsyncIterator[asyncio.Timeout]:
     """Cancel the block after some seconds of active time, as `asyncio.timeout` does in real time.
 
     Args:
-        seconds: Seconds of active time, above 0.
+        seconds: Seconds of active time, above 0; infinite for no timeout.
 
     Raises:
         TimeoutError: The time has passed; the block was cancelled.

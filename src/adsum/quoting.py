@@ -9,7 +9,7 @@ import reprlib
 from collections.abc import Callable
 from typing import Any
 
-#: Characters that `quoted` returns at most, unless told otherwise.
+#: Characters that `quoted` returns at most, by default.
 LIMIT = 100
 _ELLIPSIS = "..."
 #: Integers with more bits than this are described; a longer one may have no decimal form at all.

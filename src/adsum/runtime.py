@@ -44,8 +44,8 @@ from adsum.transport.sockets import SocketTransport
 LIMITS = Limits(turn_budget=DELTA_BUDGET // 2, send_high_water=MAX_IN_FLIGHT)
 #: A peer that closes a link is told of when it did so this often in a row, for the same reason.
 REFUSALS_TO_TELL = 3
-#: Addresses of which the last failed handshake is remembered, so that it is logged once. Members
-#: tell of addresses, so their number must be bounded; the oldest beyond it may be logged again.
+#: Addresses whose last failed handshake is remembered, so that it is logged once. Members announce
+#: addresses, so their number must be bounded; the oldest beyond it may be logged again.
 MAX_COMPLAINTS = 1024
 #: Host names among the peers are looked up anew this often, in seconds.
 RESOLVE_INTERVAL = 5.0

@@ -20,6 +20,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Hashable, Iterator
+from contextvars import Context
 
 from adsum.forks import process
 from adsum.quoting import printable
@@ -75,12 +76,12 @@ class SparseLog:
         if not self._logger.isEnabledFor(self._level):
             return
         if self._generation != process.generation:
-            self._series.clear()  # the parent logs what is held there
+            self._series.clear()  # the parent logs the lines held there
             self._generation = process.generation
         self._of(key).log(args, error)
 
     def flush(self) -> None:
-        """Log what is held back."""
+        """Log the lines that are held back."""
         if self._generation == process.generation:
             for series in self._series.values():
                 series.flush()
@@ -153,13 +154,13 @@ class SparseLogger:
     def crashed(self, message: str, *args: object, error: BaseException) -> None:
         """Log that code of the application raised: once with a traceback, then counted.
 
-        What crashes at one place of the code is counted together, whoever caused it, so that no
-        client hides a crash at another place.
+        Crashes at one line of the code are counted together, from whatever client they come, so
+        that no client hides a crash at another line.
         """
         self.log(logging.ERROR, message, *args, key=_place_of(error), error=error)
 
     def flush(self) -> None:
-        """Log what is held back."""
+        """Log the lines that are held back."""
         for kind in self._kinds.values():
             kind.flush()
 
@@ -213,7 +214,8 @@ class _Series:
             loop = asyncio.get_running_loop()
         except RuntimeError:
             return
-        self._timer = loop.call_later(self._interval, self._release)
+        # In a context of its own: that of the caller may refer to a whole request.
+        self._timer = loop.call_later(self._interval, self._release, context=Context())
 
     def _release(self) -> None:
         self._timer = None

@@ -118,6 +118,10 @@ def test_a_wrong_argument_of_a_socket_is_refused(
     assert accepted in text
 
 
+def test_timeout_of_a_socket_may_be_infinite() -> None:
+    assert socket(timeout=float("inf"))
+
+
 class Doorman:
     async def __call__(self, client: Client) -> None:
         """Lets everybody in."""

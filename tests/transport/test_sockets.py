@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import gc
+import logging
 import os
 import socket
 import ssl
@@ -559,3 +560,22 @@ def free_ports(count: int) -> tuple[int, int]:
             for sock in with_all:
                 sock.close()
     raise AssertionError("no free ports")
+
+
+@in_loop
+async def test_handshake_that_fails_within_ends_at_once_with_a_log_line_at_each_end(
+    tcp: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def blocked(key: bytes) -> None:
+        raise ValueError("[digital envelope routines] unsupported")
+
+    address = await tcp.listening("acceptor", Recorder())
+    dialler = tcp.transport("dialler", Recorder())
+    # As a build of Python in FIPS mode does.
+    monkeypatch.setattr("adsum.transport.handshake.FrameMac", blocked)
+
+    with pytest.raises(DialError, match="internal error"):
+        await dialler.dial(address)
+
+    await until(lambda: not tcp.links_of("acceptor"))
+    assert [record.levelno for record in caplog.records] == [logging.ERROR, logging.WARNING]

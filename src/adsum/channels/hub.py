@@ -8,6 +8,7 @@ import asyncio
 import base64
 import logging
 import math
+import sys
 from collections import deque
 from collections.abc import Iterable, Mapping
 from functools import partial
@@ -80,7 +81,8 @@ class Hub:
         self.limits = limits
         self._sweep_interval = min(_SWEEP_INTERVAL, timeout / 4)
         # Silence of more sweeps than this is longer than the timeout.
-        self._silent_sweeps = math.ceil(timeout / self._sweep_interval)
+        sweeps = timeout / self._sweep_interval
+        self._silent_sweeps = math.ceil(sweeps) if math.isfinite(sweeps) else sys.maxsize
         #: Sweeps until now: the clock by which clients are judged. It stands still while this
         #: process is stopped or blocked, so whoever sent meanwhile counts as heard.
         self.sweeps = 0

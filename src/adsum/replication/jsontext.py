@@ -141,7 +141,7 @@ def _is_valid(value: object, depth: int) -> bool:
 
 
 def _check(value: object, path: str, depth: int) -> None:
-    """Raise what is wrong with a value, if anything is."""
+    """Raise the error for the first wrong part of a value, if there is one."""
     if depth > MAX_DEPTH:
         raise ValueError(f"{path} is nested deeper than {MAX_DEPTH} levels")
     if isinstance(value, dict):

@@ -10,7 +10,8 @@ import socket
 import struct
 import sys
 
-#: Linux: `struct ucred` is pid, uid, gid. The kernel reports an unmapped user as 2**32 - 1.
+#: Linux: `struct ucred` is pid, uid, gid. A user that is unmapped in the user namespace of this
+#: process is reported as the overflow user, usually 65534; a socket without a peer as 2**32 - 1.
 _UCRED = struct.Struct("=iII")
 
 #: macOS: level and option of `struct xucred`, which begins with its version and the uid.

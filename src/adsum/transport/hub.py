@@ -111,7 +111,7 @@ class LinkHub:
 
         Args:
             origin: The IP address that it comes from; None on a Unix socket.
-            user: The user id of the peer on a Unix socket, if the platform tells.
+            user: The user id of the peer on a Unix socket, if the platform reports it.
             protected: Whether its frames need no tags, see `Handshake`.
         """
         if self.closing:
@@ -234,7 +234,7 @@ class LinkHub:
         self._failures.log(link.describe(), error=error)
 
     def troubled(self, what: str) -> None:
-        """The system does not do what was asked of it."""
+        """The operating system refused a request."""
         if not self.closing:
             self._troubles.log(what)
 

@@ -261,6 +261,8 @@ class StreamLink(asyncio.Protocol):
             self._hub.failed(self, error)
             if self._phase is _Phase.OPEN:
                 self._part("internal error")
+            elif self._phase is _Phase.GREETING:
+                self._refuse(DialError, "internal error", tell=True, logged=True)
         return None
 
     def caught_up(self) -> None:

@@ -13,12 +13,15 @@ from adsum.transport.address import parse
 class TLS:
     """How TCP links are encrypted. Unix sockets never leave the host and are not.
 
+    Contexts that verify should trust an authority that signs for this cluster alone: each holder
+    of its certificates counts as a member, and frames over mutual TLS carry no tags.
+
     Attributes:
         server: The context for links that others open.
         client: The context for links that this node opens.
-        allow_unverified: Whether a context may take a peer without verifying its certificate. The
-            secret alone says then who is a member, and whoever gets on the path can read what
-            travels. Refused without a secret.
+        allow_unverified: Whether a context may accept a peer without verifying its certificate.
+            Then the secret alone makes a node a member, and a stranger on the path can read the
+            traffic. Refused without a secret.
 
     Raises:
         ConfigurationError: A context is not an `ssl.SSLContext`.
@@ -79,7 +82,7 @@ class TLS:
 
     @property
     def unverified(self) -> list[str]:
-        """The names of the contexts that take a peer without verifying its certificate."""
+        """The names of the contexts that accept a peer without verifying its certificate."""
         contexts = {"server": self.server, "client": self.client}
         return [name for name, each in contexts.items() if each.verify_mode != ssl.CERT_REQUIRED]
 
@@ -97,7 +100,7 @@ def require_verification(tls: TLS | None, secret: bytes | None) -> None:
     raise ConfigurationError(
         f"tls.{name}.verify_mode={mode}: must be CERT_REQUIRED in both contexts, as from "
         "adsum.TLS.from_files(); TLS(..., allow_unverified=True) with a secret is accepted, too: "
-        "then the secret alone keeps strangers out, and whoever gets on the path can read"
+        "then the secret alone keeps strangers out, and a stranger on the path can read"
     )
 
 

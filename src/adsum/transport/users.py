@@ -1,9 +1,10 @@
 """The rule for Unix sockets without a secret: both ends belong to one user.
 
-The permissions of a socket and of its directory decide who can connect to it, and whoever can write
-to the directory can listen in its place. Both may be open to other users, so without a secret each
-end asks the kernel for the user of the other one. It must be the effective user of this process, or
-root, who could act as that user anyway. Where the kernel does not tell, permissions alone protect.
+The permissions of a socket and of its directory decide which users can connect to it, and a user
+who can write to the directory can listen in its place. Both may be open to other users, so without
+a secret each end asks the kernel for the user of the other one. It must be the effective user of
+this process, or root, who could act as that user anyway. On a platform without that answer,
+permissions alone protect.
 """
 
 import os
@@ -15,7 +16,7 @@ def foreign_user(user: int | None, secret: bytes | None) -> str:
     """The reason why a peer on a Unix socket cannot be linked to; empty if it can.
 
     Args:
-        user: The user id of the peer, or None if the platform does not tell.
+        user: The user id of the peer, or None if the platform does not report it.
         secret: The shared secret, or None. With one, a peer of any user may prove it.
     """
     own = os.geteuid()
