@@ -131,6 +131,24 @@ def test_join_of_an_unmatched_topic_is_logged(caplog: pytest.LogCaptureFixture) 
     assert len(lines) <= 2
 
 
+def test_ask_fails_at_once_if_the_channel_crashes() -> None:
+    class Room(Channel, topic="room:{room}"):
+        @on("boom")
+        async def boom(self, payload: Any) -> None:
+            raise ZeroDivisionError
+
+    async def main() -> None:
+        app = App(Room)
+        async with app.node, Browser(app.socket) as ann:
+            room = await ann.join("room:1")
+            async with asyncio.timeout(2):
+                with pytest.raises(AssertionError, match="crashed before a reply to 'boom'"):
+                    await room.ask("boom")
+            await room.expect("phx_error")
+
+    run(main())
+
+
 def test_reply_that_is_no_object_is_logged_as_the_reply(caplog: pytest.LogCaptureFixture) -> None:
     class Room(Channel, topic="room:{room}"):
         @on("say")
