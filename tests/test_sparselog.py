@@ -252,7 +252,7 @@ def test_crash_within_other_code_has_a_traceback_of_its_own(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     log = SparseLogger(logger)
-    error = TypeError("the reply must be a dict")
+    error = TypeError("reply must be a dict")
     for handler in ["say", "shout", "say"]:
         log.crashed("%s crashed", handler, error=error, within=handler)
     log.flush()

@@ -164,7 +164,7 @@ def test_reply_that_is_no_object_is_logged_as_the_reply(caplog: pytest.LogCaptur
 
     run(main())
     assert "the handler of 'say' crashed" in caplog.text
-    assert "the reply must be a dict (a JSON object), not str 'hi'" in caplog.text
+    assert "reply must be a dict (a JSON object), not str 'hi'" in caplog.text
 
 
 def test_the_first_pattern_that_matches_serves_a_topic() -> None:

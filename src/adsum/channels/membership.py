@@ -431,7 +431,7 @@ class Membership:
     def _reply_with(self, frame: Frame, status: str, answer: Mapping[str, Any] | bytes) -> Wire:
         if isinstance(answer, bytes) and not self.serializer.binary:
             return self._reply(frame, "error", _NO_BYTES)
-        return self._reply(frame, status, encode(answer, what="the reply"))
+        return self._reply(frame, status, encode(answer, what="reply"))
 
     def _carries(self, payload: Encoded) -> bool:
         """Whether this client can be sent it; that it cannot is logged, once."""
