@@ -1,6 +1,6 @@
 """Channels with aiohttp, which is no ASGI server: a bridge of some dozens of lines.
 
-    pip install 'adsum[demo]' aiohttp
+    pip install '..[demo]' aiohttp
     python aiohttp_app.py
 
 Start it in several terminals: the processes share port 8000 (or what PORT says), and are one

@@ -1,6 +1,6 @@
 """Channels and presence in Django: its sessions say who it is, its system checks how adsum is.
 
-    pip install 'adsum[demo]' django
+    pip install '..[demo]' django
     export SECRET_KEY=$(python -c 'import secrets; print(secrets.token_urlsafe())')
     uvicorn django_app:application --workers 2 --ws-per-message-deflate false
 

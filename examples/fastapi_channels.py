@@ -1,6 +1,6 @@
 """Channels with FastAPI: one sign-in for HTTP and sockets, and endpoints that speak to rooms.
 
-    pip install 'adsum[demo]' fastapi
+    pip install '..[demo]' fastapi
     export APP_SECRET=$(python -c 'import secrets; print(secrets.token_urlsafe())')
     uvicorn fastapi_channels:app --workers 4 --ws-per-message-deflate false
 

@@ -1,6 +1,6 @@
 """Channels with Starlette: who types and who is away, a lobby that counts rooms, and muting.
 
-    pip install 'adsum[demo]'
+    pip install '..[demo]'
     uvicorn starlette_channels:app --workers 4 --ws-per-message-deflate false
 
 Open http://127.0.0.1:8000/?room=1&user=ann in several tabs, with other rooms and users.

@@ -1,6 +1,6 @@
 """Tests of `fastapi_app.py` among other workers, which come, die and are cut off.
 
-    pip install adsum pytest fastapi httpx2
+    pip install .. pytest fastapi httpx2
     pytest test_fastapi_app.py
 
 The fixture `cluster` comes with adsum. Nothing sleeps: `settle` lets virtual time pass.

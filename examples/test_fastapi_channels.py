@@ -1,6 +1,6 @@
 """Tests of `fastapi_channels.py`: browsers at two workers, which come, die and are cut off.
 
-    pip install 'adsum[demo]' fastapi pytest httpx2
+    pip install '..[demo]' fastapi pytest httpx2
     pytest test_fastapi_channels.py
 
 No server runs and nothing sleeps. The fixture `cluster` comes with adsum, and what runs `async def`

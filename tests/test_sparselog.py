@@ -3,6 +3,7 @@
 import asyncio
 import contextvars
 import gc
+import json
 import logging
 import os
 import sys
@@ -249,6 +250,37 @@ def test_crashes_are_counted_by_the_line_of_code_that_raised(
         "a handler crashed: other",
         "a handler crashed: three (and 1 more like it)",
     ]
+
+
+def test_crashes_of_two_handlers_in_one_line_of_a_library_have_a_traceback_each(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def first() -> None:
+        json.loads("{")
+
+    def second() -> None:
+        json.loads("{")
+
+    log = SparseLogger(logger)
+    for handler in [first, second, first]:
+        with pytest.raises(json.JSONDecodeError) as caught:
+            handler()
+        called = caught.value.with_traceback(caught.tb.tb_next)
+        log.crashed("%s crashed", handler.__name__, error=called)
+    log.flush()
+    assert messages(caplog) == ["first crashed", "second crashed", "first crashed"]
+    assert [record.exc_info is not None for record in caplog.records] == [True, True, False]
+
+
+def test_crash_within_other_code_has_a_traceback_of_its_own(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    log = SparseLogger(logger)
+    error = TypeError("reply must be a dict")
+    for handler in ["say", "shout", "say"]:
+        log.crashed("%s crashed", handler, error=error, within=handler)
+    log.flush()
+    assert [record.exc_info is not None for record in caplog.records] == [True, True, False]
 
 
 def raise_deep(depth: int, text: str) -> None:

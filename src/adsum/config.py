@@ -31,6 +31,9 @@ _PREFIX = "ADSUM_"
 _TLS_VARIABLES = ("ADSUM_TLS_CERTIFICATE", "ADSUM_TLS_KEY", "ADSUM_TLS_AUTHORITY")
 #: Unknown variables that are named in the log.
 _MAX_UNKNOWN = 5
+#: Similarity, from 0 to 1, from which a setting is suggested for an unknown variable; the prefix
+#: that all of them share is not compared.
+_SIMILAR = 0.6
 #: What Kubernetes and Docker set for a service with the name of adsum, as ADSUM_SERVICE_HOST.
 _OF_SERVICES = re.compile(r"_SERVICE_(HOST|PORT)(_|$)|_PORT_[0-9]+_(TCP|UDP|SCTP)(_|$)")
 #: A shared secret shorter than this could be guessed from an overheard handshake.
@@ -99,7 +102,8 @@ def settle(given: Mapping[str, Any], environment: Mapping[str, str] | None = Non
     for name in ("listen", "advertise", "peers"):
         addresses = getattr(settings, name)
         require_security(addresses, settings.secret, settings.tls, read.label(name))
-    _warn_of_unknown(variables, {read.variable(name) for name in given} | {*_TLS_VARIABLES})
+    known = {read.variable(name) for name in given if name != "tls"}
+    _warn_of_unknown(variables, known | {*_TLS_VARIABLES})
     return settings
 
 
@@ -115,11 +119,20 @@ def _warn_of_unknown(environment: Mapping[str, str], known: set[str]) -> None:
         return
     hints = list[str]()
     for name in sorted(unknown)[:_MAX_UNKNOWN]:
-        close = difflib.get_close_matches(name.upper()[:MAX_NODE_NAME], known, 1)
-        hints.append(f"{quoted(name)} ({f'did you mean {close[0]}' if close else 'unlike any'}?)")
+        hints.append(f"{quoted(name)} ({_suggestion(name, known)})")
     more = f" and {len(unknown) - _MAX_UNKNOWN} more" if len(unknown) > _MAX_UNKNOWN else ""
     text = "the environment has variables that are no settings and have no effect: %s%s"
     logger.warning(text, ", ".join(hints), more)
+
+
+def _suggestion(name: str, known: set[str]) -> str:
+    """A question that names the setting an unknown variable resembles, or that there is none."""
+    if name.upper() == f"{_PREFIX}TLS":
+        return f"did you mean {', '.join(_TLS_VARIABLES)}?"
+    rests = {each.removeprefix(_PREFIX) for each in known}
+    rest = name.upper()[len(_PREFIX) : MAX_NODE_NAME]
+    close = difflib.get_close_matches(rest, rests, 1, _SIMILAR)
+    return f"did you mean {_PREFIX}{close[0]}?" if close else "no setting has a similar name"
 
 
 def _check_timing(timing: Timing, label: Callable[[str], str]) -> None:

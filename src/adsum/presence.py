@@ -211,7 +211,8 @@ class Presence:
         if (topic, key) in owned:
             raise AlreadyTrackedError(
                 f"{quoted(key)} is tracked on {quoted(topic)} already by {_describe(owner)}; "
-                f"update it, or track it with another owner="
+                f"call update() on the handle that track() returned; outside of a channel, another "
+                f"owner= tracks it once more"
             )
         id = owned[topic, key] = runtime.engine.track(topic, key, text)[ID]
         runtime.poke()

@@ -345,7 +345,8 @@ class Runtime(Run):
         if self._complaints.get(address) == why:
             return
         shown = printable(address, 320)
-        self._log.warning("%s: no link to %s: %s", self.replica, shown, why, key=address)
+        reason = why.removeprefix(f"{shown}: ")
+        self._log.warning("%s: no link to %s: %s", self.replica, shown, reason, key=address)
         self._complaints.pop(address, None)
         self._complaints[address] = why
         if len(self._complaints) > MAX_COMPLAINTS:

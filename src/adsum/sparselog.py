@@ -16,6 +16,7 @@ that is not printable or too long.
 
 import asyncio
 import logging
+import os
 import sys
 import time
 import traceback
@@ -35,6 +36,9 @@ MAX_KEYS = 64
 #: Of a traceback: characters of an exception's text, frames of one exception (the innermost), and
 #: exceptions in a chain or group.
 MAX_TEXT, MAX_FRAMES, MAX_ERRORS = 300, 20, 6
+
+#: Where the files of this package are.
+_PACKAGE = os.path.join(os.path.dirname(__file__), "")
 
 #: The key of the series that is shared by all keys without one.
 _OTHERS = object()
@@ -151,13 +155,24 @@ class SparseLogger:
         """Log an error, now or as part of a count."""
         self.log(logging.ERROR, message, *args, key=key)
 
-    def crashed(self, message: str, *args: object, error: BaseException) -> None:
+    def crashed(
+        self, message: str, *args: object, error: BaseException, within: Hashable = None
+    ) -> None:
         """Log that code of the application raised: once with a traceback, then counted.
 
-        Crashes at one line of the code are counted together, from whatever client they come, so
-        that no client hides a crash at another line.
+        Crashes at one line of the application are counted together, whoever caused them, so that
+        no client hides a crash at another line. It makes no difference that both fail in the same
+        line of a library or of adsum.
+
+        Args:
+            message: A literal, with one placeholder for each of `args`.
+            args: What the message says; foreign text must be quoted.
+            error: Its traceback is added to the first line.
+            within: The code that was called; crashes in other code are counted separately. Clients
+                must not be able to invent values.
         """
-        self.log(logging.ERROR, message, *args, key=_place_of(error), error=error)
+        key = (within, *_place_of(error))
+        self.log(logging.ERROR, message, *args, key=key, error=error)
 
     def flush(self) -> None:
         """Log the lines that are held back."""
@@ -281,12 +296,19 @@ def _depth_of_caller() -> int:
     return depth
 
 
-def _place_of(error: BaseException) -> Hashable:
-    """The type of an exception, and the line of code that raised it."""
+def _place_of(error: BaseException) -> tuple[object, ...]:
+    """The type of an exception, the outermost line outside of adsum, and the line that raised it.
+
+    Two handlers that fail in one line of a library are two places. Recursion adds no places.
+    """
+    outermost = innermost = None
     step = error.__traceback__
-    while step is not None and step.tb_next is not None:
+    while step is not None:
+        innermost = (step.tb_frame.f_code.co_filename, step.tb_lineno)
+        if outermost is None and not innermost[0].startswith(_PACKAGE):
+            outermost = innermost
         step = step.tb_next
-    return type(error), step and (step.tb_frame.f_code.co_filename, step.tb_lineno)
+    return type(error), outermost, innermost
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

@@ -119,7 +119,7 @@ def test_a_wrong_argument_of_a_socket_is_refused(
 
 
 def test_timeout_of_a_socket_may_be_infinite() -> None:
-    assert socket(timeout=float("inf"))
+    socket(timeout=float("inf"))
 
 
 class Doorman:
@@ -193,27 +193,27 @@ def test_a_synchronous_method_is_refused() -> None:
 
 
 def test_a_method_with_other_arguments_is_refused() -> None:
-    with pytest.raises(ConfigurationError, match=r"Short\.join\(\) with self left out: must take"):
+    with pytest.raises(ConfigurationError, match=r"Short\.join\(self\): must be `async def join"):
 
         class Short(Channel):
             async def join(self) -> None:  # type: ignore[override]
                 """Takes no payload."""
 
-    with pytest.raises(ConfigurationError, match=r"Long\.say\(payload, more\)"):
+    with pytest.raises(ConfigurationError, match=r"Long\.say\(self, payload, more\)"):
 
         class Long(Channel):
             @on("say")
             async def say(self, payload: Any, more: Any) -> None:
                 """Takes too much."""
 
-    with pytest.raises(ConfigurationError, match=r"Filtering\.hear\(\)"):
+    with pytest.raises(ConfigurationError, match=r"Filtering\.hear\(self\)"):
 
         class Filtering(Channel):
             @outgoing("said")
             async def hear(self) -> None:
                 """Takes no payload."""
 
-    with pytest.raises(ConfigurationError, match=r"Named\.say\(\*, payload\)"):
+    with pytest.raises(ConfigurationError, match=r"Named\.say\(self, \*, payload\)"):
 
         class Named(Channel):
             @on("say")

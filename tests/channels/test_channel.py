@@ -114,6 +114,59 @@ def test_a_channel_knows_its_topic_its_params_and_its_client() -> None:
     run(main())
 
 
+def test_join_of_an_unmatched_topic_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    class Room(Channel, topic="room:{room}"):
+        """Serves rooms."""
+
+    async def main() -> None:
+        app = App(Room)
+        async with app.node, Browser(app.socket) as ann:
+            for _ in range(3):
+                with pytest.raises(RefusedByServerError, match="unmatched topic"):
+                    await ann.join("rooom:1")
+
+    run(main())
+    lines = [each.getMessage() for each in caplog.records if "rooom" in each.getMessage()]
+    assert lines[0].endswith("refused a join: no channel of this socket has the topic 'rooom:1'")
+    assert len(lines) <= 2
+
+
+def test_ask_fails_at_once_if_the_channel_crashes() -> None:
+    class Room(Channel, topic="room:{room}"):
+        @on("boom")
+        async def boom(self, payload: Any) -> None:
+            raise ZeroDivisionError
+
+    async def main() -> None:
+        app = App(Room)
+        async with app.node, Browser(app.socket) as ann:
+            room = await ann.join("room:1")
+            async with asyncio.timeout(2):
+                with pytest.raises(AssertionError, match="crashed before a reply to 'boom'"):
+                    await room.ask("boom")
+            await room.expect("phx_error")
+
+    run(main())
+
+
+def test_reply_that_is_no_object_is_logged_as_the_reply(caplog: pytest.LogCaptureFixture) -> None:
+    class Room(Channel, topic="room:{room}"):
+        @on("say")
+        async def say(self, payload: Any) -> Any:
+            return "hi"
+
+    async def main() -> None:
+        app = App(Room)
+        async with app.node, Browser(app.socket) as ann:
+            room = await ann.join("room:1")
+            await room.push("say")
+            await room.expect("phx_error")
+
+    run(main())
+    assert "the handler of 'say' crashed" in caplog.text
+    assert "reply must be a dict (a JSON object), not str 'hi'" in caplog.text
+
+
 def test_the_first_pattern_that_matches_serves_a_topic() -> None:
     class Lobby(Channel, topic="room:lobby"):
         async def join(self, payload: Any) -> dict[str, Any]:

@@ -251,6 +251,19 @@ def test_a_variable_in_lower_case_is_unknown(caplog: pytest.LogCaptureFixture) -
     assert "'adsum_linger' (did you mean ADSUM_LINGER?)" in line
 
 
+def test_variable_without_a_similar_setting_gets_no_suggestion(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    [line] = unknown(caplog, ADSUM_FOO="1")
+    assert "'ADSUM_FOO' (no setting has a similar name)" in line
+
+
+def test_tls_variable_that_switches_nothing_on_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, "adsum"):
+        settle({"tls": None}, {"ADSUM_TLS": "yes"})
+    assert "'ADSUM_TLS' (did you mean ADSUM_TLS_CERTIFICATE, ADSUM_TLS_KEY" in caplog.text
+
+
 def test_many_and_long_variables_make_one_short_line(caplog: pytest.LogCaptureFixture) -> None:
     names = {f"ADSUM_{'X' * 10_000}\n{n}": "1" for n in range(100)}
     [line] = unknown(caplog, **names)

@@ -269,7 +269,7 @@ class ChannelPresence:
 def _marked(name: str, kind: str, event: Any) -> Callable[[_H], _H]:
     if callable(event):
         raise ConfigurationError(
-            f'@{name} needs an event and parentheses, as @{name}("say"), above {quoted(event)}'
+            f'@{name} needs an event and parentheses, as @{name}("say"), above {named(event)}'
         )
     if not isinstance(event, str) or not event or event.startswith("phx_"):
         refuse("event", event, "a str that is not empty and does not begin with 'phx_'")
@@ -339,10 +339,8 @@ def _check_method(channel: type[Channel], name: str, accepted: str) -> None:
         refuse(f"{channel.__name__}.{name}", raw, accepted)
     bound = raw.__get__(object(), channel) if hasattr(type(raw), "__get__") else raw
     if not takes(bound, 1):
-        raise ConfigurationError(
-            f"{channel.__name__}.{name}{parameters(bound)} with self left out: must take one "
-            f"argument, as {accepted}"
-        )
+        shown = parameters(raw if inspect.isfunction(raw) else bound)
+        raise ConfigurationError(f"{channel.__name__}.{name}{shown}: must be {accepted}")
 
 
 def pattern_of(channel: Any) -> Pattern:

@@ -305,6 +305,8 @@ class Connection:
         if not self._joins.allows(self.hub.now()):
             self._reply(frame.join_ref, frame, "error", _TOO_MANY_JOINS)
         elif found is None:
+            text = "a client at %s was refused a join: no channel of this socket has the topic %s"
+            self.hub.log.warning(text, self.address, quoted(frame.topic), key=self.address)
             self._reply(None, frame, "error", _UNMATCHED)
         elif before is None and len(self.memberships) >= self.hub.limits.channels:
             self._reply(frame.join_ref, frame, "error", _TOO_MANY_CHANNELS)

@@ -431,7 +431,7 @@ class Membership:
     def _reply_with(self, frame: Frame, status: str, answer: Mapping[str, Any] | bytes) -> Wire:
         if isinstance(answer, bytes) and not self.serializer.binary:
             return self._reply(frame, "error", _NO_BYTES)
-        return self._reply(frame, status, encode(answer))
+        return self._reply(frame, status, encode(answer, what="reply"))
 
     def _carries(self, payload: Encoded) -> bool:
         """Whether this client can be sent it; that it cannot is logged, once."""
@@ -457,11 +457,13 @@ class Membership:
         return f"{type(self._channel).__name__} on {quoted(self.topic)}"
 
     def _log_crash(self, text: str, error: BaseException, *args: object) -> None:
-        self._hub.log.crashed(text, repr(self), *args, error=error)
+        # Events in `args` are those of the class: a client cannot invent any.
+        within = (type(self._channel), *args)
+        self._hub.log.crashed(text, repr(self), *args, error=error, within=within)
 
 
-def encode(payload: object, limit: int = MAX_PUSH) -> Encoded:
-    """A payload as it goes into a frame.
+def encode(payload: object, limit: int = MAX_PUSH, what: str = "payload") -> Encoded:
+    """A payload as it goes into a frame; errors call it `what`.
 
     Raises:
         TypeError: It is neither a JSON object nor bytes.
@@ -469,6 +471,6 @@ def encode(payload: object, limit: int = MAX_PUSH) -> Encoded:
     """
     if isinstance(payload, bytes):
         if len(payload) > limit:
-            raise ValueError(f"payload is {len(payload)} bytes; at most {limit} are accepted")
+            raise ValueError(f"{what} is {len(payload)} bytes; at most {limit} are accepted")
         return payload
-    return encode_object(payload, "payload", limit)
+    return encode_object(payload, what, limit)

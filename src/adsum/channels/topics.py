@@ -1,6 +1,7 @@
 """Patterns of topics: ``room:{room}`` matches ``room:lobby`` and says that room is lobby. Pure."""
 
 from adsum.arguments import instance, refuse
+from adsum.quoting import quoted
 
 _ACCEPTED = (
     "a str such as 'room:{room}', where each part between colons is a text or a name in braces"
@@ -59,7 +60,7 @@ def _parse(part: str, text: str) -> tuple[str, bool]:
     if part.startswith("{") and part.endswith("}"):
         name = part[1:-1]
         if not name.isidentifier():
-            refuse("topic", text, f"a pattern with names in braces, as {{room}}; {_ACCEPTED}")
+            refuse("topic", text, f"{_ACCEPTED}; {quoted(part)} is neither")
         return name, True
     # Parameters as other routers write them; such a text would match itself alone.
     if set("*{}") & set(part) or part.startswith("<") or part.endswith(">"):

@@ -152,9 +152,17 @@ class Browser:
         ref = channel.join_ref if event == "phx_join" else self._next_ref()
         self._send(channel, ref, event, payload)
         frame = await self._expect(
-            lambda frame: frame[1] == ref and frame[3] == "phx_reply",
-            f"a reply to {event!r} on {channel.topic!r}",
+            lambda frame: (
+                (frame[1] == ref and frame[3] == "phx_reply")
+                or (frame[0] == channel.join_ref and frame[2:4] == [channel.topic, "phx_error"])
+            ),
+            f"a reply to {event!r} on {channel.topic!r} (a handler that returns None sends none)",
         )
+        if frame[3] == "phx_error":
+            self._frames.append(frame)
+            raise AssertionError(
+                f"{channel.topic!r} crashed before a reply to {event!r}; see the log"
+            )
         if frame[4]["status"] != "ok":
             raise RefusedByServerError(f"{event!r} on {channel.topic!r}", frame[4]["response"])
         return frame[4]["response"]
