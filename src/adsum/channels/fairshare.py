@@ -71,7 +71,9 @@ class FairShare:
 
         Time in which it waited need not be left out: no debt outlasts the turn.
         """
-        self.charge(int(seconds * _SECOND))
+        cost = int(seconds * _SECOND)
+        self._turns.left -= cost
+        self._credit -= cost
 
     def call(self, cost: int, work: Callable[[], None]) -> None:
         """Call a function, at once if there is a budget for it, otherwise in this client's turn."""
