@@ -1,7 +1,9 @@
 """A timeout in active time waits for its peer and not for its own process."""
 
 import asyncio
+import gc
 from collections.abc import Callable
+from weakref import ref
 
 import pytest
 
@@ -141,3 +143,17 @@ def test_cancellation_from_outside_is_no_timeout() -> None:
             await task
 
     asyncio.run(main())
+
+
+def test_timer_does_not_keep_a_closed_loop() -> None:
+    async def start() -> None:
+        ActiveTimer(60.0, asyncio.get_running_loop().stop)
+
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(start())
+    loop.close()
+    found = ref(loop)
+    del loop
+    gc.collect()
+
+    assert found() is None

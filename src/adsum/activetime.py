@@ -17,7 +17,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 from itertools import count
 from typing import Protocol
-from weakref import WeakKeyDictionary
+from weakref import ReferenceType, WeakKeyDictionary, ref
 
 #: Seconds of one tick. Shorter ticks count lateness more strictly, and cost as many wake-ups.
 TICK = 0.1
@@ -55,8 +55,7 @@ class ActiveTimer:
     ) -> None:
         self._callback: Callable[[], None] | None = callback
         scheduler = scheduler or asyncio.get_running_loop()
-        clock = _clocks.get(scheduler) or _clocks.setdefault(scheduler, _Clock())
-        clock.add(seconds, self, scheduler)
+        _clock_of(scheduler).add(seconds, self, scheduler)
 
     def cancel(self) -> None:
         """Do not call the function. Idempotent; does nothing after the call."""
@@ -102,8 +101,18 @@ class _Clock:
             timer.fire()
 
 
-# By event loop. A clock refers to its loop only by the call that it has scheduled there.
-_clocks: WeakKeyDictionary[Scheduler, _Clock] = WeakKeyDictionary()
+# By event loop. A clock lives as long as the call that it has scheduled there: what its timers call
+# may refer to the loop, and would keep one that is closed.
+_clocks: WeakKeyDictionary[Scheduler, ReferenceType[_Clock]] = WeakKeyDictionary()
+
+
+def _clock_of(scheduler: Scheduler) -> _Clock:
+    found = _clocks.get(scheduler)
+    clock = None if found is None else found()
+    if clock is None:
+        clock = _Clock()
+        _clocks[scheduler] = ref(clock)
+    return clock
 
 
 @asynccontextmanager

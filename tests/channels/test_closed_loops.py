@@ -1,7 +1,9 @@
 """Clients of an event loop that is closed without `stop`: the next run has nothing of them."""
 
 import asyncio
+import gc
 from typing import Any
+from weakref import ref
 
 import pytest
 
@@ -106,3 +108,22 @@ def test_connections_that_outlived_an_interrupted_stop_are_forgotten() -> None:
 
     run_and_close(begin())
     run(begin_again())
+
+
+def test_a_closed_loop_in_which_clients_are_in_line_is_freed() -> None:
+    async def flood() -> Any:
+        app = App(Room)
+        await app.node.start()
+        for _ in range(10):
+            flooder = Line(app.socket)
+            await flooder.open()
+            for _ in range(2000):
+                flooder.send('[null,"b","phoenix","heartbeat",{}]')
+        await asyncio.sleep(0)
+        loops.append(ref(asyncio.get_running_loop()))
+
+    loops = list[Any]()
+    for _ in range(2):
+        run_and_close(flood())
+    gc.collect()
+    assert loops[0]() is None  # the signals of the process keep the last one
