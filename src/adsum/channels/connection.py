@@ -232,11 +232,10 @@ class Connection:
     def _look_at_reading(self, frames: int) -> None:
         self._reading_watch = None
         if self.outbox.half_full and self.closing is None:
-            if self.outbox.frames == frames:
-                self._reads_nothing = True
+            self._reads_nothing = self.outbox.frames == frames
+            if self._reads_nothing:
                 self.freed(0)
-            else:
-                self._watch_reading()
+            self._watch_reading()  # a client that was away may read again, and be slow
 
     def cannot_carry_bytes(self) -> None:
         """Bytes were for the client, whose version or transport has no room for them."""
