@@ -127,3 +127,24 @@ def test_a_closed_loop_in_which_clients_are_in_line_is_freed() -> None:
         run_and_close(flood())
     gc.collect()
     assert loops[0]() is None  # the signals of the process keep the last one
+
+
+def test_a_client_whose_loop_is_closed_while_connect_decides_is_not_counted() -> None:
+    async def connect(client: Client) -> None:
+        await asyncio.Event().wait()
+
+    async def begin() -> None:
+        await app.node.start()
+        ann = Line(app.socket)
+        begun.append(asyncio.create_task(ann.open()))
+        await until(lambda: hub.admissions)
+        begun.append(ann)
+
+    async def begin_again() -> None:
+        async with app.node:
+            assert not hub.admissions
+
+    app, begun = App(Room, connect=connect), list[Any]()
+    hub = app.socket._hub
+    run_and_close(begin())
+    run(begin_again())

@@ -90,8 +90,8 @@ class Hub:
         #: Connections that were given up and whose end the server has not reported: they are
         #: nobody's any more, but occupy their sockets.
         self.given_up: set[Connection] = set()
-        #: Clients about which `connect` has not decided yet.
-        self.admissions: set[object] = set()
+        #: Clients about which `connect` has not decided yet: what is done when each has gone.
+        self.admissions: set[asyncio.Future[Any]] = set()
         self._by_id: dict[str, set[Connection]] = {}
         self._members: dict[str, set[Membership]] = {}
         self._rooms: dict[str, Room] = {}
@@ -344,6 +344,7 @@ class Hub:
             room.close()
         self._lingering.clear()
         self.given_up = {one for one in self.given_up if not one.loop.is_closed()}
+        self.admissions = {one for one in self.admissions if not one.get_loop().is_closed()}
         for connection in list(self.connections):
             if connection.loop.is_closed():
                 connection.abandon()

@@ -126,8 +126,7 @@ async def _read(
             held.append(message["bytes"] if text is None else text)
             held_size += len(held[-1]) + _FRAME_COST
     finally:
-        if ahead is not None:
-            ahead.cancel()
+        cancel_task(ahead)
 
 
 async def _wait_for_end(connection: Connection, receive: Receive) -> None:
