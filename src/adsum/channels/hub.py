@@ -82,7 +82,7 @@ class Hub:
         # Silence of more sweeps than this is longer than the timeout.
         self._silent_sweeps = math.ceil(timeout / self._sweep_interval)
         #: Sweeps until now: the clock by which clients are judged. It stands still while this
-        #: process is stopped or blocked, so whoever sent meanwhile counts as heard.
+        #: process is stopped or blocked, so clients that sent meanwhile count as heard.
         self.sweeps = 0
         self._state_if_slow = when_slow == "state"
         self._routes = _routes(channels)

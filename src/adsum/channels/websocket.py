@@ -22,8 +22,8 @@ from .frames import Wire
 
 logger = logging.getLogger("adsum")
 
-#: Bytes that are read and held of a client of whom too much waits already, and those that each
-#: frame costs beside its own.
+#: Bytes of frames that are read and held while a client may not be read on, and bytes that count
+#: for each held frame besides its own.
 _MAX_HELD, _FRAME_COST = 64 * 1024, 64
 #: The close code of a server that restarts, and seconds of active time that saying so may take.
 _RESTART, _LAST_WORD = 1012, 1.0

@@ -17,7 +17,7 @@ class TLS:
         server: The context for links that others open.
         client: The context for links that this node opens.
         allow_unverified: Whether a context may take a peer without verifying its certificate. The
-            secret alone says then who is a member, and whoever gets on the path can read what
+            secret alone says then who is a member, and anybody on the path can read what
             travels. Refused without a secret.
 
     Raises:
@@ -97,7 +97,7 @@ def require_verification(tls: TLS | None, secret: bytes | None) -> None:
     raise ConfigurationError(
         f"tls.{name}.verify_mode={mode}: must be CERT_REQUIRED in both contexts, as from "
         "adsum.TLS.from_files(); TLS(..., allow_unverified=True) with a secret is accepted, too: "
-        "then the secret alone keeps strangers out, and whoever gets on the path can read"
+        "then the secret alone keeps strangers out, and anybody on the path can read"
     )
 
 
