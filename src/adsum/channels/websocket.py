@@ -63,7 +63,9 @@ async def serve(
             code = _RESTART
             await carrier.say_restart()
             raise
-        carrier.task.uncancel()
+        if carrier.task.uncancel():
+            carrier.given_up = False  # the server has cancelled it, too, and reports no end
+            raise
     finally:
         if carrier.given_up:
             connection.hub.given_up.add(connection)
