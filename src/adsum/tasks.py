@@ -26,7 +26,7 @@ def start_task(work: Coroutine[Any, Any, T]) -> "asyncio.Task[T]":
     return task
 
 
-def cancel_task(task: "asyncio.Task[Any] | None") -> None:
+def cancel_task(task: "asyncio.Future[Any] | None") -> None:
     """Cancel a task. One whose event loop is closed never runs again, and is left alone."""
     if task is not None and not task.get_loop().is_closed():
         task.cancel()

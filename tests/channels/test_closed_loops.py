@@ -1,7 +1,9 @@
 """Clients of an event loop that is closed without `stop`: the next run has nothing of them."""
 
 import asyncio
+import gc
 from typing import Any
+from weakref import ref
 
 import pytest
 
@@ -104,5 +106,45 @@ def test_connections_that_outlived_an_interrupted_stop_are_forgotten() -> None:
             sweeps = hub.sweeps
             await until(lambda: hub.sweeps > sweeps)
 
+    run_and_close(begin())
+    run(begin_again())
+
+
+def test_a_closed_loop_in_which_clients_are_in_line_is_freed() -> None:
+    async def flood() -> Any:
+        app = App(Room)
+        await app.node.start()
+        for _ in range(10):
+            flooder = Line(app.socket)
+            await flooder.open()
+            for _ in range(2000):
+                flooder.send('[null,"b","phoenix","heartbeat",{}]')
+        await asyncio.sleep(0)
+        loops.append(ref(asyncio.get_running_loop()))
+
+    loops = list[Any]()
+    for _ in range(2):
+        run_and_close(flood())
+    gc.collect()
+    assert loops[0]() is None  # the signals of the process keep the last one
+
+
+def test_a_client_whose_loop_is_closed_while_connect_decides_is_not_counted() -> None:
+    async def connect(client: Client) -> None:
+        await asyncio.Event().wait()
+
+    async def begin() -> None:
+        await app.node.start()
+        ann = Line(app.socket)
+        begun.append(asyncio.create_task(ann.open()))
+        await until(lambda: hub.admissions)
+        begun.append(ann)
+
+    async def begin_again() -> None:
+        async with app.node:
+            assert not hub.admissions
+
+    app, begun = App(Room, connect=connect), list[Any]()
+    hub = app.socket._hub
     run_and_close(begin())
     run(begin_again())

@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 
-from adsum.channels import Channel, Limits, on, sessions
+from adsum.channels import Channel, Client, Limits, on, sessions
+from adsum.channels.connection import Connection
 from adsum.channels.fairshare import BUDGET, RECIPIENT, ROUND, WORK, FairShare
+from adsum.channels.frames import V2
 from adsum.pubsub import RESERVED
 from adsum.replication.messages import Publish
 from adsum.runtime import Runtime
@@ -248,6 +250,24 @@ def test_client_that_takes_no_frame_for_a_while_is_read_on(monkeypatch: pytest.M
             flooder.reads.set()
             await until(lambda: flooder.closed == 1013)
             await flooder.served()
+
+    run(main())
+
+
+def test_client_that_reads_again_is_waited_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("adsum.channels.connection.GRACE", 0.05)
+
+    async def main() -> None:
+        app = App(Busy, limits=Limits(outbox=1000))
+        async with app.node:
+            connection = Connection(app.socket._hub, Client(), V2)
+            for _ in range(60):
+                connection.send("0123456789")
+            assert connection.full
+            await until(lambda: not connection.full)
+            connection.outbox.take()
+            await until(lambda: connection.full)
+            await connection.finish()
 
     run(main())
 

@@ -9,7 +9,9 @@ from websockets.exceptions import InvalidStatus
 
 from adsum.channels import Limits
 
+from .app import App
 from .conftest import Log
+from .line import Line
 from .raw import raw
 from .running import run, until
 from .site import Site, site
@@ -94,5 +96,22 @@ def test_clients_that_never_read_count_until_the_server_reports_their_ends(
             await until(lambda: made.socket.stats()["connections"] == 0)
             async with raw(made) as ann:
                 await ann.is_alive()
+
+    run(main())
+
+
+def test_server_that_stops_as_a_client_is_given_up_is_not_waited_for() -> None:
+    async def main() -> None:
+        app = App()
+        async with app.node:
+            ann = Line(app.socket)
+            await ann.open()
+            await ann.is_alive()
+            (connection,) = app.socket._hub.connections
+            ann.reads.clear()
+            connection._give_up()
+            async with asyncio.timeout(5.0):
+                await ann.cancel()
+            assert app.socket.stats()["connections"] == 0
 
     run(main())

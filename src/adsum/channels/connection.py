@@ -89,12 +89,13 @@ class Connection:
 
         Wait for the client's `share` before, and do not read on before there is `room`.
         """
-        if self.closing is not None:
+        if self.outbox.closing is not None:
             return
-        self.heard()
-        self.hub.frames_received += 1
+        hub = self.hub
+        self._heard_at = hub.sweeps
+        hub.frames_received += 1
         size = _size_of(data)
-        if size > self.hub.limits.frame_size:
+        if size > hub.limits.frame_size:
             self._complain(f"a frame of {size} bytes")
             self.close(1009, "frame too large")
             return
@@ -131,9 +132,13 @@ class Connection:
 
         As much of what it sent waits to be handled as may, or it is slow to read the replies.
         """
-        if self.closing is not None:
+        outbox = self.outbox
+        if outbox.closing is not None:
             return False  # nothing is handled any more
-        return self.is_behind_with_reading or self._is_behind_with_handling
+        if outbox.half_full and not self._reads_nothing:
+            return True
+        # An event has at least one byte: fewer bytes than events may wait are not too many.
+        return self._backlog >= self.hub.limits.waiting and self._is_behind_with_handling
 
     @property
     def is_behind_with_reading(self) -> bool:
@@ -227,11 +232,10 @@ class Connection:
     def _look_at_reading(self, frames: int) -> None:
         self._reading_watch = None
         if self.outbox.half_full and self.closing is None:
-            if self.outbox.frames == frames:
-                self._reads_nothing = True
+            self._reads_nothing = self.outbox.frames == frames
+            if self._reads_nothing:
                 self.freed(0)
-            else:
-                self._watch_reading()
+            self._watch_reading()  # a client that was away may read again, and be slow
 
     def cannot_carry_bytes(self) -> None:
         """Bytes were for the client, whose version or transport has no room for them."""

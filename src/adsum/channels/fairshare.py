@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Callable
 from functools import partial
 from typing import Final
-from weakref import WeakKeyDictionary
+from weakref import ReferenceType, WeakKeyDictionary, ref
 
 from adsum.tasks import resolve
 
@@ -42,8 +42,7 @@ class FairShare:
     __slots__ = ("_credit", "_in_line", "_turns", "_until", "_waiting")
 
     def __init__(self) -> None:
-        loop = asyncio.get_running_loop()
-        self._turns = _turns.get(loop) or _turns.setdefault(loop, _Turns())
+        self._turns = _turns_of(asyncio.get_running_loop())
         # A list: it is short, and a deque is large.
         self._waiting: list[tuple[int, Callable[[], None]]] = []
         self._in_line = False
@@ -71,7 +70,9 @@ class FairShare:
 
         Time in which it waited need not be left out: no debt outlasts the turn.
         """
-        self.charge(int(seconds * _SECOND))
+        cost = int(seconds * _SECOND)
+        self._turns.left -= cost
+        self._credit -= cost
 
     def call(self, cost: int, work: Callable[[], None]) -> None:
         """Call a function, at once if there is a budget for it, otherwise in this client's turn."""
@@ -151,4 +152,14 @@ class _Turns:
             asyncio.get_running_loop().call_soon(self._turn)
 
 
-_turns: WeakKeyDictionary[asyncio.AbstractEventLoop, _Turns] = WeakKeyDictionary()
+# By event loop. Shares keep them: work that waits refers to its loop, and would keep a closed one.
+_turns: WeakKeyDictionary[asyncio.AbstractEventLoop, ReferenceType[_Turns]] = WeakKeyDictionary()
+
+
+def _turns_of(loop: asyncio.AbstractEventLoop) -> _Turns:
+    found = _turns.get(loop)
+    turns = None if found is None else found()
+    if turns is None:
+        turns = _Turns()
+        _turns[loop] = ref(turns)
+    return turns

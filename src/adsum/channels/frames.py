@@ -8,8 +8,7 @@ bytes. So what is sent to many is encoded once. Version 1 has objects, version 2
 bytes, a binary form in which all lengths take one byte.
 """
 
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from adsum.errors import ProtocolError, UsageError
 from adsum.quoting import quoted
@@ -30,8 +29,7 @@ _PUSH, _REPLY, _BROADCAST = 0, 1, 2
 _OF_PRESENCES = frozenset({"presence_state", "presence_diff", "presence_count"})
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
+class Frame(NamedTuple):
     """What a client sent.
 
     Attributes:
@@ -131,7 +129,7 @@ class Version2:
         value = _parse(data)
         if not isinstance(value, list) or len(value) < 5:
             raise ProtocolError("not an array of five elements or more")
-        return _checked(*value[:5])
+        return _checked(*(value if len(value) == 5 else value[:5]))
 
     def message(self, join_ref: Ref, ref: Ref, topic: str, event: str, payload: Encoded) -> Wire:
         """See `Serializer`."""
@@ -223,7 +221,9 @@ def _checked(join_ref: object, ref: object, topic: object, event: object, payloa
 
 
 def _as_ref(value: object, what: str) -> Ref:
-    if value is None or (type(value) is str and _is_text(value, MAX_REF)):
+    if value is None:
+        return None
+    if type(value) is str and len(value) <= MAX_REF and (value.isascii() or _is_unicode(value)):
         return value
     if type(value) is int and abs(value) < MAX_NUMBER:
         return value
@@ -231,15 +231,11 @@ def _as_ref(value: object, what: str) -> Ref:
 
 
 def _is_name(value: str) -> bool:
-    return value != "" and _is_text(value, MAX_NAME)
+    return 0 < len(value) <= MAX_NAME and (value.isascii() or _is_unicode(value))
 
 
-def _is_text(value: str, limit: int) -> bool:
-    """Whether it is short enough, and Unicode that UTF-8 can carry."""
-    if len(value) > limit:
-        return False
-    if value.isascii():
-        return True
+def _is_unicode(value: str) -> bool:
+    """Whether UTF-8 can carry it."""
     try:
         value.encode()
     except UnicodeEncodeError:

@@ -84,7 +84,7 @@ class Hub:
         sweeps = timeout / self._sweep_interval
         self._silent_sweeps = math.ceil(sweeps) if math.isfinite(sweeps) else sys.maxsize
         #: Sweeps until now: the clock by which clients are judged. It stands still while this
-        #: process is stopped or blocked, so whoever sent meanwhile counts as heard.
+        #: process is stopped or blocked, so clients that sent meanwhile count as heard.
         self.sweeps = 0
         self._state_if_slow = when_slow == "state"
         self._routes = _routes(channels)
@@ -92,8 +92,8 @@ class Hub:
         #: Connections that were given up and whose end the server has not reported: they are
         #: nobody's any more, but occupy their sockets.
         self.given_up: set[Connection] = set()
-        #: Clients about which `connect` has not decided yet.
-        self.admissions: set[object] = set()
+        #: Clients about which `connect` has not decided yet: what is done when each has gone.
+        self.admissions: set[asyncio.Future[Any]] = set()
         self._by_id: dict[str, set[Connection]] = {}
         self._members: dict[str, set[Membership]] = {}
         self._rooms: dict[str, Room] = {}
@@ -346,6 +346,7 @@ class Hub:
             room.close()
         self._lingering.clear()
         self.given_up = {one for one in self.given_up if not one.loop.is_closed()}
+        self.admissions = {one for one in self.admissions if not one.get_loop().is_closed()}
         for connection in list(self.connections):
             if connection.loop.is_closed():
                 connection.abandon()

@@ -15,7 +15,7 @@ from typing import Any
 
 from adsum.activetime import active_timeout
 from adsum.replication.jsontext import dump
-from adsum.tasks import start_task
+from adsum.tasks import cancel_task, start_task
 
 from .client import Client
 from .connection import Connection
@@ -121,7 +121,7 @@ class LongPoll:
         try:
             admitted = await self._admit(scope, "longpoll", gone)
         finally:
-            gone.cancel()
+            cancel_task(gone)
         if isinstance(admitted, int):
             return admitted, {"status": 403 if admitted == 403 else 500}
         client, serializer = admitted
@@ -144,8 +144,8 @@ class LongPoll:
                 await self._sessions.break_off(name, token)
             return {**nothing, **await asking}
         finally:
-            asking.cancel()
-            broken.cancel()
+            cancel_task(asking)
+            cancel_task(broken)
 
 
 async def _disconnected(receive: Receive) -> None:

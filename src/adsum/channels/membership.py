@@ -240,7 +240,7 @@ class Membership:
 
     def too_long(self, size: int) -> None:
         """See `rooms.Listener`. The channel stops: a crash would make the client join again."""
-        self._hub.log.warning(_TOO_LONG, self, size, self.longest_state, key=self.topic)
+        self._hub.log.warning(_TOO_LONG, repr(self), size, self.longest_state, key=self.topic)
         self._withdraw()
         self.end_soon("stopped")
 

@@ -13,6 +13,8 @@ from typing import Protocol
 
 from .frames import Wire
 
+_FRAME = (str, bytes)
+
 
 class Source(Protocol):
     """Makes a frame when its turn has come."""
@@ -43,7 +45,17 @@ class Outbox:
         drained: Called when it is no longer more than half full.
     """
 
-    __slots__ = ("_drained", "_filled", "_items", "_limit", "_size", "closing", "frames", "sent")
+    __slots__ = (
+        "_drained",
+        "_filled",
+        "_items",
+        "_limit",
+        "_size",
+        "closing",
+        "frames",
+        "half_full",
+        "sent",
+    )
 
     def __init__(self, limit: int, filled: Callable[[], None], drained: Callable[[], None]) -> None:
         self._limit = limit
@@ -51,6 +63,8 @@ class Outbox:
         self._drained = drained
         self._items: deque[Wire | Source] = deque()
         self._size = 0
+        #: Whether the frames that wait take more than half of the room there is for them.
+        self.half_full = False
         #: How the connection ends, once it does; nothing is added any more.
         self.closing: Closing | None = None
         #: How many frames and bytes have been taken out.
@@ -60,9 +74,11 @@ class Outbox:
         """Add a frame; returns False if there is no room for it."""
         if self.closing is not None:
             return True
-        if self._size + len(frame) > self._limit and self._items:
+        size = self._size + len(frame)
+        if size > self._limit and self._items:
             return False
-        self._size += len(frame)
+        self._size = size
+        self.half_full = 2 * size > self._limit
         self._add(frame)
         return True
 
@@ -80,10 +96,10 @@ class Outbox:
         """What is to be sent next; None if nothing is."""
         while self._items:
             item = self._items.popleft()
-            if isinstance(item, str | bytes):
-                was_half_full = self.half_full
+            if isinstance(item, _FRAME):
                 self._size -= len(item)
-                if was_half_full and not self.half_full:
+                if self.half_full and 2 * self._size <= self._limit:
+                    self.half_full = False
                     self._drained()
                 frame: Wire | None = item
             else:
@@ -102,16 +118,11 @@ class Outbox:
         idle = not self._items
         if drop:
             self._items.clear()
-            self._size = 0
+            self._size, self.half_full = 0, False
         if self.closing is None:
             self.closing = closing
             if idle:
                 self._filled()
-
-    @property
-    def half_full(self) -> bool:
-        """Whether the frames that wait take more than half of the room there is for them."""
-        return 2 * self._size > self._limit
 
     def __bool__(self) -> bool:
         """Whether something is there to be sent."""

@@ -218,7 +218,6 @@ class Relay(ABC):
             resolve(future)
         for task in answering:
             cancel_task(task)
-        self._log.flush()
 
     def forked(self) -> None:
         """See `Observer`."""

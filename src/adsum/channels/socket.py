@@ -11,7 +11,7 @@ from adsum.arguments import async_function, refuse
 from adsum.errors import NodeClosedError, RefusedError
 from adsum.presence import Presence
 from adsum.quoting import quoted
-from adsum.tasks import start_task
+from adsum.tasks import cancel_task, start_task
 
 from . import handshake, websocket
 from .channel import Channel
@@ -215,8 +215,8 @@ class Socket:
         self, connect: Connect, client: Client, gone: "asyncio.Future[Any]", address: str
     ) -> bool:
         """Call `connect`; False if it took too long, or the client has gone."""
-        loop, admission = asyncio.get_running_loop(), object()
-        self._hub.admissions.add(admission)
+        loop = asyncio.get_running_loop()
+        self._hub.admissions.add(gone)
         try:
             async with active_timeout(CONNECT_TIMEOUT) as timeout:
 
@@ -238,7 +238,7 @@ class Socket:
                 self._hub.log.error(_REFUSED, address, text, key=address)
             return False
         finally:
-            self._hub.admissions.discard(admission)
+            self._hub.admissions.discard(gone)
 
     def _is_open(self) -> bool:
         try:
@@ -275,7 +275,7 @@ class Socket:
                 await websocket.serve(connection, receive, send, protocol, ahead)
                 return
         finally:
-            ahead.cancel()
+            cancel_task(ahead)
         await _deny(scope, send, admitted)
 
 

@@ -22,8 +22,8 @@ from .frames import Wire
 
 logger = logging.getLogger("adsum")
 
-#: Bytes that are read and held of a client of whom too much waits already, and those that each
-#: frame costs beside its own.
+#: Bytes of frames that are read and held while a client may not be read on, and bytes that count
+#: for each held frame besides its own.
 _MAX_HELD, _FRAME_COST = 64 * 1024, 64
 #: The close code of a server that restarts, and seconds of active time that saying so may take.
 _RESTART, _LAST_WORD = 1012, 1.0
@@ -63,7 +63,9 @@ async def serve(
             code = _RESTART
             await carrier.say_restart()
             raise
-        carrier.task.uncancel()
+        if carrier.task.uncancel():
+            carrier.given_up = False  # the server has cancelled it, too, and reports no end
+            raise
     finally:
         if carrier.given_up:
             connection.hub.given_up.add(connection)
@@ -126,8 +128,7 @@ async def _read(
             held.append(message["bytes"] if text is None else text)
             held_size += len(held[-1]) + _FRAME_COST
     finally:
-        if ahead is not None:
-            ahead.cancel()
+        cancel_task(ahead)
 
 
 async def _wait_for_end(connection: Connection, receive: Receive) -> None:
