@@ -16,6 +16,7 @@ import pytest
 
 from adsum import sparselog
 from adsum.sparselog import (
+    CALM,
     MAX_ERRORS,
     MAX_FRAMES,
     MAX_KEYS,
@@ -85,14 +86,33 @@ def test_keys_are_counted_apart_and_their_number_is_bounded(
     assert messages(caplog) == [f"refused: 9999 (and {10_000 - MAX_KEYS - 2} more like it)"]
 
 
-def test_quiet_keys_make_room(
+def test_calm_keys_make_room(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sparselog, "INTERVAL", -1.0)
+    clock = [0.0]
+    monkeypatch.setattr("adsum.sparselog.time.monotonic", lambda: clock[0])
     refused = SparseLog(logger, "refused: %s")
     for address in range(3 * MAX_KEYS):
+        if address % MAX_KEYS == 0:
+            clock[0] += CALM + 1
         refused.log(address, key=address)
     assert len(caplog.records) == 3 * MAX_KEYS
+
+
+def test_many_addresses_that_change_do_not_fill_the_log(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [0.0]
+    monkeypatch.setattr("adsum.sparselog.time.monotonic", lambda: clock[0])
+    refused = SparseLog(logger, "refused: %s")
+    seconds, rate = int(CALM) // 2, 100
+    for number in range(seconds * rate):
+        clock[0] += 1 / rate
+        refused.log(number, key=number)
+        if number % rate == 0:
+            refused.log("the same", key="the same")
+    assert len(messages(caplog)) <= MAX_KEYS + 2 * 8
+    assert sum("the same" in line for line in messages(caplog)) <= 8
 
 
 def test_without_a_running_loop_the_count_is_logged_with_the_next_line(

@@ -4,7 +4,9 @@ The first line of a kind is logged at once. Those within the next second are cou
 them and their number are logged at its end. While they go on, the interval doubles up to a minute,
 so one kind costs at most 8 lines in its first minute and one line a minute after that. A kind may
 be split by keys, as by the addresses of clients, so that one address does not hide the others. The
-number of keys is bounded: beyond it, the others share one series.
+number of keys is bounded: beyond it, the others share one series. A key makes room for another one
+when it has been quiet for as long as a series needs to begin again; sooner, whoever has many
+addresses would have a first line logged for each of them.
 
 A line whose series is held back is logged by a timer of the running event loop. Without a running
 loop, and after that loop was closed, it is counted in the next line after the interval, or logged
@@ -94,16 +96,16 @@ class SparseLog:
         series = self._series.pop(key, None)
         if series is None:
             if len(self._series) >= MAX_KEYS:
-                self._forget_quiet()
+                self._forget_calm()
             if len(self._series) >= MAX_KEYS:
                 key = _OTHERS
             series = self._series.pop(key, None) or _Series(self._emit)
         self._series[key] = series
         return series
 
-    def _forget_quiet(self) -> None:
-        quiet = [key for key, series in self._series.items() if series.quiet]
-        for key in quiet:
+    def _forget_calm(self) -> None:
+        calm = [key for key, series in self._series.items() if series.calm]
+        for key in calm:
             del self._series[key]
 
     def _emit(self, args: tuple[object, ...], more: int, error: BaseException | None) -> None:
@@ -195,9 +197,9 @@ class _Series:
         self._logged_at = self._until = float("-inf")
 
     @property
-    def quiet(self) -> bool:
-        """Whether nothing is held back, and the next line would be logged at once."""
-        return not self._count and time.monotonic() >= self._until
+    def calm(self) -> bool:
+        """Whether nothing is held back, and the next line would be the first again."""
+        return not self._count and time.monotonic() - self._logged_at > CALM
 
     def log(self, args: tuple[object, ...], error: BaseException | None) -> None:
         if time.monotonic() < self._until:
@@ -222,8 +224,8 @@ class _Series:
 
     def _hold(self) -> None:
         now = time.monotonic()
-        calm = now - self._logged_at > CALM
-        self._interval = INTERVAL if calm else min(2 * self._interval, INTERVAL_MOST)
+        first = now - self._logged_at > CALM
+        self._interval = INTERVAL if first else min(2 * self._interval, INTERVAL_MOST)
         self._logged_at, self._until = now, now + self._interval
         try:
             loop = asyncio.get_running_loop()

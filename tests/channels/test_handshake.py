@@ -8,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from adsum.channels.frames import V1, V2
-from adsum.channels.handshake import read
+from adsum.channels.handshake import MAX_HEADERS, MAX_QUERY, read
 from adsum.channels.origins import Origins, RejectedError
 from tests.effort import examples
 
@@ -82,3 +82,12 @@ def test_headers_that_come_more_than_once_are_joined_cookies_by_semicolons() -> 
 def test_another_version_and_too_many_parameters_are_rejected(query: str) -> None:
     with pytest.raises(RejectedError):
         read(scope(query), ANY, "websocket")
+
+
+def test_large_headers_and_parameters_are_rejected() -> None:
+    ends = [(b"a", b"")] * (MAX_HEADERS // 16)  # uvicorn passes on any number
+    for headers in ends, [(b"a", b"b" * MAX_HEADERS)], [(b"a" * MAX_HEADERS, b"")]:
+        with pytest.raises(RejectedError, match=r"^its headers are too large$"):
+            read({**scope(), "headers": headers}, ANY, "longpoll")
+    with pytest.raises(RejectedError, match=r"^its parameters are too large$"):
+        read(scope("a=" + "b" * MAX_QUERY), ANY, "longpoll")

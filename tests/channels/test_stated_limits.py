@@ -25,6 +25,18 @@ def test_stolen_token_of_a_session_reads_its_frames_and_sends_in_its_name() -> N
     run(main())
 
 
+def test_old_token_of_a_session_sends_in_its_name() -> None:
+    async def main() -> None:
+        async with site() as made, polling(made) as ann, browser(made) as thief:
+            thief.token = ann.token
+            await ann.join("room:1")
+            assert ann.token != thief.token
+            assert await thief.post('["3","9","room:1","echo",{"n":1}]') == {"status": 200}
+            await ann.hears('["3","9","room:1","phx_reply",{"status":"ok","response":{"n":1}}]')
+
+    run(main())
+
+
 def test_token_of_a_session_that_has_ended_opens_nothing() -> None:
     async def main() -> None:
         async with site() as made, polling(made) as ann, browser(made) as thief:

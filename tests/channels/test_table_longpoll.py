@@ -88,6 +88,20 @@ def test_who_may_not_connect_gets_403() -> None:
     run(main())
 
 
+def test_requests_with_large_headers_get_403_and_one_line(log: Log) -> None:
+    async def main() -> None:
+        async with site() as made, polling(made) as ann:
+            large = [("a", "b")] * 10_000
+            for method in "GET", "POST":
+                answer = await ann.http.request(method, ann.url(), headers=large)
+                assert (answer.status_code, answer.json()) == (403, {"status": 403})
+            [line] = log.lines
+            assert line.endswith("that polls was refused: its headers are too large")
+            await ann.join("room:1")
+
+    run(main())
+
+
 def test_a_batch_is_taken_in_order() -> None:
     async def main() -> None:
         async with site() as made, polling(made) as ann:
@@ -175,6 +189,22 @@ def test_asked_with_an_older_number_still_the_session_is_gone() -> None:
                 await ann.post(BEAT)
                 await ann.get()
             assert await ann.get(first) == {"status": 410, "token": None, "messages": []}
+
+    run(main())
+
+
+def test_asked_with_the_number_before_after_the_answer_arrived_the_session_is_gone() -> None:
+    async def main() -> None:
+        async with site() as made, polling(made) as ann:
+            before = ann.token
+            await ann.post(BEAT)
+            present = (await ann.get())["token"]
+            waiting = asyncio.create_task(ann.get(present))
+            await until(lambda: _waits(made.socket))
+            assert await ann.get(before) == {"status": 410, "token": None, "messages": []}
+            assert not waiting.done()  # nor is the request disturbed that waits
+            await ann.post(BEAT)
+            assert (await waiting)["messages"] == [BEATEN]
 
     run(main())
 

@@ -20,21 +20,32 @@ Scope = Mapping[str, Any]
 #: The subprotocol that is chosen, and the one that carries a token.
 SUBPROTOCOL, _TOKEN_PREFIX = "phoenix", "base64url.bearer.phx."
 _AUTH_HEADER = "x-phoenix-authtoken"
-#: Parameters and headers of a connection; servers have limits of their own for headers.
+#: Parameters in a URL; bytes of its query, and of all headers. Some servers have no limits.
 _MAX_PARAMS = 100
+MAX_QUERY, MAX_HEADERS = 64 * 1024, 64 * 1024
+#: Bytes that each header costs beside its name and value.
+_HEADER_COST = 32
 #: What belongs to the protocol, and not to the application.
 _OWN_PARAMS = ("vsn",)
 
 
 def headers_of(scope: Scope) -> dict[str, str]:
-    """The headers by name in lower case; those that came more than once are joined."""
-    headers: dict[str, str] = {}
+    """The headers by name in lower case; those that came more than once are joined.
+
+    Raises:
+        RejectedError: They are too large.
+    """
+    headers: dict[str, list[str]] = {}
+    size = 0
     for raw_name, raw_value in scope["headers"]:
+        size += len(raw_name) + len(raw_value) + _HEADER_COST
+        if size > MAX_HEADERS:
+            raise RejectedError("its headers are too large")
         name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
-        if name in headers:
-            value = f"{headers[name]}{'; ' if name == 'cookie' else ', '}{value}"
-        headers[name] = value
-    return headers
+        headers.setdefault(name, []).append(value)
+    return {
+        name: ("; " if name == "cookie" else ", ").join(values) for name, values in headers.items()
+    }
 
 
 def address_of(scope: Scope) -> str:
@@ -47,9 +58,12 @@ def params_of(scope: Scope) -> dict[str, str]:
     """The parameters in the URL; the last one of a name counts.
 
     Raises:
-        RejectedError: There are too many.
+        RejectedError: They are too many, or too large.
     """
-    query = scope.get("query_string", b"").decode("latin-1")
+    raw = scope.get("query_string", b"")
+    if len(raw) > MAX_QUERY:
+        raise RejectedError("its parameters are too large")
+    query = raw.decode("latin-1")
     try:
         return dict(parse_qsl(query, keep_blank_values=True, max_num_fields=_MAX_PARAMS))
     except ValueError:
@@ -60,7 +74,7 @@ def read(scope: Scope, origins: Origins, transport: str) -> tuple[Client, Serial
     """The client and the version of the protocol that it speaks.
 
     Raises:
-        RejectedError: Its origin, version or token is not accepted.
+        RejectedError: Its origin, version or token is not accepted, or it says too much.
     """
     headers, params = headers_of(scope), params_of(scope)
     origins.check(headers)

@@ -58,8 +58,8 @@ class LongPoll:
 
     async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        headers = headers_of(scope)
         try:
+            headers = headers_of(scope)
             self._origins.check(headers)
             token = params_of(scope).get("token", "")
         except RejectedError as error:

@@ -5,7 +5,8 @@ worker is passed on, and no sticky sessions are needed.
 
 Invariants:
 - Each frame reaches the client once. An answer is kept until the client asks with its number; asked
-  with the number before, it is given again.
+  with the number before until then, it is given again. Whoever has an older token learns nothing
+  by it, and disturbs no request that waits.
 - A token is checked completely by the worker that it reaches. Nothing is read or passed on for one
   that no live member issued.
 - Of each session one batch of frames at a time is read or passed on.
@@ -54,9 +55,9 @@ class Session:
     def __init__(self, connection: Connection, ended: Callable[["Session"], None]) -> None:
         self.id = new_session()
         self.connection = connection
-        # The answer that the client may not have got, and its number.
+        # The number of the last answer, and its frames; None once the client has asked with it.
         self._number = 0
-        self._frames: list[str] = []
+        self._frames: list[str] | None = None
         self._poll: asyncio.Future[None] | None = None
         self._ended = ended
         self._finishing: asyncio.Task[None] | None = None
@@ -70,12 +71,13 @@ class Session:
 
     async def poll(self, number: int) -> tuple[int, int, list[str]]:
         """A status, the number of the answer, and frames."""
+        if not self._is_present(number):
+            return 410, 0, []
         self._wake()  # of two that wait the older one is answered, with nothing
         self.connection.heard()
-        if number == self._number - 1:
-            return 200, self._number, self._frames
         if number != self._number:
-            return 410, 0, []
+            return 200, self._number, self._frames or []
+        self._frames = None
         self._expiry.cancel()
         self._broken = False
         if not self._has_more():
@@ -92,8 +94,10 @@ class Session:
         self._live_on()
         return self._answer()
 
-    def break_off(self) -> None:
-        """Nobody gets the answer to the request that waits, or waited last."""
+    def break_off(self, number: int) -> None:
+        """Nobody gets the answer to a request with a number; it waits, or waited last."""
+        if not self._is_present(number):
+            return
         self._broken = True
         if self._poll is not None and not self._poll.done():
             self._wake()
@@ -149,6 +153,10 @@ class Session:
             self.end()
             return 410, 0, []
         return 204, self._number, []
+
+    def _is_present(self, number: int) -> bool:
+        """Whether the client may have no newer token than one with this number."""
+        return number == self._number or (number == self._number - 1 and self._frames is not None)
 
     def _has_more(self) -> bool:
         return bool(self.connection.outbox) or self.connection.closing is not None
@@ -277,7 +285,7 @@ class Sessions(Relay):
         if question["do"] == "send":
             return {"status": await session.send(question["body"], lines=question["lines"])}
         if question["do"] == "break off":
-            session.break_off()
+            session.break_off(question["number"])
             return {"status": 200}
         status, number, frames = await session.poll(question["number"])
         token = self._token(session.id, number) if status != 410 else None
@@ -286,7 +294,7 @@ class Sessions(Relay):
     def lost(self, question: Question) -> None:
         """See `Relay`: that node has died, and with it the connection of the client."""
         if question["do"] == "poll" and question["session"] in self._sessions:
-            self._sessions[question["session"]].break_off()
+            self._sessions[question["session"]].break_off(question["number"])
 
     def closed(self) -> None:
         """See `Observer`: sessions of an event loop that is closed are gone; others end soon."""
