@@ -379,6 +379,20 @@ MUTANTS = [
         RELAYED,
     ),
     Mutant(
+        "join with relayed members while they are dialled",
+        "joining.py",
+        "return not self._open_links.to_replica(member.replica)",
+        "return False",
+        RELAYED,
+    ),
+    Mutant(
+        "wait for links to members that cannot be dialled",
+        "joining.py",
+        "LINK_PATIENCE = 1.0",
+        "LINK_PATIENCE = 100.0",
+        RELAYED,
+    ),
+    Mutant(
         "gather changes as long with many links as with few",
         "exchange.py",
         "return max(timing.coalesce_interval, min(scaled, most))",

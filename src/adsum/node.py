@@ -127,10 +127,11 @@ class Node:
     async def start(self) -> None:
         """Join the cluster. Does nothing if the node runs already in this event loop.
 
-        Returns once the node has *joined*: it has a link to each member, or receives it through
-        others, and lists all presences that they list. So the first reader gets the whole list, and
-        the first `publish` reaches every member. Returns at once if there is no sibling and no
-        peer. The node listens while it joins, so nodes that start together find each other.
+        Returns once the node has *joined*: it has a link to each member that it can dial, receives
+        the others through these, and lists all presences that they list. So the first reader gets
+        the whole list, and the first `publish` is sent to every member that can be linked. Returns
+        at once if there is no sibling and no peer. The node listens while it joins, so nodes that
+        start together find each other.
 
         Returns without having joined, with a warning, when nothing has moved for `join_timeout`
         seconds, or five times as many have passed in all. Then the node runs, `joined` is False,

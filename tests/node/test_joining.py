@@ -7,7 +7,7 @@ import re
 import socket
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -412,6 +412,16 @@ async def receivers(
         yield settings, inboxes
 
 
+async def senders(inbox: adsum.Subscription, count: int) -> set[str]:
+    """The senders of the next messages; of fewer, if fewer arrive in time."""
+    received = set[str]()
+    with suppress(TimeoutError):
+        async with asyncio.timeout(DEADLINE):
+            while len(received) < count:
+                received.add((await anext(inbox)).payload["from"])
+    return received
+
+
 def assert_no_warning(caplog: pytest.LogCaptureFixture) -> None:
     assert not [one.getMessage() for one in caplog.records if one.levelno >= logging.WARNING]
 
@@ -453,11 +463,10 @@ def test_messages_of_fifty_processes_that_publish_and_stop_reach_all_without_a_w
             for first in range(0, 50, 5):  # five at a time, which also join one another
                 work = (publish(settings, number) for number in range(first, first + 5))
                 for missed, log in await asyncio.gather(*work):
-                    assert int(missed) < 5  # some of the five may be about to stop
+                    assert int(missed) < 5  # the others of the five, which are only relayed
                     assert log == b""
             for inbox in inboxes:
-                senders = {(await anext(inbox)).payload["from"] for _ in range(50)}
-                assert senders == {str(number) for number in range(50)}
+                assert await senders(inbox, 50) == {str(number) for number in range(50)}
 
     run(main())
     assert_no_warning(caplog)

@@ -2,8 +2,11 @@
 
 from random import Random
 
+import pytest
+
 from adsum.replication.effects import Close, Send
 from adsum.replication.engine import Engine
+from adsum.replication.joining import LINK_PATIENCE
 from adsum.replication.messages import (
     Ask,
     Delta,
@@ -12,6 +15,7 @@ from adsum.replication.messages import (
     Goodbye,
     Heartbeat,
     Message,
+    Publish,
     Pull,
     Sighting,
 )
@@ -135,6 +139,57 @@ def test_replica_of_a_digest_that_stays_silent_is_waited_for_until_it_counts_as_
         engine.receive(1, Heartbeat(1 + second, 0, 0, 0), float(second))
         engine.tick(float(second))
         assert engine.joined is (second > Timing().down_after)
+
+
+def relayed() -> Engine:
+    """An engine to which ANN has relayed that BOB and CAT live, before it has links to them."""
+    engine = starting("ann:1")
+    engine.link_up(1, ANN, ("ann:1",), "ann:1", 0.0)
+    engine.receive(1, ALIVE, 0.0)
+    for counter in (1, 2):
+        sightings = (Sighting(one, counter, 0, (f"{one.name}:1",)) for one in (BOB, CAT))
+        engine.receive(1, Digest(tuple(sightings)), 0.0)
+    assert {info.status for info in engine.members()} == {"self", "up"}
+    return engine
+
+
+def test_replica_that_is_relayed_while_it_is_dialled_is_waited_for() -> None:
+    engine = relayed()
+    assert engine.join_missing == [str(BOB), str(CAT)]
+    for number, peer in ((2, BOB), (3, CAT)):
+        assert not engine.joined
+        engine.link_up(number, peer, (f"{peer.name}:1",), f"{peer.name}:1", 0.1)
+        engine.receive(number, ALIVE, 0.1)
+        engine.receive(number, Digest(), 0.1)
+    assert engine.joined
+    engine.take_effects()
+    message = Publish("jobs", "message", "{}")
+    assert engine.publish(message, None, 0.2).missed == 0
+    assert Send((1, 2, 3), message) in engine.take_effects()
+
+
+def test_relayed_replica_without_a_link_is_enough_once_no_link_has_opened_for_a_while() -> None:
+    engine = relayed()
+    engine.tick(0.5)
+    engine.dial_failed("bob:1", False, 0.5)  # no answer, which is no refusal
+    engine.link_up(2, CAT, ("cat:1",), "cat:1", 0.6)
+    engine.receive(2, ALIVE, 0.6)
+    engine.receive(2, Digest(), 0.6)
+    engine.tick(0.5 + LINK_PATIENCE)
+    assert engine.join_missing == [str(BOB)]
+    assert engine.wake_at <= 0.6 + LINK_PATIENCE
+    engine.tick(0.6 + LINK_PATIENCE)
+    assert engine.joined
+
+
+def test_digests_that_repeat_a_relayed_replica_prolong_no_wait() -> None:
+    engine = relayed()
+    for counter in range(3, 12):
+        now = LINK_PATIENCE * counter / 12
+        engine.receive(1, Digest((Sighting(BOB, counter, 0), Sighting(CAT, counter, 0))), now)
+        assert not engine.joined
+    engine.tick(LINK_PATIENCE)
+    assert engine.joined
 
 
 def test_replica_that_tracks_nothing_and_cannot_be_dialled_is_not_waited_for() -> None:
@@ -266,6 +321,35 @@ def test_thirty_nodes_join_through_one_seed() -> None:
         simulation.run(0.2)
         assert newcomer.engine.joined
         assert newcomer.engine.links >= number - 1
+
+
+@pytest.mark.parametrize("phase", range(10))
+def test_first_message_of_a_newcomer_on_slow_lines_reaches_all(phase: int) -> None:
+    """One seed relays heartbeats of the others while the newcomer still dials them."""
+    simulation = Simulation(nodes=3, seed=1, seeds_per_node=1)
+    simulation.run(5.0 + phase / 10)  # of an interval between two heartbeats
+    for other in ("n2", "n3"):
+        for ends in (("late", other), (other, "late")):
+            simulation.network.line(*ends).latency = (0.3, 0.3)
+    newcomer = simulation.start("late")
+    while not newcomer.engine.joined:
+        assert simulation.clock.step(simulation.clock.now + 1.0)
+    assert newcomer.engine.links == 3
+    message = Publish("jobs", "message", "{}")
+    assert newcomer.engine.publish(message, None, simulation.clock.now).missed == 0
+
+
+def test_newcomer_behind_a_hub_joins_without_links_to_those_that_it_cannot_reach() -> None:
+    simulation = Simulation(nodes=1, seed=1, seeds_per_node=1)
+    for leaf in ("n2", "n3", "n4"):
+        simulation.partition([other for other in simulation.nodes if other != "n1"], [leaf])
+        simulation.start(leaf)
+        simulation.run(1.0)
+    simulation.partition(["n2", "n3", "n4"], ["late"])
+    newcomer = simulation.start("late")
+    simulation.run(2.5)
+    assert newcomer.engine.joined
+    assert newcomer.engine.links == 1
 
 
 def test_slice_that_lingers_is_waited_for() -> None:

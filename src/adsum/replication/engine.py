@@ -78,7 +78,13 @@ class Engine:
             self._liveness, self._departures, self._exchange, self._links, self._outbox, timing
         )
         self._joining = Joining(
-            self._clock, timing, self._liveness, self._departures, self._exchange, self._outbox
+            self._clock,
+            timing,
+            self._links,
+            self._liveness,
+            self._departures,
+            self._exchange,
+            self._outbox,
         )
         self._dialler = Dialler(timing, rng)
         self._heartbeat_at = 0.0
@@ -288,6 +294,8 @@ class Engine:
         self._peers.expire(due, self._clock.elapsed + RESOLUTION)
         for address in self._dialler.due(due, self._links.names):
             self._outbox.put(Dial(address))
+        if self._joining.check_at <= due:
+            self._joining.stop_waiting_for_links()
         self._joining.check_all()
 
     # Answers.
@@ -301,6 +309,7 @@ class Engine:
             self._heartbeat_at,
             self._liveness.check_at,
             self._dialler.next_at,
+            self._joining.check_at,
         )
         if self._liveness.suspects:
             at = min(at, self._clock.active + self._patience / 2)

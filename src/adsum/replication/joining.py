@@ -11,6 +11,10 @@ again, and a message that it publishes reaches nobody. It has *joined* once
 * every replica that it learned of meanwhile is linked or relayed and its slice has arrived up to
   the version that was named, or all its addresses refuse; likewise every replica that lingers.
 
+A published message is sent over links alone, and a digest may relay a replica sooner than a dial
+links it. So a replica with an address that is relayed is waited for until it is linked, or until no
+link has opened and no replica was learned of for `LINK_PATIENCE`: some hosts cannot be dialled.
+
 A replica that tracks nothing and has no address is not waited for, nor is one that was silent for
 `down_after`. What the owner of a slice states counts more than what others state of it.
 
@@ -22,10 +26,16 @@ from .clock import Clock
 from .departures import Departures
 from .effects import Joined, Outbox
 from .exchange import Exchange, Held
-from .liveness import Liveness
+from .links import Links
+from .liveness import Liveness, Member
 from .messages import Delta, Digest, Message
 from .state import Replica
 from .timing import Timing
+
+#: Seconds of active time without a new link or replica after which relayed replicas need no link.
+LINK_PATIENCE = 1.0
+
+_NEVER = float("inf")
 
 
 class Joining:
@@ -35,6 +45,7 @@ class Joining:
         self,
         clock: Clock,
         timing: Timing,
+        links: Links,
         liveness: Liveness,
         departures: Departures,
         exchange: Exchange,
@@ -42,6 +53,7 @@ class Joining:
     ) -> None:
         self._clock = clock
         self._timing = timing
+        self._open_links = links
         self._liveness = liveness
         self._departures = departures
         self._exchange = exchange
@@ -50,6 +62,8 @@ class Joining:
         self.joined = False
         #: Grows with every step; a node that waits looks whether it does.
         self.progress = 0
+        #: When to call `stop_waiting_for_links`, in active time; until then, links are waited for.
+        self.check_at = _NEVER
         self._started = False
         self._addresses: set[str] = set()
         self._links: set[int] = set()
@@ -74,6 +88,7 @@ class Joining:
         """Wait for the first frame of a peer, and for the digest that it was asked for."""
         if not self.joined:
             self._links.add(link)
+            self._wait_for_links()
 
     def settle_link(self, link: int) -> None:
         """A peer has sent both."""
@@ -100,15 +115,22 @@ class Joining:
         """The replicas whose slices are waited for."""
         return list(self._versions)
 
-    def expect_slice(self, replica: Replica, version: int) -> None:
-        """Wait for a slice up to a version."""
-        if not self.joined:
-            self._versions[replica] = max(version, self._versions.get(replica, 0))
+    def expect_slice(self, replica: Replica, version: int, *, learned: bool = False) -> None:
+        """Wait for a slice up to a version; `learned` if its replica was not a member before."""
+        if self.joined:
+            return
+        self._versions[replica] = max(version, self._versions.get(replica, 0))
+        if learned:
+            self._wait_for_links()
 
     def correct_slice(self, replica: Replica, version: int) -> None:
         """Wait for a slice up to the version that its owner states, whatever others stated."""
         if not self.joined:
             self._versions[replica] = version
+
+    def stop_waiting_for_links(self) -> None:
+        """No link has opened for a while: replicas that are relayed are enough."""
+        self.check_at = _NEVER
 
     def settle_slice(self, replica: Replica) -> None:
         """A slice has arrived, or need not."""
@@ -145,6 +167,7 @@ class Joining:
             return
         if not (self._addresses or self._links or self._versions):
             self.joined = True
+            self.check_at = _NEVER
             self._outbox.put(Joined())
 
     def _settle_arrived(self, replica: Replica) -> None:
@@ -157,8 +180,19 @@ class Joining:
             # It tracks nothing and cannot be dialled, or was silent for so long that it is dead.
             silent = self._clock.active - member.fresh_at > self._timing.down_after
             gone = silent or (version == 0 and not member.addresses)
-        if gone or (held is not None and self._is_shown_up_to(held, version)):
+        arrived = held is not None and self._is_shown_up_to(held, version)
+        if gone or (arrived and not self._may_be_linked(member)):
             self.settle_slice(replica)
+
+    def _may_be_linked(self, member: Member | None) -> bool:
+        """Whether a member has no link, and one is waited for."""
+        if member is None or not member.addresses or self.check_at == _NEVER:
+            return False
+        return not self._open_links.to_replica(member.replica)
+
+    def _wait_for_links(self) -> None:
+        """A replica was learned of, or a link has opened: links to others may follow."""
+        self.check_at = self._clock.active + LINK_PATIENCE
 
     def _is_shown_up_to(self, held: Held, version: int) -> bool:
         moving = self._exchange.moving(held.slice.replica)

@@ -374,13 +374,14 @@ class Peers:
             member = self.liveness.of(replica)
             if member is not None and member.addresses:  # its own word counts more
                 sighting = replace(sighting, addresses=())
+        known = replica in self.liveness
         if self.liveness.hear_of(sighting, self.clock.active):
             self.joining.advance()
             self._reconcile(replica.name)
         if self.liveness.of(replica) is None:
             return
         if not any(other.greeted for other in self.links.to_replica(replica)):
-            self.joining.expect_slice(replica, sighting.version)
+            self.joining.expect_slice(replica, sighting.version, learned=not known)
         held = self.exchange.of(replica)
         if held is None or not held.shown or sighting.version <= held.slice.horizon:
             return
