@@ -186,7 +186,7 @@ def test_who_is_refused_stays_outside() -> None:
         await site.connect("nobody", "")
         await until("nobody is refused", partial(is_refused, site, "nobody"))
 
-    run(scene)
+    run(scene, complaint="no channel of this socket has the topic")
 
 
 def test_broadcasts_reach_everybody_on_every_node_and_whispers_one() -> None:
