@@ -24,7 +24,8 @@ class Conflicts:
         self._outbox = outbox
         # The text to log about a refused newcomer, by name.
         self._refused: dict[str, str] = {}
-        # A counter of each other incarnation of this node's own name; a higher one proves it alive.
+        # The first counter seen of each other incarnation of this node's own name; a higher one
+        # proves it alive.
         self._rivals: dict[Replica, int] = {}
 
     def refuse(self, replica: Replica, reason: str, names: Collection[str], now: float) -> None:
@@ -43,7 +44,7 @@ class Conflicts:
         self._refused.pop(name, None)
 
     def prove(self, name: str, now: float) -> None:
-        """Log a pending refusal: the node that holds the name is alive, so the refusal was right."""
+        """Log a pending refusal: the holder of the name is alive, so the refusal was right."""
         refused = self._refused.pop(name, None)
         if refused is not None:
             self._tell("name in use", refused, now)

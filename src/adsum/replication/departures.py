@@ -20,15 +20,15 @@ for that incarnation. It states for how long the presences of the replica are st
   had not run may have waited in a buffer all that time. It is *unsure*: the replica is shown for
   the time that may be left, but for at least 2.5 heartbeats, in which peers state the remainder.
   An unsure goodbye is never relayed, and the statement of a peer replaces it.
-* **Peers agree on its end.** A peer whose lingering replicas differ names its own in a request, and
-  the answer lists those that linger no longer; so all end with the shortest remainder.
+* **Peers agree on its end.** Peers with different sets of lingering replicas name their own in a
+  request; the answer lists those that linger no longer. So all end with the shortest remainder.
 * **A replica lingers beside its successor.** Departures are kept by replica, members by name, so a
   restart under the same name ends no linger, and a goodbye never takes a name from a living member.
 
 `peers` applies goodbyes: `receive_goodbye` those of owners, `_receive_farewell` relayed ones.
 
-A replica whose linger has ended is remembered for `forget_after`, like a dead one, so that late
-digests do not make it a newcomer.
+After the end of its linger a replica is remembered for `forget_after`, like a dead one, so that
+late digests do not make it a newcomer.
 """
 
 from collections.abc import Iterator
@@ -72,7 +72,7 @@ class Departures:
         self._timing = timing
         # All departures, in the order of their first receipt.
         self._known: dict[Replica, Departure] = {}
-        # Replicas whose linger has ended, in the order of its end.
+        # Replicas that linger no longer, in the order in which their linger ended.
         self._ended: dict[Replica, None] = {}
         #: The fingerprint of the lingering replicas that are sure; 0 if there are none.
         self.fingerprint = 0
@@ -90,7 +90,7 @@ class Departures:
         return self._known.get(replica)
 
     def lingering(self) -> Iterator[Departure]:
-        """The departures whose presences are still shown."""
+        """The departures of replicas that still linger: their presences are shown."""
         return (departure for departure in self._known.values() if departure.lingers)
 
     def lingers(self, replica: Replica) -> bool:
@@ -141,7 +141,7 @@ class Departures:
             sure: This process ran when they passed, so the ends may be relayed to peers.
 
         Returns:
-            The replicas whose linger has ended.
+            The replicas that linger no longer.
         """
         if now < self.check_at:
             return []
@@ -170,7 +170,7 @@ class Departures:
             self.fingerprint ^= mark(departure.replica)
 
     def _make_room(self) -> bool:
-        """Keep the number of departures bounded: drop the one whose linger ended first.
+        """Keep the number of departures bounded: drop the first of the ended ones.
 
         Returns:
             Whether there is room for another one.

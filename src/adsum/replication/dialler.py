@@ -39,8 +39,8 @@ class Target:
     #: The index of the next address in this round, and whether all addresses before it refused.
     position: int = 0
     all_refused: bool = True
-    #: Failed rounds since the last link that was lost: no address answered, or the link was closed
-    #: at once.
+    #: Failed rounds since a link lasted; a round fails if no address answers or its link does not
+    #: last.
     failures: int = 0
 
     def begin_round(self) -> None:
@@ -153,7 +153,10 @@ class Dialler:
         return gone
 
     def answered_oneself(self, address: str, now: float) -> None:
-        """Record that this node itself answered; behind a balancer another node may answer later."""
+        """Record that this node itself answered; behind a balancer, another node may answer later.
+
+        A seed is dialled again after `Timing.redial_refused`.
+        """
         for target in self._dialling(address):
             target.dialling, target.name = None, target.name if not target.seed else None
             target.dial_at = now + self._timing.redial_refused

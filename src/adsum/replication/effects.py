@@ -18,7 +18,7 @@ class Sending:
     Attributes:
         message: The message.
         until: When its publisher stops waiting, in active time.
-        waiting: The number of members in whose queues it waits.
+        waiting: The number of members that it is queued for.
         missed: The number of members to which it could not be sent.
         encoded: The encoded message, after the first send; belongs to the driver.
     """

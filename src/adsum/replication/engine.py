@@ -1,4 +1,4 @@
-"""The engine: one node's part in the cluster, without any I/O; the interface of the replication core.
+"""The engine: one node's part in the cluster, without any I/O; the replication core's interface.
 
 The driver of an engine passes it local changes, received messages, opened and closed links, and the
 passing of time. The engine returns effects (`take_effects`: send, dial, close), the changes that
@@ -331,7 +331,7 @@ class Engine:
 
     @property
     def wake_at(self) -> float:
-        """The latest time for the next `tick`, in monotonic seconds; any other call may change it."""
+        """The latest time for the next `tick`, in monotonic seconds; other calls may change it."""
         at = min(
             self._exchange.flush_at,
             self._messaging.check_at,

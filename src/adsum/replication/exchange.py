@@ -69,7 +69,7 @@ class Exchange:
         self._outbox = outbox
         self._timing = timing
         self._held: dict[Replica, Held] = {replica: self.own}
-        # Replicas whose slices may have changes to send.
+        # The replicas of the slices that may have changes to send.
         self._dirty: dict[Replica, None] = {}
         self._flushed_at = -timing.coalesce_interval
 
@@ -129,7 +129,7 @@ class Exchange:
         self._request(held, link, now, follow=False)
 
     def receive(self, link: Link, delta: Delta, now: float) -> None:
-        """Apply or stage a received delta; request what is missing if a frame was lost.
+        """Apply or stage a received delta; request the missing changes if a frame was lost.
 
         Raises:
             ProtocolError: The delta is about this node's own slice.
@@ -143,7 +143,7 @@ class Exchange:
         catch_up = held.catch_up
         if catch_up is None or catch_up.link != link.id:
             if not direct:
-                return  # a relayed delta that was not requested, or whose request was given up
+                return  # a relayed delta that was not requested, or its request has expired
             catch_up = CatchUp(link.id, 0.0)
         staging = catch_up.staging
         if staging is not None and staging.add(delta):
@@ -217,7 +217,7 @@ class Exchange:
         return True
 
     def resume(self, link: Link) -> None:
-        """Continue the feeds of a link whose peer reads again; they may have fallen behind."""
+        """Continue the feeds of a link after its peer reads again; they may have fallen behind."""
         self._flushed_at -= self._interval
         behind = (replica for replica, held in self._held.items() if link.id in held.feeds)
         self._dirty.update(dict.fromkeys(behind))
@@ -284,7 +284,7 @@ class Exchange:
         return budget
 
     def _behind(self, held: Held) -> dict[tuple[int, int], list[Link]]:
-        """The writable links whose feeds have something to send, by the position of the feed."""
+        """The writable links with pending changes or an owed answer, by position of the feed."""
         behind: dict[tuple[int, int], list[Link]] = {}
         for id, feed in held.feeds.items():
             if self._links[id].writable and (feed.owed or feed.cursor < held.slice.horizon):

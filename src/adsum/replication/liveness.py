@@ -164,7 +164,7 @@ class Liveness:
         return True
 
     def hear_frame(self, replica: Replica, now: float) -> None:
-        """Apply a frame of any kind from a replica's own link; if up, that counts as a heartbeat."""
+        """Apply a frame from a replica's own link: for a member that is up, it is a heartbeat."""
         member = self.of(replica)
         if member is not None and member.status is Status.UP:
             member.fresh_at = now
@@ -196,7 +196,7 @@ class Liveness:
         return moved or member.status is not before
 
     def lose_link(self, replica: Replica, now: float) -> bool:
-        """Suspect a replica whose last link has closed; returns whether it is suspected now."""
+        """Suspect a replica after its last link has closed; returns whether it is suspected now."""
         member = self.of(replica)
         if member is None or not member.alive:
             return False
@@ -205,7 +205,7 @@ class Liveness:
         return True
 
     def refuse(self, name: str, now: float) -> bool:
-        """Suspect a member all of whose addresses refused a dial; returns whether it is suspected.
+        """Suspect a member after all its addresses refused a dial; returns whether it is suspected.
 
         Refusals count only if its link was lost within the last three heartbeats. A member that
         peers can reach but this node never could is not dead because its addresses refuse.
@@ -240,7 +240,7 @@ class Liveness:
             del self.members[replica.name]
 
     def expire(self, now: float) -> list[str]:
-        """Act on the deadlines that have passed; returns the names whose status changed."""
+        """Act on expired deadlines; returns the names of members that changed status."""
         if now < self.check_at:
             return []
         changed = []
