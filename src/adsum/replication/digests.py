@@ -68,7 +68,7 @@ class Digests:
     # Requests.
 
     def request_everything(self, link: Link) -> None:
-        """Request all sightings and goodbyes of a peer, and the state of replicas lingering here."""
+        """Request all that a peer knows, and whether the replicas that linger here still linger."""
         self._request(link, everything=True)
 
     def compare(self, link: Link, heartbeat: Heartbeat, now: float) -> None:

@@ -15,8 +15,8 @@ from .frozen import FrozenDict, FrozenList
 
 #: Presences from which on a group caches its answer; smaller groups are rendered at each read.
 LARGE = 64
-#: A cached answer is patched while fewer than one in this many presences of the group changed. Each
-#: patch moves the later items of a list, so beyond this it is cheaper to render the group again.
+#: A cached answer is patched if at most one in this many presences of the group changed. Each patch
+#: moves the later items of a list, so beyond this it is cheaper to render the group again.
 _PATCHED_PART = 16
 
 #: Renders entries as metas.

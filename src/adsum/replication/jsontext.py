@@ -22,7 +22,7 @@ _SEPARATORS = (",", ":")
 
 
 def _make_dump() -> Callable[[object], str]:
-    """Build the standard encoder once: building it for each call costs as much as encoding."""
+    """Build the standard encoder, once: building it for each call costs as much as encoding."""
     make_encoder = getattr(json.encoder, "c_make_encoder", None)
     if make_encoder is None:  # an interpreter without the C accelerator
         return json.JSONEncoder(separators=_SEPARATORS, allow_nan=False).encode

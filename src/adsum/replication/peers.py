@@ -65,7 +65,14 @@ class Peers:
     def link_up(
         self, id: int, replica: Replica, addresses: tuple[str, ...], dialled: str | None
     ) -> None:
-        """Register an opened link; admit its replica as a member, or refuse it and close the link."""
+        """Register an opened link: admit its replica as a member, or refuse it and close the link.
+
+        Args:
+            id: The id of the link.
+            replica: The replica at the other end, which has proved its identity.
+            addresses: The addresses at which it listens.
+            dialled: The address that was dialled; None if the other end dialled.
+        """
         now = self.clock.active
         if replica.name == self.replica.name:
             if dialled is not None and replica == self.replica:
@@ -266,7 +273,7 @@ class Peers:
             self.dialler.add_peer(name, member.addresses, self.clock.active)
 
     def _forget_life(self, replica: Replica) -> None:
-        """Clean up after a replica that is no longer a member; its slice is held while it lingers."""
+        """Clean up after a replica that is no longer a member; while it lingers, keep its slice."""
         del self.lives[replica.name]
         if not self.departures.lingers(replica):
             self.exchange.drop(replica)
@@ -414,7 +421,7 @@ class Peers:
     def receive_ask(self, link: Link, ask: Ask) -> None:
         """Answer a peer that lost its link to a replica: with a vouch, its goodbye, or not at all.
 
-        The peer is sent another vouch with the next heartbeat of the replica.
+        After a vouch, the peer is sent another one with the next heartbeat of the replica.
         """
         self.liveness.retract(ask.replica, link.replica.name)
         departure = self.departures.get(ask.replica)

@@ -73,7 +73,7 @@ class Slice:
         self._removals = 0
 
     def add(self, entry: Entry) -> None:
-        """Add an entry whose id is new to this slice."""
+        """Add an entry with an id that is new to this slice."""
         self.entries[entry[ID]] = entry
         self.horizon = entry[VERSION]
         self._log.append(entry)
