@@ -10,11 +10,11 @@ Digests are sent on demand:
 * **A mismatch** of a peer's fingerprint with one's own causes a request for everything, over one
   link in each heartbeat; a mismatch of lingering replicas alone causes a request for those, over
   each link. Both requests name the replicas that linger here, so the answer lists those that linger
-  no longer. So a lost message is made up for by the next heartbeat, and nodes joined by a path of k
-  links agree on the lingering replicas within k heartbeats.
+  no longer. So the loss of a message is detected by the next heartbeat, and nodes joined by a path
+  of k links agree on the lingering replicas within k heartbeats.
 * **A newcomer** requests everything over its first few links, and dials the replicas it learns of.
 * **A replica that is not heard directly**, because there is no link to it or the link is silent, is
-  named in a request to a few peers with each heartbeat. The answer brings its counter, or its
+  named in a request to a few peers with each heartbeat. The answer has its counter, or its
   goodbye. Peers remember the names until the next request, and push goodbyes to those that lack
   them.
 """
@@ -72,7 +72,7 @@ class Digests:
         self._request(link, everything=True)
 
     def compare(self, link: Link, heartbeat: Heartbeat, now: float) -> None:
-        """Request a digest from a peer if the fingerprints in its heartbeat differ from local ones.
+        """Request a digest from a peer if fingerprints in its heartbeat differ from local ones.
 
         A request for everything is sent at most once in a heartbeat interval, over all links.
         """

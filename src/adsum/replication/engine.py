@@ -2,9 +2,9 @@
 
 The driver of an engine passes it local changes, received messages, opened and closed links, and the
 passing of time. The engine returns effects (`take_effects`: send, dial, close), the changes that
-observers of watched topics see (`take_changes`), and the time of the next call (`wake_at`). Its
-only clock, links and randomness are its arguments, so a whole cluster of engines runs in a test,
-in virtual time, and replays from a seed.
+observers of watched topics see (`take_changes`), and the time of the next call (`wake_at`). It uses
+no clock, no socket and no randomness except its arguments, so a whole cluster of engines runs in a
+test, in virtual time, and replays from a seed.
 
 The parts: `state` holds slices, `view` the presences that are shown, `liveness` decides which
 replicas are up, `departures` keeps those that said goodbye, `dialler` decides which address to
@@ -49,7 +49,7 @@ from .view import View
 RESOLUTION = 1e-6
 #: Flushes, at most, that send the remaining changes before a goodbye.
 MAX_LAST_FLUSHES = 128
-#: Heartbeats between two checks for renderings that were not read in between and are dropped.
+#: Heartbeats between two checks that drop the renderings not read in between.
 AGE_AFTER = 60
 
 

@@ -27,9 +27,9 @@ class Link:
         stuck_at: When the peer stopped reading, in active time. Valid while not writable.
         dialled: This end dialled it.
         addresses: The addresses at which the peer listens.
-        greeted: Whether a heartbeat has come over it; its first frame is one.
+        greeted: Whether a heartbeat was received over it; its first frame is one.
         answers: Digest requests that are still answered before the next heartbeat.
-        awaiting: A digest was requested over it and has not come.
+        awaiting: A digest was requested over it and has not arrived.
         introduced_upto: Members with a `change_number` up to this have had their addresses sent
             over this link.
         lacks: Replicas that the peer does not hear directly, as of its last request.

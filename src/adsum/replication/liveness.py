@@ -164,7 +164,7 @@ class Liveness:
         return True
 
     def hear_frame(self, replica: Replica, now: float) -> None:
-        """Apply a frame from a replica's own link: for a member that is up, it is a heartbeat."""
+        """Apply a frame on a replica's own link: if the replica is up, it counts as a heartbeat."""
         member = self.of(replica)
         if member is not None and member.status is Status.UP:
             member.fresh_at = now

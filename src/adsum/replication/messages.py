@@ -133,14 +133,14 @@ class Pull:
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """The indirect probe of SWIM: the sender lost its link to a replica; do you hear it?"""
+    """The indirect probe of SWIM: the sender lost its link to a replica and asks for a `Vouch`."""
 
     replica: Replica
 
 
 @dataclass(frozen=True, slots=True)
 class Vouch:
-    """The answer to `Ask`: the sender has a live link to a replica; its highest counter is this."""
+    """The answer to `Ask`: the sender has a live link to a replica; with its highest counter."""
 
     replica: Replica
     counter: int

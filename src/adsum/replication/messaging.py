@@ -137,7 +137,10 @@ class Messaging:
         return True
 
     def _no_room_since(self, name: str) -> float:
-        """The time since which a member has had no link with room; infinite if it has room now."""
+        """The active time since which a member has had no link with room.
+
+        Infinite if it has room now; minus infinity if it has no link.
+        """
         links = self._links.of(name)
         if not links:
             return -_NEVER

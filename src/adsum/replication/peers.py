@@ -114,7 +114,7 @@ class Peers:
         self.outbox.send(self.links, Goodbye(self.counter, version, linger))
 
     def beat(self) -> None:
-        """Send a heartbeat over every link; close links without traffic for `down_after`."""
+        """Send a heartbeat over every link; close links silent or not read for `down_after`."""
         self.counter += 1
         self._close_dead_links()
         self.outbox.send(self.links, self._heartbeat())
