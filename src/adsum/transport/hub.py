@@ -55,7 +55,7 @@ class LinkHub:
         self._nonce = nonce
         self._versions = versions
         self.identity = identity
-        # Every link with a connection that may still exist, in any phase.
+        # All links, in any phase, until their connection is gone.
         self._links: set[StreamLink] = set()
         # Inbound links whose peer has not proved itself, over TCP and over Unix sockets.
         self._unproven_tcp = Unproven[StreamLink](self.limits.pending_handshakes)
@@ -97,7 +97,7 @@ class LinkHub:
         return self._closing or self.inherited
 
     def links(self) -> list[StreamLink]:
-        """Every link with a connection that may still exist, in any phase."""
+        """All links, in any phase, until their connection is gone."""
         return list(self._links)
 
     # Called by a concrete transport.

@@ -342,7 +342,7 @@ class StreamLink(asyncio.Protocol):
         tell: bool,
         logged: bool = False,
     ) -> None:
-        """End a handshake that cannot succeed; on a dialled link, `dial` raises the error.
+        """End a handshake that has failed; on a dialled link, `dial` raises the error.
 
         Args:
             kind: The class of the error.
