@@ -52,7 +52,7 @@ _NAMELESS = ("", "-", "-c", "-m")
 
 
 def default_cluster() -> str:
-    """The default cluster name: equal in all workers of one application, and in no other one.
+    """The default cluster name, shared by all workers of one application and by no other.
 
     It is a hash of the user, the working directory and the command line. Forked workers (gunicorn)
     inherit them, and workers that `multiprocessing` spawns (uvicorn) receive them from their

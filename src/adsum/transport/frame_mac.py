@@ -52,5 +52,5 @@ class FrameMac:
         return mac.digest()
 
     def accepts(self, frame: bytes | memoryview, tag: bytes | memoryview) -> bool:
-        """Whether `tag` is valid for `frame` as the next frame. Call no more after False."""
+        """Whether `tag` is valid for `frame` as the next frame. After False, stop using it."""
         return hmac.compare_digest(self.tag(frame), tag)

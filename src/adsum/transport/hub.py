@@ -175,7 +175,7 @@ class LinkHub:
         try:
             yield outcome
         except BaseException:
-            # Nobody awaits the outcome any more; asyncio would log an error that is not retrieved.
+            # Nobody awaits the outcome any more; asyncio would log its error as never retrieved.
             outcome.cancel()
             link.shut("the attempt to dial was given up")
             raise
