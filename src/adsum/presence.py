@@ -115,7 +115,7 @@ class Tracked:
 
 
 class Presence:
-    """Tracks and lists presences on every node of the cluster.
+    """Tracks presences on this node, and lists and watches those of the whole cluster.
 
     Reads (`list`, `get`, `count`, `topics`) answer at once from this node's memory. A change is
     visible on its own node when the call returns, and on the other nodes some milliseconds later.
@@ -126,7 +126,7 @@ class Presence:
     event loop.
 
     Args:
-        node: The node; its cluster's presences are tracked and listed.
+        node: The node; presences are tracked on it, and those of its cluster are listed.
         fetch: Called with a topic and a batch of entries by key, as
             ``{"ann": {"metas": [...]}}``; returns the fields to add beside ``metas`` for each key,
             as ``{"ann": {"user": {...}}}``. It is called once for each `fetch` of a list and once
