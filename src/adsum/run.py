@@ -54,7 +54,7 @@ class Observer(Protocol):
         """A member published a message."""
 
     def closed(self) -> None:
-        """The node has stopped. May be called more than once."""
+        """The node has stopped. Must be idempotent: it may be called more than once."""
 
     def forked(self) -> None:
         """A forked child starts the node of its parent again: forget the parent's state.
@@ -117,7 +117,7 @@ class Run(ABC):
 
     @abstractmethod
     async def open(self) -> None:
-        """Listen, dial the other nodes, and wait for a bounded time until this node has joined.
+        """Listen, find and dial the other nodes, and wait for a bounded time until joined.
 
         Raises:
             NodeClosedError: The run was closed meanwhile.

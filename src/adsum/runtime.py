@@ -148,7 +148,7 @@ class Runtime(Run):
                 handle.cancel()
 
     async def _check_surroundings(self) -> None:
-        """Check sockets, siblings, signal handlers and open files every `CHECK_INTERVAL`."""
+        """Check socket, siblings, signal handlers and open files every `CHECK_INTERVAL` seconds."""
         while True:
             await asyncio.sleep(CHECK_INTERVAL)
             try:
