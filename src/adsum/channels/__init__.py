@@ -1,7 +1,7 @@
-"""Phoenix Channels for Python servers: what phoenix.js and its relatives speak, over ASGI.
+"""Phoenix Channels for Python servers: the protocol of phoenix.js, over ASGI.
 
-A `Socket` is the ASGI application that clients connect to, a subclass of `Channel` serves the
-topics of one kind. Who is on a topic comes from an `adsum.Presence`, whatever node it is asked on.
+A `Socket` is the ASGI application that clients connect to. A subclass of `Channel` serves the
+topics of one kind. The presences of a topic come from an `adsum.Presence`, the same on every node.
 """
 
 from adsum.errors import RefusedError

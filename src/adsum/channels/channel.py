@@ -1,4 +1,4 @@
-"""What an application writes: a class for the channels of one kind of topic."""
+"""`Channel`: the class that applications subclass to serve one kind of topic."""
 
 import asyncio
 import inspect
@@ -18,45 +18,45 @@ from .topics import Pattern
 if TYPE_CHECKING:
     from .membership import Membership
 
-#: Why a channel ended: the client left, its connection closed, something raised, the channel
-#: stopped itself, or the client joined the same topic anew.
+#: Why a channel ended: the client left, its connection closed, application code raised, the
+#: channel stopped itself, or the client joined the same topic again.
 Reason = Literal["left", "closed", "crashed", "stopped", "replaced"]
-#: What a handler may answer: an object, bytes, or nothing.
+#: Return value of a handler: a JSON object, bytes, or None for no reply.
 Answer = Mapping[str, Any] | bytes | None
 _H = TypeVar("_H", bound=Callable[..., Awaitable[Answer]])
 
 _INCOMING, _OUTGOING = "_adsum_on", "_adsum_outgoing"
-#: Methods that a subclass may write, each with the argument that it is called with.
+#: Methods that a subclass may override, each with the name of its argument.
 _OVERRIDDEN = {"join": "payload", "terminate": "reason"}
-#: Attributes of an instance that are not methods; a handler of this name would be hidden by them.
+#: Attributes of an instance that are not methods; they would hide a handler of the same name.
 _ATTRIBUTES = ("topic", "params", "client")
 
 
 def on(event: str) -> Callable[[_H], _H]:
-    """Let a method of a `Channel` handle an event from the client.
+    """Mark a method of a `Channel` as the handler of an event from the client.
 
-    The method gets the payload: what the client sent, any JSON value or bytes. What it returns is
-    the reply, with status ``ok``: a dict or bytes; None replies nothing. Raising `RefusedError`
-    replies ``error``, and the channel lives on. Any other exception ends the channel.
+    The method is called with the payload, any JSON value or bytes. It returns the reply, a dict or
+    bytes, which is sent with status ``ok``; None sends no reply. Raising `RefusedError` replies
+    with status ``error``, and the channel goes on. Any other exception ends the channel.
 
     Args:
-        event: What phoenix.js names in ``channel.push(event, payload)``.
+        event: The event name, as in ``channel.push(event, payload)`` of phoenix.js.
 
     Raises:
-        ConfigurationError: The event is none of the application's, the method is not async, or
+        ConfigurationError: The event name is reserved or not valid, the method is not async, or
             the parentheses are missing: ``@on("event")``.
     """
     return _marked("on", _INCOMING, event)
 
 
 def outgoing(event: str) -> Callable[[_H], _H]:
-    """Let a method of a `Channel` look at a broadcast before it goes to its client.
+    """Mark a method of a `Channel` as the filter of a broadcast, run before it is sent.
 
-    The method gets the payload and returns the one to send to this client, or None to send none.
-    Broadcasts of other events go to all clients without any call.
+    The method is called with the payload and returns the payload to send to this client, or None
+    to send nothing. Broadcasts of other events are sent to all clients without a call.
 
     Raises:
-        ConfigurationError: The event is none of the application's, the method is not async, or
+        ConfigurationError: The event name is reserved or not valid, the method is not async, or
             the parentheses are missing: ``@outgoing("event")``. Presences are not broadcasts, so
             their events are refused too.
     """
@@ -66,26 +66,27 @@ def outgoing(event: str) -> Callable[[_H], _H]:
 class Channel:
     """One client on one topic, from its join to its end.
 
-    Make a subclass with a pattern of topics. An instance is made for each join; it has
-    attributes of its own as any object, so what one event puts there the next one finds. Its
-    methods are called one after the other, in the order in which the client sent. If one raises,
-    this channel ends and its presences leave; the client is told, and joins again by itself.
-    Everything else of the client goes on.
+    Subclass it with a topic pattern. Each join creates an instance, so a handler may keep state
+    for later events in attributes of ``self``. Its methods are called one at a time, in the order
+    in which the client sent the events. If a method raises, this channel ends and its presences
+    leave; the client is sent ``phx_error`` and rejoins by itself. The client's other channels go
+    on.
 
-    A class whose methods could not be called is refused where it is made: `join`, `terminate`,
-    handlers and filters are ``async def`` and take one argument beside ``self``.
+    A subclass whose methods could not be called is refused at its definition: `join`, `terminate`,
+    handlers and filters must be ``async def`` and take one argument besides ``self``.
 
     Attributes:
-        topic: What was joined, as ``room:lobby``.
+        topic: The topic that was joined, as ``room:lobby``.
         params: The parameters of the topic, as ``{"room": "lobby"}``.
-        client: Who joined.
-        counts_above: If set on the class: with more keys than this on the topic, clients are not
-            told who is there but only how many, as ``presence_count`` with ``{"count": n}``.
-            When there are a fifth fewer, they are sent the whole state, and diffs again. With 0
-            they are never told names.
+        client: The client that joined.
+        counts_above: A number of keys, set on the class. With more keys than this on the topic,
+            clients are sent only the number of keys, as ``presence_count`` with ``{"count": n}``.
+            Once there are a fifth fewer, they are sent the whole state, and then diffs again. With
+            0, clients are never sent names.
 
     Raises:
-        ConfigurationError: On making a subclass: its pattern, `counts_above` or a method is wrong.
+        ConfigurationError: At the definition of a subclass: its pattern, `counts_above` or a
+            method is wrong.
 
     Example:
         >>> from adsum.channels import Channel, RefusedError, on
@@ -120,49 +121,51 @@ class Channel:
         self.params = params
         self.client: Client = membership.connection.client
 
-    # What a subclass may do.
+    # For subclasses to override.
 
     async def join(self, payload: Any) -> Answer:
-        """Let the client in, or refuse. By default everybody may come in.
+        """Accept or refuse the join. The default accepts every client.
 
         Args:
-            payload: What the client gave to ``socket.channel(topic, payload)``.
+            payload: The join parameters, as in ``socket.channel(topic, payload)`` of phoenix.js.
 
         Returns:
             The response to the join; None is an empty one.
 
         Raises:
-            RefusedError: The client may not come in; it is told why.
+            RefusedError: The join is refused; its response is sent to the client.
         """
 
     async def terminate(self, reason: Reason) -> None:
-        """Clean up after the channel has ended, for whatever reason; its presences have left.
+        """Clean up after the channel has ended, for any reason; its presences have left.
 
-        Called exactly once for each channel whose join was not refused, and given 5 seconds.
+        Called exactly once for each channel whose join was not refused. It is cancelled after 5
+        seconds.
         """
 
-    # What it may call.
+    # For subclasses to call.
 
     def track(
         self, key: str, meta: Meta | None = None, *, topic: str | None = None
     ) -> "ChannelPresence":
-        """Let the client be present on the topic until the channel ends, and see who else is.
+        """Track the client as present on the topic until the channel ends, and follow the topic.
 
         After the reply to the join the client is sent ``presence_state`` and then each
-        ``presence_diff``, as with `follow`. If the client has gone meanwhile, nobody is present:
-        what this gives has ended already.
+        ``presence_diff``, as with `follow`. If the client has already gone, nothing is tracked and
+        the returned presence has ended.
 
         Args:
-            key: Who is present, as in `Presence.track`.
+            key: The key of the presence, as in `Presence.track`.
             meta: A JSON object.
-            topic: Another topic to be present on, which the client does not see by that.
+            topic: Another topic to be present on; the client does not follow that one.
 
         Raises:
             AlreadyTrackedError: The channel tracks this key on this topic already.
             RefusedError: The client tracks and updates too often, see `Limits.updates`.
             UsageError: The channel has ended.
-            TypeError: The key or the meta is not what it must be.
-            ValueError: It is too long, too deep or not finite.
+            TypeError: The topic or the key is not a string, or the meta is not a JSON object.
+            ValueError: The topic, the key or the meta is too long, or the meta is too deep or not
+                finite.
         """
         membership = self._membership
         membership.count_update()
@@ -172,18 +175,18 @@ class Channel:
         return ChannelPresence(membership, tracked)
 
     def follow(self) -> None:
-        """Let the client see who is on the topic without being seen. Idempotent."""
+        """Send the client the presences of its topic, without tracking it. Idempotent."""
         self._membership.follow()
 
     def push(self, event: str, payload: Mapping[str, Any] | bytes) -> None:
-        """Send an event to this client alone; before the join is answered, it waits until then.
+        """Send an event to this client alone; before the reply to the join, it is queued.
 
-        Bytes do not reach a client that polls or speaks version 1, which is logged once.
+        Bytes cannot be sent to a client that polls or speaks version 1; this is logged once.
 
         Raises:
             TypeError: The payload is neither a JSON object nor bytes.
-            ValueError: It is not finite, too deep or too large; or the event begins with ``phx_``
-                or is one of presences, as ``presence_diff``.
+            ValueError: The payload is not finite, too deep or too large; or the event is reserved:
+                it begins with ``phx_`` or is one of presences, as ``presence_diff``.
         """
         self._membership.push(event, payload)
 
@@ -192,22 +195,22 @@ class Channel:
 
         Raises:
             TypeError: The payload is neither a JSON object nor bytes.
-            ValueError: It is not finite, too deep or too large; or the event begins with ``phx_``
-                or is one of presences, as ``presence_diff``.
+            ValueError: The payload is not finite, too deep or too large; or the event is reserved:
+                it begins with ``phx_`` or is one of presences, as ``presence_diff``.
         """
         await self._membership.broadcast(event, payload, to_self=True)
 
     async def broadcast_from(self, event: str, payload: Mapping[str, Any] | bytes) -> None:
-        """As `broadcast`, to all but this client's channel."""
+        """Send an event as `broadcast` does, to every client on the topic except this one."""
         await self._membership.broadcast(event, payload, to_self=False)
 
     def spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        """Run something beside the channel; it is cancelled when the channel ends.
+        """Run a coroutine as a task of the channel; it is cancelled when the channel ends.
 
-        If it raises, the channel crashes as if a handler had.
+        If it raises, the channel crashes as if a handler had raised.
 
         Args:
-            coroutine: As ``self.tick()``, with the parentheses.
+            coroutine: A coroutine, as ``self.tick()``, with the parentheses.
 
         Raises:
             ConfigurationError: It is not a coroutine.
@@ -218,7 +221,7 @@ class Channel:
         self._membership.spawn(coroutine)
 
     def stop(self) -> None:
-        """End the channel, after what is being handled and its reply; the client stays away."""
+        """End the channel after the current handler and its reply; the client does not rejoin."""
         self._membership.end_soon("stopped")
 
     def __repr__(self) -> str:
@@ -227,7 +230,7 @@ class Channel:
 
 
 class ChannelPresence:
-    """A presence of a channel, as `Channel.track` gives it. It ends with the channel."""
+    """A presence of a channel, returned by `Channel.track`. It ends with the channel."""
 
     __slots__ = ("_membership", "_tracked")
 
@@ -241,12 +244,12 @@ class ChannelPresence:
         return self._tracked.active
 
     def update(self, meta: Meta | Callable[[dict[str, Any]], Meta]) -> None:
-        """Replace the meta, in place: nobody sees the key leave.
+        """Replace the meta in place: no follower sees the key leave.
 
         Does nothing once the channel is ending: the client is gone.
 
         Args:
-            meta: The new meta, or a function that makes it of (a copy of) the old one.
+            meta: The new meta, or a function that returns it, given a copy of the old one.
 
         Raises:
             RefusedError: The client tracks and updates too often, see `Limits.updates`.
@@ -259,7 +262,7 @@ class ChannelPresence:
             self._tracked.update(meta)
 
     def untrack(self) -> None:
-        """End the presence; the client goes on to follow. Idempotent."""
+        """End the presence; the client continues to follow the topic. Idempotent."""
         self._tracked.untrack()
 
     def __repr__(self) -> str:
@@ -290,7 +293,7 @@ def _marked(name: str, kind: str, event: Any) -> Callable[[_H], _H]:
 
 
 def _methods(cls: type[Channel], kind: str) -> dict[str, str]:
-    """The names of marked methods by event; those of a subclass replace those that it inherits."""
+    """Names of marked methods by event; a subclass's methods replace inherited ones."""
     found: dict[str, str] = {}
     for base in reversed(cls.__mro__):
         own: dict[str, str] = {}
@@ -308,7 +311,7 @@ _OWN_NAMES = frozenset({*(name for name in vars(Channel) if name[0] != "_"), *_A
 
 
 def check_class(channel: type[Channel]) -> None:
-    """Check that a channel can be made, and that all that is called on it can be.
+    """Check that a channel class can be instantiated and its methods called.
 
     Raises:
         ConfigurationError: A method is not async or takes other arguments, or an attribute is
@@ -347,8 +350,8 @@ def pattern_of(channel: Any) -> Pattern:
     """The pattern of a channel class.
 
     Raises:
-        ConfigurationError: It is no channel class, it has no pattern, or it was changed since it
-            was made so that it cannot be called.
+        ConfigurationError: It is not a channel class, it has no pattern, or it was modified after
+            its definition so that its methods cannot be called.
     """
     if not isinstance(channel, type) or not issubclass(channel, Channel):
         hint = ""

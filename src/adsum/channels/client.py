@@ -1,4 +1,4 @@
-"""Who is at the other end of a connection, and what the application makes of that."""
+"""`Client`: a connected client, with its request data and the application's values."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,18 +12,19 @@ from adsum.replication.limits import MAX_NAME
 class Client:
     """One browser, phone or program that is connected.
 
-    The function that authorises gets it, may fill in `id` and `values`, and every channel of the
-    connection has it as ``self.client``.
+    The `connect` function of the socket receives it and may set `id` and `values`. Every channel of
+    the connection has it as ``self.client``.
 
     Attributes:
-        params: What the client put into its URL, as phoenix.js's option ``params``.
-        headers: What came with the request, by name in lower case.
-        token: What came outside the URL, as phoenix.js's option ``authToken``.
+        params: Parameters of the URL, set with phoenix.js's option ``params``.
+        headers: Headers of the request, by name in lower case.
+        token: Token sent outside the URL, set with phoenix.js's option ``authToken``.
         transport: ``websocket`` or ``longpoll``.
-        address: The host that the client connects from, as the server knows it.
-        id: Names all connections of, say, one user: ``Socket.disconnect`` closes those of an id.
-            A text of 1 to 1,024 characters; anything else raises TypeError or ValueError.
-        values: Whatever the application wants its channels to know.
+        address: The host that the client connects from, as the server reports it.
+        id: Id shared by all connections of, say, one user: ``Socket.disconnect`` closes the
+            connections of an id. A text of 1 to 1,024 characters; any other value raises TypeError
+            or ValueError.
+        values: Data of the application for its channels.
     """
 
     params: dict[str, str] = field(default_factory=dict)
@@ -40,5 +41,5 @@ class Client:
         object.__setattr__(self, name, value)
 
     def __repr__(self) -> str:
-        # Not what came with the request: tokens and cookies are among it.
+        # Without the request data, which contains tokens and cookies.
         return f"<Client {quoted(self.id)} at {quoted(self.address)} over {self.transport}>"

@@ -1,7 +1,7 @@
-"""One connection of one client, whatever carries its frames: from frames to channels, and back.
+"""One connection of one client, independent of the transport: dispatches frames to channels.
 
-A transport gives it what the client sends (`receive`), is told when there is something to send
-(`attach`), takes that out of the outbox, and at the end calls `finish`.
+A transport passes in received frames (`receive`), registers callbacks for queued frames (`attach`),
+takes frames out of the outbox to send them, and calls `finish` at the end.
 """
 
 import asyncio
@@ -30,64 +30,70 @@ _TOO_MANY_JOINS = '{"reason":"too many joins"}'
 
 
 class Connection:
-    """See the module.
+    """Dispatches the frames of one client to its channels, and queues the replies.
 
     Args:
-        hub: What all connections of the `Socket` share.
-        client: Who it is.
+        hub: Shared by all connections of the `Socket`.
+        client: The client.
         serializer: The version of the protocol.
     """
 
     def __init__(self, hub: "Hub", client: Client, serializer: Serializer) -> None:
         self.hub = hub
         self.client = client
-        #: Where the client is, for the log.
+        #: The client's address, for the log.
         self.address = printable(client.address or "?", 60)
-        #: What `connect` made the client's id; a channel that sets another one changes nothing.
+        #: The client's id as `connect` set it; a later change by a channel has no effect here.
         self.id = client.id
         self.serializer = serializer
-        #: Where it lives. If that was closed, nothing of it runs any more.
+        #: The event loop of the connection. Once it is closed, nothing of the connection runs.
         self.loop = asyncio.get_running_loop()
-        #: What it costs in each turn of that loop; transports wait for it before `receive`.
+        #: The client's share of each turn of that loop; transports wait for it before `receive`.
         self.share = FairShare()
         self.outbox = Outbox(hub.limits.outbox, self._filled, self._drained)
         self.memberships: dict[str, Membership] = {}
-        #: Characters in the presences of a topic that the transport can carry; None if any number.
+        #: Most characters of a topic's presences that the transport can carry; None if unlimited.
         self.longest_state: int | None = None
-        # After which sweep the client was heard last; after which it took a frame last or had taken
-        # most of them, and how many it had taken then.
+        # Number of the sweep at which the client last sent anything; that at which it last took a
+        # frame or its outbox was at most half full, and the count of frames taken by then.
         self._heard_at = self._took_at = hub.sweeps
         self._taken = 0
-        # Looks, while the outbox is half full, whether the client reads; and whether it does not.
+        # Runs while the outbox is half full and checks whether the client reads; its last finding.
         self._reading_watch: ActiveTimer | None = None
         self._reads_nothing = False
         self._joins = Meter(hub.limits.joins, hub.limits.interval)
         self._updates = Meter(hub.limits.updates, hub.limits.interval)
-        # What the transport does when there is something to send, and to end at once.
+        # Callbacks of the transport: frames are queued; end the connection at once.
         self._filled_hook: Callable[[], None] = _nothing
         self._abort_hook: Callable[[], None] = _nothing
-        # Bytes that wait to be handled; done once there are fewer, or fewer that wait to be sent.
+        # Bytes of events that wait to be handled; a future that is done once some were handled or
+        # sent.
         self._backlog = 0
         self._room: asyncio.Future[None] | None = None
         self._deadline: ActiveTimer | None = None
         self._finished = False
-        # Of the channels that have ended already, and still do what they do about that.
+        # Channels that have ended but still run `terminate`.
         self._endings: set[asyncio.Future[None]] = set()
         self._told_of_bytes = False
         hub.add(self)
 
-    # For the transport.
+    # Called by the transport.
 
     def attach(self, filled: Callable[[], None], abort: Callable[[], None]) -> None:
-        """Say what to call when there is something to send, and when to give the client up."""
+        """Set the callbacks of the transport.
+
+        Args:
+            filled: Called when frames are queued, or the connection is to end.
+            abort: Called when the client did not take the end of its connection in time.
+        """
         self._filled_hook, self._abort_hook = filled, abort
         if self.outbox or self.closing is not None:
             filled()
 
     def receive(self, data: Wire) -> None:
-        """Do what the client sent, or begin to; garbage ends the connection.
+        """Decode a frame and dispatch it; a frame that cannot be decoded ends the connection.
 
-        Wait for the client's `share` before, and do not read on before there is `room`.
+        Wait for the client's `share` before calling, and for `room` before reading on.
         """
         if self.outbox.closing is not None:
             return
@@ -108,14 +114,14 @@ class Connection:
         self._dispatch(frame, size)
 
     def heard(self) -> None:
-        """The client has sent something, or asked for something."""
+        """Record that the client is active: it has sent a frame or a request."""
         self._heard_at = self.hub.sweeps
 
     def is_silent(self, sweeps: int) -> bool:
-        """Whether the client has done nothing during so many sweeps that it could have done.
+        """Whether the client was inactive for more than `sweeps` sweeps, and could have acted.
 
-        It need not send while it is not read, as too much of what it sent waits to be handled. If
-        it is not read because it does not read, then it has to take a frame.
+        A client that is not read, because too many of its events wait, cannot show activity by
+        sending. A client that is not read because it does not read must take a frame instead.
         """
         now, outbox = self.hub.sweeps, self.outbox
         if not outbox.half_full or outbox.frames != self._taken:
@@ -128,24 +134,25 @@ class Connection:
 
     @property
     def full(self) -> bool:
-        """Whether the client is not to be read on.
+        """Backpressure: whether the transport must pause reading from the client.
 
-        As much of what it sent waits to be handled as may, or it is slow to read the replies.
+        Its queued events have reached their limit, or it reads the replies slowly.
         """
         outbox = self.outbox
         if outbox.closing is not None:
             return False  # nothing is handled any more
         if outbox.half_full and not self._reads_nothing:
             return True
-        # An event has at least one byte: fewer bytes than events may wait are not too many.
+        # An event has at least one byte, so a backlog of fewer bytes than `waiting` is never full.
         return self._backlog >= self.hub.limits.waiting and self._is_behind_with_handling
 
     @property
     def is_behind_with_reading(self) -> bool:
-        """Whether the client reads slowly.
+        """Whether the client reads slowly: its outbox is over half full, but it takes frames.
 
-        One that took no frame for a while is read on: then its replies overflow, and the end of its
-        connection is noticed. Some servers report no end while frames wait in front of it.
+        A client that took no frame for `GRACE` seconds is read again: then its replies overflow,
+        and the end of its connection is noticed. Some servers do not report the end while received
+        frames are queued before it.
         """
         return self.outbox.half_full and not self._reads_nothing
 
@@ -159,32 +166,32 @@ class Connection:
         return False
 
     async def room(self) -> None:
-        """Wait until the client may be read further."""
+        """Wait until the transport may read the next frame."""
         while self.full:
             await self._change()
 
     async def drained(self) -> None:
-        """Wait until there is room for a reply, or none is needed any more."""
+        """Wait until the outbox has room for a reply, or the connection is closing."""
         while self.is_behind_with_reading and self.closing is None:
             await self._change()
 
     async def _change(self) -> None:
-        """Wait until something was handled or sent, or the connection ends."""
+        """Wait until an event was handled or a frame sent, or the connection ends."""
         if self._room is None or self._room.done():
             self._room = asyncio.get_running_loop().create_future()
         await asyncio.wait([self._room])  # several may wait
 
     def freed(self, size: int) -> None:
-        """So many bytes of what the client sent have been handled, or dropped."""
+        """Subtract handled or dropped bytes from the backlog, and wake waiting readers."""
         self._backlog -= size
         if self._room is not None and not self._room.done():
             self._room.set_result(None)
 
     async def finish(self, *, linger: float = 0.0) -> None:
-        """The client is gone: end its channels, and wait until they have.
+        """End all channels after the client has gone, and wait until they have ended.
 
         Args:
-            linger: Seconds for which its presences stay.
+            linger: Seconds for which the client's presences stay.
         """
         if self._finished:
             return
@@ -202,10 +209,10 @@ class Connection:
         if endings:
             await asyncio.wait(endings)
 
-    # For channels, and the hub.
+    # Called by channels and the hub.
 
     def abandon(self) -> None:
-        """Forget a connection whose event loop is closed."""
+        """Discard a connection whose event loop is closed."""
         self._finished = True
         self.attach(_nothing, _nothing)
         self.outbox.close(Closing(1006, ""), drop=True)
@@ -216,11 +223,11 @@ class Connection:
 
     @property
     def closing(self) -> Closing | None:
-        """How the connection ends, once it does."""
+        """Close code and reason; None until the connection is closing."""
         return self.outbox.closing
 
     def send(self, frame: Wire) -> None:
-        """Send a frame, in order."""
+        """Queue a frame to be sent, in order; closes the connection if the outbox is full."""
         if not self.outbox.put(frame):
             self.overflow()
         elif self._reading_watch is None and self.outbox.half_full:
@@ -235,33 +242,33 @@ class Connection:
             self._reads_nothing = self.outbox.frames == frames
             if self._reads_nothing:
                 self.freed(0)
-            self._watch_reading()  # a client that was away may read again, and be slow
+            self._watch_reading()  # the client may resume reading, slowly
 
     def cannot_carry_bytes(self) -> None:
-        """Bytes were for the client, whose version or transport has no room for them."""
+        """Log, once, that a binary payload cannot be sent over this version or transport."""
         if not self._told_of_bytes:
             self._told_of_bytes = True
             text = "a client at %s gets no binary payloads: it polls, or speaks version 1"
             self.hub.log.warning(text, self.address, key=self.address)
 
     def time_out(self) -> None:
-        """Close a client that is silent; one that is not read is so because it does not read."""
+        """Close the connection of a silent client, as too slow if its outbox is half full."""
         if self.outbox.half_full:
             self.overflow()
         else:
-            # Not 1000: clients that are told that all is well do not come back.
+            # Not 1000: after a normal closure clients do not reconnect.
             self.close(1001, "timeout")
 
     def overflow(self) -> None:
-        """The client does not read fast enough for what it has to be told."""
+        """Close the connection and drop queued frames: the client reads too slowly."""
         if self.closing is None:
             self._complain("it does not read what it is sent")
             self.close(1013, "too slow", drop=True)
 
     def close(self, code: int, reason: str, *, drop: bool = False) -> None:
-        """End the connection after what waits to be sent, or instead of it.
+        """Close the connection: its queued frames are sent first, or dropped. Idempotent.
 
-        A client that does not take it within seconds of active time is given up.
+        A client that does not take the close within `GRACE` seconds of active time is given up.
         """
         if self.closing is None:
             self.outbox.close(Closing(code, reason), drop=drop)
@@ -271,7 +278,7 @@ class Connection:
             self.freed(0)
 
     def forget(self, membership: Membership) -> None:
-        """A channel has ended; what it does about that is waited for in `finish`."""
+        """Remove a channel that has ended; `finish` waits for its `terminate`."""
         if not membership.finished.done():
             self._endings.add(membership.finished)
             membership.finished.add_done_callback(self._endings.discard)
@@ -279,15 +286,15 @@ class Connection:
             del self.memberships[membership.topic]
 
     def count_update(self) -> None:
-        """Count a presence that is tracked or updated.
+        """Count one track or update against the rate limit of presences.
 
         Raises:
-            RefusedError: There are too many.
+            RefusedError: The limit of the interval is exceeded.
         """
         if not self._updates.allows(self.hub.now()):
             raise RefusedError("too many presence updates")
 
-    # What frames ask for.
+    # Dispatch of frames.
 
     def _dispatch(self, frame: Frame, size: int) -> None:
         membership = self.memberships.get(frame.topic)
@@ -334,7 +341,7 @@ class Connection:
         self.send(self.serializer.reply(join_ref, frame.ref, frame.topic, status, response))
 
     def _complain(self, what: str) -> None:
-        """Log why the client is cut off, without what it sent."""
+        """Log why the client is disconnected, without its data."""
         who = quoted(self.id or "no id")
         text = "a client at %s (%s) is cut off: %s"
         self.hub.log.warning(text, self.address, who, what, key=self.address)
@@ -352,11 +359,11 @@ class Connection:
 
 
 def _size_of(data: Wire) -> int:
-    """Bytes of a frame, as it came."""
+    """Size of a received frame in bytes."""
     if isinstance(data, bytes) or data.isascii():
         return len(data)
     return len(data.encode(errors="surrogatepass"))
 
 
 def _nothing() -> None:
-    """What a transport does before it is attached."""
+    """Callback in place of a transport that is not attached."""

@@ -1,16 +1,16 @@
-"""Fair turns: how much the clients of one event loop have done for them in one turn of it.
+"""Fair scheduling of clients: a work budget for each turn of the event loop, shared in rounds.
 
-A server returns queued frames without suspending, and a client may queue as many as it likes: half
-a million lines in one request, or sixty thousand small frames. A loop over them would keep the
-event loop from everybody else, and from sending this client its own replies. So all work that a
-client causes costs a share of one budget, which is renewed in each turn of the event loop and
-shared by all clients of all sockets in it: its frames, their handling, the sending of each frame,
-a broadcast to many, and the ends of its channels.
+An ASGI server returns queued frames without suspending, and a client may queue any number: half a
+million lines in one request, or sixty thousand small frames. A loop over them would starve all
+other clients, and would not even send this client its replies. So all work that a client causes is
+charged to one budget: its frames, their handling, the sending of each frame, a broadcast to many
+clients, and the ends of its channels. The budget is renewed in each turn of the event loop and
+shared by all clients of all sockets in it.
 
-As long as nobody waits and the budget lasts, work is done at once. Beyond, clients take turns, and
-each gets a few pieces of work done in a round: some frames, their handling and the replies. So a
-hundred hostile clients together use one budget a turn, and a bystander waits for one round of
-some milliseconds, whatever the others have waiting.
+While no client waits and the budget lasts, work is done at once. Otherwise clients take turns, and
+each round does a few pieces of work of one client: some frames, their handling and the replies. So
+a hundred hostile clients together use one budget a turn, and any other client waits for one round
+of some milliseconds, however much work the others have queued.
 """
 
 import asyncio
@@ -22,14 +22,14 @@ from weakref import ReferenceType, WeakKeyDictionary, ref
 
 from adsum.tasks import resolve
 
-#: The budget of one turn, in bytes: about a millisecond of small frames.
+#: Bytes of work in one turn of the event loop: about a millisecond of small frames.
 BUDGET: Final = 256 * 1024
-#: Bytes that a piece of work costs beside those that it is about: 128 pieces in one turn.
+#: Bytes that a piece of work costs besides its own bytes: 128 pieces in one turn.
 WORK: Final = 2048
 #: Bytes that a second of handling costs: a budget is five milliseconds of it.
 _SECOND: Final = 200 * BUDGET
-#: Bytes that a client which waited may spend in one round, and turns of the event loop in which it
-#: may spend them: a frame is read, handled and replied to in several turns.
+#: Bytes that a client may spend in one round after waiting; turns of the event loop in which it may
+#: spend them, several because a frame is read, handled and replied to in different turns.
 ROUND: Final = 8 * WORK
 _ROUND_TURNS: Final = 4
 #: Bytes that a broadcast costs for each client on the topic.
@@ -37,7 +37,7 @@ RECIPIENT: Final = 128
 
 
 class FairShare:
-    """The share of one client. It belongs to the running event loop."""
+    """The share of one client in the budget of the running event loop."""
 
     __slots__ = ("_credit", "_in_line", "_turns", "_until", "_waiting")
 
@@ -46,11 +46,11 @@ class FairShare:
         # A list: it is short, and a deque is large.
         self._waiting: list[tuple[int, Callable[[], None]]] = []
         self._in_line = False
-        # What is left of its round, and until which turn.
+        # Bytes left in the current round; number of the last turn in which they may be spent.
         self._credit = self._until = 0
 
     def spend(self, cost: int) -> bool:
-        """Take a cost from the turn or from this client's round; False if neither has it."""
+        """Charge a cost to the turn or to this client's round; False if neither can afford it."""
         turns = self._turns
         if turns.left > 0 and not turns.line:
             turns.left -= cost
@@ -61,35 +61,39 @@ class FairShare:
         return False
 
     def charge(self, cost: int) -> None:
-        """Take the cost of work that is done or under way, now that it is known."""
+        """Charge work that is done or under way, once its cost is known."""
         self._turns.left -= cost
         self._credit -= cost
 
     def charge_time(self, seconds: float) -> None:
-        """Take the cost of work that took so long.
+        """Charge work by its duration in seconds.
 
-        Time in which it waited need not be left out: no debt outlasts the turn.
+        The duration may include time in which the work waited: no debt outlasts the turn.
         """
         cost = int(seconds * _SECOND)
         self._turns.left -= cost
         self._credit -= cost
 
     def call(self, cost: int, work: Callable[[], None]) -> None:
-        """Call a function, at once if there is a budget for it, otherwise in this client's turn."""
+        """Call a function: at once if the budget allows, otherwise in this client's next round."""
         if self.spend(cost):
             work()
         else:
             self._wait(cost, work)
 
     async def turn(self, cost: int) -> None:
-        """Wait for this client's turn, if it has to."""
+        """Wait until the budget allows work of this cost; returns at once if it does already."""
         if not self.spend(cost):
             future = asyncio.get_running_loop().create_future()
             self._wait(cost, partial(resolve, future))
             await future
 
     def serve(self, number: int) -> int:
-        """Begin a round in the turn of this number: do what waits; returns the cost."""
+        """Run a round of queued work; returns its cost, at least `ROUND`.
+
+        Args:
+            number: The number of the current turn.
+        """
         self._in_line = False
         self._credit, self._until = ROUND, number + _ROUND_TURNS
         spent = 0
@@ -115,18 +119,18 @@ class FairShare:
 
 
 class _Turns:
-    """The budget of one event loop, and the clients in line for it.
+    """The budget of one event loop, and the queue of clients that wait for it.
 
-    To save a callback in each turn, the budget is renewed when it is spent, and not turn by turn:
-    then one piece of work waits one turn. No turn exceeds the budget by more than one piece, and
-    by what clients have left of a round.
+    To save a callback in each turn, the budget is renewed when it is spent, not turn by turn; then
+    one piece of work waits for one turn. No turn exceeds the budget by more than one piece and the
+    remaining rounds of clients.
     """
 
     def __init__(self) -> None:
         self.left = BUDGET
-        #: Turns until now in which somebody waited.
+        #: Number of turns so far in which any client waited.
         self.number = 0
-        #: Each client whose work waits, once.
+        #: The clients with queued work, each once.
         self.line: deque[FairShare] = deque()
         self._scheduled = False
 
@@ -141,8 +145,8 @@ class _Turns:
         try:
             while self.line and self.left > 0:
                 cost = self.line.popleft().serve(self.number)
-                self.left -= cost  # in a line of its own: meanwhile work may have charged more
-        finally:  # if work raises, the event loop reports it, and the others go on
+                self.left -= cost  # a separate statement: `serve` may itself change `left`
+        finally:  # if work raises, the event loop reports it, and the other clients go on
             if self.line:
                 self._schedule()
 
@@ -152,7 +156,8 @@ class _Turns:
             asyncio.get_running_loop().call_soon(self._turn)
 
 
-# By event loop. Shares keep them: work that waits refers to its loop, and would keep a closed one.
+# By event loop. Weak, held by the shares: queued work refers to its loop, so that a strong
+# reference would keep a closed loop alive.
 _turns: WeakKeyDictionary[asyncio.AbstractEventLoop, ReferenceType[_Turns]] = WeakKeyDictionary()
 
 

@@ -1,11 +1,11 @@
-"""Frames of the Phoenix Channels protocol, versions 1 and 2: from text and bytes, and back.
+"""Frames of the Phoenix Channels protocol, versions 1 and 2: decoding and encoding.
 
-Pure. The original server is the judge of what is a frame: it reads version 1 from binary messages
-as it does from text, and ignores the elements of an array after the fifth.
+Pure. A frame is valid if the original server accepts it: version 1 is read from binary messages as
+from text, and elements of an array after the fifth are ignored.
 
-Payloads that go out are encoded already: JSON as text, which is spliced into the frame, or
-bytes. So what is sent to many is encoded once. Version 1 has objects, version 2 has arrays and, for
-bytes, a binary form in which all lengths take one byte.
+Outgoing payloads are already encoded, as JSON text, which is spliced into the frame, or as bytes.
+So a payload sent to many clients is encoded once. Version 1 has objects. Version 2 has arrays and,
+for bytes, a binary form in which each length takes one byte.
 """
 
 from typing import Any, NamedTuple, Protocol
@@ -15,28 +15,29 @@ from adsum.quoting import quoted
 from adsum.replication.jsontext import checked_name, load, quote
 from adsum.replication.limits import MAX_NAME, MAX_NUMBER
 
-#: What names a request, and is echoed as it came.
+#: Reference of a request, echoed unchanged in the reply.
 Ref = str | int | None
-#: JSON text, or bytes.
+#: An encoded payload: JSON text, or bytes.
 Encoded = str | bytes
-#: What an ASGI server or a long-poll answer carries.
+#: An encoded frame, as an ASGI server or a long-poll response carries it.
 Wire = str | bytes
 
-#: The most characters of a ref; the binary form has no room for more either.
+#: Characters that a ref may have; the binary form has no room for more either.
 MAX_REF = 255
 _PUSH, _REPLY, _BROADCAST = 0, 1, 2
-#: Events of presences, which clients believe as they believe those that begin with ``phx_``.
+#: Events of presences. Clients trust these to come from the server, as those that begin with
+#: ``phx_``.
 _OF_PRESENCES = frozenset({"presence_state", "presence_diff", "presence_count"})
 
 
 class Frame(NamedTuple):
-    """What a client sent.
+    """A decoded frame from a client.
 
     Attributes:
-        join_ref: Names the joining of the channel that it is for.
-        ref: Names the request.
-        topic: What it is about.
-        event: What is asked for.
+        join_ref: Reference of the join of the channel that the frame is for.
+        ref: Reference of the request.
+        topic: The topic.
+        event: The event.
         payload: A JSON value, or bytes.
     """
 
@@ -57,28 +58,28 @@ class Serializer(Protocol):
     binary: bool
 
     def decode(self, data: Wire) -> Frame:
-        """What a client sent.
+        """Decode a frame from a client.
 
         Raises:
-            ProtocolError: It is not a frame of this version; says why, without the payload.
+            ProtocolError: It is not a frame of this version; gives the reason, not the payload.
         """
 
     def message(self, join_ref: Ref, ref: Ref, topic: str, event: str, payload: Encoded) -> Wire:
-        """A message to one channel of a client; the binary form has no `ref`.
+        """Encode a message to one channel of a client; the binary form has no `ref`.
 
         Raises:
-            UsageError: The version has no room for it.
+            UsageError: This version cannot carry the payload or the names.
         """
 
     def reply(self, join_ref: Ref, ref: Ref, topic: str, status: str, response: Encoded) -> Wire:
-        """The answer to a request."""
+        """Encode the reply to a request."""
 
     def broadcast(self, topic: str, event: str, payload: Encoded) -> Wire:
-        """A message to everybody on a topic."""
+        """Encode a message to every client on a topic."""
 
 
 class Version1:
-    """``{"topic", "event", "payload", "ref", "join_ref"}``; no payloads of bytes.
+    """Version 1: ``{"topic", "event", "payload", "ref", "join_ref"}``; no payloads of bytes.
 
     A client may send these objects as text or as bytes.
     """
@@ -96,7 +97,7 @@ class Version1:
             raise ProtocolError(f"{error.args[0]} is missing") from None
         join_ref, ref = value.get("join_ref"), value.get("ref")
         if join_ref is None and fields[1] == "phx_join":
-            join_ref = ref  # the first clients had no join_ref
+            join_ref = ref  # the earliest clients sent no join_ref
         return _checked(join_ref, ref, *fields)
 
     def message(self, join_ref: Ref, ref: Ref, topic: str, event: str, payload: Encoded) -> Wire:
@@ -117,7 +118,7 @@ class Version1:
 
 
 class Version2:
-    """``[join_ref, ref, topic, event, payload]``, and a binary form for bytes."""
+    """Version 2: ``[join_ref, ref, topic, event, payload]``, and a binary form for bytes."""
 
     def __init__(self, *, binary: bool = True) -> None:
         self.binary = binary
@@ -153,14 +154,14 @@ class Version2:
 
 V1 = Version1()
 V2 = Version2()
-#: For clients that send bytes and cannot be sent any: those that poll.
+#: For clients that poll: they may send bytes but cannot be sent any.
 V2_TEXT = Version2(binary=False)
 
 
 def serializer_for(version: str | None) -> Serializer | None:
-    """The serializer that a client asks for with ``vsn``; None if there is no such version.
+    """The serializer for the ``vsn`` parameter of a client; None if the version is unknown.
 
-    Clients that say nothing speak version 1. The last number makes no difference.
+    Clients without the parameter speak version 1. The patch number makes no difference.
     """
     if version is None:
         return V1
@@ -172,15 +173,15 @@ def serializer_for(version: str | None) -> Serializer | None:
 
 
 def is_reserved(event: str) -> bool:
-    """Whether clients take an event for one of the server: ``phx_reply``, ``presence_diff``."""
+    """Whether an event is reserved for the server, as ``phx_reply`` and ``presence_diff``."""
     return event.startswith("phx_") or event in _OF_PRESENCES
 
 
 def checked_event(event: object) -> str:
-    """The name of an event that an application may send.
+    """Validate the name of an event that an application sends; returns it.
 
-    An application that forwards an event of a client would otherwise let that client close the
-    channels of all others, or rewrite what they know of who is there.
+    Without this check, an application that forwards an event name from a client would let that
+    client close the channels of all others, or overwrite their presence lists.
 
     Raises:
         TypeError: It is not a string.
@@ -201,7 +202,7 @@ def _parse(text: str) -> Any:
     except RecursionError:
         raise ProtocolError("nested too deeply") from None
     except ValueError as error:
-        # The message of a JSON error has a position, and none of the text.
+        # The message of a JSON error contains a position, and nothing of the text.
         raise ProtocolError(f"not JSON: {error}"[:100]) from None
 
 
@@ -235,7 +236,7 @@ def _is_name(value: str) -> bool:
 
 
 def _is_unicode(value: str) -> bool:
-    """Whether UTF-8 can carry it."""
+    """Whether a text can be encoded as UTF-8, that is, has no lone surrogates."""
     try:
         value.encode()
     except UnicodeEncodeError:

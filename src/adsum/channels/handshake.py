@@ -1,4 +1,4 @@
-"""What a client says when it connects, and whether it may: version, token, origin. Pure.
+"""Reads the request of a connecting client: version, token, parameters, origin. Pure.
 
 Everything here works on an ASGI scope: a dict with ``headers``, ``query_string`` and so on.
 """
@@ -17,23 +17,24 @@ from .origins import Origins, RejectedError
 
 Scope = Mapping[str, Any]
 
-#: The subprotocol that is chosen, and the one that carries a token.
+#: The subprotocol to accept, and the prefix of the subprotocol that carries a token.
 SUBPROTOCOL, _TOKEN_PREFIX = "phoenix", "base64url.bearer.phx."
 _AUTH_HEADER = "x-phoenix-authtoken"
-#: Parameters in a URL; bytes of its query, and of all headers. Some servers have no limits.
+#: Parameters that a URL may have. Some servers have no limit.
 _MAX_PARAMS = 100
+#: Bytes that a query may have, and all headers together. Some servers have no limits.
 MAX_QUERY, MAX_HEADERS = 64 * 1024, 64 * 1024
-#: Bytes that each header costs beside its name and value.
+#: Bytes counted for each header besides its name and value.
 _HEADER_COST = 32
-#: What belongs to the protocol, and not to the application.
+#: Parameters of the protocol, not passed to the application.
 _OWN_PARAMS = ("vsn",)
 
 
 def headers_of(scope: Scope) -> dict[str, str]:
-    """The headers by name in lower case; those that came more than once are joined.
+    """The headers by name in lower case; repeated headers are joined.
 
     Raises:
-        RejectedError: They are too large.
+        RejectedError: The headers are too large.
     """
     headers: dict[str, list[str]] = {}
     size = 0
@@ -49,16 +50,16 @@ def headers_of(scope: Scope) -> dict[str, str]:
 
 
 def address_of(scope: Scope) -> str:
-    """Where a client is, for the log. Behind some proxies it can be any text."""
+    """The client's address, for the log. Behind some proxies it can be any text."""
     peer = scope.get("client")
     return printable(str(peer[0]), 60) if peer and peer[0] else "?"
 
 
 def params_of(scope: Scope) -> dict[str, str]:
-    """The parameters in the URL; the last one of a name counts.
+    """The parameters of the URL; of repeated ones the last counts.
 
     Raises:
-        RejectedError: They are too many, or too large.
+        RejectedError: The parameters are too many, or too large.
     """
     raw = scope.get("query_string", b"")
     if len(raw) > MAX_QUERY:
@@ -71,10 +72,11 @@ def params_of(scope: Scope) -> dict[str, str]:
 
 
 def read(scope: Scope, origins: Origins, transport: str) -> tuple[Client, Serializer]:
-    """The client and the version of the protocol that it speaks.
+    """The client of a request, and the serializer for its version of the protocol.
 
     Raises:
-        RejectedError: Its origin, version or token is not accepted, or it says too much.
+        RejectedError: Its origin, version or token is not accepted, or its headers or parameters
+            are too many or too large.
     """
     headers, params = headers_of(scope), params_of(scope)
     origins.check(headers)
@@ -97,7 +99,10 @@ def _token_of(scope: Scope, headers: dict[str, str]) -> str | None:
 
 
 def _decode_token(text: str) -> str:
-    """Without padding, and in either alphabet: phoenix.js says base64url and uses the other one."""
+    """Decode base64 without padding, in either alphabet.
+
+    phoenix.js announces base64url and uses the standard alphabet.
+    """
     padded = text.replace("+", "-").replace("/", "_") + "=" * (-len(text) % 4)
     try:
         return base64.b64decode(padded.encode(), altchars=b"-_", validate=True).decode()

@@ -1,7 +1,7 @@
-"""What all connections of a `Socket` share: who is on which topic, and the way to the other nodes.
+"""State shared by all connections of a `Socket`: routes, subscriptions, rooms, and broadcasts.
 
-A broadcast goes to the clients of this node at once and to the other nodes as one message each. On
-each it is put into a frame once for each version of the protocol, whoever gets it.
+A broadcast is sent to the clients of this node at once and to each other node as one message. Each
+node encodes it once for each version of the protocol, however many clients receive it.
 """
 
 import asyncio
@@ -38,25 +38,25 @@ from .topics import Pattern
 
 logger = logging.getLogger("adsum")
 
-#: What messages between nodes are about; a topic of the application follows the first two.
+#: Topics of messages between nodes; a topic of the application is appended to the first two.
 _TEXT = f"{RESERVED}channels/text/"
 _BYTES = f"{RESERVED}channels/bytes/"
 _DISCONNECT = f"{RESERVED}channels/disconnect"
-#: Characters in a topic that is broadcast on.
+#: Characters that a channel topic may have, so that a broadcast on it fits the limit of names.
 MAX_TOPIC = MAX_NAME - len(_BYTES)
-#: Seconds of active time between two sweeps, which look for silent clients.
+#: Seconds of active time between two sweeps for silent clients.
 _SWEEP_INTERVAL = 5.0
 
 
 class Hub:
-    """See the module.
+    """Registry of a socket's connections, subscriptions and rooms; distributes broadcasts.
 
     Args:
-        presence: Who is there.
+        presence: The presences of the node.
         channels: The classes, in the order in which their patterns are tried.
-        limits: The most that a client may cost.
-        timeout: Seconds of silence after which a client is gone.
-        when_slow: What a client gets that is too far behind: a new ``state``, or ``close``.
+        limits: Resource limits for each client.
+        timeout: Seconds of silence after which a client is considered gone.
+        when_slow: Action for a client that is too far behind: send a new ``state``, or ``close``.
 
     Raises:
         ConfigurationError: A channel has no topic, two have the same, or a setting is wrong.
@@ -76,34 +76,35 @@ class Hub:
         if when_slow not in ("state", "close"):
             refuse("when_slow", when_slow, "'state' or 'close'")
         self.presence = presence
-        #: Logs what clients cause, less and less often.
+        #: Rate-limited log of events that clients cause.
         self.log = SparseLogger(logger)
         self.limits = limits
         self._sweep_interval = min(_SWEEP_INTERVAL, timeout / 4)
-        # Silence of more sweeps than this is longer than the timeout.
+        # A client silent for more sweeps than this has exceeded the timeout.
         sweeps = timeout / self._sweep_interval
         self._silent_sweeps = math.ceil(sweeps) if math.isfinite(sweeps) else sys.maxsize
-        #: Sweeps until now: the clock by which clients are judged. It stands still while this
-        #: process is stopped or blocked, so clients that sent meanwhile count as heard.
+        #: Number of sweeps so far: the clock for the silence of clients. It stands still while this
+        #: process is stopped or blocked, so a client is not timed out for frames not read then.
         self.sweeps = 0
         self._state_if_slow = when_slow == "state"
         self._routes = _routes(channels)
         self.connections: set[Connection] = set()
-        #: Connections that were given up and whose end the server has not reported: they are
-        #: nobody's any more, but occupy their sockets.
+        #: Connections that were given up and whose end the server has not reported: they serve no
+        #: client any more, but still occupy their sockets.
         self.given_up: set[Connection] = set()
-        #: Clients about which `connect` has not decided yet: what is done when each has gone.
+        #: Clients for which `connect` is still running: a future that is done when each has gone.
         self.admissions: set[asyncio.Future[Any]] = set()
         self._by_id: dict[str, set[Connection]] = {}
         self._members: dict[str, set[Membership]] = {}
         self._rooms: dict[str, Room] = {}
         self._sweeper: ActiveTimer | None = None
         self._sweeping: asyncio.Task[None] | None = None
-        # Until when the presences of connections that have ended stay, in the order of their ends.
+        # Deadlines of lingering presences of ended connections, in seconds of the event loop,
+        # earliest first.
         self._lingering: deque[float] = deque()
-        #: Since the process began.
+        #: Frames received since the process began.
         self.frames_received = 0
-        # Of the connections that have ended.
+        # Totals of the connections that have ended.
         self._frames_sent = self._bytes_sent = 0
         presence.node.observe(self)
 
@@ -113,11 +114,11 @@ class Hub:
         return [channel for _, channel in self._routes]
 
     def now(self) -> float:
-        """The present, in seconds of the event loop."""
+        """The current time, in seconds of the event loop."""
         return asyncio.get_running_loop().time()
 
     def find(self, topic: str) -> tuple[type[Channel], dict[str, str]] | None:
-        """The class for a topic, and the topic's parameters."""
+        """The channel class for a topic and the topic's parameters; None if no pattern matches."""
         if len(topic) > MAX_TOPIC:
             return None
         for pattern, channel in self._routes:
@@ -129,7 +130,7 @@ class Hub:
     # Connections.
 
     def add(self, connection: Connection) -> None:
-        """A client has connected."""
+        """Register a new connection."""
         self.connections.add(connection)
         if connection.id is not None:
             self._by_id.setdefault(connection.id, set()).add(connection)
@@ -137,7 +138,7 @@ class Hub:
             self._sweeper = ActiveTimer(self._sweep_interval, self._sweep)
 
     def remove(self, connection: Connection) -> None:
-        """A client is gone."""
+        """Remove a connection that has ended, and add its counters to the totals."""
         self.connections.discard(connection)
         self._frames_sent += connection.outbox.frames
         self._bytes_sent += connection.outbox.sent
@@ -176,15 +177,15 @@ class Hub:
 
     @property
     def is_full(self) -> bool:
-        """Whether there are as many connections as may be, those that begin or end included."""
+        """Whether `Limits.connections` is reached, connections that begin or end included."""
         count = len(self.connections) + len(self.given_up) + len(self.admissions)
         return count >= self.limits.connections
 
     def lingers(self, *, restarts: bool = False) -> float:
-        """For how many seconds the presences of a connection that ends stay.
+        """Seconds for which the presences of an ending connection stay.
 
-        They stay while the node is about to stop. A client that poses as a server that restarts
-        gains no more than it has by staying: those who are gone count as connections for as long.
+        They stay if the node is about to stop. A client that fakes the close code of a server
+        restart gains no more than by staying connected: lingering presences count as connections.
 
         Args:
             restarts: Whether the connection was closed because its server restarts.
@@ -202,11 +203,11 @@ class Hub:
     # Broadcasts.
 
     def subscribe(self, membership: Membership) -> None:
-        """A client is on a topic: send it what is broadcast there."""
+        """Send the topic's broadcasts to a channel from now on."""
         self._members.setdefault(membership.topic, set()).add(membership)
 
     def unsubscribe(self, membership: Membership) -> None:
-        """It is not any more. Idempotent."""
+        """Stop sending the topic's broadcasts to a channel. Idempotent."""
         members = self._members.get(membership.topic)
         if members is not None:
             members.discard(membership)
@@ -214,7 +215,7 @@ class Hub:
                 del self._members[membership.topic]
 
     def recipients(self, topic: str) -> int:
-        """How many clients of this node are on a topic."""
+        """Number of channels on a topic, over all sockets of this node."""
         return sum(len(hub._members.get(topic, ())) for hub in self._of_this_node())
 
     async def broadcast(
@@ -224,14 +225,16 @@ class Hub:
         payload: Mapping[str, Any] | bytes,
         exclude: Membership | None = None,
     ) -> None:
-        """Send an event to everybody on a topic, on every node, but for one client here.
+        """Send an event to every client on a topic, on every node, except `exclude`.
 
-        The clients here are sent it at once. Waits for nodes without room as `PubSub.publish` does.
+        Clients of this node are sent the event at once. Waits for nodes under backpressure, as
+        `PubSub.publish` does.
 
         Raises:
             NodeClosedError: The node is not running.
             TypeError: The payload is neither a JSON object nor bytes.
-            ValueError: Something is too large, or not finite, or the event is reserved.
+            ValueError: The topic, the event or the payload is too large, the payload is not
+                finite, or the event is reserved.
         """
         topic = checked_name(topic, "topic", MAX_TOPIC)
         event = checked_event(event)
@@ -247,7 +250,7 @@ class Hub:
     def _distribute(
         self, topic: str, event: str, payload: Encoded, exclude: Membership | None
     ) -> int:
-        """Send a broadcast to the clients here; returns how many there are."""
+        """Send a broadcast to the clients of this socket; returns the number of subscribers."""
         frames: dict[Serializer, Wire] = {}
         if isinstance(payload, bytes) and not _fits(topic, event):
             self.log.warning("a member sent a broadcast of bytes whose names are too long")
@@ -259,24 +262,24 @@ class Hub:
         return len(members)
 
     def _of_this_node(self) -> "list[Hub]":
-        """The hubs of all sockets here: a topic is one topic, whatever socket it is joined on."""
+        """The hubs of all sockets of this node: a topic is the same on each of them."""
         return [one for one in self.presence.node.observers if isinstance(one, Hub)]
 
     # Presences.
 
     def follow(self, membership: Membership, counts_above: int | None) -> Follower:
-        """Send a client who is on its topic, and what changes."""
+        """Send a channel the presence state of its topic, and then the diffs."""
         room = self._rooms.get(membership.topic)
         if room is None:
             runtime = self.presence.node.runtime
-            runtime.tell_observers()  # what happened before is in the state
+            runtime.tell_observers()  # earlier changes are part of the state
             room = Room(membership.topic, self.presence, counts_above, self._state_if_slow)
             self._rooms[membership.topic] = room
             runtime.engine.view.watch(membership.topic)
         return room.enter(membership)
 
     def unfollow(self, follower: Follower) -> None:
-        """Send it to that client no more. Idempotent."""
+        """Stop sending presences to a follower. Idempotent."""
         room = follower.room
         room.leave(follower)
         if room.empty and self._rooms.get(room.topic) is room:
@@ -298,13 +301,13 @@ class Hub:
         }
 
     def settle(self) -> bool:
-        """Let no presence wait for its diff; see `Room.settle`."""
+        """Make all pending cuts now, for tests; see `Room.settle`."""
         if self.presence.node.running:
             self.presence.node.runtime.tell_observers()
         busy = [room.settle() for room in list(self._rooms.values())]
         return any(busy)
 
-    # What the node tells.
+    # Events from the node.
 
     def changed(self, topic: str, transitions: list[Transition]) -> None:
         """See `Observer`."""
@@ -334,12 +337,12 @@ class Hub:
             return b""
 
     def _pass_on(self, topic: str, event: str, payload: Encoded) -> None:
-        """Send a broadcast of another node to the clients here, as part of what it may cost."""
+        """Send another node's broadcast to local clients; charged to the budget of receiving."""
         count = self._distribute(topic, event, payload, None)
         self.presence.node.runtime.charge(RECIPIENT * count)
 
     def closed(self) -> None:
-        """See `Observer`: clients connect again, to another node or to the next run of this one."""
+        """See `Observer`: clients reconnect, to another node or to the next run of this one."""
         self.log.flush()
         rooms, self._rooms = self._rooms, {}
         for room in rooms.values():
@@ -362,7 +365,7 @@ class Hub:
 
 
 def _routes(channels: Any) -> list[tuple[Pattern, type[Channel]]]:
-    """The classes with their patterns; each class serves some topic that none before it does."""
+    """The classes with their patterns; refuses a class that no topic can reach."""
     if isinstance(channels, type | str) or not isinstance(channels, Iterable):
         one = channels.__name__ if isinstance(channels, type) else "Room"
         refuse("channels", channels, f"a list of classes, as [{one}]")
@@ -389,5 +392,5 @@ def _fits(topic: str, event: str) -> bool:
     return len(topic.encode()) <= 255 and len(event.encode()) <= 255
 
 
-#: Bytes that fit into a message between nodes, where three of them take four characters.
+#: Bytes that fit into a message between nodes, where base64 turns three into four characters.
 _MAX_BYTES = MAX_PAYLOAD * 3 // 4 - 64

@@ -1,4 +1,4 @@
-"""The most that one client may cost, and how what it does in an interval is counted."""
+"""Resource limits for each client, and a rate limiter."""
 
 from dataclasses import dataclass, fields
 
@@ -7,28 +7,33 @@ from adsum.arguments import seconds_above_zero, whole
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The most that one client may cost. What goes beyond is refused, and told to the client.
+    """Resource limits for each client.
+
+    The client is sent an error or a close code when it exceeds a limit.
 
     Attributes:
-        frame_size: Bytes of one frame that a client sends; beyond, the connection ends with 1009.
-        channels: Topics that one connection is on at a time; beyond, ``too many channels``.
-        joins: Joins of one connection in an interval; beyond, ``too many joins``.
-        updates: Presences tracked and updated for one connection in an interval; beyond,
-            `track` and `update` raise `RefusedError`: ``too many presence updates``.
+        frame_size: Bytes of one frame from a client; a larger frame closes the connection with
+            code 1009.
+        channels: Channels of one connection at a time; further joins are refused with
+            ``too many channels``.
+        joins: Joins of one connection in an interval; further joins are refused with
+            ``too many joins``.
+        updates: Presences tracked and updated by one connection in an interval; beyond, `track`
+            and `update` raise `RefusedError`: ``too many presence updates``.
         interval: Seconds in which joins and updates are counted.
-        waiting: Events of one channel that wait to be handled; beyond, the client is read no
-            further until some are. Also broadcasts that wait for a filter; beyond, the channel
-            crashes.
-        backlog: Bytes of one connection that wait to be handled; beyond, likewise.
-        outbox: Bytes that wait to be sent to one client, presences not counted, for these are
-            merged. Above half, the client is read no further; beyond, the connection ends with
-            1013, and the client connects again.
-        connections: Connections of one process, with those that `connect` decides about and those
-            that were given up but whose sockets the server still holds; beyond, they are refused
-            with 503.
+        waiting: Events queued for one channel; beyond, the server stops reading from the client
+            until some are handled (backpressure). Also broadcasts that wait for a filter; beyond,
+            the channel crashes.
+        backlog: Bytes of events queued for one connection; beyond, reading stops likewise.
+        outbox: Bytes of frames queued for one client, without presences, since these are merged.
+            Above half, the server stops reading from the client; beyond, the connection is closed
+            with code 1013, and the client reconnects.
+        connections: Connections of one process, including those for which `connect` still runs,
+            and those that were given up but whose sockets the server still holds; further ones are
+            refused with status 503.
 
     Raises:
-        ConfigurationError: One is not a whole number from 1, or `interval` not above 0.
+        ConfigurationError: A limit is not a whole number from 1, or `interval` is not above 0.
     """
 
     frame_size: int = 64 * 1024
@@ -51,7 +56,7 @@ class Limits:
 
 
 class Meter:
-    """Counts what happens in each interval."""
+    """A rate limiter that counts events in fixed intervals."""
 
     __slots__ = ("_began", "_count", "_interval", "_limit")
 
@@ -62,10 +67,10 @@ class Meter:
         self._count = 0
 
     def allows(self, now: float) -> bool:
-        """Count one more; whether it is within the limit.
+        """Count one event; returns whether it is within the limit of its interval.
 
         Args:
-            now: The present, in monotonic seconds.
+            now: The current time, in monotonic seconds.
         """
         if now - self._began >= self._interval:
             self._began, self._count = now, 0

@@ -1,12 +1,12 @@
-"""The long-poll transport: phoenix.js's way where WebSockets do not get through.
+"""The long-poll transport: the fallback of phoenix.js where WebSockets are blocked.
 
-A client asks with GET and is answered when there is something for it, or after a while; it sends
-with POST. Its first GET makes a session, see `sessions`. What clients look at is the status in the
-body; that of HTTP is 200 but for refusals.
+A client polls with GET, which is answered when frames are queued for it, or after a timeout; it
+sends with POST. Its first GET creates a session, see `sessions`. Clients read the status in the
+response body; the HTTP status is 200 except for refusals.
 
-Strangers can send these requests. So the body of a POST is read after its token was found
-authentic, one for a session at a time, and is bounded in size and time. No cache may store an
-answer: answers have tokens.
+Anyone can send these requests. So the body of a POST is read only after its token was found
+authentic, one at a time for each session, and is bounded in size and time. No cache may store a
+response, since responses contain tokens.
 """
 
 import asyncio
@@ -28,26 +28,26 @@ from .sessions import Sessions
 from .tokens import Token
 from .websocket import Receive, Send
 
-#: How many frames of the largest size one POST may have room for.
+#: Frames of the largest size that the body of one POST may hold.
 _MAX_BODY_FRAMES = 16
-#: Seconds, while this process runs, that a body may take; as long as phoenix.js waits for the end.
+#: Seconds of active time that a request body may take, as long as phoenix.js waits for the request.
 BODY_PATIENCE = 20.0
 
 Headers = list[tuple[bytes, bytes]]
 Admit = Callable[[Scope, str, "asyncio.Future[Any]"], Awaitable[tuple[Client, Serializer] | int]]
 _JSON = (b"content-type", b"application/json; charset=utf-8")
-#: On every answer: a cache would give the session of one client to another one.
+#: Header of every response: a cache would hand the session of one client to another.
 NO_STORE = (b"cache-control", b"no-store")
 _TOO_LARGE = "too much at once"
 
 
 class LongPoll:
-    """See the module.
+    """Serves the long-poll requests of a socket.
 
     Args:
-        hub: What all connections share.
-        origins: The sites whose pages may read the answers.
-        admit: Decides who may connect.
+        hub: Shared by all connections of the socket.
+        origins: The sites that may connect, and whose pages may read the responses.
+        admit: Checks a new client; returns it, or the HTTP status of a refusal.
     """
 
     def __init__(self, hub: Hub, origins: Origins, admit: Admit) -> None:
@@ -57,7 +57,7 @@ class LongPoll:
         self._sessions = Sessions.of(hub.presence.node)
 
     async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
+        """Answer one HTTP request."""
         try:
             headers = headers_of(scope)
             self._origins.check(headers)
@@ -78,12 +78,12 @@ class LongPoll:
     async def _respond(
         self, scope: Scope, receive: Receive, headers: dict[str, str], token: Token | None
     ) -> tuple[int, Question]:
-        """The HTTP status, and the answer, which has the status that clients look at."""
+        """Handle a request; returns the HTTP status and the body, with the status for clients."""
         method = scope["method"]
         if method == "OPTIONS":
             return 200, {"status": 200}
         if method == "GET":
-            # What is no token of a session may be the application's own parameter of that name.
+            # A token in another format may be the application's own parameter of that name.
             if token is None:
                 return await self._begin(scope, receive)
             return 200, await self._poll(token, receive, address_of(scope))
@@ -94,7 +94,7 @@ class LongPoll:
     async def _take(
         self, token: Token | None, receive: Receive, headers: dict[str, str], address: str
     ) -> tuple[int, Question]:
-        """Take in what a client sends. Its body is read if its session is known and idle."""
+        """Handle a POST. Its body is read only if its session is known and no other POST runs."""
         name = None if token is None else await self._sessions.find(token, address)
         if token is None or name is None:
             return 200, {"status": 410}
@@ -109,14 +109,14 @@ class LongPoll:
                     text = "a client at %s that polls sent %s"
                     self._hub.log.warning(text, address, error.why, key=address)
                 return error.status, {"status": error.status}
-            # One frame on each line, or just one, as older clients send it.
+            # One frame on each line, or a single frame, as older clients send it.
             lines = "ndjson" in headers.get("content-type", "")
             answer = await self._sessions.send(name, token, body, lines=lines)
         status = answer["status"]
         return status if status in (413, 503) else 200, answer
 
     async def _begin(self, scope: Scope, receive: Receive) -> tuple[int, Question]:
-        """Make a session; clients take 410 as the beginning of one."""
+        """Create a session; clients take status 410 with a token as a new session."""
         gone = start_task(_disconnected(receive))
         try:
             admitted = await self._admit(scope, "longpoll", gone)
@@ -131,7 +131,7 @@ class LongPoll:
         return 200, {"status": 410, "token": token, "messages": []}
 
     async def _poll(self, token: Token, receive: Receive, address: str) -> Question:
-        """The answer to a request that may wait, unless its connection ends before."""
+        """Answer a poll, after waiting for frames; ends early if the connection ends."""
         nothing: Question = {"token": None, "messages": []}
         name = await self._sessions.find(token, address)
         if name is None:
@@ -149,7 +149,7 @@ class LongPoll:
 
 
 async def _disconnected(receive: Receive) -> None:
-    """Wait until the connection of a request has ended, if the server tells of that."""
+    """Wait until the connection of a request has ended, if the server reports that."""
     message: Any = await receive()
     while message["type"] == "http.request" and message.get("more_body", False):
         message = await receive()
@@ -158,11 +158,11 @@ async def _disconnected(receive: Receive) -> None:
 
 
 class _BodyError(Exception):
-    """A body that is not taken in.
+    """The body of a request is refused.
 
     Args:
-        status: The status of the answer.
-        why: What to log; empty if it is no news.
+        status: The status of the response.
+        why: The text to log; empty to log nothing.
     """
 
     def __init__(self, status: int, why: str) -> None:
@@ -172,10 +172,10 @@ class _BodyError(Exception):
 
 
 async def _body(receive: Receive, headers: dict[str, str], limit: int) -> str:
-    """The body of a request.
+    """Read the body of a request.
 
     Raises:
-        _BodyError: It is too large, takes too long, is cut off, or is not UTF-8.
+        _BodyError: It is too large, takes too long, is incomplete, or is not UTF-8.
     """
     length = headers.get("content-length", "")[:20]
     if length.isdecimal() and int(length) > limit:
@@ -194,7 +194,7 @@ async def _pieces(receive: Receive, limit: int) -> AsyncIterator[bytes]:
     while more:
         message: Any = await receive()
         if message["type"] != "http.request":
-            raise _BodyError(400, "")  # nobody gets this answer
+            raise _BodyError(400, "")  # the client has gone; nobody receives this response
         piece = message.get("body", b"")
         size += len(piece)
         if size > limit:
@@ -204,7 +204,7 @@ async def _pieces(receive: Receive, limit: int) -> AsyncIterator[bytes]:
 
 
 def _cross_origin(method: str, headers: dict[str, str]) -> Headers:
-    """What lets a page of an accepted origin read the answer."""
+    """CORS headers that let a page of an accepted origin read the response."""
     origin = headers.get("origin")
     if origin is None:
         return []

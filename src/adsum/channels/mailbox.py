@@ -1,6 +1,6 @@
-"""Work that is done one piece after the other, by a task that exists only while there is some.
+"""`Mailbox`: a queue of jobs, run one at a time by a task that exists only while jobs are queued.
 
-So what has a mailbox is as sequential as a process, and costs little while it is idle.
+The owner of a mailbox is as sequential as a process, and costs little while it is idle.
 """
 
 import asyncio
@@ -12,63 +12,63 @@ from adsum.tasks import start_task
 
 from .fairshare import WORK, FairShare
 
-#: One piece of work.
+#: A coroutine function that does one piece of work.
 Job = Callable[[], Awaitable[None]]
 
 
 class Owner(Protocol):
-    """Whose mailbox it is."""
+    """The owner of a mailbox, called back with its progress."""
 
-    #: What its work costs in each turn of the event loop; handlers need not suspend.
+    #: Budget for the jobs in each turn of the event loop, needed as handlers may never suspend.
     share: FairShare
 
     def freed(self, size: int) -> None:
-        """A piece of work of so many bytes is done, or dropped."""
+        """Called after jobs of `size` bytes were run or dropped."""
 
     def idle(self) -> None:
-        """Nothing is left to be done."""
+        """Called when the queue is empty and no job is running."""
 
     def broken(self, error: BaseException | None) -> None:
-        """A piece of work raised, or was cancelled (None). What waits is done nonetheless."""
+        """Called after a job raised `error`, or was cancelled (None). Queued jobs still run."""
 
 
 class Mailbox:
-    """See the module.
+    """Runs queued jobs one at a time, in order.
 
     Args:
-        owner: Told of what happens.
+        owner: Called back after each job, when the mailbox is idle, and when a job fails.
     """
 
     __slots__ = ("_jobs", "_owner", "_task", "cancelling")
 
     def __init__(self, owner: Owner) -> None:
         self._owner = owner
-        # With what each keeps waiting, in bytes. A list: it is short, and a deque is large.
+        # Each job with the size in bytes of its frame. A list: it is short, and a deque is large.
         self._jobs: list[tuple[int, Job]] = []
         self._task: asyncio.Task[None] | None = None
-        #: Whether what is under way was cancelled by `cancel`, or with its event loop.
+        #: Whether the running job was cancelled by `cancel`, or with its event loop.
         self.cancelling = False
 
     def __len__(self) -> int:
         return len(self._jobs)
 
     def put(self, job: Job, size: int = 0) -> None:
-        """Do something after all that waits."""
+        """Queue a job after all others; `size` is the bytes that it accounts for."""
         self._jobs.append((size, job))
         self._start()
 
     def put_first(self, job: Job) -> None:
-        """Do something before all that waits, and after what is under way."""
+        """Queue a job before all others; it runs after the one that is running."""
         self._jobs.insert(0, (0, job))
         self._start()
 
     def clear(self) -> None:
-        """Drop what waits."""
+        """Drop all queued jobs; the running one goes on."""
         jobs, self._jobs = self._jobs, []
         self._owner.freed(sum(size for size, _ in jobs))
 
     def cancel(self) -> None:
-        """Cancel what is under way."""
+        """Cancel the running job."""
         if self._task is not None:
             self.cancelling = True
             self._task.cancel()
@@ -84,7 +84,7 @@ class Mailbox:
             if not share.spend(WORK):
                 await share.turn(WORK)
             if not self._jobs:
-                return  # dropped meanwhile
+                return  # dropped in between
             size, job = self._jobs.pop(0)
             began = time.monotonic()
             try:
@@ -94,7 +94,7 @@ class Mailbox:
                 self._owner.freed(size)
 
     def _stopped(self, task: "asyncio.Task[None]") -> None:
-        """The task has ended, be it that it never began because it was cancelled before."""
+        """Handle the end of the task, which may have been cancelled before it began."""
         self._task = None
         if task.cancelled() or task.exception() is not None:
             self._owner.broken(None if task.cancelled() else task.exception())

@@ -1,16 +1,17 @@
-"""One client on one topic, from its join to its end: what runs a `Channel`.
+"""The process of one channel: one client on one topic, from the join to the end.
 
-What concerns the channel waits in its mailbox, and is done in order. It begins with the join. It is
-open until somebody wants its end; then it is *ending*, and what waits before the end is still done;
-then it has *ended*, with one call of `_finish`; and it is *finished* when `terminate` is through.
+Events of the channel are queued in its mailbox and handled in order; the first is the join. The
+channel is open until its end is requested. Then it is *ending*: events queued before the end are
+still handled. Then it has *ended*, with one call of `_finish`. It is *finished* when `terminate`
+has returned.
 
 Invariants:
-- A channel ends once. Its presences leave when it does, or before: at once when its connection is
+- A channel ends once. Its presences leave when it ends, or earlier: at once when its connection is
   gone. Nothing is sent for it afterwards.
-- What the client sent before it went is still handled, for a few seconds at most.
-- An exception of the application ends the channel and is logged; so does a cancellation, of
-  something that it waits for or of its own task, that neither adsum nor the end of the event loop
-  asked for.
+- Events that the client sent before it disconnected are still handled, for `GRACE` at most.
+- An exception of the application ends the channel and is logged. So does a cancellation, of an
+  awaited future or of the channel's own task, that neither adsum nor the end of the event loop
+  requested.
 """
 
 import asyncio
@@ -40,7 +41,7 @@ T = TypeVar("T")
 #: Seconds of active time that a handler may go on after its client has gone, and that `terminate`
 #: may take.
 GRACE = 5.0
-#: Characters of JSON text in what is pushed or replied to one client.
+#: Characters of JSON text that a push or a reply to one client may have; bytes of a binary one.
 MAX_PUSH = 1024 * 1024
 _EMPTY = "{}"
 JOIN_CRASHED = '{"reason":"join crashed"}'
@@ -50,7 +51,7 @@ _TOO_LONG = (
 )
 _CANCELLED = "it was cancelled, by itself or by other code of the application"
 _NO_BYTES = '{"reason":"this connection carries no bytes"}'
-#: How a channel says that it ended; a client that it refused or that is gone is told nothing.
+#: The closing event by reason. A client that was refused or has gone is sent none.
 _ENDINGS = {
     "crashed": "phx_error",
     "left": "phx_close",
@@ -60,13 +61,13 @@ _ENDINGS = {
 
 
 class Membership:
-    """See the module.
+    """Runs one `Channel` of a client: calls its methods one at a time and sends its frames.
 
     Args:
-        connection: Whose it is.
+        connection: The connection of the client.
         kind: The class of the channel.
         params: The parameters of the topic.
-        join: What the client sent to join.
+        join: The client's join frame.
     """
 
     def __init__(
@@ -82,61 +83,61 @@ class Membership:
         self.topic = join.topic
         self.join_ref: Ref = join.join_ref
         self.serializer: Serializer = connection.serializer
-        #: Set when the channel has ended, and whatever it does about that is done.
+        #: Done when the channel has ended and `terminate` has returned.
         self.finished: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        #: Whether it is on its way to its end: nothing that it does is for anybody any more.
+        #: Whether the channel is ending: nothing that it does is visible to anyone any more.
         self.ending = False
-        # Why it is, and when what it does about that is cancelled.
+        # Reason of the end; timer that cancels the handler under way when the end takes too long.
         self._reason: Reason = "closed"
         self._deadline: ActiveTimer | None = None
-        # For how many seconds its presences stay after its end.
+        # Seconds for which the presences stay after the end.
         self._linger = 0.0
         self._hub = connection.hub
         self._channel = kind(self, params)
         self._joined = self._ended = False
-        # How many broadcasts wait to be filtered.
+        # Broadcasts that wait to be filtered.
         self._to_filter = 0
         self._filter_too_slow = False
-        # What was pushed before the join was answered.
+        # Frames pushed before the reply to the join.
         self._early: list[Wire] = []
         self._follows = False
         self._follower: Follower | None = None
         self._spawned: set[asyncio.Task[None]] = set()
         self._mailbox = Mailbox(self)
 
-    # What the connection asks for.
+    # Called by the connection.
 
     def begin(self, join: Frame, size: int, before: "asyncio.Future[None] | None") -> None:
-        """Join.
+        """Queue the join.
 
         Args:
-            join: What the client sent to join.
-            size: How many bytes that were.
-            before: The end of the client's channel before it on this topic, which is waited for.
+            join: The client's join frame.
+            size: Size of that frame in bytes.
+            before: `finished` of the client's old channel on this topic; the join waits for it.
         """
         self._mailbox.put(partial(self._join, join, before), size)
 
     def means(self, join_ref: Ref) -> bool:
-        """Whether a frame with this `join_ref` is for this channel, and it is still there."""
+        """Whether a frame with this `join_ref` is for this channel, and the channel is open."""
         return not self.ending and (join_ref is None or str(join_ref) == str(self.join_ref))
 
     @property
     def full(self) -> bool:
-        """Whether as much waits to be handled as may."""
+        """Whether the mailbox has reached `Limits.waiting`."""
         return len(self._mailbox) >= self._hub.limits.waiting and not self.ending
 
     def receive(self, frame: Frame, size: int) -> None:
-        """Handle an event from the client, of so many bytes, after those before it."""
+        """Queue an event from the client, whose frame had `size` bytes."""
         handle = self._leave if frame.event == "phx_leave" else self._handle
         self._mailbox.put(partial(handle, frame), size)
 
     def deliver(self, event: str, payload: Encoded, frames: dict[Serializer, Wire]) -> None:
-        """Send a broadcast to the client, by its filter if there is one for the event.
+        """Send a broadcast to the client, through the channel's filter for the event if it has one.
 
         Args:
             event: The event.
             payload: Its payload.
-            frames: The frame of this broadcast for each version of the protocol, once made.
+            frames: Cache of the encoded broadcast, by version of the protocol; added to.
         """
         if event in self._channel._filters:
             self._filter_later(event, payload)
@@ -162,12 +163,17 @@ class Membership:
             self.end_soon("crashed")
 
     def end_soon(self, reason: Reason) -> None:
-        """End after what is being handled, before anything that waits."""
+        """End the channel after the current handler, before all queued events."""
         if not self._ended:
             self._mailbox.put_first(partial(self._end, reason))
 
     def end_after(self, reason: Reason, linger: float = 0.0) -> None:
-        """End after everything that waits; the presences leave at once, or after some seconds."""
+        """End the channel after all queued events.
+
+        Args:
+            reason: The reason for `terminate`.
+            linger: Seconds until the presences leave; with 0 they leave at once.
+        """
         if self.ending:
             return
         self.ending = True
@@ -177,7 +183,7 @@ class Membership:
         self._mailbox.put(partial(self._end, reason))
         self._deadline = ActiveTimer(GRACE, self._mailbox.cancel)
 
-    # What the channel asks for.
+    # Called by the channel.
 
     def track(self, topic: str, key: str, meta: Meta | None) -> Tracked:
         """See `Channel.track`."""
@@ -185,7 +191,7 @@ class Membership:
             raise UsageError(f"the channel on {self.topic!r} has ended; nobody is there to track")
         tracked = self._hub.presence.track(topic, key, meta, owner=self)
         if self.ending:
-            # The client is gone; in the same turn, so nobody sees anything.
+            # The client is gone. Released in the same turn, so no follower sees the presence.
             self._hub.presence.release(self, 0.0)
         return tracked
 
@@ -216,14 +222,14 @@ class Membership:
         task.add_done_callback(self._spawned_ended)
 
     def count_update(self) -> None:
-        """Count a presence that is tracked or updated.
+        """Count one track or update against the rate limit of presences.
 
         Raises:
-            RefusedError: There are too many.
+            RefusedError: The limit of the interval is exceeded.
         """
         self.connection.count_update()
 
-    # What a room asks for.
+    # Called by the room, see `rooms.Listener`.
 
     def ready(self, follower: Follower) -> None:
         """See `rooms.Listener`."""
@@ -239,12 +245,12 @@ class Membership:
         return self.connection.longest_state
 
     def too_long(self, size: int) -> None:
-        """See `rooms.Listener`. The channel stops: a crash would make the client join again."""
+        """See `rooms.Listener`. The channel stops; after a crash the client would rejoin."""
         self._hub.log.warning(_TOO_LONG, repr(self), size, self.longest_state, key=self.topic)
         self._withdraw()
         self.end_soon("stopped")
 
-    # What the mailbox tells.
+    # Called by the mailbox, see `mailbox.Owner`.
 
     def freed(self, size: int) -> None:
         """See `mailbox.Owner`."""
@@ -266,11 +272,11 @@ class Membership:
         if error is None and not self.ending:
             self._finish("closed")  # the event loop is closing
         else:
-            # It went on for too long after its client had gone, or crashed.
+            # The handler exceeded `GRACE` after its client had gone, or it crashed.
             reason = self._reason if error is None else "crashed"
             self._mailbox.put_first(partial(self._end, reason))
 
-    # What it does.
+    # Jobs of the mailbox.
 
     async def _join(self, frame: Frame, before: "asyncio.Future[None] | None") -> None:
         if before is not None:
@@ -288,7 +294,7 @@ class Membership:
                 self._refuse(reply)
 
     def _let_in(self, reply: Wire) -> None:
-        """Answer the join; from here on, in the same turn, everything that happens is sent."""
+        """Reply to the join and subscribe in the same turn, so no later broadcast is missed."""
         self._joined = True
         self.connection.send(reply)
         for frame in self._early:
@@ -340,7 +346,7 @@ class Membership:
         await self._end("left")
 
     async def _end(self, reason: Reason) -> None:
-        """The end: nobody is present, nothing is sent; then the application may clean up."""
+        """End the channel: withdraw its presences, stop sending, then call `terminate`."""
         self._finish(reason)
         try:
             async with active_timeout(GRACE) as limit:
@@ -371,20 +377,20 @@ class Membership:
             self.connection.send(closing)
 
     def _withdraw(self) -> None:
-        """Be seen no more, and see no more."""
+        """Release the channel's presences and stop following the topic."""
         if self._follower is not None:
             self._hub.unfollow(self._follower)
             self.connection.outbox.discard(self._follower)
             self._follower = None
         self._follows = False
-        with contextlib.suppress(NodeClosedError):  # then every presence has ended already
+        with contextlib.suppress(NodeClosedError):  # the stop has ended every presence already
             self._hub.presence.release(self, self._linger)
 
     def _spawned_ended(self, task: "asyncio.Task[None]") -> None:
         self._spawned.discard(task)
         error = None if task.cancelled() else task.exception()
         if task.cancelled() and not self.ending and not is_closing():
-            error = RuntimeError(_CANCELLED)  # the channel has not cancelled it
+            error = RuntimeError(_CANCELLED)  # not cancelled by the end of the channel
         if error is not None:
             self._log_crash("%s: a task that it spawned crashed", error)
             self.end_soon("crashed")
@@ -392,21 +398,24 @@ class Membership:
     # Awaiting the application.
 
     async def _outcome(self, handling: Awaitable[Answer]) -> tuple[str, Answer]:
-        """The status of a reply and what it says, refusals included."""
+        """Await a handler; returns the status and the response, ``error`` for a refusal."""
         try:
             return "ok", await self._own(handling)
         except RefusedError as refusal:
             return "error", refusal.response
 
     async def _own(self, handling: Awaitable[T], limit: asyncio.Timeout | None = None) -> T:
-        """Await code of the application; a cancellation that adsum did not ask for is a crash.
+        """Await code of the application; a cancellation that adsum did not request is a crash.
 
-        The code may cancel its own task, or wait for something that is cancelled. If it cancels its
-        task and then returns without another wait, the task ends as cancelled; see `broken`.
+        The code may cancel its own task, or await a future that is cancelled. If it cancels its
+        task and then returns without another await, the task ends as cancelled; see `broken`.
 
         Args:
-            handling: What to await.
-            limit: Cancels it when it takes too long.
+            handling: The awaitable of the application.
+            limit: The timeout around this call, if any.
+
+        Raises:
+            RuntimeError: The code was cancelled by the application.
         """
         try:
             return await handling
@@ -434,7 +443,7 @@ class Membership:
         return self._reply(frame, status, encode(answer, what="reply"))
 
     def _carries(self, payload: Encoded) -> bool:
-        """Whether this client can be sent it; that it cannot is logged, once."""
+        """Whether this client can be sent the payload; logs once if it cannot."""
         fits = isinstance(payload, str) or self.serializer.binary
         if not fits:
             self.connection.cannot_carry_bytes()
@@ -457,13 +466,18 @@ class Membership:
         return f"{type(self._channel).__name__} on {quoted(self.topic)}"
 
     def _log_crash(self, text: str, error: BaseException, *args: object) -> None:
-        # Events in `args` are those of the class: a client cannot invent any.
+        # Events in `args` are declared by the class, so a client cannot choose the log key.
         within = (type(self._channel), *args)
         self._hub.log.crashed(text, repr(self), *args, error=error, within=within)
 
 
 def encode(payload: object, limit: int = MAX_PUSH, what: str = "payload") -> Encoded:
-    """A payload as it goes into a frame; errors call it `what`.
+    """Encode a payload for a frame.
+
+    Args:
+        payload: A JSON object or bytes.
+        limit: Most characters of JSON text, or bytes.
+        what: Name of the payload in errors.
 
     Raises:
         TypeError: It is neither a JSON object nor bytes.

@@ -1,12 +1,12 @@
-"""Which web sites may connect: the `Origin` that browsers send, against a list of patterns. Pure.
+"""Origin check: matches the `Origin` header of browsers against a list of patterns. Pure.
 
 An origin is a scheme, a host and a port. It is compared as a whole: a pattern without a port stands
 for the default port of its scheme. A pattern that no origin can match is refused at construction,
-so a mistake is found before a page is.
+so a mistake is found before a page is refused.
 
 Browsers send ``null`` for pages without an origin (sandboxed frames, files), and applications in a
 shell have schemes of their own, as ``app://local`` or ``capacitor://localhost``. These are accepted
-where they are listed as they are.
+only if listed literally.
 """
 
 import ipaddress
@@ -51,8 +51,8 @@ class _Site:
 
     Attributes:
         scheme: In lower case; None in a pattern for http and https.
-        host: In lower case and ASCII; of a pattern with a star, what follows it, with the dot.
-        port: The one that is named, or the default one; None if there is neither.
+        host: In lower case and ASCII; for a pattern with a star, the part after it, with the dot.
+        port: The explicit port, or the default port of the scheme; None if there is neither.
         any_subdomain: Whether it is a pattern with a star.
     """
 
@@ -62,7 +62,7 @@ class _Site:
     any_subdomain: bool = False
 
     def matches(self, origin: "_Site") -> bool:
-        """Whether this pattern stands for an origin."""
+        """Whether this pattern matches an origin."""
         if self.scheme is None:
             port = _PAGES.get(origin.scheme or "")
             if port is None or origin.port != (self.port or port):
@@ -75,14 +75,14 @@ class _Site:
 
 
 class Origins:
-    """Which web sites may connect. Clients that are no browsers send no origin, and may.
+    """The web sites that may connect. Requests without an origin, as of non-browsers, are accepted.
 
     Args:
         accepted: As ``["https://example.com", "//*.example.com"]``, see `Socket`; ``["*"]`` for
-            all; None for the host that is asked, whatever its port.
+            all; None for the host in the ``Host`` header, with any port.
 
     Raises:
-        ConfigurationError: One is no origin, or none can match it.
+        ConfigurationError: An entry is not an origin, or no origin can match it.
     """
 
     def __init__(self, accepted: Sequence[str] | None) -> None:
@@ -94,10 +94,11 @@ class Origins:
         self._sites = [_pattern(one) for one in listed if one != "*" and _lower(one) != "null"]
 
     def check(self, headers: dict[str, str]) -> None:
-        """Check where a request comes from.
+        """Check the origin of a request.
 
         Raises:
-            RejectedError: It is not accepted; says how to accept it, if that is possible.
+            RejectedError: The origin is not accepted; gives the setting that would accept it, if
+                there is one.
         """
         origin, host = headers.get("origin"), headers.get("host")
         if origin is None or self.accepts(origin, host):
@@ -124,7 +125,7 @@ class Origins:
 
 
 def _parse(text: str) -> _Site | None:
-    """What an `Origin` header says; None if it is none."""
+    """Parse an `Origin` header or a pattern; None if it is neither."""
     match = _ORIGIN.fullmatch(text)
     if match is None:
         return None
@@ -134,13 +135,13 @@ def _parse(text: str) -> _Site | None:
 
 
 def _host_of(header: str) -> str | None:
-    """The host in a `Host` header, without its port."""
+    """The host in a `Host` header, without its port; None if the header is not valid."""
     match = _HOST.fullmatch(header)
     return match and _normal(match["host"])
 
 
 def _normal(host: str) -> str:
-    """A host as it is compared."""
+    """Normalise a host for comparison."""
     if host.startswith("["):
         try:
             return f"[{ipaddress.IPv6Address(host[1:-1]).compressed}]"
@@ -154,14 +155,14 @@ def _can_be_listed(origin: str) -> bool:
         Origins([origin])
     except ConfigurationError:
         return False
-    return len(quoted(origin)) == len(origin) + 2  # and is shown whole
+    return len(quoted(origin)) == len(origin) + 2  # that is, shown in full
 
 
 def _pattern(text: object) -> _Site:
-    """A configured origin.
+    """Parse and check a configured origin.
 
     Raises:
-        ConfigurationError: It is none, or no origin matches it.
+        ConfigurationError: It is not an origin, or no origin can match it.
     """
     if not isinstance(text, str):
         _refuse(text, "it must be a text")
@@ -180,7 +181,7 @@ def _pattern(text: object) -> _Site:
 
 
 def _checked_host(text: str, host: str, *, starred: bool) -> str:
-    """A host that browsers can name, in ASCII."""
+    """Check that browsers can send a host; returns it in ASCII."""
     if not host:
         _refuse(text, "it names no host")
     if "*" in host:
@@ -193,14 +194,14 @@ def _checked_host(text: str, host: str, *, starred: bool) -> str:
     labels = host.removesuffix(".").split(".")
     if len(host) > 253 or not all(_LABEL.fullmatch(label) for label in labels):
         _refuse(text, f"{quoted(host, 60)} is not a host")
-    # Browsers take a host whose last label is a number for an IPv4 address.
+    # Browsers parse a host with a number as its last label as an IPv4 address.
     if _NUMBER.fullmatch(labels[-1]) and (starred or not _is_ip(host, 4)):
         _refuse(text, f"{quoted(host, 60)} is neither a name nor an IPv4 address")
     return host
 
 
 def _to_ascii(text: str, host: str) -> str:
-    """An international name as browsers send it."""
+    """Encode an international host name as browsers send it."""
     try:
         name = host.encode("idna").decode().lower() if _AMBIGUOUS.isdisjoint(host) else ""
     except UnicodeError:

@@ -1,8 +1,8 @@
-"""What waits to be sent to one client: bounded, in order, and partly made only when it is sent.
+"""`Outbox`: the bounded queue of frames to one client, in order.
 
-Invariant: what a client costs while it does not read is its texts, up to the limit, and one mark
-for each of its channels. Presences are not in here: a mark stands for them, and what it stands for
-is asked for when its turn has come, so what changed meanwhile is in it, once.
+Invariant: a client that does not read costs its queued frames, up to the limit, and one `Source`
+for each of its channels. Presences are not queued: a source takes their place and makes the frame
+when its turn comes, so changes in between are merged into one frame.
 """
 
 import contextlib
@@ -17,10 +17,10 @@ _FRAME = (str, bytes)
 
 
 class Source(Protocol):
-    """Makes a frame when its turn has come."""
+    """A queue entry that makes its frame only when its turn comes."""
 
     def frame(self) -> Wire | None:
-        """What to send now; None if there is nothing any more."""
+        """The frame to send now; None if none is due any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class Closing:
 
     Attributes:
         code: The WebSocket close code.
-        reason: For the client.
+        reason: The close reason, sent to the client.
     """
 
     code: int
@@ -37,12 +37,13 @@ class Closing:
 
 
 class Outbox:
-    """See the module.
+    """A bounded queue of frames and frame sources.
 
     Args:
-        limit: The most bytes of frames that may wait.
-        filled: Called when something is there to be sent, and nothing was.
-        drained: Called when it is no longer more than half full.
+        limit: Bytes of frames that may be queued. A single larger frame is accepted if the queue
+            is empty.
+        filled: Called when the queue becomes non-empty, or an empty one is closed.
+        drained: Called when the queue is no longer more than half full.
     """
 
     __slots__ = (
@@ -63,15 +64,15 @@ class Outbox:
         self._drained = drained
         self._items: deque[Wire | Source] = deque()
         self._size = 0
-        #: Whether the frames that wait take more than half of the room there is for them.
+        #: Whether the queued frames take more than half of the limit.
         self.half_full = False
-        #: How the connection ends, once it does; nothing is added any more.
+        #: Close code and reason, once closed; nothing is added after that.
         self.closing: Closing | None = None
-        #: How many frames and bytes have been taken out.
+        #: Numbers of frames and of bytes taken out so far.
         self.frames = self.sent = 0
 
     def put(self, frame: Wire) -> bool:
-        """Add a frame; returns False if there is no room for it."""
+        """Add a frame, or ignore it if closed; returns False if it exceeds the limit."""
         if self.closing is not None:
             return True
         size = self._size + len(frame)
@@ -83,17 +84,17 @@ class Outbox:
         return True
 
     def put_source(self, source: Source) -> None:
-        """Add what makes a frame when its turn has come. The caller sees to it that it is once."""
+        """Add a source of a frame. The caller must not add one that is already queued."""
         if self.closing is None:
             self._add(source)
 
     def discard(self, source: Source) -> None:
-        """Ask a source no more."""
-        with contextlib.suppress(ValueError):  # its turn has come already
+        """Remove a source from the queue. Idempotent."""
+        with contextlib.suppress(ValueError):  # its turn has already come
             self._items.remove(source)
 
     def take(self) -> Wire | None:
-        """What is to be sent next; None if nothing is."""
+        """Remove and return the next frame; None if there is none."""
         while self._items:
             item = self._items.popleft()
             if isinstance(item, _FRAME):
@@ -111,9 +112,13 @@ class Outbox:
         return None
 
     def close(self, closing: Closing, *, drop: bool = False) -> None:
-        """Add nothing any more; the end comes after what waits, or instead of it.
+        """Close the outbox: nothing is added any more. Idempotent.
 
-        Of several ends the first counts, but what waits may still be dropped.
+        Of several calls the first `closing` counts, but a later one may still drop the frames.
+
+        Args:
+            closing: Close code and reason.
+            drop: Whether to drop the queued frames; otherwise they are sent before the close.
         """
         idle = not self._items
         if drop:
@@ -125,7 +130,7 @@ class Outbox:
                 self._filled()
 
     def __bool__(self) -> bool:
-        """Whether something is there to be sent."""
+        """Whether anything is queued."""
         return bool(self._items)
 
     def _add(self, item: Wire | Source) -> None:

@@ -1,6 +1,6 @@
-"""Presences as the JSON texts that clients read: who is on a topic, and what changed. Pure.
+"""JSON texts of presence states and diffs, as clients read them. Pure.
 
-Metas are kept as text, so a state or a diff is joined from texts; nothing is parsed or encoded.
+Metas are stored as text, so a state or a diff is joined from texts without parsing or encoding.
 """
 
 from collections.abc import Mapping
@@ -14,14 +14,14 @@ from adsum.replication.view import meta_text
 from adsum.sparselog import SparseLogger
 from adsum.watching import by_key
 
-#: What to add beside the metas of a key, as ``,"user":{...}``.
+#: JSON text to add beside the metas of a key, as ``,"user":{...}``, by key.
 Beside = Mapping[str, str]
 
 
 def beside(
     topic: str, extras: Mapping[str, Mapping[str, Any]], log: SparseLogger
 ) -> dict[str, str]:
-    """What a `fetch` function added, as text by key; what is no JSON is logged and left out."""
+    """Encode the result of a `fetch` function, by key; logs and omits values that are not JSON."""
     texts: dict[str, str] = {}
     for key, extra in extras.items():
         added = {name: value for name, value in extra.items() if name != "metas"}
@@ -36,19 +36,20 @@ def beside(
 
 
 def state_text(entries: list[Entry], beside: Beside) -> str:
-    """Everybody on a topic: ``{"ann":{"metas":[...]}}``.
+    """The presence state of a topic: ``{"ann":{"metas":[...]}}``.
 
     Args:
-        entries: Who is there.
-        beside: What to add beside ``metas``, by key.
+        entries: The presences.
+        beside: Text to add beside ``metas``, by key.
     """
     return _object(entries, [meta_text(entry) for entry in entries], beside)
 
 
 def diff_text(transitions: list[Transition], beside: Beside) -> str | None:
-    """What changed: ``{"joins":{...},"leaves":{...}}``; None if nothing did.
+    """The presence diff ``{"joins":{...},"leaves":{...}}``; None if nothing changed.
 
-    An update is the new meta among the joins, naming the old one, which is among the leaves.
+    An update has the new meta among the joins, with a reference to the old one, and the old meta
+    among the leaves.
     """
     joins, leaves = list[Entry](), list[Entry]()
     joined, left = list[str](), list[str]()

@@ -1,13 +1,13 @@
-"""A question from one node to another, and its answer, over the cluster's messages.
+"""Request and response between two nodes, over the cluster's messages.
 
-Long polling needs it: each request of a client may reach another worker than the one before. Texts
-pass in pieces. An answer that does not come counts as none.
+Long polling needs it, since each request of a client may reach a different worker. Texts are sent
+in pieces. A missing answer counts as None.
 
-Texts share the links with broadcasts and changes, and clients decide on their number and size. So
-to each node one piece is under way at a time, which is queued like a broadcast, and texts take
-turns with their pieces. Long texts are bounded together: a question waits for room until its answer
-has come, an answer until it is sent. The node that is asked bounds what each sender has it keep,
-and keeps no answer that it did not ask for.
+Texts share the links with broadcasts and presence changes, and clients determine their number and
+size. So one piece at a time is in flight to each node, queued like a broadcast, and texts take
+turns piece by piece. Long texts have a common bound: a question occupies room until its answer
+arrives, an answer until it is sent. The receiving node bounds the texts that it stores for each
+sender, and stores no answer that it did not request.
 """
 
 import asyncio
@@ -33,21 +33,21 @@ logger = logging.getLogger("adsum")
 Question = dict[str, Any]
 
 TOPIC = f"{RESERVED}channels/relay"
-#: The answer of a node that keeps too much already.
+#: The answer of a node that already stores too much for the sender.
 _NO_ROOM = {"room": False}
-#: Characters in a piece: as JSON in JSON it may double, and has to fit into a message.
+#: Characters in a piece: it may double as JSON within JSON, and must fit into a message.
 _PIECE = 80 * 1024
-#: Characters of one question, and of one answer. An answer may be one presence state, see
+#: Characters that a question may have, and an answer. An answer may be one presence state, see
 #: `sessions.MAX_STATE`, in which every character doubles.
 MAX_QUESTION, MAX_ANSWER = 8 * 1024 * 1024, 41 * 1024 * 1024
-#: Characters of all long texts on their way to one node, or one longer text. Shorter texts than a
+#: Characters of all long texts in flight to one node, or one longer text. Texts of at most one
 #: piece do not wait for room.
 MAX_UNDER_WAY = 8 * 1024 * 1024
-#: Characters of the questions of one node that are incomplete, or not answered.
+#: Characters of the questions stored for one sender: of incomplete ones, and of unanswered ones.
 MAX_KEPT = 32 * 1024 * 1024
 #: Seconds that a question or an answer waits for room.
 ROOM_PATIENCE = 5.0
-#: Seconds between two looks at whether those who are asked still live.
+#: Seconds between two checks whether the nodes asked, and those that ask, are still alive.
 _LOOK_INTERVAL = 0.5
 
 
@@ -56,28 +56,28 @@ class TooLongError(Exception):
 
 
 class NoRoomError(Exception):
-    """Too much is on its way to a node already, or kept there."""
+    """Too much is in flight to a node, or stored there."""
 
 
 class _Lane:
-    """The way to one node: long texts have a bound, and all texts take turns piece by piece."""
+    """Send queue to one node: bounds the long texts, and sends all texts piece by piece in turn."""
 
     def __init__(self) -> None:
-        #: Texts that are or wait in it.
+        #: Number of texts that are being sent or wait for room.
         self.users = 0
-        #: Held while a piece is handed to the link.
+        #: Held while a piece is passed to the link.
         self.turn = asyncio.Lock()
-        # Held by the first text that waits for room, so that none overtakes it.
+        # Held by the first text that waits for room, so that no other overtakes it.
         self._first = asyncio.Lock()
         self._under_way = 0
         self._room = asyncio.Event()
 
     @asynccontextmanager
     async def room(self, size: int) -> AsyncIterator[None]:
-        """Wait until there is room for a text, and occupy it.
+        """Wait until there is room for a text of `size` characters, and occupy it in the block.
 
         Raises:
-            NoRoomError: There was none for `ROOM_PATIENCE`.
+            NoRoomError: There was no room within `ROOM_PATIENCE`.
         """
         if size <= _PIECE:
             yield
@@ -98,28 +98,28 @@ class _Lane:
 
 
 class _Kept:
-    """The texts of one sender that are incomplete, and its questions that are not answered."""
+    """Incomplete texts of one sender, and the size of its unanswered questions."""
 
     def __init__(self) -> None:
-        # The oldest first.
+        # Pieces of incomplete texts by event and number, the oldest text first.
         self.partial: dict[tuple[str, int], list[str]] = {}
-        #: Characters of incomplete questions, and of those that are not answered.
+        #: Characters of incomplete questions, and of unanswered ones.
         self.incomplete = self.unanswered = 0
 
     @property
     def empty(self) -> bool:
-        """Whether nothing is kept."""
+        """Whether nothing is stored."""
         return not self.partial and not self.unanswered
 
     def drop(self, name: tuple[str, int]) -> list[str]:
-        """Forget an incomplete text; returns its pieces."""
+        """Remove an incomplete text; returns its pieces, an empty list if there are none."""
         pieces = self.partial.pop(name, [])
         if name[0] == "ask":
             self.incomplete -= sum(map(len, pieces))
         return pieces
 
     def keep(self, name: tuple[str, int], pieces: list[str]) -> None:
-        """Keep an incomplete text. The oldest questions make room: their senders gave them up."""
+        """Store an incomplete text. Drops the oldest questions beyond `MAX_KEPT`, as abandoned."""
         self.partial[name] = pieces
         if name[0] != "ask":
             return
@@ -129,32 +129,40 @@ class _Kept:
 
 
 class Relay(ABC):
-    """See the module. There is one for a node.
+    """Sends questions to other nodes and answers theirs. There is one for each node.
 
     Args:
-        node: The node whose cluster to ask.
+        node: The node to send and receive with.
     """
 
     def __init__(self, node: Node) -> None:
         self._node = node
         self._log = SparseLogger(logger)
-        # What was asked and is not answered: of which life of which node.
+        # Unanswered questions by number: name and incarnation of the node asked, and the answer.
         self._waiting: dict[int, tuple[tuple[str, int], asyncio.Future[Question | None]]] = {}
-        # The next look at whether those who are asked still live; there is one while any is.
+        # Timer of the next liveness check; set while any node is asked or answered.
         self._look: asyncio.TimerHandle | None = None
-        # By name of a node: the way there, and what is kept of what it has sent.
+        # By name of a node: the send queue to it, and the texts stored for it.
         self._lanes: dict[str, _Lane] = {}
         self._kept: dict[str, _Kept] = {}
-        # What answers is for a life of a node, if that was known.
+        # Tasks that answer: name of the asking node, and its incarnation if known.
         self._tasks: dict[asyncio.Task[None], tuple[str, int | None]] = {}
         node.observe(self)
 
     async def ask(self, name: str, question: Question, patience: float) -> Question | None:
-        """Ask a node; None if there is no such node, or it dies, or does not answer in time.
+        """Send a question to a node and wait for the answer.
+
+        Args:
+            name: The node to ask.
+            question: A JSON object.
+            patience: Seconds of active time to wait for the answer.
+
+        Returns:
+            The answer; None if there is no such node, or it dies, or does not answer in time.
 
         Raises:
-            TooLongError: The question is too long.
-            NoRoomError: Too much is on its way to this node, or it keeps too much for this one.
+            TooLongError: The question is longer than `MAX_QUESTION`.
+            NoRoomError: Too much is in flight to that node, or it stores too much for this one.
         """
         life = self.lives().get(name)
         if life is None:
@@ -162,8 +170,8 @@ class Relay(ABC):
         text = dump(question)
         if len(text) > MAX_QUESTION:
             raise TooLongError
-        # Not counted: a late answer to a former life of this node, or to one of its parent process,
-        # would be taken for the answer to another question.
+        # Random, not counted up: a late answer to a former incarnation of this node, or to its
+        # parent process, would be taken for the answer to a different question.
         number = secrets.randbits(62)
         future: asyncio.Future[Question | None] = asyncio.get_running_loop().create_future()
         self._waiting[number] = (name, life), future
@@ -184,11 +192,11 @@ class Relay(ABC):
 
     @abstractmethod
     async def answer(self, question: Question) -> Question:
-        """Answer what another node asks."""
+        """Compute the answer to a question of another node."""
 
     @abstractmethod
     def lost(self, question: Question) -> None:
-        """The node that asked cannot be sent the answer."""
+        """Called when the answer to a question could not be sent."""
 
     def changed(self, topic: str, transitions: list[Any]) -> None:  # noqa: B027  # of no concern
         """See `Observer`."""
@@ -206,7 +214,7 @@ class Relay(ABC):
             self._log.warning(text, printable(sender, 255), error_text(error), key=sender)
 
     def closed(self) -> None:
-        """See `Observer`: nobody answers any more."""
+        """See `Observer`: resolves all questions with None and cancels all answers."""
         self._log.flush()
         if self._look is not None:
             self._look.cancel()
@@ -230,7 +238,7 @@ class Relay(ABC):
             self._look = loop.call_later(_LOOK_INTERVAL, self._look_after_them)
 
     def _look_after_them(self) -> None:
-        """Wait no longer for those who have died, and for nothing that they have asked for."""
+        """Resolve the questions to dead nodes with None, and cancel the answers to dead nodes."""
         self._look = None
         if not self._node.running:
             return
@@ -247,7 +255,7 @@ class Relay(ABC):
         self._look_later()
 
     def lives(self) -> dict[str, int]:
-        """The other nodes that live, as far as is known, each with its incarnation."""
+        """The other nodes not known to be down, by name, each with its incarnation."""
         alive = ("up", "suspect")
         members = self._node.members() if self._node.running else []
         return {one.name: one.incarnation for one in members if one.status in alive}
@@ -269,7 +277,7 @@ class Relay(ABC):
             resolve(self._waiting[number][1], dict(load(text)))
 
     def _is_asked(self, name: str, number: int) -> bool:
-        """Whether a question to a node waits for its answer."""
+        """Whether the question of this number was sent to this node and is unanswered."""
         return number in self._waiting and self._waiting[number][0][0] == name
 
     def _answered(self, kept: _Kept, size: int, task: "asyncio.Task[None]") -> None:
@@ -293,7 +301,7 @@ class Relay(ABC):
                 self.lost(question)
 
     async def _send_answer(self, name: str, number: int, answer: Question) -> bool:
-        """Send an answer; it is put into text when there is room for it."""
+        """Encode and send an answer once there is room; returns whether it was sent."""
         try:
             async with self._lane(name) as lane, lane.room(_size_of(answer)):
                 text = dump(answer)
@@ -305,7 +313,7 @@ class Relay(ABC):
 
     @asynccontextmanager
     async def _lane(self, name: str) -> AsyncIterator[_Lane]:
-        """The way to a node; it is forgotten when nobody uses it."""
+        """The send queue to a node, removed after its last use."""
         lane = self._lanes.setdefault(name, _Lane())
         lane.users += 1
         try:
@@ -316,7 +324,7 @@ class Relay(ABC):
                 del self._lanes[name]
 
     async def _send(self, lane: _Lane, name: str, event: str, number: int, text: str) -> bool:
-        """Send a text in pieces, each once the link has room; whether all are on their way."""
+        """Send a text in pieces, each once the link has room; returns whether all were queued."""
         of = -(-len(text) // _PIECE)
         for index in range(of):
             piece = text[index * _PIECE : (index + 1) * _PIECE]
@@ -328,11 +336,16 @@ class Relay(ABC):
         return True
 
     def _assemble(self, sender: str, message: Publish) -> tuple[int, str] | None:
-        """The text that a piece completes; pieces of one text come in order."""
+        """Add a piece, which must be the next of its text; returns number and text if complete.
+
+        Raises:
+            KeyError: A field is missing.
+            ValueError: The piece is out of order or too large, or a field is not valid.
+        """
         body = load(message.payload)
         number, index, of, piece = int(body["number"]), body["index"], body["of"], body["text"]
         if message.event != "ask" and not self._is_asked(sender, number):
-            return None  # nobody waits for it any more
+            return None  # no caller waits for this answer any more
         most = MAX_QUESTION if message.event == "ask" else MAX_ANSWER
         kept = self._kept.setdefault(sender, _Kept())
         name = message.event, number
@@ -346,12 +359,12 @@ class Relay(ABC):
         return number, "".join(pieces)
 
     def _forget_partial(self, name: str, number: int) -> None:
-        """Forget the part of an answer that has come, if it is waited for no longer."""
+        """Remove the received pieces of an answer after its question has ended."""
         if name in self._kept:
             self._kept[name].drop(("answer", number))
 
 
 def _size_of(answer: Question) -> int:
-    """About how many characters an answer has as text."""
+    """Approximate number of characters of an encoded answer."""
     lists = [value for value in answer.values() if isinstance(value, list)]
     return sum(len(text) for texts in lists for text in texts)

@@ -1,16 +1,16 @@
-"""The presences of one topic, on their way to all clients of this node that follow it.
+"""Presence state and diffs of one topic, for all clients of this node that follow it.
 
-Changes are gathered, and cut into numbered diffs: at once in a quiet room, every so often in a busy
-one. A client has a number too, that of the last diff that it was sent. When it can be sent
-something, it is sent what changed since its number: the last diff, whose text all share, or several
-merged into one. So a slow client costs a number, and not a queue.
+Changes are batched and cut into numbered diffs: at once in a quiet room, at intervals in a busy
+one. Each client has a number: that of the last diff sent to it. When the client can be sent a
+frame, it is sent all changes since its number: the last diff, whose text all clients share, or
+several diffs merged into one. So a slow client costs a number, not a queue.
 
 Invariants:
 - A client's first frame is the state at one of the cuts, and its number is that of the cut. So
-  each change is in the state or in a later diff, and in one of them only.
-- Diffs are remembered up to a bound. A client whose number is older is sent a new state, from which
-  it works out what changed, or is disconnected, as configured.
-- A diff is put into text once, and a state once for each cut, whoever gets them.
+  each change is either in the state or in a later diff, and never in both.
+- Diffs are kept up to a bound. A client whose number is older is sent a new state, from which it
+  works out the changes, or is disconnected, as configured.
+- A diff is encoded once, and a state once for each cut, however many clients receive them.
 """
 
 import asyncio
@@ -27,19 +27,20 @@ from .fairshare import WORK, FairShare
 from .frames import Ref, Serializer, Wire
 from .presences import beside, diff_text, state_text
 
-#: Seconds between two diffs of a topic, at least and at most. Between these, a room pauses for as
-#: long as it took to tell everybody of the last one, so it has half of the event loop and no more.
+#: Seconds between two diffs of a topic, at least and at most. Within this range, a room pauses for
+#: as long as it took to send the last diff to all clients, so it uses at most half of the event
+#: loop.
 PAUSE, LONGEST_PAUSE = 0.005, 1.0
-#: Changes remembered for slow clients: so many, or as many as are present.
+#: Changes kept for slow clients; as many as there are presences, if these are more.
 REMEMBERED = 1000
-#: A room that is counts-only lists again when it has shrunk to this part of its limit.
+#: Fraction of `counts_above` at which a counts-only room lists presences again.
 _LIST_AGAIN = 0.8
-#: Timers of the event loop may ring this much early.
+#: Seconds by which timers of the event loop may fire early.
 _CLOCK_RESOLUTION = 0.0005
 
 
 class Listener(Protocol):
-    """A client's channel, as a room sees it."""
+    """A client's channel, as the room uses it."""
 
     topic: str
     join_ref: Ref
@@ -47,16 +48,16 @@ class Listener(Protocol):
 
     @property
     def longest_state(self) -> int | None:
-        """Characters of presences that its transport can carry; None if any number."""
+        """Most characters of presences that the transport can carry; None if unlimited."""
 
     def ready(self, follower: "Follower") -> None:
-        """There is something to be sent: ask the follower for its frame when it can be."""
+        """A frame is due: call `follower.frame()` when the client can be sent one."""
 
     def too_slow(self) -> None:
-        """The client is further behind than is remembered, and is not to be sent a new state."""
+        """The client missed diffs that are no longer kept, and must not be sent a new state."""
 
     def too_long(self, size: int) -> None:
-        """What the client is to be sent is longer than its transport can carry."""
+        """The next state or diff has `size` characters, more than the transport can carry."""
 
 
 class Follower:
@@ -67,29 +68,29 @@ class Follower:
     def __init__(self, room: "Room", listener: Listener) -> None:
         self.room = room
         self.listener = listener
-        #: The last diff that it was sent, or was part of its state; None while it waits for one.
+        #: Number of the last diff sent, or contained in the state; None while a state is due.
         self.number: int | None = None
-        #: The state that it is to be sent next, with the number of its cut.
+        #: The state to send next, with the number of its cut.
         self.state: tuple[int, str] | None = None
-        #: The last count that it was sent, in a room that is counts-only.
+        #: The last count sent, in a counts-only room.
         self.announced: int | None = None
-        #: Whether its listener was told to ask for a frame, and has not yet.
+        #: Whether `Listener.ready` was called and the frame has not been requested yet.
         self.waiting = False
 
     def frame(self) -> Wire | None:
-        """What to send now; see `outbox.Source`."""
+        """The frame to send now; see `outbox.Source`."""
         self.waiting = False
         return self.room.frame_for(self)
 
     def notify(self) -> None:
-        """Have the frame asked for, once."""
+        """Call `Listener.ready`, once for each frame."""
         if not self.waiting:
             self.waiting = True
             self.listener.ready(self)
 
 
 class Diff:
-    """What changed between two cuts, and its text."""
+    """The changes between two cuts, and their text."""
 
     __slots__ = ("_text", "beside", "transitions")
 
@@ -106,14 +107,14 @@ class Diff:
 
 
 class Room:
-    """See the module.
+    """Batches the presence changes of one topic and sends them to its followers.
 
     Args:
         topic: The topic.
-        presence: Who is there.
-        counts_above: Above so many keys only counts are told; None never.
-        state_if_slow: Whether a client that is too far behind is sent a new state; else it is told
-            to its listener.
+        presence: The presences of the node.
+        counts_above: With more keys than this, only counts are sent; None never switches to counts.
+        state_if_slow: Whether a client that is too far behind is sent a new state; otherwise
+            `Listener.too_slow` is called.
     """
 
     def __init__(
@@ -127,55 +128,55 @@ class Room:
         self._counts_above = counts_above
         self._state_if_slow = state_if_slow
         self._followers: set[Follower] = set()
-        # Those who wait for a state, which they get at the next cut.
+        # Followers that are due a state at the next cut.
         self._newcomers: dict[Follower, None] = {}
-        # What changed since the last cut: what each presence was then, and what it is now.
+        # Changes since the last cut: each presence as it was then, and as it is now.
         self._pending: dict[Identity, Transition] = {}
         # The last diffs, the oldest first; the newest has the number of the last cut.
         self._diffs: deque[Diff] = deque()
         self._remembered = 0
-        # Several diffs merged, by the number of the first that is in it; valid for this cut.
+        # Several diffs merged, by the number of the cut they start from; valid for this cut.
         self._merged: dict[int, Diff] = {}
-        # The state at the last cut, if somebody asked for it.
+        # The state at the last cut, if a client needed it.
         self._state: str | None = None
         self._count = 0
         self._next_cut_at = 0.0
         self._timer: asyncio.Handle | None = None
-        # The look-up for a cut; it is stored until its end is handled.
+        # The `fetch` call for a cut; set until its result is handled.
         self._cutting: asyncio.Task[Extras] | None = None
         self._closed = False
         self._loop = asyncio.get_running_loop()
         self._share = FairShare()
 
-    # What clients do.
+    # Followers.
 
     def enter(self, listener: Listener) -> Follower:
-        """Follow the room from now on; the state comes with the next cut."""
+        """Start following the room; the state is sent at the next cut."""
         follower = Follower(self, listener)
         self._newcomers[follower] = None
         self._schedule()
         return follower
 
     def leave(self, follower: Follower) -> None:
-        """Follow it no longer. Idempotent."""
+        """Stop following the room. Idempotent."""
         self._followers.discard(follower)
         self._newcomers.pop(follower, None)
 
     @property
     def followers(self) -> int:
-        """How many follow it."""
+        """Number of followers."""
         return len(self._followers | self._newcomers.keys())
 
     @property
     def empty(self) -> bool:
-        """Whether nobody follows it."""
+        """Whether the room has no followers."""
         return not self._followers and not self._newcomers
 
     def frame_for(self, follower: Follower) -> Wire | None:
-        """What a client is to be sent now; it counts as sent."""
+        """The next frame for a follower, counted as sent; None if nothing is due."""
         listener = follower.listener
         if follower not in self._followers:
-            return None  # it has left while its turn came
+            return None  # it left before its turn came
         if self.counting:
             return self._count_for(follower)
         if follower.state is not None:
@@ -194,25 +195,25 @@ class Room:
         return None if changes is None else self._push(listener, "presence_diff", changes)
 
     def _push(self, listener: Listener, event: str, text: str) -> Wire | None:
-        """A frame for one joining of the topic, whose body all clients share.
+        """A frame with the `join_ref` of one join, around a body that all clients share.
 
-        Diffs too name the joining, so that a client that leaves and joins at once does not take
-        those that are still on their way for diffs of the state that it gets next.
+        Diffs carry the `join_ref` too. Otherwise a client that leaves and rejoins at once would
+        apply diffs that are still in flight to the state of its new join.
         """
         if listener.longest_state is not None and len(text) > listener.longest_state:
             listener.too_long(len(text))
             return None
         return listener.serializer.message(listener.join_ref, None, self.topic, event, text)
 
-    # What the node tells.
+    # Events from the node.
 
     def changed(self, transitions: list[Transition]) -> None:
-        """Presences changed."""
+        """Add changes of presences to the next diff."""
         fold(self._pending, transitions)
         self._schedule()
 
     def close(self) -> None:
-        """Nobody follows it any more, or the node has stopped."""
+        """Drop all followers and cancel pending work: the room is empty or the node has stopped."""
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()
@@ -223,10 +224,7 @@ class Room:
     # Cutting.
 
     def settle(self) -> bool:
-        """Cut now whatever waits for a cut; whether something is still asked for.
-
-        For tests, which do not wait.
-        """
+        """Make the pending cut now, for tests; returns whether a `fetch` call is under way."""
         if self._timer is not None:
             self._timer.cancel()
             self._cut()
@@ -244,12 +242,12 @@ class Room:
     def _on_timer(self) -> None:
         if self._next_cut_at - self._loop.time() > _CLOCK_RESOLUTION:
             self._timer = None
-            self._schedule()  # telling everybody took longer than was known when it was set
+            self._schedule()  # sending took longer than was known when the timer was set
         else:
             self._cut()
 
     def _cut(self) -> None:
-        """Make a diff of what changed, and the state for those who wait for it, at one point."""
+        """Make the diff, and the state for newcomers, at the same point of the history."""
         try:
             self._presence.node.runtime.tell_observers()
         finally:
@@ -268,14 +266,14 @@ class Room:
         if not self._presence.enriches:
             self._finish(transitions, entries, {}, newcomers)
         else:
-            # Meanwhile nothing else is cut.
+            # No other cut is made until this one ends.
             self._cutting = start_task(self._look_up(transitions, entries or []))
             self._cutting.add_done_callback(
                 partial(self._looked_up, transitions, entries, newcomers)
             )
 
     async def _look_up(self, transitions: list[Transition], entries: list[Entry]) -> Extras:
-        """Call the `fetch` function once for all that a cut concerns."""
+        """Call the `fetch` function once for all keys of a cut."""
         changed = [entry for pair in transitions for entry in pair if entry is not None]
         concerned = list({id(entry): entry for entry in [*changed, *entries]}.values())
         return await self._presence.enrich(self.topic, await group_in_slices(concerned))
@@ -287,7 +285,7 @@ class Room:
         newcomers: dict[Follower, None],
         task: "asyncio.Task[Extras]",
     ) -> None:
-        """Make the cut, without extras if the look-up was cancelled."""
+        """Make the cut with the result of `fetch`, or without extras if it was cancelled."""
         self._cutting = None
         if self._closed:
             return
@@ -309,7 +307,7 @@ class Room:
             self._state = None
         if entries is not None:
             self._state = state_text(entries, fetched)
-        if fetched:  # a diff keeps what belongs to it alone
+        if fetched:  # a diff keeps only the extras of its own keys
             keys = {entry[KEY] for pair in transitions for entry in pair if entry is not None}
             fetched = {key: fetched[key] for key in keys if key in fetched}
         self._install(transitions, fetched, newcomers, began)
@@ -321,19 +319,26 @@ class Room:
         newcomers: dict[Follower, None],
         began: float,
     ) -> None:
-        """Number the cut, whose making began at a time, and tell everybody who follows."""
+        """Number the cut and notify all followers.
+
+        Args:
+            transitions: The changes.
+            fetched: The extras of the changed keys.
+            newcomers: The followers that are due a state.
+            began: When work on the cut began, in seconds of the event loop.
+        """
         self._next_cut_at = self._loop.time() + PAUSE
         if transitions:
             self._remember(Diff(transitions, fetched))
         if transitions or self.counting:
             for follower in list(self._followers):
                 follower.notify()
-        for follower in newcomers.keys() & self._followers:  # one may have left meanwhile
+        for follower in newcomers.keys() & self._followers:  # one may have left in between
             if self._state is not None:
                 follower.state = self.number, self._state
             follower.notify()
-        # Whoever was notified begins to send at once or stands in line for it, and sends in a later
-        # turn of the loop. This comes after them.
+        # Each notified client starts to send at once or queues for its turn, and sends in a later
+        # turn of the loop. This callback runs after all of them.
         self._loop.call_soon(self._tell_later, began)
 
     def _tell_later(self, began: float) -> None:
@@ -359,7 +364,7 @@ class Room:
         return follower.number is not None and follower.number < self.number
 
     def _since(self, number: int) -> Diff | None:
-        """All that changed since a cut, as one diff; None if that is not remembered."""
+        """All changes since a cut, as one diff; None if they are no longer kept."""
         missing = self.number - number
         if missing == 1:
             return self._diffs[-1]
@@ -385,7 +390,7 @@ class Room:
     # Counting.
 
     def _switch_mode(self, newcomers: dict[Follower, None]) -> None:
-        """Begin to tell counts only, or to list again; then everybody needs a state."""
+        """Switch to counts only, or back to listing, after which all followers are due a state."""
         self._count = self._presence.count(self.topic)
         if self._counts_above is None:
             return

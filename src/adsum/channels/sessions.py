@@ -1,15 +1,15 @@
-"""The sessions of clients that poll: those of this node, and the way to those of the others.
+"""Long-poll sessions: those of this node, and forwarding to the sessions of other nodes.
 
-A token names a session and the node that has it, see `tokens`. So a request that reaches another
-worker is passed on, and no sticky sessions are needed.
+A token names a session and its node, see `tokens`. So a request that reaches another worker is
+forwarded, and no sticky sessions are needed.
 
 Invariants:
-- Each frame reaches the client once. An answer is kept until the client asks with its number; asked
-  with the number before until then, it is given again. Whoever has an older token learns nothing
-  by it, and disturbs no request that waits.
-- A token is checked completely by the worker that it reaches. Nothing is read or passed on for one
-  that no live member issued.
-- Of each session one batch of frames at a time is read or passed on.
+- Each frame reaches the client once. A response is kept until the client polls with its number;
+  until then, a poll with the previous number gets the same response again. A holder of an older
+  token learns nothing from it, and does not disturb a waiting poll.
+- A token is checked completely by the worker that receives it. Nothing is read or forwarded for a
+  token that no live member issued.
+- For each session, one batch of frames at a time is read or forwarded.
 """
 
 import asyncio
@@ -31,49 +31,49 @@ from .frames import Wire
 from .relay import NoRoomError, Question, Relay, TooLongError
 from .tokens import Routes, Token, new_session
 
-#: Seconds that a poll waits.
+#: Seconds that a poll waits for frames.
 WINDOW = 10.0
-#: Seconds of active time that a session lives without a poll, and that it lives after one has
-#: broken off: phoenix.js then begins a new one, and from a tab that was closed nothing comes.
+#: Seconds of active time that a session lives without a poll; that it lives after an aborted poll.
+#: The second is short: phoenix.js then begins a new session, and a closed tab sends nothing.
 LIFETIME, LIFETIME_IF_BROKEN = 30.0, 3.0
-#: Seconds of active time within which what does not wait is answered.
+#: Seconds of active time within which a request that does not wait is answered.
 PATIENCE = 5.0
-#: A line that is not empty, from its first character on.
+#: A line that is not blank, from its first non-space character on.
 _LINE = re.compile(r"\S[^\n]*")
-#: Frames, and about how many characters, in one answer.
+#: Frames in one response; characters at which no further frame is added to it.
 _MAX_FRAMES, _MAX_ANSWER = 100, 256 * 1024
-#: Characters of JSON text in the presences of a topic that are sent to a client that polls. Longer
-#: ones cannot be passed on between nodes, so they are refused wherever the client polls.
+#: Characters of JSON text that the presences of a topic may have for a client that polls. Longer
+#: ones cannot be forwarded between nodes, so they are refused on every node.
 MAX_STATE = 20 * 1024 * 1024
 
 _UNKNOWN = "a client at %s that polls has a token of a session that has ended"
 
 
 class Session:
-    """One client that polls."""
+    """The session of one client that polls."""
 
     def __init__(self, connection: Connection, ended: Callable[["Session"], None]) -> None:
         self.id = new_session()
         self.connection = connection
-        # The number of the last answer, and its frames; None once the client has asked with it.
+        # Number of the last response; its frames, None once the client has polled with it.
         self._number = 0
         self._frames: list[str] | None = None
         self._poll: asyncio.Future[None] | None = None
         self._ended = ended
         self._finishing: asyncio.Task[None] | None = None
         self._expiry = self._expire_later(LIFETIME)
-        # Whether a request of the client is being taken in.
+        # Whether frames of the client are being received.
         self._sending = False
-        # Whether the request that waits, or waited last, has broken off.
+        # Whether the waiting or last poll was aborted.
         self._broken = False
         connection.longest_state = MAX_STATE
         connection.attach(self._wake, self.end)
 
     async def poll(self, number: int) -> tuple[int, int, list[str]]:
-        """A status, the number of the answer, and frames."""
+        """Wait for frames; returns the status, the number of the response, and the frames."""
         if not self._is_present(number):
             return 410, 0, []
-        self._wake()  # of two that wait the older one is answered, with nothing
+        self._wake()  # of two waiting polls the older one is answered, without frames
         self.connection.heard()
         if number != self._number:
             return 200, self._number, self._frames or []
@@ -90,12 +90,12 @@ class Session:
                     self._live_on()
                 raise
             if self._poll is not waiting:
-                return 204, number, []  # another request waits; what comes is for that one
+                return 204, number, []  # a newer poll waits and gets the frames
         self._live_on()
         return self._answer()
 
     def break_off(self, number: int) -> None:
-        """Nobody gets the answer to a request with a number; it waits, or waited last."""
+        """Abort the waiting or last poll, if it had this number: its client cannot be answered."""
         if not self._is_present(number):
             return
         self._broken = True
@@ -105,10 +105,10 @@ class Session:
             self._live_on()
 
     async def send(self, body: str, *, lines: bool) -> int:
-        """Take in what the client sends, up to the first frame that is none; returns a status.
+        """Handle the frames that the client sent, up to the first invalid one; returns a status.
 
-        A client sends one request after the other. One that has to be waited for for too long is
-        cut off: it would not know which of its frames were taken in.
+        A client sends one request at a time. If its frames cannot be handled within `PATIENCE`,
+        the connection is closed: the client could not know how many of them were handled.
         """
         if self._sending:
             return 409
@@ -128,7 +128,7 @@ class Session:
         return 200 if self.connection.closing is None else 410
 
     def end(self) -> None:
-        """The client is gone, or is to go."""
+        """End the session and its connection. Idempotent."""
         if self._finishing is None:
             self._expiry.cancel()
             self._ended(self)
@@ -155,7 +155,7 @@ class Session:
         return 204, self._number, []
 
     def _is_present(self, number: int) -> bool:
-        """Whether the client may have no newer token than one with this number."""
+        """Whether a token of this number may be the client's newest one."""
         return number == self._number or (number == self._number - 1 and self._frames is not None)
 
     def _has_more(self) -> bool:
@@ -174,13 +174,13 @@ class Session:
 
 
 class Sessions(Relay):
-    """See the module. There is one for a node, whatever sockets it has."""
+    """The long-poll sessions of a node, shared by all its sockets."""
 
     def __init__(self, node: Node) -> None:
         super().__init__(node)
         self._sessions: dict[str, Session] = {}
         self._routes = Routes(self._ask_route, self.lives, self._cluster, self._log)
-        # The sessions, of any node, whose frames are being read or passed on here.
+        # Sessions, of any node, with frames being read or forwarded by this node.
         self._sending: set[str] = set()
 
     def forked(self) -> None:
@@ -191,24 +191,28 @@ class Sessions(Relay):
 
     @classmethod
     def of(cls, node: Node) -> Self:
-        """Those of a node."""
+        """The sessions of a node, created at the first call."""
         for observer in node.observers:
             if isinstance(observer, cls):
                 return observer
         return cls(node)
 
     def begin(self, connection: Connection) -> str:
-        """Make a session; returns its first token."""
+        """Create a session; returns its first token."""
         session = Session(connection, self._forget)
         self._sessions[session.id] = session
         return self._token(session.id, 0)
 
     async def find(self, token: Token, address: str) -> str | None:
-        """The node that has a session; None, and a log line, if the token is not authentic.
+        """The name of the node of a session.
 
         Args:
             token: The token.
-            address: Where the client is, for the log.
+            address: The client's address, for the log.
+
+        Returns:
+            The name. None if the token is not authentic or its session has ended, which is
+            logged, or if this node is not running.
         """
         if not self._node.running:
             return None
@@ -220,7 +224,7 @@ class Sessions(Relay):
         return name
 
     async def poll(self, name: str, token: Token) -> Question:
-        """What there is for the client; waits until there is something, for some seconds."""
+        """Answer a poll: waits up to `WINDOW` for frames, on the node of the session."""
         try:
             return await self._ask(name, token, {"do": "poll"}, WINDOW + PATIENCE)
         except NoRoomError:
@@ -228,7 +232,7 @@ class Sessions(Relay):
 
     @contextmanager
     def sending(self, token: Token) -> Iterator[bool]:
-        """While frames of a session are read and passed on: whether they are the only ones."""
+        """Reserve a session for reading and forwarding frames; yields False if it is reserved."""
         if token.session in self._sending:
             yield False
             return
@@ -239,13 +243,13 @@ class Sessions(Relay):
             self._sending.discard(token.session)
 
     async def send(self, name: str, token: Token, body: str, *, lines: bool) -> Question:
-        """Take in what the client sends.
+        """Pass frames of the client to its session; returns an answer with a status.
 
         Args:
-            name: The node that has its session.
-            token: Names its session.
-            body: What it sent.
-            lines: Whether each line is a frame; else the body is one.
+            name: The node of the session.
+            token: The token of the session.
+            body: The body of the request.
+            lines: Whether each line is a frame; otherwise the whole body is one.
         """
         question: Question = {"do": "send", "body": body, "lines": lines}
         try:
@@ -256,12 +260,12 @@ class Sessions(Relay):
             return {"status": 503}
 
     async def break_off(self, name: str, token: Token) -> None:
-        """The connection of a request that waits has ended: nobody gets its answer."""
+        """Abort a waiting poll whose HTTP connection has ended."""
         with suppress(NoRoomError):
             await self._ask(name, token, {"do": "break off"}, PATIENCE)
 
     async def _ask(self, name: str, token: Token, question: Question, patience: float) -> Question:
-        """Ask the node that has the session; 410 if there is none."""
+        """Send a question to the node of the session; status 410 if the node does not answer."""
         if not self._node.running:
             return {"status": 410}
         question = {**question, "session": token.session, "number": token.number}
@@ -275,7 +279,7 @@ class Sessions(Relay):
         return None
 
     async def answer(self, question: Question) -> Question:
-        """See `Relay`: answer for a session that is here."""
+        """See `Relay`: answer a question about a session of this node, or about its route."""
         if question["do"] == "route":
             return dict(self._routes.own.dump())
         session = self._sessions.get(question["session"])
@@ -292,12 +296,12 @@ class Sessions(Relay):
         return {"status": status, "token": token, "messages": frames}
 
     def lost(self, question: Question) -> None:
-        """See `Relay`: that node has died, and with it the connection of the client."""
+        """See `Relay`: the asking node has died, and with it the HTTP connection of the client."""
         if question["do"] == "poll" and question["session"] in self._sessions:
             self._sessions[question["session"]].break_off(question["number"])
 
     def closed(self) -> None:
-        """See `Observer`: sessions of an event loop that is closed are gone; others end soon."""
+        """See `Observer`: drops sessions of closed event loops; the others end by themselves."""
         super().closed()
         self._routes.forget()
         self._sending = set()
@@ -316,7 +320,7 @@ class Sessions(Relay):
 
 
 def _frames(body: str, *, lines: bool) -> Iterator[str]:
-    """The frames in a body, one after the other: an attacker puts half a million into one."""
+    """Iterate over the frames in a body; lazily, since one body may hold half a million."""
     if not lines:
         yield body
         return
@@ -325,10 +329,10 @@ def _frames(body: str, *, lines: bool) -> Iterator[str]:
 
 
 def _wire(line: str) -> Wire:
-    """A frame as it was before phoenix.js put bytes into base64."""
+    """Undo the base64 that phoenix.js applies to binary frames."""
     if line[:1] in ("[", "{"):
         return line
     try:
         return base64.b64decode(line, validate=True)
     except (binascii.Error, ValueError):
-        return line  # which is no frame, and is treated as such
+        return line  # not a frame, and refused as such when it is decoded

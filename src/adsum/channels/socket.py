@@ -1,4 +1,4 @@
-"""The ASGI application that Phoenix clients connect to."""
+"""`Socket`: the ASGI application that Phoenix clients connect to."""
 
 import asyncio
 import contextlib
@@ -30,8 +30,8 @@ logger = logging.getLogger("adsum")
 Connect = Callable[[Client], Awaitable[None]]
 
 _REFUSED = "a client at %s was refused: %s"
-#: Seconds of silence after which a client is gone. Clients send a heartbeat every 30 s, and hidden
-#: tabs run their timers only once a minute.
+#: Seconds of silence after which a client is considered gone. Clients send a heartbeat every 30 s,
+#: and hidden tabs run their timers only once a minute.
 TIMEOUT = 75.0
 #: Seconds of active time that `connect` may take.
 CONNECT_TIMEOUT = 10.0
@@ -40,33 +40,35 @@ CONNECT_TIMEOUT = 10.0
 class Socket:
     """Channels for Phoenix clients, as an ASGI application.
 
-    Mount it anywhere: ``app.mount("/socket", socket)`` in FastAPI and Starlette, or call it for the
-    paths that you give it. Clients connect to ``/socket/websocket``, or to ``/socket/longpoll``
-    where WebSockets do not get through; phoenix.js does both with ``new Socket("/socket")``. Any
-    number of processes may serve it, with no sticky sessions. The node of its presence has to run
-    while clients are connected; when it stops, they are told to connect again.
+    Mount it at any path, as ``app.mount("/socket", socket)`` in FastAPI and Starlette, or call it
+    as an ASGI application. Clients connect to ``/socket/websocket``, or to ``/socket/longpoll``
+    where WebSockets are blocked; phoenix.js does both with ``new Socket("/socket")``. Any number of
+    processes may serve it, without sticky sessions. The node of its presence must run while clients
+    are connected; when it stops, clients are disconnected with a close code that makes them
+    reconnect.
 
     Args:
-        presence: Who is there. Channels track in it, and its node carries broadcasts.
-        channels: The subclasses of `Channel`; the first whose pattern matches a topic serves it.
+        presence: The presences that channels track in; its node carries the broadcasts.
+        channels: Subclasses of `Channel`; the first one with a pattern that matches a topic serves
+            it.
         connect: Called for each connection; raises `RefusedError` to refuse it (HTTP 403), and may
-            fill in the client's `id` and `values`. It has 10 seconds, and is cancelled if the
-            client goes. None accepts everybody.
-        origins: The sites whose pages may connect, by scheme, host and port, as
-            ``["https://example.com", "//*.example.com"]``. Without a scheme, both http and https;
-            without a port, the default one; a star stands for any subdomain. Also ``"null"``,
-            origins of applications as ``"app://local"``, and ``"*"`` for all. None accepts the
-            host that the ``Host`` header names, whatever its port.
-        limits: The most that a client may cost.
-        timeout: Seconds of active time without a frame after which a client is gone; below 60 it
-            disconnects tabs that are in the background.
-        when_slow: What happens to a client that is so far behind that the changes of a topic which
-            it missed are not remembered: it is sent the whole ``state``, or the connection is
-            ended (``close``).
+            set the client's `id` and `values`. It may take 10 seconds, and is cancelled if the
+            client goes. None accepts every client.
+        origins: The sites that may connect, by scheme, host and port, as
+            ``["https://example.com", "//*.example.com"]``. Without a scheme, both http and https
+            are accepted; without a port, the default one; a star stands for any subdomain. Also
+            accepted are ``"null"``, origins of applications as ``"app://local"``, and ``"*"`` for
+            all. None accepts the host in the ``Host`` header, with any port.
+        limits: Resource limits for each client.
+        timeout: Seconds of active time without a frame after which a client is considered gone. A
+            value below 60 disconnects tabs in the background.
+        when_slow: Action for a client that missed changes of a topic that are no longer kept:
+            ``state`` sends it the whole state, ``close`` closes the connection.
 
     Raises:
-        ConfigurationError: A setting is wrong; names it, its value, and what is accepted.
-            A channel is none, has no topic, or is not reached because of the order.
+        ConfigurationError: A setting is wrong; names it, its value, and the accepted values.
+            An entry of `channels` is not a channel class, has no topic, or cannot be reached
+            because of the order.
 
     Example:
         >>> import adsum
@@ -99,7 +101,7 @@ class Socket:
         self._hub = Hub(presence, channels, given, timeout, when_slow)
         self._longpoll = LongPoll(self._hub, self._origins, self.admit)
         self._refused = 0
-        # Whether it was logged that the node is not running; once, until it runs.
+        # Whether it was logged that the node is not running; reset when it runs.
         self._closed_logged = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -117,28 +119,28 @@ class Socket:
     async def broadcast(self, topic: str, event: str, payload: Mapping[str, Any] | bytes) -> None:
         """Send an event to every client on a topic, on every node.
 
-        Best effort, as `PubSub`: what a node that cannot be reached misses is not sent again.
+        Best effort, as `PubSub`: a node that cannot be reached misses the event; nothing is resent.
 
         Args:
             topic: As ``room:lobby``.
-            event: What clients name in ``channel.on(event, ...)``.
+            event: The event name, as in ``channel.on(event, ...)`` of phoenix.js.
             payload: A JSON object, at most 192 KiB as text, or bytes, at most 144 KiB.
 
         Raises:
             NodeClosedError: The node is not running.
             TypeError: The payload is neither a JSON object nor bytes.
-            ValueError: It is not finite, too deep or too large; or the event begins with ``phx_``
-                or is one of presences, as ``presence_diff``.
+            ValueError: The payload is not finite, too deep or too large; or the event is reserved:
+                it begins with ``phx_`` or is one of presences, as ``presence_diff``.
         """
         await self._hub.broadcast(topic, event, payload)
 
     async def disconnect(self, id: str) -> None:
         """Close every connection with an id, on every node, with code 1000.
 
-        phoenix.js from 1.8 connects again, and so is authorised anew; older ones stay away.
+        phoenix.js from 1.8 on reconnects, and so calls `connect` again; older ones stay away.
 
         Args:
-            id: What `connect` gave to the clients.
+            id: The `Client.id` that `connect` has set.
 
         Raises:
             NodeClosedError: The node is not running.
@@ -146,21 +148,21 @@ class Socket:
         self._hub.disconnect(id)
 
     def settle(self) -> bool:
-        """Tell clients now of presences that are held back for some milliseconds; for tests.
+        """Send batched presence changes now, without the delay of milliseconds; for tests.
 
         Returns:
-            Whether a `fetch` function is still being waited for.
+            Whether a `fetch` call is still under way.
         """
         return self._hub.settle()
 
     def stats(self) -> dict[str, int]:
-        """Counters and gauges, for metrics: cheap enough to be read every second.
+        """Counters and gauges for metrics, cheap enough to read every second.
 
         Returns:
-            ``connections`` (those that were given up included, until the server reports their
-            ends), ``channels``, ``followers`` (channels that are told who is there),
-            ``refused`` (connections), ``frames_received``, ``frames_sent`` and ``bytes_sent``;
-            counters since the process began.
+            ``connections`` (including those given up, until the server reports their ends),
+            ``channels``, ``followers`` (channels that are sent presences), ``refused``
+            (connections), ``frames_received``, ``frames_sent`` and ``bytes_sent``. Counters count
+            since the process began.
         """
         return {**self._hub.stats(), "refused": self._refused}
 
@@ -174,15 +176,18 @@ class Socket:
     async def admit(
         self, scope: Scope, transport: str, gone: "asyncio.Future[Any]"
     ) -> tuple[Client, Serializer] | int:
-        """Let a client connect, or say with which HTTP status it is refused.
+        """Check the origin and version of a new client, then authorise it with `connect`.
 
-        While `connect` decides, the client counts as connected. Make its connection at once after
-        this, so that its place is not given away.
+        While `connect` runs, the client counts as connected. Create the `Connection` right after
+        this call, so that the limit of connections holds.
 
         Args:
-            scope: As ASGI has it.
-            transport: How the client connects.
-            gone: Done when the client has gone, so `connect` is cancelled.
+            scope: The ASGI scope.
+            transport: ``websocket`` or ``longpoll``.
+            gone: Done when the client has gone; `connect` is then cancelled.
+
+        Returns:
+            The client and its serializer, or the HTTP status of the refusal.
         """
         address = address_of(scope)
         try:
@@ -207,21 +212,21 @@ class Socket:
                 raise  # the server has cancelled the request
             self._hub.log.crashed(_REFUSED, address, "connect crashed", error=error)
             return self._refuse(403)
-        if not self._is_open():  # any more: `connect` may have taken its time
+        if not self._is_open():  # again, since `connect` may have taken long
             return self._refuse(503)
         return client, serializer
 
     async def _decide(
         self, connect: Connect, client: Client, gone: "asyncio.Future[Any]", address: str
     ) -> bool:
-        """Call `connect`; False if it took too long, or the client has gone."""
+        """Await `connect`; False if it timed out or the client has gone."""
         loop = asyncio.get_running_loop()
         self._hub.admissions.add(gone)
         try:
             async with active_timeout(CONNECT_TIMEOUT) as timeout:
 
                 def interrupt(_: object) -> None:
-                    with contextlib.suppress(RuntimeError):  # the decision came in this turn, too
+                    with contextlib.suppress(RuntimeError):  # `connect` ended in the same turn
                         timeout.reschedule(loop.time())
 
                 gone.add_done_callback(interrupt)
@@ -264,7 +269,7 @@ class Socket:
         if not path.endswith("/websocket"):
             await _deny(scope, send, 404)
             return
-        # The end of the connection, if it comes before the decision; else the first frame.
+        # The next message: the end of the connection, if it comes during `connect`, or a frame.
         ahead = start_task(receive_next(receive))
         try:
             admitted = await self.admit(scope, "websocket", ahead)
@@ -285,9 +290,9 @@ def _are_texts(origins: Any) -> bool:
 
 
 async def _deny(scope: Scope, send: Send, status: int) -> None:
-    """Refuse an upgrade. A close before the handshake is a 403 with every server.
+    """Refuse a WebSocket upgrade. A close before the handshake is a 403 with every server.
 
-    The extension is for other statuses alone, for some servers log each use of it as an error.
+    The response extension is used only for other statuses: some servers log each use as an error.
     """
     if status == 403 or "websocket.http.response" not in (scope.get("extensions") or {}):
         await send({"type": "websocket.close"})

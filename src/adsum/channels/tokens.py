@@ -1,25 +1,27 @@
-"""Tokens of clients that poll: every worker can check one completely, and none reveals a node.
+"""Session tokens of long polling: every worker can verify any token, and none reveals a node.
 
-A token is ``route.session.number.mac``: the route of the node that has the session, the session,
-the number of the last answer, and a code that authenticates these three. Route and key are random,
-and new for each life of a node, so a token says nothing about the node and is void after it.
+A token is ``route.session.number.mac``: the route of the session's node, the session, the number of
+the last response, and a message authentication code over these three. Route and key are random and
+new for each incarnation of a node, so a token reveals nothing about the node and expires with the
+incarnation.
 
-A route begins with a mark of its cluster, 16 bits of a hash. By it a worker tells the token of a
-worker that has stopped, which is usual, from that of another cluster behind the same proxy, which
-is a mistake.
+A route begins with a mark of its cluster, 16 bits of a hash. With it a worker distinguishes a token
+of a stopped worker, which is usual, from a token of another cluster behind the same proxy, which is
+a mistake.
 
-The danger is a token that nobody issued. A worker that passes its request on spends its links on
-somebody who was never admitted. So a worker checks a token before it reads the body of a request,
-and asks nobody about a forged one.
+The danger is a forged token: a worker that forwards its request spends its links on a client that
+was never admitted. So a worker verifies the token before it reads the body of a request, and sends
+no request to other nodes for a forged one.
 
-For this a worker needs the routes and keys of the other members. It asks them over links that have
-passed the handshake, so no secret has to be configured, and no stranger gets a key:
+Verification needs the routes and keys of the other members. A worker requests them over links that
+have passed the handshake, so no secret has to be configured, and no stranger gets a key:
 
-- Asked are members whose route is unknown, and only when a token has a route that is unknown. So a
-  token that outruns its route waits for the answer, and in a settled cluster nothing is asked.
-- Members without channels do not answer. Each is asked ever less often, and a token waits for
-  `PATIENCE` at most.
-- A key belongs to one life of a member. It is forgotten when that life ends.
+- A worker asks only members with an unknown route, and only when a token has an unknown route. So
+  a token that arrives before its route waits for the answer, and in a settled cluster no requests
+  are sent.
+- Members without channels do not answer. Each is asked with exponential backoff, and a token waits
+  for `PATIENCE` at most.
+- A key belongs to one incarnation of a member, and is dropped when that incarnation ends.
 """
 
 import asyncio
@@ -39,12 +41,12 @@ from adsum.quoting import quoted
 from adsum.sparselog import SparseLogger
 from adsum.tasks import cancel_task, start_task
 
-#: Seconds that a token waits for the members that may know its route.
+#: Seconds of active time that a token waits for the answers of members with unknown routes.
 PATIENCE = 5.0
-#: Seconds until a member that did not answer is asked again: at first, and at most.
+#: Seconds until a member that did not answer is asked again: the first pause, and the longest.
 AGAIN, AGAIN_MOST = 1.0, 30.0
-#: Bytes of the mark of a cluster; random bytes in a route and in a session; bytes of a key and of a
-#: code.
+#: Bytes of the mark of a cluster; random bytes in a route and in a session; bytes of a key and of
+#: an authentication code.
 _MARK, _ROUTE, _SESSION, _KEY, _MAC = 2, 12, 24, 32, 16
 
 _FOREIGN = (
@@ -60,7 +62,7 @@ _FORGED = "a client at %s that polls has a forged token"
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A token as a client sent it; whether it is authentic is not known yet."""
+    """A token as received from a client, not verified yet."""
 
     route: str
     session: str
@@ -69,7 +71,7 @@ class Token:
 
     @classmethod
     def read(cls, text: str) -> Self | None:
-        """The token in a text; None if the text cannot be one."""
+        """Parse a token; None if the text is not one."""
         found = _TOKEN.fullmatch(text)
         if found is None:
             return None
@@ -78,22 +80,22 @@ class Token:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """The way to the sessions in one life of a node, and the key of their tokens."""
+    """The route of one incarnation of a node, and the key that signs its tokens."""
 
     id: str
     key: bytes
 
     @classmethod
     def draw(cls, cluster: str) -> Self:
-        """A new one, of a node of a cluster."""
+        """Create a random route and key for a node of a cluster."""
         return cls(_mark(cluster) + secrets.token_urlsafe(_ROUTE), secrets.token_bytes(_KEY))
 
     @classmethod
     def load(cls, value: Any) -> Self:
-        """The one that a member has sent.
+        """Decode a route that a member has sent.
 
         Raises:
-            ValueError: It is none.
+            ValueError: The value is not a valid route and key.
         """
         id, key = value.get("route"), value.get("key")
         if not (isinstance(id, str) and isinstance(key, str) and _ROUTE_ID.fullmatch(id)):
@@ -103,15 +105,15 @@ class Route:
         return cls(id, bytes.fromhex(key))
 
     def dump(self) -> dict[str, str]:
-        """What `load` reads."""
+        """Encode the route and its key as a JSON object, for `load`."""
         return {"route": self.id, "key": self.key.hex()}
 
     def token(self, session: str, number: int) -> str:
-        """The token of a session after an answer."""
+        """Sign the token of a session for the response of a number."""
         return f"{self.id}.{session}.{number}.{self._mac(session, number)}"
 
     def proves(self, token: Token) -> bool:
-        """Whether the key of this route made a token."""
+        """Whether a token was signed with the key of this route; compares in constant time."""
         return compare_digest(self._mac(token.session, token.number), token.mac)
 
     def _mac(self, session: str, number: int) -> str:
@@ -120,12 +122,12 @@ class Route:
 
 
 def new_session() -> str:
-    """A name for a session that cannot be guessed."""
+    """Create a random session name that cannot be guessed."""
     return secrets.token_urlsafe(_SESSION)
 
 
 class _Unanswered:
-    """A member whose route is unknown: when it may be asked again."""
+    """Backoff of a member with an unknown route: the pause, and the time of the next request."""
 
     def __init__(self) -> None:
         self.task: asyncio.Task[None] | None = None
@@ -137,10 +139,10 @@ class Routes:
     """The routes of this node and of the other members.
 
     Args:
-        ask: Asks a member for its route; None if it does not answer.
-        lives: The members that live, this node excluded, each with its incarnation.
-        cluster: Gives the name of the cluster.
-        log: Where refused tokens are logged.
+        ask: Requests the route of a member; returns None if it does not answer.
+        lives: Returns the live members, without this node, each with its incarnation.
+        cluster: Returns the name of the cluster.
+        log: The log for refused tokens.
     """
 
     def __init__(
@@ -155,24 +157,27 @@ class Routes:
         self._cluster = cluster
         self._log = log
         self._own: Route | None = None
-        # By life of a member; those of former lives are removed before members are asked.
+        # By name and incarnation of a member; former incarnations are removed before each request.
         self._known: dict[tuple[str, int], Route] = {}
         self._unanswered: dict[tuple[str, int], _Unanswered] = {}
 
     @property
     def own(self) -> Route:
-        """The route of this life of this node."""
+        """The route of the current incarnation of this node, created on first use."""
         if self._own is None:
             self._own = Route.draw(self._cluster())
         return self._own
 
     async def node_of(self, token: Token, own: str, address: str) -> str | None:
-        """The node that issued a token; None, and a log line, if no live member did.
+        """Verify a token; returns the name of the node that issued it.
 
         Args:
             token: The token.
             own: The name of this node.
-            address: Where the client is, for the log.
+            address: The client's address, for the log.
+
+        Returns:
+            The name; None, after logging the reason, if no live member issued the token.
         """
         found = self._find(token.route, own)
         if found is None:
@@ -195,13 +200,13 @@ class Routes:
             self._log.warning(_FOREIGN, address, quoted(cluster))
 
     def forget(self) -> None:
-        """The life of this node has ended: its tokens are void, and what it knew is of no use."""
+        """Drop all routes and cancel all requests at the end of this node's incarnation."""
         for unanswered in self._unanswered.values():
             cancel_task(unanswered.task)
         self.forget_parent()
 
     def forget_parent(self) -> None:
-        """As `forget`, in a forked child, which cancels no task of its parent."""
+        """Drop all routes in a forked child, which must not cancel the tasks of its parent."""
         self._own, self._known, self._unanswered = None, {}, {}
 
     def _find(self, id: str, own: str) -> tuple[str, Route] | None:
@@ -213,7 +218,7 @@ class Routes:
         return None
 
     async def _learn(self, id: str) -> None:
-        """Ask the members whose route is unknown, until one has this route or all have answered."""
+        """Request unknown routes until one matches, all requests have ended, or time is up."""
         with contextlib.suppress(TimeoutError):
             async with active_timeout(PATIENCE):
                 while asked := self._ask_members():
@@ -222,7 +227,7 @@ class Routes:
                         return
 
     def _ask_members(self) -> "list[asyncio.Task[None]]":
-        """Ask each member that is due; returns all questions that are under way."""
+        """Request the route of each member that is due; returns all pending requests."""
         lives = set(self._lives().items())
         self._known = {life: route for life, route in self._known.items() if life in lives}
         for life in self._unanswered.keys() - lives:
@@ -243,7 +248,7 @@ class Routes:
             unanswered.ask_at = asyncio.get_running_loop().time() + unanswered.pause
             unanswered.pause = min(2 * unanswered.pause, AGAIN_MOST)
         if self._unanswered.get(life) is not unanswered:
-            return  # that life has ended, or that of this node
+            return  # the incarnation of the member, or of this node, has ended
         with contextlib.suppress(ValueError):
             self._known[life] = Route.load(answer or {})
             del self._unanswered[life]
@@ -258,7 +263,7 @@ def _text(data: bytes) -> str:
 
 
 def _length(size: int) -> int:
-    """Characters of so many bytes, as `_text` makes them."""
+    """Number of characters that `_text` makes of `size` bytes."""
     return len(_text(bytes(size)))
 
 

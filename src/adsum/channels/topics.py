@@ -1,4 +1,4 @@
-"""Patterns of topics: ``room:{room}`` matches ``room:lobby`` and says that room is lobby. Pure."""
+"""Patterns of topics: ``room:{room}`` matches ``room:lobby`` with parameter room=lobby. Pure."""
 
 from adsum.arguments import instance, refuse
 from adsum.quoting import quoted
@@ -9,14 +9,16 @@ _ACCEPTED = (
 
 
 class Pattern:
-    """Parts between colons, each a text or a parameter in braces, which stands for any text.
+    """A topic pattern: parts between colons, each a text or a parameter in braces.
+
+    A parameter matches any text that is not empty and has no colon.
 
     Args:
         text: As ``room:{room}`` or ``lobby``.
 
     Raises:
-        ConfigurationError: It is not a pattern, or one that looks like a pattern of another
-            framework and would match nothing but itself; says how to write it here.
+        ConfigurationError: It is not a pattern, or it is in the syntax of another framework and
+            would match only itself; the message gives the syntax used here.
     """
 
     def __init__(self, text: str) -> None:
@@ -62,7 +64,7 @@ def _parse(part: str, text: str) -> tuple[str, bool]:
         if not name.isidentifier():
             refuse("topic", text, f"{_ACCEPTED}; {quoted(part)} is neither")
         return name, True
-    # Parameters as other routers write them; such a text would match itself alone.
+    # Parameters in the syntax of other routers; such a text would match only itself.
     if set("*{}") & set(part) or part.startswith("<") or part.endswith(">"):
         refuse("topic", text, f"{_ACCEPTED}; write 'room:{{name}}' for every room")
     if part != part.strip():

@@ -1,8 +1,9 @@
 """The WebSocket transport: one ASGI connection carries one `Connection`.
 
-A client that does not read is given up in the end, but an application cannot break a connection
-off: the server holds its socket, with all that waits in it, until the client reads or goes, or the
-server itself gives it up. So until the server reports the end, the connection is only counted.
+A client that does not read is eventually given up, but an ASGI application cannot abort a
+connection. The server holds its socket, with all buffered data, until the client reads or
+disconnects, or the server itself aborts it. So until the server reports the end, a connection that
+was given up still counts against the limit of connections.
 """
 
 import asyncio
@@ -22,13 +23,13 @@ from .frames import Wire
 
 logger = logging.getLogger("adsum")
 
-#: Bytes of frames that are read and held while a client may not be read on, and bytes that count
-#: for each held frame besides its own.
+#: Bytes of frames that are read ahead and held under backpressure; bytes counted for each held
+#: frame besides its own.
 _MAX_HELD, _FRAME_COST = 64 * 1024, 64
-#: The close code of a server that restarts, and seconds of active time that saying so may take.
+#: Close code of a server that restarts; seconds of active time that sending it may take.
 _RESTART, _LAST_WORD = 1012, 1.0
 
-#: What it costs to drop a frame: a look at its end.
+#: Bytes of the budget (see `fairshare`) that it costs to drop a received frame.
 _DROPPED = 32
 
 Event = MutableMapping[str, Any]
@@ -43,14 +44,15 @@ async def serve(
     subprotocol: str | None,
     ahead: "asyncio.Future[Event]",
 ) -> None:
-    """Accept, and carry frames both ways until either side ends it.
+    """Accept a WebSocket, and carry frames both ways until either side closes it.
 
     Args:
-        connection: It exists before it is accepted, so nothing that happens meanwhile misses it.
-        receive: As ASGI has it; ``websocket.connect`` has been received.
-        send: As ASGI has it.
-        subprotocol: The one that is chosen.
-        ahead: The first message, which is being received.
+        connection: The connection. It is registered before the accept, so it misses no
+            disconnect or stop in between.
+        receive: The ASGI callable; ``websocket.connect`` has been received.
+        send: The ASGI callable.
+        subprotocol: The subprotocol to accept, if any.
+        ahead: The pending receive of the first message.
     """
     carrier, code = _Carrier(connection, send), None
     try:
@@ -59,25 +61,26 @@ async def serve(
         code = await _read(connection, receive, ahead)
     except asyncio.CancelledError:
         if not carrier.interrupted:
-            # So do servers that tell nothing before they stop. Their clients should come back.
+            # Some servers cancel without a message when they stop. Their clients should reconnect.
             code = _RESTART
             await carrier.say_restart()
             raise
         if carrier.task.uncancel():
-            carrier.given_up = False  # the server has cancelled it, too, and reports no end
+            carrier.given_up = False  # the server has cancelled it as well, and reports no end
             raise
     finally:
         if carrier.given_up:
             connection.hub.given_up.add(connection)
         else:
             carrier.stop()
-        # A server that restarts ends its connections before it stops the node. What is present then
-        # lingers as it does after `Node.stop`, so that clients that come elsewhere never leave.
+        # A server that restarts ends its connections before it stops the node. Their presences
+        # linger as after `Node.stop`, so that clients that reconnect elsewhere are never seen to
+        # leave.
         linger = connection.hub.lingers(restarts=code == _RESTART)
         try:
             await connection.finish(linger=linger)
             if carrier.given_up:
-                # Meanwhile the client is sent the end, if it ever reads.
+                # The writer still sends the close, should the client read again.
                 await _wait_for_end(connection, receive)
         finally:
             carrier.stop()
@@ -85,17 +88,17 @@ async def serve(
 
 
 async def receive_next(receive: Receive) -> Event:
-    """The next message, as a coroutine, whatever kind of awaitable a server gives."""
+    """Receive the next message; a coroutine whatever kind of awaitable the server returns."""
     return await receive()
 
 
 async def _read(
     connection: Connection, receive: Receive, ahead: "asyncio.Future[Event] | None"
 ) -> int | None:
-    """Take in what comes until the connection ends; returns its close code.
+    """Receive and dispatch frames until the connection ends; returns its close code.
 
-    While too much waits to be handled, a little more is read and held, so that the end of the
-    connection is noticed behind it: nobody should be present who has gone.
+    Under backpressure a few more frames are read and held, so that the end of the connection
+    behind them is noticed: a client that has gone should not stay present.
     """
     held: deque[Wire] = deque()
     held_size = 0
@@ -132,13 +135,13 @@ async def _read(
 
 
 async def _wait_for_end(connection: Connection, receive: Receive) -> None:
-    """Take in what comes until the server reports the end of the connection, and drop it."""
+    """Receive and drop frames until the server reports the end of the connection."""
     while (await receive())["type"] == "websocket.receive":
         await connection.share.turn(_DROPPED)
 
 
 async def _came(ahead: "asyncio.Future[Event]", connection: Connection) -> bool:
-    """Whether something came before there was room for what is held."""
+    """Wait for a message or for room to handle held frames; returns whether a message came."""
     room = asyncio.ensure_future(connection.room())
     either: set[asyncio.Future[Any]] = {room, ahead}
     try:
@@ -149,7 +152,7 @@ async def _came(ahead: "asyncio.Future[Event]", connection: Connection) -> bool:
 
 
 class _Carrier:
-    """Sends what there is to be sent, in a task that exists only while there is something."""
+    """Writer of a connection: sends queued frames, in a task that exists only while any are."""
 
     __slots__ = (
         "_connection",
@@ -168,25 +171,25 @@ class _Carrier:
             raise RuntimeError("an ASGI application runs in a task")
         #: The task that reads.
         self.task: asyncio.Task[Any] = task
-        #: Whether that task was cancelled here.
+        #: Whether that task was cancelled by this object.
         self.interrupted = False
-        #: Whether the client was given up: it takes nothing, not even the end of the connection.
+        #: Whether the client was given up: it takes no frames, not even the close.
         self.given_up = False
         self._stopped = False
-        # Whether a writer waits for its turn to begin.
+        # Whether a writer is scheduled and waits for its turn to begin.
         self._due = False
         self._connection = connection
         self._send = send
         self._writer: asyncio.Task[None] | None = None
 
     def filled(self) -> None:
-        """There is something to send."""
+        """Start the writer in the client's turn, unless it runs: frames are queued."""
         if self._writer is None and not self._due and not self._stopped:
             self._due = True
             self._connection.share.call(WORK, self._begin)
 
     def give_up(self) -> None:
-        """Read on no more, and wait for the server to report the end."""
+        """Give up the client: stop reading, and wait for the server to report the end."""
         self.given_up = not self._stopped and not self.interrupted
         self._interrupt()
 
@@ -201,14 +204,14 @@ class _Carrier:
             self._writer = start_task(self._write())
 
     def stop(self) -> None:
-        """Send no more."""
+        """Stop the writer; nothing is sent any more."""
         self._stopped = True
         cancel_task(self._writer)
 
     async def say_restart(self) -> None:
-        """Tell the client, if it can be told at all, that the server stops."""
+        """Stop the writer and close with code 1012, if the client still takes frames."""
         self.stop()
-        with contextlib.suppress(TimeoutError):  # it takes nothing any more
+        with contextlib.suppress(TimeoutError):  # the client takes no frames any more
             async with active_timeout(_LAST_WORD):
                 await self._sent({"type": "websocket.close", "code": _RESTART})
 
@@ -235,7 +238,7 @@ class _Carrier:
         try:
             await self._send(message)
         except Exception as error:
-            # The client is gone; servers say so in different ways.
+            # The client is gone; servers report this with different exceptions.
             logger.debug("a frame was not sent: %s", error_text(error))
             self._interrupt()
             return False
