@@ -24,7 +24,8 @@ from adsum.sparselog import (
     SparseLogger,
     traceback_text,
 )
-from tests.transport.harness import in_loop, until
+from tests.support.waiting import until
+from tests.transport.harness import in_loop
 
 logger = logging.getLogger("adsum.test")
 NASTY = "x\n2026-01-01 ERROR forged \x1b[2J" + "y" * 65_000

@@ -11,12 +11,13 @@ from websockets.exceptions import InvalidMessage, InvalidStatus
 from adsum.channels import Client, Limits
 from adsum.channels import socket as sockets
 from tests.channels.app import App
+from tests.support.waiting import until
 
-from .conftest import Log
 from .line import Line
+from .logged import Log
 from .polling import browser
 from .raw import raw
-from .running import run, until
+from .running import run
 from .site import Site, site
 
 TRANSPORTS = pytest.mark.parametrize("transport", ["websocket", "longpoll"])

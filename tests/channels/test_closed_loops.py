@@ -15,10 +15,11 @@ from adsum.channels.tokens import Token
 from tests.node import test_closed_loops as closed_loops
 from tests.node.test_closed_loops import collect_what_closed_loops_left, run_and_close
 from tests.node.test_eager_tasks import names
+from tests.support.waiting import until
 
 from .app import App
 from .line import Line, line
-from .running import run, until
+from .running import run
 
 __all__ = ["collect_what_closed_loops_left"]
 

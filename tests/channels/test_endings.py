@@ -9,10 +9,11 @@ import adsum
 from adsum.channels import Channel, RefusedError, Socket, connection, membership, on
 from adsum.errors import NodeClosedError
 from adsum.testing import Browser, RefusedByServerError
+from tests.support.waiting import until
 
-from .conftest import Log
 from .line import Line, line
-from .running import run, until
+from .logged import Log
+from .running import run
 
 
 class Room(Channel, topic="room:{room}"):

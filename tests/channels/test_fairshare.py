@@ -18,12 +18,13 @@ from adsum.channels.frames import V2
 from adsum.pubsub import RESERVED
 from adsum.replication.messages import Publish
 from adsum.runtime import Runtime
+from tests.support.waiting import until
 
 from .app import App
 from .asking import Asking
-from .conftest import Log
 from .line import Line, line
-from .running import run, until
+from .logged import Log
+from .running import run
 
 BEAT = '[null,"b","phoenix","heartbeat",{}]'
 #: The most pieces of work in a turn: a budget, and what some clients have left of their rounds.

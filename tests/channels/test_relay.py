@@ -13,10 +13,11 @@ from adsum.channels import relay
 from adsum.channels.relay import TOPIC, NoRoomError, Question, Relay, TooLongError
 from adsum.replication.jsontext import dump
 from adsum.replication.messages import Publish
-from tests.node.conftest import running
+from tests.support.nodes import running
+from tests.support.waiting import DEADLINE, until
 
-from .conftest import Log
-from .running import DEADLINE, run, until
+from .logged import Log
+from .running import run
 
 
 class Echo(Relay):

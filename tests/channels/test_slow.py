@@ -20,12 +20,13 @@ from adsum.channels import (
 )
 from adsum.channels.connection import Connection
 from adsum.testing import Browser, RefusedByServerError
+from tests.support.waiting import until
 
 from .app import Tracking
-from .conftest import Log
 from .line import Line, line
+from .logged import Log
 from .phoenix import Presence
-from .running import run, until
+from .running import run
 
 
 class Room(Channel, topic="room:{room}"):

@@ -7,14 +7,11 @@ import pytest
 from websockets.exceptions import InvalidStatus
 
 from adsum.channels import Limits
-from tests.node.conftest import cluster_name
 
-from .conftest import Log
+from .logged import Log
 from .raw import raw
 from .running import run
 from .site import Site, site, two_sites
-
-__all__ = ["cluster_name"]
 
 PREFIX = "base64url.bearer.phx."
 

@@ -8,12 +8,13 @@ import pytest
 from websockets.exceptions import InvalidStatus
 
 from adsum.channels import Limits
+from tests.support.waiting import until
 
 from .app import App
-from .conftest import Log
 from .line import Line
+from .logged import Log
 from .raw import raw
-from .running import run, until
+from .running import run
 from .site import Site, site
 
 #: What each frame makes the server send.

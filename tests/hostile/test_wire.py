@@ -24,7 +24,8 @@ from adsum.transport.limits import Limits
 from adsum.transport.memory import connect
 from adsum.transport.sockets import SocketTransport
 from tests.effort import examples
-from tests.transport.harness import RawPeer, Recorder, bound_port, identity, in_loop, until
+from tests.support.waiting import DEADLINE, until
+from tests.transport.harness import RawPeer, Recorder, bound_port, identity, in_loop
 
 from .siege import open_files
 from .wire import SECRET, Encounter, Lines, cut, genuine_frames, genuine_greeting, usual_frames
@@ -66,7 +67,7 @@ def meet(scenario: Callable[[Encounter], Awaitable[None]]) -> list[str]:
     async def play() -> None:
         encounter = Encounter()
         await encounter.begin()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(DEADLINE):
             await scenario(encounter)
             await encounter.end()
 

@@ -8,6 +8,7 @@ import socket
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,12 @@ import pytest
 import adsum
 from adsum import joinlog
 from tests.measuring import Measured
+from tests.support.environment import clean_environment
+from tests.support.nodes import run, running
+from tests.support.ports import free_port
+from tests.support.waiting import DEADLINE, eventually, until
 
-from .conftest import DEADLINE, run, running, until
-from .processes import Worker, Workers, clean_environment, eventually, python
-from .test_processes import free_port
+from .processes import Worker, Workers, python
 
 PUBLISHER = Path(__file__).with_name("publisher.py")
 TCP: dict[str, Any] = {"siblings": False, "listen": "127.0.0.1:0"}
@@ -483,7 +486,7 @@ def test_respawned_worker_lists_everything_when_it_is_ready(
             worker.ask("track_many", f"room:{number}", count)
         for number in range(2):
             for worker in started:
-                eventually("all is listed", lists, worker, f"room:{number}", count)
+                eventually(partial(lists, worker, f"room:{number}", count), "all is listed")
         started[2].end()
         began = time.monotonic()
         respawned = workers.start(cluster=cluster_name)

@@ -18,8 +18,9 @@ from starlette.testclient import TestClient
 import adsum
 from adsum import runtime
 from adsum.replication.limits import MAX_NODE_NAME
-
-from .conftest import DEADLINE, run, running, until
+from tests.support.nodes import run, running
+from tests.support.ports import free_port
+from tests.support.waiting import DEADLINE, until
 
 
 def test_starting_and_stopping_twice_does_nothing_more() -> None:
@@ -422,12 +423,6 @@ def test_configured_address_is_dialled_although_a_name_no_longer_stands_for_it(
                 await until(lambda: node.stats()["links"] == 1)
 
     run(main())
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def test_cancelled_stop_frees_the_addresses_and_the_node_starts_again() -> None:

@@ -18,8 +18,8 @@ from adsum.runtime import Runtime
 from adsum.transport import framing
 from adsum.transport.base import Link
 from adsum.transport.framing import PAYLOAD, encode_frame
-
-from .conftest import run, running, until
+from tests.support.nodes import run, running
+from tests.support.waiting import until
 
 #: More than the 8 MiB above which a transport closes a link, in one turn of the event loop.
 BURST = 2000

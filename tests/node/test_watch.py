@@ -13,8 +13,9 @@ from adsum import tasks, watching
 from adsum.replication import view
 from adsum.replication.entry import META
 from adsum.testing import MakeCluster
+from tests.support.nodes import run
+from tests.support.waiting import until
 
-from .conftest import run, until
 from .test_presence import alone
 
 

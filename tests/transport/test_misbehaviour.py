@@ -23,8 +23,9 @@ from adsum.transport.framing import (
 )
 from adsum.transport.handshake import Handshake
 from adsum.transport.limits import Limits
+from tests.support.waiting import until
 
-from .harness import Recorder, World, identity, in_loop, until
+from .harness import Recorder, World, identity, in_loop
 
 GARBAGE = {
     "http": b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
