@@ -35,6 +35,7 @@ def messages(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records]
 
 
+@pytest.mark.slow
 @in_loop
 async def test_repeated_line_is_logged_less_and_less_often_until_it_is_quiet(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch

@@ -2,6 +2,7 @@
 
 import ast
 import asyncio
+import functools
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,10 +19,13 @@ SUPPORT = TESTS / "support"
 SHARED = {"until", "eventually", "wait_until", "free_port", "clean_environment"}
 
 
-def parsed() -> Iterator[tuple[Path, ast.Module]]:
+@functools.cache
+def parsed() -> list[tuple[Path, ast.Module]]:
     """Every file of the tests, with its syntax tree."""
-    for path in sorted(TESTS.rglob("*.py")):
-        yield path.relative_to(TESTS), ast.parse(path.read_text())
+    return [
+        (path.relative_to(TESTS), ast.parse(path.read_text()))
+        for path in sorted(TESTS.rglob("*.py"))
+    ]
 
 
 def imported(path: Path, tree: ast.Module) -> Iterator[str]:

@@ -63,6 +63,7 @@ async def connect(made: Site, transport: str) -> int:
         return 0
 
 
+@pytest.mark.slow
 @TRANSPORTS
 def test_a_client_is_refused_if_connect_takes_too_long(
     transport: str, monkeypatch: pytest.MonkeyPatch, log: Log

@@ -89,6 +89,7 @@ def test_sessions_of_clients_that_poll_and_questions_are_forgotten() -> None:
     run(begin_again())
 
 
+@pytest.mark.slow
 def test_connections_that_outlived_an_interrupted_stop_are_forgotten() -> None:
     app = App(Room, timeout=4.0)  # swept each second
     kept = list[Any]()

@@ -326,6 +326,7 @@ def test_a_node_that_stops_closes_with_1012_and_a_restarted_one_works_again() ->
         run(main())
 
 
+@pytest.mark.slow
 def test_a_node_works_in_one_event_loop_after_the_other() -> None:
     app = App(timeout=0.2)
 

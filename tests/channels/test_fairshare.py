@@ -332,6 +332,7 @@ def test_handlers_that_never_wait_are_called_a_few_in_a_turn() -> None:
     run(main())
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("busy")
 @pytest.mark.parametrize("how", ["they go", "disconnect", "the node stops"])
 def test_the_ends_of_many_channels_at_once_take_many_turns(how: str) -> None:
@@ -363,6 +364,7 @@ def test_the_ends_of_many_channels_at_once_take_many_turns(how: str) -> None:
     run(main())
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("busy")
 def test_few_broadcasts_to_many_clients_are_made_in_one_turn() -> None:
     async def main() -> None:

@@ -44,6 +44,7 @@ def test_state_that_is_too_long_closes_its_channel_and_names_the_remedy(
     run(main())
 
 
+@pytest.mark.slow
 def test_longest_state_reaches_a_client_through_another_worker(cluster_name: str) -> None:
     async def main() -> None:
         async with two_sites(cluster_name) as (one, two), polling(one) as ann:

@@ -134,6 +134,7 @@ def test_long_texts_take_turns_with_each_other_and_leave_the_link_to_others(
     run(main())
 
 
+@pytest.mark.slow
 def test_long_questions_beyond_the_bound_are_refused_and_short_ones_pass(
     cluster_name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -189,6 +190,7 @@ def test_node_refuses_questions_beyond_what_it_keeps_with_one_line(
     run(main())
 
 
+@pytest.mark.slow
 def test_incomplete_questions_are_bounded_for_each_sender(
     cluster_name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

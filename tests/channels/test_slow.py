@@ -383,6 +383,7 @@ def test_a_client_that_is_too_far_behind_gets_a_new_state_or_is_closed(
     run(main())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reads_in_the_end", [False, True])
 def test_a_client_that_never_takes_the_end_is_present_no_more_and_counts_until_it_has_gone(
     monkeypatch: pytest.MonkeyPatch, reads_in_the_end: bool

@@ -373,6 +373,7 @@ def test_a_session_that_nobody_asks_for_ends(monkeypatch: pytest.MonkeyPatch) ->
     run(main())
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("short_window")
 def test_a_client_that_polls_is_not_silent() -> None:
     async def main() -> None:

@@ -157,6 +157,7 @@ def test_token_that_arrives_before_its_route_waits_for_it(
     run(main())
 
 
+@pytest.mark.slow
 def test_members_without_channels_delay_unknown_tokens_alone(
     cluster_name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -73,6 +73,7 @@ def _masked(frame: object) -> bytes:
     return b"\x81" + length + bytes(4) + text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ws", ["websockets-sansio", "wsproto"])
 def test_clients_that_never_read_count_until_the_server_reports_their_ends(
     ws: str, log: Log, monkeypatch: pytest.MonkeyPatch

@@ -49,6 +49,7 @@ async def joining(cluster: str, **settings: Any) -> AsyncIterator[tuple[adsum.No
 # A node that joins.
 
 
+@pytest.mark.slow
 def test_start_lists_all_presences_of_a_cluster_of_three(cluster_name: str) -> None:
     async def main() -> None:
         async with running(3, cluster=cluster_name) as [one, two, replaced]:
@@ -66,6 +67,7 @@ def test_start_lists_all_presences_of_a_cluster_of_three(cluster_name: str) -> N
     run(main())
 
 
+@pytest.mark.slow
 def test_publish_after_joining_through_one_seed_reaches_thirty_nodes(cluster_name: str) -> None:
     async def main() -> None:
         async with AsyncExitStack() as stack:
@@ -212,6 +214,7 @@ def test_start_does_not_wait_with_a_join_timeout_of_zero(
     assert not [one for one in caplog.records if one.levelno >= logging.WARNING]
 
 
+@pytest.mark.slow
 def test_start_returns_at_five_times_the_bound_while_there_is_progress(
     cluster_name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -227,6 +230,7 @@ def test_start_returns_at_five_times_the_bound_while_there_is_progress(
     run(main())
 
 
+@pytest.mark.slow
 def test_node_whose_name_is_refused_has_not_joined(cluster_name: str) -> None:
     async def main() -> None:
         async with (
@@ -367,6 +371,7 @@ def test_result_of_joining_is_logged_in_one_line(
     assert re.fullmatch(line, other)
 
 
+@pytest.mark.slow
 def test_later_members_are_logged_once_an_interval_and_counted(
     cluster_name: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -187,6 +187,7 @@ def test_nodes_of_different_clusters_never_merge(cluster_name: str) -> None:
     run(main())
 
 
+@pytest.mark.slow
 def test_a_peer_of_another_cluster_is_refused_with_one_line(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -245,6 +246,7 @@ def test_only_who_knows_the_secret_gets_in() -> None:
     run(main())
 
 
+@pytest.mark.slow
 def test_a_stopped_node_leaves_at_once_and_lingers_if_told_to(cluster_name: str) -> None:
     async def main() -> None:
         async with running(1, cluster=cluster_name) as [stays]:
@@ -276,6 +278,7 @@ def test_a_name_may_be_used_again_at_once(cluster_name: str) -> None:
     run(main())
 
 
+@pytest.mark.slow
 def test_a_second_node_of_a_live_name_is_refused_loudly(
     cluster_name: str, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -93,6 +93,7 @@ def test_removed_socket_is_replaced_and_newcomers_find_the_node(
     assert not list(directory.iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_impatient")
 def test_sockets_removed_repeatedly_lose_no_message_and_log_no_error(
     cluster_name: str, directory: Path, caplog: pytest.LogCaptureFixture

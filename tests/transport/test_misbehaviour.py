@@ -287,6 +287,7 @@ async def test_a_peer_that_never_greets_is_hung_up_on(world: World) -> None:
     assert raw.goodbyes == ["no handshake within 0.02 s"]
 
 
+@pytest.mark.slow
 @in_loop
 async def test_blocked_process_does_not_time_out_handshakes_for_its_own_absence(
     world: World, caplog: pytest.LogCaptureFixture
