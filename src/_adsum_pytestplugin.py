@@ -1,7 +1,7 @@
-"""The pytest plugin: a fixture ``cluster`` wherever adsum is installed.
+"""The pytest plugin with the fixture ``cluster``, active wherever adsum is installed.
 
-pytest imports this in each of its runs, also in those that have nothing to do with adsum. So it is
-outside of the package and imports nothing of it before the fixture is used.
+pytest imports this module in each of its runs, including those that do not use adsum. So it is
+outside the package and imports nothing of the package before the fixture is used.
 """
 
 from collections.abc import Iterator

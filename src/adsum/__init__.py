@@ -1,7 +1,7 @@
-"""Who is here: presence for clusters of Python servers, without a database.
+"""Presence and PubSub for clusters of Python servers, without a database.
 
-A `Node` is a process's place in the cluster, a `Presence` tells who is here on which topic, a
-`PubSub` carries messages to whoever listens. Importing this starts nothing.
+A `Node` is one process in the cluster, a `Presence` tracks and lists the keys that are present on
+topics, a `PubSub` sends messages to the subscribers of a topic. Importing this starts nothing.
 """
 
 from adsum.errors import (

@@ -1,13 +1,14 @@
 """Timeouts in active time: time that passes only while this process runs.
 
 A process that was stopped, starved of its share of a core, or blocked by its own work has read
-nothing meanwhile, so its absence says nothing about a peer that it waits for. A timeout in real
-time blames the peer as soon as the process comes back. Worse, under load such timeouts lead to
-repeated attempts, which sustain the load.
+nothing in that time, so its pause is no evidence against the peer that it waits for. A timeout in
+real time blames the peer as soon as the process resumes. Worse, under load such timeouts lead to
+retries, which sustain the load.
 
 So active time advances in ticks. Each tick is scheduled when the previous one has run, and a tick
-that runs late counts as planned. The replication engine counts the silence of members by the same
-rule. All timers of one event loop share its ticks, so thousands of them cost no more than one.
+that runs late counts as one tick. The failure detector of the replication engine counts the silence
+of members by the same rule. All timers of one event loop share its ticks, so thousands of them cost
+no more than one.
 """
 
 import asyncio
@@ -21,15 +22,15 @@ from itertools import count
 from typing import Protocol
 from weakref import WeakKeyDictionary, ref
 
-#: Seconds of one tick. Shorter ticks count lateness more strictly, and cost as many wake-ups.
+#: Seconds of one tick. Shorter ticks exclude pauses more exactly, and cost more wake-ups.
 TICK = 0.1
 
 
 class Cancellable(Protocol):
-    """A scheduled call."""
+    """A scheduled call that can be cancelled."""
 
     def cancel(self) -> None:
-        """Do not make the call."""
+        """Cancel the call."""
 
 
 class Scheduler(Protocol):
@@ -42,10 +43,10 @@ class Scheduler(Protocol):
 class ActiveTimer:
     """Calls a function once, after some seconds of active time.
 
-    On an idle process this is real time, plus at most two ticks. A process that is stopped, blocked
-    or overloaded calls the function after as many rounds of its event loop as the seconds have
-    ticks at the earliest, however long those take. Like `call_later`, it calls the function in the
-    context of its creator.
+    On an idle process this is real time, plus at most two ticks. In a process that is stopped,
+    blocked or overloaded, the event loop first makes at least one round for each tick of these
+    seconds, however long the rounds take. Like `call_later`, it calls the function in the context
+    of its creator.
 
     Args:
         seconds: Seconds of active time, above 0; infinite for a timer that never fires.
@@ -63,11 +64,11 @@ class ActiveTimer:
         _clock_of(scheduler).add(seconds, self, scheduler)
 
     def cancel(self) -> None:
-        """Do not call the function. Idempotent; does nothing after the call."""
+        """Cancel the timer. Idempotent; does nothing after the call."""
         self._call = None
 
     def fire(self) -> None:
-        """Call the function, unless it was called or the timer cancelled."""
+        """Call the function, unless it was called already or the timer was cancelled."""
         call, self._call = self._call, None
         if call is not None:
             context, callback = call
@@ -75,10 +76,10 @@ class ActiveTimer:
 
 
 class _Clock:
-    """The ticks of one event loop. It ticks, and exists, only while a timer waits.
+    """The ticks of one event loop. It ticks, and exists, only while a timer is pending.
 
-    The call that it has scheduled is the only reference to it. So when the loop is closed, the
-    clock goes, and with it the timers and all that they refer to.
+    Its scheduled call is the only reference to it. So when the loop is closed, the clock is
+    collected, and with it the timers and all objects that they refer to.
     """
 
     def __init__(self) -> None:
@@ -90,7 +91,7 @@ class _Clock:
         self._timers: list[tuple[int, int, ActiveTimer]] = []
 
     def add(self, seconds: float, timer: ActiveTimer, scheduler: Scheduler) -> None:
-        # One tick more: the present one may have run for some time.
+        # One tick more, because the current one may be partly over.
         fires_at = self._ticks + round(seconds / TICK + 0.5) + self._ticking
         heapq.heappush(self._timers, (fires_at, next(self._serial), timer))
         self._schedule(scheduler)
@@ -98,7 +99,7 @@ class _Clock:
     def _schedule(self, scheduler: Scheduler) -> None:
         if self._timers and not self._ticking:
             self._ticking = True
-            # Ticks belong to no timer: a context kept by them would live as long as they go on.
+            # An empty context: the context of a timer would be kept as long as the clock ticks.
             Context().run(scheduler.call_later, TICK, partial(self._tick, scheduler))
 
     def _tick(self, scheduler: Scheduler) -> None:
@@ -108,10 +109,10 @@ class _Clock:
             while self._timers and self._timers[0][0] <= self._ticks:
                 heapq.heappop(self._timers)[-1].fire()
         finally:
-            self._schedule(scheduler)  # whatever a function raised, the others are called
+            self._schedule(scheduler)  # even if a function raised, the others are called
 
 
-# By event loop; weak, because timers refer to links and sessions, and these to the loop.
+# Clocks by event loop; weak, because timers refer to links and sessions, and these to the loop.
 _clocks: WeakKeyDictionary[Scheduler, ref[_Clock]] = WeakKeyDictionary()
 
 
@@ -127,13 +128,13 @@ def _clock_of(scheduler: Scheduler) -> _Clock:
 
 @asynccontextmanager
 async def active_timeout(seconds: float) -> AsyncIterator[asyncio.Timeout]:
-    """Cancel the block after some seconds of active time, as `asyncio.timeout` does in real time.
+    """Cancel a block after some seconds of active time, like `asyncio.timeout` in real time.
 
     Args:
         seconds: Seconds of active time, above 0; infinite for no timeout.
 
     Raises:
-        TimeoutError: The time has passed; the block was cancelled.
+        TimeoutError: The time has expired; the block was cancelled.
     """
     loop = asyncio.get_running_loop()
     async with asyncio.timeout(None) as timeout:

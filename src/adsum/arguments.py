@@ -1,8 +1,8 @@
-"""Checks of what an application gives: a wrong argument is refused at the call that gave it.
+"""Argument checks of the public API: a wrong argument raises at the call that passed it.
 
 An argument that is stored unchecked fails later and elsewhere: at the first client, in another
 task, or never, when a text matches nothing. So every public constructor and call checks its
-arguments first, and the error names the argument, its value and what is accepted.
+arguments first, and the error names the argument, its value and the accepted values.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from adsum.quoting import LIMIT, printable, quoted
 
 T = TypeVar("T")
 
-#: Decorators around one function that are looked through.
+#: Decorators around one function that are unwrapped at most.
 _MAX_WRAPPERS = 100
 
 
@@ -31,17 +31,17 @@ def refuse(field: str, value: object, accepted: str) -> NoReturn:
 
 
 def named(value: object) -> str:
-    """A function or class by its name, anything else as `quoted`."""
+    """The name of a function or class, or any other value `quoted`."""
     if inspect.isroutine(value) or inspect.isclass(value):
         return printable(value.__qualname__, LIMIT)
     return quoted(value)
 
 
 def instance(field: str, value: object, kind: type[T], accepted: str) -> T:
-    """An argument of a certain class.
+    """Check that an argument is an instance of a class.
 
     Raises:
-        ConfigurationError: It is something else.
+        ConfigurationError: It is not.
     """
     if not isinstance(value, kind):
         refuse(field, value, accepted)
@@ -49,10 +49,10 @@ def instance(field: str, value: object, kind: type[T], accepted: str) -> T:
 
 
 def whole(field: str, value: object, least: int) -> int:
-    """A whole number from some least one.
+    """Check that an argument is a whole number, and at least `least`.
 
     Raises:
-        ConfigurationError: It is something else.
+        ConfigurationError: It is not; a bool is no number.
     """
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
         refuse(field, value, f"a whole number from {least}")
@@ -60,21 +60,21 @@ def whole(field: str, value: object, least: int) -> int:
 
 
 def flag(field: str, value: object) -> bool:
-    """True or False, and no text that only looks like one.
+    """Check that an argument is True or False, not a text such as "false".
 
     Raises:
-        ConfigurationError: It is something else.
+        ConfigurationError: It is not.
     """
     return instance(field, value, bool, "True or False")
 
 
 def is_number(value: object) -> bool:
-    """Whether a value is a number of real life: neither a bool nor NaN; it may be infinite."""
+    """Whether a value is a usable number: an int or float, not a bool or NaN; may be infinite."""
     return isinstance(value, int | float) and not isinstance(value, bool) and not math.isnan(value)
 
 
 def seconds_above_zero(field: str, value: Any) -> float:
-    """A duration; it may be infinite.
+    """Check a duration in seconds; it may be infinite.
 
     Raises:
         ConfigurationError: It is not a number, or not above zero.
@@ -85,7 +85,7 @@ def seconds_above_zero(field: str, value: Any) -> float:
 
 
 def seconds_from_zero(field: str, value: Any) -> float:
-    """A time to wait; it may be infinite.
+    """Check a time to wait in seconds; it may be 0 or infinite.
 
     Raises:
         ConfigurationError: It is not a number, or negative.
@@ -96,7 +96,7 @@ def seconds_from_zero(field: str, value: Any) -> float:
 
 
 def async_function(field: str, function: object, *arguments: str) -> None:
-    """Check that something can be called with these arguments, and awaited.
+    """Check that a function can be called with these arguments, and its result awaited.
 
     Raises:
         ConfigurationError: It cannot.
@@ -109,11 +109,11 @@ def async_function(field: str, function: object, *arguments: str) -> None:
 
 
 def is_async(function: object) -> bool:
-    """Whether calling it gives something to await, as far as can be known without a call.
+    """Whether calling a function returns an awaitable, as far as that is known without a call.
 
-    Partial functions, static and class methods, decorated functions (by `__wrapped__`, as
-    `functools.wraps` leaves it) and objects with an async `__call__` count like the function that
-    they lead to.
+    Partial functions, static and class methods, decorated functions (by `__wrapped__`, which
+    `functools.wraps` sets) and objects with an async `__call__` are unwrapped to the function that
+    they call.
     """
     for _ in range(_MAX_WRAPPERS):
         if isinstance(function, functools.partial | functools.partialmethod):
@@ -128,16 +128,16 @@ def is_async(function: object) -> bool:
 
 
 def _is_called_async(function: object) -> bool:
-    """Whether an object has an async `__call__`; the call of a class makes an instance."""
+    """Whether an object has an async `__call__`; False for a class, whose call makes an object."""
     call = None if isinstance(function, type) else getattr(type(function), "__call__", None)  # noqa: B004
     return asyncio.iscoroutinefunction(call)
 
 
 def takes(function: Callable[..., object], count: int) -> bool:
-    """Whether a function can be called with so many positional arguments.
+    """Whether a function accepts `count` positional arguments.
 
-    A wrapper is asked itself, not what it wraps: it may add or remove arguments. A function that
-    has no signature, as some that are written in C, is taken to accept anything.
+    For a wrapper, its own signature counts and not the wrapped one: it may add or remove arguments.
+    A function without a signature, such as some written in C, is assumed to accept any arguments.
     """
     try:
         signature = inspect.signature(function, follow_wrapped=False)
@@ -151,7 +151,7 @@ def takes(function: Callable[..., object], count: int) -> bool:
 
 
 def parameters(function: Callable[..., object]) -> str:
-    """The parameters of a function as they are written, without types: ``(self, payload)``."""
+    """The parameters of a function in source form, without types: ``(self, payload)``."""
     signature = inspect.signature(function, follow_wrapped=False)
     bare = [one.replace(annotation=one.empty) for one in signature.parameters.values()]
     return printable(str(inspect.Signature(bare)), LIMIT)

@@ -1,11 +1,11 @@
-"""The settings of a node: by keyword, then `ADSUM_*` in the environment, then defaults.
+"""Settings of a node: from keywords, then `ADSUM_*` environment variables, then defaults.
 
 Every setting is read and checked when the node is constructed. `docs/configuration.md` explains
 each with its formula, unit and trade-off.
 
-The prefix `ADSUM_` belongs to settings alone. A variable that is none, as a misspelt `ADSUM_PEER`,
-would change nothing, and the node would run apart from its cluster; so it is logged. Errors name
-the keyword or the variable, whichever the value came from.
+The prefix `ADSUM_` is reserved for settings. An unknown variable, such as a misspelt `ADSUM_PEER`,
+would have no effect, and the node would run apart from its cluster; so it is logged. Errors name
+the source of the value, the keyword or the variable.
 """
 
 import difflib
@@ -29,14 +29,14 @@ logger = logging.getLogger("adsum")
 
 _PREFIX = "ADSUM_"
 _TLS_VARIABLES = ("ADSUM_TLS_CERTIFICATE", "ADSUM_TLS_KEY", "ADSUM_TLS_AUTHORITY")
-#: Unknown variables that are named in the log.
+#: Unknown variables named in one log line at most; the others are counted.
 _MAX_UNKNOWN = 5
-#: Similarity, from 0 to 1, from which a setting is suggested for an unknown variable; the prefix
-#: that all of them share is not compared.
+#: Similarity, from 0 to 1, at which a setting is suggested for an unknown variable; the common
+#: prefix is not compared.
 _SIMILAR = 0.6
-#: What Kubernetes and Docker set for a service with the name of adsum, as ADSUM_SERVICE_HOST.
+#: Variables that Kubernetes and Docker set for a service named adsum, such as ADSUM_SERVICE_HOST.
 _OF_SERVICES = re.compile(r"_SERVICE_(HOST|PORT)(_|$)|_PORT_[0-9]+_(TCP|UDP|SCTP)(_|$)")
-#: A shared secret shorter than this could be guessed from an overheard handshake.
+#: Bytes of the shortest shared secret; a shorter one could be guessed from a recorded handshake.
 MIN_SECRET = 16
 #: Seconds of the longest `join_timeout`.
 MAX_JOIN_TIMEOUT = 3600.0
@@ -44,7 +44,7 @@ MAX_JOIN_TIMEOUT = 3600.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """The settings of a node, complete and consistent."""
+    """The checked settings of a node, complete and consistent."""
 
     name: str | None
     cluster: str | None
@@ -61,11 +61,11 @@ class Settings:
 
 
 def settle(given: Mapping[str, Any], environment: Mapping[str, str] | None = None) -> Settings:
-    """The settings that follow from keywords and the environment.
+    """Read and check the settings from keywords, the environment and defaults.
 
     Args:
         given: Settings by name; None means not given.
-        environment: Where `ADSUM_*` are looked up; `os.environ` if None.
+        environment: The variables to look up `ADSUM_*` in; `os.environ` if None.
 
     Raises:
         ConfigurationError: A setting is wrong or contradicts another.
@@ -108,7 +108,7 @@ def settle(given: Mapping[str, Any], environment: Mapping[str, str] | None = Non
 
 
 def _warn_of_unknown(environment: Mapping[str, str], known: set[str]) -> None:
-    """Log the variables that look like settings and are none, in one line; never their values."""
+    """Log unknown variables with the prefix of settings, in one line; never their values."""
     unknown = [
         name
         for name, value in environment.items()
@@ -126,7 +126,7 @@ def _warn_of_unknown(environment: Mapping[str, str], known: set[str]) -> None:
 
 
 def _suggestion(name: str, known: set[str]) -> str:
-    """A question that names the setting an unknown variable resembles, or that there is none."""
+    """A question with the setting most similar to an unknown variable, or a note without one."""
     if name.upper() == f"{_PREFIX}TLS":
         return f"did you mean {', '.join(_TLS_VARIABLES)}?"
     rests = {each.removeprefix(_PREFIX) for each in known}
@@ -154,7 +154,7 @@ def _check_timing(timing: Timing, label: Callable[[str], str]) -> None:
 
 
 class _Reader:
-    """Looks settings up and converts them; errors say where a value came from."""
+    """Looks up and converts settings; errors name the source of the value."""
 
     def __init__(self, given: Mapping[str, Any], environment: Mapping[str, str]) -> None:
         self._given = given
@@ -166,7 +166,7 @@ class _Reader:
         return _PREFIX + field.upper()
 
     def label(self, field: str) -> str:
-        """How errors name a setting: the variable, if its value came from there."""
+        """The name of a setting in errors: its variable if the value came from the environment."""
         variable = self.variable(field)
         is_from_there = self._given.get(field) is None and self._environment.get(variable)
         return variable if is_from_there else field

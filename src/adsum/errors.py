@@ -9,7 +9,7 @@
     │   ├── NotTrackedError        the presence to update has already ended
     │   └── WrongThreadError       called outside the thread of the node's event loop
     ├── NodeClosedError            the node is not running
-    ├── RefusedError               a channel refuses what a client asks for; raised by applications
+    ├── RefusedError               a channel refuses a client's request; raised by applications
     ├── ProtocolError              a peer broke the protocol; its link is closed
     │   └── HandshakeError         a peer and this node cannot form a link
     └── TransportError             bytes could not be moved
@@ -17,7 +17,7 @@
         └── DialError              a peer cannot be reached
             └── DialRefusedError   nothing listens at that address
 
-Meta, messages, topics and keys that are not what they must be raise the built-in `TypeError` and
+Meta, messages, topics and keys of a wrong type or value raise the built-in `TypeError` and
 `ValueError`, naming the offending path and value.
 """
 
@@ -36,8 +36,8 @@ class UsageError(AdsumError):
 class ConfigurationError(UsageError, ValueError):
     """A setting or an argument is wrong or contradicts another.
 
-    Names the field (the variable, if the value came from the environment), the value and what is
-    accepted.
+    The text names the field (the variable, if the value came from the environment), the value and
+    the accepted values.
     """
 
 
@@ -50,9 +50,9 @@ class NotTrackedError(UsageError):
 
 
 class WrongThreadError(UsageError, RuntimeError):
-    """A node and all that hangs on it may be called only in the thread of its event loop.
+    """A node or one of its objects was called outside the thread of the node's event loop.
 
-    The text has the calls to make from a thread instead: `asyncio.run_coroutine_threadsafe` and
+    The text names the calls to use from another thread: `asyncio.run_coroutine_threadsafe` and
     `loop.call_soon_threadsafe`.
     """
 
@@ -62,25 +62,25 @@ class NodeClosedError(AdsumError):
 
 
 class RefusedError(AdsumError):
-    """An application refuses a connection, a join or a request of a client, which is told why.
+    """Raised by an application to refuse a connection, a join or a request of a client.
 
     Args:
-        reason: A text, which the client gets as ``{"reason": reason}``, or the whole response.
+        reason: A text, sent to the client as ``{"reason": reason}``, or the whole response.
 
     Raises:
-        TypeError: The reason is something else.
+        TypeError: The reason is neither a text nor a mapping.
     """
 
     def __init__(self, reason: str | Mapping[str, Any] = "refused") -> None:
         if not isinstance(reason, str | Mapping):
             raise TypeError(f"reason={reason!r:.100}: must be a text, or a dict for the client")
         super().__init__(reason)
-        #: What the client is told.
+        #: The response that the client receives.
         self.response = {"reason": reason} if isinstance(reason, str) else dict(reason)
 
 
 class ProtocolError(AdsumError):
-    """A peer broke the protocol. Its link is closed; nothing else is harmed."""
+    """A peer broke the protocol. Its link is closed; no other link is affected."""
 
 
 class HandshakeError(ProtocolError):
@@ -100,4 +100,4 @@ class DialError(TransportError):
 
 
 class DialRefusedError(DialError):
-    """Nothing listens at the address: the process that did is gone."""
+    """Nothing listens at the address, for example because its process has ended."""

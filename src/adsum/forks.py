@@ -1,19 +1,18 @@
-"""Forks: a child process inherits its parent's nodes, and must neither use nor hold them.
+"""Fork safety: a child process inherits its parent's nodes, and must neither use nor hold them.
 
 A fork copies the memory and the descriptors of a process. The copied descriptors keep connections
 and ports of the parent open after its death, and an event loop in the child shares its epoll set,
 its connections and the files of its sockets with the parent.
 
-One handler, registered once for each process when this module is imported, does two things in every
-forked child:
+One handler, registered once when this module is imported, does two things in every forked child:
 
 - It replaces each descriptor of a private socket with one of /dev/null, and detaches the socket
   object. It calls no event loop, because removing a descriptor from the shared epoll set removes it
   for the parent; and no TLS, because a close_notify would end the parent's session. It replaces
   instead of closing, because event loops keep descriptors as numbers. A number that was closed and
   reused would let an inherited loop close or watch a file of the child.
-- It counts the fork. An object that belongs to one process keeps the `generation` it was made in;
-  in a child the two differ. The object itself is not changed: its memory pages stay shared.
+- It counts the fork. An object of one process stores the `generation` in which it was made, and in
+  a child the two differ. The object itself is not changed, so its memory pages stay shared.
 """
 
 import os
@@ -22,17 +21,17 @@ from weakref import WeakSet
 
 
 class Process:
-    """The process that runs now, be it the parent or a forked child."""
+    """The current process, either the parent or a forked child."""
 
     __slots__ = ("generation",)
 
     def __init__(self) -> None:
-        #: Forks between the first process that imported this module and this one.
+        #: Number of forks between the first process that imported this module and this one.
         self.generation = 0
 
 
 process = Process()
-# Weakly, because a socket that was collected is closed.
+# Weak references, because a collected socket is closed.
 _private: WeakSet[socket.socket] = WeakSet()
 
 
@@ -59,7 +58,7 @@ def _after_fork() -> None:
 
 
 def _replace(descriptors: list[int]) -> None:
-    """Let descriptors refer to /dev/null; where that cannot be opened, only close them."""
+    """Replace descriptors with /dev/null; if that cannot be opened, only close them."""
     first, *rest = descriptors
     os.close(first)  # makes room: the process may have no descriptor left
     try:

@@ -1,8 +1,8 @@
-"""Log lines about joining: the result, the addresses that did not answer, and later members.
+"""Logs joining: the result, the addresses that did not answer, and later members.
 
-A node logs one line when it has joined, one if it has not within the bound, and from then on at
-most one line a second about new members. Names come from peers, so a line lists a few and counts
-the rest.
+A node logs one line when it has joined, one if it has not joined within `join_timeout`, and from
+then on at most one line a second about new members. Names come from peers, so a line lists a few
+and counts the rest.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ logger = logging.getLogger("adsum")
 
 #: Seconds between two lines about new members.
 INTERVAL = 1.0
-#: Names in one line; more are counted.
+#: Names in one line at most; the others are counted.
 MAX_NAMED = 5
 
 
@@ -35,14 +35,14 @@ class JoinLog:
         self._loop = loop
         self._began_at = loop.time()
         self._joined = False
-        # The members of the last line and their fingerprint; None until the first line.
+        # The members at the last line, None until the first line; and the fingerprint then.
         self._members: set[Replica] | None = None
         self._fingerprint = 0
-        # Runs for a second after a look at the members.
+        # Runs for `INTERVAL` after each check for new members; the next check waits for its end.
         self._timer: asyncio.TimerHandle | None = None
 
     def check(self) -> None:
-        """Log that the node has joined, or which members are new; call it after each event."""
+        """Log that the node has joined, or the names of new members; call it after each event."""
         if self._engine.joined and not self._joined:
             self._log_joined()
         elif (
@@ -63,7 +63,7 @@ class JoinLog:
         self._note_members()
 
     def close(self) -> None:
-        """Log nothing more."""
+        """Stop logging, and cancel the timer."""
         if self._timer is not None:
             self._timer.cancel()
         self._members, self._joined = None, True

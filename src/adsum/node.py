@@ -1,4 +1,4 @@
-"""This process's place in the cluster: its lifecycle, its settings, and what it knows of others."""
+"""The node: the lifecycle, the settings and the member list of one process in a cluster."""
 
 import asyncio
 import inspect
@@ -37,11 +37,11 @@ class Node:
     """One process of a cluster.
 
     Constructing a node reads and checks its settings and does nothing else: it is safe at import,
-    and before a fork. It runs between `start` and `stop`, in the event loop that `start` is called
-    in. In a child that was forked meanwhile it does not run, until `start` is called there.
+    and before a fork. The node runs between `start` and `stop`, in the event loop of `start`. In a
+    child that was forked meanwhile it does not run until `start` is called there.
 
-    It may be started again later, in another loop if need be; each run is a new life with a
-    name (unless one is given) and an incarnation of its own.
+    It may be started again later, also in another loop. Each run has a new incarnation, and a new
+    name unless one is given.
 
     Without arguments, the nodes that are started by the same command line in the same directory
     form one cluster, as the workers of one `uvicorn --workers 4` do.
@@ -51,33 +51,34 @@ class Node:
 
     Args:
         name: Unique among the live nodes of the cluster; a restart under the same name replaces
-            the former life at once. By default a new one is made for each run.
+            the former incarnation at once. By default each run gets a new name.
         cluster: Nodes of the same cluster name (and user, on one host) find each other.
         listen: Where to accept links from other hosts: ``host:port``, ``host:first-last``,
-            ``[v6]:port``, ``unix:/path``, or a list. Port 0 takes any free one.
-        peers: Addresses of other nodes; any one that is up is enough.
-        advertise: Where others reach this node, if not at what it listens on (NAT).
-        siblings: Whether to find nodes of the same cluster on this host by themselves.
+            ``[v6]:port``, ``unix:/path``, or a list. Port 0 takes any free port.
+        peers: Addresses of other nodes; one node that is up is enough.
+        advertise: Addresses at which other nodes reach this one, if they differ from `listen`
+            (NAT).
+        siblings: Whether to discover nodes of the same cluster on this host automatically.
         runtime_dir: The directory in which siblings find each other, absolute; it must exist. By
-            default that of the user, wherever the process was started from.
+            default that of the user, regardless of the working directory of the process.
         secret: Shared by all nodes; required, unless there is mutual TLS, for any address that
             other hosts can reach. At least 16 bytes.
         tls: Encrypts links over TCP, see `adsum.TLS`.
         linger: Seconds, from 0 to 3600, for which this node's presences are still shown after
-            `stop`, and after their end while the node is about to stop (`begin_stop`), so that
-            clients that reconnect elsewhere do not flicker.
+            `stop`, and after their end while the node is about to stop (`begin_stop`). So clients
+            that reconnect elsewhere do not flicker.
         join_timeout: Seconds without progress, from 0 to 3600, after which `start` returns although
-            the node has not joined; five times as many in all. 0: `start` does not wait.
-        heartbeat_interval: Seconds between the signs of life to every other node.
+            the node has not joined; at most five times as many in all. 0: `start` does not wait.
+        heartbeat_interval: Seconds between two heartbeats to every other node.
         down_after: Seconds of silence after which a node is down; at least 3 heartbeats.
-        link_grace: Seconds after which a node whose link was lost, and for which no other node
-            vouches, is down.
+        link_grace: Seconds after which a node with a lost link is down if no other node vouches
+            for it.
         forget_after: Seconds for which a node that is down is remembered.
-        coalesce_interval: Seconds during which changes under load are gathered before sending.
+        coalesce_interval: Seconds for which changes under load are collected before sending.
 
     Raises:
-        ConfigurationError: A setting is wrong or contradicts another; names the field, the value
-            and what is accepted.
+        ConfigurationError: A setting is wrong or contradicts another; the message names the field,
+            the value and the accepted values.
 
     Example:
         >>> import asyncio, adsum
@@ -114,34 +115,35 @@ class Node:
         self._runtime: Run | None = None
         # Whether `start` was ever called; if not, the server may have run no lifespan.
         self._was_started = False
-        # Where it runs; `adsum.testing` puts a simulated network in the place of sockets.
+        # Makes a run; `adsum.testing` replaces it to run on a simulated network.
         self._make_run: Callable[[Settings, list[Observer]], Run] = Runtime
+        # The id of the thread in which the node runs; valid while it runs.
         self._thread = 0
-        # The beginning of this run, while it is under way; its result is whether `stop` ended it.
+        # Set while `start` is under way; its result is whether `stop` ended it.
         self._opening: asyncio.Future[bool] | None = None
-        # The run before, and its end, while that is under way.
+        # The previous run and the task that closes it; set while that task is under way.
         self._closing: tuple[Run, asyncio.Task[None]] | None = None
 
     # Lifecycle.
 
     async def start(self) -> None:
-        """Join the cluster. Does nothing if the node runs already in this event loop.
+        """Start the node and join the cluster. Does nothing if it runs already in this event loop.
 
         Returns once the node has *joined*: it has a link to each member that it can dial, receives
-        the others through these, and lists all presences that they list. So the first reader gets
-        the whole list, and the first `publish` is sent to every member that can be linked. Returns
-        at once if there is no sibling and no peer. The node listens while it joins, so nodes that
-        start together find each other.
+        the other members' presences through these, and lists all presences that they list. So the
+        first `list` is complete, and the first `publish` is sent to every member that can be
+        linked. Returns at once if there is no sibling and no peer. The node listens while it joins,
+        so nodes that start together find each other.
 
-        Returns without having joined, with a warning, when nothing has moved for `join_timeout`
-        seconds, or five times as many have passed in all. Then the node runs, `joined` is False,
-        and becomes True when the missing nodes have answered.
+        Returns without having joined, with a logged warning, after `join_timeout` seconds without
+        progress, or five times as many in all. Then the node runs, and `joined` is False until the
+        missing nodes have answered.
 
         A second call while the first one waits returns with it. Cancelling the call that started
         the node stops it.
 
         In a forked child of the process that runs the node, this starts an incarnation of the
-        child. If the event loop of the run before was closed without `stop`, that run ends first:
+        child. If the event loop of the previous run was closed without `stop`, that run ends first:
         its presences, watches and subscriptions have ended, its addresses are free, and peers lose
         their links.
 
@@ -184,14 +186,14 @@ class Node:
         add_stop_listener(self.begin_stop, runtime.loop)
 
     async def stop(self) -> None:
-        """Say goodbye and leave: every presence of this node ends. Idempotent.
+        """Send a goodbye and stop the node: all its presences end. Idempotent.
 
         In a forked child of the process that runs the node, this does nothing.
 
-        Presences, watches and subscriptions have ended by the first time that this waits. If it is
-        cancelled, the rest goes on without it. Calls of `start` that wait for the node to join, and
-        calls of `wait_joined`, raise `NodeClosedError`. A run whose event loop is closed ends
-        without a goodbye, as by a crash.
+        Presences, watches and subscriptions have ended before this first waits. If the call is
+        cancelled, stopping goes on without it. Calls of `start` that wait for the node to join, and
+        calls of `wait_joined`, raise `NodeClosedError`. If the event loop of the run is closed, the
+        run ends without a goodbye, as by a crash.
         """
         runtime = self._runtime
         if runtime is not None and not runtime.inherited and _is_closed(runtime.loop):
@@ -209,14 +211,14 @@ class Node:
         """Announce that `stop` follows, so that presences that end meanwhile linger.
 
         A presence that ends after this call is shown for `linger` more seconds, here and on the
-        other nodes: as long as after `stop`. So clients whose connections are closed before the
-        node stops can reconnect elsewhere without a leave. A process that is not stopped after all
-        goes on like this until the next `start`.
+        other nodes: as long as after `stop`. So clients that lose their connections before the node
+        stops can reconnect elsewhere without a leave. If the process is not stopped after all,
+        presences linger like this until the next `start`.
 
-        Under a server that handles SIGTERM or SIGINT the node notices these by itself. Call this
-        where the process learns otherwise that it has to stop, before its connections are closed.
-        Has no effect if `linger` is 0 or the node is not running. Idempotent, and safe in a signal
-        handler and in any thread.
+        Under a server that handles SIGTERM or SIGINT the node notices these by itself. If the
+        process learns in another way that it has to stop, call this before its connections are
+        closed. Has no effect if `linger` is 0 or the node is not running. Idempotent, and safe in a
+        signal handler and in any thread.
         """
         runtime = self._runtime
         if runtime is not None:
@@ -225,7 +227,7 @@ class Node:
     def _close(self, runtime: Run) -> None:
         """Begin to close a run."""
         self._runtime = None
-        # An eager start does no harm here: whatever has to end has ended even sooner.
+        # An eager start of the task does no harm: presences and watches end even sooner.
         task = asyncio.create_task(runtime.close())
         task.add_done_callback(partial(_free, runtime))
         self._closing = runtime, task
@@ -247,14 +249,14 @@ class Node:
             self._runtime = self._opening = self._closing = None
 
     def _abandon(self) -> None:
-        """Give up a run whose event loop was closed without a stop."""
+        """Give up a run after its event loop was closed without a stop."""
         if self._runtime is not None:
             remove_stop_listener(self.begin_stop)
             self._runtime.abandon()
             self._runtime = None
 
     async def _closed(self) -> None:
-        """Wait until the run before has ended, even if the task that closes it was cancelled."""
+        """Wait until the previous run has ended, even if the task that closes it was cancelled."""
         closing = self._closing
         if closing is None:
             return
@@ -280,7 +282,7 @@ class Node:
 
     @asynccontextmanager
     async def lifespan(self, app: object) -> AsyncIterator[None]:
-        """Run while an ASGI application runs: ``FastAPI(lifespan=node.lifespan)``.
+        """Run the node during the lifespan of an ASGI app: ``FastAPI(lifespan=node.lifespan)``.
 
         The server accepts clients once the node has joined, or `start` has given up waiting.
 
@@ -291,17 +293,17 @@ class Node:
             yield
 
     def wrap_lifespan(self, lifespan: Lifespan) -> Lifespan:
-        """Your own lifespan, inside the node's: ``FastAPI(lifespan=node.wrap_lifespan(mine))``.
+        """Wrap your own lifespan in the node's: ``FastAPI(lifespan=node.wrap_lifespan(mine))``.
 
-        The node is up before yours begins, and stops after yours has ended, on errors too. When
-        the server ends yours, `begin_stop` has been called.
+        The node is up before your lifespan begins, and stops after it has ended, on errors too.
+        When the server ends your lifespan, `begin_stop` has been called.
 
         Args:
-            lifespan: A function of the application that gives an asynchronous context manager, as
-                `contextlib.asynccontextmanager` makes it.
+            lifespan: A function of the application that returns an asynchronous context manager,
+                as one decorated with `contextlib.asynccontextmanager` does.
 
         Raises:
-            ConfigurationError: It is something else.
+            ConfigurationError: `lifespan` is anything else.
         """
         _check_lifespan(lifespan)
 
@@ -315,11 +317,11 @@ class Node:
 
         return combined
 
-    # What it knows.
+    # State and members.
 
     @property
     def running(self) -> bool:
-        """Whether the node is started; False in a child that was forked since."""
+        """Whether the node has been started and not stopped; False in a child forked since."""
         return self._runtime is not None and not self._runtime.inherited
 
     @property
@@ -335,9 +337,10 @@ class Node:
         return runtime is not None and not runtime.inherited and runtime.engine.joined
 
     async def wait_joined(self, timeout: float | None = None) -> bool:  # noqa: ASYNC109  # see Returns
-        """Wait until the node has joined; for longer than `start` did, or after `join_timeout=0`.
+        """Wait until the node has joined, after a `start` that returned before.
 
-        Cancelling it has no effect on the node.
+        `start` returns early after `join_timeout`, and at once if that is 0. Cancelling this call
+        has no effect on the node.
 
         Args:
             timeout: Seconds to wait at most, from 0; None waits without a bound. In a simulated
@@ -357,7 +360,7 @@ class Node:
 
     @property
     def name(self) -> str:
-        """The name in this run."""
+        """The name of the node in this run."""
         return self.runtime.replica.name
 
     @property
@@ -367,7 +370,7 @@ class Node:
 
     @property
     def address(self) -> str | None:
-        """The first address that the node listens on, with the port that it got."""
+        """The first address that the node listens on, with its actual port; None without one."""
         addresses = self.runtime.addresses
         return addresses[0] if addresses else None
 
@@ -377,7 +380,7 @@ class Node:
         return self.runtime.addresses
 
     def members(self) -> list[MemberInfo]:
-        """The nodes that this one knows of, itself included, by name."""
+        """The known nodes of the cluster, this one included, sorted by name."""
         address = self.address or ""
         return [
             replace(member, address=address) if member.status == "self" else member
@@ -389,11 +392,11 @@ class Node:
 
         Returns:
             ``members_up`` (this node included), ``members_down``, ``links``, ``topics``,
-            ``entries`` (shown here), ``own_entries``, ``lag`` (changes heard of, not yet here),
-            ``frames_sent``, ``frames_received``, ``bytes_sent``, ``bytes_received`` (before
-            compression) and ``dropped_messages`` (published messages that a member missed, counted
-            for each member: it had no link, or did not read). Counters begin at zero with each
-            `start`.
+            ``entries`` (shown here), ``own_entries``, ``lag`` (changes announced by members and not
+            yet received), ``frames_sent``, ``frames_received``, ``bytes_sent``, ``bytes_received``
+            (before compression) and ``dropped_messages`` (published messages that a member missed,
+            counted for each member: it had no link, or did not read). Counters begin at zero with
+            each `start`.
         """
         runtime = self.runtime
         members = runtime.engine.members()
@@ -414,7 +417,7 @@ class Node:
         }
 
     def __repr__(self) -> str:
-        # In any thread, so it reads nothing that changes while it is read.
+        # Callable in any thread, so it reads nothing that another thread could change meanwhile.
         run = self._runtime
         if run is None or run.inherited:
             state = "not running" if run is None else "left to the parent of this process"
@@ -424,11 +427,11 @@ class Node:
         at = f", at {quoted(run.addresses[0])}" if run.addresses else ""
         return f"<Node {quoted(run.replica.name)} of cluster {quoted(run.cluster)}, {state}{at}>"
 
-    # For what is built on the node.
+    # For code that is built on the node.
 
     @property
     def runtime(self) -> Run:
-        """The present run.
+        """The current run.
 
         Raises:
             NodeClosedError: The node is not running, or it runs in the parent of this process.
@@ -455,11 +458,11 @@ class Node:
 
     @property
     def observers(self) -> tuple[Observer, ...]:
-        """Who is told of what happens."""
+        """The observers of presence changes and published messages."""
         return tuple(self._observers)
 
     def observe(self, observer: Observer) -> None:
-        """Tell somebody of what happens, in this and in every later run."""
+        """Add an observer of presence changes and messages, in this and in every later run."""
         self._observers.append(observer)
 
     def _check_thread(self) -> None:
@@ -482,7 +485,7 @@ def _check_lifespan(lifespan: Any) -> None:
 
 
 def _free(runtime: Run, task: "asyncio.Task[None]") -> None:
-    """Free what a run holds if closing it was cancelled, maybe before it began, or failed."""
+    """Abandon a run if closing it failed or was cancelled, possibly before closing began."""
     error = None if task.cancelled() else task.exception()
     if error is not None:
         logger.error("%s: closing failed", runtime.replica, exc_info=error)

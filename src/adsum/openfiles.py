@@ -1,9 +1,8 @@
-"""The soft limit on open files, and how close this process is to it.
+"""Warnings when this process approaches the soft limit on open files (RLIMIT_NOFILE).
 
-Each link and each client takes one file descriptor. At the limit a process accepts no connection
-and dials nobody, and its application cannot open files either. The usual limit of 1,024 is plenty
-for most clusters and too little for a server with many clients, so a node warns before it is
-reached.
+Each link and each client takes one file descriptor. At the limit a process can neither accept nor
+dial connections, and its application cannot open files either. The usual limit of 1,024 suffices
+for most clusters but not for a server with many clients, so a node warns before it is reached.
 """
 
 import fcntl
@@ -14,11 +13,11 @@ logger = logging.getLogger("adsum")
 
 #: Descriptors to keep free at the start, for handshakes, clients and files of the application.
 RESERVE = 64
-#: Share of the limit from which on a process is close to it.
+#: Share of the limit, from 0 to 1, at which a node warns.
 CLOSE = 0.8
 #: Seconds between two warnings that a process is close to the limit.
 WARNING_INTERVAL = 60.0
-#: Descriptors looked at in one check.
+#: Descriptors examined in one check at most.
 SAMPLES = 1024
 _ADVICE = "raise it (ulimit -n, LimitNOFILE= of systemd)"
 
@@ -32,7 +31,7 @@ class OpenFiles:
 
     def __init__(self, name: object) -> None:
         self._name = name
-        # When the next warning may be logged.
+        # Monotonic seconds before which no further warning is logged.
         self._quiet_until = float("-inf")
 
     def check_start(self, peers: int) -> None:
@@ -63,16 +62,16 @@ class OpenFiles:
 
 
 def soft_limit() -> int | None:
-    """How many files this process may open; None if there is no limit."""
+    """The number of files that this process may open; None if there is no limit."""
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return None if limit == resource.RLIM_INFINITY else limit
 
 
 def open_files(limit: int) -> int:
-    """How many descriptors below `limit` are in use.
+    """Count the descriptors below `limit` that are in use.
 
-    Exact up to a limit of `SAMPLES`. Above, it is estimated from so many descriptors at equal
-    distances, which is accurate because the kernel hands out the lowest free one.
+    Exact up to a limit of `SAMPLES`. Above that, the count is estimated from `SAMPLES` descriptors
+    at equal distances, which is accurate because the kernel assigns the lowest free descriptor.
     """
     step = -(-limit // SAMPLES)
     return min(limit, step * sum(_is_open(descriptor) for descriptor in range(0, limit, step)))

@@ -1,4 +1,4 @@
-"""Who is here: track, list and watch presences on topics."""
+"""Presence: track, list and watch the keys that are present on topics, across the cluster."""
 
 import asyncio
 import contextlib
@@ -47,15 +47,15 @@ class _Owner(Enum):
 
 CURRENT_TASK = _Owner.CURRENT_TASK
 
-#: Seconds for which a presence is still shown whose owner was cancelled, if the node's presences
-#: linger. Some servers cancel handlers and stop the node right afterwards, without a signal.
+#: Seconds that a presence lingers, at most, after its owner was cancelled; 0 if the node's `linger`
+#: is 0. Some servers cancel handlers and stop the node right afterwards, without a signal.
 CANCEL_GRACE = 1.0
 
 
 class Tracked:
-    """One presence of this node, from `Presence.track` to `untrack`.
+    """A handle to one tracked presence of this node, returned by `Presence.track`.
 
-    As a context manager it ends with its block.
+    As a context manager it untracks the presence at the end of the block.
     """
 
     __slots__ = ("_id", "_key", "_owner", "_presence", "_slice", "_topic")
@@ -68,36 +68,36 @@ class Tracked:
         self._topic = topic
         self._key = key
         self._id = id
-        # The slice that the presence is in; another one means another run of the node.
+        # The slice that holds the presence; a different slice means a different run of the node.
         self._slice = slice
 
     @property
     def active(self) -> bool:
-        """Whether the presence has not ended yet."""
+        """Whether the presence is still tracked."""
         return self._presence._entry_of(self) is not None
 
     def update(self, meta: Meta | Callable[[dict[str, Any]], Meta]) -> None:
-        """Replace the meta, in place: no observer sees the key leave.
+        """Replace the meta in place: no observer sees the key leave.
 
         Args:
-            meta: The new meta, or a function that makes it of (a copy of) the old one.
+            meta: The new meta, or a function from a copy of the old meta to the new one.
 
         Raises:
             NotTrackedError: The presence has ended.
-            TypeError: The meta is not a JSON object; names the path.
-            ValueError: It is not finite, too deep or too large.
+            TypeError: The meta is not a JSON object; the message names the path.
+            ValueError: The meta is not finite, too deep or too large.
         """
         self._presence._update(self, meta)
 
     def untrack(self) -> None:
         """End the presence. Idempotent, also after its owner or its node has ended.
 
-        It leaves at once; if the node is about to stop, after `linger` seconds.
+        The presence leaves at once, or after `linger` seconds if the node is about to stop.
         """
         self._presence._untrack(self)
 
     def __repr__(self) -> str:
-        # Neither the meta nor the owner, which are the application's; and in any thread.
+        # Callable in any thread. Meta and owner belong to the application and are not shown.
         state = "active" if self._presence._node.running and self._presence._owns(self) else "ended"
         return f"<Tracked {quoted(self._key)} on {quoted(self._topic)}, {state}>"
 
@@ -115,28 +115,28 @@ class Tracked:
 
 
 class Presence:
-    """Who is here, on every node of the cluster.
+    """Tracks presences on this node, and lists and watches those of the whole cluster.
 
     Reads (`list`, `get`, `count`, `topics`) answer at once from this node's memory. A change is
-    visible on its own node when the call returns, and on the others some milliseconds later. What
-    reads return belongs to the caller: dicts and lists in it are copies or read-only, so nothing
-    done to them changes what the cluster knows, and nothing that happens changes them.
+    visible on its own node when the call returns, and on the other nodes some milliseconds later.
+    Results belong to the caller: the dicts and lists in them are copies or read-only. Changing a
+    result does not change the presence state, and later changes of the state do not change it.
 
-    Make one for each node, at import if you like. It may be used while the node runs, in the
-    thread of its event loop.
+    Make one for each node, at import if you like. Use it while the node runs, in the thread of its
+    event loop.
 
     Args:
-        node: The node whose cluster to look at.
-        fetch: Called with a topic and entries by key, in a batch, as
-            ``{"ann": {"metas": [...]}}``; returns what to add beside ``metas`` for each key, as
-            ``{"ann": {"user": {...}}}``. It is called once for each `fetch` of a list and once for
-            each diff of a topic, however many watch it. If it fails or takes too long, that is
-            logged, and the entries come without what it would have added.
+        node: The node; presences are tracked on it, and those of its cluster are listed.
+        fetch: Called with a topic and a batch of entries by key, as
+            ``{"ann": {"metas": [...]}}``; returns the fields to add beside ``metas`` for each key,
+            as ``{"ann": {"user": {...}}}``. It is called once for each `fetch` of a list and once
+            for each diff of a topic, regardless of the number of watches. If it fails or takes too
+            long, that is logged, and the entries are delivered without the added fields.
         fetch_timeout: The most seconds of active time that `fetch` may take.
 
     Raises:
-        ConfigurationError: The node is none, `fetch` is not an async function of two arguments, or
-            `fetch_timeout` is not above 0.
+        ConfigurationError: `node` is not a `Node`, `fetch` is not an async function of two
+            arguments, or `fetch_timeout` is not above 0.
 
     Example:
         >>> import asyncio, adsum
@@ -160,8 +160,8 @@ class Presence:
         self._node = node
         self._fetch = fetch
         self._fetch_timeout = fetch_timeout
-        # The ids of what each owner tracks, by topic and key. No handles: a handle is its caller's
-        # to keep, and the garbage collector need not visit half a million of them.
+        # For each owner, the ids of its presences by topic and key. Handles are not stored: a
+        # handle belongs to its caller, and the garbage collector need not visit half a million.
         self._owned: dict[Hashable, dict[tuple[str, str], int]] = {}
         self._feeds: dict[str, Feed] = {}
         #: Logs failures of `fetch`, which is called for each change of a topic.
@@ -178,27 +178,27 @@ class Presence:
         *,
         owner: Hashable = CURRENT_TASK,
     ) -> Tracked:
-        """Say that somebody is here, until the owner ends.
+        """Track a presence: list a key on a topic until its owner ends.
 
         Args:
-            topic: What to be present on, 1 to 1,024 characters.
-            key: Who is present, 1 to 1,024 characters. One key may be present several times, by
-                several owners.
+            topic: The topic, 1 to 1,024 characters.
+            key: The user or thing that is present, 1 to 1,024 characters. One key may be present
+                several times, tracked by several owners.
             meta: A JSON object, at most 64 KiB as text. The keys ``phx_ref`` and ``phx_ref_prev``
-                are adsum's own and are left out.
-            owner: Whom the presence ends with. By default the calling task: the presence ends when
-                the task does, by return, exception or cancellation; in a plain HTTP handler that
-                is the request. None unties it. Any other
-                hashable object, as a connection, owns until `untrack_all(owner)`.
+                are reserved for adsum and are left out.
+            owner: The presence ends with its owner. The default owner is the calling task: the
+                presence ends when the task does, by return, exception or cancellation; in a plain
+                HTTP handler the task is the request. With None the presence has no owner. Any other
+                hashable object, such as a connection, owns the presence until `untrack_all(owner)`.
 
         Returns:
-            A handle to update or end it; also a context manager.
+            A handle to update or end the presence; also a context manager.
 
         Raises:
             AlreadyTrackedError: The owner tracks this key on this topic already.
             NodeClosedError: The node is not running.
-            TypeError: The topic, the key or something in the meta is not what it must be.
-            ValueError: It is too long, too deep or not finite.
+            TypeError: The topic or the key is not a string, or the meta is not a JSON object.
+            ValueError: The topic, the key or the meta is too long, too deep or not finite.
         """
         runtime = self._node.runtime
         topic = checked_name(topic, "topic", MAX_NAME)
@@ -226,7 +226,7 @@ class Presence:
         *,
         owner: Hashable = CURRENT_TASK,
     ) -> None:
-        """As `Tracked.update`, for the presence that an owner tracks.
+        """Replace the meta of a presence that an owner tracks, as `Tracked.update` does.
 
         Raises:
             NotTrackedError: The owner does not track this key on this topic.
@@ -237,50 +237,51 @@ class Presence:
         tracked.update(meta)
 
     def untrack(self, topic: str, key: str, *, owner: Hashable = CURRENT_TASK) -> None:
-        """End the presence that an owner tracks; does nothing if there is none."""
+        """End a presence that an owner tracks; does nothing if there is none."""
         tracked = self._find(topic, key, owner)
         if tracked is not None:
             tracked.untrack()
 
     def untrack_all(self, owner: Hashable = CURRENT_TASK) -> int:
-        """End everything that an owner tracks.
+        """End all presences of an owner.
 
         Returns:
-            How many presences that were.
+            The number of presences that ended.
         """
         return self.release(_resolved(owner), self._linger())
 
     # Reading.
 
     def list(self, topic: str) -> Entries:
-        """Everybody on a topic, in the same order on every node.
+        """The entries of all keys on a topic, in the same order on every node.
 
-        Costs what it returns when the topic is listed for the first time, and a copy of a dict
-        when nothing has changed since.
+        The first call for a topic costs time proportional to the result. While nothing changes,
+        later calls only copy a dict.
 
         Returns:
-            ``{"ann": {"metas": [{"device": "phone", "phx_ref": "..."}]}}``, by key in order; the
-            metas of a key in the order in which they came, node by node. The dict is the caller's;
-            what is in it is read-only and never changes. Empty if nobody is there.
+            ``{"ann": {"metas": [{"device": "phone", "phx_ref": "..."}]}}``, sorted by key. The
+            metas of a key are grouped by node, each group in the order of tracking. The dict
+            belongs to the caller; its entries are read-only and never change. Empty if nobody is
+            present.
         """
         topic = checked_name(topic, "topic", MAX_NAME)
         return cast(Entries, self._node.runtime.engine.view.render(topic))
 
     def get(self, topic: str, key: str) -> Metas:
-        """The metas of one key on a topic; an empty list if it is absent."""
+        """The metas of one key on a topic; an empty list if the key is absent."""
         topic, key = checked_name(topic, "topic", MAX_NAME), checked_name(key, "key", MAX_NAME)
         return [*self._node.runtime.engine.view.metas(topic, key)]
 
     def count(self, topic: str) -> int:
-        """How many keys are present on a topic. Costs the same at any size."""
+        """The number of keys present on a topic. Costs the same at any size."""
         return self._node.runtime.engine.view.count(checked_name(topic, "topic", MAX_NAME))
 
     def topics(self) -> Names:
-        """The topics with anybody on them, in order."""
+        """The topics that have at least one presence, sorted."""
         return sorted(self._node.runtime.engine.view.topics)
 
     async def fetch(self, topic: str) -> Entries:
-        """As `list`, each entry with what the `fetch` function adds to it; one call of it."""
+        """As `list`, but with the fields of the `fetch` function added, in one call of it."""
         entries = self.list(topic)
         extras = await self.enrich(topic, entries)
         if not extras:
@@ -291,11 +292,12 @@ class Presence:
         }
 
     def watch(self, topic: str) -> Watch:
-        """Follow a topic: an asynchronous iterator of diffs.
+        """Watch a topic: an asynchronous iterator of joins, leaves and updates.
 
-        Begins at this call. The first diff comes at once and has everybody who is present as joins,
-        be it nobody; each later one has what changed. Every join, update and leave comes exactly
-        once; a slow reader gets several merged into one diff, and never a growing queue.
+        The watch begins at this call. The first diff comes at once, with all present keys as joins;
+        it may be empty. Each later diff has the changes since the one before. Every join, update
+        and leave is delivered exactly once. For a slow reader several are merged into one diff, so
+        no queue grows.
 
         Raises:
             NodeClosedError: The node is not running.
@@ -314,7 +316,7 @@ class Presence:
         """
         runtime = self._node.runtime
         topic = checked_name(topic, "topic", MAX_NAME)
-        runtime.tell_observers()  # what happened before is not for this watch
+        runtime.tell_observers()  # this watch must not see earlier changes
         feed = self._feeds.get(topic)
         if feed is None:
             enrich = None if self._fetch is None else self.enrich
@@ -329,15 +331,15 @@ class Presence:
     def __repr__(self) -> str:
         return f"<Presence on {self._node!r}>"
 
-    # For what is built on presences.
+    # For code that is built on presences.
 
     @property
     def node(self) -> Node:
-        """The node whose cluster this looks at."""
+        """The node given to the constructor."""
         return self._node
 
     def release(self, owner: Hashable, linger: float) -> int:
-        """As `untrack_all`, but the presences leave after exactly so many seconds.
+        """End all presences of an owner, as `untrack_all`, but after exactly `linger` seconds.
 
         If the node stops earlier, they linger with its goodbye.
         """
@@ -354,13 +356,13 @@ class Presence:
         return self._fetch is not None
 
     async def enrich(self, topic: str, entries: Entries) -> Extras:
-        """What the `fetch` function adds to entries, by key; nothing if it fails or takes long."""
+        """Call the `fetch` function; returns its fields by key, none if it fails or times out."""
         if self._fetch is None or not entries:
             return {}
         work: asyncio.Future[Mapping[str, Mapping[str, Any]]] | None = None
         try:
             work = asyncio.ensure_future(self._fetch(topic, entries))
-            # The look-up itself is not awaited, as it may ignore its cancellation.
+            # `fetch` itself is not awaited, as it may ignore its cancellation.
             with contextlib.suppress(TimeoutError):
                 async with active_timeout(self._fetch_timeout):
                     await asyncio.wait({work})
@@ -381,7 +383,7 @@ class Presence:
             if work is not None:
                 work.cancel()
 
-    # What the node tells.
+    # Observer.
 
     def changed(self, topic: str, transitions: Transitions) -> None:
         """See `Observer`."""
@@ -409,22 +411,22 @@ class Presence:
         """See `Observer`."""
         self._owned, self._feeds = {}, {}
 
-    # What handles and watches call.
+    # Called by handles and watches.
 
     def _entry_of(self, tracked: Tracked) -> Entry | None:
-        """The present version of a presence; None once it has ended, or its run of the node."""
+        """The current entry of a presence; None once the presence or its run has ended."""
         if not self._owns(tracked):
             return None  # it may linger, but it has ended
         try:
             engine = self._node.runtime.engine
-        except NodeClosedError:  # it is stopped, or runs in the parent of this process
+        except NodeClosedError:  # the node is stopped, or runs in the parent of this process
             return None
         if engine.own_slice is not tracked._slice:
             return None
         return tracked._slice.entries.get(tracked._id)
 
     def _owns(self, tracked: Tracked) -> bool:
-        """Whether the owner of a presence still has it, in this run of the node or an earlier."""
+        """Whether the owner still owns the presence, in this run of the node or an earlier one."""
         owned = self._owned.get(tracked._owner)
         return owned is not None and owned.get((tracked._topic, tracked._key)) == tracked._id
 
@@ -460,14 +462,14 @@ class Presence:
             runtime.poke()
 
     def _linger(self, cancelled: bool = False) -> float:
-        """Seconds for which a presence is still shown that ends now."""
+        """Seconds that a presence lingers if it ends now."""
         linger = self._node.settings.linger
         if not linger or self._node.stopping:
             return linger
         return min(linger, CANCEL_GRACE) if cancelled else 0.0
 
     def _end(self, ids: Iterable[int], linger: float) -> None:
-        """Untrack entries that nobody owns any more, at once or after some seconds."""
+        """Untrack entries without an owner, at once or after `linger` seconds."""
         runtime = self._node.runtime
         own = runtime.engine.own_slice
         if linger:
@@ -494,7 +496,7 @@ class Presence:
         return Tracked(self, owner, topic, key, id, self._node.runtime.engine.own_slice)
 
     def _adopt(self, owner: Hashable) -> dict[tuple[str, str], int]:
-        """Begin to keep what an owner tracks; what a task tracks ends with the task."""
+        """Register an owner; the presences of a task end with the task."""
         owned: dict[tuple[str, str], int] = {}
         self._owned[owner] = owned
         if isinstance(owner, asyncio.Task):
@@ -502,7 +504,7 @@ class Presence:
         return owned
 
     def _disown(self, owner: Hashable) -> dict[tuple[str, str], int]:
-        """Keep nothing of an owner any more; returns what it tracked."""
+        """Remove an owner; returns the ids of its presences by topic and key."""
         if isinstance(owner, asyncio.Task):
             owner.remove_done_callback(self._owner_ended)
         return self._owned.pop(owner)
@@ -512,7 +514,7 @@ class Presence:
             self.release(task, self._linger(task.cancelled()))
 
     def _tidy(self, topic: str) -> None:
-        """Follow a topic no longer, once nobody watches it."""
+        """Close the feed of a topic without watches."""
         feed = self._feeds.get(topic)
         if feed is not None and not feed.watches:
             del self._feeds[topic]
@@ -528,10 +530,10 @@ def _encode_meta(meta: object) -> str:
 
 
 def _resolved(owner: Hashable) -> Hashable:
-    """An owner as it is kept: for the default, the calling task.
+    """The owner to store: the calling task for the default, otherwise the given object.
 
     Raises:
-        TypeError: It is not hashable.
+        TypeError: The owner is not hashable.
         UsageError: There is no calling task.
     """
     if owner is CURRENT_TASK:

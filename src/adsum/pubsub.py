@@ -1,4 +1,4 @@
-"""Messages to everybody who listens on a topic, on every node."""
+"""PubSub: publish messages to the subscribers of a topic, on every node of the cluster."""
 
 import asyncio
 from collections import deque
@@ -20,17 +20,17 @@ from adsum.replication.messages import Publish
 
 #: Topics that begin with this carry adsum's own messages.
 RESERVED = "\0"
-#: How many messages a subscriber may be behind unless it says otherwise.
+#: Unread messages that a subscription holds at most, by default.
 DEFAULT_LIMIT = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """What a subscriber receives.
+    """A published message, as a subscriber receives it.
 
     Attributes:
-        topic: Where it was published.
-        event: What kind of message it is.
+        topic: The topic on which it was published.
+        event: The kind of message.
         payload: A JSON object, read-only because all subscribers of the node share it.
         sender: The name of the node that published it.
     """
@@ -44,24 +44,24 @@ class Message:
 class Subscription(Reader[Message]):
     """An asynchronous iterator of messages; made by `PubSub.subscribe`.
 
-    Holds at most its limit: when a message comes to a full one, the oldest is dropped and
-    `dropped` counts it, so a slow subscriber sees recent messages and costs bounded memory. The
-    iteration ends when the subscription or the node is closed. One task reads at a time. A
-    subscription without a reference, as after leaving an `async for`, is closed; while a task
-    awaits it, that task keeps it open.
+    Holds at most `limit` unread messages. When a message arrives at a full subscription, the oldest
+    one is dropped and `dropped` counts it. So a slow subscriber sees recent messages and costs
+    bounded memory. The iteration ends when the subscription or the node is closed. One task reads
+    at a time. A subscription without a reference, as after leaving an `async for`, is closed; while
+    a task awaits it, that task keeps it open.
     """
 
     def __init__(self, topic: str, limit: int, readers: Readers["Subscription"]) -> None:
         super().__init__(readers)
         self.topic = topic
-        #: How many messages were dropped because the reader was too slow.
+        #: Number of messages dropped because the reader was too slow.
         self.dropped = 0
-        #: Whether messages are not for this subscription, because it is its publisher's own.
+        #: Whether messages are skipped; set while the publisher excludes its own subscription.
         self.muted = False
         self._messages: deque[Message] = deque(maxlen=limit)
 
     def put(self, message: Message) -> None:
-        """Add a message, dropping the oldest one if there is no room."""
+        """Add a message; drops the oldest one if the subscription is full."""
         if self.muted:
             return
         if len(self._messages) == self._messages.maxlen:
@@ -91,10 +91,10 @@ class PubSub:
     misses them and is counted; a link that breaks loses the messages under way, uncounted.
 
     Args:
-        node: The node whose cluster to talk to.
+        node: The node; messages are sent to the nodes of its cluster.
 
     Raises:
-        ConfigurationError: The node is none.
+        ConfigurationError: `node` is not a `Node`.
 
     Example:
         >>> import asyncio, adsum
@@ -120,11 +120,12 @@ class PubSub:
         return f"<PubSub on {self._node!r}>"
 
     def subscribe(self, topic: str, *, limit: int = DEFAULT_LIMIT) -> Subscription:
-        """Receive what is published on a topic from now on.
+        """Subscribe to the messages that are published on a topic from now on.
 
         Args:
             topic: 1 to 1,024 characters.
-            limit: How many messages the reader may be behind before the oldest are dropped.
+            limit: Unread messages that are kept; beyond it the oldest are dropped. A higher limit
+                costs memory for a slow reader.
 
         Raises:
             ConfigurationError: The limit is not a whole number from 1.
@@ -150,31 +151,32 @@ class PubSub:
         to: str | None = None,
         exclude: Subscription | None = None,
     ) -> int:
-        """Send a message to the subscribers of a topic.
+        """Publish a message to the subscribers of a topic.
 
-        Local subscribers, and nodes whose link has room, are sent it at once. For other nodes it
-        waits in order, and this waits with it, at most 1 s in all. A node that reads is sent it
-        even later; a node that had no room for 1 s does not read and misses it. No node holds up
-        another. If this is cancelled, the nodes that it waits for miss the message.
+        The message is sent at once to local subscribers, and to nodes with room on their link.
+        For other nodes it is queued in order, and this call waits, at most 1 s in all. A node that
+        reads receives it even later; a node without room for 1 s does not read and misses it. No
+        node delays another. If the call is cancelled, the nodes that it waits for miss the message.
 
         On the simulated network of `adsum.testing` this never waits.
 
         Args:
             topic: 1 to 1,024 characters.
             payload: A JSON object, at most 192 KiB as text.
-            event: What kind of message it is, 1 to 1,024 characters.
-            local: Only to subscribers on this node.
-            to: Only to subscribers on the node of this name.
-            exclude: A subscription that is left out: the publisher's own.
+            event: The kind of message, 1 to 1,024 characters.
+            local: Whether to send it to subscribers on this node only.
+            to: The name of a node, to send it to subscribers on that node only.
+            exclude: A subscription that does not receive it: the publisher's own.
 
         Returns:
-            How many nodes missed it, because there is no link or they do not read.
+            The number of nodes that missed it, because there is no link or they do not read.
 
         Raises:
             ConfigurationError: `local` is not a bool, or `exclude` not a subscription.
             NodeClosedError: The node is not running.
-            TypeError: The payload is not a JSON object; names the path.
-            ValueError: It is not finite, too deep or too large.
+            TypeError: The payload is not a JSON object; the message names the path.
+            UsageError: `local` and `to` are both given.
+            ValueError: The payload is not finite, too deep or too large.
         """
         runtime = self._node.runtime
         flag("local", local)
@@ -231,7 +233,7 @@ class PubSub:
                 exclude.muted = False
 
     def _forget(self, topic: str) -> None:
-        """Forget a topic whose last subscription has ended, unless there is a new one."""
+        """Forget a topic after its last subscription has ended, unless there is a new one."""
         if not self._subscriptions.get(topic):
             self._subscriptions.pop(topic, None)
 

@@ -1,30 +1,31 @@
-"""Foreign text in log lines and error texts: printable, on one line, and short.
+"""Quoting of foreign text for log lines and errors: printable, on one line, and short.
 
-Clients and peers choose topics, events, keys of JSON objects, names, tokens and headers. Raw, such
-a text can contain line breaks and terminal sequences that forge log lines, and fill a disk.
-`quoted` shows any value in a bounded number of characters, and looks at a bounded part of it.
+Clients and peers choose topics, events, keys of JSON objects, names, tokens and headers. Unquoted,
+such a text can contain line breaks and terminal sequences that forge log lines, and fill a disk.
+`quoted` shows any value in a bounded number of characters, and examines a bounded part of it.
 """
 
 import reprlib
 from collections.abc import Callable
 from typing import Any
 
-#: Characters that `quoted` returns at most, by default.
+#: Characters in a result of `quoted` at most, by default.
 LIMIT = 100
 _ELLIPSIS = "..."
-#: Integers with more bits than this are described; a longer one may have no decimal form at all.
+#: Bits of the largest integer shown in decimal; larger ones are described, because Python refuses
+#: to convert very long ones.
 _MAX_BITS = 256
 
 
 def quoted(value: object, limit: int = LIMIT) -> str:
     """The repr of a value: printable, on one line, at most `limit` characters.
 
-    Looks at no more than `limit` characters of a text, and at a few items of a container. Of all
-    that JSON can carry it calls no method, so a subclass of `str` cannot mislead it.
+    Examines at most `limit` characters of a text, and a few items of a container. It calls no
+    overridable method of JSON values, so a subclass of `str` cannot mislead it.
 
     Args:
         value: A text of a client or a peer, or any other value.
-        limit: The most characters of the result, quotes and ellipsis included; at least 10.
+        limit: Characters of the result at most, including quotes and ellipsis; at least 10.
     """
     if isinstance(value, str):
         part = str.__getitem__(value, slice(limit))
@@ -37,14 +38,14 @@ def quoted(value: object, limit: int = LIMIT) -> str:
 
 
 def printable(text: str, limit: int) -> str:
-    """A text as it is, if it is printable and at most `limit` characters; otherwise quoted."""
+    """The text itself if it is printable and at most `limit` characters long; otherwise quoted."""
     if str.__len__(text) <= limit and str.isprintable(text):
         return str.__str__(text)
     return quoted(text, limit)
 
 
 def _cut(shown: str, is_part: bool, limit: int) -> str:
-    """A quoted text, or its beginning, closed with its own quote and an ellipsis."""
+    """The quoted text, or its beginning with the closing quote and an ellipsis."""
     if not is_part and len(shown) <= limit:
         return shown
     quote = shown[-1]
@@ -52,7 +53,7 @@ def _cut(shown: str, is_part: bool, limit: int) -> str:
 
 
 class _Repr(reprlib.Repr):
-    """As the standard one, but everything in it is printable and short."""
+    """Like `reprlib.Repr`, but every part of the result is printable and short."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,9 +1,9 @@
-"""Iterators that one task reads until they are closed: the base of watches and subscriptions.
+"""Single-reader asynchronous iterators: the base of watches and subscriptions.
 
-A topic refers to its readers weakly, so a reader without any other reference, as after leaving an
-`async for`, is collected, and its topic is forgotten with its last reader. While a task awaits a
-reader, the topic refers to it strongly: task and reader may refer to nothing but each other then,
-and the collector would end both without a trace.
+A topic refers to its readers weakly. So a reader without any other reference, as after leaving an
+`async for`, is garbage-collected, and its topic is forgotten with its last reader. While a task
+awaits a reader, the topic refers to it strongly: task and reader may refer to nothing but each
+other then, and the garbage collector would end both without a trace.
 """
 
 import asyncio
@@ -26,11 +26,11 @@ class Readers(Generic[R]):
 
     Args:
         loop: The event loop in which they are read; None where there is no event loop.
-        emptied: Called in that loop when the last reader was closed or collected.
+        emptied: Called in that loop when the last reader has been closed or collected.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop | None, emptied: Callable[[], None]) -> None:
-        #: Where they are read; None where there is no event loop.
+        #: The event loop in which they are read; None where there is no event loop.
         self.loop = loop
         self._emptied = emptied
         self._generation = process.generation
@@ -54,7 +54,7 @@ class Readers(Generic[R]):
         self._forget(ref(reader))
 
     def _collected(self, one: "ref[R]") -> None:
-        # The collector runs in any thread, and between any two steps of this one.
+        # The garbage collector runs in any thread, and between any two steps of this one.
         if self._generation != process.generation:
             return  # the loop is that of a parent process
         if self.loop is None:
@@ -82,7 +82,7 @@ class Reader(ABC, Generic[T_co]):
     def __init__(self, readers: Readers[Any]) -> None:
         self._readers = readers
         readers.add(self)
-        # Set while the reader waits; it may be of an event loop that is closed by now.
+        # Set while the reader waits; it may belong to an event loop that is closed by now.
         self._waiter: asyncio.Future[None] | None = None
         self._reading = False
         self._closed = False
@@ -94,7 +94,7 @@ class Reader(ABC, Generic[T_co]):
         return self._closed or self._generation != process.generation
 
     def close(self) -> None:
-        """End the iteration; what was not read is dropped. Idempotent."""
+        """End the iteration; unread items are dropped. Idempotent."""
         if not self.closed:
             self._closed = True
             self._drop()
@@ -102,7 +102,7 @@ class Reader(ABC, Generic[T_co]):
             self._wake()
 
     async def aclose(self) -> None:
-        """As `close`, for `contextlib.aclosing`."""
+        """End the iteration as `close` does, for `contextlib.aclosing`."""
         self.close()
 
     def __aiter__(self) -> Self:
@@ -120,7 +120,7 @@ class Reader(ABC, Generic[T_co]):
         self._reading = True
         self._readers.awaited.add(self)
         try:
-            # What woke this may have been undone before it ran.
+            # The change that woke this task may have been undone before it ran.
             while not (self.closed or self._has_more()):
                 self._waiter = asyncio.get_running_loop().create_future()
                 await self._waiter
@@ -144,7 +144,7 @@ class Reader(ABC, Generic[T_co]):
         self.close()
 
     def _wake(self) -> None:
-        """Let the reader look again."""
+        """Wake the waiting reader, so that it checks for more."""
         resolve(self._waiter)
 
     @abstractmethod
@@ -153,8 +153,8 @@ class Reader(ABC, Generic[T_co]):
 
     @abstractmethod
     def _take(self) -> T_co:
-        """What is to be read next."""
+        """Remove and return the next item."""
 
     @abstractmethod
     def _drop(self) -> None:
-        """Forget what was not read."""
+        """Drop all unread items."""

@@ -1,7 +1,7 @@
-"""One run of a node, wherever it runs: the engine decides, this carries out and tells.
+"""One run of a node: carries out the effects of the engine and notifies the observers.
 
-`adsum.runtime` carries out over sockets, in an event loop; `adsum.testing` over a simulated
-network, in virtual time.
+There are two implementations: `adsum.runtime` on sockets, in an event loop, and `adsum.testing` on
+a simulated network, in virtual time.
 """
 
 import asyncio
@@ -45,7 +45,7 @@ FAILURE_LOG_INTERVAL = 10.0
 
 
 class Observer(Protocol):
-    """Somebody on this node who hears of what the cluster tells."""
+    """A receiver of presence changes and published messages on this node."""
 
     def changed(self, topic: str, transitions: list[Transition]) -> None:
         """Presences on a watched topic changed."""
@@ -54,13 +54,13 @@ class Observer(Protocol):
         """A member published a message."""
 
     def closed(self) -> None:
-        """The node has stopped. Idempotent."""
+        """The node has stopped. Must be idempotent: it may be called more than once."""
 
     def forked(self) -> None:
         """A forked child starts the node of its parent again: forget the parent's state.
 
         Only drop references. The parent still uses the tasks, connections and callbacks behind
-        them, so ending them or running code of the application would be wrong.
+        them, so an implementation must not end them or run code of the application.
         """
 
 
@@ -69,9 +69,9 @@ class Run(ABC):
 
     Args:
         cluster: The name of the cluster.
-        engine: Decides what to do.
-        observers: Whom to tell; the list is read at each event.
-        loop: Where the observers live; None where there is no event loop.
+        engine: The protocol; its effects are carried out here.
+        observers: The observers to notify; the list is read at each event.
+        loop: The event loop of the observers; None where there is no event loop.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class Run(ABC):
         self.cluster = cluster
         self.engine = engine
         self.loop = loop
-        #: Every address that others reach this node at.
+        #: Every address at which other nodes reach this one.
         self.addresses: tuple[str, ...] = ()
         self.frames_sent = self.frames_received = 0
         self.bytes_sent = self.bytes_received = 0
@@ -92,16 +92,17 @@ class Run(ABC):
         self.stopping = False
         self._observers = observers
         self._ended = False
-        # What peers cause is logged less and less often.
+        # Log lines that peers cause become less and less frequent.
         self._log = SparseLogger(logger)
-        # Until when failures of one kind, by the name of the function, are not logged.
+        # Monotonic time until which failures of one function, by its name, are not logged.
         self._silent_until: dict[str, float] = {}
-        # Those that wait until this node has joined; each wakes up at the end of the run, too.
+        # Callers that wait until this node has joined; the end of the run wakes them, too.
         self._waiters: set[asyncio.Future[None]] = set()
+        # Whether `_settle` runs. Nested calls return, and the outer one handles their effects.
         self._settling = False
         # Publishers that wait for members without room.
         self._publishers: dict[Sending, asyncio.Future[None]] = {}
-        #: That of the process that the run belongs to.
+        #: The fork generation of the process that the run belongs to.
         self.generation = process.generation
 
     @property
@@ -111,12 +112,12 @@ class Run(ABC):
 
     @property
     def replica(self) -> Replica:
-        """Who the node is in this run."""
+        """The name and incarnation of the node in this run."""
         return self.engine.replica
 
     @abstractmethod
     async def open(self) -> None:
-        """Listen, look for the others, and wait for a bounded time until this node has joined.
+        """Listen, find and dial the other nodes, and wait for a bounded time until joined.
 
         Raises:
             NodeClosedError: The run was closed meanwhile.
@@ -126,22 +127,22 @@ class Run(ABC):
 
     @abstractmethod
     async def close(self) -> None:
-        """Say goodbye and close everything. Observers hear of it at once."""
+        """Send a goodbye and close all links. Observers are notified at once."""
 
     @abstractmethod
     def poke(self) -> None:
-        """Something changed here: see to it soon, once for many changes."""
+        """Wake the run after a local change: `tick` follows soon, once for many changes."""
 
     @abstractmethod
     def call_later(self, seconds: float, action: Callable[[], None]) -> None:
-        """Call a function after some seconds; a run that has ended by then need not call it."""
+        """Call a function after some seconds; it may be skipped if the run has ended by then."""
 
     def abandon(self) -> None:
         """End a run without a goodbye: its loop is closed, `close` was cancelled, or it crashed."""
         self._end()
 
     async def wait_joined(self, timeout: float | None) -> bool:  # noqa: ASYNC109  # returns a state
-        """Wait until this node has joined; returns whether it has after `timeout` seconds.
+        """Wait at most `timeout` seconds until this node has joined; returns whether it has.
 
         Raises:
             NodeClosedError: The run has ended.
@@ -158,19 +159,19 @@ class Run(ABC):
         return self.engine.joined
 
     def leave_to_parent(self) -> None:
-        """Make observers forget a run that is `inherited`."""
+        """Make observers forget this run, which is `inherited`."""
         for observer in list(self._observers):
             self._guard(observer.forked)
 
     async def publish(self, message: Publish, to: str | None) -> int:
         """Send a message to all members, or to one.
 
-        Members with room are sent it at once. For the others this waits, at most 1 s; a member
-        that reads is sent it even later, one that does not read misses it. If this is cancelled,
-        the members that it waits for miss it.
+        It is sent to members with room at once. This waits for the others, at most 1 s. A member
+        that reads receives the message even later; a member that does not read misses it. If this
+        is cancelled, the members that it waits for miss the message.
 
         Returns:
-            How many members missed it until now.
+            The number of members that have missed it by now.
         """
         sending = self.post(message, to)
         if sending.waiting:
@@ -185,42 +186,42 @@ class Run(ABC):
         return sending.missed
 
     def post(self, message: Publish, to: str | None) -> Sending:
-        """As `publish`, without waiting: the message is sent while the caller goes on."""
+        """Send a message as `publish` does, without waiting for members that have no room."""
         sending = self.engine.publish(message, to, self._now())
         self._settle()
         return sending
 
     def deliver(self, sender: str, message: Publish) -> None:
-        """Deliver a message, of a member or of this node, to the observers."""
+        """Deliver a message from a member or from this node to the observers."""
         for observer in list(self._observers):
             self._guard(observer.delivered, sender, message)
 
     def charge(self, cost: int) -> None:  # noqa: B027  # not every run has a budget
-        """Count the work that a received message causes as so many more bytes received.
+        """Count the work that a received message causes as `cost` more bytes received.
 
-        Less is received in this turn of the event loop then, so small messages that each cause much
-        work do not keep the loop from everything else.
+        The run then receives less in this turn of the event loop. So small messages that each cause
+        much work do not block the loop.
         """
 
     @property
     def dropped_messages(self) -> int:
-        """Published messages, counted once for each member that missed one."""
+        """Number of published messages that a member missed, counted for each member."""
         return self.engine.missed_messages
 
     def tell_observers(self) -> None:
-        """Tell observers what changed until now."""
+        """Pass all presence changes since the last call to the observers."""
         for topic, transitions in self.engine.take_changes().items():
             for observer in list(self._observers):
                 self._guard(observer.changed, topic, transitions)
 
     def tick(self) -> None:
-        """Let the engine do what is due."""
+        """Let the engine handle its due timers."""
         if not self._ended:
             self.engine.tick(self._now())
             self._settle()
 
     def _end(self) -> None:
-        # Observers are called again if `close` was interrupted: their loop may be closed by now.
+        # Observers are notified again if `close` was interrupted: their loop may be closed by now.
         self._ended = True
         self._log.flush()
         self._wake_waiters()
@@ -233,9 +234,9 @@ class Run(ABC):
                 waiter.set_result(None)
 
     def _settle(self) -> None:
-        """Do what the engine asks for, and see to it that it is called when it wants to be.
+        """Carry out the effects of the engine, notify observers, and set the timer.
 
-        In a forked child nothing is done: an event loop that goes on there must not act as the
+        Does nothing in a forked child: an event loop that continues there must not act as the
         parent's node.
         """
         if self.inherited:
@@ -270,11 +271,11 @@ class Run(ABC):
                 if publisher is not None and not publisher.done():
                     publisher.set_result(None)
             case Notice(severity, text):
-                # By text, so that nodes are named one by one, up to a number of them.
+                # The key is the text, so that each node is named, up to a number of them.
                 self._log.log(_LEVELS[severity], "%s: %s", self.replica, text, key=text)
 
     def _guard(self, action: Callable[..., None], *arguments: Any) -> None:
-        """Do one thing; if it fails, that is logged, and everything else goes on."""
+        """Call a function; a failure is logged and not raised, so that everything else goes on."""
         self._attempt(action, *arguments)
 
     def _attempt(self, action: Callable[..., None], *arguments: Any) -> bool:
@@ -287,7 +288,7 @@ class Run(ABC):
         return True
 
     def _log_failure(self, what: str, error: Exception) -> None:
-        """Log a failure; one of each kind in an interval, and no more of its text than a page."""
+        """Log a failure, once for each kind in an interval; the trace is cut to a page."""
         now = self._now()
         if now < self._silent_until.get(what, now):
             return
@@ -297,14 +298,14 @@ class Run(ABC):
 
     @abstractmethod
     def _now(self) -> float:
-        """The present, in monotonic seconds."""
+        """The current time, in monotonic seconds."""
 
     @abstractmethod
     def _wake_at(self, at: float) -> None:
         """Call `tick` at a time, or earlier."""
 
     def _encoded(self, message: Message, sending: Sending | None) -> Any:
-        """A message as `_encode` made it, once for all links that it is ever sent over."""
+        """The encoded message; one that may be sent over many links is encoded once for all."""
         if sending is None:
             return self._encode(message)
         if sending.encoded is None:
@@ -313,7 +314,7 @@ class Run(ABC):
 
     @abstractmethod
     def _encode(self, message: Message) -> Any:
-        """A message in the form that `_send` takes."""
+        """Encode a message for `_send`."""
 
     @abstractmethod
     def _send(self, links: tuple[int, ...], message: Message, encoded: Any) -> None:
@@ -321,8 +322,8 @@ class Run(ABC):
 
     @abstractmethod
     def _dial(self, address: str) -> None:
-        """Begin to open a link to whoever listens at an address."""
+        """Begin to open a link to the node at an address."""
 
     @abstractmethod
     def _close(self, link: int, reason: str) -> None:
-        """Close a link, and tell the peer why."""
+        """Close a link, and send the reason to the peer."""

@@ -1,6 +1,6 @@
-"""A run of a node on sockets, in one event loop: the engine, the transport and the timers, wired.
+"""A run of a node on sockets, in one event loop: connects the engine, the transport and timers.
 
-Everything here happens in the thread of that loop.
+Everything here runs in the thread of that loop.
 """
 
 import asyncio
@@ -40,23 +40,24 @@ from adsum.transport.handshake import SelfDialError
 from adsum.transport.limits import Limits
 from adsum.transport.sockets import SocketTransport
 
-#: One frame of a large transfer is taken in at a time, so no turn of the event loop is long.
+#: Limits of the transport. The turn budget is below one frame of a large transfer, so one such
+#: frame is received at a time and no turn of the event loop is long.
 LIMITS = Limits(turn_budget=DELTA_BUDGET // 2, send_high_water=MAX_IN_FLIGHT)
-#: A peer that closes a link is told of when it did so this often in a row, for the same reason.
+#: Times in a row that a peer closes a link for the same reason before it is logged.
 REFUSALS_TO_TELL = 3
-#: Addresses whose last failed handshake is remembered, so that it is logged once. Members announce
-#: addresses, so their number must be bounded; the oldest beyond it may be logged again.
+#: Addresses with a remembered failure of the handshake, so that it is logged once. Members announce
+#: addresses, so their number must be bounded; beyond it the oldest may be logged again.
 MAX_COMPLAINTS = 1024
-#: Host names among the peers are looked up anew this often, in seconds.
+#: Seconds between two look-ups of the host names among the peers.
 RESOLVE_INTERVAL = 5.0
 #: Seconds between two checks of the own socket, of siblings, signal handlers and open files.
 CHECK_INTERVAL = 3.0
 #: Random bytes in an automatic name. With 8, a million nodes collide with a probability of 3e-8.
 NAME_ENTROPY = 8
-#: `start` waits for joining at most this many times `join_timeout` in all.
+#: Multiples of `join_timeout` that `start` waits for joining at most, in all.
 JOIN_PATIENCES = 5
-#: Steps in which `join_timeout` passes. A step that this process itself was late for counts once,
-#: so that a blocked event loop is not taken for peers that do not answer.
+#: Steps into which `join_timeout` is divided. A step that ends late, because this process blocked
+#: its event loop, counts once, so that a blocked loop is not mistaken for peers that do not answer.
 JOIN_STEPS = 20
 
 
@@ -64,8 +65,8 @@ class Runtime(Run):
     """A run of a node on sockets.
 
     Args:
-        settings: How the node is configured.
-        observers: Whom to tell; the list is read at each event.
+        settings: The settings of the node.
+        observers: The observers to notify; the list is read at each event.
     """
 
     loop: asyncio.AbstractEventLoop
@@ -84,21 +85,21 @@ class Runtime(Run):
         directory = discovery.SiblingDirectory(self.cluster, settings.runtime_dir)
         self._siblings = Siblings(directory, self.transport, engine)
         self._files = OpenFiles(replica)
-        # Where it listens by its settings.
+        # The addresses that it listens on by its settings, with their actual ports.
         self._bound: Sequence[str] = ()
         self._links: dict[int, Link] = {}
         self._ids: dict[Link, int] = {}
         self._next_id = 1
         self._tasks: set[asyncio.Task[None]] = set()
-        # Why an address can form no link, as logged last; the oldest is the first.
+        # The last logged reason why an address forms no link; the oldest is the first.
         self._complaints: dict[str, str] = {}
-        # How often in a row a peer closed a link that was dialled, for the same reason.
+        # Times in a row that a peer closed a link that was dialled, by peer and reason.
         self._refusals: dict[tuple[str, str], int] = {}
         self._soon: asyncio.Handle | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
         self._join_log = JoinLog(self.cluster, engine, loop)
-        # Until when the timer does not fire, after a failure of the engine.
+        # Monotonic time until which the timer does not fire, after a failure of the engine.
         self._rest_until = 0.0
 
     async def open(self) -> None:
@@ -147,7 +148,7 @@ class Runtime(Run):
                 handle.cancel()
 
     async def _check_surroundings(self) -> None:
-        """Check every few seconds what the system or others may change, see `CHECK_INTERVAL`."""
+        """Check socket, siblings, signal handlers and open files every `CHECK_INTERVAL` seconds."""
         while True:
             await asyncio.sleep(CHECK_INTERVAL)
             try:
@@ -160,13 +161,13 @@ class Runtime(Run):
             self._settle()
 
     async def _check_siblings(self) -> None:
-        """Stay reachable for siblings, and find new ones."""
+        """Renew the own socket for siblings if it is gone, and find new siblings."""
         if await self._siblings.renew():
             self._advertise()
         self._siblings.find()
 
     def _advertise(self) -> None:
-        """State in handshakes from now on where this node can be reached."""
+        """Announce the current addresses of this node in handshakes from now on."""
         own = [self._siblings.address] if self._siblings.address else []
         self.addresses = (*self._bound, *own)
         elsewhere = self.settings.advertise or self._bound
@@ -210,7 +211,7 @@ class Runtime(Run):
         """See `Run`."""
         self.transport.turns.charge(cost)
 
-    # What the transport tells.
+    # LinkHandler.
 
     def link_opened(self, link: Link) -> None:
         """See `LinkHandler`."""
@@ -249,9 +250,9 @@ class Runtime(Run):
         self._settle()
 
     def _tell_of_refusals(self, link: Link, reason: str) -> None:
-        """Log why a peer closes links repeatedly; once is no cause for a warning.
+        """Log the reason if a peer closes links repeatedly; a single close is not logged as error.
 
-        A peer that keeps another link closes a redundant one.
+        It is normal, too, that a peer closes a redundant link and keeps another one.
         """
         logger.debug("%s: link to %s closed: %s", self.replica, link.peer.name, reason)
         if link.dialled is None or not reason.startswith("peer closed"):
@@ -265,7 +266,7 @@ class Runtime(Run):
             name = link.peer.name
             self._log.error("%s: %s: %s", self.replica, name, reason, key=name)
 
-    # The clock of the engine. Whatever fails, the timer is set again.
+    # Timers of the engine. The timer is set again after every failure.
 
     def tick(self) -> None:
         """See `Run`."""
@@ -281,10 +282,10 @@ class Runtime(Run):
         self._join_log.check()
 
     def _rest(self) -> None:
-        """Let a heartbeat pass: what has failed is due still, and would fail in every turn."""
+        """Wait for a heartbeat: failed work is still due, and would fail again in every turn."""
         self._rest_until = self._now() + self.settings.timing.heartbeat_interval
 
-    # What the engine asks for.
+    # Effects of the engine.
 
     def _now(self) -> float:
         return self.loop.time()
@@ -341,7 +342,7 @@ class Runtime(Run):
         self._settle()
 
     def _complain(self, address: str, why: str) -> None:
-        """Log why a node that answers at an address can form no link, once for each reason."""
+        """Log the reason why a node that answers at an address forms no link, once for each."""
         if self._complaints.get(address) == why:
             return
         shown = printable(address, 320)
@@ -353,14 +354,14 @@ class Runtime(Run):
             del self._complaints[next(iter(self._complaints))]
 
     async def _resolve(self, addresses: list[str]) -> None:
-        """Keep looking up host names: all their addresses are peers, and they may change."""
+        """Look up host names periodically: all their addresses are peers, and they may change."""
         known: dict[str, list[str]] = {}
         while True:
             await asyncio.gather(*(self._look_up(address, known) for address in addresses))
             await asyncio.sleep(RESOLVE_INTERVAL)
 
     async def _look_up(self, address: str, known: dict[str, list[str]]) -> None:
-        """Look up one host name; a name that cannot be resolved is an answer, too."""
+        """Look up one host name; joining no longer waits for it, even if it cannot be resolved."""
         try:
             found = await discovery.resolve(address)
         except DialError as error:
@@ -402,5 +403,5 @@ def _unique_name() -> str:
 
 
 def _incarnation() -> int:
-    """A number that grows from life to life, and differs between lives of one millisecond."""
+    """A new incarnation: higher than earlier ones, and different for starts in one millisecond."""
     return (time.time_ns() // 1_000_000 << 20) | secrets.randbits(20)

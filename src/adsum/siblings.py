@@ -1,9 +1,9 @@
-"""Staying in touch with siblings: the nodes of the same user and cluster on this host.
+"""Links to siblings: the nodes of the same user and cluster on this host.
 
 The socket of a running node may vanish: a logout removes the directory of the user, a cleaner of
-temporary files removes what looks unused. Links that are open go on, but a node that starts later
-would find nobody. So each node checks every few seconds that its own socket is in place, and looks
-for sockets that it does not know.
+temporary files removes files that look unused. Open links survive, but a node that starts later
+would find no siblings. So each node checks every few seconds that its own socket is in place, and
+searches for new sockets.
 """
 
 import logging
@@ -17,16 +17,16 @@ logger = logging.getLogger("adsum")
 
 
 class Siblings:
-    """Keeps a node reachable for its siblings, and has the engine dial theirs.
+    """Keeps a node reachable for its siblings, and lets the engine dial them.
 
     Args:
         directory: The directory of the sockets.
-        transport: Listens.
-        engine: Dials.
+        transport: The transport that listens.
+        engine: The engine that dials.
 
     Attributes:
-        address: Where siblings reach this node; None before `listen`.
-        found: The addresses of siblings at the last search, dead ones included.
+        address: The address at which siblings dial this node; None before `listen`.
+        found: The addresses found by the last search, including those of dead siblings.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class Siblings:
         self._directory = directory
         self._transport = transport
         self._engine = engine
-        # Whether it was logged that the socket cannot be renewed.
+        # Whether the present failure to renew the socket was logged.
         self._failing = False
 
     async def listen(self) -> None:
@@ -45,7 +45,7 @@ class Siblings:
 
         Raises:
             ConfigurationError: No directory is safe.
-            ListenError: No socket can be made there.
+            ListenError: No socket can be created there.
         """
         path = self._directory.new_path()
         self._directory.sweep()
@@ -59,9 +59,9 @@ class Siblings:
             self.address = await self._transport.listen(f"unix:{path}")
 
     async def renew(self) -> bool:
-        """Listen again if the socket was removed or replaced; returns whether it was.
+        """Listen again if the socket was removed or replaced; returns whether it was renewed.
 
-        A failure is logged once, and the next call tries again.
+        A failure is logged once and returns False; the next call tries again.
         """
         lost = self.address
         if lost is None or self._transport.is_in_place(lost):
@@ -81,7 +81,7 @@ class Siblings:
         return True
 
     def find(self) -> None:
-        """Dial the siblings that are not known yet, and stop dialling those that are gone."""
+        """Search for siblings: dial new ones, and stop dialling those that are gone."""
         try:
             found = self._directory.find(self.address)
         except OSError as error:  # no descriptors are left; the next search may have some

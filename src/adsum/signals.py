@@ -1,15 +1,16 @@
-"""Notices that the process is asked to stop, by the signals that its server handles.
+"""Detects a shutdown request by the signals that the server of the process handles.
 
-A server that is asked to stop closes its connections first and ends the lifespan afterwards, so
-handlers return before the node stops. The signal is the earliest evidence of the shutdown, and
+A server that receives a stop signal closes its connections first and ends the lifespan afterwards,
+so handlers return before the node stops. The signal is the earliest evidence of the shutdown, and
 clients cannot forge it.
 
-The server stays in charge. A handler here is installed in front of the server's own, notifies the
-listeners and calls the server's; the last listener that goes restores the server's. This works for
-handlers of `signal.signal` (uvicorn) and of `loop.add_signal_handler` (hypercorn, granian): for the
-latter the interpreter also wakes the event loop, whichever Python function handles the signal.
-Where no handler is installed the signal ends the process, so there is nothing to notice. Python's
-own handlers of SIGINT raise KeyboardInterrupt or cancel the main task, and are left alone.
+The server stays in charge. The handler of this module is installed in front of the server's own,
+notifies the listeners and then calls the server's; removing the last listener restores the
+server's. This works for handlers of `signal.signal` (uvicorn) and of `loop.add_signal_handler`
+(hypercorn, granian): for the latter the interpreter also wakes the event loop, whichever Python
+function handles the signal. Without an installed handler the signal ends the process, so there is
+nothing to detect. Python's own handlers of SIGINT raise KeyboardInterrupt or cancel the main task,
+and are left alone.
 """
 
 import asyncio
@@ -24,13 +25,13 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 Listener = Callable[[], None]
 Handler = Callable[[int, FrameType | None], object]
 
-# Signals belong to the process, so this does, too. Used in the main thread only. Each listener has
-# its event loop; one that was collected, or whose loop is closed, counts no more.
+# Stop listeners with their event loops. A global, because signals belong to the process; used in
+# the main thread only. A listener that was collected, or whose loop is closed, is ignored.
 _listeners: dict[WeakMethod[Listener], asyncio.AbstractEventLoop | None] = {}
 
 
 class _Front:
-    """A handler of a signal in front of another one."""
+    """A signal handler that notifies the listeners, then calls the handler behind it."""
 
     def __init__(self, inner: Handler) -> None:
         self.inner = inner
@@ -44,14 +45,14 @@ class _Front:
 
 
 def add_stop_listener(listener: Listener, loop: asyncio.AbstractEventLoop | None) -> None:
-    """Call a method whenever the process is asked to stop, until `remove_stop_listener`.
+    """Call a method at every stop signal of the process, until `remove_stop_listener`.
 
     Does nothing outside the main thread, where servers handle no signals.
 
     Args:
         listener: Runs inside a signal handler, between any two instructions of the main thread;
             it must neither block nor raise. Its object is referenced weakly.
-        loop: The event loop that it belongs to, if any; once that is closed, it counts no more.
+        loop: The event loop that it belongs to, if any; the listener ends when that is closed.
     """
     if threading.current_thread() is not threading.main_thread():
         return
@@ -61,7 +62,7 @@ def add_stop_listener(listener: Listener, loop: asyncio.AbstractEventLoop | None
 
 
 def renew_handlers() -> None:
-    """Get in front of handlers that were installed since, as by a server that started later.
+    """Install this module's handler in front of newer ones, such as those of a later server.
 
     Does nothing outside the main thread, or if there is no listener.
     """
@@ -74,9 +75,9 @@ def renew_handlers() -> None:
 
 
 def remove_stop_listener(listener: Listener) -> None:
-    """Call it no more. Idempotent.
+    """Remove a stop listener; the last one removed restores the server's handlers. Idempotent.
 
-    A handler that somebody else has installed meanwhile stays, and with it the one that it calls.
+    A handler that other code has installed in front of ours stays, and so does ours behind it.
     """
     _listeners.pop(WeakMethod(listener), None)
     _prune()
@@ -95,10 +96,9 @@ def _prune() -> None:
 
 
 def _is_of_python(handler: Handler) -> bool:
-    """Whether Python or `asyncio.run` has installed a handler.
+    """Whether a handler was installed by Python or by `asyncio.run`.
 
-    The latter removes its handler only if it finds it in place, and a node need not have stopped by
-    then.
+    `asyncio.run` removes its handler only if it is still in place, and the node may still run then.
     """
     runner = getattr(getattr(handler, "func", None), "__self__", None)
     return handler is signal.default_int_handler or isinstance(runner, asyncio.Runner)

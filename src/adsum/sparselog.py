@@ -1,19 +1,19 @@
-"""Log lines that a client or a peer can cause, logged less and less often while they go on.
+"""Rate-limited logging of lines that a client or a peer can cause.
 
-The first line of a kind is logged at once. Those within the next second are counted; the last of
-them and their number are logged at its end. While they go on, the interval doubles up to a minute,
-so one kind costs at most 8 lines in its first minute and one line a minute after that. A kind may
-be split by keys, as by the addresses of clients, so that one address does not hide the others. The
-number of keys is bounded: beyond it, the others share one series. A key makes room for another one
-when it has been quiet for as long as a series needs to begin again; sooner, whoever has many
-addresses would have a first line logged for each of them.
+The first line of a kind is logged at once. Lines within the next second are counted; at its end the
+last one is logged with their number. While lines continue, the interval doubles up to a minute, so
+one kind costs at most 8 lines in its first minute and one line a minute after that. A kind may be
+split by keys, such as client addresses, so that one address does not hide the others. The number of
+keys is bounded: beyond it, all other keys share one series. A key is removed for another one only
+after `CALM` seconds of quiet, when its series would begin again anyway; if it were removed sooner,
+a client with many addresses could have a first line logged for each of them.
 
-A line whose series is held back is logged by a timer of the running event loop. Without a running
-loop, and after that loop was closed, it is counted in the next line after the interval, or logged
-by `flush`. A forked child forgets what its parent has held back.
+A timer of the running event loop logs the lines held back in a series. Without a running loop, and
+after that loop was closed, they are counted in the next line after the interval, or logged by
+`flush`. A forked child drops the lines that its parent has held back.
 
-Tracebacks are safe too: `traceback_text` shows frames as usual, and quotes the text of an exception
-that is not printable or too long.
+Tracebacks are safe, too: `traceback_text` shows frames as usual, and quotes an exception's text if
+it is not printable or too long.
 """
 
 import asyncio
@@ -28,33 +28,35 @@ from contextvars import Context
 from adsum.forks import process
 from adsum.quoting import printable
 
-#: Seconds between two lines of a series: at first, at most, and of quiet until it is the first
-#: again. In between it doubles.
+#: Seconds between the first two lines of a series; doubled at each further line, up to
+#: `INTERVAL_MOST`.
 INTERVAL = 1.0
+#: Seconds between two lines of a series at most.
 INTERVAL_MOST = 60.0
+#: Seconds of quiet after which a series begins again with `INTERVAL`.
 CALM = 120.0
 #: Keys that have a series of their own.
 MAX_KEYS = 64
-#: Of a traceback: characters of an exception's text, frames of one exception (the innermost), and
-#: exceptions in a chain or group.
+#: Limits of a traceback: characters of an exception's text, frames of one exception (the innermost
+#: are shown), and exceptions in a chain or group.
 MAX_TEXT, MAX_FRAMES, MAX_ERRORS = 300, 20, 6
 
-#: Where the files of this package are.
+#: The directory of this package, with a trailing separator.
 _PACKAGE = os.path.join(os.path.dirname(__file__), "")
 
-#: The key of the series that is shared by all keys without one.
+#: The key of the series that all keys beyond `MAX_KEYS` share.
 _OTHERS = object()
-#: Logs arguments, the number of lines that were not logged beside them, and an error.
+#: Logs a line with these arguments, the number of counted lines, and an error.
 _Emit = Callable[[tuple[object, ...], int, BaseException | None], None]
 
 
 class SparseLog:
-    """Logs one kind of line, each key ever less often.
+    """Logs one kind of line, rate-limited for each key.
 
     Args:
-        logger: Where to log.
+        logger: The logger to use.
         message: The text, with one placeholder for each argument of `log`.
-        level: Of its lines.
+        level: The level of its lines.
 
     Example:
         >>> import logging
@@ -66,15 +68,15 @@ class SparseLog:
         self._logger = logger
         self._message = message
         self._level = level
-        # In the order of their last line, so that the quietest are the first.
+        # Series by key, least recently used first.
         self._series: dict[Hashable, _Series] = {}
         self._generation = process.generation
 
     def log(self, *args: object, key: Hashable = None, error: BaseException | None = None) -> None:
-        """Log a line, now or as part of a count.
+        """Log a line, at once or as part of a count.
 
         Args:
-            args: What the message says: numbers and texts, which may be kept for a minute. Foreign
+            args: Numbers and texts for the placeholders, which may be kept for a minute. Foreign
                 text must be quoted, see `adsum.quoting`.
             key: Lines of one key are counted together.
             error: Its traceback is added to the line, if the line is not part of a count.
@@ -87,7 +89,7 @@ class SparseLog:
         self._of(key).log(args, error)
 
     def flush(self) -> None:
-        """Log the lines that are held back."""
+        """Log the lines that are held back, without waiting for the interval."""
         if self._generation == process.generation:
             for series in self._series.values():
                 series.flush()
@@ -116,15 +118,15 @@ class SparseLog:
 
 
 class SparseLogger:
-    """Logs lines of many kinds; each message is a kind, and has a `SparseLog`.
+    """Logs lines of many kinds, rate-limited; each message is a kind with its own `SparseLog`.
 
     Args:
-        logger: Where to log.
+        logger: The logger to use.
     """
 
     def __init__(self, logger: logging.Logger) -> None:
         self._logger = logger
-        # As many as there are calls in the source text: messages are literals.
+        # Bounded by the number of calls in the source text, because messages are literals.
         self._kinds: dict[tuple[int, str], SparseLog] = {}
 
     def log(
@@ -135,12 +137,12 @@ class SparseLogger:
         key: Hashable = None,
         error: BaseException | None = None,
     ) -> None:
-        """Log a line, now or as part of a count; see `SparseLog.log`.
+        """Log a line, at once or as part of a count; see `SparseLog.log`.
 
         Args:
-            level: Of the line.
+            level: The level of the line.
             message: A literal, with one placeholder for each of `args`.
-            args: What the message says; foreign text must be quoted.
+            args: The values of the placeholders; foreign text must be quoted.
             key: Lines of one key are counted together.
             error: Its traceback is added to the line, if the line is not part of a count.
         """
@@ -150,25 +152,25 @@ class SparseLogger:
         kind.log(*args, key=key, error=error)
 
     def warning(self, message: str, *args: object, key: Hashable = None) -> None:
-        """Log a warning, now or as part of a count."""
+        """Log a warning, at once or as part of a count."""
         self.log(logging.WARNING, message, *args, key=key)
 
     def error(self, message: str, *args: object, key: Hashable = None) -> None:
-        """Log an error, now or as part of a count."""
+        """Log an error, at once or as part of a count."""
         self.log(logging.ERROR, message, *args, key=key)
 
     def crashed(
         self, message: str, *args: object, error: BaseException, within: Hashable = None
     ) -> None:
-        """Log that code of the application raised: once with a traceback, then counted.
+        """Log a crash of application code: the first with a traceback, further ones counted.
 
-        Crashes at one line of the application are counted together, whoever caused them, so that
-        no client hides a crash at another line. It makes no difference that both fail in the same
-        line of a library or of adsum.
+        Crashes at one line of the application are counted together, regardless of the client that
+        caused them, so that no client hides a crash at another line. Crashes at two lines of the
+        application count separately even if both fail in one line of a library or of adsum.
 
         Args:
             message: A literal, with one placeholder for each of `args`.
-            args: What the message says; foreign text must be quoted.
+            args: The values of the placeholders; foreign text must be quoted.
             error: Its traceback is added to the first line.
             within: The code that was called; crashes in other code are counted separately. Clients
                 must not be able to invent values.
@@ -177,13 +179,13 @@ class SparseLogger:
         self.log(logging.ERROR, message, *args, key=key, error=error)
 
     def flush(self) -> None:
-        """Log the lines that are held back."""
+        """Log the lines that are held back, without waiting for the interval."""
         for kind in self._kinds.values():
             kind.flush()
 
 
 class _Series:
-    """The lines of one key."""
+    """The lines of one key: their count and the interval that holds them back."""
 
     __slots__ = ("_count", "_emit", "_interval", "_last", "_logged_at", "_timer", "_until")
 
@@ -191,14 +193,14 @@ class _Series:
         self._emit = emit
         self._count = 0
         self._last: tuple[object, ...] = ()
-        # Runs while lines are held back, if there was a running loop to make it.
+        # Runs while lines are held back, if there was a running loop to schedule it.
         self._timer: asyncio.TimerHandle | None = None
         self._interval = INTERVAL
         self._logged_at = self._until = float("-inf")
 
     @property
     def calm(self) -> bool:
-        """Whether nothing is held back, and the next line would be the first again."""
+        """Whether no line is held back and the next line would begin the series again."""
         return not self._count and time.monotonic() - self._logged_at > CALM
 
     def log(self, args: tuple[object, ...], error: BaseException | None) -> None:
@@ -231,7 +233,7 @@ class _Series:
             loop = asyncio.get_running_loop()
         except RuntimeError:
             return
-        # In a context of its own: that of the caller may refer to a whole request.
+        # In an empty context, because the caller's may refer to a whole request.
         self._timer = loop.call_later(self._interval, self._release, context=Context())
 
     def _release(self) -> None:
@@ -249,14 +251,14 @@ def log_line(
     args: tuple[object, ...] = (),
     error: BaseException | None = None,
 ) -> None:
-    """Log one line and, where there is an error, its traceback with quoted texts.
+    """Log one line and, if there is an error, its traceback with quoted texts.
 
     Args:
-        logger: Where to log.
-        level: Of the line.
+        logger: The logger to use.
+        level: The level of the line.
         message: The text, with placeholders.
-        args: What the message says; foreign text must be quoted.
-        error: What happened.
+        args: The values of the placeholders; foreign text must be quoted.
+        error: The exception to log with its traceback, or None.
     """
     if not logger.isEnabledFor(level):
         return
@@ -269,7 +271,7 @@ def log_line(
 
 
 def traceback_text(error: BaseException) -> str:
-    """The traceback of an exception; it contains no foreign text that is not printable, or long."""
+    """The traceback of an exception, with foreign text quoted if it is unprintable or long."""
     parts: list[str] = []
     for each in _chain(error):
         if each.__traceback__ is not None:
@@ -281,7 +283,7 @@ def traceback_text(error: BaseException) -> str:
 
 
 def error_text(error: BaseException) -> str:
-    """An exception as the last line of its traceback: type and text, quoted where necessary."""
+    """The last line of a traceback: type and text of the exception, quoted where necessary."""
     name = type(error).__qualname__
     try:
         text = str(error)
@@ -291,7 +293,7 @@ def error_text(error: BaseException) -> str:
 
 
 def _depth_of_caller() -> int:
-    """How many frames above `log_line` this module ends."""
+    """The number of frames from `log_line` up to the first caller outside this module."""
     frame, depth = sys._getframe(1), 1
     while frame.f_back is not None and frame.f_code.co_filename == __file__:
         frame, depth = frame.f_back, depth + 1
@@ -299,7 +301,7 @@ def _depth_of_caller() -> int:
 
 
 def _place_of(error: BaseException) -> tuple[object, ...]:
-    """The type of an exception, the outermost line outside of adsum, and the line that raised it.
+    """The place of a crash: exception type, outermost line outside adsum, and raising line.
 
     Two handlers that fail in one line of a library are two places. Recursion adds no places.
     """
@@ -314,7 +316,7 @@ def _place_of(error: BaseException) -> tuple[object, ...]:
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """An exception, the members of a group, and the causes, in the order of time."""
+    """An exception, its group members and its causes, in chronological order."""
     found: list[BaseException] = []
     waiting = [error]
     while waiting and len(found) < MAX_ERRORS:

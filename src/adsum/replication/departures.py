@@ -1,33 +1,34 @@
-"""Goodbyes: replicas that stopped on purpose, while they linger and as long as they are remembered.
+"""Goodbyes of replicas that stopped on purpose: how long they linger and are remembered.
 
 Theory of operation
 ===================
 
-A goodbye is a statement of its owner, versioned as a heartbeat is, relayed by everybody, and final
-for that incarnation. It says for how long the presences of the replica are still shown (it
+A goodbye is a statement of its owner, versioned like a heartbeat, relayed by all nodes, and final
+for that incarnation. It states for how long the presences of the replica are still shown (it
 *lingers*), so that clients that reconnect elsewhere neither leave nor join.
 
-* **It hides no living replica.** It carries the last counter of its owner. While the owner is heard
-  directly a relayed goodbye is not applied, nor if a higher counter is known. Silent links to the
-  owner are closed with it; on a later link a higher counter refutes it, and so do two heartbeats.
+* **It hides no living replica.** It carries the last counter of its owner. A relayed goodbye is not
+  applied while the owner is heard directly or a higher counter is known. When it is applied, silent
+  links to the owner are closed; on a later link a higher counter refutes it, and so do two
+  heartbeats.
 * **It may show a slice again** that was hidden because its replica was down: the goodbye proves
   that the silence was a stop, and the slice is shown until the linger ends. This is the one
   exception to the rule that nothing relayed about a dead replica shows it again.
 * **Its time only runs down.** Linger counts monotonic time, also while this process does not run,
   and of two statements about one goodbye the shorter remainder counts.
-* **Old news lingers nowhere.** A goodbye that this process received right after it had not run may
-  have waited in a buffer all that time. It is *unsure*: shown here for the time that may be left,
-  but for 2.5 heartbeats at least, in which peers state the remainder; never relayed, and replaced
-  by the statement of a peer.
-* **Peers agree on its end.** A peer whose lingering replicas differ names its own in a request, and
-  is answered which of them linger no longer; so all end with the shortest remainder.
-* **A life lingers beside its successor.** Departures are kept by replica, members by name, so a
+* **An old goodbye does not linger in full.** A goodbye that this process received right after it
+  had not run may have waited in a buffer all that time. It is *unsure*: the replica is shown for
+  the time that may be left, but for at least 2.5 heartbeats, in which peers state the remainder.
+  An unsure goodbye is never relayed, and the statement of a peer replaces it.
+* **Peers agree on its end.** Peers with different sets of lingering replicas name their own in a
+  request; the answer lists those that linger no longer. So all end with the shortest remainder.
+* **A replica lingers beside its successor.** Departures are kept by replica, members by name, so a
   restart under the same name ends no linger, and a goodbye never takes a name from a living member.
 
 `peers` applies goodbyes: `receive_goodbye` those of owners, `_receive_farewell` relayed ones.
 
-A replica whose linger is over is remembered for `forget_after`, as a dead one is, so that late
-digests do not make it a newcomer.
+After the end of its linger a replica is remembered for `forget_after`, like a dead one, so that
+late digests do not make it a newcomer.
 """
 
 from collections.abc import Iterator
@@ -48,9 +49,9 @@ class Departure:
         replica: Its name and incarnation.
         counter: Its last heartbeat counter.
         version: Its last version.
-        until: When its linger ends; after that, when it is forgotten. In elapsed seconds.
-        lingers: Its presences are shown.
-        sure: The remainder is known to be no older than the way it took.
+        until: When its linger ends, in elapsed seconds; after that, when it is forgotten.
+        lingers: Whether its presences are still shown.
+        sure: Whether the goodbye did not wait in a buffer, so its remainder is trusted.
     """
 
     replica: Replica
@@ -62,18 +63,18 @@ class Departure:
 
 
 class Departures:
-    """The replicas that said goodbye, as far as this node knows.
+    """The replicas from which a goodbye was received, directly or relayed.
 
-    All times are elapsed seconds: monotonic time, which runs while the process does not.
+    All times are elapsed seconds: monotonic time, which also counts while the process does not run.
     """
 
     def __init__(self, timing: Timing) -> None:
         self._timing = timing
-        # In the order in which they became known.
+        # All departures, in the order of their first receipt.
         self._known: dict[Replica, Departure] = {}
-        # Those that linger no longer, in the order in which they ended.
+        # Replicas that linger no longer, in the order in which their linger ended.
         self._ended: dict[Replica, None] = {}
-        #: The fingerprint of the replicas that linger here for sure; 0 if there are none.
+        #: The fingerprint of the lingering replicas that are sure; 0 if there are none.
         self.fingerprint = 0
         #: The earliest deadline that `expire` acts on.
         self.check_at = float("inf")
@@ -85,28 +86,30 @@ class Departures:
         return len(self._known)
 
     def get(self, replica: Replica) -> Departure | None:
-        """The departure of this very replica."""
+        """The departure of a replica, or None if no goodbye of this incarnation is known."""
         return self._known.get(replica)
 
     def lingering(self) -> Iterator[Departure]:
-        """The replicas whose presences are shown."""
+        """The departures of replicas that still linger: their presences are shown."""
         return (departure for departure in self._known.values() if departure.lingers)
 
     def lingers(self, replica: Replica) -> bool:
-        """Whether the presences of a replica are shown because it said goodbye."""
+        """Whether a replica said goodbye and its presences are still shown."""
         departure = self._known.get(replica)
         return departure is not None and departure.lingers
 
     def note(self, farewell: Farewell, now: float, *, sure: bool) -> bool:
-        """Take in a goodbye.
+        """Record a goodbye.
+
+        Idempotent: of two sure statements about one replica, the shorter remainder counts.
 
         Args:
             farewell: The goodbye; its remainder counts from now.
             now: Elapsed seconds.
-            sure: It did not wait for this process to run.
+            sure: It did not wait in a buffer while this process did not run.
 
         Returns:
-            Whether this changes what is known.
+            Whether the departure is new or changed. It is False for a new one if there is no room.
         """
         until = now + farewell.remaining
         known = self._known.get(farewell.replica)
@@ -124,7 +127,7 @@ class Departures:
         return True
 
     def refute(self, replica: Replica) -> None:
-        """Forget a goodbye that its replica has refuted."""
+        """Forget the goodbye of a replica that proved alive."""
         departure = self._known.pop(replica, None)
         if departure is not None:
             self._set(departure, lingers=False, sure=True)
@@ -135,10 +138,10 @@ class Departures:
 
         Args:
             now: Elapsed seconds.
-            sure: This process ran when they passed, so peers may be told that they have.
+            sure: This process ran when they passed, so the ends may be relayed to peers.
 
         Returns:
-            The replicas whose linger has ended.
+            The replicas that linger no longer.
         """
         if now < self.check_at:
             return []
@@ -167,7 +170,11 @@ class Departures:
             self.fingerprint ^= mark(departure.replica)
 
     def _make_room(self) -> bool:
-        """Keep the number of departures bounded: those that ended first go first."""
+        """Keep the number of departures bounded: drop the first of the ended ones.
+
+        Returns:
+            Whether there is room for another one.
+        """
         if len(self._known) >= MAX_MEMBERS and self._ended:
             self._forget(next(iter(self._ended)))
         return len(self._known) < MAX_MEMBERS
@@ -177,7 +184,10 @@ class Departures:
 
 
 def _supersedes(known: Departure, until: float, sure: bool) -> bool:
-    """Whether a statement replaces the known one: a sure one does, if that is unsure or longer."""
+    """Whether a statement replaces the known one.
+
+    A sure statement does, if the known one is unsure, or still lingers and ends later.
+    """
     if not known.sure:
         return sure
     return sure and known.lingers and until < known.until

@@ -1,8 +1,8 @@
-"""Which address to dial when: backoff, jitter, and every address of a peer in turn.
+"""The schedule of dials: exponential backoff, jitter, and every address of a peer in turn.
 
 A peer is dialled while there is no link to it: at once when a link was lost, then less and less
 often, with jitter, so that a cluster that comes back does not dial in step. Addresses come from
-the configuration (seeds) and from what nodes tell of each other (peers).
+the configuration or discovery (seeds) and from the other nodes (peers).
 """
 
 from collections.abc import Mapping
@@ -11,22 +11,22 @@ from random import Random
 
 from .timing import Timing
 
-#: So many dials are under way at a time. Peers tell of addresses, and may tell of too many.
+#: Dials under way at a time, at most: peers send addresses, and may send too many.
 MOST_DIALS = 64
-#: Where more are due, they are looked at again after so many seconds.
+#: Seconds until the next attempt when more dials are due than may be under way.
 CROWDED_PAUSE = 0.02
 
 
 @dataclass(slots=True, eq=False)
 class Target:
-    """Somebody to keep a link to.
+    """A node to keep a link to: a seed or a peer.
 
     Attributes:
-        addresses: Tried in turn.
-        name: Who answers there; None for a seed that never answered.
+        addresses: Its addresses, dialled in turn.
+        name: The name of the node that answers there; None for a seed that never answered.
         dial_at: When to dial next.
-        seed: Whether it was configured or found, rather than told of.
-        lasting: Whether to go on when it refuses.
+        seed: Whether its address was configured or discovered, rather than received from a peer.
+        lasting: Whether to keep dialling after it refused.
     """
 
     addresses: tuple[str, ...]
@@ -36,30 +36,37 @@ class Target:
     lasting: bool = True
     #: The address that is being dialled, if any.
     dialling: str | None = None
-    #: The position of the next address in this round, and whether all before it refused.
+    #: The index of the next address in this round, and whether all addresses before it refused.
     position: int = 0
     all_refused: bool = True
-    #: Rounds in which no address answered, or the link did not last, since one that did.
+    #: Failed rounds since a link lasted; a round fails if no address answers or its link does not
+    #: last.
     failures: int = 0
 
     def begin_round(self) -> None:
-        """Try the first address next."""
+        """Start a round of dials with the first address."""
         self.position, self.all_refused = 0, True
 
 
 class Dialler:
-    """Keeps trying to reach everybody to whom there is no link."""
+    """Decides which addresses to dial, and when, to reach every seed and peer without a link."""
 
     def __init__(self, timing: Timing, rng: Random) -> None:
         self._timing = timing
         self._rng = rng
         self._seeds: dict[str, Target] = {}
         self._peers: dict[str, Target] = {}
-        #: When `due` has something to say, at the earliest.
+        #: The earliest time at which `due` may return addresses.
         self.next_at = float("inf")
 
     def add_seed(self, address: str, now: float, *, lasting: bool) -> bool:
-        """Dial an address from the configuration or the host; returns whether it is a new one."""
+        """Dial an address from the configuration or discovery; returns whether it is new.
+
+        Args:
+            address: The address.
+            now: Active time.
+            lasting: Keep the seed when it refuses; otherwise it is removed then.
+        """
         if address in self._seeds:
             return False
         self._seeds[address] = Target((address,), None, now, seed=True, lasting=lasting)
@@ -67,7 +74,7 @@ class Dialler:
         return True
 
     def add_peer(self, name: str, addresses: tuple[str, ...], dial_at: float) -> None:
-        """Dial a member, from `dial_at` on; changes nothing but addresses if it is known."""
+        """Dial a member from `dial_at` on; for a known one, only the addresses are updated."""
         target = self._peers.get(name)
         if target is None:
             target = self._peers[name] = Target(addresses, name, dial_at)
@@ -76,11 +83,11 @@ class Dialler:
         self.next_at = min(self.next_at, target.dial_at)
 
     def seeds_of(self, name: str) -> list[str]:
-        """The addresses of seeds at which a node of this name has answered."""
+        """The seed addresses at which a node of this name has answered."""
         return [address for address, seed in self._seeds.items() if seed.name == name]
 
     def remove_seed(self, address: str) -> None:
-        """Stop dialling an address that is not configured or found any more."""
+        """Stop dialling an address that is no longer configured or discovered."""
         self._seeds.pop(address, None)
 
     def forget_peer(self, name: str) -> None:
@@ -95,23 +102,23 @@ class Dialler:
             self.next_at = min(self.next_at, now)
 
     def wait(self, name: str, now: float) -> None:
-        """Dial a member again only after a while: a link to it did not last."""
+        """Dial a member again only after a backoff: a link to it did not last."""
         for target in self._targets_of(name):
-            target.all_refused = False  # somebody answered
+            target.all_refused = False  # a process answered
             self._back_off(target, now)
 
     def due(self, now: float, linked: Mapping[str, object]) -> list[str]:
-        """The addresses to dial now; each is reported back by `answered` or `failed`.
+        """The addresses to dial now; report each result by `answered` or `failed`.
 
         Args:
             now: Active time.
-            linked: The names to which there is a link.
+            linked: The names of nodes with a link.
         """
         if now < self.next_at:
             return []
         self.next_at = float("inf")
         addresses: list[str] = []
-        # Those that wait longest come first, so that where many do not answer all get their turn.
+        # The longest wait comes first, so every target has its turn even if many do not answer.
         targets = sorted(
             (*self._seeds.values(), *self._peers.values()), key=lambda target: target.dial_at
         )
@@ -129,10 +136,10 @@ class Dialler:
         return list(dict.fromkeys(addresses))
 
     def answered(self, address: str, name: str, now: float) -> str | None:
-        """A node of this name answered at an address that was dialled.
+        """Record that a node of this name answered at a dialled address.
 
         Returns:
-            As `failed`: where somebody else answers, the one that was looked for is gone.
+            As `failed`: if another node answers, that counts as a refusal by the expected one.
         """
         gone = None
         for target in self._dialling(address):
@@ -146,17 +153,25 @@ class Dialler:
         return gone
 
     def answered_oneself(self, address: str, now: float) -> None:
-        """This node itself answered; behind a balancer it may be somebody else another time."""
+        """Record that this node itself answered; behind a balancer, another node may answer later.
+
+        A seed is dialled again after `Timing.redial_refused`.
+        """
         for target in self._dialling(address):
             target.dialling, target.name = None, target.name if not target.seed else None
             target.dial_at = now + self._timing.redial_refused
             self.next_at = min(self.next_at, target.dial_at)
 
     def failed(self, address: str, refused: bool, now: float) -> str | None:
-        """No link came of a dial.
+        """Record that a dial opened no link.
+
+        Args:
+            address: The address that was dialled.
+            refused: Nothing listens there.
+            now: Active time.
 
         Returns:
-            The name of the member all of whose addresses refused in this round, if that is so.
+            The name of a member if all its addresses refused in this round, else None.
         """
         gone = None
         for target in self._dialling(address):
@@ -164,7 +179,11 @@ class Dialler:
         return gone
 
     def _miss(self, target: Target, refused: bool, now: float) -> str | None:
-        """Go on to the next address, or wait for the next round if this was the last one."""
+        """Go on to the next address, or back off until the next round after the last one.
+
+        Returns:
+            The name of the target if all its addresses refused in this round, else None.
+        """
         target.dialling = None
         target.all_refused &= refused
         target.position += 1

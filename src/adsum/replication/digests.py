@@ -1,20 +1,20 @@
-"""Relayed knowledge: who is alive and who lingers, sent to a peer that asks or that lacks it.
+"""Anti-entropy by digests: relayed counters and goodbyes of third replicas, sent on request.
 
 Theory of operation
 ===================
 
 A heartbeat carries two fingerprints (see `fingerprint`): of the replicas that are alive here, and
 of those that linger. While all nodes hear each other, fingerprints agree and no digest is sent.
-Digests travel on demand:
+Digests are sent on demand:
 
-* **A mismatch** of a peer's fingerprint with one's own is a request for everything, over one link
-  in each heartbeat; a mismatch of lingering replicas alone is a request for those, over each link.
-  Both name the replicas that linger here, so the answer says which of them linger no longer.
-  So news that was lost is found by the next heartbeat, and nodes joined by a path of k links agree
-  on the lingering replicas within k heartbeats.
+* **A mismatch** of a peer's fingerprint with one's own causes a request for everything, over one
+  link in each heartbeat; a mismatch of lingering replicas alone causes a request for those, over
+  each link. Both requests name the replicas that linger here, so the answer lists those that linger
+  no longer. So the loss of a message is detected by the next heartbeat, and nodes joined by a path
+  of k links agree on the lingering replicas within k heartbeats.
 * **A newcomer** requests everything over its first few links, and dials the replicas it learns of.
 * **A replica that is not heard directly**, because there is no link to it or the link is silent, is
-  named in a request to a few peers with each heartbeat. The answer brings its counter, or its
+  named in a request to a few peers with each heartbeat. The answer has its counter, or its
   goodbye. Peers remember the names until the next request, and push goodbyes to those that lack
   them.
 """
@@ -34,11 +34,11 @@ from .state import Replica
 from .timing import Timing
 
 #: Bytes, about, at which a digest is cut into several messages, and up to which a request names
-#: replicas; with more it is a request for everything.
+#: replicas; with more of them it is a request for everything.
 DIGEST_BUDGET = 64 * 1024
-#: Replicas that one request names.
+#: Replicas that one request names, at most.
 MAX_NAMED = 256
-#: Bytes that the numbers of one statement take on the wire, at most.
+#: Bytes on the wire, at most, of the numbers in one statement.
 _NUMBERS = 100
 
 T = TypeVar("T")
@@ -72,7 +72,10 @@ class Digests:
         self._request(link, everything=True)
 
     def compare(self, link: Link, heartbeat: Heartbeat, now: float) -> None:
-        """Request news from a peer whose fingerprints differ from this node's."""
+        """Request a digest from a peer if fingerprints in its heartbeat differ from local ones.
+
+        A request for everything is sent at most once in a heartbeat interval, over all links.
+        """
         if link.awaiting:
             return
         # With its first heartbeat a newcomer knows nobody yet.
@@ -89,14 +92,14 @@ class Digests:
         self._outbox.send([link], Pull(_named(lingering), everything))
 
     def beat(self, now: float, unanswered: list[Link], awaited: list[Replica]) -> None:
-        """Request news of replicas that are not heard directly; a heartbeat has passed.
+        """Request digests of replicas that are not heard directly; called at each heartbeat.
 
         Args:
             now: Active time.
             unanswered: Links over which everything is requested again. These requests come first:
                 the end of any answer counts as the end of the first.
-            awaited: Replicas that this node waits for before it has joined; one that is gone by
-                now is answered with its goodbye.
+            awaited: Replicas that this node waits for before it has joined. If one has stopped
+                since, the answer contains its goodbye.
         """
         for link in self._links:
             link.answers = MAX_ANSWERS
@@ -112,7 +115,7 @@ class Digests:
         self._outbox.send(self._links.some(), Pull(named) if complete else Pull(everything=True))
 
     def hears_directly(self, replica: Replica, now: float) -> bool:
-        """Whether a link to a replica is alive, so its own word will come."""
+        """Whether a link to a replica is alive, so its own statements will be received."""
         return self._links.hears(replica, now - self._timing.vouch_grace)
 
     def _silent(self, now: float) -> Iterator[Replica]:
@@ -129,7 +132,7 @@ class Digests:
     # Answers.
 
     def answer(self, link: Link, pull: Pull, elapsed: float) -> None:
-        """Answer a request, if the peer reads and has requests left in this heartbeat."""
+        """Answer a digest request, if the peer reads and has answers left in this heartbeat."""
         if pull.replicas and not pull.everything:
             link.lacks = frozenset(pull.replicas[:MAX_NAMED])
         if not link.writable or not link.answers:
@@ -153,7 +156,7 @@ class Digests:
             self._outbox.send([link], part)
 
     def push(self, departure: Departure, elapsed: float) -> None:
-        """Send a goodbye to the peers that are known not to hear its replica directly."""
+        """Send a goodbye to the peers that are known not to hear its replica directly, if sure."""
         replica = departure.replica
         links = [link for link in self._links if replica in link.lacks and link.writable]
         if departure.sure:
@@ -181,12 +184,12 @@ class Digests:
 
 
 def _named(replicas: list[Replica]) -> tuple[Replica, ...]:
-    """The first of these replicas, as many as one request names."""
+    """The first of these replicas, as many as one request may name."""
     return tuple(next(_cut(replicas[:MAX_NAMED], _replica_size), []))
 
 
 def _in_parts(sightings: list[Sighting], farewells: list[Farewell]) -> Iterator[Digest]:
-    """An answer in parts that fit into a message each."""
+    """An answer, cut into parts that fit into one message each."""
     parts = [
         *(Digest(sightings=tuple(part)) for part in _cut(sightings, _sighting_size)),
         *(Digest(farewells=tuple(part)) for part in _cut(farewells, _farewell_size)),

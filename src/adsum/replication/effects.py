@@ -1,4 +1,4 @@
-"""What an engine asks of the world, in the order in which it is to be done."""
+"""Effects: the instructions of an engine to its driver, in the order of their execution."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -7,20 +7,20 @@ from enum import Enum
 from .links import Link
 from .messages import Message, Publish
 
-#: A notice of a trouble that goes on is repeated after this many seconds.
+#: Seconds between two notices of one kind of trouble that goes on.
 NOTICE_INTERVAL = 60.0
 
 
 @dataclass(slots=True, eq=False)
 class Sending:
-    """A published message until each of its receivers was sent it or missed it.
+    """The delivery of a published message, until it was sent to or missed by each of its members.
 
     Attributes:
         message: The message.
         until: When its publisher stops waiting, in active time.
-        waiting: Members that it waits for.
-        missed: Members that it could not be sent to.
-        encoded: The message as it is sent, once it was; belongs to the driver.
+        waiting: The number of members that it is queued for.
+        missed: The number of members to which it could not be sent.
+        encoded: The encoded message, after the first send; belongs to the driver.
     """
 
     message: Publish
@@ -31,7 +31,7 @@ class Sending:
 
 
 class Severity(Enum):
-    """How loudly a notice is to be told."""
+    """The log level of a notice."""
 
     INFO = "info"
     WARNING = "warning"
@@ -43,7 +43,9 @@ class Send:
     """Send one message over each of these links; it needs encoding only once.
 
     Attributes:
-        sending: Where its encoded form is kept, if more links may follow.
+        links: The ids of the links.
+        message: The message.
+        sending: Holds the encoded message for reuse, if sends over more links may follow.
     """
 
     links: tuple[int, ...]
@@ -53,14 +55,17 @@ class Send:
 
 @dataclass(frozen=True, slots=True)
 class Dial:
-    """Open a link to whoever listens at an address; report `link_up` or `dial_failed`."""
+    """Dial an address to open a link to the node that listens there.
+
+    The driver reports the result to the engine, as by `link_up` or `dial_failed`.
+    """
 
     address: str
 
 
 @dataclass(frozen=True, slots=True)
 class Close:
-    """Close a link and tell the peer why; the engine has forgotten it already."""
+    """Close a link and send the peer the reason; the engine has already forgotten the link."""
 
     link: int
     reason: str
@@ -68,7 +73,7 @@ class Close:
 
 @dataclass(frozen=True, slots=True)
 class Deliver:
-    """Hand a message that a member published to the subscribers on this node."""
+    """Deliver a message that another member published to the subscribers on this node."""
 
     sender: str
     message: Publish
@@ -76,14 +81,14 @@ class Deliver:
 
 @dataclass(frozen=True, slots=True)
 class Released:
-    """The publisher of a message need wait no longer: nobody lacks it, or it has waited enough."""
+    """The publisher of a message may continue: it was sent or missed everywhere, or time is up."""
 
     sending: Sending
 
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """Tell the operator."""
+    """Log a message for the operator."""
 
     severity: Severity
     text: str
@@ -91,48 +96,48 @@ class Notice:
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """This node has joined: it lists all that the nodes it had to find list."""
+    """This node has joined: it lists every presence that the nodes it had to find list."""
 
 
 Effect = Send | Dial | Close | Deliver | Released | Notice | Joined
 
 
 class Outbox:
-    """Effects on their way out."""
+    """The queue of effects that the driver has not taken yet."""
 
     def __init__(self) -> None:
         self._effects: list[Effect] = []
-        # When a notice of each kind was given last, so that none is repeated again and again.
+        # When the last notice of each kind was logged, to limit their rate.
         self._noticed: dict[str, float] = {}
 
     def __len__(self) -> int:
         return len(self._effects)
 
     def put(self, effect: Effect) -> None:
-        """Ask for something to be done."""
+        """Queue an effect."""
         self._effects.append(effect)
 
     def send(self, links: Iterable[Link], message: Message, sending: Sending | None = None) -> None:
-        """Send a message over links, those that are not read included.
+        """Queue a message for links, even if their peers do not read.
 
-        Heartbeats and questions are few and small. What is large asks before whether a link is
-        writable, so what waits there is bounded.
+        Heartbeats and requests are few and small. Senders of large messages check first whether a
+        link is writable. So the data that waits for a peer that does not read is bounded.
         """
         ids = tuple([link.id for link in links])
         if ids:
             self._effects.append(Send(ids, message, sending))
 
     def notice(self, severity: Severity, text: str) -> None:
-        """Tell the operator."""
+        """Log a message for the operator."""
         self._effects.append(Notice(severity, text))
 
     def notice_once(self, severity: Severity, kind: str, text: str, now: float) -> None:
-        """Tell the operator, but of each kind of trouble not again and again."""
+        """Log a message unless one of its kind was logged within `NOTICE_INTERVAL`."""
         if now - self._noticed.get(kind, -NOTICE_INTERVAL) >= NOTICE_INTERVAL:
             self._noticed[kind] = now
             self.notice(severity, text)
 
     def take(self) -> list[Effect]:
-        """What to do since the last call."""
+        """Remove and return the queued effects, in order."""
         effects, self._effects = self._effects, []
         return effects

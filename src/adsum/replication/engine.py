@@ -1,9 +1,9 @@
-"""One node's part in the cluster, without any I/O: the outside of the replication core.
+"""The engine: one node's part in the cluster, without any I/O; the replication core's interface.
 
-The engine is fed with local changes, messages, links that open and close, and the passing of time.
-It answers with effects (`take_effects`: what to send, dial, close), with what observers of watched
-topics see (`take_changes`), and with when it next wants to be called (`wake_at`). It knows no
-clock, no socket and no randomness but what it is given, so a whole cluster of engines runs in a
+The driver of an engine passes it local changes, received messages, opened and closed links, and the
+passing of time. The engine returns effects (`take_effects`: send, dial, close), the changes that
+observers of watched topics see (`take_changes`), and the time of the next call (`wake_at`). It uses
+no clock, no socket and no randomness except its arguments, so a whole cluster of engines runs in a
 test, in virtual time, and replays from a seed.
 
 The parts: `state` holds slices, `view` the presences that are shown, `liveness` decides which
@@ -45,11 +45,11 @@ from .state import Replica, Slice
 from .timing import Timing
 from .view import View
 
-#: Deadlines this close are due: floats that meant the same moment may differ by a little.
+#: Seconds before a deadline at which it is due: two floats for the same moment may differ slightly.
 RESOLUTION = 1e-6
-#: What is left to say at a goodbye is said in at most this many steps.
+#: Flushes, at most, that send the remaining changes before a goodbye.
 MAX_LAST_FLUSHES = 128
-#: Renderings of topics that were not listed for this many heartbeats are forgotten.
+#: Heartbeats between two checks that drop the renderings not read in between.
 AGE_AFTER = 60
 
 
@@ -57,9 +57,9 @@ class Engine:
     """One node's part in the cluster.
 
     Args:
-        replica: Who this node is.
+        replica: The name and incarnation of this node.
         timing: The durations of the protocol.
-        rng: Where randomness comes from.
+        rng: The only source of randomness.
         now: The present, in monotonic seconds.
     """
 
@@ -105,10 +105,10 @@ class Engine:
             messaging=self._messaging,
         )
 
-    # What this node does.
+    # Local operations.
 
     def track(self, topic: str, key: str, meta: str) -> Entry:
-        """Add a presence to this node's slice; it is in the view when this returns."""
+        """Track a presence: add it to this node's slice. It is in the view when this returns."""
         own = self._exchange.own.slice
         version = own.horizon + 1
         entry = (version, version, share(topic), key, meta, None, *self.replica)
@@ -118,7 +118,7 @@ class Engine:
         return entry
 
     def update(self, old: Entry, meta: str) -> Entry:
-        """Replace the value of a presence in place; no observer sees the key vanish."""
+        """Replace the meta of a presence in place; no observer sees the key leave."""
         own = self._exchange.own.slice
         new = (own.horizon + 1, old[ID], old[TOPIC], old[KEY], meta, old[VERSION], *self.replica)
         own.put(new)
@@ -127,28 +127,38 @@ class Engine:
         return new
 
     def untrack(self, entry: Entry) -> None:
-        """End a presence."""
+        """Untrack a presence: remove it from this node's slice and from the view."""
         own = self._exchange.own.slice
         own.remove((own.horizon + 1, entry[ID]))
         self.view.change(entry, None)
         self._exchange.changed()
 
     def publish(self, message: Publish, to: str | None, now: float) -> Sending:
-        """Send a message to every member, or to one; `messaging` has what it waits for.
+        """Publish a message to every member, or to one; `messaging` documents queues and timeouts.
+
+        Args:
+            message: The message.
+            to: The name of the only receiver; None sends to every member that is alive.
+            now: Monotonic seconds.
 
         Returns:
-            How far it is; a `Released` effect follows if it waits.
+            The progress of the delivery. If the message waits for a member, a `Released` effect
+            follows.
         """
         self._advance(now)
         names = [to] if to is not None else self._peers.visible_names()
         return self._messaging.publish(message, names, self._clock.active)
 
     def withdraw(self, sending: Sending) -> None:
-        """Wait no longer to send a message: the members that it waits for miss it."""
+        """Cancel the queued sends of a message: the members that it waits for miss it."""
         self._messaging.withdraw(sending)
 
     def leave(self, linger: float) -> None:
-        """Say goodbye on every link, after the changes that are not sent yet."""
+        """Send the remaining changes, then a goodbye on every link.
+
+        Args:
+            linger: Seconds for which peers still show the presences of this node.
+        """
         self._messaging.close()
         for _ in range(MAX_LAST_FLUSHES):
             if self._exchange.flush_at < float("inf"):
@@ -156,15 +166,19 @@ class Engine:
         self._peers.say_goodbye(linger)
 
     def add_seed(self, address: str, *, lasting: bool) -> None:
-        """Keep a link to the node that listens at an address; until it refuses, if not `lasting`.
+        """Add a seed: keep dialling an address while there is no link to its node.
 
-        Until the node has joined, an answer from the address is waited for.
+        Until this node has joined, it waits for an answer from the address.
+
+        Args:
+            address: The address to dial.
+            lasting: Keep the seed when the address refuses a dial; otherwise it is removed then.
         """
         if self._dialler.add_seed(address, self._clock.active, lasting=lasting):
             self._joining.expect_address(address)
 
     def remove_seed(self, address: str) -> None:
-        """Stop keeping a link to an address that was added."""
+        """Remove a seed: its address is not dialled again, and joining does not wait for it."""
         self._dialler.remove_seed(address)
         self._joining.settle_address(address)
 
@@ -172,30 +186,30 @@ class Engine:
 
     @property
     def joined(self) -> bool:
-        """Whether this node has joined, see `joining`."""
+        """Whether this node has joined the cluster; `joining` documents the conditions."""
         return self._joining.joined
 
     @property
     def join_progress(self) -> int:
-        """Grows while the node comes closer to having joined."""
+        """A number that grows with every step towards joining."""
         return self._joining.progress
 
     @property
     def join_missing(self) -> list[str]:
-        """The addresses and replicas that the node still waits for before it has joined."""
+        """The addresses and replicas that joining still waits for."""
         peers = [str(self._links[id].replica) for id in self._joining.links]
         return list(dict.fromkeys([*self._joining.missing, *peers]))
 
     def expect_address(self, address: str) -> None:
-        """Wait with joining for an address that is being looked up."""
+        """Make joining wait for an address that is being looked up."""
         self._joining.expect_address(address)
 
     def settle_address(self, address: str) -> None:
-        """An address was looked up, or cannot be."""
+        """Stop waiting for an address: it was looked up, or cannot be."""
         self._joining.settle_address(address)
 
     def seeds_complete(self) -> None:
-        """All addresses known at startup have been added, so joining may end."""
+        """Let joining end once its conditions hold: all addresses known at startup were added."""
         self._joining.start()
 
     # Events.
@@ -203,13 +217,21 @@ class Engine:
     def link_up(
         self, id: int, replica: Replica, addresses: tuple[str, ...], dialled: str | None, now: float
     ) -> None:
-        """A link has opened, and its other end has proved who it is."""
+        """Register a link that has opened, after the other end has proved its identity.
+
+        Args:
+            id: A number for the link, chosen by the driver.
+            replica: The replica at the other end.
+            addresses: The addresses at which it listens.
+            dialled: The address that was dialled; None if the other end dialled.
+            now: Monotonic seconds.
+        """
         self._advance(now)
         self._peers.link_up(id, replica, addresses, dialled)
         self._joining.check()
 
     def link_down(self, id: int, now: float) -> None:
-        """A link has closed."""
+        """Forget a link that has closed; its replica is suspect if it was the last one to it."""
         self._advance(now)
         link = self._links.get(id)
         if link is not None:
@@ -217,7 +239,11 @@ class Engine:
             self._joining.check()
 
     def link_writable(self, id: int, writable: bool, now: float) -> None:
-        """The peer stopped reading (or reads again): what it lacks stays in the state."""
+        """Apply backpressure: the peer stopped reading, or reads again.
+
+        While it does not read, no deltas and no published messages are sent over the link; pending
+        changes stay in the state.
+        """
         self._advance(now)
         link = self._links.get(id)
         if link is None:
@@ -228,27 +254,27 @@ class Engine:
             self._messaging.resume(link.replica.name)
 
     def dial_failed(self, address: str, refused: bool, now: float) -> None:
-        """No link came of a dial; `refused` if nothing listens there."""
+        """Report a dial that opened no link; `refused` if nothing listens at the address."""
         self._advance(now)
         self._peers.dial_failed(address, refused)
         self._joining.check()
 
     def dial_rejected(self, address: str, now: float) -> None:
-        """A node answered a dial that can form no link: of another cluster, secret or user."""
+        """Report a dial answered by a node of another cluster, secret or user: no link can form."""
         self._joining.settle_address(address)
         self.dial_failed(address, False, now)
 
     def dialled_self(self, address: str) -> None:
-        """An address turned out to be this node's own."""
+        """Report that a dialled address is this node's own."""
         self._dialler.answered_oneself(address, self._clock.active)
         self._joining.settle_address(address)
         self._joining.check()
 
     def receive(self, id: int, message: Message, now: float) -> None:  # noqa: C901  # a case a kind
-        """A message has come over a link.
+        """Apply a message received over a link; ignored if the link is closed.
 
         Raises:
-            ProtocolError: It breaks the protocol; close the link.
+            ProtocolError: The message breaks the protocol; close the link.
         """
         self._advance(now)
         link = self._links.get(id)
@@ -282,7 +308,10 @@ class Engine:
         self._joining.receive(link.replica, message)
 
     def tick(self, now: float) -> None:
-        """Time has passed. Call it at `wake_at` or earlier, and after local changes."""
+        """Act on all deadlines that have passed, and send pending changes.
+
+        Call it at `wake_at` or earlier, and after local changes.
+        """
         self._advance(now)
         due = self._clock.active + RESOLUTION
         if self._exchange.flush_at <= due:
@@ -298,11 +327,11 @@ class Engine:
             self._joining.stop_waiting_for_links()
         self._joining.check_all()
 
-    # Answers.
+    # Outputs.
 
     @property
     def wake_at(self) -> float:
-        """When to call `tick` at the latest, unless something else happens before."""
+        """The latest time for the next `tick`, in monotonic seconds; other calls may change it."""
         at = min(
             self._exchange.flush_at,
             self._messaging.check_at,
@@ -316,7 +345,7 @@ class Engine:
         return self._clock.monotonic_at(at, self._departures.check_at)
 
     def take_effects(self) -> list[Effect]:
-        """What to do, in this order, since the last call; to be called again until it is empty."""
+        """The effects to execute since the last call, in order; call it again until it is empty."""
         if self._messaging.ready and not self._outbox:
             if self._exchange.flush_at <= self._clock.active + RESOLUTION:
                 self._exchange.flush(self._clock.active)  # the state waits for no message
@@ -324,13 +353,14 @@ class Engine:
         return self._outbox.take()
 
     def take_changes(self) -> dict[str, list[Transition]]:
-        """What observers of watched topics see since the last call."""
+        """The changes of each watched topic since the last call, in order."""
         return self.view.take_changes()
 
     def members(self) -> list[MemberInfo]:
-        """The nodes that this node knows of, itself included, by name.
+        """The nodes that this node knows, itself included, sorted by name.
 
-        A life that lingers after its goodbye is listed as `left`, also beside its successor.
+        A replica that lingers after its goodbye is listed as `left`, also beside a restarted one of
+        the same name.
         """
         own = self.own_slice
         listed = [MemberInfo(*self.replica, "", "self", True, len(own.entries), 0)]
@@ -351,16 +381,16 @@ class Engine:
         return (len(held.slice.entries), held.slice.horizon) if held is not None else (0, 0)
 
     def hears_directly(self, replica: Replica) -> bool:
-        """Whether a link to a replica is alive, so its own word will come."""
+        """Whether a link to a replica is alive, so its own statements will be received."""
         return self._digests.hears_directly(replica, self._clock.active)
 
     def lingering(self) -> dict[Replica, Departure]:
-        """The replicas that linger here; to be read, not altered."""
+        """The goodbyes of the replicas that linger here, by replica; read-only."""
         return {departure.replica: departure for departure in self._departures.lingering()}
 
     @property
     def own_slice(self) -> Slice:
-        """What this node tracks; to be read, not altered."""
+        """The slice of this node: the presences that it tracks; read-only."""
         return self._exchange.own.slice
 
     @property
@@ -370,12 +400,12 @@ class Engine:
 
     @property
     def links(self) -> int:
-        """How many links are open."""
+        """The number of open links."""
         return len(self._links)
 
     @property
     def shown(self) -> int:
-        """How many presences are shown here."""
+        """The number of presences shown here."""
         return sum(len(held.slice.entries) for held in self._exchange if held.shown)
 
     @property
@@ -384,7 +414,7 @@ class Engine:
         return self._messaging.missed
 
     def held(self, replica: Replica) -> Held | None:
-        """The slice of a replica and how it travels, if it is held; to be read, not altered."""
+        """The slice of a replica with its feeds and catch-up, if it is held; read-only."""
         return self._exchange.of(replica)
 
     def moving(self, replica: Replica) -> bool:
@@ -392,7 +422,7 @@ class Engine:
         return self._exchange.moving(replica)
 
     def slices(self) -> dict[Replica, Slice]:
-        """The slices held here, shown or not; to be read, not altered."""
+        """The slices held here, shown or not, by replica; read-only."""
         return {held.slice.replica: held.slice for held in self._exchange}
 
     # Time.
@@ -402,7 +432,7 @@ class Engine:
 
     @property
     def _patience(self) -> float:
-        """The longest time between two calls that counts: short while a member is suspect."""
+        """Seconds between two calls beyond which time does not count; less while one is suspect."""
         timing = self._timing
         return timing.refused_grace / 2 if self._liveness.suspects else timing.heartbeat_interval
 

@@ -1,8 +1,8 @@
-"""The slices held here, and how they travel between replicas.
+"""The slices held here, and their synchronization with other replicas.
 
-Each link follows the other end's own slice: what changes is pushed as it happens, gathered for a
-few milliseconds under load, and encoded once for all followers at one position. Any other slice is
-asked for, from whoever tells that it has more of it, once at a time.
+Each link follows the slice of the replica at its other end: changes are pushed as they happen,
+gathered for a few milliseconds under load, and encoded once for all followers at one position. Any
+other slice is requested from a peer that states a higher version of it, one request at a time.
 """
 
 from collections.abc import Iterator
@@ -21,23 +21,23 @@ from .timing import Timing
 from .view import View
 from .visibility import Visibility
 
-#: After about this many bytes of deltas, the engine lets others have their turn.
+#: Bytes of deltas, about, after which a flush ends and other work of the event loop has its turn.
 FLUSH_BUDGET = 2 * DELTA_BUDGET
-#: Links up to which `Timing.coalesce_interval` applies as it is; with more it grows in proportion.
+#: Links up to which `Timing.coalesce_interval` is used unchanged; beyond, it grows in proportion.
 COALESCE_FOLLOWERS = 12
-#: Seconds up to which it grows.
+#: Seconds that the coalesce interval grows to at most.
 COALESCE_MOST = 0.1
 
 
 @dataclass(slots=True, eq=False)
 class Held:
-    """A slice and how it travels.
+    """A slice held here, with its feeds to peers and its catch-up from one.
 
     Attributes:
-        slice: What is known of it.
+        slice: The changes received so far.
         shown: Whether its entries are in the view.
-        feeds: What was sent of it, by link; those that wait longest come first.
-        catch_up: The request for what is missing of it, if one is under way.
+        feeds: The feed of each link, by link id; the feed that has waited longest comes first.
+        catch_up: The open request for missing changes, if any.
         followed: The link over which its owner was asked to push its changes.
     """
 
@@ -52,10 +52,10 @@ class Exchange:
     """The slices of one node: its own, and those of the members it knows.
 
     Args:
-        replica: Who this node is.
-        view: Where slices are shown.
+        replica: This node.
+        view: The view into which slices are shown.
         links: The open links.
-        outbox: What is to be sent.
+        outbox: The queue for messages to peers.
         timing: The durations of the protocol.
     """
 
@@ -69,7 +69,7 @@ class Exchange:
         self._outbox = outbox
         self._timing = timing
         self._held: dict[Replica, Held] = {replica: self.own}
-        # Replicas whose slices may have something to send.
+        # The replicas of the slices that may have changes to send.
         self._dirty: dict[Replica, None] = {}
         self._flushed_at = -timing.coalesce_interval
 
@@ -89,7 +89,7 @@ class Exchange:
         return held.slice.horizon if held is not None else 0
 
     def changed(self) -> None:
-        """This node's own slice has something new to send."""
+        """Note that this node's own slice has changes to send."""
         self._dirty[self._replica] = None
 
     # Showing.
@@ -104,11 +104,11 @@ class Exchange:
             self._visibility.turn(held.slice, visible)
 
     def moving(self, replica: Replica) -> bool:
-        """Whether the slice of a replica is on its way into the view, or out of it."""
+        """Whether the slice of a replica is being shown or hidden, over several turns."""
         return replica in self._visibility
 
     def drop(self, replica: Replica) -> None:
-        """Hold and show the slice of a replica no longer, if it is held."""
+        """Hide and discard the slice of a replica, if it is held."""
         if replica not in self._held:
             return
         self.show(replica, visible=False)
@@ -116,23 +116,23 @@ class Exchange:
         del self._held[replica]
         self._dirty.pop(replica, None)
 
-    # Taking in.
+    # Receiving.
 
     def follow(self, link: Link, now: float) -> None:
-        """Ask a replica for its own slice, from here on."""
+        """Ask a replica to send its own slice above the local horizon, and later changes."""
         held = self.of(link.replica)
         if held is not None:
             self._request(held, link, now, follow=True)
 
     def ask(self, held: Held, link: Link, now: float) -> None:
-        """Ask for what is missing of a slice that is somebody else's."""
+        """Request the missing changes of a slice from a peer that does not own it."""
         self._request(held, link, now, follow=False)
 
     def receive(self, link: Link, delta: Delta, now: float) -> None:
-        """Take in a frame of a slice.
+        """Apply or stage a received delta; request the missing changes if a frame was lost.
 
         Raises:
-            ProtocolError: It makes a claim about this node's own slice.
+            ProtocolError: The delta is about this node's own slice.
         """
         if delta.replica == self._replica:
             raise ProtocolError(f"{link.replica} makes a claim about the slice of this node")
@@ -143,7 +143,7 @@ class Exchange:
         catch_up = held.catch_up
         if catch_up is None or catch_up.link != link.id:
             if not direct:
-                return  # a relay that was not asked for, or was given up
+                return  # a relayed delta that was not requested, or its request has expired
             catch_up = CatchUp(link.id, 0.0)
         staging = catch_up.staging
         if staging is not None and staging.add(delta):
@@ -160,13 +160,13 @@ class Exchange:
             self._progress(held, catch_up, staging, delta, now)
 
     def give_up_stalled(self, now: float) -> None:
-        """Let what was asked for in vain be asked for again."""
+        """Expire requests without progress, so that they can be made again."""
         for held in self._held.values():
             if held.catch_up is not None and held.catch_up.until <= now:
                 held.catch_up = None
 
     def _request(self, held: Held, link: Link, now: float, *, follow: bool) -> None:
-        """Ask for a slice, unless it was asked for already and there is progress."""
+        """Request a slice, unless a request for it is already open."""
         if held.catch_up is None:
             held.catch_up = CatchUp(link.id, now + self._timing.sync_timeout)
             if follow:
@@ -193,7 +193,7 @@ class Exchange:
             self._dirty[delta.replica] = None
 
     def _complete(self, held: Held, now: float) -> None:
-        """A request was answered; if it was one to a relay, a link may have opened meanwhile."""
+        """Close an answered request; follow the owner if a link to it has opened meanwhile."""
         held.catch_up = None
         links = self._links.to_replica(held.slice.replica)
         if held.followed is None and links:
@@ -202,10 +202,10 @@ class Exchange:
     # Sending.
 
     def feed(self, link: Link, sync: Sync) -> bool:
-        """Send a peer what it asks for, in the turns to come.
+        """Start a feed that sends a peer the slice it requests, from the next flush on.
 
         Returns:
-            False if it claims to have changes of this node's own slice that were never made.
+            False if the peer claims to have changes of this node's own slice that were never made.
         """
         held = self.of(sync.replica)
         if held is None:
@@ -217,13 +217,13 @@ class Exchange:
         return True
 
     def resume(self, link: Link) -> None:
-        """A peer reads again: go on with its feeds, which have fallen behind."""
+        """Continue the feeds of a link after its peer reads again; they may have fallen behind."""
         self._flushed_at -= self._interval
         behind = (replica for replica, held in self._held.items() if link.id in held.feeds)
         self._dirty.update(dict.fromkeys(behind))
 
     def forget_link(self, link: Link) -> None:
-        """A link is gone, and all that went over it."""
+        """Drop the feeds and requests of a link that has closed."""
         for held in self._held.values():
             held.feeds.pop(link.id, None)
             if held.catch_up is not None and held.catch_up.link == link.id:
@@ -233,7 +233,7 @@ class Exchange:
 
     @property
     def flush_at(self) -> float:
-        """When `flush` has something to do."""
+        """When `flush` is due, in active time; infinite while there is nothing to do."""
         if self._visibility:
             return self._flushed_at
         return self._flushed_at + self._interval if self._dirty else float("inf")
@@ -242,9 +242,9 @@ class Exchange:
     def _interval(self) -> float:
         """Seconds between two flushes under load.
 
-        A flush costs its sender and the cluster a message for each follower, so the interval grows
-        with the links, up to a tenth of a second and to a heartbeat. A change after quiet is sent
-        at once all the same.
+        A flush costs its sender and the cluster a message for each follower. The interval therefore
+        grows with the number of links, up to `COALESCE_MOST` and to a heartbeat. A change after a
+        quiet interval is still sent at once.
         """
         timing = self._timing
         scaled = timing.coalesce_interval * len(self._links) / COALESCE_FOLLOWERS
@@ -252,9 +252,9 @@ class Exchange:
         return max(timing.coalesce_interval, min(scaled, most))
 
     def flush(self, now: float) -> None:
-        """Send what feeds lack, up to the budget; the rest in another turn.
+        """Send pending changes over the feeds, up to the budget; the rest is sent in later turns.
 
-        Slices that are on their way into the view or out of it take a step as well.
+        Slices that are being shown or hidden take a step as well.
         """
         self._visibility.step()
         self._flushed_at = now
@@ -264,11 +264,11 @@ class Exchange:
             budget = self._send(replica, self._held[replica], budget)
             if budget <= 0:
                 break
-        if self._dirty:  # a backlog, in which there is nothing to wait for
+        if self._dirty:  # a backlog: coalescing would gain nothing, so flush again at once
             self._flushed_at -= self._interval
 
     def _send(self, replica: Replica, held: Held, budget: int) -> int:
-        """Send the feeds of one slice a message each; returns what is left of the budget."""
+        """Send one delta over each feed of a slice that is behind; returns the remaining budget."""
         for (cursor, reset), links in self._behind(held).items():
             delta = cut(held.slice, cursor, reset)
             self._outbox.send(links, delta)
@@ -284,7 +284,7 @@ class Exchange:
         return budget
 
     def _behind(self, held: Held) -> dict[tuple[int, int], list[Link]]:
-        """The links that lack something of a slice, by the position of their feeds."""
+        """The writable links with pending changes or an owed answer, by position of the feed."""
         behind: dict[tuple[int, int], list[Link]] = {}
         for id, feed in held.feeds.items():
             if self._links[id].writable and (feed.owed or feed.cursor < held.slice.horizon):

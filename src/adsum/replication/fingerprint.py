@@ -1,4 +1,4 @@
-"""Fingerprints of sets of replicas: two nodes compare what they know by one number.
+"""Fingerprints of sets of replicas: two nodes compare their sets by one number.
 
 A fingerprint is the exclusive or of the marks of a set. It does not depend on the order, an empty
 set has 0, and adding or removing a replica costs the same at any size.
@@ -10,7 +10,7 @@ from hashlib import blake2b
 from .limits import MAX_MEMBERS
 from .state import Replica
 
-#: Bytes of a mark. Two different sets agree by chance once in 16 million.
+#: Bytes in a mark. Two different sets have equal fingerprints once in 16 million cases.
 _MARK_BYTES = 3
 
 

@@ -1,8 +1,8 @@
 """Read-only dicts and lists, for answers that many readers share.
 
-They are real dicts and lists, so comparing, encoding and type-checking them works as ever; what
-would alter them raises `TypeError`. A copy, a deep copy or a pickle of one is an ordinary, mutable
-dict or list.
+They are real dicts and lists, so comparing, encoding and type-checking them works as usual; any
+method that would alter them raises `TypeError`. A copy, a deep copy or a pickle of one is an
+ordinary, mutable dict or list.
 """
 
 from typing import Any, NoReturn

@@ -1,9 +1,9 @@
-"""The presences of one key that is present more than once: ordered, and presented, when read.
+"""The presences of one key that is present more than once, sorted and rendered when read.
 
-Most keys are present once; their entries are held bare, which saves a container for each of them:
-memory, and work for the garbage collector. Few keys have many presences, and those change often: a
-service with thousands of workers. So a large group keeps the answer to its last reading, and the
-next reading costs what changed since, and a copy.
+Most keys are present once. Their entries are held without a container, which saves memory and work
+for the garbage collector. Few keys have many presences, and those change often: a service with
+thousands of workers. So a large group caches the answer to its last read, and the next read costs
+the changes since then, and a copy.
 """
 
 from bisect import bisect_left
@@ -13,24 +13,24 @@ from dataclasses import dataclass, field
 from .entry import Entry, Identity, identity
 from .frozen import FrozenDict, FrozenList
 
-#: Presences from which on a group keeps its answer; smaller ones are presented again.
+#: Presences from which on a group caches its answer; smaller groups are rendered at each read.
 LARGE = 64
-#: Changes that are put into a kept answer one by one, as a part of the group. Each of them moves
-#: what comes behind it, so beyond this it is cheaper to begin again.
+#: A cached answer is patched if at most one in this many presences of the group changed. Each patch
+#: moves the later items of a list, so beyond this it is cheaper to render the group again.
 _PATCHED_PART = 16
 
-#: Makes metas of entries.
+#: Renders entries as metas.
 Present = Callable[[list[Entry]], list[FrozenDict]]
 
 
 @dataclass(slots=True)
 class Answer:
-    """What a large group answered last.
+    """The cached answer of a large group.
 
     Attributes:
         order: The identities in order.
-        metas: The meta of each.
-        stale: The identities that changed since.
+        metas: The meta of each identity, in the same order.
+        stale: The identities that changed since the last read.
     """
 
     order: list[Identity]
@@ -45,7 +45,7 @@ class Group(dict[Identity, Entry]):
 
     def __init__(self, entries: Iterable[Entry]) -> None:
         super().__init__((identity(entry), entry) for entry in entries)
-        # Kept from one reading to the next, unless too much changes.
+        # Cached from one read to the next, or None; dropped if too much changes.
         self._answer: Answer | None = None
 
     def put(self, entry: Entry) -> None:
@@ -65,7 +65,7 @@ class Group(dict[Identity, Entry]):
         return [self[name] for name in sorted(self)]
 
     def read(self, present: Present) -> FrozenList:
-        """The metas in order; costs what changed since the last reading, and a copy."""
+        """The metas in order; a cached answer costs the changes since the last read, and a copy."""
         answer = self._answer
         if answer is None:
             order = sorted(self)
@@ -76,7 +76,7 @@ class Group(dict[Identity, Entry]):
         return FrozenList(answer.metas)
 
     def forget(self) -> None:
-        """Keep no answer."""
+        """Drop the cached answer."""
         self._answer = None
 
     def _expire(self, name: Identity) -> None:

@@ -1,25 +1,25 @@
-"""When a node has joined: it lists all that the nodes it had to find list.
+"""The progress of joining: from start until a node lists all presences of the nodes it must find.
 
-A node that has just started lists nobody, so a client that it accepts sees everybody leave and join
-again, and a message that it publishes reaches nobody. It has *joined* once
+A node that has just started lists no presences. A client that reconnects to it sees all of them
+leave and join again, and a message that it publishes reaches no other node. It has *joined* once
 
 * every address known at startup has answered: a link by name whose peer has sent its first frame, a
   refused dial, an address of its own, a peer of another cluster, secret or user, a host name that
   cannot be resolved, a goodbye;
-* every peer that it requested a digest of has answered; the addresses of one whose link is lost
-  before that are waited for again;
-* every replica that it learned of meanwhile is linked or relayed and its slice has arrived up to
-  the version that was named, or all its addresses refuse; likewise every replica that lingers.
+* every peer that was sent a request for a digest has answered; if its link is lost before, its
+  addresses are waited for again;
+* every replica learned of meanwhile is linked or relayed, and its slice has arrived up to the
+  stated version, or all its addresses refuse; the same holds for every replica that lingers.
 
-A published message is sent over links alone, and a digest may relay a replica sooner than a dial
-links it. So a replica with an address that is relayed is waited for until it is linked, or until no
-link has opened and no replica was learned of for `LINK_PATIENCE`: some hosts cannot be dialled.
+A published message is sent over links only, and a digest may relay a replica before a dial links
+it. So a relayed replica with an address is waited for until it is linked, or until no link has
+opened and no replica was learned of for `LINK_PATIENCE`: some hosts cannot be dialled.
 
-A replica that tracks nothing and has no address is not waited for, nor is one that was silent for
-`down_after`. What the owner of a slice states counts more than what others state of it.
+A replica is not waited for if it tracks nothing and has no address, or if it was silent for
+`down_after`. The version stated by the owner of a slice overrides versions stated by peers.
 
-A peer that refuses the name of this node closes the link before its first frame, so a node whose
-name is refused has not joined. Two nodes that join at once wait for each other's slices alone.
+A peer that refuses the name of this node closes the link before its first frame, so a node with a
+refused name has not joined. Two nodes that join at once wait only for each other's slices.
 """
 
 from .clock import Clock
@@ -39,7 +39,10 @@ _NEVER = float("inf")
 
 
 class Joining:
-    """The progress of one node from its start until it has joined; the parts are its engine's."""
+    """Tracks the addresses, links and slices that one node waits for until it has joined.
+
+    The arguments are the parts of its engine.
+    """
 
     def __init__(
         self,
@@ -60,18 +63,18 @@ class Joining:
         self._outbox = outbox
         #: Whether the node has joined; stays true for the rest of its life.
         self.joined = False
-        #: Grows with every step; a node that waits looks whether it does.
+        #: Grows with every step, so a waiting node can detect that joining is stuck.
         self.progress = 0
-        #: When to call `stop_waiting_for_links`, in active time; until then, links are waited for.
+        #: When to call `stop_waiting_for_links`, in active time; until then it waits for links.
         self.check_at = _NEVER
         self._started = False
         self._addresses: set[str] = set()
         self._links: set[int] = set()
-        # The version up to which the slice of each replica has to arrive.
+        # The version that the slice of each awaited replica has to reach.
         self._versions: dict[Replica, int] = {}
 
     def start(self) -> None:
-        """All addresses known at startup have been added."""
+        """Let joining end once nothing is waited for: all addresses known at startup are added."""
         self._started = True
 
     def expect_address(self, address: str) -> None:
@@ -80,23 +83,25 @@ class Joining:
             self._addresses.add(address)
 
     def settle_address(self, address: str) -> None:
-        """An address has answered, or never will."""
+        """Stop waiting for an address: it has answered, or never will."""
         self._settle(address in self._addresses)
         self._addresses.discard(address)
 
     def expect_link(self, link: int) -> None:
-        """Wait for the first frame of a peer, and for the digest that it was asked for."""
+        """Wait for the first frame of a peer, and for its answer to a digest request."""
         if not self.joined:
             self._links.add(link)
             self._wait_for_links()
 
     def settle_link(self, link: int) -> None:
-        """A peer has sent both."""
+        """Stop waiting for a link: its first frame and its digest have arrived."""
         self._settle(link in self._links)
         self._links.discard(link)
 
     def drop_link(self, link: int) -> bool:
-        """A link is gone, which is no progress: a name that is refused is refused repeatedly.
+        """Stop waiting for a link that has closed.
+
+        This is no progress: a name that is refused is refused again and again.
 
         Returns:
             Whether its peer still owed an answer.
@@ -112,11 +117,17 @@ class Joining:
 
     @property
     def replicas(self) -> list[Replica]:
-        """The replicas whose slices are waited for."""
+        """The replicas of the slices that are waited for."""
         return list(self._versions)
 
     def expect_slice(self, replica: Replica, version: int, *, learned: bool = False) -> None:
-        """Wait for a slice up to a version; `learned` if its replica was not a member before."""
+        """Wait until a slice has arrived up to a version.
+
+        Args:
+            replica: The owner of the slice.
+            version: The version to wait for; a higher one that is already waited for is kept.
+            learned: The replica was not a member before.
+        """
         if self.joined:
             return
         self._versions[replica] = max(version, self._versions.get(replica, 0))
@@ -124,25 +135,25 @@ class Joining:
             self._wait_for_links()
 
     def correct_slice(self, replica: Replica, version: int) -> None:
-        """Wait for a slice up to the version that its owner states, whatever others stated."""
+        """Wait for a slice up to the version stated by its owner, not a version stated by peers."""
         if not self.joined:
             self._versions[replica] = version
 
     def stop_waiting_for_links(self) -> None:
-        """No link has opened for a while: replicas that are relayed are enough."""
+        """Accept relayed replicas without a link: no link has opened for `LINK_PATIENCE`."""
         self.check_at = _NEVER
 
     def settle_slice(self, replica: Replica) -> None:
-        """A slice has arrived, or need not."""
+        """Stop waiting for a slice: it has arrived, or need not."""
         self._settle(replica in self._versions)
         self._versions.pop(replica, None)
 
     def advance(self) -> None:
-        """A step that nothing was waiting for was made all the same."""
+        """Count a step of progress that completes no expected address, link or slice."""
         self.progress += 1
 
     def receive(self, sender: Replica, message: Message) -> None:
-        """A message was taken in: the slice of its sender or its own may have arrived."""
+        """Check for slices that arrived with a message: of its sender, or of the delta's owner."""
         if self.joined:
             return
         self._settle_arrived(sender)
@@ -154,7 +165,7 @@ class Joining:
         self.check()
 
     def check_all(self) -> None:
-        """Look at every slice that is waited for."""
+        """Check every slice that is waited for."""
         if self.joined:
             return
         for replica in list(self._versions):
@@ -162,7 +173,7 @@ class Joining:
         self.check()
 
     def check(self) -> None:
-        """Announce that the node has joined, if nothing is waited for any longer."""
+        """Emit `Joined` if nothing is waited for any longer."""
         if self.joined or not self._started:
             return
         if not (self._addresses or self._links or self._versions):
@@ -177,7 +188,7 @@ class Joining:
         held, member = self._exchange.of(replica), self._liveness.of(replica)
         gone = member is None and not self._departures.lingers(replica)
         if member is not None and not member.alive:
-            # It tracks nothing and cannot be dialled, or was silent for so long that it is dead.
+            # It tracks nothing and cannot be dialled, or was silent for `down_after` and is dead.
             silent = self._clock.active - member.fresh_at > self._timing.down_after
             gone = silent or (version == 0 and not member.addresses)
         arrived = held is not None and self._is_shown_up_to(held, version)
@@ -185,13 +196,13 @@ class Joining:
             self.settle_slice(replica)
 
     def _may_be_linked(self, member: Member | None) -> bool:
-        """Whether a member has no link, and one is waited for."""
+        """Whether a member has no link, and joining still waits for one."""
         if member is None or not member.addresses or self.check_at == _NEVER:
             return False
         return not self._open_links.to_replica(member.replica)
 
     def _wait_for_links(self) -> None:
-        """A replica was learned of, or a link has opened: links to others may follow."""
+        """Extend the wait for links: a replica was learned of, or a link has opened."""
         self.check_at = self._clock.active + LINK_PATIENCE
 
     def _is_shown_up_to(self, held: Held, version: int) -> bool:
@@ -200,7 +211,7 @@ class Joining:
 
     @property
     def missing(self) -> list[str]:
-        """The addresses and replicas that are still waited for, for the log."""
+        """The addresses and replicas that are still waited for, as text for the log."""
         return [*sorted(self._addresses), *(str(one) for one in sorted(self._versions))]
 
     def _settle(self, waited_for: bool) -> None:

@@ -1,8 +1,8 @@
-"""JSON values as text: what presences and messages carry.
+"""JSON values as text, for the metas of presences and the payloads of messages.
 
-`encode_object` and `check_object` are the gates through which a caller's or a peer's object enters
-the state. What has passed them is valid, finite, ASCII-only JSON of a bounded size, so it can be
-joined into larger texts without being read again.
+Objects of callers and peers enter the state only through `encode_object` and `check_object`. A text
+that has passed one of them is valid, finite, ASCII-only JSON of a bounded size, so it can be joined
+into larger texts without being parsed again.
 """
 
 import json
@@ -12,9 +12,9 @@ from typing import Any, NoReturn
 
 from adsum.quoting import printable, quoted
 
-#: Objects nested deeper than this are refused.
+#: Levels of nesting in an object, at most.
 MAX_DEPTH = 32
-#: Characters of a path in an error, and of one key in it: clients and peers choose keys.
+#: Characters in an error, at most, of a path and of one key in it: clients and peers choose keys.
 _MAX_PATH, _MAX_STEP = 200, 40
 
 _SCALARS = frozenset({str, int, bool, type(None)})
@@ -22,7 +22,7 @@ _SEPARATORS = (",", ":")
 
 
 def _make_dump() -> Callable[[object], str]:
-    """The standard encoder, built once: building it anew for each call costs as much as it does."""
+    """Build the standard encoder, once: building it for each call costs as much as encoding."""
     make_encoder = getattr(json.encoder, "c_make_encoder", None)
     if make_encoder is None:  # an interpreter without the C accelerator
         return json.JSONEncoder(separators=_SEPARATORS, allow_nan=False).encode
@@ -38,24 +38,32 @@ def _refuse_constant(name: str) -> NoReturn:
 
 _DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
 
-#: Any JSON value that is known to be one, as compact ASCII text.
+#: Encodes a value that is known to be valid JSON as compact ASCII text.
 dump: Callable[[object], str] = _make_dump()
-#: A string as a JSON string.
+#: Encodes a string as a JSON string, in ASCII.
 quote: Callable[[str], str] = json.encoder.encode_basestring_ascii
-#: The value of a JSON text; NaN and infinities, which the standard module lets pass, are refused.
+#: Decodes a JSON text; refuses NaN and infinities, which the standard module accepts.
 load: Callable[[str], Any] = _DECODER.decode
 
 
 def loader_of(kind: Callable[[dict[str, Any]], Any]) -> Callable[[str], Any]:
-    """As `load`, for texts that are known to be JSON; makes each object into something else.
+    """A decoder for texts that are known to be JSON; it converts each object with `kind`.
 
-    To be called once for a kind: making a decoder costs more than a small text does.
+    Call it once for each kind: making a decoder costs more than decoding a small text.
     """
     return json.JSONDecoder(object_hook=kind).decode
 
 
 def check_object(text: object, what: str, limit: int) -> str:
-    """A JSON object that came as text, if it is one that `encode_object` might have made.
+    """Check a received text: it must be a JSON object that `encode_object` could have made.
+
+    Args:
+        text: The text.
+        what: The name of the value in errors, as ``meta``.
+        limit: The most characters that it may have.
+
+    Returns:
+        The text.
 
     Raises:
         ValueError: It is no text, not a JSON object, too long, too deep, or not finite.
@@ -73,16 +81,17 @@ def check_object(text: object, what: str, limit: int) -> str:
 
 
 def encode_object(value: object, what: str, limit: int) -> str:
-    """A JSON object as compact ASCII text.
+    """Check and encode a JSON object as compact ASCII text.
 
     Args:
         value: A dict of JSON values with string keys.
-        what: How errors name the value, as ``meta``.
-        limit: The most characters of text it may take.
+        what: The name of the value in errors, as ``meta``.
+        limit: The most characters that the text may have.
 
     Raises:
-        TypeError: Something in it is not a JSON value; names its path.
-        ValueError: A number is not finite, it is nested too deeply, or the text is too long.
+        TypeError: A part of it is not a JSON value; the error names its path.
+        ValueError: A number is not finite, the object is nested too deeply, or the text is too
+            long.
     """
     if type(value) is not dict or not _is_flat(value):
         if not isinstance(value, dict):
@@ -96,14 +105,17 @@ def encode_object(value: object, what: str, limit: int) -> str:
 
 
 def checked_name(value: object, what: str, limit: int) -> str:
-    """A topic, key or event, if it is a string of 1 to `limit` characters.
+    """Check a topic, key or event: it must be a string of 1 to `limit` characters.
+
+    Returns:
+        The name as a plain `str`.
 
     Raises:
         TypeError: It is not a string.
         ValueError: It is empty, too long, or has characters that UTF-8 cannot carry.
     """
     if type(value) is str and value.isascii() and 0 < len(value) <= limit:
-        return value  # as nearly every name is
+        return value  # the fast path, for nearly every name
     if not isinstance(value, str):
         raise TypeError(f"{what} must be a str, not {_describe(value)}")
     if not 0 < len(value) <= limit:
@@ -113,19 +125,19 @@ def checked_name(value: object, what: str, limit: int) -> str:
         value.encode()
     except UnicodeEncodeError:
         raise ValueError(f"{what} {quoted(value)} has a lone surrogate, no Unicode text") from None
-    return str.__str__(value)  # a plain one, if it was of a subclass
+    return str.__str__(value)  # a plain str, if it was of a subclass
 
 
 def _is_flat(value: dict[Any, Any]) -> bool:
-    """Whether it is an object of scalars alone, as nearly every meta is."""
-    for key, item in value.items():  # a loop, because it is half the price of all()
+    """Whether all keys are strings and all values scalars, as in nearly every meta."""
+    for key, item in value.items():  # a loop, because it costs half as much as all()
         if type(key) is not str or type(item) not in _SCALARS:
             return False
     return True
 
 
 def _is_valid(value: object, depth: int) -> bool:
-    """Whether `_check` accepts it; several times as fast, because it makes no paths."""
+    """Whether `_check` accepts a value; several times as fast, because it builds no paths."""
     if type(value) in _SCALARS:
         return depth <= MAX_DEPTH
     if depth > MAX_DEPTH:
@@ -141,7 +153,7 @@ def _is_valid(value: object, depth: int) -> bool:
 
 
 def _check(value: object, path: str, depth: int) -> None:
-    """Raise the error for the first wrong part of a value, if there is one."""
+    """Raise the error for the first invalid part of a value, if there is one."""
     if depth > MAX_DEPTH:
         raise ValueError(f"{path} is nested deeper than {MAX_DEPTH} levels")
     if isinstance(value, dict):
@@ -162,7 +174,7 @@ def _check(value: object, path: str, depth: int) -> None:
 
 
 def _step(path: str, step: str) -> str:
-    """A longer path, as far as there is room for it in an error."""
+    """Append a step to a path, or an ellipsis if the path would be longer than `_MAX_PATH`."""
     if len(path) + len(step) <= _MAX_PATH:
         return path + step
     return path if path.endswith("...") else f"{path}..."

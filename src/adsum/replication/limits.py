@@ -1,4 +1,4 @@
-"""The stated maximum of everything that a peer or a caller can make this node hold."""
+"""Limits on all data that peers and callers can make this node hold."""
 
 #: Characters in a topic, a key or an event name.
 MAX_NAME = 1024
@@ -6,20 +6,22 @@ MAX_NAME = 1024
 MAX_META = 64 * 1024
 #: Characters of JSON text in one published message.
 MAX_PAYLOAD = 192 * 1024
-#: Characters in the name of a node, and in one of its addresses; addresses of one node.
+#: Characters in the name of a node.
 MAX_NODE_NAME = 255
+#: Characters in one address of a node.
 MAX_ADDRESS = 300
+#: Addresses of one node.
 MAX_ADDRESSES = 16
-#: Nodes that one node will know of at a time, the dead ones that it still remembers included.
+#: Nodes that one node knows at a time, including the dead ones that it still remembers.
 MAX_MEMBERS = 4096
-#: Counters, versions and incarnations stay below this.
+#: Counters, versions and incarnations are below this.
 MAX_NUMBER = 2**63
-#: What is under way to a peer before it counts as one that does not read. Draining this much in
-#: less than `down_after` is what a link has to manage.
+#: Bytes in flight to a peer beyond which it counts as not reading. A link has to drain this many in
+#: less than `down_after`.
 MAX_IN_FLIGHT = 256 * 1024
-#: Characters of the messages that wait for one member without room.
+#: Characters in the payloads of the messages queued for one member without room.
 MAX_WAITING = 64 * 1024 * 1024
-#: A delta is cut when it reaches about this many bytes, so no turn of a loop is long.
+#: Bytes, about, at which a delta is cut, so that no turn of the event loop is long.
 DELTA_BUDGET = 16 * 1024
-#: Seconds for which a goodbye may ask that its presences be shown.
+#: Seconds that a goodbye may ask its presences to linger.
 MAX_LINGER = 3600.0

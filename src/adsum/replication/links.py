@@ -1,4 +1,4 @@
-"""The links that are open, and which of them to use."""
+"""The open links to other replicas, and the choice of links for messages and digests."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -6,30 +6,30 @@ from random import Random
 
 from .state import Replica
 
-#: How many links a digest or a question goes to.
+#: Links that a digest request or a question about a suspect is sent over.
 FANOUT = 3
-#: Digest requests over one link that are answered between two heartbeats.
+#: Digest requests over one link that are answered between two heartbeats, at most.
 MAX_ANSWERS = 4
 
 
 @dataclass(slots=True, eq=False)
 class Link:
-    """One open link.
+    """One open link to a replica.
 
     Attributes:
-        id: What the outside calls it.
-        replica: Who is at the other end.
+        id: The number by which the driver knows the link.
+        replica: The replica at the other end.
         opened_at: When it opened, in active time.
-        heard_at: When anything came over it last.
-        kept: Whether its smaller end, which chooses among links of one moment, is known to keep
-            it: that end knows, the other one when the first frame arrives.
-        writable: Whether the peer reads what is sent.
-        stuck_at: When it stopped reading. Valid while not writable.
+        heard_at: When the last frame was received over it, in active time.
+        kept: Whether its smaller end, which chooses among links opened at one moment, is known to
+            keep it: that end knows at once, the other one when the first frame arrives.
+        writable: Whether the peer reads and there is room to send.
+        stuck_at: When the peer stopped reading, in active time. Valid while not writable.
         dialled: This end dialled it.
-        addresses: Where the peer listens.
-        greeted: Whether a heartbeat has come over it; its first frame is one.
+        addresses: The addresses at which the peer listens.
+        greeted: Whether a heartbeat was received over it; its first frame is one.
         answers: Digest requests that are still answered before the next heartbeat.
-        awaiting: A digest was requested over it and has not come.
+        awaiting: A digest was requested over it and has not arrived.
         introduced_upto: Members with a `change_number` up to this have had their addresses sent
             over this link.
         lacks: Replicas that the peer does not hear directly, as of its last request.
@@ -76,36 +76,36 @@ class Links:
         return self._by_id[id]
 
     def get(self, id: int) -> Link | None:
-        """The link of an id, if it is open."""
+        """The link with an id, or None if it is not open."""
         return self._by_id.get(id)
 
     @property
     def names(self) -> Mapping[str, object]:
-        """The names to which there is a link."""
+        """The names of the nodes with a link, as the keys of a mapping."""
         return self._by_name
 
     def of(self, name: str) -> list[Link]:
-        """The links to a name, oldest first."""
+        """The links to all incarnations of a name, oldest first."""
         return self._by_name.get(name, [])
 
     def add(self, link: Link) -> None:
-        """A link has opened."""
+        """Add a link that has opened."""
         self._by_id[link.id] = link
         self._by_name.setdefault(link.replica.name, []).append(link)
 
     def remove(self, link: Link) -> None:
-        """A link is gone."""
+        """Remove a link that has closed."""
         del self._by_id[link.id]
         rest = [other for other in self._by_name.pop(link.replica.name) if other is not link]
         if rest:
             self._by_name[link.replica.name] = rest
 
     def to_replica(self, replica: Replica) -> list[Link]:
-        """The links to one life of a name, oldest first."""
+        """The links to one incarnation of a name, oldest first."""
         return [link for link in self.of(replica.name) if link.replica == replica]
 
     def to(self, name: str) -> Link | None:
-        """The link that messages to a member take: the newest one that both ends keep.
+        """The link for published messages to a member: the newest one that both ends keep, or None.
 
         If both ends dial at once, each may see another of the two links open first. The smaller end
         closes one of them, without a frame over it.
@@ -116,18 +116,18 @@ class Links:
         return None
 
     def some(self) -> list[Link]:
-        """A few links at random, none that is not being read."""
+        """A random sample of `FANOUT` links, or fewer, from those whose peers read."""
         links = [link for link in self._by_id.values() if link.writable]
         return self._rng.sample(links, min(FANOUT, len(links)))
 
     def should_introduce(self) -> bool:
-        """Whether to request a digest over a new link: at a newcomer, or where few are reached.
+        """Whether to request a digest over a new link: while at most `FANOUT` links are open.
 
-        Later links are compared by fingerprint, with the next heartbeat.
+        On later links, fingerprints are compared with the next heartbeat.
         """
         return len(self._by_id) <= FANOUT
 
     def hears(self, replica: Replica, since: float) -> bool:
-        """Whether anything came over a link to a replica since then."""
+        """Whether a frame was received over any link to a replica since an active time."""
         links = self.of(replica.name)
         return any(link.replica == replica and link.heard_at >= since for link in links)

@@ -1,11 +1,11 @@
-"""Who is alive: heartbeat counters, suspicion, and what brings a replica down or back.
+"""The failure detector: which replicas are up, suspect or down, from their heartbeat counters.
 
 Theory of operation
 ===================
 
-A replica is alive while its heartbeat counter advances, heard on a link or relayed in digests. No
-wall clock is compared and no opinion about others is exchanged: only counters travel, and only the
-replica itself makes them grow. So nothing that circulates about a dead replica revives it.
+A replica is alive while its heartbeat counter advances, received on a link or relayed in digests.
+No wall clock is compared and no opinion about others is exchanged: only counters travel, and only
+the replica itself makes them grow. So nothing that circulates about a dead replica revives it.
 
 * **Silence.** A counter that did not advance for `down_after` means down. On a replica's own link,
   any frame is as good as a heartbeat: it may be busy sending a large slice.
@@ -36,10 +36,10 @@ from .timing import Timing
 
 
 class Status(Enum):
-    """What is known of a member."""
+    """The status of a member: up, suspect or down."""
 
     UP = "up"
-    #: Its link was lost, or another node came with its name; its entries are still shown.
+    #: Its link was lost, or another node connected with its name; its entries are still shown.
     SUSPECT = "suspect"
     #: Its entries are hidden, and kept in case it returns.
     DOWN = "down"
@@ -47,7 +47,7 @@ class Status(Enum):
 
 @dataclass(slots=True)
 class Member:
-    """The state of one name."""
+    """The state of one member: the incarnation that holds a name here."""
 
     replica: Replica
     addresses: tuple[str, ...]
@@ -57,9 +57,9 @@ class Member:
     #: When the counter last advanced. Valid while up or suspect.
     fresh_at: float
     status: Status = Status.DOWN
-    #: When this status ends without further news. Valid while suspect or down.
+    #: When the status ends unless something is received before. Valid while suspect or down.
     until: float = 0.0
-    #: When the vouch of each node expires, for those that vouched during this suspicion.
+    #: When each vouch received during this suspicion expires, by the name of its sender.
     vouches: dict[str, float] = field(default_factory=dict)
     #: A digest has brought one counter above the known one since it went down.
     advanced_once: bool = False
@@ -67,18 +67,18 @@ class Member:
     unlinked_at: float = float("-inf")
     #: Another incarnation that digests name.
     rival: Sighting | None = None
-    #: Grows, over all members, whenever this one comes up or its addresses change, so that one
-    #: number for each link says whose addresses it has carried.
+    #: The number, counted over all members, of the last time that this member came up or its
+    #: addresses changed. One such number for each link tracks which addresses were sent over it.
     change_number: int = 0
 
     @property
     def alive(self) -> bool:
-        """Whether it is taken to be alive, suspect or not; exactly then its entries are shown."""
+        """Whether the member is up or suspect; exactly then its entries are shown."""
         return self.status is not Status.DOWN
 
 
 class Liveness:
-    """The members that this node knows of, without itself."""
+    """The members that this node knows, except itself, and the rules that change their status."""
 
     def __init__(self, timing: Timing, me: Replica) -> None:
         self._timing = timing
@@ -97,28 +97,28 @@ class Liveness:
         return member is not None and member.replica == replica
 
     def of(self, replica: Replica) -> Member | None:
-        """The member that is this very replica."""
+        """The member with the name and incarnation of a replica, or None."""
         member = self.members.get(replica.name)
         return member if member is not None and member.replica == replica else None
 
     def fresh(self) -> Iterator[Member]:
-        """The members that nothing speaks against: those a digest may list."""
+        """The members that are up: the ones that a digest may list."""
         return (member for member in self.members.values() if member.status is Status.UP)
 
     def meet(
         self, replica: Replica, addresses: tuple[str, ...], now: float, *, rival_linked: bool
     ) -> str | None:
-        """A link to a replica has opened, which proves it alive.
+        """Admit the replica at the other end of a new link as a member; the link proves it alive.
 
         Args:
-            replica: Who is at the other end.
-            addresses: Where it listens.
+            replica: The replica at the other end.
+            addresses: The addresses at which it listens.
             now: Active time.
-            rival_linked: There is a link to another life of the same name.
+            rival_linked: There is a link to another incarnation of the same name.
 
         Returns:
-            Why it may not stay, or None. If its name is in use by another life, that one is doubted
-            from now on, so a newcomer that is in the right gets in when it dials again.
+            The reason for refusing it, or None. If another live incarnation holds its name, that
+            one is suspected from now on, so a legitimate newcomer is admitted when it dials again.
         """
         member = self.members.get(replica.name)
         if member is None and len(self.members) >= MAX_MEMBERS:
@@ -139,22 +139,23 @@ class Liveness:
     def hear(
         self, replica: Replica, counter: int, version: int, now: float, *, newest: bool = True
     ) -> bool:
-        """A heartbeat of a replica came on its own link.
+        """Apply a heartbeat received from a replica on its own link.
 
         Args:
-            replica: Whose it is.
+            replica: The sender.
             counter: Its heartbeat counter.
             version: The version of its slice.
             now: Active time.
-            newest: It came over the newest link, so nothing that comes later is older.
+            newest: It was received over the newest link, so later ones are not older.
 
         Returns:
-            Whether it is a member; the link of one that was replaced has no business here.
+            Whether the sender is a member. If its incarnation was replaced, the heartbeat is
+            ignored.
         """
         member = self.of(replica)
         if member is None:
             return False
-        if newest:  # its own word, so what others told of it does not count, even if it was more
+        if newest:  # the owner's statement overrides relayed ones, even if those were higher
             member.version, member.counter = version, counter
         else:
             member.version = max(member.version, version)
@@ -163,16 +164,16 @@ class Liveness:
         return True
 
     def hear_frame(self, replica: Replica, now: float) -> None:
-        """Anything at all came over a replica's own link; it may be busy sending."""
+        """Apply a frame on a replica's own link: if the replica is up, it counts as a heartbeat."""
         member = self.of(replica)
         if member is not None and member.status is Status.UP:
             member.fresh_at = now
 
     def hear_of(self, sighting: Sighting, now: float) -> bool:
-        """Another node tells the highest counter that it heard of a replica.
+        """Apply a relayed sighting: the highest counter and version that a peer knows of a replica.
 
         Returns:
-            Whether it is news of who is there, up or down, or of where.
+            Whether a member, its status or its addresses may have changed.
         """
         member = self.members.get(sighting.replica.name)
         if member is None:
@@ -195,7 +196,7 @@ class Liveness:
         return moved or member.status is not before
 
     def lose_link(self, replica: Replica, now: float) -> bool:
-        """The last link to a replica is gone; returns whether it is doubted from now on."""
+        """Suspect a replica after its last link has closed; returns whether it is suspected now."""
         member = self.of(replica)
         if member is None or not member.alive:
             return False
@@ -204,10 +205,10 @@ class Liveness:
         return True
 
     def refuse(self, name: str, now: float) -> bool:
-        """Every address of a member refused a dial; returns whether it is doubted.
+        """Suspect a member after all its addresses refused a dial; returns whether it is suspected.
 
-        It says something of one whose link was lost lately. One that others hear, and that was
-        never to be reached from here, is not dead for that.
+        Refusals count only if its link was lost within the last three heartbeats. A member that
+        peers can reach but this node never could is not dead because its addresses refuse.
         """
         member = self.members.get(name)
         if member is None or not member.alive:
@@ -218,7 +219,7 @@ class Liveness:
         return True
 
     def vouch(self, replica: Replica, counter: int, by: str, now: float) -> None:
-        """A node that has a live link to a replica says so."""
+        """Apply a vouch: a peer states that it has a live link to a replica."""
         member = self.of(replica)
         if member is None:
             return
@@ -227,19 +228,19 @@ class Liveness:
         self.hear_of(Sighting(replica, counter, 0), now)
 
     def retract(self, replica: Replica, by: str) -> None:
-        """A node asks about a replica, so it has no link to it (any more)."""
+        """Withdraw the vouch of a node that asks about a replica, and so has no link to it."""
         member = self.of(replica)
         if member is not None and member.vouches.pop(by, None) is not None:
             self.check_at = min(self.check_at, self._deadline(member))
 
     def remove(self, replica: Replica) -> None:
-        """Remove a replica that said goodbye; another life of its name stays."""
+        """Remove a replica that said goodbye; another incarnation of its name stays a member."""
         if replica in self:
             self._become(self.members[replica.name], Status.DOWN)
             del self.members[replica.name]
 
     def expire(self, now: float) -> list[str]:
-        """Act on the deadlines that have passed; returns the names whose status changed."""
+        """Act on expired deadlines; returns the names of members that changed status."""
         if now < self.check_at:
             return []
         changed = []
@@ -265,7 +266,7 @@ class Liveness:
                 return member.until
 
     def _note(self, sighting: Sighting, now: float) -> None:
-        """Remember a replica that was never heard of; it is not shown before it proves alive."""
+        """Add an unknown replica from a sighting, as down: it is shown once it proves alive."""
         if len(self.members) < MAX_MEMBERS:
             member = Member(
                 sighting.replica,
@@ -279,7 +280,11 @@ class Liveness:
             member.advanced_once = True
 
     def _compare(self, member: Member, sighting: Sighting, now: float) -> None:
-        """Digests tell of another life of a known name: once it proves alive, one of them goes."""
+        """Compare a member with another incarnation of its name that digests list.
+
+        Once the other one proves alive, it replaces a member that is down or has a lower
+        incarnation.
+        """
         rival = member.rival
         if rival is None or rival.replica != sighting.replica:
             member.rival = sighting
@@ -292,7 +297,7 @@ class Liveness:
             self._prove(self._replace(successor), now)
 
     def _replace(self, successor: Member) -> Member:
-        """Let a life take over its name."""
+        """Make an incarnation the member of its name, in place of a former one, if any."""
         former = self.members.get(successor.replica.name)
         if former is not None:
             self._become(former, Status.DOWN)
@@ -300,7 +305,7 @@ class Liveness:
         return successor
 
     def _become(self, member: Member, status: Status) -> None:
-        """Change a status; the only place that does."""
+        """Change a status, with the fingerprint and the suspects; no other place changes it."""
         alive = member.alive
         member.status = status
         if member.alive != alive:

@@ -1,20 +1,20 @@
-"""What a node tells of the nodes that it knows."""
+"""Information about the nodes of a cluster, as one of them lists it."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class MemberInfo:
-    """What a node knows of one node of the cluster.
+    """One node of the cluster, as the listing node knows it.
 
     Attributes:
         name: The node's name.
-        incarnation: Tells two lives of one name apart; a later life has the higher number.
-        address: Where it listens, the preferred address; empty if none is known.
+        incarnation: Distinguishes restarts under one name; a later start has the higher number.
+        address: The preferred address at which it listens; empty if none is known.
         status: ``self``, ``up``, ``suspect``, ``down`` or ``left``.
-        linked: Whether there is a link to it; a node without one is heard of through others.
-        entries: How many of its presences are known here.
-        lag: How many of its changes were heard of but are not here yet.
+        linked: Whether there is a link to it; the others are known through peers.
+        entries: The number of its presences known here.
+        lag: The number of its changes, by the version it or its peers state, not received here yet.
     """
 
     name: str

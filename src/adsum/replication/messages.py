@@ -1,4 +1,4 @@
-"""What replicas say to each other. `codec` turns these into bytes and back.
+"""The messages of the replication protocol. `codec` encodes and decodes them.
 
 A message is the statement of its sender about itself, or a relayed statement of the replica that
 it names, never an opinion of one replica about another.
@@ -12,12 +12,12 @@ from .state import Replica
 
 @dataclass(frozen=True, slots=True)
 class Sync:
-    """Send me this slice from `after` on.
+    """A request for a slice: send the changes after a version.
 
     Attributes:
-        replica: Whose slice.
-        after: The horizon of the asker.
-        follow: Keep the stream open: push changes as they happen.
+        replica: The owner of the slice.
+        after: The horizon of the sender; it lacks the changes after it.
+        follow: Keep the feed open: push later changes as they happen.
     """
 
     replica: Replica
@@ -30,9 +30,13 @@ class Delta:
     """The changes of one slice in the version interval ``(after, upto]``, in version order.
 
     Attributes:
-        reset: The stream that this frame belongs to began at zero and replaces the slice; this is
-            the owner's version when it began, which tells it from a later one. 0 for any other.
-        last: Nothing was left to send when this was cut; until then the frames are staged.
+        replica: The owner of the slice.
+        after: The version after which the interval begins.
+        upto: The last version of the interval.
+        changes: The current entries and the removals of the interval.
+        reset: The horizon of the sender when a reset began; 0 for any other delta. A reset starts
+            at zero and replaces the slice. The number distinguishes it from a later reset.
+        last: No change was left to send when this was cut. The receiver stages frames until then.
     """
 
     replica: Replica
@@ -45,11 +49,14 @@ class Delta:
 
 @dataclass(frozen=True, slots=True)
 class Heartbeat:
-    """I am alive: my counter advances. My slice is at `version`.
+    """A sign of life of the sender: its advancing counter and the version of its slice.
 
     Attributes:
-        members: The fingerprint of the replicas that are alive here; a peer with another one pulls.
-        departed: The fingerprint of the replicas that linger here; 0 while there are none.
+        counter: The heartbeat counter of the sender; it grows by one in each heartbeat interval.
+        version: The horizon of the sender's own slice.
+        members: The fingerprint of the replicas that are alive at the sender; a peer with another
+            fingerprint pulls a digest.
+        departed: The fingerprint of the replicas that linger at the sender; 0 if there are none.
     """
 
     counter: int
@@ -60,10 +67,14 @@ class Heartbeat:
 
 @dataclass(frozen=True, slots=True)
 class Sighting:
-    """The highest counter and version known of one replica.
+    """A relayed statement about one replica: the highest counter known, and the version held.
 
     Attributes:
-        addresses: Where it listens; left out where this link has already carried them.
+        replica: The replica.
+        counter: Its highest heartbeat counter known to the sender.
+        version: The version up to which the sender holds its slice.
+        addresses: The addresses at which it listens; empty if they were already sent over this
+            link.
     """
 
     replica: Replica
@@ -74,14 +85,14 @@ class Sighting:
 
 @dataclass(frozen=True, slots=True)
 class Farewell:
-    """The goodbye of a replica, relayed.
+    """The relayed goodbye of a replica.
 
     Attributes:
         replica: The replica that stopped.
         counter: Its last heartbeat counter.
         version: Its last version.
         remaining: Seconds for which its presences are still shown.
-        held: The version up to which the sender of this holds its slice.
+        held: The version up to which the sender holds its slice.
     """
 
     replica: Replica
@@ -96,9 +107,9 @@ class Digest:
     """Relayed statements about third replicas: counters and versions, and goodbyes.
 
     Attributes:
-        sightings: Replicas that are fresh at the sender.
+        sightings: Replicas that are up at the sender.
         farewells: Replicas that stopped on purpose.
-        last: This ends the answer to a request. Not set in a goodbye that is sent unasked.
+        last: This ends the answer to a request. False for a goodbye that is pushed without one.
     """
 
     sightings: tuple[Sighting, ...] = ()
@@ -108,11 +119,12 @@ class Digest:
 
 @dataclass(frozen=True, slots=True)
 class Pull:
-    """Answer with a digest: every replica that lingers with you, and ...
+    """A request for a digest of every replica that lingers at the receiver, and of others.
 
     Attributes:
-        replicas: ... these, from which nothing reaches me directly.
-        everything: ... every replica that is fresh with you.
+        replicas: Replicas to answer about, whether up, lingering or gone: the sender does not hear
+            them directly, or they linger there.
+        everything: Answer with every replica that is up at the receiver, too.
     """
 
     replicas: tuple[Replica, ...] = ()
@@ -121,14 +133,14 @@ class Pull:
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """I have lost my link to this replica; do you hear it? The indirect probe of SWIM."""
+    """The indirect probe of SWIM: the sender lost its link to a replica and asks for a `Vouch`."""
 
     replica: Replica
 
 
 @dataclass(frozen=True, slots=True)
 class Vouch:
-    """I have a live link to this replica, and the highest counter I heard is this."""
+    """The answer to `Ask`: the sender has a live link to a replica; with its highest counter."""
 
     replica: Replica
     counter: int
@@ -136,12 +148,12 @@ class Vouch:
 
 @dataclass(frozen=True, slots=True)
 class Goodbye:
-    """I stop on purpose. Show my presences for `linger` more seconds, then forget me.
+    """The last message of a replica that stops on purpose: show it for a while, then forget it.
 
     Attributes:
-        counter: My last counter, higher than that of each heartbeat.
-        version: My last version.
-        linger: Seconds.
+        counter: Its last counter, higher than that of each heartbeat.
+        version: Its last version.
+        linger: Seconds for which its presences are still shown.
     """
 
     counter: int
@@ -151,9 +163,11 @@ class Goodbye:
 
 @dataclass(frozen=True, slots=True)
 class Publish:
-    """One message for the subscribers of a topic; not part of the state.
+    """A published message for the subscribers of a topic; not part of the state.
 
     Attributes:
+        topic: The topic.
+        event: The name of the event.
         payload: A JSON object as text.
     """
 

@@ -1,13 +1,13 @@
-"""Published messages on their way to members: at once where there is room, else in order.
+"""Delivery of published messages to members, with an ordered queue and backpressure for each.
 
-A message to a member takes the newest link that both ends keep. While that link has no room,
+A message to a member is sent over the newest link that both ends keep. While that link has no room,
 messages wait in a queue for this member, and later ones wait behind them, so each member is sent
-all messages in the order of their publication. No member waits for another.
+its messages in the order of their publication. No member waits for another.
 
-A peer that reads is sent every message. A link that had no room for `PATIENCE` is not read: its
-queue is dropped, and later messages are missed at once until there is room again. So a peer that
-does not read holds up a publisher once, and not each time. A publisher waits no longer than
-`PATIENCE`, even for peers that read: where there was room within the last half of it, the message
+A peer that reads is sent every message. If a link had no room for `PATIENCE`, its peer counts as
+not reading: its queue is dropped, and later messages are missed at once until there is room again.
+So a peer that does not read delays a publisher once, not each time. A publisher waits no longer
+than `PATIENCE`, even for peers that read: if there was room within the last half of it, the message
 stays queued and is sent later, else it is missed. `MAX_WAITING` bounds each queue.
 
 The state never waits behind these queues: `Engine.take_effects` sends due deltas before each
@@ -22,32 +22,32 @@ from .limits import MAX_WAITING
 from .links import Link, Links
 from .messages import Publish
 
-#: Seconds that a link without room is waited for, and that a publisher waits.
+#: Seconds, at most, to wait for a link without room, and for a publisher to wait.
 PATIENCE = 1.0
 
 _NEVER = float("inf")
 
 
 class Messaging:
-    """The messages that wait for members.
+    """Sends published messages to members, and queues them for members without room.
 
     Args:
         links: The open links.
-        outbox: Where messages are sent.
+        outbox: The queue for messages to peers.
     """
 
     def __init__(self, links: Links, outbox: Outbox) -> None:
         self._links = links
         self._outbox = outbox
-        # By name; none is empty.
+        # The queues by member name; none is empty.
         self._queues: dict[str, _Queue] = {}
-        # Messages whose publishers wait, oldest first.
+        # Messages with a waiting publisher, oldest first.
         self._unreleased: deque[Sending] = deque()
-        #: Members whose queue may have room now, see `send_next`.
+        #: Members that may have room now; `send_next` sends them their next message.
         self.ready: dict[str, None] = {}
-        #: When to call `expire`.
+        #: When to call `expire`, in active time.
         self.check_at = _NEVER
-        #: Messages, counted once for each member that missed one.
+        #: Missed messages, counted once for each member that missed one.
         self.missed = 0
 
     def publish(self, message: Publish, names: Iterable[str], now: float) -> Sending:
@@ -68,7 +68,10 @@ class Messaging:
         return sending
 
     def resume(self, name: str) -> None:
-        """The links to a member have changed, or one of them has room again."""
+        """Resume the queue of a member after its links changed or one of them has room again.
+
+        If it has no link left, its queue is dropped.
+        """
         if name in self._queues:
             if self._links.of(name):
                 self.ready[name] = None
@@ -78,7 +81,7 @@ class Messaging:
     def send_next(self) -> None:
         """Send one message to each member that is ready and has room.
 
-        To be called again after the messages were sent: they may have filled their links.
+        Call it again after the messages were sent: they may have filled their links.
         """
         rounds: dict[Sending, list[Link]] = {}
         for name in list(self.ready):
@@ -92,7 +95,7 @@ class Messaging:
             self._leave_queues(sending, len(links))
 
     def expire(self, now: float) -> None:
-        """Drop the queues of members that do not read, and release publishers that have waited."""
+        """Drop the queues of members that do not read, and release publishers after `PATIENCE`."""
         for name, queue in list(self._queues.items()):
             no_room_for = now - self._no_room_since(name)
             if no_room_for >= PATIENCE:
@@ -115,12 +118,16 @@ class Messaging:
         sending.waiting = 0
 
     def close(self) -> None:
-        """Drop every message that waits."""
+        """Drop every queued message."""
         for name in list(self._queues):
             self._drop(name)
 
     def _queue(self, name: str, sending: Sending, now: float) -> bool:
-        """Queue a message, unless the member has no link, does not read, or has too many queued."""
+        """Queue a message, unless the member has no link, does not read, or its queue is full.
+
+        Returns:
+            Whether it was queued.
+        """
         dropped_at = self._no_room_since(name) + PATIENCE
         queue = self._queues.get(name) or _Queue()
         if dropped_at <= now or not queue.add(sending):
@@ -130,7 +137,10 @@ class Messaging:
         return True
 
     def _no_room_since(self, name: str) -> float:
-        """Since when a member has had no link with room."""
+        """The active time since which a member has had no link with room.
+
+        Infinite if it has room now; minus infinity if it has no link.
+        """
         links = self._links.of(name)
         if not links:
             return -_NEVER
@@ -169,11 +179,11 @@ class Messaging:
 
 
 class _Queue:
-    """The messages that wait for one member, oldest first."""
+    """The queued messages of one member, oldest first."""
 
     def __init__(self) -> None:
         self._sendings: deque[Sending] = deque()
-        # Characters of all payloads.
+        # Characters in all payloads.
         self._size = 0
 
     def __len__(self) -> int:
@@ -185,7 +195,7 @@ class _Queue:
         return self._sendings[0]
 
     def add(self, sending: Sending) -> bool:
-        """Add a message; returns False if there are too many."""
+        """Append a message; returns False if the queue would exceed `MAX_WAITING`."""
         size = len(sending.message.payload)
         if self._size + size > MAX_WAITING:
             return False
@@ -195,7 +205,7 @@ class _Queue:
         return True
 
     def take(self) -> Sending:
-        """Remove the oldest message."""
+        """Remove and return the oldest message."""
         sending = self._sendings.popleft()
         self._size -= len(sending.message.payload)
         return sending

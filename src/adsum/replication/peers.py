@@ -1,8 +1,8 @@
-"""The other nodes: the links to them, and the messages about which of them are alive.
+"""The other nodes: links to them, and messages about their liveness.
 
-Everything that changes what is known of a name ends in `_reconcile`, which makes slices, view and
-dials agree with it: the view shows the entries of a slice exactly while its replica is up, suspect
-or lingering, and every member without a link is dialled.
+Every change to a member ends in `_reconcile`, which makes slices, view and dials agree with it: the
+view shows the entries of a slice exactly while its replica is up, suspect or lingering, and every
+member without a link is dialled.
 """
 
 from collections.abc import Iterable
@@ -25,19 +25,22 @@ from .timing import Timing
 
 #: Links kept to one replica besides the newest; older ones beyond this are closed.
 SPARE_LINKS = 3
-#: Heartbeats for which an unsure linger is shown at least: peers state the remainder in this time.
+#: Heartbeats, at least, of an unsure linger: peers state the remainder within this time.
 UNSURE_LINGER = 2.5
 
 
 @dataclass(slots=True, kw_only=True)
 class Peers:
-    """The other nodes, as one engine knows them; all parts are those of that engine.
+    """Handles links and liveness messages; keeps members, slices, view and dials in agreement.
+
+    All parts are those of one engine.
 
     Attributes:
         replica: This node.
         counter: The heartbeat counter of this node.
-        askers: The links whose question about a name is answered with its next heartbeat.
-        lives: The replica of each name whose slice is held because it is a member.
+        askers: Link ids by the name that was asked about: each is sent a vouch at its next
+            heartbeat.
+        lives: The replica of each member, by name; its slice is held.
     """
 
     replica: Replica
@@ -62,7 +65,14 @@ class Peers:
     def link_up(
         self, id: int, replica: Replica, addresses: tuple[str, ...], dialled: str | None
     ) -> None:
-        """A link has opened, and its other end has proved its identity."""
+        """Register an opened link: admit its replica as a member, or refuse it and close the link.
+
+        Args:
+            id: The id of the link.
+            replica: The replica at the other end, which has proved its identity.
+            addresses: The addresses at which it listens.
+            dialled: The address that was dialled; None if the other end dialled.
+        """
         now = self.clock.active
         if replica.name == self.replica.name:
             if dialled is not None and replica == self.replica:
@@ -92,7 +102,7 @@ class Peers:
                 self._settle_addresses(replica.name)  # this link may close as redundant
 
     def dial_failed(self, address: str, refused: bool) -> None:
-        """No link came of a dial; `refused` if nothing listens there."""
+        """Handle a dial that opened no link; `refused` if nothing listens at the address."""
         if refused:
             self.joining.settle_address(address)
         self._note_refusal(self.dialler.failed(address, refused, self.clock.active))
@@ -104,7 +114,7 @@ class Peers:
         self.outbox.send(self.links, Goodbye(self.counter, version, linger))
 
     def beat(self) -> None:
-        """Send a heartbeat over every link, and close the links that are dead."""
+        """Send a heartbeat over every link; close links silent or not read for `down_after`."""
         self.counter += 1
         self._close_dead_links()
         self.outbox.send(self.links, self._heartbeat())
@@ -113,7 +123,7 @@ class Peers:
         self.digests.beat(self.clock.active, unanswered, self.joining.replicas)
 
     def expire(self, active: float, elapsed: float) -> None:
-        """Act on the deadlines of members and of goodbyes up to a time."""
+        """Act on the deadlines of members, in active time, and of goodbyes, in elapsed time."""
         for name in self.liveness.expire(active):
             self._note_down(name)
             self._reconcile(name)
@@ -123,7 +133,11 @@ class Peers:
             self.joining.settle_slice(replica)
 
     def _admit(self, link: Link) -> bool:
-        """Let the replica at the other end of a link be a member, unless its name is in use."""
+        """Admit the replica at the other end of a link as a member, unless its name is in use.
+
+        Returns:
+            Whether it was admitted; if not, the link is closed.
+        """
         replica = link.replica
         rival = any(other.replica != replica for other in self.links.of(replica.name))
         refusal = self.liveness.meet(replica, link.addresses, self.clock.active, rival_linked=rival)
@@ -136,7 +150,7 @@ class Peers:
         return False
 
     def _settle_link(self, link: Link) -> None:
-        """Use the link to a member, unless another one serves."""
+        """Greet and follow the peer of a new link, unless it closes as redundant."""
         self._reconcile(link.replica.name)
         self._drop_redundant_link(link)
         if link.id in self.links:
@@ -167,13 +181,13 @@ class Peers:
                 self._close(link, f"nothing was read for {patience:g} s")
 
     def _drop_redundant_link(self, new: Link) -> None:
-        """Of two links to one replica keep one.
+        """Keep one of two links to a replica.
 
-        If the older one is young, both ends have dialled at once, and it may be in the midst of a
+        If the older one is young, both ends have dialled at once, and it may be in the middle of a
         transfer: the smaller end closes the new one. Otherwise the end that dialled the new one
-        decides: it closes the new one if the older one works here, else it sends a frame over the
-        new one, and the smaller end closes the older ones then. So no end closes a link that the
-        other one sends over.
+        decides. If the older one works here, that end closes the new one. Else it sends a frame
+        over the new one, and the smaller end then closes the older ones. So no end closes a link
+        that the other one sends over.
         """
         older = [link for link in self.links.to_replica(new.replica) if link is not new]
         for link in older[:-SPARE_LINKS]:
@@ -197,7 +211,7 @@ class Peers:
         return heard and link.kept and not self._is_young(link)
 
     def _replace_older_links(self, new: Link) -> None:
-        """The peer has sent the first frame over a new link, so it needs the older ones no more."""
+        """Close the older links to a peer after its first frame over a new one, as smaller end."""
         links = self.links.to_replica(new.replica)
         if self.replica < new.replica and new in links:
             for link in links[: links.index(new)]:
@@ -214,7 +228,7 @@ class Peers:
         self.forget_link(link)
 
     def forget_link(self, link: Link) -> None:
-        """A link is gone: follow another one to its replica, or suspect that."""
+        """Forget a closed link: follow its replica over another link, or suspect the replica."""
         name = link.replica.name
         self.links.remove(link)
         self.exchange.forget_link(link)
@@ -245,7 +259,7 @@ class Peers:
         return (name for name, member in members if member.alive)
 
     def _reconcile(self, name: str) -> None:
-        """Make slices, view, links and dials agree with what is known of a name."""
+        """Make slices, view, links and dials agree with the member of a name."""
         member = self.liveness.members.get(name)
         life = self.lives.get(name)
         if life is not None and (member is None or member.replica != life):
@@ -259,7 +273,7 @@ class Peers:
             self.dialler.add_peer(name, member.addresses, self.clock.active)
 
     def _forget_life(self, replica: Replica) -> None:
-        """A replica is a member no more; while it lingers its slice is held."""
+        """Clean up after a replica that is no longer a member; while it lingers, keep its slice."""
         del self.lives[replica.name]
         if not self.departures.lingers(replica):
             self.exchange.drop(replica)
@@ -277,7 +291,7 @@ class Peers:
             self.outbox.notice(Severity.INFO, f"{member.replica} is down")
 
     def _note_refusal(self, gone: str | None) -> None:
-        """Every address of a member refused: without a link or a vouch, it is dead."""
+        """Suspect a member that refused a dial at every address, unless there is a link to it."""
         if gone is None or gone in self.links.names:
             return
         member = self.liveness.members.get(gone)
@@ -288,14 +302,14 @@ class Peers:
 
     def _ask_about(self, name: str) -> None:
         member = self.liveness.members[name]
-        # Those who asked here are told as well: whoever asks has no link and takes back its word.
+        # Peers that asked here receive the question as well: it withdraws this node's vouch.
         askers = sorted(self.askers.pop(name, ()))
         links = {link.id: link for link in self.links.some()}
         links.update((id, self.links[id]) for id in askers)
         self.outbox.send(links.values(), Ask(member.replica))
 
     def receive_heartbeat(self, link: Link, heartbeat: Heartbeat) -> None:
-        """A replica says on its own link that it is alive."""
+        """Apply a heartbeat that a replica sent on its own link."""
         replica = link.replica
         if replica in self.departures and not self._refute(link, heartbeat.counter):
             return
@@ -315,7 +329,7 @@ class Peers:
             self._receive_first_heartbeat(link, version)
 
     def _receive_first_heartbeat(self, link: Link, version: int) -> None:
-        """A peer is ready to serve: the addresses that lead to it have answered."""
+        """Note that a peer is ready: replace older links, and settle its addresses for joining."""
         link.greeted = True
         self._replace_older_links(link)
         self.joining.correct_slice(link.replica, version)
@@ -324,15 +338,18 @@ class Peers:
             self.joining.settle_link(link.id)
 
     def _settle_addresses(self, name: str) -> None:
-        """The addresses that lead to a node have answered."""
+        """Note for joining that the addresses of a node have answered."""
         for address in self.dialler.seeds_of(name):
             self.joining.settle_address(address)
 
     def _refute(self, link: Link, counter: int) -> bool:
-        """Whether a heartbeat on its own link proves that a goodbye was not a replica's last word.
+        """Refute the goodbye of a replica if a heartbeat on its own link proves it alive.
 
-        The owner counts no further after its goodbye, and opens no link. A link to it has opened
-        since, so a counter above that of the goodbye is proof, and so is a second counter.
+        After its goodbye a replica neither advances its counter nor opens links. A link to it has
+        opened since, so a counter above that of the goodbye is proof, and so is a second counter.
+
+        Returns:
+            Whether the replica is a member and the link is open.
         """
         departure = self.departures.get(link.replica)
         if departure is None:
@@ -350,7 +367,7 @@ class Peers:
         return link.id in self.links
 
     def receive_digest(self, link: Link, digest: Digest) -> None:
-        """A peer relays statements of third replicas."""
+        """Apply a digest: sightings and goodbyes of third replicas, relayed by a peer."""
         if digest.last:
             link.awaiting = False
         for sighting in digest.sightings:
@@ -372,7 +389,7 @@ class Peers:
             return
         if sighting.addresses and replica.name in self.links.names:
             member = self.liveness.of(replica)
-            if member is not None and member.addresses:  # its own word counts more
+            if member is not None and member.addresses:  # addresses from its own link take priority
                 sighting = replace(sighting, addresses=())
         known = replica in self.liveness
         if self.liveness.hear_of(sighting, self.clock.active):
@@ -395,14 +412,17 @@ class Peers:
             self.refuse_copy(link)
 
     def refuse_copy(self, link: Link) -> None:
-        """Close the link to a peer that knows changes of this node that it never made."""
+        """Close the link to a peer that knows changes of this node that were never made here."""
         self._close(link, self.conflicts.meet_copy(link.replica, self.clock.active))
 
     def _hears_directly(self, replica: Replica) -> bool:
         return self.digests.hears_directly(replica, self.clock.active)
 
     def receive_ask(self, link: Link, ask: Ask) -> None:
-        """A peer has lost its link to a replica and asks whether it is heard here."""
+        """Answer a peer that lost its link to a replica: with a vouch, its goodbye, or not at all.
+
+        After a vouch, the peer is sent another one with the next heartbeat of the replica.
+        """
         self.liveness.retract(ask.replica, link.replica.name)
         departure = self.departures.get(ask.replica)
         if departure is not None and departure.sure:
@@ -414,14 +434,14 @@ class Peers:
             self.askers.setdefault(ask.replica.name, set()).add(link.id)
 
     def receive_vouch(self, link: Link, vouch: Vouch) -> None:
-        """A peer with a live link to a replica says so."""
+        """Apply a vouch of a peer that has a live link to a replica."""
         self.liveness.vouch(vouch.replica, vouch.counter, link.replica.name, self.clock.active)
         self._reconcile(vouch.replica.name)
 
     # Goodbyes.
 
     def receive_goodbye(self, link: Link, goodbye: Goodbye) -> None:
-        """A replica has said goodbye on its own link."""
+        """Apply a goodbye that a replica sent on its own link, and close its links."""
         replica, version = link.replica, goodbye.version
         self._depart(Farewell(replica, goodbye.counter, version, goodbye.linger, held=0))
         self._settle_addresses(replica.name)
@@ -429,7 +449,7 @@ class Peers:
             self._close(other, "you said goodbye")
 
     def _receive_farewell(self, link: Link, farewell: Farewell) -> None:
-        """A peer relays a goodbye; it counts less than what its owner says on a link of its own."""
+        """Apply a relayed goodbye, unless its replica is heard directly or has a higher counter."""
         replica = farewell.replica
         member = self.liveness.of(replica)
         if replica == self.replica or self._hears_directly(replica):
@@ -448,7 +468,7 @@ class Peers:
         self.exchange.ask(held, link, self.clock.active)
 
     def _depart(self, farewell: Farewell) -> None:
-        """Apply a goodbye: its replica is a member no more, and shown while it lingers."""
+        """Apply a goodbye: its replica is no longer a member, and is shown while it lingers."""
         replica = farewell.replica
         member = self.liveness.of(replica)
         known = replica in self.departures

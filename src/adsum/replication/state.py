@@ -4,7 +4,7 @@ Theory of operation
 ===================
 
 The state of a cluster is a map ``replica -> (version, entries)``. Only the replica that owns a
-slice ever changes it; everybody else relays it, as a whole or as an interval of versions. So two
+slice ever changes it; all others relay it, as a whole or as an interval of versions. So two
 statements about one slice never conflict: the one with the higher version is newer. That makes the
 state a product of chains, a join-semilattice, and merging commutative, associative and idempotent
 (delta-state CRDTs: Almeida, Shoker, Baquero 2018; intervals of versions: Scuttlebutt, van Renesse
@@ -15,12 +15,13 @@ Invariants of a slice, each checked by `tests/replication/test_state.py`:
 * every change takes the next version: ``version <= horizon``, and no two changes share one;
 * ``horizon`` never goes back: all changes up to it are applied;
 * the log is in version order and holds every live entry and every removal above ``floor``;
-* a delta ``(after, upto]`` is applied only where ``after <= horizon``, and what the horizon
-  covers is skipped, so applying is idempotent;
-* a peer whose horizon is below ``floor`` cannot be told what was removed, so it gets a reset.
+* a delta ``(after, upto]`` is applied only where ``after <= horizon``, and changes that the
+  horizon covers are skipped, so applying is idempotent;
+* a peer whose horizon is below ``floor`` may have missed removals that the log no longer has, so
+  it gets a reset.
 
-The state is the queue: what a peer lacks is computed from the log when it is sent. A slow peer
-therefore costs no memory, and changes that supersede each other coalesce by themselves.
+The state is the queue: the changes that a peer lacks are computed from the log when they are sent.
+A slow peer therefore costs no memory, and changes that supersede each other coalesce by themselves.
 """
 
 from bisect import bisect_right
@@ -30,15 +31,16 @@ from typing import NamedTuple
 
 from .entry import ID, KEY, TOPIC, VERSION, Change, Entry, Removal, Transition, size_of
 
-#: The history of a slice, superseded entries and removals, is cut when it outgrows its entries by
-#: this. A peer that missed more removals than are kept is sent the whole slice instead.
+#: Changes by which the history of a slice, its superseded entries and its removals (tombstones),
+#: may outgrow its entries before it is compacted. A peer that missed more removals than are kept is
+#: sent the whole slice instead (a reset).
 SPARE_HISTORY = 1024
 
 _version = itemgetter(VERSION)
 
 
 class Replica(NamedTuple):
-    """What one life of one node contributes to the cluster's state.
+    """One incarnation of one node: the owner of one slice of the replicated state.
 
     A restart is a new incarnation. Replicas sort by name, then by age.
     """
@@ -47,7 +49,7 @@ class Replica(NamedTuple):
     incarnation: int
 
     def __str__(self) -> str:
-        # It stands in log lines, and peers tell of names: a line break would forge one.
+        # Used in log lines; peers choose names, and a line break in one would forge a line.
         name = self.name if self.name.isprintable() else ascii(self.name)
         return f"{name}@{self.incarnation:x}"
 
@@ -61,7 +63,7 @@ class Slice:
         self.replica = replica
         #: All changes up to this version are applied.
         self.horizon = 0
-        #: Removals up to this version are forgotten.
+        #: Removals up to this version may be missing from the log.
         self.floor = 0
         #: The live entries by id.
         self.entries: dict[int, Entry] = {}
@@ -71,13 +73,13 @@ class Slice:
         self._removals = 0
 
     def add(self, entry: Entry) -> None:
-        """Add an entry of an id that was never there."""
+        """Add an entry with an id that is new to this slice."""
         self.entries[entry[ID]] = entry
         self.horizon = entry[VERSION]
         self._log.append(entry)
 
     def put(self, entry: Entry) -> Entry | None:
-        """Add an entry, or replace the one of the same id; returns the replaced one."""
+        """Add an entry, or replace the entry of the same id; returns the replaced entry, if any."""
         old = self.entries.get(entry[ID])
         self.entries[entry[ID]] = entry
         self.horizon = entry[VERSION]
@@ -87,7 +89,7 @@ class Slice:
         return old
 
     def remove(self, removal: Removal) -> Entry | None:
-        """End a presence; returns the entry that was there, if any."""
+        """Remove a presence and log its tombstone; returns the removed entry, if any."""
         old = self.entries.pop(removal[ID], None)
         self.horizon = removal[VERSION]
         self._log.append(removal)
@@ -96,16 +98,16 @@ class Slice:
         return old
 
     def changes_after(self, version: int, budget: int) -> tuple[list[Change], int]:
-        """What happened after `version`, oldest first, up to about `budget` bytes.
+        """The changes after `version`, oldest first, up to about `budget` bytes.
 
-        Costs what it returns, plus what was superseded meanwhile.
+        The cost grows with the changes returned and the changes superseded since `version`.
 
         Args:
             version: A horizon at or above `floor`, or 0 for a reset.
             budget: Bytes on the wire; at least one change is returned whatever its size.
 
         Returns:
-            The changes, and the version up to which they bring a peer: the horizon if they are all.
+            The changes, and the version that a peer reaches by them: the horizon if none are left.
         """
         changes: list[Change] = []
         for change in self._current_after(version):
@@ -116,12 +118,16 @@ class Slice:
         return changes, self.horizon
 
     def apply(self, changes: Iterable[Change], upto: int) -> list[Transition]:
-        """Merge changes in version order that begin at or below the horizon.
+        """Merge the changes of one delta.
 
-        Idempotent: what the horizon covers is skipped.
+        Idempotent: changes that the horizon covers are skipped.
+
+        Args:
+            changes: The changes, in version order. The interval begins at or below the horizon.
+            upto: The end of the interval; the horizon afterwards, if it is higher.
 
         Returns:
-            What it changed, for observers, in order.
+            The joins, updates and leaves that observers see, in order.
         """
         transitions: list[Transition] = []
         horizon = self.horizon
@@ -136,7 +142,7 @@ class Slice:
         return transitions
 
     def forget_removals(self) -> None:
-        """Say that nothing is known of removals up to the horizon, as after a reset."""
+        """Raise the floor to the horizon: after a reset, no removals up to it are known."""
         self.floor = self.horizon
 
     def _current_after(self, version: int) -> Iterator[Change]:
@@ -147,8 +153,8 @@ class Slice:
                 yield change
 
     def _compact_when_due(self) -> None:
-        # Half of the log may be history. Each compaction is paid for by as many changes as it
-        # drops, so it adds a constant to each of them.
+        # Half of the log may be history. A compaction drops a constant share of the log, and each
+        # change is dropped once, so its amortized cost for each change is constant.
         if len(self._log) > 2 * (len(self.entries) + SPARE_HISTORY):
             self._compact()
 
@@ -170,9 +176,10 @@ class Slice:
 
 
 def replacement(old: Entry | None, new: Entry) -> list[Transition]:
-    """What an observer sees of a new entry: a join or an update.
+    """The transitions that observers see when an entry is added or replaced: a join or an update.
 
-    A presence never moves. If a peer says so nevertheless, it leaves one place and joins another.
+    A presence never moves. If a peer sends one with another topic or key nevertheless, observers
+    see it leave one place and join the other.
     """
     if old is not None and (old[TOPIC] != new[TOPIC] or old[KEY] != new[KEY]):
         return [(old, None), (None, new)]

@@ -1,7 +1,7 @@
-"""How a slice travels: feeds that send it, and catch-ups that take it in.
+"""The two ends of a slice transfer: feeds that send it, and catch-ups that receive it.
 
-A feed is a cursor into a slice, for one link. What it has to send is computed from the slice when
-it is sent, so a feed that waits costs nothing, and feeds at one cursor share one message.
+A feed is a cursor into a slice, for one link. Its next delta is computed from the slice when it is
+sent, so an idle feed costs nothing, and feeds at the same position share one message.
 
 A catch-up of more than one frame is staged: half of it is a state that never existed, because an
 entry that was updated meanwhile has moved to a later frame. It is not shown, not relayed, and
@@ -20,14 +20,15 @@ from .visibility import Visibility
 
 @dataclass(slots=True)
 class Feed:
-    """What one link was sent of one slice.
+    """The progress of sending one slice over one link.
 
     Attributes:
-        cursor: The version up to which the peer was sent everything.
-        follow: Whether to go on with new changes.
-        reset: Not 0 if this began at zero because removals are forgotten; it is the horizon when it
-            began, and what was removed before, it does not contain.
-        owed: An answer is due even if there is nothing to tell.
+        cursor: The version up to which all changes were sent to the peer.
+        follow: Whether to push later changes as they happen.
+        reset: The horizon when a reset began; 0 if this is not a reset. A reset starts at zero
+            because removals were dropped from the log. It contains no removals from before it
+            began.
+        owed: An answer is due even if there are no changes to send.
     """
 
     cursor: int
@@ -36,13 +37,16 @@ class Feed:
     owed: bool = True
 
     def position(self, slice: Slice) -> tuple[int, int]:
-        """What decides the next message; a feed that the floor overtook starts again."""
+        """The cursor and reset that determine the next delta.
+
+        A feed whose cursor has fallen below the floor starts again, as a reset.
+        """
         if slice.floor > max(self.cursor, self.reset):
             self.cursor, self.reset = 0, slice.horizon
         return self.cursor, self.reset
 
     def advance(self, delta: Delta) -> bool:
-        """Note what was sent; returns whether the feed is over."""
+        """Move the cursor past a delta that was sent; returns whether the feed is complete."""
         self.cursor, self.owed = delta.upto, False
         if delta.last:
             self.reset = 0
@@ -50,7 +54,7 @@ class Feed:
 
 
 def cut(slice: Slice, cursor: int, reset: int) -> Delta:
-    """The next message of all feeds at one position."""
+    """Cut the next delta from a slice, for all feeds at one position."""
     changes, upto = slice.changes_after(cursor, DELTA_BUDGET)
     upto = max(cursor, upto)
     last = upto == slice.horizon
@@ -58,10 +62,10 @@ def cut(slice: Slice, cursor: int, reset: int) -> Delta:
 
 
 class Staging:
-    """A slice that is being taken in over several frames, aside.
+    """A catch-up received so far, kept apart from the current slice until its last frame.
 
-    A slice that is sent from zero is built and indexed anew, frame by frame, so that installing it
-    is one short step however large it is. Otherwise the changes are kept and merged in the end.
+    A slice that is sent from zero is built and indexed separately, frame by frame, so installing it
+    is one short step at any size. Otherwise the changes are collected and merged at the end.
     """
 
     def __init__(self, current: Slice, delta: Delta) -> None:
@@ -73,9 +77,10 @@ class Staging:
         self._index = View()
 
     def add(self, delta: Delta) -> bool:
-        """Take the next frame; returns whether it was the next.
+        """Add a frame if it continues this catch-up; returns whether it did.
 
-        A reset that began anew is another one: what was removed meanwhile, nobody will tell.
+        A reset that restarted is a different reset; continuing the old one would miss removals made
+        in between.
         """
         if not delta.after <= self.horizon <= delta.upto or delta.reset != self._reset:
             return False
@@ -89,14 +94,16 @@ class Staging:
         return True
 
     def install(self, visibility: Visibility, *, shown: bool) -> Slice:
-        """Bring the current slice up to the staged one, and the view with it.
+        """Merge the staged changes into the current slice or replace it, and update the view.
+
+        A catch-up that is not ahead of the current slice is discarded.
 
         Args:
-            visibility: The way into the view.
+            visibility: Shows changes and slices in the view.
             shown: Whether the slice is shown.
 
         Returns:
-            The slice that is current from now on.
+            The slice to hold from now on.
         """
         current = self._current
         if self.horizon <= current.horizon:  # it was overtaken by a relay
@@ -115,18 +122,19 @@ class Staging:
         return self._built
 
     def _known(self, change: Change) -> Change:
-        """The entry that is there already, so that no second copy of it is kept."""
+        """The equal entry of the current slice, if there is one, so that no copy of it is kept."""
         known = self._current.entries.get(change[ID])
         return known if known is not None and known == change else change
 
 
 @dataclass(slots=True)
 class CatchUp:
-    """A request for a slice that is under way.
+    """An open request for missing changes of a slice.
 
     Attributes:
-        link: Whom it was made of.
-        until: When it may be made again, unless there is progress.
+        link: The id of the link over which it was sent.
+        until: When it may be made again, in active time; progress extends it.
+        staging: The frames received so far, if the answer takes more than one.
     """
 
     link: int
@@ -135,7 +143,7 @@ class CatchUp:
 
 
 def difference(old: Slice, new: Slice) -> list[Transition]:
-    """What an observer sees when a slice is replaced: leaves, then joins and updates."""
+    """The transitions for observers when a slice is replaced: leaves, then joins and updates."""
     transitions: list[Transition] = [
         (entry, None) for id, entry in old.entries.items() if id not in new.entries
     ]

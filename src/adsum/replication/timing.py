@@ -1,42 +1,43 @@
-"""How fast things happen: every duration that an engine takes, in seconds."""
+"""The durations of the protocol: every interval and timeout of an engine, in seconds."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timing:
-    """The durations of the protocol. `adsum.Node` documents and checks those that users set."""
+    """The durations of the protocol, in seconds; `adsum.Node` documents the ones that users set."""
 
-    #: Every node tells every other that it lives, this often.
+    #: Seconds between two heartbeats over each link.
     heartbeat_interval: float = 1.0
-    #: A replica whose counter did not advance for this long is down.
+    #: Seconds without an advance of its counter after which a replica is down.
     down_after: float = 6.0
-    #: A replica whose link was lost, and for which nobody vouches, is down after this long.
+    #: Seconds after the loss of its last link until a replica is down, unless a peer vouches.
     link_grace: float = 1.0
-    #: What is known of a replica that is down is dropped after this long.
+    #: Seconds for which a replica that is down is remembered, with its entries.
     forget_after: float = 1200.0
-    #: Changes made within this long of the last ones sent travel together.
+    #: Seconds after a flush during which further changes are gathered into one message.
     coalesce_interval: float = 0.005
 
-    #: A request for a slice that made no progress for this long may be made again.
+    #: Seconds without progress after which a request for a slice may be made again.
     sync_timeout: float = 5.0
-    #: Two links to one replica that opened within this long of each other come from a race.
+    #: Seconds between the opening of two links to one replica for them to count as a dial race.
     race_window: float = 1.0
-    #: The first, and the longest, time between two dials of one peer that does not answer, ...
+    #: Seconds between the first two dials of a peer that does not answer; doubles with each round.
     redial_first: float = 0.1
+    #: Seconds between two dials of a peer that does not answer, at most.
     redial_most: float = 3.0
-    #: ... and of one that refuses, so its process is gone.
+    #: Seconds between two dials of a peer that refuses, at most: its process is gone.
     redial_refused: float = 30.0
 
     @property
     def refused_grace(self) -> float:
-        """As `link_grace`, once every address of the replica has refused a dial.
+        """Seconds that replace `link_grace` once every address of the replica has refused a dial.
 
-        Its process is gone, unless somebody who still hears it says so within this long.
+        Its process is gone, unless a peer that still hears it vouches for it within this time.
         """
         return 0.15 * self.link_grace
 
     @property
     def vouch_grace(self) -> float:
-        """How long a vouch holds: until the next heartbeat should have been relayed."""
+        """Seconds for which a vouch is valid: until the next heartbeat should have been relayed."""
         return 1.5 * self.heartbeat_interval

@@ -1,11 +1,11 @@
-"""Who is present on each topic, kept up to date by merging.
+"""The index of shown presences by topic and key, kept up to date by merging.
 
-Reading never waits and never scans: counting is the length of a dict, listing copies what it
-returns, and a change costs the same whatever is already there.
+Reads never wait and never scan: counting is the length of a dict, and listing copies only its
+result. A change costs the same at any size of the topic.
 
 Invariant, checked in simulation: the view holds exactly the entries of the slices that are shown,
-but for those on their way (see `visibility`), and what an observer was told folds to exactly what
-the view holds.
+except for slices that are being shown or hidden (see `visibility`). The changes given to an
+observer fold to exactly the content of the view.
 """
 
 from collections.abc import Iterable, Iterator, Sequence, Set
@@ -34,18 +34,18 @@ class Topic:
     __slots__ = ("_read", "_rendered", "_stale", "kept", "keys")
 
     def __init__(self) -> None:
-        #: What is present under each key.
+        #: The presences of each key: a single entry, or a group of two or more.
         self.keys: dict[str, Entry | Group] = {}
-        # The answer to `render`, in key order, once asked for; valid but for the stale keys.
+        # The cached result of `render`, in key order, or None; valid except for the stale keys.
         self._rendered: dict[str, FrozenDict] | None = None
         self._stale: set[str] = set()
-        #: The keys whose groups may keep an answer of their own, until `age` drops them.
+        #: The keys whose groups may hold a cached answer, until `age` drops it.
         self.kept: frozenset[str] = frozenset()
-        # Whether the rendering was asked for since `age` was called last.
+        # Whether this topic was read since the last call of `age`.
         self._read = False
 
     def add(self, entry: Entry) -> None:
-        """Show an entry, in the place of the one of the same presence if there is one."""
+        """Show an entry; it replaces the shown entry of the same presence, if there is one."""
         key = entry[KEY]
         held = self.keys.get(key)
         if held is None:
@@ -60,7 +60,7 @@ class Topic:
             self._expire(key)
 
     def discard(self, entry: Entry) -> None:
-        """Stop showing a presence."""
+        """Hide a presence that is shown."""
         key = entry[KEY]
         held = self.keys[key]
         if isinstance(held, Group):
@@ -73,7 +73,7 @@ class Topic:
             self._expire(key)
 
     def absorb(self, other: "Topic") -> None:
-        """Show all that another topic shows; what it alone has is taken over by the dict."""
+        """Move all entries of another topic here; the entries of new keys are not visited."""
         for key in self.keys.keys() & other.keys.keys():
             held = other.keys[key]
             for entry in held.values() if isinstance(held, Group) else (held,):
@@ -84,7 +84,10 @@ class Topic:
         self._stale.clear()
 
     def size(self, most: int, among: Set[str] | None = None) -> int:
-        """How many presences there are, of all keys or of those among some; ends above `most`."""
+        """The number of presences, of all keys or of those in `among`; counting ends above `most`.
+
+        A result above `most` is a lower bound.
+        """
         count = 0
         for key in self.keys if among is None else self.keys.keys() & among:
             held = self.keys[key]
@@ -113,10 +116,10 @@ class Topic:
             yield from self.entries(key)
 
     def render(self) -> dict[str, FrozenDict]:
-        """What is present, as Phoenix clients read it, in key order.
+        """The presences of the topic in the format of Phoenix clients, in key order.
 
-        The first call costs the topic; a later one what changed since, and a copy of the dict, and
-        of the metas of each key that changed.
+        The first call costs as much as the topic is large. A later call costs the changes since
+        then, a copy of the dict, and a copy of the metas of each changed key.
         """
         self._read = True
         if self._rendered is None:
@@ -126,7 +129,11 @@ class Topic:
         return self._rendered.copy()
 
     def age(self) -> bool:
-        """Forget a rendering that was not read since the last call; returns whether it is kept."""
+        """Drop cached answers that were not read since the last call.
+
+        Returns:
+            Whether they are kept.
+        """
         kept, self._read = self._read, False
         if not kept:
             self._rendered = None
@@ -147,7 +154,7 @@ class Topic:
         self._stale.clear()
         if not arrived:
             return rendered
-        # The new keys are at the end; what is nearly in order sorts in linear time.
+        # The new keys are at the end, and a nearly sorted list sorts in linear time.
         return {key: rendered[key] for key in sorted(rendered)}
 
     def _render(self, keys: list[str]) -> dict[str, FrozenDict]:
@@ -159,7 +166,7 @@ class Topic:
         }
 
     def _list(self, key: str, held: Entry | Group, metas: Iterator[FrozenDict]) -> FrozenList:
-        """The metas of one key, taken from those that were presented together."""
+        """The metas of one key, taken from an iterator over metas that were rendered together."""
         if not isinstance(held, Group):
             return FrozenList((next(metas),))
         if len(held) >= LARGE:
@@ -171,7 +178,7 @@ class Topic:
         return group.read(present)
 
     def _expire(self, key: str) -> None:
-        """Note that a rendered key changed; forget a rendering that nobody reads any more."""
+        """Mark a rendered key as stale; drop the rendering once about half of the keys are."""
         self._stale.add(key)
         if 2 * len(self._stale) > len(self.keys) + 8:
             self._rendered = None
@@ -179,21 +186,24 @@ class Topic:
 
 
 class View:
-    """The topics with anyone on them, and the changes that observers wait for."""
+    """The presences shown on this node, and the changes queued for observers of watched topics."""
 
     __slots__ = ("_changes", "_rendered", "_watched", "topics")
 
     def __init__(self) -> None:
         self.topics: dict[str, Topic] = {}
-        # How many watch each topic.
+        # The number of watchers of each topic.
         self._watched: dict[str, int] = {}
-        # What happened on watched topics since `take_changes`.
+        # The changes of watched topics since the last `take_changes`.
         self._changes: dict[str, list[Transition]] = {}
-        # The topics that have been rendered, as a whole or in part.
+        # The topics that may hold cached answers.
         self._rendered: set[str] = set()
 
     def render(self, topic: str) -> dict[str, FrozenDict]:
-        """Who is present on a topic, as Phoenix clients read it; the dict is the caller's."""
+        """The presences of a topic in the format of Phoenix clients, in key order.
+
+        The dict is a copy that the caller may alter; its values are read-only.
+        """
         held = self.topics.get(topic)
         if held is None:
             return {}
@@ -201,14 +211,14 @@ class View:
         return held.render()
 
     def age(self) -> None:
-        """Forget the renderings that were not read since the last call, to bound their memory."""
+        """Drop cached answers that were not read since the last call, to bound their memory."""
         for name in list(self._rendered):
             held = self.topics.get(name)
             if held is None or not held.age():
                 self._rendered.discard(name)
 
     def change(self, old: Entry | None, new: Entry | None) -> None:
-        """Show one change: a join (no old), an update, or a leave (no new)."""
+        """Apply one change: a join (`old` is None), an update, or a leave (`new` is None)."""
         entry = new or old
         if entry is None:
             return
@@ -226,10 +236,11 @@ class View:
             self._changes.setdefault(name, []).append((old, new))
 
     def absorb(self, other: "View") -> None:
-        """Show at once all that another view shows, and empty that one.
+        """Move all entries of another view into this one, in one step; the other one is emptied.
 
-        So a large slice is indexed aside, over many turns, and shown in one short step: what is
-        new here is taken over by the dicts, without a look at each entry.
+        A large slice can so be indexed in a view of its own, over many turns of the event loop,
+        and shown in one short step: topics and keys new here are added without a look at each
+        entry.
         """
         for name in other.topics.keys() & self._watched.keys():
             joins: list[Transition] = [(None, entry) for entry in other.topics[name]]
@@ -240,7 +251,7 @@ class View:
         other.topics = {}
 
     def metas(self, topic: str, key: str) -> list[FrozenDict]:
-        """The metas of one key on one topic, as Phoenix clients read them."""
+        """The metas of one key on one topic, in the format of Phoenix clients."""
         held = self.topics.get(topic)
         if held is None:
             return []
@@ -250,11 +261,11 @@ class View:
         return metas
 
     def cost_of(self, other: "View", most: int) -> int:
-        """How many topics and entries of another view `absorb` looks at one by one.
+        """The number of topics and entries that `absorb` has to visit one by one.
 
         Args:
-            other: The other view.
-            most: Where counting ends.
+            other: The view to absorb.
+            most: Counting ends above this; a larger result is a lower bound.
         """
         cost = 0
         for name in other.topics.keys() & self._watched.keys():
@@ -278,7 +289,7 @@ class View:
         return list(held) if held is not None else []
 
     def count(self, topic: str) -> int:
-        """How many keys are present on a topic."""
+        """The number of keys present on a topic."""
         held = self.topics.get(topic)
         return len(held.keys) if held is not None else 0
 
@@ -300,18 +311,21 @@ class View:
 
 
 def _unread(held: Entry | Group) -> Iterable[Entry]:
-    """The entries of a key that are presented together with those of other keys."""
+    """The entries of a key that `_render` presents together with those of other keys.
+
+    A large group is left out: it has a cached answer.
+    """
     if not isinstance(held, Group):
         return (held,)
     return held.entries() if len(held) < LARGE else ()
 
 
 def present(entries: Sequence[Entry], previous: Sequence[int] | None = None) -> list[FrozenDict]:
-    """The metas of entries as clients read them, each with its `phx_ref`; read-only.
+    """The metas of entries in the format of Phoenix clients, each with its `phx_ref`; read-only.
 
     Args:
-        entries: What to present.
-        previous: The version that each replaced, if not the one before it.
+        entries: The entries to present.
+        previous: The version that each entry replaced; by default its `PREVIOUS`.
     """
     versions = [entry[PREVIOUS] for entry in entries] if previous is None else previous
     texts = [_with_refs(*pair) for pair in zip(entries, versions, strict=True)]
@@ -323,17 +337,17 @@ def present(entries: Sequence[Entry], previous: Sequence[int] | None = None) -> 
 
 
 def meta_text(entry: Entry, previous: int | None = None) -> str:
-    """A meta as clients read it, as JSON text.
+    """The meta of an entry in the format of Phoenix clients, as JSON text.
 
     Args:
-        entry: Whose meta.
-        previous: The version that it replaced, if not the one before it.
+        entry: The entry to present.
+        previous: The version that it replaced; by default its `PREVIOUS`.
     """
     return _with_refs(entry, entry[PREVIOUS] if previous is None else previous)
 
 
 def _with_refs(entry: Entry, previous: int | None) -> str:
-    """The text of a meta with its refs. Metas are known to be JSON objects, so it is one too."""
+    """The JSON text of a meta with its refs added; a meta is known to be a JSON object."""
     meta, life = entry[META], f"{entry[INCARNATION]:x}"
     refs = f'"phx_ref":"{life}-{entry[VERSION]:x}"}}'
     if previous is not None:

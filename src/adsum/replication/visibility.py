@@ -1,29 +1,29 @@
-"""Slices on their way into the view, or out of it: a part in each turn of the event loop.
+"""Showing and hiding slices in steps, a part in each turn of the event loop.
 
-Showing or hiding a slice costs its entries. A small slice is shown or hidden at once. A large one
-is a *move* of several steps, so that no turn is as long as a slice is large. A move that is turned
-round goes back from where it is.
+Showing or hiding a slice costs time in proportion to its entries. A small slice is shown or hidden
+at once. A large one takes a *move* of several steps, so no turn of the event loop takes as long as
+a whole slice. A move that is reversed continues from its current state.
 
-Invariant: the view holds exactly the entries of the slices that are shown, but for those that are
-`left` of a move: they are not in the view yet, or still in it. An entry that changes meanwhile
-takes its turn at once, so what is left is what the slice holds.
+Invariant: the view holds exactly the entries of the slices that are shown, except for the entries
+that are `left` of a move: they are not in the view yet, or still in it. An entry that changes
+meanwhile is shown or hidden at once, so the entries left are always current entries of the slice.
 """
 
 from .entry import ID, Entry, Transition
 from .state import Replica, Slice
 from .view import View
 
-#: Entries that are shown or hidden in one step, of all slices together; one takes 1 to 4 us.
+#: Entries shown or hidden in one step, of all slices together; each takes 1 to 4 us.
 STEP = 2000
 
 
 class Move:
-    """The way of one slice into the view or out of it.
+    """The gradual showing or hiding of one slice.
 
     Args:
-        view: Where the slice is shown.
-        visible: Whether it is to be shown, or hidden.
-        left: The entries whose turn has not come, by id.
+        view: The view in which the slice is shown.
+        visible: True to show it, False to hide it.
+        left: The entries that are not shown or hidden yet, by id.
     """
 
     __slots__ = ("_view", "left", "released", "visible")
@@ -32,11 +32,11 @@ class Move:
         self._view = view
         self.visible = visible
         self.left = left
-        #: Whether the slice is not held any more, so what comes under its name is another copy.
+        #: Whether the slice was discarded; a later slice of the same replica is another copy.
         self.released = False
 
     def step(self, most: int) -> int:
-        """Show or hide some of the entries that are left; returns how many."""
+        """Show or hide at most `most` of the remaining entries; returns their number."""
         count = min(most, len(self.left))
         for _ in range(count):
             _, entry = self.left.popitem()
@@ -44,7 +44,10 @@ class Move:
         return count
 
     def change(self, old: Entry | None, new: Entry | None) -> None:
-        """The slice changed: a join (no old), an update, or a leave (no new)."""
+        """Apply one change of the slice: a join (`old` is None), an update, or a leave.
+
+        The entry is shown or hidden at once, if its turn had not come.
+        """
         entry = new or old
         waited = self.left.pop(entry[ID], None) if entry is not None else None
         if self.visible:
@@ -54,29 +57,32 @@ class Move:
 
 
 class Visibility:
-    """Which slices are on their way into a view, or out of it.
+    """Shows and hides slices in a view; large ones take several steps.
 
     Args:
-        view: Where slices are shown.
+        view: The view in which slices are shown.
     """
 
     def __init__(self, view: View) -> None:
         self._view = view
-        # Those that wait longest come first.
+        # The moves, oldest first.
         self._moves: dict[Replica, Move] = {}
-        # Entries that were shown or hidden since the last step.
+        # Entries shown or hidden since the last step began.
         self._spent = 0
 
     def __contains__(self, replica: Replica) -> bool:
-        """Whether the slice of a replica is on its way."""
+        """Whether the slice of a replica is being shown or hidden."""
         return replica in self._moves
 
     def __bool__(self) -> bool:
-        """Whether any slice is on its way, so that `step` is due."""
+        """Whether any slice is being shown or hidden, so that `step` is due."""
         return bool(self._moves)
 
     def turn(self, slice: Slice, visible: bool) -> None:
-        """Show or hide a slice: at once, or as much of it as one step allows."""
+        """Show or hide a slice: at once, or as much of it as one step allows.
+
+        A move of the slice in the other direction is reversed.
+        """
         left = dict(slice.entries)
         move = self._moves.pop(slice.replica, None)
         if move is not None and move.released:
@@ -87,24 +93,24 @@ class Visibility:
         self._go_on(slice.replica)
 
     def release(self, replica: Replica) -> None:
-        """The slice of a replica is not held any more; it goes on its way out."""
+        """Note that the slice of a replica was discarded; its entries continue to be hidden."""
         move = self._moves.get(replica)
         if move is not None:
             move.released = True
 
     def change(self, replica: Replica, transitions: list[Transition], *, shown: bool) -> None:
-        """Show what changed in a slice, if it is shown or on its way."""
+        """Apply changes of a slice to the view, if it is shown or being shown or hidden."""
         target = self._moves.get(replica) or (self._view if shown else None)
         if target is not None:
             for old, new in transitions:
                 target.change(old, new)
 
     def fill(self, slice: Slice, index: View) -> None:
-        """Show a slice that was shown and empty, and has come whole.
+        """Show a whole slice that arrived for a replica that is shown and had no entries.
 
         Args:
             slice: The slice.
-            index: A view of its entries alone; it is used up.
+            index: A view of only its entries; do not use it afterwards.
         """
         if self._view.cost_of(index, STEP) <= STEP:
             self._view.absorb(index)
@@ -112,7 +118,7 @@ class Visibility:
             self.turn(slice, True)
 
     def step(self) -> None:
-        """Let slices go on their way."""
+        """Continue showing and hiding slices, up to `STEP` entries."""
         self._spent = 0
         for replica in list(self._moves):
             self._go_on(replica)

@@ -1,8 +1,8 @@
 """Test tools: clusters over a simulated network, in virtual time, from a seed.
 
 `Cluster` is for tests of applications, and the pytest fixture ``cluster`` makes one. `Simulation`
-is the network and the engines below it, and `Trial` puts those to the test. `Browser` is a client
-of an application's channels.
+is the network and the engines below it, and `Trial` runs those under random faults. `Browser` is a
+client of an application's channels.
 """
 
 from .browser import Browser, JoinedChannel, RefusedByServerError

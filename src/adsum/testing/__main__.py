@@ -1,10 +1,10 @@
-"""Put clusters to the test, in virtual time.
+"""Test simulated clusters under random faults, in virtual time.
 
-python -m adsum.testing --seconds 60     bad luck for a minute, on every core
-python -m adsum.testing --seeds 1000     so many runs of it
-python -m adsum.testing --replay 4711    one run; if it fails, why, cut down to what it takes
-python -m adsum.testing --replay 4711 --trace    every message of it
-python -m adsum.testing --replay-file kept.json  a run that was kept
+python -m adsum.testing --seconds 60     trials for a minute, on every core
+python -m adsum.testing --seeds 1000     a thousand trials
+python -m adsum.testing --replay 4711    one trial; if it fails, its shortest failing schedule
+python -m adsum.testing --replay 4711 --trace    every message of a trial
+python -m adsum.testing --replay-file kept.json  a trial that --keep saved
 """
 
 import argparse
@@ -19,7 +19,7 @@ from .trial import LENGTH, Trial
 
 
 def attempt(seed: int, *, keep: Path | None = None) -> str | None:
-    """Run one trial; returns why it fails, or None."""
+    """Run one trial; returns a report of its failure, or None."""
     trial = Trial.from_seed(seed)
     if trial.passes():
         return None
@@ -43,7 +43,7 @@ def replay(trial: Trial, *, trace: bool) -> int:
 
 
 def main() -> int:
-    """Run what the command line says; returns the exit code."""
+    """Run the command line; returns the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m adsum.testing",
         description=__doc__,
@@ -76,5 +76,5 @@ def main() -> int:
 if __name__ == "__main__":
     try:
         sys.exit(main())
-    except BrokenPipeError:  # whoever read the trace has seen enough
+    except BrokenPipeError:  # the reader of the trace has closed the pipe
         os._exit(0)

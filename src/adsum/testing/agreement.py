@@ -1,12 +1,12 @@
-"""The law of agreement: nodes that a working link joins agree on the replicas that linger.
+"""The law of agreement: nodes with a working link between them agree on the replicas that linger.
 
-A goodbye is replicated: whichever path it takes, two nodes with a link between them come to the
-same answer within a heartbeat, so nodes joined by a path of k links do so within k. The check is on
-the single link: a disagreement about one replica lasts no longer than `LASTS` heartbeats, while
+A goodbye is replicated. Regardless of its path, two nodes with a link between them agree within a
+heartbeat, so nodes joined by a path of k links agree within k heartbeats. The check is on the
+single link: a disagreement about one replica lasts no longer than `LASTS` heartbeats, while
 
 * the link works in both directions, and no line of the network changed in that time;
 * both nodes ran all that time, and their clocks did not jump;
-* neither hears the replica directly. Its own word counts more than a relayed goodbye.
+* neither receives from the replica directly. Its own messages count more than a relayed goodbye.
 """
 
 from collections.abc import Iterator
@@ -32,11 +32,11 @@ Disagreement = tuple[str, str, Replica]
 
 
 class Agreement:
-    """Watches a simulation for disagreements that last."""
+    """Watches a simulation for lasting disagreements."""
 
     def __init__(self, simulation: "Simulation") -> None:
         self._simulation = simulation
-        # Since when each present disagreement was seen at every check.
+        # For each present disagreement, the virtual time since which every check found it.
         self._since: dict[Disagreement, float] = {}
 
     def check(self) -> None:
@@ -59,7 +59,7 @@ class Agreement:
                 )
 
     def _steady_since(self, place: str, other: str) -> float:
-        """Since when nothing has happened to the nodes at two places and to the network."""
+        """Virtual time of the last change to the nodes at two places or to the network."""
         nodes = self._simulation.nodes
         return max(
             self._simulation.network.changed_at,

@@ -1,4 +1,4 @@
-"""The sizes of what peers could make an engine hold, each beside its stated bound."""
+"""Sizes of the structures that peers can make grow in an engine, each with its stated bound."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -10,7 +10,7 @@ from adsum.replication.limits import MAX_MEMBERS
 
 
 class Size(NamedTuple):
-    """How large something is, and how large it may be."""
+    """The size of a structure, and its bound."""
 
     what: str
     value: int
@@ -21,8 +21,8 @@ def sizes(engine: Engine, names: int) -> Iterator[Size]:
     """The sizes of an engine's structures.
 
     Args:
-        engine: It is looked into.
-        names: How many names there are in the cluster, its own included.
+        engine: The engine; its private attributes are read.
+        names: The number of names in the cluster, its own included.
     """
     exchange, liveness, links = engine._exchange, engine._liveness, engine._links
     dialler, conflicts = engine._dialler, engine._conflicts
@@ -31,8 +31,8 @@ def sizes(engine: Engine, names: int) -> Iterator[Size]:
     yield Size("departures", len(engine._departures), MAX_MEMBERS)
     yield Size("suspects", len(liveness.suspects), len(liveness.members))
     yield Size("slices", len(exchange), lives)
-    # Of two links that opened in a race one is closed at once, by the end that may decide it; the
-    # other end has both until it hears of that, and for as long as it takes to redial.
+    # Of two links that opened in a race one is closed at once, by the end that may decide it. The
+    # other end has both until it learns of that, and for as long as a new dial takes.
     yield Size("links", len(links), 4 * names)
     yield Size(
         "questions", sum(map(len, engine._peers.askers.values())), names * max(1, len(links))

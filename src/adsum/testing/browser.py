@@ -1,8 +1,8 @@
 """A browser for tests of an application's channels: no server, no network, no sleeping.
 
-It speaks to a `Socket` as a server does, in the event loop of the test, with real frames. It waits
-for what is on its way and not for time: presences that a room would hold back for some milliseconds
-are asked for at once.
+It calls a `Socket` as a server does, in the event loop of the test, with real frames. It waits for
+frames under way and not for time: diffs of presences that a socket would collect for some
+milliseconds are sent at once.
 """
 
 import asyncio
@@ -16,20 +16,20 @@ from adsum.arguments import instance
 from adsum.channels import Socket
 from adsum.errors import AdsumError
 
-#: Seconds after which something that has to come counts as missing.
+#: Seconds after which an expected frame counts as missing.
 PATIENCE = 5.0
-#: Turns of the event loop without anything new after which nothing more is on its way.
+#: Turns of the event loop without a new frame after which no frame is under way.
 _QUIET_TURNS = 20
 
-#: Who is there, as `Presence.list` has it.
+#: Presences by key, as `Presence.list` returns them.
 Entries = dict[str, Any]
 
 
 class RefusedByServerError(AdsumError):
-    """The server refused: a connection, a join, or an event.
+    """The server refused a connection, a join or an event.
 
     Attributes:
-        response: What the server answered; empty for a connection.
+        response: The response of the server; empty for a connection.
     """
 
     def __init__(self, what: str, response: Any) -> None:
@@ -38,7 +38,7 @@ class RefusedByServerError(AdsumError):
 
 
 class Browser:
-    """One client, with one connection. Get into it with ``async with``, then join.
+    """A client of an application's channels, with one connection: ``async with``, then `join`.
 
     Args:
         socket: The application's socket. Its node has to run.
@@ -47,8 +47,8 @@ class Browser:
         headers: Headers of the request, as ``{"cookie": "..."}``.
 
     Raises:
-        ConfigurationError: The socket is none.
-        RefusedByServerError: The connection was refused, on entering.
+        ConfigurationError: `socket` is not a `Socket`.
+        RefusedByServerError: The server refused the connection, on entering the block.
 
     Example:
         >>> import asyncio, adsum
@@ -84,7 +84,7 @@ class Browser:
         self._socket = socket
         self._scope = _scope(params or {}, token, headers or {})
         self._to_server: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
-        # What the server sent and nobody has expected yet.
+        # Received frames that no call has expected yet; presence frames are not among them.
         self._frames: list[list[Any]] = []
         self._arrived = asyncio.Event()
         self._ref = 0
@@ -93,14 +93,14 @@ class Browser:
         #: The code with which the server closed the connection.
         self.closed: int | None = None
         self._accepted = False
-        # What the server must not have sent.
+        # The message of an error that the server made; empty if it made none.
         self._broken = ""
 
     async def connect(self) -> Self:
-        """Connect, where there is no block to connect with; then `close` it.
+        """Connect without an ``async with`` block; call `close` at the end.
 
         Raises:
-            RefusedByServerError: The connection was refused.
+            RefusedByServerError: The server refused the connection.
         """
         self._task = asyncio.create_task(
             self._socket(self._scope, self._to_server.get, self._from_server)
@@ -124,7 +124,7 @@ class Browser:
         await self.close()
 
     async def close(self) -> None:
-        """Go away, as by closing the tab; returns when the server has done all about it."""
+        """Disconnect, as by closing the tab; returns when the server has handled it completely."""
         if self._task is not None and not self._task.done():
             self._to_server.put_nowait({"type": "websocket.disconnect", "code": 1001})
             await self._task
@@ -133,10 +133,11 @@ class Browser:
         """Join a channel.
 
         Returns:
-            The channel; its `response` is what the server answered.
+            The channel; `response` is the server's reply.
 
         Raises:
-            RefusedByServerError: The server refused; has the response.
+            RefusedByServerError: The server refused; the error has its response.
+            AssertionError: The channel crashed, or no reply came.
         """
         channel = JoinedChannel(self, topic, self._next_ref())
         self._rooms[topic] = channel
@@ -214,7 +215,7 @@ class Browser:
         return found[0]
 
     async def _until(self, condition: Callable[[], bool], what: str) -> None:
-        """Wait until something is so; meanwhile no presence is held back."""
+        """Wait until a condition holds; meanwhile the socket sends collected diffs at once."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + PATIENCE
         while not condition():
@@ -230,7 +231,7 @@ class Browser:
             await self._turn()
 
     async def _turn(self) -> None:
-        """Let things happen; after quiet turns for a moment, as what is awaited may be I/O."""
+        """Let the event loop run until a frame arrives, for some turns and then 10 ms for I/O."""
         for _ in range(_QUIET_TURNS):
             self._socket.settle()
             await asyncio.sleep(0)
@@ -243,7 +244,7 @@ class Browser:
             return
 
     async def _quiet(self) -> None:
-        """Let everything that is under way arrive."""
+        """Wait until all frames under way have arrived."""
         turns = 0
         deadline = asyncio.get_running_loop().time() + PATIENCE
         while turns < _QUIET_TURNS:
@@ -270,7 +271,7 @@ class JoinedChannel:
 
     Attributes:
         topic: Its topic.
-        response: What the server answered to the join.
+        response: The server's reply to the join.
     """
 
     def __init__(self, browser: Browser, topic: str, join_ref: str) -> None:
@@ -278,11 +279,11 @@ class JoinedChannel:
         self.join_ref = join_ref
         self.response: Any = None
         self._browser = browser
-        # Who is there as the frames said; None before the first state.
+        # The presences, folded from the frames; None before the first state.
         self._present: Entries | None = None
 
     async def push(self, event: str, payload: Any = None) -> None:
-        """Send an event and do not wait for a reply. Bytes go as a binary frame."""
+        """Send an event and do not wait for a reply. Bytes are sent as a binary frame."""
         self._browser._send(self, self._browser._next_ref(), event, payload)
         await asyncio.sleep(0)
 
@@ -290,16 +291,16 @@ class JoinedChannel:
         """Send an event and wait for the reply.
 
         Raises:
-            RefusedByServerError: The reply was ``error``; has the response.
-            AssertionError: There was no reply.
+            RefusedByServerError: The reply was ``error``; the exception has its response.
+            AssertionError: The channel crashed, or no reply came.
         """
         return await self._browser._request(self, event, payload)
 
     async def expect(self, event: str) -> Any:
-        """The payload of the next such event on this topic, be it pushed or broadcast.
+        """Wait for an event on this topic, pushed or broadcast; returns the payload of the next.
 
         Raises:
-            AssertionError: It did not come.
+            AssertionError: The event did not come.
         """
         frame = await self._browser._expect(
             lambda frame: self._concerns(frame) and frame[3] == event,
@@ -308,10 +309,10 @@ class JoinedChannel:
         return frame[4]
 
     async def refute(self, event: str) -> None:
-        """Check that no such event came, once everything that is under way has arrived.
+        """Check that an event did not come, once all frames under way have arrived.
 
         Raises:
-            AssertionError: It did.
+            AssertionError: The event came.
         """
         await self._browser._quiet()
         for frame in self._browser._frames:
@@ -319,10 +320,10 @@ class JoinedChannel:
                 raise AssertionError(f"{event!r} came on {self.topic!r}: {frame[4]!r}")
 
     async def presence(self) -> dict[str, Any]:
-        """Who is there as this client was told, in the form of `Presence.list`.
+        """The presences that this client has received, in the form of `Presence.list`.
 
-        It is what phoenix.js's ``Presence`` would have: what `fetch` added included, and but for
-        the order of metas.
+        They equal those of phoenix.js's ``Presence``, fields that `fetch` added included, except
+        for the order of metas.
 
         Raises:
             AssertionError: No state came. Does the channel track or follow?
@@ -343,7 +344,7 @@ class JoinedChannel:
         return frame[2] == self.topic and frame[0] in (None, self.join_ref)
 
     def _fold(self, frame: list[Any]) -> bool:
-        """Take in who is there; whether the frame was about that."""
+        """Apply a frame to the presences; returns whether it was a presence frame."""
         if frame[3] == "presence_state" and self._concerns(frame):
             self._present = {}
             _add(self._present, frame[4])
@@ -389,7 +390,7 @@ def _scope(params: dict[str, str], token: str | None, headers: dict[str, str]) -
 
 
 def _read_binary(data: bytes) -> list[Any]:
-    """A binary frame of a server, as an array."""
+    """Decode a binary frame of a server into the array of a text frame."""
     counts = {0: 3, 1: 4, 2: 2}[data[0]]
     words, at = list[str](), 1 + counts
     for length in data[1 : 1 + counts]:

@@ -1,8 +1,8 @@
-"""Nodes of an application under test: real `adsum.Node` objects on a simulated network.
+"""Test cluster for applications: real `adsum.Node` objects on a simulated network.
 
-An application uses them as in production, `Presence` and `PubSub` included. Only what is below is
-replaced: instead of sockets and a clock they have a `Simulation`, so a test says how much time
-passes, and what happens meanwhile. Nothing sleeps, and the same seed gives the same run.
+An application uses them as in production, `Presence` and `PubSub` included. Only the layer below is
+replaced: a `Simulation` instead of sockets and a clock. So the test decides how much time passes
+and which faults happen. Nothing sleeps, and the same seed gives the same run.
 """
 
 import asyncio
@@ -26,13 +26,13 @@ T = TypeVar("T")
 
 
 class Member:
-    """One node of a `Cluster`, with what an application makes of it.
+    """One node of a `Cluster`, with a `Presence` and a `PubSub`.
 
     Attributes:
         name: Its name, which is its address too.
         node: The node itself.
-        presence: A presence of that node.
-        pubsub: Messages of that node.
+        presence: A `Presence` of that node.
+        pubsub: A `PubSub` of that node.
     """
 
     def __init__(self, name: str, node: adsum.Node) -> None:
@@ -45,7 +45,7 @@ class Member:
         return f"<{self.name}>"
 
     def give_back(self) -> None:
-        """Let the node run on sockets again, and without what was made of it here."""
+        """Let the node run on sockets again, without `presence` and `pubsub` as observers."""
         self.node._make_run = Runtime
         for made in (self.presence, self.pubsub):
             if made in self.node._observers:
@@ -55,17 +55,18 @@ class Member:
 class Cluster:
     """A cluster for a test. Get it from the fixture ``cluster``, as ``cluster(3)``.
 
-    Time stands still until `settle` or `run`; what a node does is visible on itself at once, and on
-    the others when time has passed. A member is named by itself, its node, its name or its number.
-    At each step the laws of `adsum.testing.laws` are checked.
+    Time stands still until `settle` or `run`. A change is visible on its own node at once, and on
+    the others when time has passed. Methods accept a member as the `Member`, its node, its name or
+    its number. At each step the laws of `adsum.testing.laws` are checked.
 
     Args:
-        nodes: How many nodes to start, named ``n1``, ``n2`` and so on.
+        nodes: The number of nodes to start, named ``n1``, ``n2`` and so on.
         seed: All randomness comes from it.
-        settings: As for `adsum.Node`, for all of them; not `name`, nor what is about addresses.
+        settings: Settings of `adsum.Node`, for all of the nodes; not `name`, and none about
+            addresses.
 
-    Methods that take a member raise LookupError if there is none like it, and UsageError if it has
-    to run and does not. None of them returns before its effect is there.
+    Methods that take a member raise LookupError if the cluster has no such member, and UsageError
+    if it must run and does not. Each of them takes effect before it returns.
 
     Raises:
         ConfigurationError: A setting is wrong.
@@ -86,8 +87,9 @@ class Cluster:
         whole("nodes", nodes, 0)
         self.simulation = Simulation(0, seed=seed)
         self._members: list[Member] = []
-        # In which thread each member that was made here is used.
+        # The id of the thread of each member that this cluster started.
         self._threads: dict[Member, int] = {}
+        # Everything done to the cluster so far, for the message of `assert_online`.
         self._story: list[str] = []
         for index in range(nodes):
             member = self.adopt(adsum.Node(name=f"n{index + 1}", siblings=False, **settings))
@@ -105,7 +107,7 @@ class Cluster:
         """A member by its number, its name or its node.
 
         Raises:
-            LookupError: There is none; says which there are.
+            LookupError: There is no such member; the message lists the members.
         """
         for number, member in enumerate(self._members):
             if which is member or which is member.node or which in (number, member.name):
@@ -113,16 +115,16 @@ class Cluster:
         raise LookupError(f"{which!r} is no member of this cluster; there are {self._members}")
 
     def adopt(self, node: adsum.Node) -> Member:
-        """Make an application's own node a member: when it starts, it starts here.
+        """Make an application's own node a member: it will start on the simulated network.
 
         Args:
-            node: It may have any settings; those that are about addresses have no effect.
+            node: It may have any settings; those about addresses have no effect.
 
         Returns:
-            The member that it is.
+            The new member.
 
         Raises:
-            UsageError: It runs already, or there is a member of its name.
+            UsageError: The node runs already, or there is a member of its name.
         """
         instance("node", node, adsum.Node, "an adsum.Node")
         if node.running:
@@ -144,15 +146,15 @@ class Cluster:
     # Time.
 
     def run(self, seconds: float) -> None:
-        """Let so many seconds pass: for the network and the nodes, not for the test."""
+        """Let seconds of virtual time pass, for the network and the nodes but not for the test."""
         seconds_from_zero("seconds", seconds)
         self._do(f"run({seconds:g})", self.simulation.run, seconds)
 
     def settle(self) -> None:
-        """Let so much time pass that what was done has had its effect everywhere.
+        """Let enough virtual time pass for every change to take effect on every node.
 
-        That is, the time after which a silent node is hidden, and then the time within which all
-        nodes that reach one another agree: 15 seconds by default. Linger is not waited for.
+        First the time after which a silent node is hidden, then the time within which all nodes
+        that reach one another agree: 15 seconds by default. Linger is not waited for.
         """
         timings = [m.node.settings.timing for m in self._members] or [self.simulation.timing]
         seconds = max(timing.down_after + settling(timing) for timing in timings)
@@ -161,61 +163,61 @@ class Cluster:
     # Faults.
 
     def partition(self, *sides: "list[Which]") -> None:
-        """Let nothing through between members of different sides."""
+        """Partition the network: no frame gets through between members of different sides."""
         named = [[self[which].name for which in side] for side in sides]
         self._do(f"partition{tuple(named)}", self.simulation.partition, *named)
 
     def cut(self, source: "Which", target: "Which") -> None:
-        """Let nothing through from one member to another, in this direction only."""
+        """Cut the line from one member to another, in this direction only."""
         names = self[source].name, self[target].name
         self._do(f"cut{names}", self.simulation.network.cut, *names)
 
     def heal(self) -> None:
-        """Let everything through again."""
+        """Heal the network: frames get through between all members again."""
         self._do("heal()", self.simulation.heal)
 
     def kill(self, which: "Which") -> None:
-        """End a node as `kill -9` ends its process: its presences and watches are gone."""
+        """End a node as `kill -9` ends its process: its presences and watches have ended."""
         member = self[which]
         self._do(f"kill({member.name!r})", self._end, member, self._run_of(member).abandon)
 
     def stop(self, which: "Which") -> None:
-        """End a node with a goodbye, as `Node.stop` does."""
+        """Stop a node with a goodbye, as `Node.stop` does."""
         member, run = self[which], self._run_of(self[which])
         linger = member.node.settings.linger
         self._do(f"stop({member.name!r})", self._end, member, lambda: run.leave(linger))
 
     def pause(self, which: "Which") -> None:
-        """Stop a process from running, as SIGSTOP does: it neither sends nor hears anything."""
+        """Suspend a process, as SIGSTOP does: it neither sends nor receives."""
         self._do(f"pause({self[which].name!r})", self._run_of(self[which]).pause)
 
     def resume(self, which: "Which") -> None:
-        """Let a process that is paused go on."""
+        """Resume a paused process."""
         self._do(f"resume({self[which].name!r})", self._run_of(self[which]).resume)
 
     def restart(self, which: "Which") -> None:
-        """Start a node again under its name, as a new life; one that still runs is killed first.
+        """Start a node again, with a new incarnation; a node that still runs is killed first.
 
-        An application's own node is better started again by its application.
+        An adopted node should rather be started again by its application.
         """
         member = self[which]
         if member.node.running:
             self.kill(member)
         self._do(f"restart({member.name!r})", self._start, member)
 
-    # What must be.
+    # Assertions.
 
     def assert_online(self, topic: str, *keys: str, on: "list[Which] | None" = None) -> None:
-        """Check that exactly these keys are on a topic, as every member sees it that runs.
+        """Check that every running member lists exactly these keys on a topic.
 
         Args:
             topic: The topic.
-            keys: Who should be present on it, in any order.
-            on: Only these members, as one side of a partition.
+            keys: The keys that should be present on it, in any order.
+            on: The members to check, such as one side of a partition; by default all.
 
         Raises:
-            AssertionError: A member lists something else; tells what each one lists, and what was
-                done to the cluster until now.
+            AssertionError: A member lists other keys. The message shows what each member lists, and
+                everything done to the cluster so far.
         """
         __tracebackhide__ = True  # so pytest shows the line of the test
         asked = self._members if on is None else [self[which] for which in on]
@@ -238,7 +240,7 @@ class Cluster:
             )
 
     def close(self) -> None:
-        """Stop every node, and give those that were adopted back to their sockets."""
+        """Stop every node; adopted nodes run on sockets again when they start next."""
         with ExitStack() as stack:
             for member in self._members:
                 stack.callback(member.give_back)
@@ -264,7 +266,8 @@ class Cluster:
 
     def _start(self, member: Member) -> None:
         run = member.node._make_run(member.node.settings, member.node._observers)
-        # A node that this cluster made is the test's, wherever its network is looked after.
+        # A node that this cluster started is used in the thread that started it first, even if
+        # another thread runs the simulation.
         here = threading.get_ident()
         member.node._runtime, member.node._thread = run, self._threads.setdefault(member, here)
         if isinstance(run, SimulatedNode):
@@ -285,7 +288,7 @@ class Cluster:
         self._in_loop(lambda: action(*arguments))
 
     def _in_loop(self, action: Callable[[], T]) -> T:
-        """Do something in the thread of the nodes' event loop, wherever the test itself is."""
+        """Run an action in the thread of the nodes' event loop, also if the test runs elsewhere."""
         runs = [member.node._runtime for member in self._members]
         loops = {run.loop for run in runs if run is not None and run.loop is not None}
         elsewhere = {loop for loop in loops if loop.is_running()} - {running_loop()}
@@ -300,12 +303,12 @@ class Cluster:
         return asyncio.run_coroutine_threadsafe(work(), elsewhere.pop()).result()
 
 
-#: How a member is named.
+#: The ways to name a member: itself, its node, its name or its number.
 Which = Member | adsum.Node | str | int
 
 
 class MakeCluster(Protocol):
-    """What the fixture ``cluster`` of pytest is, for annotations."""
+    """The type of the pytest fixture ``cluster``, for annotations."""
 
     def __call__(self, nodes: int, *, seed: int = 0, **settings: Any) -> Cluster:
-        """A cluster of so many nodes; see `Cluster`."""
+        """Make a cluster of a number of nodes; arguments as of `Cluster`."""

@@ -1,7 +1,7 @@
-"""What can happen to a cluster, as data: schedules that can be kept, replayed and cut down.
+"""Faults and changes of a cluster as data: schedules that can be saved, replayed and shortened.
 
-A step never asks whether it is possible: to crash what does not run, or to change what is not
-tracked, does nothing. So any part of a schedule is a schedule too.
+A step that is not possible does nothing, for example to crash a node that does not run, or to
+update a presence that is not tracked. So any part of a schedule is a schedule too.
 """
 
 from collections.abc import Callable
@@ -12,24 +12,24 @@ from .life import SimulatedNode
 from .simulation import Simulation
 
 TOPICS = ("a", "b", "unobserved")
-#: The places of a cluster; those beyond the first few come late, or never.
+#: The places of a cluster; nodes at the later places start late, or never.
 PLACES = tuple(f"n{number}" for number in range(1, 8))
-#: A second place for the name of the first.
+#: A second place, for a node with the name of the first.
 DOUBLE = "double"
-#: How long nothing else happens after a step, in seconds.
+#: Seconds after a step without another one.
 WAITS = (0.0, 0.001, 0.01, 0.1, 1.0, 3.0, 10.0)
 #: Bytes a second of a narrow line; enough for its link to be kept.
 NARROW = 200_000.0
-#: So many come and go that their removals are more than a slice keeps in mind.
+#: Presences tracked and untracked by one step: more removals than the history of a slice keeps.
 CHURN = 1300
-#: So many are sent in several frames.
+#: Presences tracked at once by one step: their transfer takes several frames.
 LARGE = 600
-#: Seconds that a frame takes on a slow line.
+#: Seconds that a frame takes on a slow line, least and most.
 SLOW = (0.05, 0.4)
 
 
 class Step(NamedTuple):
-    """One thing that happens, and the seconds after it in which nothing else does."""
+    """One method of `Faults` with its arguments, and the seconds to wait after it."""
 
     what: str
     arguments: tuple[Any, ...]
@@ -40,13 +40,13 @@ class Step(NamedTuple):
 
 
 class Faults:
-    """Makes things happen in a simulation."""
+    """Performs steps in a simulation."""
 
     def __init__(self, simulation: Simulation) -> None:
         self.simulation = simulation
 
     def perform(self, step: Step) -> None:
-        """Do what a step says, and let the time pass that it says."""
+        """Perform a step, then let its waiting time pass."""
         self.simulation.say("*** {}", step)
         getattr(self, step.what)(*step.arguments)
         self.simulation.run(step.wait)
@@ -54,7 +54,7 @@ class Faults:
     def end(self) -> None:
         """End every fault: mend the network, and let each place run one node with its own name.
 
-        A clock that is behind is put right; one that is ahead is as good as any.
+        A clock that is behind is corrected; one that is ahead needs no correction.
         """
         self.simulation.say("*** all faults end")
         self.simulation.heal()
@@ -68,34 +68,34 @@ class Faults:
                 node.set_clock(max(0.0, -node.clock_offset))  # or its timers stand still
                 node.resume()
 
-    # What applications do.
+    # Changes by applications.
 
     def track(self, place: str, topic: str, key: str, count: int) -> None:
-        """Track some presences."""
+        """Track `count` presences."""
         if (node := self._awake(place)) is not None:
             for number in range(count):
                 node.track(topic, f"{key}.{number}" if number else key, {"n": number})
 
     def update(self, place: str, pick: int, value: int) -> None:
-        """Update one of what is tracked."""
+        """Update one tracked presence."""
         node = self._awake(place)
         if node is not None and node.tracked:
             entry = list(node.tracked.values())[pick % len(node.tracked)]
             node.update(entry, {"v": value})
 
     def untrack(self, place: str, pick: int, count: int) -> None:
-        """Untrack some of what is tracked."""
+        """Untrack `count` presences."""
         if (node := self._awake(place)) is not None:
             for _ in range(min(count, len(node.tracked))):
                 node.untrack(list(node.tracked.values())[pick % len(node.tracked)])
 
     def churn(self, place: str, count: int) -> None:
-        """More comes and goes than a slice keeps in mind, so others may need a reset."""
+        """Track and untrack more than the history of a slice keeps, so peers may need a reset."""
         if (node := self._awake(place)) is not None:
             for number in range(count):
                 node.untrack(node.track(TOPICS[-1], f"churn {number}"))
 
-    # What happens to processes.
+    # Faults of processes.
 
     def crash(self, place: str) -> None:
         """Kill a process."""
@@ -108,7 +108,7 @@ class Faults:
             self.simulation.stop(node.place, linger)
 
     def start(self, place: str, clock_back: bool = False) -> None:
-        """Start a node, again or for the first time."""
+        """Start a node, for the first time or again."""
         if self._running(place) is None:
             self.simulation.start(place, clock_back=clock_back)
 
@@ -119,28 +119,28 @@ class Faults:
             self.track(DOUBLE, TOPICS[0], "double", 1)
 
     def pause(self, place: str) -> None:
-        """Stop a process from running, for the time being."""
+        """Suspend a process, as SIGSTOP does."""
         if (node := self._running(place)) is not None:
             node.pause()
 
     def resume(self, place: str) -> None:
-        """Let a process go on."""
+        """Resume a suspended process."""
         if (node := self._running(place)) is not None:
             node.resume()
 
     def set_clock(self, place: str, seconds: float) -> None:
-        """Let a monotonic clock jump, as no clock should."""
+        """Let the monotonic clock of a node jump, although no monotonic clock should."""
         if (node := self._running(place)) is not None:
             node.set_clock(seconds)
 
-    # What happens to the network.
+    # Faults of the network.
 
     def cut(self, source: str, target: str) -> None:
         """Cut one direction between two places."""
         self.simulation.network.cut(source, target)
 
     def part(self, *sides: list[str]) -> None:
-        """Cut everything between places of different sides."""
+        """Cut all lines between places of different sides."""
         self.simulation.partition(*sides)
 
     def heal(self) -> None:
@@ -148,7 +148,7 @@ class Faults:
         self.simulation.heal()
 
     def sever(self, place: str, other: str) -> None:
-        """Break the links between two places, in the midst of what they carry."""
+        """Break the links between two places; frames under way may be lost."""
         for link in self.simulation.network.between(place, other):
             self.simulation.network.sever(link)
 
@@ -157,7 +157,7 @@ class Faults:
         self.simulation.network.line(source, target).latency = SLOW
 
     def narrow(self, bandwidth: float) -> None:
-        """Make every usual line narrow, or wide again."""
+        """Set the bandwidth, in bytes a second, of every line that was not altered itself."""
         self.simulation.network.usual.bandwidth = bandwidth
 
     def _running(self, place: str) -> SimulatedNode | None:
@@ -170,11 +170,11 @@ class Faults:
 
 
 def schedule(random: Random, length: int) -> list[Step]:
-    """A run of bad luck.
+    """Draw a random schedule.
 
     Args:
-        random: Where the luck comes from.
-        length: About how many steps; some bad luck takes several.
+        random: The source of randomness.
+        length: The least number of steps; a draw adds several at once, so there may be more.
     """
     luck = _Luck(random)
     steps: list[Step] = []
@@ -184,7 +184,7 @@ def schedule(random: Random, length: int) -> list[Step]:
 
 
 class _Luck:
-    """Makes steps that belong together."""
+    """Draws groups of steps that belong together."""
 
     def __init__(self, random: Random) -> None:
         self._random = random
@@ -192,7 +192,7 @@ class _Luck:
         rare += [self.heal, self.heal, self.cut, self.sever, self.roll, self.double, self.interrupt]
         rare += [self.depart, self.depart]
         usual = [self.use] * 14 + [self.crash, self.pause] * 2
-        #: What may come next; what stands here more often comes more often.
+        #: The groups to draw from; a group that is listed more often is drawn more often.
         self.kinds: list[Callable[[], list[Step]]] = [*usual, *rare]
 
     def use(self) -> list[Step]:
@@ -215,7 +215,7 @@ class _Luck:
         return self._step("stop", place, linger) + self._step("start", place)
 
     def roll(self) -> list[Step]:
-        """A rolling replacement: each node says goodbye, and comes again soon."""
+        """A rolling restart: each of three nodes stops with a goodbye, and soon starts again."""
         steps: list[Step] = []
         for place in self._random.sample(PLACES[:4], 3):
             steps += self._step("stop", place, 3.0) + self._step("start", place)
@@ -239,7 +239,7 @@ class _Luck:
         return steps + self._step("start", place) if self._chance() else steps
 
     def join(self) -> list[Step]:
-        """Starts what does not run, be it for the first time."""
+        """Starts a node that may not run yet, or never ran."""
         return self._step("start", self._random.choice(PLACES))
 
     def double(self) -> list[Step]:
@@ -280,7 +280,7 @@ class _Luck:
         return self._step("churn", self._place(), CHURN) if self._random.random() < 0.3 else []
 
     def interrupt(self) -> list[Step]:
-        """A large transfer that is cut off in the midst of it, now and then more than once."""
+        """A large transfer that is interrupted, sometimes more than once."""
         place, other = self._random.sample(PLACES[:4], 2)
         steps = [Step("track", (place, TOPICS[1], "large", LARGE), 0.0)]
         for _ in range(self._random.choice([1, 1, 3])):

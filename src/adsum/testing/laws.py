@@ -1,21 +1,22 @@
-"""What must hold at every step of a simulation, and how it is noticed if it does not.
+"""The laws: invariants that are checked at every step of a simulation.
 
-Two witnesses are compared. The `Ledger` has what the owner of each presence did, written down when
-it did it, apart from the code under test. The `Witness` of each node has what that node shows and
-tells its observers. After every step of a node, for what the step touched:
+Two records are compared. The `Ledger` records every local change of each replica, at the moment of
+the change and apart from the code under test. The `Witness` of each node records the view of that
+node and the changes that its observers receive. Each step of a node is checked, for the replicas
+and presences that it touched:
 
 1. *Nothing is made up.* A shown value is one that its owner tracked, to the letter.
-2. *What is held is a state that was.* It is what the owner had at the horizon of its slice here; so
-   nothing shows that is known to have been removed or replaced, and no half of a transfer.
+2. *Every held slice is a past state of its owner:* the state at the horizon of the slice. So no
+   value is shown that is known to have been removed or replaced, and no part of a transfer.
 3. *A horizon never goes back* while a slice is held.
-4. *Observers can count.* Nobody joins twice or leaves without a join, an update names the version
-   that was told last, and the stream folds to exactly the view.
+4. *Observers can count.* No presence joins twice or leaves without a join, an update names the
+   version that observers received last, and the stream folds to exactly the view.
 5. *An update shows no gap.* A presence leaves only if its owner ended it or is hidden.
-6. *The dead are hidden* in the end: `dead_shown_most` says when, at the latest.
+6. *The dead are hidden* in the end: after `dead_shown_most` seconds at the latest.
 7. *Nothing grows.* Every structure stays under its bound, see `bounds`.
 
-The second, third, sixth and seventh are looked at for all replicas once a heartbeat, and for the
-slice that a delta brings at each delta.
+The second, third, sixth and seventh are checked for all replicas once a heartbeat. The second and
+third are also checked at each delta, for its slice.
 """
 
 from bisect import bisect_right
@@ -42,25 +43,25 @@ from adsum.replication.timing import Timing
 
 from .bounds import sizes
 
-#: The whole stream is folded and compared once a heartbeat where no more than this is shown.
+#: Presences shown at a node up to which its whole stream is folded and compared once a heartbeat.
 FOLDED_MOST = 200
 
 
 class BrokenLawError(AssertionError):
-    """A law does not hold; says where, when and in which run."""
+    """A law does not hold; the message names the node, the time and the seed."""
 
 
 @dataclass(slots=True)
 class Life:
-    """What one replica did, as it did it.
+    """The history of one replica: every local change, recorded when it was made.
 
     Attributes:
-        values: Every value that it ever tracked, by version.
-        tracked: What it tracks now, by id.
-        ended: At which version each presence ended, by id.
+        values: Every entry that it ever tracked, by version.
+        tracked: The entries that it tracks now, by id.
+        ended: The version at which each presence ended, by id.
         versions: The versions of each presence, oldest first, by id.
-        sums: How much was tracked at each version, and the sum of the versions of that.
-        died_at: When its process ended, in virtual time.
+        sums: For each version, the number of tracked entries and the sum of their versions.
+        died_at: Virtual time of the end of its process, its linger included.
     """
 
     values: dict[int, Entry] = field(default_factory=dict)
@@ -71,14 +72,14 @@ class Life:
     died_at: float = float("inf")
 
     def put(self, entry: Entry) -> None:
-        """Something was tracked or updated."""
+        """Record an entry that was tracked or updated."""
         old = self.tracked.get(entry[ID])
         self.values[entry[VERSION]] = self.tracked[entry[ID]] = entry
         self.versions.setdefault(entry[ID], []).append(entry[VERSION])
         self._sum_up(entry[VERSION] - (old[VERSION] if old is not None else 0))
 
     def end(self, id: int, version: int) -> None:
-        """Something was untracked."""
+        """Record that a presence was untracked."""
         self.ended[id] = version
         self._sum_up(-self.tracked.pop(id)[VERSION])
 
@@ -86,7 +87,7 @@ class Life:
         self.sums.append((len(self.tracked), self.sums[-1][1] + more))
 
     def at(self, id: int, horizon: int) -> Entry | None:
-        """The value of a presence when all changes up to a version were made."""
+        """The entry of a presence after all changes up to a version; None if there was none."""
         if self.ended.get(id, horizon + 1) <= horizon:
             return None
         versions = self.versions.get(id, [])
@@ -95,21 +96,21 @@ class Life:
 
 
 class Ledger:
-    """What every replica ever tracked."""
+    """The history of every replica of a simulation."""
 
     def __init__(self) -> None:
         self._lives: dict[Replica, Life] = {}
-        #: Every topic that was ever tracked on, in order.
+        #: Every topic that ever had a presence, in order of the first one.
         self.topics: dict[str, None] = {}
 
     @property
     def last_death(self) -> float:
-        """When the last life ends that has ended, its linger included."""
+        """Virtual time of the latest death of a replica, its linger included; 0 if none died."""
         ended = [life.died_at for life in self._lives.values() if life.died_at < float("inf")]
         return max(ended, default=0.0)
 
     def of(self, replica: Replica) -> Life:
-        """What one replica did."""
+        """The history of one replica."""
         life = self._lives.get(replica)
         if life is None:
             life = self._lives[replica] = Life()
@@ -117,10 +118,10 @@ class Ledger:
 
 
 class RecordedEngine(Engine):
-    """An engine whose local changes are written into a ledger before they have any effect."""
+    """An engine that records its local changes in a ledger before they have any effect."""
 
     ledger: Ledger
-    #: Called with each topic before it is tracked on for the first time.
+    #: Called with each topic before the first presence is tracked on it.
     topic_begins: Callable[[str], None]
 
     def track(self, topic: str, key: str, meta: str) -> Entry:
@@ -148,9 +149,9 @@ class RecordedEngine(Engine):
 def dead_shown_most(timing: Timing, nodes: int) -> float:
     """The longest, in seconds, that a node may show a replica whose process has ended.
 
-    Silence hides it after `down_after`. Before, its last signs of life may be on their way: a
-    frame that waits on a line that is cut is given up with its link, after `down_after` and a
-    heartbeat, and from node to node they travel over at most all nodes but two.
+    Silence hides it after `down_after`. Its last heartbeats may still be under way then: a frame
+    that waits on a line that is cut is dropped with its link, after `down_after` and a heartbeat.
+    On their way from node to node they pass at most all nodes but two.
     """
     hops = max(1, nodes - 1)
     return timing.down_after + hops * (timing.down_after + 2 * timing.heartbeat_interval)
@@ -161,7 +162,7 @@ class Witness:
 
     Args:
         engine: The node's engine.
-        ledger: What every replica did.
+        ledger: The history of every replica.
         timing: The durations of the protocol.
     """
 
@@ -169,7 +170,7 @@ class Witness:
         self._engine = engine
         self._ledger = ledger
         self._timing = timing
-        #: What observers of each topic were told, folded.
+        #: The changes that observers of each topic received, folded.
         self.told: dict[str, dict[Identity, Entry]] = {}
         self._horizons: dict[Replica, tuple[Held, int]] = {}
 
@@ -181,7 +182,7 @@ class Witness:
             self.told[topic] = {identity(entry): entry for entry in present}
 
     def tell(self, topic: str, transitions: Iterable[Transition]) -> None:
-        """Check what the observers of a topic are told (laws 1, 2, 4 and 5)."""
+        """Check changes that the observers of a topic receive (laws 1, 2, 4 and 5)."""
         told = self.told.get(topic)
         if told is None:
             return
@@ -205,7 +206,7 @@ class Witness:
             told[identity(new)] = new
 
     def _compare(self, topic: str, entry: Entry, told: Entry | None) -> None:
-        """Compare what was told with what is shown, and with what the owner did."""
+        """Compare a received entry with the view, and with the history of its owner."""
         shown = {identity(e): e for e in self._engine.view.entries(topic, entry[KEY])}
         if shown.get(identity(entry)) is not told:
             self._fail(f"what is told of {ref(entry)} is not what is shown")
@@ -223,7 +224,7 @@ class Witness:
             self._fail(f"{told} shows at {held.slice.horizon}, where its owner had {truth}")
 
     def took_in(self, replica: Replica) -> None:
-        """Check a slice of which something came (laws 2 and 3)."""
+        """Check a slice after a delta (laws 2 and 3)."""
         held = self._engine.held(replica)
         if held is None:
             return
@@ -239,13 +240,13 @@ class Witness:
         self._horizons[replica] = held, held.slice.horizon
 
     def sweep(self, now: float, resumed_at: float, nodes: int) -> None:
-        """Check what no single step shows (laws 2, 3, 6 and 7).
+        """Check the laws that no single step shows (laws 2, 3, 6 and 7).
 
         Args:
             now: Virtual time.
-            resumed_at: When the node went on after its last pause, or after its clock was set
-                back; it could hide nobody before.
-            nodes: How many names there are in the cluster.
+            resumed_at: Virtual time at which the node resumed after its last pause, or after its
+                clock was set back; it could hide no replica before.
+            nodes: The number of names in the cluster.
         """
         slices = self._engine.slices()
         self._horizons = {r: known for r, known in self._horizons.items() if r in slices}
@@ -265,7 +266,7 @@ class Witness:
                 self._fail(f"{size.what}: {size.value}, of {size.most} at most")
 
     def check_fold(self) -> None:
-        """Check that all that was told folds to exactly what is shown (law 4)."""
+        """Check that all received changes fold to exactly the view (law 4)."""
         for topic, told in self.told.items():
             shown = {identity(entry): entry for entry in self._engine.view.all_entries(topic)}
             if shown != told:

@@ -1,4 +1,4 @@
-"""One life of a node in a simulation: an engine with its share of a simulated world."""
+"""A simulated node: one run of a node, with its engine, on a simulated network."""
 
 import asyncio
 from collections.abc import Callable, Mapping
@@ -25,7 +25,7 @@ Refs = dict[str, dict[str, list[str]]]
 
 
 class World(Protocol):
-    """What a node finds around it: a `Simulation`."""
+    """The environment of a simulated node, implemented by `Simulation`."""
 
     seed: int
     timing: Timing
@@ -36,18 +36,18 @@ class World(Protocol):
 
     @property
     def nodes(self) -> "Mapping[str, SimulatedNode]":
-        """Who runs, or ran last, at each place."""
+        """The node that runs, or ran last, at each place."""
 
     @property
     def names(self) -> int:
-        """How many names the cluster ever had."""
+        """The number of names that the cluster ever had."""
 
     @property
     def where(self) -> str:
-        """The seed and the time, for messages."""
+        """The seed and the virtual time, for messages."""
 
     def observe_everywhere(self, topic: str) -> None:
-        """Let every node's witness follow a topic from now on."""
+        """Let the witness of every node watch a topic from now on."""
 
     def say(self, what: str, *arguments: Any) -> None:
         """Add a line to the trace, if there is one."""
@@ -69,22 +69,22 @@ class SimulatedNode(Run):
         observers: list[Observer],
     ) -> None:
         self.simulation = simulation
-        #: Where it runs: what others dial.
+        #: The address at which it runs and that other nodes dial.
         self.place = place
-        #: Whether it is begun, and its process not ended.
+        #: Whether it has begun and its process has not ended.
         self.running = False
         self.paused = False
         self.links: set[int] = set()
         self.notices: list[Notice] = []
         self.delivered: list[Deliver] = []
         self._linger = linger
-        #: By how much its monotonic clock is off, in seconds.
+        #: Seconds that its monotonic clock is ahead of virtual time; negative if it is behind.
         self.clock_offset = 0.0
         self._swept_at = 0.0
         self._resumed_at = 0.0
-        # Until when timers stand still, because the clock was set back.
+        # Virtual time until which timers stand still, because the clock was set back.
         self._stands_until = 0.0
-        #: When the process started, went on after a pause, or its clock jumped.
+        #: Virtual time at which the process last started or resumed, or its clock last jumped.
         self.steady_since = simulation.clock.now
         self._backlog: list[partial[None]] = []
         self._waking_at = float("inf")
@@ -101,7 +101,7 @@ class SimulatedNode(Run):
         engine.topic_begins = self.simulation.observe_everywhere
         return engine
 
-    # What an application does.
+    # Calls of an application.
 
     @property
     def name(self) -> str:
@@ -110,7 +110,7 @@ class SimulatedNode(Run):
 
     @property
     def tracked(self) -> dict[int, Entry]:
-        """What this node tracks, by id."""
+        """The entries that this node tracks, by id."""
         return self.simulation.ledger.of(self.replica).tracked
 
     def track(self, topic: str, key: str, meta: dict[str, Any] | None = None) -> Entry:
@@ -131,20 +131,20 @@ class SimulatedNode(Run):
         self._settle()
 
     def present(self, topic: str) -> dict[str, Any]:
-        """What is present on a topic."""
+        """The presences on a topic, in the form of `Presence.list`."""
         return dict(self.engine.view.render(topic))
 
     def shown(self) -> Refs:
-        """The refs of everything in the view, by topic and key."""
+        """The refs of all shown presences, by topic and key."""
         return {
             name: {key: [ref(entry) for entry in topic.entries(key)] for key in sorted(topic.keys)}
             for name, topic in self.engine.view.topics.items()
         }
 
-    # What happens to it.
+    # Lifecycle and faults.
 
     def begin(self) -> None:
-        """Start."""
+        """Start the node."""
         self.running = True
         self.simulation.say("{} starts as {}", self.place, self.replica)
         self.engine.seeds_complete()
@@ -155,7 +155,7 @@ class SimulatedNode(Run):
         self.begin()
 
     def leave(self, linger: float) -> None:
-        """End with a goodbye."""
+        """Stop with a goodbye; presences linger for some seconds on the other nodes."""
         self.simulation.say("{} says goodbye", self.replica)
         self._end()
         self.engine.leave(linger)
@@ -171,7 +171,7 @@ class SimulatedNode(Run):
             self.leave(self._linger)
 
     def abandon(self) -> None:
-        """End without a word, as by SIGKILL; the kernel closes the links."""
+        """End without a goodbye, as by SIGKILL; the kernel closes the links."""
         self.simulation.say("{} is killed", self.replica)
         self._die(self.simulation.clock.now)
         for link in sorted(self.links):
@@ -184,11 +184,11 @@ class SimulatedNode(Run):
         self.simulation.ledger.of(self.replica).died_at = at
 
     def pause(self) -> None:
-        """Stop, as by SIGSTOP: nothing is read and no timer fires, until `resume`."""
+        """Suspend, as by SIGSTOP: nothing is read and no timer fires, until `resume`."""
         self.paused = True
 
     def resume(self) -> None:
-        """Go on: the timers that are due come first, then what waited to be read."""
+        """Resume: due timers fire first, then waiting frames and other events are handled."""
         if not self.paused:
             return
         self.paused = False
@@ -200,23 +200,23 @@ class SimulatedNode(Run):
                 event()
 
     def set_clock(self, seconds: float) -> None:
-        """The monotonic clock of its host jumps, forwards or back.
+        """Let the monotonic clock of its host jump, forwards or back.
 
-        No kernel sets it back. If it is, timers stand still until it has caught up; what comes in
-        meanwhile is taken in.
+        No kernel sets it back. If it is set back, timers stand still until it has caught up;
+        incoming frames are handled meanwhile.
         """
         self.clock_offset += seconds
         now = self.simulation.clock.now
         self._stands_until = max(now, max(now, self._stands_until) - seconds)
         self.steady_since = self.simulation.clock.now
-        self._waking_at = float("inf")  # the timer that was set is for another time
+        self._waking_at = float("inf")  # the old timer was set for the old clock
         if self.running and not self.paused:
             if self._now() >= self.engine.wake_at:
                 self.tick()
             else:
                 self._wake_at(self.engine.wake_at)
 
-    # What the network tells.
+    # Endpoint.
 
     def frame_arrived(self, link: int, frame: Frame) -> None:
         """See `Endpoint`."""
@@ -259,17 +259,17 @@ class SimulatedNode(Run):
         elif self.running:
             event()
 
-    # What a run is made of.
+    # Run.
 
     async def publish(self, message: Publish, to: str | None) -> int:
         """See `Run`; never waits, since virtual time may stand still.
 
-        A member that misses the message later is counted in `dropped_messages` alone.
+        A member that misses the message later is counted in `dropped_messages` only.
         """
         return self.post(message, to).missed
 
     def post(self, message: Publish, to: str | None) -> Sending:
-        """See `Run`; a process that is paused publishes when it goes on."""
+        """See `Run`; a paused process publishes when it resumes."""
         if self.paused:
             self._backlog.append(partial(self._post_late, message, to))
             return Sending(message, 0.0)
@@ -283,7 +283,7 @@ class SimulatedNode(Run):
         self._wake_at(self._now())
 
     def call_later(self, seconds: float, action: Callable[[], None]) -> None:
-        """See `Run`; a process that is paused calls it when it goes on."""
+        """See `Run`; a paused process calls it when it resumes."""
         self.simulation.clock.call_later(seconds, partial(self._when_awake, partial(action)))
 
     def tell_observers(self) -> None:
@@ -296,7 +296,7 @@ class SimulatedNode(Run):
         self._sweep_when_due()
 
     def check(self, law: Callable[..., None], *arguments: Any) -> None:
-        """Check a law, and say where it does not hold."""
+        """Check a law; the error of a broken law names the seed, the time and the place."""
         try:
             law(*arguments)
         except BrokenLawError as broken:
@@ -362,7 +362,7 @@ class SimulatedNode(Run):
         self.simulation.clock.call_later(delay, partial(self._answer, address))
 
     def _answer(self, address: str) -> None:
-        """What the far end makes of a dial: no process, no answer, or a link."""
+        """Answer a dial at the far end: refused without a process, no answer, or a link."""
         network, clock = self.simulation.network, self.simulation.clock
         peer = self.simulation.nodes.get(address)
         reachable = network.passes(self.place, address) and network.passes(address, self.place)
@@ -380,7 +380,7 @@ class SimulatedNode(Run):
 
 
 def running_loop() -> asyncio.AbstractEventLoop | None:
-    """The event loop that runs in this thread, if one does."""
+    """The event loop that runs in this thread; None if none does."""
     try:
         return asyncio.get_running_loop()
     except RuntimeError:

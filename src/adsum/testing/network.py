@@ -1,7 +1,7 @@
-"""A simulated network: links over lines that are slow, cut and severed at will, in virtual time.
+"""A simulated network in virtual time: links over lines that can be slowed, cut and severed.
 
-A link behaves as TCP does: what is sent arrives in order, or the link breaks. Where a line is cut,
-frames wait, as they would be retransmitted, until it heals or the link is given up.
+A link behaves as TCP does: frames arrive in order, or the link breaks. On a line that is cut,
+frames wait until it heals or the link is given up, since TCP would retransmit them.
 """
 
 import heapq
@@ -18,12 +18,12 @@ from adsum.replication.limits import MAX_IN_FLIGHT
 from adsum.replication.messages import Message
 from adsum.replication.state import Replica
 
-#: How long a dial waits for an answer.
+#: Seconds that a dial waits for an answer.
 DIAL_TIMEOUT = 3.0
 
 
 class Clock:
-    """Virtual time: a queue of what happens when."""
+    """Virtual time: a queue of actions, each with the time at which it is due."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -31,15 +31,15 @@ class Clock:
         self._serial = count()
 
     def call_at(self, at: float, action: Callable[[], None]) -> None:
-        """Do something at a time; what is due at the same time is done in the order of calls."""
+        """Schedule an action at a time; actions due at the same time run in the order of calls."""
         heapq.heappush(self._queue, (max(at, self.now), next(self._serial), action))
 
     def call_later(self, delay: float, action: Callable[[], None]) -> None:
-        """Do something after some seconds."""
+        """Schedule an action after some seconds."""
         self.call_at(self.now + delay, action)
 
     def step(self, until: float) -> bool:
-        """Do the next thing that is due by a time; returns whether there was one."""
+        """Run the next action that is due by a time; returns whether there was one."""
         if not self._queue or self._queue[0][0] > until:
             self.now = max(self.now, until)
             return False
@@ -50,27 +50,27 @@ class Clock:
 
 
 class Frame:
-    """One message as bytes; whoever receives it decodes it, the first for all."""
+    """One encoded message; the first receiver decodes it, and all share the result."""
 
     def __init__(self, data: bytes) -> None:
         self.data = data
 
     @cached_property
     def message(self) -> Message:
-        """What the codec makes of it; messages cannot be altered, so all may share one."""
+        """The decoded message; messages are immutable, so all receivers may share one."""
         return decode(self.data)
 
 
 @dataclass(slots=True)
 class Line:
-    """What is between two places, in one direction.
+    """One direction between two places: its latency, bandwidth and loss.
 
     Attributes:
         latency: The least and the most seconds that a frame is under way.
         bandwidth: Bytes a second for each link.
-        loss: The part of all frames that is lost without a trace, as TCP never does: whatever
-            happens above or below, the protocol finds out and mends it.
-        cut: Nothing gets through.
+        loss: The fraction of frames, from 0 to 1, that is lost without a trace. TCP never does
+            this; it shows that the protocol repairs a loss of any cause.
+        cut: Whether no frame gets through.
     """
 
     latency: tuple[float, float]
@@ -80,7 +80,7 @@ class Line:
 
 
 class Endpoint(Protocol):
-    """Who is at the end of a link: one life of a node."""
+    """The end of a link: one life of a node."""
 
     place: str
     #: Whether its process has not ended.
@@ -88,25 +88,25 @@ class Endpoint(Protocol):
 
     @property
     def replica(self) -> Replica:
-        """Who it is."""
+        """Its name and incarnation."""
 
     def link_opened(self, link: int, peer: "Endpoint", dialled: str | None) -> None:
-        """A link has opened, by dialling an address or by being dialled."""
+        """A link has opened, to a dialled address or, if `dialled` is None, from the peer."""
 
     def frame_arrived(self, link: int, frame: Frame) -> None:
-        """A frame has come."""
+        """A frame has arrived."""
 
     def link_broke(self, link: int) -> None:
-        """The link is gone."""
+        """A link has broken or was closed by the peer."""
 
     def dial_failed(self, address: str, refused: bool) -> None:
-        """No link came of a dial."""
+        """A dial has failed: refused, or not answered in time."""
 
     def writable_changed(self, link: int, writable: bool) -> None:
-        """The link took too much to be read in time, or it was read again."""
+        """Too many bytes wait on the link for the peer to read, or it has read most of them."""
 
 
-#: A frame, or what else is to happen in order with frames.
+#: A frame, or an action that runs in order with frames.
 Item = Frame | Callable[[], None]
 
 
@@ -117,10 +117,11 @@ class _Pipe:
     source: Endpoint
     target: Endpoint
     waiting: deque[Item] = field(default_factory=deque)
-    #: What is under way.
+    #: Frames and actions under way.
     flying: list[Item] = field(default_factory=list)
+    #: Bytes of the frames that have not arrived.
     size: int = 0
-    #: Too much waits; until most of it has arrived, the source is told to send no more.
+    #: Whether too many bytes wait. The link is not writable then until most have arrived.
     full: bool = False
     busy: bool = False
     closing: bool = False
@@ -130,7 +131,7 @@ class _Pipe:
 class _Link:
     id: int
     pipes: tuple[_Pipe, _Pipe]
-    #: What the dialler dialled, until it has heard that the link is open.
+    #: The dialled address, until the dialler has learned that the link is open.
     dialled: str | None
     open: bool = True
 
@@ -140,7 +141,7 @@ class Network:
 
     Args:
         clock: Virtual time.
-        rng: Where latencies come from.
+        rng: Generates latencies and losses.
         latency: The least and the most seconds that a frame is under way.
     """
 
@@ -149,38 +150,38 @@ class Network:
         self._rng = rng
         self._links: dict[int, _Link] = {}
         self._lines: dict[tuple[str, str], Line] = {}
-        # Ends of broken links that cannot hear of it yet.
+        # Ends of broken links that cannot learn of the break yet, because their line is cut.
         self._untold: list[tuple[_Link, _Pipe]] = []
         self._serial = count(1)
-        #: Every line that is not one of its own.
+        #: The settings of every line that was not altered itself.
         self.usual = Line(latency)
         #: Frames and bytes that were sent, for measurements.
         self.frames = self.bytes = 0
-        #: When a line was last cut, mended or slowed, or a link severed.
+        #: Virtual time at which a line was last cut, mended or slowed, or a link severed.
         self.changed_at = 0.0
         #: The most bytes that ever waited in one direction of a link.
         self.most_waiting = 0
 
     def line(self, source: str, target: str) -> Line:
-        """The line from one place to another, to be altered; it is one of its own from now on."""
+        """The line from one place to another, to be altered; `usual` no longer affects it."""
         self.changed_at = self._clock.now
         return self._lines.setdefault((source, target), replace(self.usual))
 
     def delay(self, source: str, target: str) -> float:
-        """How long a frame is under way."""
+        """Draw the seconds that a frame is under way."""
         return self._rng.uniform(*self._line(source, target).latency)
 
     def cut(self, source: str, target: str) -> None:
-        """Let nothing through in one direction."""
+        """Cut one direction: no frame gets through."""
         self.line(source, target).cut = True
 
     def mend(self, source: str, target: str) -> None:
-        """Let everything through again, what waits first."""
+        """Mend one direction: frames get through again, waiting ones first."""
         self.line(source, target).cut = False
         self._move_all()
 
     def heal(self) -> None:
-        """Every line is as usual: nothing is cut, and none has a latency or a loss of its own."""
+        """Make every line as usual: nothing is cut, and none has its own latency or loss."""
         self._lines.clear()
         self.changed_at = self._clock.now
         self._move_all()
@@ -190,7 +191,7 @@ class Network:
         return not self._line(source, target).cut
 
     def open(self, dialler: Endpoint, acceptor: Endpoint, address: str) -> None:
-        """Make a link: the acceptor has it first, and its word of that precedes its frames."""
+        """Open a link: at the acceptor first; the dialler learns of it before its first frame."""
         link = _Link(
             next(self._serial), (_Pipe(dialler, acceptor), _Pipe(acceptor, dialler)), address
         )
@@ -210,7 +211,7 @@ class Network:
         ]
 
     def send(self, id: int, source: Endpoint, frame: Frame) -> str | None:
-        """Queue a frame; returns to which place, unless the link is gone."""
+        """Queue a frame; returns the place of the receiver, or None if the link is gone."""
         link = self._links.get(id)
         if link is None:
             return None
@@ -231,16 +232,16 @@ class Network:
         return pipe.target.place
 
     def close(self, id: int, source: Endpoint) -> None:
-        """End a link after what was sent; the other end learns of it."""
+        """Close a link after all queued frames have arrived; the other end is notified."""
         link = self._links.get(id)
         if link is not None:
             self._pipe(link, source).closing = True
             self._move(link, self._pipe(link, source))
 
     def sever(self, id: int) -> None:
-        """Break a link: of what is under way some arrives and the rest is lost; both ends learn.
+        """Break a link: some frames under way arrive, the rest is lost; both ends are notified.
 
-        Where a line is cut, its far end does not learn before it is mended.
+        An end behind a line that is cut is notified once the line is mended.
         """
         link = self._links.pop(id, None)
         self.changed_at = self._clock.now
@@ -260,14 +261,14 @@ class Network:
 
     def _opened(self, link: _Link) -> None:
         dialler, acceptor = link.pipes[0].source, link.pipes[0].target
-        if not dialler.running:  # its kernel answers for it
+        if not dialler.running:  # the kernel of its host answers with a reset
             self.sever(link.id)
             return
         dialled, link.dialled = link.dialled, None
         dialler.link_opened(link.id, acceptor, dialled)
 
     def _give_up(self, link: _Link) -> None:
-        """No answer came to a dial in time."""
+        """Give up a dial that was not answered in time."""
         if link.dialled is not None:
             self.sever(link.id)
 
@@ -296,7 +297,7 @@ class Network:
                 self._move(link, pipe)
 
     def _move(self, link: _Link, pipe: _Pipe) -> None:
-        """Put what waits under way, one batch at a time, so that order is kept."""
+        """Put waiting frames under way, one batch at a time, so that they stay in order."""
         if pipe.busy or not link.open or not (pipe.waiting or pipe.closing):
             return
         line = self._line(pipe.source.place, pipe.target.place)

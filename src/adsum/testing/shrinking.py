@@ -1,7 +1,7 @@
-"""Shorten a sequence of steps that fails to one that fails as well, by leaving parts out.
+"""Shrinking: shorten a failing sequence of steps by leaving parts out while it still fails.
 
 Delta debugging (Zeller, Hildebrandt: *Simplifying and isolating failure-inducing input*, 2002)
-with complements only. It needs steps that do nothing where they are not possible.
+with complements only. It requires that a step that is not possible does nothing.
 """
 
 from collections.abc import Callable
@@ -13,11 +13,11 @@ T = TypeVar("T")
 def shorten(
     steps: tuple[T, ...], fails: Callable[[tuple[T, ...]], bool], most_runs: int
 ) -> tuple[T, ...]:
-    """Return the shortest part found of some steps that fails.
+    """Return the shortest part of some steps, of those tried, that still fails.
 
     Args:
         steps: Steps that fail.
-        fails: Whether some of them, in their order, fail.
+        fails: Returns whether a part of the steps, in their order, fails.
         most_runs: The number of calls of `fails` after which the shortest part so far is returned.
     """
     runs = iter(range(most_runs))

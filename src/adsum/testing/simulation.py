@@ -2,7 +2,7 @@
 
 The same seed gives the same run, on every machine and under every PYTHONHASHSEED: all randomness
 comes from generators seeded with it, and all events from one queue. Every message goes through the
-real codec. Nothing sleeps. `laws` has what is checked at each step.
+real codec. Nothing sleeps. `laws` lists the invariants that are checked at each step.
 
 Example:
     >>> from adsum.testing import Simulation
@@ -33,32 +33,32 @@ from .life import Refs, SimulatedNode
 from .network import DIAL_TIMEOUT, Clock, Network
 from .trace import describe
 
-#: Incarnations count up from here, and down for lives whose clock was set back.
+#: Incarnations count up from this number, and down for lives after their clock was set back.
 FIRST_INCARNATION = 1_000_000
 
 
 def settling(timing: Timing) -> float:
-    """Within so many seconds of the end of all faults every node lists exactly what is tracked.
+    """Seconds, at most, from the end of all faults until every node lists the tracked presences.
 
-    A dial that got no answer gives up, the longest wait between two dials passes, the next dial
-    succeeds; a newcomer whose name an older, dead life still has waits for two heartbeats more, and
-    what does not come over its own link comes with the next heartbeat.
+    In that time a dial without an answer is given up, the longest wait between two dials passes,
+    and the next dial succeeds. A newcomer waits for two more heartbeats if an older, dead life
+    still holds its name. Changes that do not come over their own link come with the next heartbeat.
     """
     return DIAL_TIMEOUT + timing.redial_most + 3 * timing.heartbeat_interval
 
 
 class Simulation:
-    """A cluster in virtual time.
+    """A simulated cluster in virtual time, reproducible from a seed.
 
     Args:
-        nodes: How many nodes to start, named ``n1``, ``n2`` and so on.
+        nodes: The number of nodes to start, named ``n1``, ``n2`` and so on.
         seed: All randomness comes from it.
         timing: The durations of the protocol.
         latency: The least and the most seconds that a frame is under way.
-        seeds_per_node: How many of the earlier nodes each node is told of.
+        seeds_per_node: The number of earlier nodes that each node has as peers.
         checked: Whether the laws are checked at each step. It costs a fifth of the time.
-        unobserved: Topics that no observer follows, so that the usual path is taken as well.
-        trace: Called with a line for each thing that happens.
+        unobserved: Topics without an observer, so that the path without observers runs as well.
+        trace: Called with a line for each event.
     """
 
     def __init__(
@@ -80,7 +80,8 @@ class Simulation:
         self.network = Network(self.clock, Random(f"network {seed}"), latency)
         self.ledger = Ledger()
         self.checked = checked
-        #: Who runs, or ran last, at each place. A place is an address; by default it is the name.
+        #: The node that runs, or ran last, at each place. A place is an address, by default the
+        #: name of the node.
         self.nodes: dict[str, SimulatedNode] = {}
         self._names: dict[str, None] = {}
         self._unobserved = set(unobserved)
@@ -98,14 +99,16 @@ class Simulation:
 
         Args:
             name: The node's name.
-            at: Where; at the place of its name by default. Two places may have one name.
-            clock_back: The clock of its host was set back, so its incarnation is a lower one.
+            at: The place, by default the one named like the node. Nodes at two places may have one
+                name.
+            clock_back: Whether the clock of its host was set back, so that its incarnation is lower
+                than that of its former life.
 
         Returns:
-            The node, which runs.
+            The running node.
 
         Raises:
-            ValueError: A node runs there.
+            ValueError: A node runs at that place already.
         """
         node = self.create(name, at=at, clock_back=clock_back)
         node.begin()
@@ -121,18 +124,19 @@ class Simulation:
         linger: float = 0.0,
         observers: list[Observer] | None = None,
     ) -> SimulatedNode:
-        """Make a node that `begin` starts.
+        """Make a node without starting it; its `begin` does.
 
         Args:
             name: The node's name.
-            at: Where; at the place of its name by default.
-            clock_back: The clock of its host was set back, so its incarnation is a lower one.
-            timing: The durations of its protocol, if not those of the simulation.
-            linger: How many seconds the others go on showing it after it was stopped.
-            observers: Whom it tells.
+            at: The place, by default the one named like the node.
+            clock_back: Whether the clock of its host was set back, so that its incarnation is lower
+                than that of its former life.
+            timing: The durations of its protocol, by default those of the simulation.
+            linger: Seconds that the other nodes go on showing its presences after it was stopped.
+            observers: The observers that it notifies.
 
         Raises:
-            ValueError: A node runs there.
+            ValueError: A node runs at that place already.
         """
         place = at or name
         former = self.nodes.get(place)
@@ -152,7 +156,7 @@ class Simulation:
         return node
 
     def node(self, place: str) -> SimulatedNode:
-        """The node at a place in its present life.
+        """The node that runs, or ran last, at a place.
 
         Raises:
             ValueError: No node was ever started there.
@@ -169,29 +173,29 @@ class Simulation:
 
     @property
     def names(self) -> int:
-        """How many names the cluster ever had."""
+        """The number of names that the cluster ever had."""
         return len(self._names)
 
     def run(self, seconds: float) -> None:
-        """Let time pass."""
+        """Let virtual time pass, in seconds."""
         until = self.clock.now + seconds
         while self.clock.step(until):
             pass
 
     def settle(self) -> None:
-        """Let pass the time within which, without faults, every node comes to agree."""
+        """Let the time pass within which all nodes come to agree, if there are no faults."""
         self.run(settling(self.timing))
 
     def kill(self, place: str) -> None:
-        """End a process without a word; the kernel closes its links."""
+        """End a process without a goodbye, as by SIGKILL; the kernel closes its links."""
         self.node(place).abandon()
 
     def stop(self, place: str, linger: float = 0.0) -> None:
-        """End a node with a goodbye."""
+        """Stop a node with a goodbye; its presences linger for some seconds."""
         self.node(place).leave(linger)
 
     def partition(self, *sides: Iterable[str]) -> None:
-        """Let nothing through between places of different sides."""
+        """Cut all lines between places of different sides."""
         groups = [list(side) for side in sides]
         for index, group in enumerate(groups):
             for other in groups[index + 1 :]:
@@ -201,11 +205,11 @@ class Simulation:
                         self.network.cut(second, first)
 
     def heal(self) -> None:
-        """Make every line as usual: whole, and as slow, narrow and lossy as all are."""
+        """Make every line as usual: not cut, and with the usual latency, bandwidth and loss."""
         self.network.heal()
 
     def tracked(self) -> Refs:
-        """What all running nodes track, by topic and key: what every list must come to say."""
+        """The refs of all presences of running nodes, by topic and key: the list to agree on."""
         lives = [self.ledger.of(node.replica).tracked for node in self.alive]
         entries = [entry for tracked in lives for entry in tracked.values()]
         truth: Refs = {}
@@ -214,14 +218,15 @@ class Simulation:
         return truth
 
     def lingering(self) -> float:
-        """Seconds until the last replica that said goodbye need not be shown any longer."""
+        """Seconds until no stopped replica lingers any longer."""
         return max(0.0, self.ledger.last_death - self.clock.now)
 
     def check_agreement(self) -> None:
-        """Check that every running node lists exactly what is tracked.
+        """Check that every running node lists exactly the tracked presences.
 
         Raises:
-            BrokenLawError: One does not; says which, where, and the seed.
+            BrokenLawError: A node does not; the message names it, the difference, the time and the
+                seed.
         """
         truth = self.tracked()
         for node in self.alive:
@@ -233,7 +238,7 @@ class Simulation:
 
     @property
     def where(self) -> str:
-        """The seed and the time, for messages."""
+        """The seed and the virtual time, for messages."""
         return f"seed {self.seed}, t={self.clock.now:.3f}"
 
     def say(self, what: str, *arguments: Any) -> None:
@@ -247,7 +252,7 @@ class Simulation:
             self.say("{} -> {}  {}", source, target, describe(message))
 
     def observe_everywhere(self, topic: str) -> None:
-        """Let every node's witness follow a topic from now on."""
+        """Let the witness of every node watch a topic from now on."""
         for node in self.alive:
             self._observe(node, topic)
 
@@ -263,7 +268,7 @@ class Simulation:
 
 
 def _differ(shown: Refs, truth: Refs) -> str:
-    """The first place where what is shown is not what is tracked."""
+    """Describe the first key with a difference between the shown and the tracked refs."""
     for topic in sorted(shown.keys() | truth.keys()):
         here, there = shown.get(topic, {}), truth.get(topic, {})
         for key in sorted(here.keys() | there.keys()):

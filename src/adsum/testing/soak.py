@@ -1,4 +1,4 @@
-"""Seed after seed on every core, until the time is over: what can go wrong does at last."""
+"""Soak: run seed after seed on every core for a given time, to find rare failures."""
 
 import itertools
 import os
@@ -8,16 +8,16 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass, field
 
-#: Where nobody looks on, progress is told this often, in seconds.
+#: Seconds between two lines of progress if the output is not a terminal.
 TELL_INTERVAL = 15.0
 
-#: Runs one seed; returns why it fails, or None. It is called in other processes.
+#: Runs one seed; returns a report of its failure, or None. It is called in other processes.
 Attempt = Callable[[int], str | None]
 
 
 @dataclass
 class Progress:
-    """How far a soak has come, shown as one line that is overwritten."""
+    """The progress of a soak, shown as one line that is overwritten."""
 
     what: str
     began: float = field(default_factory=time.monotonic)
@@ -26,14 +26,14 @@ class Progress:
     _told_at: float = 0.0
 
     def finish(self, seed: int, failure: str | None) -> None:
-        """One seed is done."""
+        """Count a finished seed, and print its failure if there is one."""
         self.done += 1
         if failure is not None:
             self.failed.append(seed)
             print(f"\n{failure}\n", flush=True)
 
     def tell(self) -> None:
-        """Show how it goes."""
+        """Print the progress; without a terminal at most once in `TELL_INTERVAL`."""
         now = time.monotonic()
         if not sys.stdout.isatty() and now - self._told_at < TELL_INTERVAL:
             return
@@ -45,14 +45,14 @@ class Progress:
 
 
 def soak(what: str, attempt: Attempt, seeds: Iterator[int], seconds: float, jobs: int) -> list[int]:
-    """Run seeds in parallel, for so long or until there are no more.
+    """Run seeds in parallel, for some seconds or until there are no more.
 
     Args:
-        what: What it is that runs, for the display.
+        what: The name of the soak, for the display.
         attempt: A function of a module, since it is called in other processes.
-        seeds: What to run.
-        seconds: No seed is begun after so long; those under way are finished.
-        jobs: How many processes.
+        seeds: The seeds to run.
+        seconds: Seconds after which no seed is begun; those under way are finished.
+        jobs: The number of processes.
 
     Returns:
         The seeds that failed.
@@ -82,10 +82,10 @@ def _run(attempt: Attempt, seed: int) -> tuple[int, str | None]:
 
 
 def range_of(first: int, count: int | None) -> Iterator[int]:
-    """So many seeds from one on, or all of them."""
+    """The seeds from `first` on: `count` of them, or without an end if it is None."""
     return itertools.count(first) if count is None else iter(range(first, first + count))
 
 
 def cores() -> int:
-    """How many processes run at once."""
+    """The number of processes to run at once: one for each core."""
     return os.cpu_count() or 1

@@ -1,4 +1,4 @@
-"""What happens in a simulation, in words: one line for each message, the same in every run."""
+"""Trace lines of messages in a simulation: one line a message, the same in every run."""
 
 from adsum.replication.messages import (
     Ask,
@@ -15,7 +15,7 @@ from adsum.replication.messages import (
 
 
 def describe(message: Message) -> str:
-    """A message in a few words."""
+    """Describe a message in one line."""
     match message:
         case Sync(replica, after, follow):
             return f"sync {replica} after {after}{' and follow' if follow else ''}"

@@ -1,7 +1,7 @@
-"""A cluster put to the test: bad luck from a seed, laws at every step, agreement at the end.
+"""Trials: random faults from a seed, with laws checked at every step and agreement at the end.
 
-A trial that fails is cut down to the shortest schedule that still fails, and tells it, with a trace
-of what happened last and with how to replay it.
+The schedule of a failed trial is shortened while it still fails. The report shows the shortest
+schedule found, the end of its trace, and a command to replay it.
 
 Example:
     >>> from adsum.testing import Trial
@@ -23,29 +23,30 @@ from .laws import BrokenLawError
 from .shrinking import shorten
 from .simulation import Simulation
 
-#: How many steps a trial has.
+#: Steps of a trial, at least.
 LENGTH = 100
 #: The probability that a frame is lost, in the trials that lose frames; real links lose none.
 LOSS = 0.2
-#: A trace is told from so many lines before its end, without what goes on all the time.
+#: Lines of a trace that a report shows, from its end, without heartbeats and digests.
 TOLD_LINES = 60
 _REPLAY = "python -m adsum.testing --replay"
 _ROUTINE = re.compile(r"-> \S+  (heartbeat|digest)( |$)")
-#: Cutting a schedule down ends after so many runs.
+#: Runs after which the shortening of a schedule ends.
 MOST_RUNS = 400
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One run of bad luck, as data.
+    """A simulated cluster under a random schedule of faults, as data.
 
     Attributes:
         seed: All randomness in the simulation comes from it.
-        nodes: How many nodes there are in the beginning.
-        forget_after: See `Timing`. Where it is short, the trial waits until the dead are forgotten.
-        loss: The part of all frames that is lost.
-        length: What was asked for; a schedule may be a little longer.
-        steps: What happens.
+        nodes: The number of nodes at the beginning.
+        forget_after: Seconds, see `Timing`. If it is below 60, the trial also waits until the dead
+            are forgotten, and checks that they are.
+        loss: The fraction of frames, from 0 to 1, that is lost.
+        length: The requested number of steps; a schedule may be a little longer.
+        steps: The schedule.
     """
 
     seed: int
@@ -57,7 +58,7 @@ class Trial:
 
     @classmethod
     def from_seed(cls, seed: int, length: int = LENGTH) -> Self:
-        """Return the trial of a seed: the same one for every caller.
+        """Make the trial of a seed: the same one for every caller.
 
         Args:
             seed: Any integer. Of eight consecutive seeds, one loses frames.
@@ -69,13 +70,14 @@ class Trial:
         return cls(seed, nodes, forget_after, loss, length, tuple(schedule(random, length)))
 
     def run(self, trace: Callable[[str], None] | None = None) -> None:
-        """Let it happen.
+        """Run the schedule in a new simulation and check every law.
 
         Args:
-            trace: Called with a line for each thing that happens.
+            trace: Called with a line for each event.
 
         Raises:
-            BrokenLawError: A law does not hold; names it, the place, the time and the seed.
+            BrokenLawError: A law does not hold; the message names the failure, the place, the time
+                and the seed.
         """
         simulation = Simulation(
             self.nodes,
@@ -89,7 +91,7 @@ class Trial:
         for step in self.steps:
             faults.perform(step)
         faults.end()
-        if self.loss:  # a request whose answer was lost is made again
+        if self.loss:  # a request is sent again if its answer was lost
             simulation.run(2 * simulation.timing.sync_timeout)
         simulation.run(simulation.lingering())
         simulation.settle()
@@ -108,15 +110,15 @@ class Trial:
         return True
 
     def shrunk(self, most_runs: int = MOST_RUNS) -> "Trial":
-        """The shortest trial found that fails as well: part after part is left out."""
+        """The shortest trial found that still fails: parts of the schedule are left out."""
         steps = shorten(self.steps, lambda rest: not replace(self, steps=rest).passes(), most_runs)
         return replace(self, steps=steps)
 
     def report(self, shortest: "Trial | None" = None) -> str:
-        """Why it fails: its shortest form, step by step, and what happened last in it.
+        """Describe the failure: the shortest failing schedule, and the end of its trace.
 
         Args:
-            shortest: What `shrunk` has found, if it was asked already.
+            shortest: The result of `shrunk`, if known; by default it is computed.
         """
         shortest = shortest or self.shrunk()
         lines: list[str] = []
@@ -141,7 +143,7 @@ class Trial:
     def how_to_replay(self) -> str:
         """A shell command that runs exactly this trial, and prints the report if it fails.
 
-        A trial that differs from the trial of its seed is part of the command.
+        The command contains the schedule if it differs from that of the seed.
         """
         if self != Trial.from_seed(self.seed, self.length):
             return f"{_REPLAY}-file /dev/stdin <<'END'\n{self.to_json()}\nEND"
@@ -149,14 +151,14 @@ class Trial:
         return f"{_REPLAY} {self.seed}{length}"
 
     def to_json(self) -> str:
-        """The trial as text, to be kept: a step a line."""
+        """The trial as JSON text for a file, with a step a line."""
         fields = {key: value for key, value in asdict(self).items() if key != "steps"}
         steps = ",\n  ".join(json.dumps(step) for step in self.steps)
         return f'{json.dumps(fields)[:-1]}, "steps": [\n  {steps}\n]}}'
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """The trial that `to_json` wrote."""
+        """Read a trial that `to_json` wrote."""
         fields: dict[str, Any] = json.loads(text)
         steps = [Step(what, tuple(arguments), wait) for what, arguments, wait in fields["steps"]]
         return cls(**(fields | {"steps": tuple(steps)}))
@@ -177,10 +179,11 @@ def _check_rest(simulation: Simulation) -> None:
 
 
 def _check_queues(simulation: Simulation) -> None:
-    """Check that what waited for a peer was bounded: what may be under way, and as much again.
+    """Check that the bytes waiting for a peer were bounded, by twice `MAX_IN_FLIGHT`.
 
-    A peer that does not read is sent nothing large. What comes on top is the flush that was under
-    way, and the heartbeats, questions and digests until its link is closed.
+    Nothing large is sent to a peer that does not read. Beyond the bytes that may be in flight only
+    the flush that was under way waits for it, and the heartbeats, requests and digests until its
+    link is closed.
     """
     waited = simulation.network.most_waiting
     if waited > 2 * MAX_IN_FLIGHT:

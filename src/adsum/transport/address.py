@@ -1,4 +1,4 @@
-"""Where nodes listen and dial: `host:port`, `[v6]:port` and `unix:/path`, parsed and formatted."""
+"""Addresses to listen on and to dial: parses and formats `host:port`, `[v6]:port`, `unix:/path`."""
 
 import ipaddress
 import os
@@ -11,7 +11,7 @@ from typing import NoReturn
 from adsum.errors import ConfigurationError
 from adsum.quoting import quoted
 
-#: The longest path the kernel takes for a Unix socket, in bytes, without the closing zero.
+#: Bytes of the longest path that the kernel accepts for a Unix socket, without the closing zero.
 SUN_PATH_LIMIT = 103 if sys.platform == "darwin" else 107
 
 _ACCEPTED = "accepted are host:port, host:first-last, [ipv6]:port and unix:/absolute/path"
@@ -53,16 +53,16 @@ class TcpAddress:
 
     @property
     def is_wildcard(self) -> bool:
-        """Whether it stands for every interface, so that the host must be learnt elsewhere."""
+        """Whether the host means every interface, so that peers need another host to dial."""
         literal = _literal(self.host)
         return self.host in _WILDCARDS or (literal is not None and literal.is_unspecified)
 
     def with_host(self, host: str) -> "TcpAddress":
-        """The same ports on another host: a wildcard told by a peer means where you see it."""
+        """The same ports on another host, such as a peer's source address for its wildcard."""
         return replace(self, host=host)
 
     def each_port(self) -> Iterator["TcpAddress"]:
-        """One address for every port of the range, in order."""
+        """Yield one address for every port of the range, in order."""
         for port in range(self.port, self.last_port + 1):
             yield TcpAddress(self.host, port, port)
 
@@ -91,11 +91,11 @@ class UnixAddress:
         return False
 
     def with_host(self, host: str) -> "UnixAddress":
-        """Itself: a path has no host."""
+        """The same address: a path has no host."""
         return self
 
     def each_port(self) -> Iterator["UnixAddress"]:
-        """Itself alone: a path has no ports."""
+        """Yield only this address: a path has no ports."""
         yield self
 
 
@@ -103,17 +103,17 @@ Address = TcpAddress | UnixAddress
 
 
 def parse(text: str, field: str = "listen") -> Address:
-    """Read an address as a person or a peer wrote it.
+    """Parse an address from a setting or from a peer.
 
     Args:
         text: `host:port`, `host:first-last`, `[v6]:port` or `unix:/path`.
-        field: The setting it comes from, named in the error.
+        field: The setting that it comes from, named in the error.
 
     Returns:
         The address; `str()` of it gives the canonical text, which parses to an equal address.
 
     Raises:
-        ConfigurationError: It is none of these; names the field, the value and what is accepted.
+        ConfigurationError: It is none of these; names the field, the value and the accepted forms.
 
     Example:
         >>> parse("localhost:7400-7407").last_port
@@ -133,10 +133,10 @@ def parse(text: str, field: str = "listen") -> Address:
 
 
 def parse_one(text: str, field: str) -> Address:
-    """Read an address that can be dialled: one port, and not port 0.
+    """Parse an address that can be dialled: one port, and not port 0.
 
     Raises:
-        ConfigurationError: It cannot be read, or is good for listening only.
+        ConfigurationError: It cannot be parsed, or can only be listened on.
     """
     address = parse(text, field)
     if isinstance(address, TcpAddress) and not 0 < address.port == address.last_port:

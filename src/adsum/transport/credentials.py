@@ -1,8 +1,7 @@
-"""The user behind the other end of a Unix socket, as the kernel recorded it at `connect`.
+"""Peer credentials of a Unix socket: the user id that the kernel recorded at `connect`.
 
-The answer is a fact of the kernel and nothing that the peer can choose. Where the platform has no
-such call, or the socket is none of Unix, the answer is None, and callers treat the peer as a
-stranger.
+The kernel reports it, and the peer cannot choose it. On a platform without such a call, and for a
+socket of another family, it is None, and callers treat the peer as a stranger.
 """
 
 import contextlib
@@ -10,8 +9,8 @@ import socket
 import struct
 import sys
 
-#: Linux: `struct ucred` is pid, uid, gid. A user that is unmapped in the user namespace of this
-#: process is reported as the overflow user, usually 65534; a socket without a peer as 2**32 - 1.
+#: Linux: `struct ucred` is pid, uid, gid. The uid of a user that is unmapped in the user namespace
+#: of this process is the overflow uid, usually 65534; that of a socket without a peer is 2**32 - 1.
 _UCRED = struct.Struct("=iII")
 
 #: macOS: level and option of `struct xucred`, which begins with its version and the uid.
@@ -24,7 +23,7 @@ _XUCRED_SIZE = 76
 
 def peer_uid(sock: socket.socket) -> int | None:
     """The user id of the process at the other end of a connected Unix socket; None if unknown."""
-    # A socket that is closed or whose peer is gone already has no answer.
+    # The call fails on a closed socket and on one whose peer is already gone.
     with contextlib.suppress(OSError, struct.error):
         if sock.family != socket.AF_UNIX:
             return None

@@ -1,20 +1,20 @@
-"""Discovery: siblings on the same host, and the addresses behind a name.
+"""Discovery of peers: siblings on the same host, and the addresses behind a host name.
 
-Processes of one user that serve one cluster find one another through sockets in a directory::
+Processes of one user that serve one cluster find each other through sockets in a directory::
 
     <runtime directory>/                 only the user can enter it
         3f2a9c01d4e5b678/                one for each cluster: a hash of its name
             9d0c41aa.sock                one for each node: a Unix socket that it listens on
 
 There are several places for a runtime directory, because a system may lack one of them, another
-user may occupy one, and a logout removes one. They follow from the user's id alone and not from
-the environment, so a process of a login session and one of cron meet. A node listens in the first
-safe place, and looks for others in every safe one.
+user may occupy one, and a logout removes one. They depend on the user's id alone and not on the
+environment, so a process of a login session and a process of cron find each other. A node listens
+in the first safe place, and searches every safe place for others.
 
-A socket is renamed into place only once it listens, so one that refuses belongs to a dead process
-and is removed by the node that was refused. There is no lock, no list, and nothing to clean up by
-hand. Directories and sockets may vanish under a running node, so it checks its own socket and
-searches for others every few seconds (see `adsum.siblings`).
+A socket is renamed into place only once it listens, so a socket that refuses connections belongs to
+a dead process. The node whose dial was refused removes it. There is no lock, no list, and nothing
+to clean up by hand. Directories and sockets may vanish while a node runs, so it checks its own
+socket and searches for others every few seconds (see `adsum.siblings`).
 """
 
 import asyncio
@@ -36,30 +36,30 @@ from adsum.transport.address import TcpAddress, UnixAddress, parse
 
 logger = logging.getLogger("adsum.transport")
 
-#: Where a runtime directory may be, most preferred first.
+#: Places of a runtime directory, most preferred first.
 PLACES = ("/run/user/{uid}/adsum", "/tmp/adsum-{uid}", "/var/tmp/adsum-{uid}")  # noqa: S108 - checked before use
 _SUFFIX = ".sock"
 #: Random bytes in the name of a socket.
 _TOKEN = 4
 #: Seconds after which a temporary socket belongs to a process that died before renaming it.
 _TEMPORARY_AGE = 60.0
-#: Seconds after which the directory of a cluster is looked at by `sweep`.
+#: Seconds without a change after which `sweep` checks the directory of a cluster.
 _SWEEP_AGE = 86400.0
-#: Directories, and sockets in each of them, that one sweep looks at.
+#: Directories that one sweep checks at most, and sockets in each of them.
 _SWEEP_MOST = 64
-#: What `sys.argv` begins with when the program is not a file.
+#: Values of `sys.argv[0]` when the program is not a file.
 _NAMELESS = ("", "-", "-c", "-m")
 
 
 def default_cluster() -> str:
-    """A cluster name that all workers of one application share, and no other application has.
+    """The default cluster name, shared by all workers of one application and by no other.
 
-    It is made of the user, the working directory and the command line. Workers that are forked
-    (gunicorn) inherit them, workers that `multiprocessing` spawns (uvicorn) are given them by
-    their parent. Two copies of one application started by the same command in the same directory
-    are the same cluster; give `cluster=` a name of its own where that is not wanted.
+    It is a hash of the user, the working directory and the command line. Forked workers (gunicorn)
+    inherit them, and workers that `multiprocessing` spawns (uvicorn) receive them from their
+    parent. Two copies of one application, started by the same command in the same directory, form
+    one cluster; set `cluster=` to separate them.
 
-    What this cannot tell apart is programs piped into the interpreter in the same directory.
+    Different programs that are piped into the interpreter in one directory get the same name.
     """
     signs = [os.getuid(), _working_directory(), _command_line()]
     return "auto-" + _short_hash(json.dumps(signs))
@@ -70,21 +70,21 @@ class SiblingDirectory:
 
     Args:
         cluster: The name of the cluster.
-        runtime_dir: The one directory to use, which must exist, in place of those of the user.
+        runtime_dir: The only directory to use, which must exist; None for the places of the user.
     """
 
     def __init__(self, cluster: str, runtime_dir: str | None = None) -> None:
         self._name = _short_hash(cluster)
         self._places = _places(runtime_dir)
-        # The reason why a place was not used, as logged last, so that it is logged once.
+        # The last logged reason why a place was not used, so that each is logged once.
         self._logged: dict[Path, str] = {}
 
     def new_path(self) -> Path:
         """A new path for a socket, in the first safe place. Its directory exists.
 
         Raises:
-            ConfigurationError: No place is safe: each is somebody else's, a link, open to others,
-                or cannot be made. Says which and why.
+            ConfigurationError: No place is safe: each belongs to another user, is a symbolic
+                link, is open to others, or cannot be created. Names each and the reason.
         """
         unsafe: dict[Path, str] = {}
         for place in self._places:
@@ -101,12 +101,12 @@ class SiblingDirectory:
         )
 
     def find(self, own: str | None = None) -> list[str]:
-        """The addresses of the nodes in every safe place, in a stable order.
+        """Find the addresses of the nodes in every safe place, in a stable order.
 
-        Those of processes that have just died are among them: dial, and `forget_stale` on refusal.
+        Processes that have just died may be among them: dial, and call `forget_stale` on refusal.
 
         Args:
-            own: This node's address, left out.
+            own: This node's address, to leave out.
 
         Raises:
             OSError: A directory cannot be read.
@@ -117,8 +117,8 @@ class SiblingDirectory:
     def forget_stale(self, address: str) -> None:
         """Remove the socket of a dead process, after a dial was refused.
 
-        Any address outside the safe places is ignored. It probes once more first: nothing can
-        begin to listen at a path that has refused, but the path may have been reused since.
+        An address outside the safe places is ignored. The socket is probed again first: nothing
+        can begin to listen at a path that has refused, but the path may have been reused since.
         """
         try:
             where = parse(address, "address")
@@ -129,7 +129,7 @@ class SiblingDirectory:
         path = Path(os.path.normpath(where.path))
         if path.suffix != _SUFFIX or path.parent not in self._safe():
             return
-        # Anything that is no socket refuses connections, too.
+        # A file that is not a socket refuses connections, too.
         if path.is_symlink() or not path.is_socket():
             return
         if _refuses(path):
@@ -139,18 +139,18 @@ class SiblingDirectory:
     def leave(self) -> None:
         """Remove the directory of the cluster in every safe place, if no socket is left in it.
 
-        A node that starts at this very moment finds its directory gone, and has to make it again.
+        A node that starts at this very moment may lose its directory and must create it again.
         """
         for directory in self._safe():
             with contextlib.suppress(OSError):
                 directory.rmdir()
 
     def sweep(self) -> None:
-        """Remove the directories of other clusters whose nodes have all died without a goodbye.
+        """Remove the directories of other clusters in which every node has crashed.
 
-        Only old directories are looked at, and only sockets that refuse are removed.
+        Only old directories are checked, and only sockets that refuse connections are removed.
         """
-        # Wall time, since that is what files carry; a living node does not refuse, however old.
+        # Wall time, as in file timestamps; a running node does not refuse, however old it is.
         oldest = time.time() - _SWEEP_AGE
         for place in (place for place in self._places if not _fault(place)):
             for directory in _old_directories(place, oldest)[:_SWEEP_MOST]:
@@ -166,26 +166,27 @@ class SiblingDirectory:
     def _log(self, unsafe: dict[Path, str], used: Path) -> None:
         """Log each place that was not used, once for each reason."""
         for place, why in unsafe.items():
-            # Where nobody is logged in, /run/user/<uid> is absent: nothing is wrong.
+            # Without a login session /run/user/<uid> is absent, which is no fault.
             if os.path.isdir(place.parent) and self._logged.get(place) != why:
                 logger.warning("the runtime directory '%s' %s; using '%s'", place, why, used)
         self._logged = unsafe
 
 
 def longest_socket(runtime_dir: str) -> str:
-    """An address as long as any in a runtime directory, to check that it is not too long."""
+    """An example of the longest address in a runtime directory, to check against the limit."""
     [place] = _places(runtime_dir)
     return f"unix:{place / _short_hash('') / ('0' * 2 * _TOKEN + _SUFFIX)}"
 
 
 async def resolve(address: str) -> list[str]:
-    """Every `ip:port` that a `host:port` stands for now: all its A and AAAA records.
+    """Resolve `host:port` to every `ip:port` of its present A and AAAA records.
 
-    Unix sockets and IP addresses stand for themselves; a range of ports for each port of it.
+    Unix sockets and IP addresses are returned as they are; a range of ports gives one address for
+    each port.
 
     Raises:
-        ConfigurationError: `address` cannot be read.
-        DialError: The name cannot be resolved; it may be, later.
+        ConfigurationError: `address` cannot be parsed.
+        DialError: The name cannot be resolved at present; a later attempt may succeed.
     """
     where = parse(address, "peers")
     if not isinstance(where, TcpAddress):
@@ -200,7 +201,7 @@ async def resolve(address: str) -> list[str]:
 
 
 def _places(runtime_dir: str | None) -> list[Path]:
-    """Where the directories of clusters may be, most preferred first; none is created here."""
+    """The parent directories of cluster directories, most preferred first; creates none."""
     if runtime_dir is not None:
         return [Path(os.path.normpath(runtime_dir), "adsum")]
     return [Path(place.format(uid=os.getuid())) for place in PLACES]
@@ -239,10 +240,12 @@ def _fault(path: Path) -> str:
 
 
 def _sockets_in(directory: Path) -> list[Path]:
-    """The sockets of nodes in a directory, which may be removed at any time.
+    """The sockets of nodes in a directory; other processes may remove them at any time.
+
+    Also removes temporary sockets that are old.
 
     Raises:
-        OSError: The directory cannot be read, as where no descriptors are left.
+        OSError: The directory cannot be read, for example because no descriptors are left.
     """
     try:
         names = sorted(os.listdir(directory))
@@ -256,7 +259,7 @@ def _sockets_in(directory: Path) -> list[Path]:
 
 
 def _old_directories(place: Path, oldest: float) -> list[Path]:
-    """What has not changed in a place since some wall time; nothing if it cannot be read."""
+    """The entries of a place unchanged since `oldest`, in wall time; none if it is unreadable."""
     found: list[Path] = []
     with contextlib.suppress(OSError), os.scandir(place) as entries:
         for entry in entries:
@@ -266,7 +269,7 @@ def _old_directories(place: Path, oldest: float) -> list[Path]:
 
 
 def _remove_dead(directory: Path) -> None:
-    """Remove the sockets of dead processes from a directory, and it if none is left."""
+    """Remove the sockets of dead processes from a directory, then the directory if it is empty."""
     with contextlib.suppress(OSError):
         for path in _sockets_in(directory)[:_SWEEP_MOST]:
             if _refuses(path):
@@ -275,8 +278,8 @@ def _remove_dead(directory: Path) -> None:
 
 
 def _clean_temporary(path: Path) -> None:
-    """Remove a socket that a process bound and did not live to rename."""
-    # Wall time, since that is what files carry; at worst a name is kept, or its owner binds anew.
+    """Remove an old temporary socket, whose process died before it was renamed."""
+    # Wall time, as in file timestamps; at worst a name stays, or its owner has to bind again.
     oldest = time.time() - _TEMPORARY_AGE
     with contextlib.suppress(OSError):
         if path.lstat().st_mtime < oldest:
@@ -299,14 +302,14 @@ def _working_directory() -> str:
     try:
         return os.getcwd()
     except OSError:
-        return ""  # Removed under our feet; the command line has to tell.
+        return ""  # Removed while we run; the command line has to distinguish applications.
 
 
 def _command_line() -> list[str]:
-    """The arguments, as forked and spawned children see them too.
+    """The command line, equal in forked and spawned children.
 
-    Code given by `-c` or typed in leaves nothing telling in `sys.argv`; what the interpreter was
-    started with then keeps different programs apart.
+    For code given by `-c` or typed in, `sys.argv` is the same for all programs; the arguments of
+    the interpreter then distinguish them.
     """
     return list(sys.argv if sys.argv[:1] and sys.argv[0] not in _NAMELESS else sys.orig_argv)
 

@@ -1,9 +1,9 @@
-"""Frames: how messages are cut out of a stream of bytes. No I/O.
+"""Framing: encodes messages as frames and splits a byte stream into them. No I/O.
 
 A frame is a 4-byte big-endian length, then that many bytes: one byte for the kind, and the body.
-Payloads above `COMPRESSION_THRESHOLD` are compressed when that makes them smaller. Both the length
-and what a body inflates to are bounded before any memory is spent on them, so the most that a peer
-can make this end hold is what it sent plus one `FRAME_LIMIT`.
+Payloads of at least `COMPRESSION_THRESHOLD` bytes are compressed when that makes them smaller. The
+length and the inflated size of a body are checked before memory is allocated for them, so a peer
+can make this end hold at most the bytes it sent plus one `FRAME_LIMIT`.
 
 On an authenticated link a tag follows each frame, see `adsum.transport.frame_mac`.
 """
@@ -21,13 +21,14 @@ PAYLOAD: Final = 3
 DEFLATED: Final = 4
 GOODBYE: Final = 5
 
-#: The largest payload, uncompressed.
+#: Bytes of the largest payload, uncompressed.
 FRAME_LIMIT: Final = 256 * 1024
-#: The largest body of a frame before the peer has proved that it belongs here.
+#: Bytes of the largest frame body before the peer has proved that it is a member.
 GREETING_LIMIT: Final = 8 * 1024
-#: Below this a lone message costs more time to compress than its bytes are worth (see docs).
+#: Bytes of the smallest payload to compress; for smaller ones the time outweighs the bytes saved
+#: (see docs).
 COMPRESSION_THRESHOLD: Final = 1024
-#: The longest reason that a goodbye carries, in bytes.
+#: Bytes of the longest reason in a goodbye.
 REASON_LIMIT: Final = 512
 
 _KINDS: Final = frozenset({HELLO, PROOF, PAYLOAD, DEFLATED, GOODBYE})
@@ -36,27 +37,26 @@ _HEADER: Final = struct.Struct(">IB")
 
 
 def encode_frame(kind: int, body: bytes) -> bytes:
-    """One frame as it goes on the wire."""
+    """Encode one frame for the wire."""
     return _HEADER.pack(len(body) + 1, kind) + body
 
 
 def encode_goodbye(reason: str) -> bytes:
-    """The frame that tells a peer why the link ends; a long reason is cut."""
+    """Encode a goodbye with the reason why the link ends; a long reason is cut."""
     return encode_frame(GOODBYE, reason.encode("utf-8", "replace")[:REASON_LIMIT])
 
 
 def decode_goodbye(body: bytes) -> str:
-    """The reason in a goodbye, made safe to log: whatever a peer sent, it is one printable line."""
+    """Decode the reason of a goodbye into one printable line that is safe to log."""
     text = body[:REASON_LIMIT].decode("utf-8", "replace")
     return "".join(character if character.isprintable() else " " for character in text)
 
 
 def inflate(body: bytes) -> bytes:
-    """The payload of a DEFLATED frame.
+    """Decompress the payload of a DEFLATED frame, never more than `FRAME_LIMIT` + 1 bytes of it.
 
     Raises:
-        ProtocolError: It is damaged, has bytes to spare, or grows beyond `FRAME_LIMIT`. No more
-            than that is ever decompressed.
+        ProtocolError: It is damaged, truncated, has trailing bytes, or grows beyond `FRAME_LIMIT`.
     """
     inflater = zlib.decompressobj()
     try:
@@ -71,18 +71,18 @@ def inflate(body: bytes) -> bytes:
 
 
 class Payload(bytes):
-    """A payload for many links: it keeps its frame, so that it is compressed once.
+    """A payload for many links that caches its frame, so that it is compressed once.
 
-    Compression is by far the most expensive step of a broadcast, and links without room are sent
-    it later than the others.
+    Compression is by far the most expensive step of a broadcast, and links under backpressure
+    receive the payload later than the others.
     """
 
-    #: Its frame, once it was encoded.
+    #: The encoded frame; None until the first link has encoded it.
     frame: bytes | None = None
 
 
 def encode_payload(payload: bytes) -> bytes:
-    """The frame that carries a payload.
+    """Encode a payload as a frame, compressed if that makes it smaller.
 
     Raises:
         ValueError: The payload is larger than `FRAME_LIMIT`.
@@ -106,24 +106,25 @@ def _encode_payload(payload: bytes) -> bytes:
 
 
 class FrameReader:
-    """Cuts frames out of chunks of any size; what is not asked for stays as raw bytes.
+    """Splits chunks of any size into frames; frames not yet taken are buffered as raw bytes.
 
-    Frames are taken one at a time, so bytes that wait for their turn cost exactly their size. The
-    reader knows how long the next frame is as soon as its header is in and touches the buffer again
-    only when that much is there: the work is linear in the bytes received, however they were cut.
+    Frames are taken one at a time, so buffered frames cost exactly their size on the wire. The
+    reader knows the size of the next frame as soon as its header is complete, and reads the buffer
+    again only when the whole frame has arrived: the work is linear in the bytes received, however
+    they are chunked.
 
     Attributes:
-        limit: The largest body accepted; raise it when the peer is trusted. It applies to frames
-            taken from then on, also to those already received.
-        mac: Checks the tags of the peer, or None if its frames have none. Set it between two
-            frames: it applies to those taken from then on, also to those already received.
+        limit: Bytes of the largest accepted body; raise it when the peer is trusted. It applies to
+            all frames taken afterwards, including those already received.
+        mac: Checks the tags of the peer; None if its frames have none. Set it between two frames:
+            it applies to all frames taken afterwards, including those already received.
     """
 
     def __init__(self, limit: int = GREETING_LIMIT) -> None:
         self.limit = limit
         self.mac: FrameMac | None = None
         self._buffer = bytearray()
-        # Size of the next whole frame with length field and tag; 0 while its length is not known.
+        # Bytes of the next frame with length field and tag; 0 while its length is not known.
         self._needed = 0
 
     def __len__(self) -> int:
@@ -131,24 +132,24 @@ class FrameReader:
 
     @property
     def ready(self) -> bool:
-        """Whether `take` may have something to say; False means that it needs more bytes."""
+        """Whether `take` may return a frame or raise; False means that it needs more bytes."""
         return len(self._buffer) >= (self._needed or _LENGTH.size)
 
     def feed(self, chunk: bytes) -> None:
-        """Add bytes as they came from the wire."""
+        """Append received bytes."""
         self._buffer += chunk
 
     def clear(self) -> None:
-        """Drop everything that was not taken."""
+        """Drop all buffered bytes."""
         self._buffer = bytearray()
         self._needed = 0
 
     def take(self) -> tuple[int, bytes] | None:
-        """The next frame as (kind, body), or None until it is whole.
+        """Take the next frame as (kind, body); None until it is complete.
 
         Raises:
             ProtocolError: Its length is zero or above the limit, its tag is wrong, or its kind is
-                unknown. The stream makes no sense from here on.
+                unknown. The rest of the stream is unreadable.
         """
         buffer = self._buffer
         if not self._needed:

@@ -11,17 +11,17 @@
        │ ◀───────────────────────────── proof ─ │
 
 A proof is HMAC-SHA256, keyed by the shared secret, over a label for the role and both hellos
-exactly as they were sent. So it binds everything the hellos say; both nonces make it worthless on
-any other link (no replay), the label makes it worthless in the other direction (no reflection).
-Without a secret the key is empty: the path is the same, and a node that has a secret never links
-with one that has none.
+exactly as they were sent. So it binds every field of the hellos. The two nonces make it worthless
+on any other link (no replay), the label makes it worthless in the other direction (no reflection).
+Without a secret the key is empty: the path is the same, and a node with a secret never links with
+a node without one.
 
-The proof authenticates the peer, not the bytes that follow, and a relay can carry it. So a tag
-follows each later frame (`adsum.transport.frame_mac`) if either end wishes it in its hello, which
-the proofs bind. An end wishes it if it has a secret and its stream is not protected already. The
-key of each direction is made as the proofs are, under labels of its own, so that no proof is a
-key. In each direction the first frame with a tag is the one after the proof: both ends find that
-place in the stream itself, whatever else they are doing.
+The proof authenticates the peer, not the bytes that follow, and a relay can forward it. So each
+later frame is followed by a tag (`adsum.transport.frame_mac`) if either end requests that in its
+hello, which the proofs bind. An end requests tags if it has a secret and its stream is not
+protected already. The key of each direction is derived like the proofs, with a label of its own,
+so that no proof is a key. In each direction the first frame with a tag is the one after the proof:
+a position in the stream, so both ends agree on it independently of timing.
 """
 
 import hmac
@@ -56,39 +56,39 @@ class SelfDialError(HandshakeError):
 
 
 class Hello(NamedTuple):
-    """The claims of a hello. Nothing of it is proved yet."""
+    """The claims of a hello, none of which is proved yet."""
 
     identity: Identity
-    #: The lowest and the highest version of the protocol that is spoken.
+    #: The lowest and the highest protocol version that the sender speaks.
     versions: tuple[int, int]
     #: Whether the sender wants frames to be authenticated.
     authenticate: bool
 
 
 class Handshake:
-    """One side of one handshake.
+    """One side of one handshake, a state machine without I/O.
 
-    Feed it the handshake frames of the peer, write what it returns. It ends with `peer` set or
-    with an error; after an error the link must be closed.
+    Pass the handshake frames of the peer to `receive` and send the frames that it returns. The
+    handshake ends with `peer` set or with an error; after an error the link must be closed.
 
     Args:
-        identity: Who this node is. What it says is copied into the hello now.
-        dialling: Whether this side opened the connection, and so speaks first.
+        identity: The identity of this node, copied into the hello at construction.
+        dialling: Whether this side opened the connection, and so sends first.
         secret: The shared secret, or None.
-        protected: Whether nobody but members, or processes of this user, can be at the other end
-            of the stream or in between: its frames need no tags.
-        nonce: Makes the random bytes of this side, as `secrets.token_bytes`.
-        versions: The lowest and highest version of the protocol spoken here.
+        protected: Whether only members, or processes of this user, can be at the other end of the
+            stream or in between: its frames need no tags.
+        nonce: Makes the random bytes of this side, like `secrets.token_bytes`.
+        versions: The lowest and highest protocol version of this node.
 
     Attributes:
-        peer: Who the peer is; None until it has proved it.
-        version: The version that both speak; meaningful once `peer` is set.
+        peer: The identity of the peer; None until it is proved.
+        version: The common protocol version; meaningful once `peer` is set.
         outgoing: Makes the tags of the frames to send; set with the proof of this side, and None
             on a link without tags.
         incoming: Checks the tags of the frames that follow the proof of the peer; set with it.
 
     Raises:
-        ConfigurationError: `identity` breaks one of the limits on what a hello may say.
+        ConfigurationError: `identity` breaks one of the limits of a hello.
     """
 
     def __init__(
@@ -109,7 +109,7 @@ class Handshake:
         self._dialling = dialling
         self._secret = secret or b""
         self._versions = versions
-        # Without a secret there is nothing to derive a key from that a relay does not know.
+        # Without a secret, a relay could derive every key, too.
         self._authenticate = bool(secret) and not protected
         self._hello = encode_hello(identity, versions, nonce(_NONCE_BYTES), self._authenticate)
         # Both are set by the peer's hello.
@@ -118,7 +118,7 @@ class Handshake:
 
     @property
     def is_self(self) -> bool:
-        """Whether the proven peer is this very node."""
+        """Whether the proved peer is this node itself."""
         mine, peer = self._identity, self.peer
         return peer is not None and (peer.name, peer.incarnation) == (mine.name, mine.incarnation)
 
@@ -127,12 +127,12 @@ class Handshake:
         return encode_frame(HELLO, self._hello) if self._dialling else b""
 
     def receive(self, kind: int, body: bytes) -> bytes:
-        """Take one frame of the peer; returns the frames to send in answer.
+        """Receive one frame of the peer; returns the frames to send in answer.
 
         Raises:
-            SelfDialError: The dialler has reached itself. (The acceptor is not told by an error,
-                so that it gives the proof that the dialler needs to be sure; see `is_self`.)
-            HandshakeError: The peer speaks for another cluster, version or secret.
+            SelfDialError: The dialler has reached itself. (The acceptor raises no error, because
+                the dialler needs its proof to be sure; see `is_self`.)
+            HandshakeError: The cluster, version or secret of the peer differs.
             ProtocolError: The frame is malformed or out of place.
         """
         if kind == HELLO and self._peer_hello is None:
@@ -190,7 +190,7 @@ class Handshake:
         return FrameMac(self._derive(_DIALLER_KEY if of_dialler else _ACCEPTOR_KEY))
 
     def _derive(self, label: bytes) -> bytes:
-        """32 bytes that only the two ends of this link can make, for one purpose."""
+        """Derive the 32 bytes of one label, which only the two ends of this link can compute."""
         peer_hello = self._peer_hello or b""
         hellos = [self._hello, peer_hello] if self._dialling else [peer_hello, self._hello]
         parts = [label, *hellos]
@@ -202,7 +202,7 @@ class Handshake:
 def encode_hello(
     identity: Identity, versions: tuple[int, int], nonce: bytes, authenticate: bool
 ) -> bytes:
-    """The body of a hello.
+    """Encode the body of a hello.
 
     Raises:
         ConfigurationError: The identity breaks a limit, so no peer would accept it.
@@ -233,13 +233,13 @@ def encode_hello(
 
 
 def decode_hello(body: bytes) -> Hello:
-    """The claims of a hello.
+    """Decode the claims of a hello.
 
-    Fields beyond those known are left to later versions. Earlier ones have no field for
+    Additional fields, of later versions, are ignored. Hellos of earlier versions have no field for
     authentication; they are refused by their version, with a clearer error.
 
     Raises:
-        ProtocolError: It is malformed, or a field is not what it must be.
+        ProtocolError: The hello is malformed, or a field has a wrong type or value.
     """
     try:
         fields: Any = json.loads(body)
@@ -249,7 +249,7 @@ def decode_hello(body: bytes) -> Hello:
         raise ProtocolError("a hello that is not adsum's")
     _, versions, cluster, name, incarnation, addresses, nonce = fields[:7]
     _check(_is_text(cluster, NAME_LIMIT), "cluster")
-    # As in the settings: a name stands in log lines, which a line break in it would forge.
+    # As in the settings: a line break in a name could forge log lines.
     _check(_is_text(name, NAME_LIMIT) and name.isprintable(), "name")
     _check(type(incarnation) is int and 0 <= incarnation < _INCARNATION_LIMIT, "incarnation")
     _check(isinstance(addresses, list) and len(addresses) <= ADDRESSES_LIMIT, "addresses")
@@ -270,7 +270,7 @@ def _check(holds: bool, field: str) -> None:
 def _is_text(value: object, limit: int) -> bool:
     if not isinstance(value, str) or not 0 < len(value) <= limit:
         return False
-    # A lone surrogate passes through JSON but cannot be encoded: it would break whoever logs it.
+    # JSON can carry a lone surrogate, which cannot be encoded: logging it would raise.
     return not any("\ud800" <= character <= "\udfff" for character in value)
 
 

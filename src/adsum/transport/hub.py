@@ -1,4 +1,4 @@
-"""What all links of one transport share: identity, handler, limits, turns, and orderly closing."""
+"""The pool of one transport's links: identity, handler, limits, fair turns, orderly closing."""
 
 import asyncio
 import contextlib
@@ -22,18 +22,18 @@ logger = logging.getLogger("adsum.transport")
 
 
 class LinkHub:
-    """The part of a transport that does not know what its bytes travel over.
+    """The part of a transport that is independent of sockets; the base of every transport.
 
     Args:
-        identity: Who the node is; may be replaced later, see `identity`.
-        handler: Hears of links and frames.
+        identity: The identity of the node; may be replaced later, see `identity`.
+        handler: Receives the events of links.
         secret: The secret that all nodes of the cluster share, or None.
         limits: Bounds on memory and waiting.
         nonce: Makes random bytes for handshakes.
         versions: The lowest and highest wire protocol version to speak.
 
     Raises:
-        ConfigurationError: The identity is not one that a peer would accept.
+        ConfigurationError: No peer would accept the identity.
     """
 
     def __init__(
@@ -55,12 +55,12 @@ class LinkHub:
         self._nonce = nonce
         self._versions = versions
         self.identity = identity
-        # Every link whose connection may still exist, in whatever phase.
+        # All links, in any phase, until their connection is gone.
         self._links: set[StreamLink] = set()
-        # Those of them that others opened and have not proved themselves on, over TCP and Unix.
+        # Inbound links whose peer has not proved itself, over TCP and over Unix sockets.
         self._unproven_tcp = Unproven[StreamLink](self.limits.pending_handshakes)
         self._unproven_unix = Unproven[StreamLink](self.limits.pending_handshakes)
-        # Those that were dialled and are not open, and how many are on their way to become one.
+        # Dialled links that are not open yet, and the number of connections being made for more.
         self._dialled: set[StreamLink] = set()
         self._connecting = 0
         self._refusals = SparseLog(logger, "an inbound connection was refused: %s")
@@ -74,10 +74,10 @@ class LinkHub:
 
     @property
     def identity(self) -> Identity:
-        """Who this node says it is in the handshakes that begin from now on.
+        """The identity that this node sends in new handshakes.
 
-        Set it again when listening has shown which addresses were bound. Links that are open keep
-        what they were told.
+        Set it again when listening has shown which addresses were bound. Peers of links that are
+        open keep the identity that they received.
         """
         return self._identity
 
@@ -97,20 +97,20 @@ class LinkHub:
         return self._closing or self.inherited
 
     def links(self) -> list[StreamLink]:
-        """Every link whose connection may still exist, in whatever phase."""
+        """All links, in any phase, until their connection is gone."""
         return list(self._links)
 
-    # What a concrete transport calls.
+    # Called by a concrete transport.
 
     def accept_link(
         self, origin: str | None = None, user: int | None = None, *, protected: bool = False
     ) -> StreamLink | None:
-        """The link for an inbound connection, or None: close it at once.
+        """Make the link for an inbound connection; None means to close the connection at once.
 
-        Where too many have not proved themselves, another one is dropped for it, see `Unproven`.
+        If too many connections are unproven, another one is dropped in its place, see `Unproven`.
 
         Args:
-            origin: The IP address that it comes from; None on a Unix socket.
+            origin: The source IP address; None on a Unix socket.
             user: The user id of the peer on a Unix socket, if the platform reports it.
             protected: Whether its frames need no tags, see `Handshake`.
         """
@@ -132,15 +132,15 @@ class LinkHub:
         return None if victim is link else link
 
     def drop(self, link: StreamLink) -> None:
-        """End an unproven connection, for which a line was logged."""
+        """Abort an unproven connection; the caller has logged the reason."""
         link.abort("too many handshakes are pending", logged=True)
 
     @contextlib.contextmanager
     def connecting(self, address: str) -> Iterator[None]:
-        """Count a connection that is being made, until `dial_link` takes it over.
+        """Count a connection that is being made, until `dial_link` counts its link.
 
         Raises:
-            DialError: Too many are being dialled already.
+            DialError: `Limits.pending_dials` connections are being dialled already.
         """
         if self._connecting + len(self._dialled) >= self.limits.pending_dials:
             raise DialError(f"{address}: {self.limits.pending_dials} dials are under way already")
@@ -151,10 +151,10 @@ class LinkHub:
             self._connecting -= 1
 
     def dial_link(self, address: str, *, protected: bool = False) -> StreamLink:
-        """The link for a connection to `address`.
+        """Make the link for an outbound connection to `address`.
 
         Args:
-            address: The address that is dialled.
+            address: The dialled address.
             protected: Whether its frames need no tags, see `Handshake`.
 
         Raises:
@@ -169,19 +169,19 @@ class LinkHub:
 
     @contextlib.contextmanager
     def attempt(self, link: StreamLink) -> Iterator["asyncio.Future[None]"]:
-        """Give up a dialled link when the block fails or is cancelled; yields its outcome."""
+        """Abort a dialled link when the block fails or is cancelled; yields its outcome."""
         outcome = link.outcome
         assert outcome is not None  # noqa: S101 - every dialled link has one
         try:
             yield outcome
         except BaseException:
-            # Nobody is left to ask for the outcome, which would be complained about.
+            # Nobody awaits the outcome any more; asyncio would log its error as never retrieved.
             outcome.cancel()
             link.shut("the attempt to dial was given up")
             raise
 
     async def close_links(self) -> None:
-        """Close every link and wait, within the grace, until its connection is gone."""
+        """Close every link and wait until its connection is gone, within the grace period."""
         self._closing = True
         for link in self.links():
             link.shut("the node is closing")
@@ -195,13 +195,13 @@ class LinkHub:
                 link.abort("the node is closing")
             for log in (self._refusals, self._offences, self._failures, self._troubles):
                 log.flush()
-        # One more turn, in which the handler hears of the links that ended in this one.
+        # One more turn, in which the handler's `link_closed` is called for the last links.
         await asyncio.sleep(0)
 
-    # What links call.
+    # Called by links.
 
     def begin_handshake(self, *, dialling: bool, protected: bool) -> Handshake:
-        """A handshake in the name of the current identity."""
+        """Make a handshake with the current identity."""
         return Handshake(
             self._identity,
             dialling=dialling,
@@ -212,12 +212,12 @@ class LinkHub:
         )
 
     def opened(self, link: StreamLink) -> None:
-        """The peer has proved itself."""
+        """Record that the peer of a link has proved itself."""
         self._proved_or_gone(link)
         self._dialled.discard(link)
 
     def refused(self, why: str, *, expected: bool = False) -> None:
-        """An inbound handshake failed; `expected` if that is no cause for a warning."""
+        """Log that an inbound handshake failed; at debug level if that is `expected`."""
         if self.closing:
             return
         if expected:
@@ -226,20 +226,20 @@ class LinkHub:
             self._refusals.log(why)
 
     def offended(self, link: StreamLink, why: str) -> None:
-        """The peer of an open link broke the protocol, or does not read."""
+        """Log that the peer of an open link broke the protocol or does not read."""
         self._offences.log(f"{link.describe()} closed: {why}")
 
     def failed(self, link: StreamLink, error: Exception) -> None:
-        """A frame of an open link could not be handled."""
+        """Log that handling a frame raised an unexpected error."""
         self._failures.log(link.describe(), error=error)
 
     def troubled(self, what: str) -> None:
-        """The operating system refused a request."""
+        """Log that the operating system refused a request."""
         if not self.closing:
             self._troubles.log(what)
 
     def gone(self, link: StreamLink) -> None:
-        """The connection does not exist any more."""
+        """Forget a link whose connection is gone. Idempotent."""
         self._proved_or_gone(link)
         self._dialled.discard(link)
         self._links.discard(link)

@@ -1,14 +1,14 @@
 """One link: frames in and out of one connection, from handshake to goodbye.
 
-A link is an asyncio protocol, so it works on whatever fulfils `asyncio.Transport`: sockets, TLS,
-and the in-memory wires of the tests. Its life::
+A link is an asyncio protocol, so it works over any `asyncio.Transport`: sockets, TLS, and the
+in-memory wires of the tests. Its phases::
 
     GREETING ──proved──▶ OPEN ──close(), error, goodbye, connection lost──▶ CLOSED
         └──────────────────── error, timeout, connection lost ─────────────────┘
 
-A link that this end closes lingers: it has written what was queued and its goodbye, and now waits
-for the peer to hang up, throwing away what still comes in. Closing the socket at once instead would
-make the kernel reset the connection when unread bytes are there, and the goodbye could be lost.
+A link that this end closes lingers: it has written the queued frames and its goodbye, waits for
+the peer to hang up, and discards the bytes that still arrive. If the socket were closed at once
+while it holds unread bytes, the kernel would reset the connection, and the goodbye could be lost.
 """
 
 import asyncio
@@ -46,7 +46,7 @@ from adsum.transport.turns import FRAME_COST
 if TYPE_CHECKING:
     from adsum.transport.hub import LinkHub
 
-#: How the reason of a goodbye begins that does not reject the peer: it may dial again.
+#: Start of the one goodbye reason that does not reject the peer: it may dial again.
 _TOO_LATE = "no handshake within"
 
 _NOBODY = Identity("", "", 0, ())
@@ -62,18 +62,18 @@ class StreamLink(asyncio.Protocol):
     """A `Link` over one stream connection. Made by a `LinkHub` only.
 
     Args:
-        hub: The transport it belongs to.
+        hub: The transport that owns the link.
         dialled: The address that this end dialled.
-        origin: The IP address that an inbound connection comes from, if it has one.
+        origin: The source IP address of an inbound connection, if it has one.
         protected: Whether its frames need no tags, see `Handshake`.
-        refusal: The reason why the peer cannot be linked to, which it is sent at once; or empty.
+        refusal: The reason to refuse the peer, sent to it at once; or empty.
 
     Attributes:
-        peer: Who the peer is; meaningful once the link is open. Wildcard hosts in its addresses
-            are replaced by the host that the peer is seen at.
+        peer: The identity of the peer; meaningful once the link is open. Wildcard hosts in its
+            addresses are replaced by the source address of its connection.
         dialled: The address that this end dialled, or None.
         version: The version of the wire protocol that both ends speak.
-        outcome: For a dialled link, done when the link is open or cannot be.
+        outcome: On a dialled link, a future that is done when the link is open or has failed.
     """
 
     def __init__(
@@ -98,25 +98,25 @@ class StreamLink(asyncio.Protocol):
         self._phase = _Phase.GREETING
         self._reader = FrameReader()
         self._handshake = hub.begin_handshake(dialling=dialled is not None, protected=protected)
-        # Makes the tags of the frames sent after the proof, on an authenticated link.
+        # Makes the tags of the frames sent after the proof; None on a link without tags.
         self._mac: FrameMac | None = None
         # None before the connection is made; stays set when it is lost.
         self._wire: asyncio.Transport | None = None
         self._gone = False
-        # Whether the peer has sent anything at all.
+        # Whether the peer has sent any bytes.
         self._heard = False
         # Frames of this loop turn, with their tags; `_flush` joins them into one write.
         self._outbound: list[bytes] = []
-        # Bytes of these, and of the buffer of the wire when the first one was queued.
+        # Bytes in `_outbound`, plus the write buffer of the wire when the first frame was queued.
         self._queued = 0
-        # The state last reported to the handler.
+        # The last value passed to the handler's `link_writable`.
         self._writable = True
-        # Whether the buffer of the wire holds more than a quarter of the high-water mark.
+        # Whether the write buffer of the wire is above a quarter of the high-water mark.
         self._backed_up = False
         self._reading_paused = False
-        # Why the connection was lost while frames were still to be delivered.
+        # The reason of a lost connection, set while received frames are still to be delivered.
         self._lost: str | None = None
-        # Ends the handshake, then the lingering, of a peer that does not.
+        # Limits the time of the handshake, and later of lingering.
         self._timer: Cancellable | None = None
 
     def __repr__(self) -> str:
@@ -124,15 +124,15 @@ class StreamLink(asyncio.Protocol):
 
     @property
     def wire(self) -> asyncio.Transport | None:
-        """What its bytes travel over; None before the connection is made."""
+        """The asyncio transport of the connection; None before it is made."""
         return self._wire
 
     def describe(self) -> str:
-        """The peer for a log line: its name once proved, and where it is."""
+        """The peer for a log line: its address, and its name once that is proved."""
         where = printable(self.dialled or self._origin or "a process of this host", 320)
         return f"{self.peer.name!r} ({where})" if self.peer.name else where
 
-    # What the node calls.
+    # Called by the node.
 
     def send(self, payload: bytes) -> None:
         """See `Link.send`."""
@@ -154,10 +154,10 @@ class StreamLink(asyncio.Protocol):
             self._writable = False  # without a call: the handler itself closes it
             self._part(reason)
 
-    # What the transport calls.
+    # Called by the transport.
 
     def shut(self, reason: str) -> None:
-        """Close an open link in order, give up an unfinished one, leave a closing one alone."""
+        """Close an open link in order or abort a handshake; a closed link is left alone."""
         if self._phase is _Phase.OPEN:
             self.close(reason)
         elif self._phase is _Phase.GREETING:
@@ -177,10 +177,10 @@ class StreamLink(asyncio.Protocol):
             # uvloop calls no `connection_lost` if making the connection was cancelled.
             self._loop.call_soon(self._forget)
 
-    # What the event loop calls.
+    # Called by the event loop.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Greet the peer."""
+        """Start the handshake, or refuse the peer."""
         # A cast, because the transports of other event loops need not be subclasses.
         wire = self._wire = cast(asyncio.Transport, transport)
         if self._phase is not _Phase.GREETING:
@@ -199,7 +199,7 @@ class StreamLink(asyncio.Protocol):
             wire.write(hello)
 
     def data_received(self, data: bytes) -> None:
-        """Take bytes; hand over what is whole as far as this loop turn's budget allows."""
+        """Receive bytes; deliver complete frames as far as the budget of this turn allows."""
         self._heard = True
         self._reader.feed(data)
         if self._phase is _Phase.CLOSED:
@@ -214,22 +214,22 @@ class StreamLink(asyncio.Protocol):
             self._pause_reading()
 
     def eof_received(self) -> bool:
-        """The peer hung up. Nobody reads what is unsent, so do not wait for it to leave."""
+        """The peer hung up: abort, because nobody will read the unsent bytes."""
         if self._wire is not None:
             self._wire.abort()
         return False
 
     def pause_writing(self) -> None:
-        """The buffer of the wire holds more than a quarter of the high-water mark."""
+        """The write buffer of the wire is above a quarter of the high-water mark."""
         self._backed_up = True
 
     def resume_writing(self) -> None:
-        """The buffer of the wire has drained to a quarter of the high-water mark."""
+        """The write buffer of the wire has drained to a quarter of the high-water mark."""
         self._backed_up = False
         self._look_for_room()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Deliver what had arrived, then end."""
+        """End the link, after the frames that have already arrived were delivered."""
         self._gone = True
         reason = (
             "connection lost" if exc is None else f"connection lost: {printable(str(exc), 200)}"
@@ -244,7 +244,7 @@ class StreamLink(asyncio.Protocol):
             self._end(reason)
         self._forget()
 
-    # What `TurnBudget` calls.
+    # Called by `TurnBudget`.
 
     def deliver(self) -> int | None:
         """Handle the next frame; never raises. See `Source.deliver`."""
@@ -266,7 +266,7 @@ class StreamLink(asyncio.Protocol):
         return None
 
     def caught_up(self) -> None:
-        """Nothing more is waiting. See `Source.caught_up`."""
+        """Read again, or end a lost link: all frames are delivered. See `Source.caught_up`."""
         if self._reading_paused:
             self._resume_reading()
         if self._lost is not None:
@@ -293,7 +293,7 @@ class StreamLink(asyncio.Protocol):
     def _receive_greeting(self, kind: int, body: bytes) -> None:
         handshake = self._handshake
         answer = handshake.receive(kind, body)
-        # Each is None until the proof of that direction: what follows the proof has tags.
+        # Each is None until the proof of that direction: frames after the proof have tags.
         self._mac, self._reader.mac = handshake.outgoing, handshake.incoming
         wire = self._wire
         if answer and wire is not None and not wire.is_closing():
@@ -315,7 +315,7 @@ class StreamLink(asyncio.Protocol):
 
     def _open(self, peer: Identity) -> None:
         if self._handshake.is_self:
-            # The dialler, also this node, has seen the proof and knows now what it has dialled.
+            # The dialler is this node too; the proof has shown it that it dialled itself.
             self._end_greeting()
             self._linger()
             return
@@ -342,21 +342,28 @@ class StreamLink(asyncio.Protocol):
         tell: bool,
         logged: bool = False,
     ) -> None:
-        """End a handshake that cannot succeed; the dialler learns why by an exception."""
+        """End a handshake that has failed; on a dialled link, `dial` raises the error.
+
+        Args:
+            kind: The class of the error.
+            why: The reason, for the error, the log and the peer.
+            tell: Whether to send the peer a goodbye with the reason.
+            logged: Whether the caller has logged the reason.
+        """
         error = kind(f"{self.describe()}: {why}")
         self._end_greeting()
         if tell:
             self._queue(encode_goodbye(why))
             self._linger()
-        # Who connects and leaves without a word is a probe, of a balancer or a sibling.
+        # A connection that sends no bytes is a probe, of a load balancer or a sibling.
         if self.outcome is None and self._heard and not logged:
-            # A sibling that starts and stops at once may be gone before it is greeted.
+            # A sibling that starts and stops at once may leave during the handshake.
             expected = self._origin is None and issubclass(kind, DialError)
             self._hub.refused(str(error), expected=expected)
         self._resolve(error)
 
     def _fail(self, error: ProtocolError) -> None:
-        """The peer broke the protocol."""
+        """Close the link to a peer that broke the protocol."""
         if self._phase is _Phase.OPEN:
             self._hub.offended(self, str(error))
             self._part(str(error))
@@ -376,13 +383,13 @@ class StreamLink(asyncio.Protocol):
         self._linger()
 
     def _end(self, reason: str) -> None:
-        """Leave OPEN: nothing more can be sent. `link_closed` follows in a later turn."""
+        """Leave OPEN, so nothing more is sent. `link_closed` follows in a later turn."""
         self._phase = _Phase.CLOSED
         self._set_writable(False)
         self._loop.call_soon(self._hub.handler.link_closed, self, reason)
 
     def _linger(self) -> None:
-        """Write what is queued, then wait a moment for the peer to hang up."""
+        """Write the queued frames, then wait up to `close_grace` for the peer to hang up."""
         wire = self._wire
         if wire is None or self._gone:
             self._drop_outbound()
@@ -396,14 +403,14 @@ class StreamLink(asyncio.Protocol):
         self._look_for_goodbye()
 
     def _look_for_goodbye(self) -> None:
-        """A closed link reads only to learn that the peer has closed, too."""
+        """Abort a closed link once the peer's goodbye has arrived; drop all other frames."""
         try:
             while (frame := self._reader.take()) is not None:
                 if frame[0] == GOODBYE and self._wire is not None:
                     self._wire.abort()
                     return
         except ProtocolError:
-            # Nothing more can be learnt from this stream: the peer's end of it, or the timer.
+            # The stream is unreadable; the peer hanging up, or the timer, ends the link.
             self._reader.clear()
 
     def _forget(self) -> None:
@@ -429,7 +436,7 @@ class StreamLink(asyncio.Protocol):
             return
         sock = self._wire.get_extra_info("socket") if self._wire is not None else None
         if sock is not None:
-            # The peer was faster, or the loop is one of uvloop, which closes its sockets itself.
+            # The peer was faster, or the loop is uvloop's, which closes its sockets itself.
             with contextlib.suppress(OSError, TypeError):
                 sock.shutdown(socket.SHUT_RDWR)
 
@@ -468,7 +475,7 @@ class StreamLink(asyncio.Protocol):
         self._queued = 0
 
     def _look_for_room(self) -> None:
-        """Writable again, once the frames are with the wire and most of its buffer has drained."""
+        """Become writable again once all frames are written and most of the buffer has drained."""
         if self._phase is _Phase.OPEN and not self._outbound and not self._backed_up:
             self._set_writable(True)
 
@@ -499,13 +506,13 @@ class StreamLink(asyncio.Protocol):
 
 
 def with_seen_host(peer: Identity, host: str) -> Identity:
-    """The peer's identity with every wildcard host replaced by where the peer is seen."""
+    """The peer's identity, with the source address of its connection for every wildcard host."""
     addresses: list[str] = []
     for text in peer.addresses:
         try:
             address = parse(text, "address of a peer")
         except ConfigurationError:
-            addresses.append(text)  # Of a kind that a later version knows, or a test's own.
+            addresses.append(text)  # A form of a later version, or of a test.
             continue
         addresses.append(str(address.with_host(host)) if address.is_wildcard else text)
     # Both families on one port become the same address.
@@ -514,7 +521,10 @@ def with_seen_host(peer: Identity, host: str) -> Identity:
 
 
 def plain_ip(host: str) -> str:
-    """An IPv4 peer of a dual-stack listener is told as the IPv4 address that it is."""
+    """The IPv4 address of an IPv4-mapped IPv6 address, as a dual-stack listener reports peers.
+
+    Any other text is returned unchanged.
+    """
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
@@ -524,7 +534,7 @@ def plain_ip(host: str) -> str:
 
 
 def _disable_delay(transport: asyncio.Transport) -> None:
-    """Frames are joined here already; Nagle's algorithm would only hold them back."""
+    """Turn off Nagle's algorithm, which only delays frames that are already joined here."""
     sock = transport.get_extra_info("socket")
     if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -1,4 +1,4 @@
-"""Listening sockets: bound, told apart from what was there before, and taken away again."""
+"""Listening sockets: binding TCP addresses and Unix paths, and removing them again."""
 
 import contextlib
 import errno
@@ -15,17 +15,17 @@ from adsum.transport.address import Address, TcpAddress, UnixAddress
 
 _BACKLOG = 128
 _IN_USE = (errno.EADDRINUSE,)
-#: Ports that are tried where the kernel chooses one for the first of several addresses.
+#: Ports to try when the kernel chooses a port for the first of several addresses.
 _ATTEMPTS = 16
 
 
 @dataclass(frozen=True, slots=True)
 class TcpPlace:
-    """A TCP address to listen on, resolved.
+    """A resolved TCP address to listen on.
 
     Attributes:
         address: The address as configured, with its range of ports.
-        candidates: Families and IP addresses that its host stands for, most preferred first.
+        candidates: Families and IP addresses of its host, most preferred first.
     """
 
     address: TcpAddress
@@ -33,23 +33,23 @@ class TcpPlace:
 
     @property
     def is_ipv4(self) -> bool:
-        """Whether the most preferred IP address is one of IPv4."""
+        """Whether the most preferred IP address is an IPv4 address."""
         return bool(self.candidates) and self.candidates[0][0] == socket.AF_INET
 
     @property
     def ports(self) -> tuple[int, int]:
-        """The range of ports, both ends inclusive; 0 and 0 where the kernel chooses."""
+        """The range of ports, both ends inclusive; (0, 0) if the kernel chooses."""
         return self.address.port, self.address.last_port
 
 
 @dataclass(slots=True)
 class Listener:
-    """A socket that listens.
+    """A listening socket.
 
     Attributes:
         sock: The socket, non-blocking.
-        address: Where it listens, with the port it was given.
-        inode: Device and inode of its file, if it has one: tells it from a successor's.
+        address: The address that it listens at, with the bound port.
+        inode: Device and inode of its file, if it has one, to recognise a replaced file.
     """
 
     sock: socket.socket
@@ -58,12 +58,12 @@ class Listener:
 
     @property
     def ipv4_port(self) -> int | None:
-        """The port, if it is one of IPv4."""
+        """The port of an IPv4 socket; None for any other socket."""
         return int(self.sock.getsockname()[1]) if self.sock.family == socket.AF_INET else None
 
     @property
     def is_in_place(self) -> bool:
-        """Whether its file, if it has one, exists and is still its own."""
+        """Whether its file, if it has one, exists and was not replaced."""
         if not isinstance(self.address, UnixAddress):
             return True
         try:
@@ -72,7 +72,7 @@ class Listener:
             return False
 
     def close(self) -> None:
-        """Stop listening. The file of a Unix socket goes if it is still this one's."""
+        """Stop listening, and remove the file of a Unix socket unless it was replaced."""
         if isinstance(self.address, UnixAddress) and self.is_in_place:
             _unlink(self.address.path)
         self.sock.close()
@@ -81,14 +81,15 @@ class Listener:
 def open_all(wanted: Sequence[UnixAddress | TcpPlace]) -> list[Listener]:
     """Listen at all of these addresses, or at none.
 
-    An IPv4 and an IPv6 address with equal ports, as 0.0.0.0:7400-7407 and [::]:7400-7407, get one
-    and the same port. `[::]` accepts IPv4 too, except on a port of an IPv4 address in `wanted`.
+    An IPv4 and an IPv6 address with equal ports, such as 0.0.0.0:7400-7407 and [::]:7400-7407, are
+    bound to the same port. `[::]` accepts IPv4 too, except on a port of an IPv4 address in
+    `wanted`.
 
     Returns:
         One listener for each of the addresses, in order.
 
     Raises:
-        ListenError: One of the addresses cannot be listened on; says which, why and what to do.
+        ListenError: An address cannot be listened on; names it, the reason and a remedy.
     """
     tcp = {index: place for index, place in enumerate(wanted) if isinstance(place, TcpPlace)}
     opened: dict[int, Listener] = {}
@@ -108,12 +109,12 @@ def open_all(wanted: Sequence[UnixAddress | TcpPlace]) -> list[Listener]:
 def open_unix(address: UnixAddress) -> Listener:
     """Listen on a Unix socket that only this user can connect to.
 
-    The socket is made under a temporary name and renamed into place once it listens, so whoever
-    finds the path refusing can be sure that its owner is gone.
+    The socket is created under a temporary name and renamed into place once it listens, so a path
+    that refuses connections proves that its owner is gone.
 
     Raises:
-        ListenError: The path cannot be made, is taken by a living process, or by something that is
-            no socket; or no more files may be opened.
+        ListenError: The path cannot be created, belongs to a living process, or is not a socket; or
+            this process may open no more files.
     """
     path = address.path
     temporary = os.path.join(os.path.dirname(path), f".{secrets.token_hex(3)}")
@@ -139,7 +140,7 @@ def open_unix(address: UnixAddress) -> Listener:
 
 
 def _pair_families(tcp: Mapping[int, TcpPlace]) -> list[dict[int, TcpPlace]]:
-    """Groups of addresses that share a port, IPv4 first: alone, or one of each family."""
+    """Group addresses to bind on one port: alone, or IPv4 with IPv6; groups with IPv4 first."""
     ipv6 = {index: place for index, place in tcp.items() if not place.is_ipv4}
     groups = []
     for index, place in tcp.items():
@@ -150,7 +151,7 @@ def _pair_families(tcp: Mapping[int, TcpPlace]) -> list[dict[int, TcpPlace]]:
 
 
 def _open_tcp(group: Sequence[TcpPlace], opened: Mapping[int, Listener]) -> list[Listener]:
-    """Listen at each address of a group on one port, the first that is free for all of them."""
+    """Listen at each address of a group on the first port that is free for all of them."""
     ipv4 = {listener.ipv4_port for listener in opened.values()}
     failure: ListenError | None = None
     for port in _ports(group):
@@ -188,12 +189,15 @@ def _open_on_port(
 
 
 def _bind_any(place: TcpPlace, port: int, ipv4: Collection[int | None]) -> socket.socket:
-    """Bind the first IP address of a host that can be bound; a port that is taken ends the search.
+    """Bind the first IP address of a host that can be bound; a port in use ends the search.
 
     Args:
         place: The address.
         port: The port, 0 for any.
-        ipv4: The ports that this node listens on over IPv4.
+        ipv4: The IPv4 ports on which this node listens.
+
+    Raises:
+        ListenError: No IP address of the host can be bound.
     """
     failure: OSError | None = None
     for family, ip in place.candidates:
@@ -210,7 +214,7 @@ def _bind(family: socket.AddressFamily, ip: str, port: int, *, dual_stack: bool)
     sock = private(socket.socket(family, socket.SOCK_STREAM))
     try:
         sock.setblocking(False)
-        # Without it a restarted node waits a minute for the port of its previous life.
+        # Without it a restarted node cannot bind its previous port for a minute (TIME_WAIT).
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(not dual_stack))
@@ -251,7 +255,7 @@ def _refuse_taken(path: str) -> None:
         except (ConnectionRefusedError, FileNotFoundError):
             return
         except OSError:
-            pass  # Busy, or not ours to connect to: somebody lives there.
+            pass  # Busy, or no permission: a living process listens.
     raise ListenError(f"unix:{path}: a living process listens there; choose another path")
 
 

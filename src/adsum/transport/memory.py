@@ -1,7 +1,7 @@
-"""A network in memory, for tests of whole nodes without sockets.
+"""An in-memory network, for tests of whole nodes without sockets.
 
 Only the kernel is replaced: links, framing, handshake, limits and fair delivery are those of
-`adsum.transport.sockets`, and every byte passes through them. Lives in one event loop.
+`adsum.transport.sockets`, and every byte passes through them. All nodes share one event loop.
 """
 
 import asyncio
@@ -22,13 +22,13 @@ from adsum.transport.hub import LinkHub
 from adsum.transport.limits import Limits
 from adsum.transport.link import StreamLink
 
-#: What a wire hands over per loop turn, as a socket's `recv` would.
+#: Bytes that a wire delivers in one loop turn at most, as a socket's `recv` would.
 _CHUNK = 64 * 1024
 _FIRST_FREE_PORT = 49152
 
 
 class MemoryNetwork:
-    """What the transports of a test share: who listens where, and who is cut off from whom.
+    """The network that the transports of a test share: its listeners and its partitions.
 
     Example:
         >>> network = MemoryNetwork()
@@ -43,11 +43,11 @@ class MemoryNetwork:
         self._next_port = _FIRST_FREE_PORT
 
     def partition(self, one: str, other: str, *, one_way: bool = False) -> None:
-        """Silently drop what node `one` writes to node `other`, and the reverse unless `one_way`.
+        """Silently drop all bytes from node `one` to node `other`, and back unless `one_way`.
 
-        Links stay open, as they do over a network that loses packets, but each write made
-        meanwhile is lost for good. On an authenticated link the next frame after the loss shows it,
-        and ends the link. Dials between the two find nobody in time.
+        Links stay open, as they do over a network that loses packets, but writes during the
+        partition are lost for good. An authenticated link detects the loss at the next frame and
+        closes. Dials between the two nodes time out.
         """
         self._cuts.add((one, other))
         if not one_way:
@@ -61,11 +61,11 @@ class MemoryNetwork:
             self._cuts -= {(one, other), (other, one)}
 
     def is_cut(self, sender: str, receiver: str) -> bool:
-        """Whether what `sender` writes to `receiver` is lost."""
+        """Whether writes of `sender` to `receiver` are lost."""
         return (sender, receiver) in self._cuts
 
     def sever(self, link: StreamLink) -> None:
-        """Break a link as a reset connection does: both ends lose it, with no goodbye."""
+        """Break a link like a connection reset: both ends lose it, without a goodbye."""
         wire = link.wire
         if not isinstance(wire, MemoryWire):
             raise TypeError(f"{link!r} is not a link of a memory network")
@@ -100,9 +100,9 @@ class MemoryTransport(LinkHub):
     """A transport on a `MemoryNetwork`; fulfils `Transport`.
 
     Args:
-        network: Where it lives.
-        identity: Who the node is.
-        handler: Hears of links and frames.
+        network: The network to listen and dial on.
+        identity: The identity of the node.
+        handler: Receives the events of links.
         secret: The secret that all nodes of the cluster share, or None.
         limits: Bounds on memory and waiting.
         nonce: Makes random bytes for handshakes.
@@ -129,17 +129,17 @@ class MemoryTransport(LinkHub):
         """Accept links at `address`: `host:port` with ranges and port 0, or any other string.
 
         Raises:
-            ListenError: Somebody listens there already.
+            ListenError: Another transport listens there already, or this one is closed.
         """
         if self.closing:
             raise ListenError(f"{address}: the transport is closed")
         return self._network._bind(address, self)
 
     async def dial(self, address: str) -> None:
-        """Open a link to whoever listens at `address`. See `Transport.dial`.
+        """Open a link to the node that listens at `address`. See `Transport.dial`.
 
         Raises:
-            DialRefusedError: Nobody listens there.
+            DialRefusedError: No transport listens there.
             DialError: The network is cut in between, or the peer did not answer in time.
             HandshakeError: The peer was reached, but it and this node cannot form a link.
         """
@@ -176,13 +176,13 @@ def connect(
     dialler_is_cut: Callable[[], bool] = bool,
     acceptor_is_cut: Callable[[], bool] = bool,
 ) -> None:
-    """Join two protocols by a pair of wires.
+    """Connect two protocols by a pair of wires.
 
     Args:
-        dialler: Told of the connection first.
-        acceptor: The other end.
-        dialler_is_cut: Whether what the dialler writes now is lost.
-        acceptor_is_cut: Whether what the acceptor writes now is lost.
+        dialler: The end that opened the connection.
+        acceptor: The other end; its `connection_made` is called first.
+        dialler_is_cut: Whether writes of the dialler are lost at present.
+        acceptor_is_cut: Whether writes of the acceptor are lost at present.
     """
     one = MemoryWire(dialler, dialler_is_cut)
     other = MemoryWire(acceptor, acceptor_is_cut)
@@ -196,8 +196,9 @@ def connect(
 class MemoryWire(asyncio.Transport):
     """One end of a connection in memory: an `asyncio.Transport` over two queues of writes.
 
-    What this end writes waits here until the other end reads it, in order, some of it each loop
-    turn. While the other end has paused reading it waits here, and this end feels it.
+    Bytes written here are queued until the other end reads them, in order, one chunk a loop turn.
+    While the other end has paused reading, the queue grows, and `pause_writing` applies
+    backpressure to this end.
     """
 
     def __init__(self, protocol: asyncio.Protocol, is_cut: Callable[[], bool]) -> None:
@@ -229,7 +230,7 @@ class MemoryWire(asyncio.Transport):
         return self._size
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Queue bytes for the other end; they vanish when the network is cut now."""
+        """Queue bytes for the other end; they are lost if the network is partitioned now."""
         if not data or self._closing or self._is_cut():
             return
         self._unread.append(memoryview(bytes(data)))
@@ -258,13 +259,13 @@ class MemoryWire(asyncio.Transport):
         self._schedule_pump()
 
     def abort(self) -> None:
-        """Close now; what the other end has not read of it is lost."""
+        """Close now; bytes that the other end has not read are lost."""
         self._unread.clear()
         self._size = 0
         self.close()
 
     def reset(self) -> None:
-        """Lose the connection at both ends at once."""
+        """Reset the connection: both ends lose it at once, and all unread bytes."""
         for wire in (self, self._other):
             wire._unread.clear()
             wire._closing = True
@@ -280,7 +281,7 @@ class MemoryWire(asyncio.Transport):
             self._loop.call_soon(self._pump)
 
     def _pump(self) -> None:
-        """Carry over one chunk, as one readiness event of a socket would."""
+        """Deliver one chunk to the other end, like one readiness event of a socket."""
         self._pump_scheduled = False
         if self._other._lost:
             self._unread.clear()
@@ -304,7 +305,7 @@ class MemoryWire(asyncio.Transport):
             self._protocol.resume_writing()
 
     def _hang_up(self) -> None:
-        """The other end has closed; a socket would now read the end of the stream."""
+        """Signal the end of the stream, as a socket does when the other end has closed."""
         if not self._lost and not self._closing:
             self._protocol.eof_received()
             self.abort()

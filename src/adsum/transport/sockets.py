@@ -1,4 +1,4 @@
-"""The transport that nodes use: TCP, TLS over TCP, and Unix sockets."""
+"""The transport of nodes in production: TCP, TLS over TCP, and Unix sockets."""
 
 import asyncio
 import contextlib
@@ -28,18 +28,19 @@ from adsum.transport.users import foreign_user
 _REFUSED = (errno.ECONNREFUSED, errno.ENOENT)
 #: Seconds to wait before accepting again when the process is out of file descriptors or memory.
 _ACCEPT_PAUSE = 0.2
-#: Seconds of real time after which asyncio ends a TLS handshake: never before `active_timeout`.
+#: Seconds of real time for asyncio's TLS handshake timeout: never earlier than `active_timeout`.
 _TLS_TIMEOUT = 24 * 3600.0
 
 
 class SocketTransport(LinkHub):
     """Moves frames over TCP, TLS and Unix sockets; fulfils `Transport`.
 
-    Belongs to the event loop that it is first used in. Nothing happens at construction.
+    Belongs to the event loop that it is first used in. Construction has no effects.
 
     Args:
-        identity: Who the node is. Set the attribute again once the bound addresses are known.
-        handler: Hears of links and frames.
+        identity: The identity of the node. Set the attribute again once the bound addresses are
+            known.
+        handler: Receives the events of links.
         secret: The secret that all nodes of the cluster share, or None.
         tls: Encrypts TCP links, or None. Unix sockets are never encrypted.
         limits: Bounds on memory and waiting.
@@ -47,7 +48,7 @@ class SocketTransport(LinkHub):
         versions: The lowest and highest wire protocol version to speak.
 
     Raises:
-        ConfigurationError: The identity is not one that a peer would accept.
+        ConfigurationError: No peer would accept the identity.
     """
 
     def __init__(
@@ -65,11 +66,11 @@ class SocketTransport(LinkHub):
             identity, handler, secret=secret, limits=limits, nonce=nonce, versions=versions
         )
         self._tls = tls
-        # By the address bound, with the task that accepts there.
+        # Listener and accepting task by bound address.
         self._listeners: dict[str, tuple[Listener, asyncio.Task[None]]] = {}
-        # One for each connection until TLS, if any, is set up.
+        # A task for each accepted connection, until TLS, if any, is set up.
         self._accepting: set[asyncio.Task[None]] = set()
-        # The sockets of these links, for as long.
+        # The sockets of these connections, for the same time.
         self._raw: dict[StreamLink, socket.socket] = {}
         self._closed: asyncio.Event | None = None
 
@@ -77,28 +78,28 @@ class SocketTransport(LinkHub):
         """Accept links at `address`; returns the address bound. See `Transport.listen`.
 
         Args:
-            address: `host:port`; `host:first-last` takes the first free port; port 0 takes any;
-                `unix:/path` takes over the path of a process that is gone.
+            address: `host:port`; `host:first-last` binds the first free port; port 0 binds any;
+                `unix:/path` replaces the socket of a process that is gone.
 
         Raises:
-            ConfigurationError: `address` cannot be read.
-            ListenError: It cannot be listened on; says why and what to do.
+            ConfigurationError: `address` cannot be parsed.
+            ListenError: It cannot be listened on; names the reason and a remedy.
         """
         return (await self.listen_all([address]))[0]
 
     async def listen_all(self, addresses: Sequence[str]) -> list[str]:
-        """Accept links at all of these addresses, or at none; returns those bound, in order.
+        """Accept links at all of these addresses, or at none; returns the bound ones, in order.
 
-        An IPv4 and an IPv6 address with equal ports, as `0.0.0.0:7400-7407` and `[::]:7400-7407`,
-        get one and the same port. `[::]` accepts IPv4 too, except on a port of an IPv4 address
-        among `addresses`.
+        An IPv4 and an IPv6 address with equal ports, such as `0.0.0.0:7400-7407` and
+        `[::]:7400-7407`, are bound to the same port. `[::]` accepts IPv4 too, except on a port of
+        an IPv4 address among `addresses`.
 
         Args:
             addresses: As in `listen`.
 
         Raises:
-            ConfigurationError: An address cannot be read.
-            ListenError: One cannot be listened on; says which, why and what to do.
+            ConfigurationError: An address cannot be parsed.
+            ListenError: An address cannot be listened on; names it, the reason and a remedy.
         """
         wanted = [await _resolve_local(parse(address)) for address in addresses]
         listeners = open_all(wanted)
@@ -109,9 +110,9 @@ class SocketTransport(LinkHub):
         return [self._accept_at(listener) for listener in listeners]
 
     def is_in_place(self, address: str) -> bool:
-        """Whether others can connect to the Unix socket at an address that `listen` returned.
+        """Whether the Unix socket at an address that `listen` returned can still be connected to.
 
-        Its file may have been removed or replaced, by a logout or a cleaner of temporary files.
+        A logout or a cleaner of temporary files may remove or replace its file.
         """
         listener, _ = self._listeners[address]
         return listener.is_in_place
@@ -123,23 +124,24 @@ class SocketTransport(LinkHub):
             await _cancel([accepting])
         finally:
             listener.close()
-            # Not sooner: if the event loop is closed meanwhile, `abandon` closes the listener.
+            # Removed last: if the event loop is closed meanwhile, `abandon` closes the listener.
             self._listeners.pop(address, None)
 
     async def dial(self, address: str) -> None:
-        """Open a link to whoever listens at `address`. See `Transport.dial`.
+        """Open a link to the node that listens at `address`. See `Transport.dial`.
 
-        Every IP address that the host stands for is tried in turn. Cancelling leaves no socket.
+        Every IP address of the host is tried in turn. Cancelling leaves no open socket.
 
         Raises:
-            ConfigurationError: `address` is not one that can be dialled, or not without protection.
+            ConfigurationError: `address` cannot be dialled, or not without protection.
             DialRefusedError: Nothing listens there.
             DialError: The peer could not be reached in time.
-            HandshakeError: The peer was reached, but it and this node cannot form a link, as over
-                a Unix socket of another user without a secret; `SelfDialError` if it is this node.
+            HandshakeError: The peer was reached, but it and this node cannot form a link, for
+                example over a Unix socket of another user without a secret; `SelfDialError` if it
+                is this node.
         """
         where = parse_one(address, "address")
-        # The settings were checked, but peers tell of addresses, too.
+        # The settings were checked, but peers send addresses, too.
         require_security([address], self._secret, self._tls, "address")
         with self.connecting(address):
             if isinstance(where, UnixAddress):
@@ -159,9 +161,9 @@ class SocketTransport(LinkHub):
     async def close(self) -> None:
         """Stop listening and close every link; returns when their sockets are closed.
 
-        Links send what is queued and say goodbye first; a peer that does not read is waited for
-        no longer than `Limits.close_grace`. Idempotent; every caller waits for the same end. In a
-        forked child this does nothing: sockets and files are the parent's.
+        Links first send their queued frames and a goodbye; a peer that does not read delays this
+        by at most `Limits.close_grace`. Idempotent; concurrent callers wait for the same end. Does
+        nothing in a forked child: sockets and files are the parent's.
         """
         if self.inherited:
             return
@@ -180,10 +182,10 @@ class SocketTransport(LinkHub):
             self._closed.set()
 
     def abandon(self) -> None:
-        """Free all addresses and end all links, without waiting and without a goodbye.
+        """Free all addresses and abort all links, without waiting and without a goodbye.
 
-        For a transport whose event loop was closed, or whose `close` was cancelled. The addresses
-        are free when this returns, and peers lose their links at once. Idempotent.
+        Use it after the event loop was closed or `close` was cancelled. The addresses are free
+        when this returns, and peers lose their links at once. Idempotent.
         """
         self._closing = True
         for listener, accepting in self._listeners.values():
@@ -194,7 +196,7 @@ class SocketTransport(LinkHub):
             link.hang_up()
 
     def _is_protected(self, sock: socket.socket) -> bool:
-        """Whether a connection can only lead to a member or to a process of this user."""
+        """Whether only a member or a process of this user can be at the other end."""
         if sock.family == socket.AF_UNIX:
             return peer_uid(sock) == os.geteuid()
         return self._tls is not None and self._tls.mutual
@@ -210,12 +212,13 @@ class SocketTransport(LinkHub):
 
     async def _accept_forever(self, listener: Listener, tls: ssl.SSLContext | None) -> None:
         while not self.closing:
-            # While connections wait, accepting does not: a flood would keep the loop to itself.
+            # `_accept_one` does not yield while connections are pending, so a flood of them would
+            # block the event loop.
             await asyncio.sleep(0)
             try:
                 sock, origin = await _accept_one(listener.sock)
             except ConnectionError:
-                continue  # The peer was gone before it was accepted.
+                continue  # The peer left before its connection was accepted.
             except OSError as error:
                 self.troubled(f"{listener.address} cannot accept: {error}")
                 await asyncio.sleep(_ACCEPT_PAUSE)
@@ -239,7 +242,7 @@ class SocketTransport(LinkHub):
                     lambda: link,
                     sock,
                     ssl=tls,
-                    # The event loop takes these with TLS only.
+                    # The event loop accepts these arguments with TLS only.
                     ssl_handshake_timeout=_TLS_TIMEOUT if tls else None,
                     ssl_shutdown_timeout=limits.close_grace if tls else None,
                 )
@@ -255,7 +258,7 @@ class SocketTransport(LinkHub):
             self._raw.pop(link, None)
 
     def drop(self, link: StreamLink) -> None:
-        """See `LinkHub`. A handshake of TLS that is under way fails at once."""
+        """Abort an unproven connection; a TLS handshake under way fails at once."""
         sock = self._raw.get(link)
         if sock is not None:
             with contextlib.suppress(OSError):  # the peer was faster
@@ -265,7 +268,7 @@ class SocketTransport(LinkHub):
     # Dialling.
 
     def _connect_own(self, where: UnixAddress) -> socket.socket:
-        """Connect to a Unix socket of this user; with a secret, or of root, to any."""
+        """Connect to a Unix socket of this user or of root; with a secret, of any user."""
         sock = _connect_unix(where)
         foreign = foreign_user(peer_uid(sock), self._secret)
         if foreign:
@@ -335,7 +338,7 @@ async def _cancel(tasks: Iterable[asyncio.Task[None]]) -> None:
 
 
 async def _resolve_local(where: Address) -> UnixAddress | TcpPlace:
-    """Look up the IP addresses of a host to listen on."""
+    """Resolve the IP addresses of a host to listen on."""
     if isinstance(where, UnixAddress):
         return where
     if not where.host:
@@ -347,15 +350,16 @@ async def _resolve_local(where: Address) -> UnixAddress | TcpPlace:
         )
     except OSError as error:
         raise ListenError(f"{where}: {error.strerror or error}") from error
-    # IPv4 first: a name for both, as localhost, is then found by those who try only that.
+    # IPv4 first: clients that try only IPv4 then reach a name with both, such as localhost.
     found.sort(key=lambda entry: entry[0] != socket.AF_INET)
     return TcpPlace(where, [(family, str(target[0])) for family, _, _, _, target in found])
 
 
 async def _accept_one(listening: socket.socket) -> tuple[socket.socket, object]:
-    """Accept a connection, which is private from the same step on.
+    """Accept a connection and make it private to this process, in one step.
 
-    `loop.sock_accept` returns it a turn of the event loop later; a fork in between would copy it.
+    `loop.sock_accept` returns a turn of the event loop later; a fork in between would copy the
+    socket.
     """
     while True:
         try:
@@ -394,10 +398,10 @@ async def _connect(
 
 
 def _connect_unix(where: UnixAddress) -> socket.socket:
-    """Connect at once or not at all, as Unix sockets do.
+    """Connect to a Unix socket without waiting: the kernel accepts or refuses at once.
 
-    `loop.sock_connect` takes the EAGAIN of a full backlog for a connection under way, and then
-    for a connection made.
+    `loop.sock_connect` misreads the EAGAIN of a full backlog as a connection under way, and then
+    as an established one.
     """
     try:
         sock = private(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))

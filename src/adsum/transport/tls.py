@@ -1,4 +1,4 @@
-"""TLS between nodes, and the rule which addresses may be used without protection."""
+"""TLS between nodes, and the rule for addresses that may be used without protection."""
 
 import ssl
 from collections.abc import Iterable
@@ -11,14 +11,14 @@ from adsum.transport.address import parse
 
 @dataclass(frozen=True, slots=True)
 class TLS:
-    """How TCP links are encrypted. Unix sockets never leave the host and are not.
+    """TLS settings of TCP links. Unix sockets never leave the host and are not encrypted.
 
     Contexts that verify should trust an authority that signs for this cluster alone: each holder
     of its certificates counts as a member, and frames over mutual TLS carry no tags.
 
     Attributes:
-        server: The context for links that others open.
-        client: The context for links that this node opens.
+        server: The context for inbound links.
+        client: The context for links that this node dials.
         allow_unverified: Whether a context may accept a peer without verifying its certificate.
             Then the secret alone makes a node a member, and a stranger on the path can read the
             traffic. Refused without a secret.
@@ -43,11 +43,11 @@ class TLS:
         key: str | PathLike[str],
         authority: str | PathLike[str],
     ) -> "TLS":
-        """Mutual TLS 1.2 or newer with certificates of a private authority.
+        """Make mutual TLS 1.2 or newer with certificates of a private authority.
 
-        Both ends must show a certificate signed by `authority`, so use one that signs for this
-        cluster alone. Host names are not checked: nodes find one another by IP address, and a
-        certificate of the authority is what makes a node a member, wherever it runs.
+        Both ends must present a certificate signed by `authority`, so use an authority that signs
+        for this cluster alone. Host names are not checked: nodes find each other by IP address,
+        and a certificate of the authority makes a node a member, wherever it runs.
 
         Args:
             certificate: The node's certificate chain, PEM.
@@ -77,7 +77,7 @@ class TLS:
 
     @property
     def mutual(self) -> bool:
-        """Whether a peer without a certificate is turned away, at both ends."""
+        """Whether both ends refuse a peer without a certificate."""
         return not self.unverified
 
     @property
@@ -88,10 +88,10 @@ class TLS:
 
 
 def require_verification(tls: TLS | None, secret: bytes | None) -> None:
-    """Refuse contexts that take anybody, unless that is wanted and a secret keeps strangers out.
+    """Refuse contexts that verify no peer, unless that is allowed and a secret is set.
 
     Raises:
-        ConfigurationError: A context does not verify; names it, and says what to set.
+        ConfigurationError: A context does not verify; names it and the setting to change.
     """
     if tls is None or tls.mutual or (secret and tls.allow_unverified):
         return
@@ -107,17 +107,17 @@ def require_verification(tls: TLS | None, secret: bytes | None) -> None:
 def require_security(
     addresses: Iterable[str], secret: bytes | None, tls: TLS | None, field: str = "listen"
 ) -> None:
-    """Refuse to link beyond this host, unless both ends have to prove themselves.
+    """Refuse addresses beyond this host, unless both ends of a link must prove themselves.
 
     Args:
-        addresses: Where the node is to listen, or whom it is to dial.
+        addresses: The addresses to listen on or to dial.
         secret: The shared secret, or None.
         tls: The TLS settings, or None.
         field: The setting that the addresses come from, named in the error.
 
     Raises:
         ConfigurationError: An address leads beyond this host, and neither a secret nor mutual TLS
-            protects it; says what to set.
+            protects it; names the settings that would.
     """
     if secret or (tls is not None and tls.mutual):
         return

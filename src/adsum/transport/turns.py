@@ -1,37 +1,40 @@
-"""Fair delivery: how much of what has arrived is handed over in one turn of the event loop.
+"""Fair delivery of received frames: a budget for each turn of the event loop.
 
-A node that joins receives megabytes from every peer at once. Handing them over as they come would
-keep the event loop from everything else, so each turn has a budget, shared by all links and spent
-round-robin, one frame a link. What is beyond waits as raw bytes in the link's `FrameReader`.
+A node that joins receives megabytes from every peer at once. Delivering all of it immediately would
+block the event loop, so each turn has a budget. All links share it round-robin, one frame a link.
+Frames beyond the budget wait as raw bytes in the link's `FrameReader`.
 """
 
 import asyncio
 from collections import deque
 from typing import Final, Protocol
 
-#: What a frame costs beside its bytes, so that a flood of empty ones is bounded as well.
+#: Bytes charged for each frame in addition to its body, so that empty frames are bounded, too.
 FRAME_COST: Final = 128
 
 
 class Source(Protocol):
-    """Something that hands over one frame when told."""
+    """A source of received frames, such as a link."""
 
-    #: Whether it stands in line; belongs to `TurnBudget`.
+    #: Whether it is queued for a turn; only `TurnBudget` sets it.
     waiting: bool
 
     def deliver(self) -> int | None:
-        """Hand over one frame; returns its cost, or None when no whole frame is there."""
+        """Deliver one frame; returns its cost, or None if no complete frame is available."""
 
     def caught_up(self) -> None:
-        """Its turns have emptied it."""
+        """Called when all complete frames of the source are delivered."""
 
 
 class TurnBudget:
     """Shares the turns of one event loop among links.
 
-    An idle transport hands a frame over in the very turn that received it. To save scheduling a
-    callback for each of them, the budget is not renewed turn by turn but when it is spent: then
-    one frame waits one turn. No turn exceeds the budget by more than a frame.
+    An idle transport delivers a frame in the turn that received it. To avoid scheduling a callback
+    for each frame, the budget is renewed when it is spent and not every turn: then one frame waits
+    one turn. No turn exceeds the budget by more than one frame.
+
+    Args:
+        budget: Bytes of payload and of `FRAME_COST` to deliver in one turn.
     """
 
     def __init__(self, budget: int) -> None:
@@ -41,7 +44,7 @@ class TurnBudget:
         self._scheduled = False
 
     def offer(self, source: Source) -> None:
-        """Hand over what `source` holds, now as far as the budget allows, the rest in its turn."""
+        """Deliver the frames of `source` as far as the budget allows, the rest in later turns."""
         if source.waiting:
             return
         if not self._line:
@@ -56,7 +59,7 @@ class TurnBudget:
         self._schedule()
 
     def charge(self, cost: int) -> None:
-        """Take from the budget what the frame that is being handed over costs beside its bytes."""
+        """Charge the budget for costs of the current frame beyond its bytes."""
         self._left -= cost
 
     def _turn(self) -> None:

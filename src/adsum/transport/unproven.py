@@ -1,21 +1,21 @@
-"""Inbound connections that have not proved themselves, and the one to drop when there are too many.
+"""Bounds inbound connections that have not proved themselves, and chooses the one to drop.
 
-A stranger can open connections and say nothing. If the newest were refused beyond a limit, a few
-silent strangers would keep everybody out. So the newest is accepted, and an older connection is
-dropped for it:
+A stranger can open connections and send nothing. If new connections beyond a limit were refused, a
+few silent strangers would lock every node out. So the newest connection is accepted, and an older
+one is dropped in its place:
 
-* The drop falls on the address that holds the most connections, so no address loses a connection
-  while it holds less than its share: the limit divided by the number of addresses.
-* Among the connections of that address it falls on the one in the middle, by age. The newer half
-  keeps out silent strangers: a handshake takes milliseconds, so an honest connection is proved long
-  before as many newer ones of its own address push it to the middle, and the silent one is dropped.
-  The older half keeps its places until it has proved itself or its time is over, however many
-  connections follow. So slow handshakes are not starved either: of a crowd of honest nodes behind
-  one address, each of which needs longer than it takes others to arrive, half a limit succeeds at a
-  time. If the oldest were dropped, newcomers would replace one another, and none would succeed.
+* The dropped connection belongs to the address that holds the most, so no address loses a
+  connection while it holds less than its share: the limit divided by the number of addresses.
+* Of the connections of that address, the one in the middle by age is dropped. The newer half keeps
+  out silent strangers: a handshake takes milliseconds, so an honest connection is proved long
+  before enough newer ones of its own address push it to the middle, and the silent one is dropped.
+  The older half keeps its places until it has proved itself or timed out, however many connections
+  follow. So slow handshakes are not starved either: if many honest nodes behind one address each
+  need longer than others take to arrive, half the limit succeeds at a time. If the oldest were
+  dropped, new connections would replace each other, and none would succeed.
 
-The members of one host are one address, and so are the hosts behind one NAT or balancer. An
-address of IPv6 stands for its /64, because a host chooses the rest of its address itself.
+All members on one host count as one address, and so do all hosts behind one NAT or load balancer.
+An IPv6 address counts as its /64, because a host chooses the rest of its address itself.
 
 Cost: one step for each connection, and one for each of the others when one is dropped.
 """
@@ -35,7 +35,7 @@ class Unproven(Generic[T]):
     """The unproven connections of one kind, TCP or Unix.
 
     Args:
-        most: How many may exist at a time.
+        most: The number of connections that may be unproven at a time.
     """
 
     def __init__(self, most: int) -> None:
@@ -52,11 +52,11 @@ class Unproven(Generic[T]):
 
         Args:
             connection: The newest one.
-            address: Where it comes from; connections of equal addresses have one share.
+            address: Its source; connections of equal addresses share one quota.
 
         Returns:
-            The connection to drop, which is not counted any more. It is the new one only if none
-            are allowed at all.
+            The connection to drop, which is no longer counted, or None. It is the new connection
+            only if none are allowed at all.
         """
         self._addresses[connection] = address
         self._counts[address] += 1
@@ -67,7 +67,7 @@ class Unproven(Generic[T]):
         return victim
 
     def discard(self, connection: T) -> None:
-        """A connection has proved itself or is gone. Idempotent."""
+        """Stop counting a connection that has proved itself or is gone. Idempotent."""
         if connection not in self._addresses:
             return
         address = self._addresses.pop(connection)
@@ -76,7 +76,7 @@ class Unproven(Generic[T]):
             del self._counts[address]
 
     def _middle_of_largest(self) -> T:
-        """Of the addresses that hold the most, the connection in the middle by age."""
+        """The connection in the middle by age, of the addresses that hold the most."""
         largest = max(self._counts.values())
         candidates = [
             connection
@@ -87,7 +87,7 @@ class Unproven(Generic[T]):
 
 
 def network_of(ip: str) -> Hashable:
-    """The address that a TCP connection from `ip` counts for."""
+    """The address for which a TCP connection from `ip` is counted: for IPv6, its /64."""
     try:
         address = ipaddress.ip_address(ip)
     except ValueError:
