@@ -6,8 +6,12 @@ INSTALLED := $(VENV)/.installed
 CODE := src tests benchmarks examples
 
 SECONDS ?= 600
-# Tests that start no processes, on every core.
-FAST := -m "not processes" --numprocesses=auto --dist=worksteal
+# On every core.
+PARALLEL := --numprocesses=auto --dist=worksteal
+# Tests that start no processes.
+FAST := -m "not processes" $(PARALLEL)
+# Those of them that are not marked as slow, with a tenth of the examples and seeds.
+QUICK := -m "not processes and not slow" $(PARALLEL)
 # Programs that tests start, each with the package of Debian that has it.
 PROGRAMS := chromium:chromium haproxy:haproxy ip:iproute2 nginx:nginx openssl:openssl
 # Where programs of the system are, which is not on the path of every user.
@@ -16,7 +20,7 @@ SYSTEM := /usr/sbin
 APT := test "$$(id -u)" = 0 && command -v apt-get >/dev/null && apt-get update -qq && \
     DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends
 
-.PHONY: demo test check lint format programs interpreters bare bench scale faults soak mutants clean
+.PHONY: demo test quick check lint format programs interpreters bare bench scale faults soak mutants clean
 
 demo: $(INSTALLED)  ## three servers, one room, an address to open
 	$(BIN)/adsum demo
@@ -26,7 +30,10 @@ test: $(INSTALLED) programs  ## every test, and fast ones on CPython 3.12 and 3.
 	$(BIN)/pytest -m processes
 	$(BIN)/python -m tests.interpreters
 
-check: lint  ## format, lint, types, layers, fast tests: what you run all day
+quick: lint  ## format, lint, types, layers, unit tests, short properties: what you run all day
+	TEST_EFFORT=0.1 $(BIN)/pytest -q $(QUICK)
+
+check: lint  ## the same with every test that starts no processes: what you run before a commit
 	$(BIN)/pytest -q $(FAST)
 
 lint: $(INSTALLED)
@@ -67,7 +74,7 @@ soak: $(INSTALLED)  ## random faults, hostile peers and laws on every core, for 
 	$(BIN)/python -m adsum.testing --first $$first --seconds $$(($(SECONDS) / 2)) \
 	    --keep tests/replication/regressions || failed=1; \
 	$(BIN)/python -m tests.hostile.soak --first $$first --seconds $$(($(SECONDS) / 4)) || failed=1; \
-	TEST_EFFORT=$$(($(SECONDS) / 60)) $(BIN)/pytest -q --timeout=0 -m "not processes" \
+	TEST_EFFORT=$$((($(SECONDS) + 59) / 60)) $(BIN)/pytest -q --timeout=0 -m "not processes" \
 	    tests/hostile tests/replication --ignore=tests/replication/test_trials.py || failed=1; \
 	exit $$failed
 

@@ -1,11 +1,20 @@
-"""What all tests share: a record of what is measured for the documentation, and eager tasks."""
+"""Fixtures of all suites, a record of measurements for the documentation, and eager tasks."""
+
+import itertools
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from .eager import start_tasks_eagerly
 from .measuring import Measured, Record
+from .support.certificates import make_authority, sign
+from .support.environment import clean_environment
 
 _record = Record()
+_serial = itertools.count()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -25,3 +34,32 @@ def pytest_sessionfinish() -> None:
 def measured(request: pytest.FixtureRequest) -> Measured:
     """Takes in what the test measures."""
     return Measured(_record, request.node.nodeid)
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test sees the settings of nodes that the user of this machine has."""
+    for name in set(os.environ) - set(clean_environment()):
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def cluster_name() -> str:
+    """A cluster that nobody else on this host has."""
+    return f"test-{os.getpid()}-{next(_serial)}"
+
+
+@pytest.fixture
+def short_path() -> Iterator[Path]:
+    """A folder for sockets: the system limits their paths to about 100 bytes."""
+    with tempfile.TemporaryDirectory(prefix="adsum-") as path:
+        yield Path(path)
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A private authority, and a certificate for a node signed by it."""
+    directory = tmp_path_factory.mktemp("certificates")
+    make_authority(directory, "authority")
+    sign(directory, "node", "authority")
+    return directory

@@ -1,18 +1,23 @@
-"""How hard Hypothesis tries: as much as a test says, times what the environment says."""
+"""Effort of Hypothesis: as many examples as a test says, times a factor from the environment."""
 
 import os
 
 from hypothesis import settings
 
-#: `make soak` tries harder than the tests do every day.
-EFFORT = max(1, int(os.environ.get("TEST_EFFORT", "1")))
+#: The factor: less than 1 in `make quick`, more than 1 in `make soak`.
+EFFORT = float(os.environ.get("TEST_EFFORT", "1"))
 
 
 def examples(count: int, steps: int = 50) -> settings:
-    """Settings for so many examples, none of which is timed, as the machine may be busy.
+    """Settings for a number of examples, none of which is timed, as the machine may be busy.
 
     Args:
-        count: How many examples there are every day.
+        count: How many examples there are at a factor of 1.
         steps: How many steps a state machine takes in each.
     """
-    return settings(max_examples=count * EFFORT, stateful_step_count=steps, deadline=None)
+    return settings(max_examples=scaled(count), stateful_step_count=steps, deadline=None)
+
+
+def scaled(count: int) -> int:
+    """A number of examples times the factor, at least 1."""
+    return max(1, round(count * EFFORT))

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from adsum.activetime import TICK, ActiveTimer, active_timeout
-from tests.transport.harness import until
+from tests.support.waiting import until
 
 STEPS = round(5.0 / TICK)
 

@@ -24,7 +24,8 @@ from adsum.sparselog import (
     SparseLogger,
     traceback_text,
 )
-from tests.transport.harness import in_loop, until
+from tests.support.waiting import until
+from tests.transport.harness import in_loop
 
 logger = logging.getLogger("adsum.test")
 NASTY = "x\n2026-01-01 ERROR forged \x1b[2J" + "y" * 65_000
@@ -34,6 +35,7 @@ def messages(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records]
 
 
+@pytest.mark.slow
 @in_loop
 async def test_repeated_line_is_logged_less_and_less_often_until_it_is_quiet(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.docs.programs import free_port
-from tests.node.processes import clean_environment, eventually
 from tests.phoenixjs.servers import fetch
+from tests.support.environment import clean_environment
+from tests.support.ports import free_port
+from tests.support.waiting import eventually
 
 ROOT = Path(__file__).parents[2]
 APP = "tests.attacks.app:app"
@@ -131,5 +132,5 @@ def cluster(kind: str, name: str, directory: Path) -> Iterator[Cluster]:
             stack.callback(server.kill)
             servers.append(server)
         made = Cluster(name, directory, *servers)
-        eventually("both nodes are up", made.is_whole)
+        eventually(made.is_whole, "both nodes are up")
         yield made

@@ -18,11 +18,13 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from tests.node.processes import Workers, eventually
+from tests.node.processes import Workers
+from tests.support.waiting import eventually
 
 from .attacker import ATTACKS, FORGED, MIB
 from .bystander import Notes, bystander
@@ -165,15 +167,15 @@ async def withstand(
         check_log(server.log())
         if attack not in VANISHING:
             eventually_left(server, keys)
-            eventually("their connections end", has_at_most, server.files, files + FILES)
-        eventually("memory is freed", has_at_most, server.memory, memory + GROWTH)
+            eventually(partial(has_at_most, server.files, files + FILES), "their connections end")
+        eventually(partial(has_at_most, server.memory, memory + GROWTH), "memory is freed")
     return report
 
 
 def eventually_left(server: Server, before: set[str]) -> None:
     """Wait until nobody is present but those of before, who may have vanished unnoticed."""
     try:
-        eventually("all clients that went have left", lambda: before >= set(server.present()))
+        eventually(lambda: before >= set(server.present()), "all clients that went have left")
     except AssertionError as error:
         error.add_note(f"present at the {server.name}: {server.present()}")
         raise

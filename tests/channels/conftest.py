@@ -1,37 +1,10 @@
-"""What every test of channels has: a clean environment, a cluster's name, and the log."""
+"""The log of a test of channels."""
 
 import logging
 
 import pytest
 
-from tests.node.conftest import _clean_environment, cluster_name
-
-__all__ = ["_clean_environment", "cluster_name"]
-
-
-class Log:
-    """What was logged on ``adsum``, as text."""
-
-    def __init__(self, caplog: pytest.LogCaptureFixture) -> None:
-        self._caplog = caplog
-
-    @property
-    def lines(self) -> list[str]:
-        """The lines at level warning and above."""
-        return [
-            record.getMessage()
-            for record in self._caplog.records
-            if record.name == "adsum" and record.levelno >= logging.WARNING
-        ]
-
-    @property
-    def everything(self) -> str:
-        """All that any logger said, with tracebacks."""
-        return self._caplog.text
-
-    def clear(self) -> None:
-        """Forget what was logged."""
-        self._caplog.clear()
+from .logged import Log
 
 
 @pytest.fixture

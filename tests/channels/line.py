@@ -11,8 +11,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from adsum.channels import Socket
-
-from .running import until
+from tests.support.waiting import until
 
 
 class Line:

@@ -7,7 +7,8 @@ from typing import Any
 
 import httpx2
 
-from .running import DEADLINE
+from tests.support.waiting import DEADLINE
+
 from .site import Site
 
 

@@ -10,7 +10,8 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 from websockets.typing import Origin, Subprotocol
 
-from .running import DEADLINE
+from tests.support.waiting import DEADLINE
+
 from .site import Site
 
 

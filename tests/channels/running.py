@@ -4,9 +4,7 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any
 
-from tests.node.conftest import DEADLINE, until
-
-__all__ = ["DEADLINE", "run", "until"]
+from tests.support.waiting import DEADLINE, until
 
 
 def run(work: Coroutine[Any, Any, Any]) -> Any:
@@ -17,7 +15,7 @@ def run(work: Coroutine[Any, Any, Any]) -> Any:
 async def _watched(work: Coroutine[Any, Any, Any]) -> Any:
     complaints: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, said: complaints.append(said))
-    async with asyncio.timeout(4 * DEADLINE):
+    async with asyncio.timeout(2 * DEADLINE):
         result = await work
         await until(lambda: not others(), "a task is left behind")
     assert not complaints, complaints

@@ -9,7 +9,8 @@ import uvicorn
 
 import adsum
 from adsum.channels import Channel, Client, RefusedError, Socket, on
-from tests.node.conftest import running, until
+from tests.support.nodes import running
+from tests.support.waiting import until
 
 #: Ends of channels: the topic and the reason.
 Ends = list[tuple[str, str]]

@@ -11,12 +11,13 @@ from websockets.exceptions import InvalidMessage, InvalidStatus
 from adsum.channels import Client, Limits
 from adsum.channels import socket as sockets
 from tests.channels.app import App
+from tests.support.waiting import until
 
-from .conftest import Log
 from .line import Line
+from .logged import Log
 from .polling import browser
 from .raw import raw
-from .running import run, until
+from .running import run
 from .site import Site, site
 
 TRANSPORTS = pytest.mark.parametrize("transport", ["websocket", "longpoll"])
@@ -62,6 +63,7 @@ async def connect(made: Site, transport: str) -> int:
         return 0
 
 
+@pytest.mark.slow
 @TRANSPORTS
 def test_a_client_is_refused_if_connect_takes_too_long(
     transport: str, monkeypatch: pytest.MonkeyPatch, log: Log

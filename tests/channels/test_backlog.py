@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 
 from adsum.channels import Channel, Limits, on, websocket
+from tests.support.waiting import until
 
 from .app import App, Tracking
 from .line import Line, line
-from .running import run, until
+from .running import run
 
 
 class Slow(Channel, topic="slow:{slow}"):

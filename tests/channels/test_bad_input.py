@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 
 from adsum.channels import Limits
+from tests.support.waiting import until
 
-from .conftest import Log
+from .logged import Log
 from .polling import polling
 from .raw import Raw, raw
-from .running import run, until
+from .running import run
 from .site import Site, site
 
 MARKER = "the-marker"

@@ -8,11 +8,12 @@ import pytest
 
 from adsum.channels import Channel, Client, on, outgoing
 from adsum.testing import Browser, RefusedByServerError
+from tests.support.waiting import DEADLINE, until
 
 from .app import App, Tracking
-from .conftest import Log
 from .line import Line
-from .running import DEADLINE, run, until
+from .logged import Log
+from .running import run
 
 CANCELLED = "RuntimeError: something that it waited for was cancelled"
 
@@ -317,7 +318,7 @@ def cancel_all(runner: asyncio.Runner) -> set["asyncio.Task[Any]"]:
     tasks = asyncio.all_tasks(runner.get_loop())
     for task in tasks:
         task.cancel()
-    return runner.run(asyncio.wait(tasks, timeout=DEADLINE / 5))[1]
+    return runner.run(asyncio.wait(tasks, timeout=DEADLINE))[1]
 
 
 @pytest.mark.parametrize("turns", range(6))

@@ -9,11 +9,12 @@ import pytest
 from adsum.channels import Channel, RefusedError, on, outgoing
 from adsum.errors import UsageError
 from adsum.testing import Browser, RefusedByServerError
+from tests.support.waiting import until
 
 from .app import App, Tracking
-from .conftest import Log
 from .line import line
-from .running import run, until
+from .logged import Log
+from .running import run
 
 
 def test_events_of_one_channel_are_handled_one_after_the_other_in_order() -> None:

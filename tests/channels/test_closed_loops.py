@@ -15,10 +15,11 @@ from adsum.channels.tokens import Token
 from tests.node import test_closed_loops as closed_loops
 from tests.node.test_closed_loops import collect_what_closed_loops_left, run_and_close
 from tests.node.test_eager_tasks import names
+from tests.support.waiting import until
 
 from .app import App
 from .line import Line, line
-from .running import run, until
+from .running import run
 
 __all__ = ["collect_what_closed_loops_left"]
 
@@ -88,6 +89,7 @@ def test_sessions_of_clients_that_poll_and_questions_are_forgotten() -> None:
     run(begin_again())
 
 
+@pytest.mark.slow
 def test_connections_that_outlived_an_interrupted_stop_are_forgotten() -> None:
     app = App(Room, timeout=4.0)  # swept each second
     kept = list[Any]()

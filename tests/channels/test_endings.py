@@ -9,10 +9,11 @@ import adsum
 from adsum.channels import Channel, RefusedError, Socket, connection, membership, on
 from adsum.errors import NodeClosedError
 from adsum.testing import Browser, RefusedByServerError
+from tests.support.waiting import until
 
-from .conftest import Log
 from .line import Line, line
-from .running import run, until
+from .logged import Log
+from .running import run
 
 
 class Room(Channel, topic="room:{room}"):
@@ -325,6 +326,7 @@ def test_a_node_that_stops_closes_with_1012_and_a_restarted_one_works_again() ->
         run(main())
 
 
+@pytest.mark.slow
 def test_a_node_works_in_one_event_loop_after_the_other() -> None:
     app = App(timeout=0.2)
 

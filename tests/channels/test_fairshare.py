@@ -18,12 +18,13 @@ from adsum.channels.frames import V2
 from adsum.pubsub import RESERVED
 from adsum.replication.messages import Publish
 from adsum.runtime import Runtime
+from tests.support.waiting import until
 
 from .app import App
 from .asking import Asking
-from .conftest import Log
 from .line import Line, line
-from .running import run, until
+from .logged import Log
+from .running import run
 
 BEAT = '[null,"b","phoenix","heartbeat",{}]'
 #: The most pieces of work in a turn: a budget, and what some clients have left of their rounds.
@@ -331,6 +332,7 @@ def test_handlers_that_never_wait_are_called_a_few_in_a_turn() -> None:
     run(main())
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("busy")
 @pytest.mark.parametrize("how", ["they go", "disconnect", "the node stops"])
 def test_the_ends_of_many_channels_at_once_take_many_turns(how: str) -> None:
@@ -362,6 +364,7 @@ def test_the_ends_of_many_channels_at_once_take_many_turns(how: str) -> None:
     run(main())
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("busy")
 def test_few_broadcasts_to_many_clients_are_made_in_one_turn() -> None:
     async def main() -> None:

@@ -6,11 +6,12 @@ from typing import Any
 
 from adsum.channels import Channel
 from adsum.testing import Browser
+from tests.support.waiting import until
 
 from .app import App, Tracking
-from .conftest import Log
 from .line import Line, line
-from .running import run, until
+from .logged import Log
+from .running import run
 
 
 def test_fetch_is_asked_once_for_each_diff_however_many_follow() -> None:

@@ -7,7 +7,7 @@ from adsum.channels import Channel, on, outgoing
 from adsum.testing import Browser
 
 from .app import App
-from .conftest import Log
+from .logged import Log
 from .running import run
 
 

@@ -8,10 +8,11 @@ from hypothesis import strategies as st
 
 from adsum.channels import Limits
 from tests.effort import examples
+from tests.support.waiting import until
 
 from .line import Line, line
 from .raw import raw
-from .running import run, until
+from .running import run
 from .site import Site, site
 
 Frames = list[str | bytes]

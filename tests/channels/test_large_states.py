@@ -5,15 +5,13 @@ import json
 import pytest
 
 from adsum.channels.sessions import MAX_STATE
-from tests.node.conftest import cluster_name
+from tests.support.waiting import until
 
-from .conftest import Log
+from .logged import Log
 from .polling import polling
 from .raw import raw
-from .running import run, until
+from .running import run
 from .site import two_sites
-
-__all__ = ["cluster_name"]
 
 BEAT = '[null,"7","phoenix","heartbeat",{}]'
 BEATEN = '[null,"7","phoenix","phx_reply",{"status":"ok","response":{}}]'
@@ -46,6 +44,7 @@ def test_state_that_is_too_long_closes_its_channel_and_names_the_remedy(
     run(main())
 
 
+@pytest.mark.slow
 def test_longest_state_reaches_a_client_through_another_worker(cluster_name: str) -> None:
     async def main() -> None:
         async with two_sites(cluster_name) as (one, two), polling(one) as ann:

@@ -10,9 +10,10 @@ from adsum.channels import Channel, Client, Limits, Socket
 from adsum.channels.connection import Connection
 from adsum.channels.frames import V2_TEXT
 from adsum.channels.sessions import Sessions
+from tests.support.waiting import until
 
 from .line import Line, line
-from .running import run, until
+from .running import run
 
 
 class Room(Channel, topic="room:{room}"):

@@ -5,11 +5,12 @@ from typing import Any
 import pytest
 
 from adsum.channels import Channel, Client, RefusedError, on
+from tests.support.waiting import until
 
 from .app import App
-from .conftest import Log
 from .line import Line, line
-from .running import run, until
+from .logged import Log
+from .running import run
 
 FORGED = "x\nERROR root the disk is full"
 ESCAPED = r"x\nERROR root the disk is full"

@@ -18,10 +18,11 @@ from adsum.replication.jsontext import dump
 from adsum.replication.messages import Publish
 from adsum.transport.base import Identity
 from adsum.transport.handshake import Handshake, decode_hello
+from tests.support.waiting import until
 
 from .app import App
 from .line import Line, line
-from .running import run, until
+from .running import run
 
 #: No line of the log may begin with it, and nothing may be longer.
 FORGED = "FORGED 2026-01-01 ERROR the disk is full"

@@ -5,8 +5,9 @@ from functools import partial
 
 from adsum.channels.fairshare import FairShare
 from adsum.channels.mailbox import Mailbox
+from tests.support.waiting import until
 
-from .running import run, until
+from .running import run
 
 
 class Story:

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import shutil
-import socket as sockets
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
@@ -14,14 +13,13 @@ import httpx2
 import pytest
 
 from adsum.channels import Limits, longpoll
-from tests.node.conftest import cluster_name
+from tests.support.ports import free_port
+from tests.support.waiting import until
 
-from .conftest import Log
+from .logged import Log
 from .polling import Polling, browser, polling
-from .running import run, until
+from .running import run
 from .site import Site, site, two_sites
-
-__all__ = ["cluster_name"]
 
 BEAT = '[null,"7","phoenix","heartbeat",{}]'
 Answer = tuple[int, dict[str, str], bytes]
@@ -109,9 +107,7 @@ def caching_proxy(directory: Path, port: int) -> Iterator[int]:
     program = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
     if program is None:
         pytest.skip("needs nginx")
-    with sockets.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        own = sock.getsockname()[1]
+    own = free_port()
     config = directory / "nginx.conf"
     config.write_text(f"""
         user root;  # ignored for others, who own the directory

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket as sockets
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -15,7 +14,9 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
-from tests.node.processes import clean_environment
+from tests.support.environment import clean_environment
+from tests.support.ports import free_port
+from tests.support.waiting import DEADLINE
 
 from .polling import browser
 from .raw import Raw, raw
@@ -37,9 +38,7 @@ class Port(Site):
 @pytest.fixture
 def workers(cluster_name: str) -> Iterator[Port]:
     """Workers of one application, which serve one port."""
-    with sockets.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port = sock.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-m", "uvicorn", "tests.channels.workers:app", "--port", str(port)]
     process = subprocess.Popen(
         [*command, "--workers", str(WORKERS), "--log-level", "warning"],
@@ -50,7 +49,7 @@ def workers(cluster_name: str) -> Iterator[Port]:
         yield Port(port)
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(DEADLINE)
 
 
 async def serves(port: int) -> bool:

@@ -13,10 +13,11 @@ from adsum.channels import relay
 from adsum.channels.relay import TOPIC, NoRoomError, Question, Relay, TooLongError
 from adsum.replication.jsontext import dump
 from adsum.replication.messages import Publish
-from tests.node.conftest import running
+from tests.support.nodes import running
+from tests.support.waiting import DEADLINE, until
 
-from .conftest import Log
-from .running import DEADLINE, run, until
+from .logged import Log
+from .running import run
 
 
 class Echo(Relay):
@@ -133,6 +134,7 @@ def test_long_texts_take_turns_with_each_other_and_leave_the_link_to_others(
     run(main())
 
 
+@pytest.mark.slow
 def test_long_questions_beyond_the_bound_are_refused_and_short_ones_pass(
     cluster_name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -188,6 +190,7 @@ def test_node_refuses_questions_beyond_what_it_keeps_with_one_line(
     run(main())
 
 
+@pytest.mark.slow
 def test_incomplete_questions_are_bounded_for_each_sender(
     cluster_name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

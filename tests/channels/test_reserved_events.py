@@ -11,8 +11,8 @@ from adsum.replication.jsontext import dump
 from adsum.replication.messages import Publish
 
 from .app import App
-from .conftest import Log
 from .line import line
+from .logged import Log
 from .running import run
 
 EVENTS = [

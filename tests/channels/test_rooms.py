@@ -16,9 +16,10 @@ from adsum.channels.rooms import Follower, Room
 from adsum.replication.entry import Transition
 from adsum.replication.messages import Publish
 from tests.effort import examples
+from tests.support.waiting import until
 
 from .phoenix import Presence
-from .running import run, until
+from .running import run
 
 TOPIC = "room"
 

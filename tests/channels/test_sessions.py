@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 
 from adsum.channels import Channel, Limits, Socket, on, sessions
+from tests.support.waiting import until
 
 from .app import App
 from .asking import Asking
-from .running import run, until
+from .running import run
 
 
 class Slow(Channel, topic="slow"):

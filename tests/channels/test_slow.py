@@ -20,12 +20,13 @@ from adsum.channels import (
 )
 from adsum.channels.connection import Connection
 from adsum.testing import Browser, RefusedByServerError
+from tests.support.waiting import until
 
 from .app import Tracking
-from .conftest import Log
 from .line import Line, line
+from .logged import Log
 from .phoenix import Presence
-from .running import run, until
+from .running import run
 
 
 class Room(Channel, topic="room:{room}"):
@@ -382,6 +383,7 @@ def test_a_client_that_is_too_far_behind_gets_a_new_state_or_is_closed(
     run(main())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reads_in_the_end", [False, True])
 def test_a_client_that_never_takes_the_end_is_present_no_more_and_counts_until_it_has_gone(
     monkeypatch: pytest.MonkeyPatch, reads_in_the_end: bool

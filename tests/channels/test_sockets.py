@@ -9,10 +9,11 @@ import pytest
 import adsum
 from adsum.channels import Channel, Client, Socket, on
 from adsum.testing import Browser
-from tests.node.conftest import running
+from tests.support.nodes import running
+from tests.support.waiting import until
 
 from .asking import Asking
-from .running import run, until
+from .running import run
 
 
 class Room(Channel, topic="room:{room}"):

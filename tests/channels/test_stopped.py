@@ -3,7 +3,6 @@
 import asyncio
 import os
 import signal
-import socket as sockets
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.node.processes import clean_environment
+from tests.support.environment import clean_environment
+from tests.support.ports import free_port
+from tests.support.waiting import DEADLINE
 
 from .impatient import TIMEOUT
 from .polling import polling
@@ -29,9 +30,7 @@ STOPPED, PERIOD = 3 * TIMEOUT, TIMEOUT / 10
 @pytest.fixture
 def server(cluster_name: str) -> Iterator[tuple[Port, int]]:
     """A server in a process of its own."""
-    with sockets.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port = sock.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-m", "uvicorn", "tests.channels.impatient:app"]
     process = subprocess.Popen(
         [*command, "--port", str(port), "--log-level", "warning"],
@@ -43,7 +42,7 @@ def server(cluster_name: str) -> Iterator[tuple[Port, int]]:
     finally:
         process.send_signal(signal.SIGCONT)
         process.terminate()
-        process.wait(20)
+        process.wait(DEADLINE)
 
 
 async def beats(client: Raw) -> None:

@@ -10,8 +10,9 @@ import pytest
 
 import adsum
 from adsum.channels import Channel, Socket
+from tests.support.waiting import until
 
-from .running import run, until
+from .running import run
 
 pytestmark = pytest.mark.processes
 

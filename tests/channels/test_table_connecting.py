@@ -7,14 +7,11 @@ import pytest
 from websockets.exceptions import InvalidStatus
 
 from adsum.channels import Limits
-from tests.node.conftest import cluster_name
 
-from .conftest import Log
+from .logged import Log
 from .raw import raw
 from .running import run
 from .site import Site, site, two_sites
-
-__all__ = ["cluster_name"]
 
 PREFIX = "base64url.bearer.phx."
 
@@ -192,6 +189,7 @@ def test_disconnect_closes_every_connection_of_an_id_in_the_cluster(cluster_name
     run(main())
 
 
+@pytest.mark.slow
 def test_a_silent_client_is_closed_and_one_that_beats_is_not() -> None:
     async def main() -> None:
         async with site(timeout=0.3) as made, raw(made) as silent, raw(made) as beating:

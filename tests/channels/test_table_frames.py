@@ -4,14 +4,12 @@ import json
 
 import pytest
 
-from tests.node.conftest import cluster_name
+from tests.support.waiting import until
 
-from .conftest import Log
+from .logged import Log
 from .raw import raw
-from .running import run, until
+from .running import run
 from .site import site, two_sites
-
-__all__ = ["cluster_name"]
 
 JOINED = '["3","3","room:1","phx_reply",{"status":"ok","response":{}}]'
 JOIN = '["3","3","room:1","phx_join",{}]'

@@ -7,15 +7,13 @@ import json
 import pytest
 
 from adsum.channels import sessions
-from tests.node.conftest import cluster_name
+from tests.support.waiting import until
 
-from .conftest import Log
+from .logged import Log
 from .polling import browser, polling
 from .raw import raw
-from .running import run, until
+from .running import run
 from .site import site, two_sites
-
-__all__ = ["cluster_name"]
 
 BEAT = '[null,"7","phoenix","heartbeat",{}]'
 BEATEN = '[null,"7","phoenix","phx_reply",{"status":"ok","response":{}}]'
@@ -375,6 +373,7 @@ def test_a_session_that_nobody_asks_for_ends(monkeypatch: pytest.MonkeyPatch) ->
     run(main())
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("short_window")
 def test_a_client_that_polls_is_not_silent() -> None:
     async def main() -> None:

@@ -5,14 +5,12 @@ import json
 from contextlib import AsyncExitStack
 from typing import Any
 
-from tests.node.conftest import cluster_name
+from tests.support.waiting import until
 
 from .phoenix import Presence
 from .raw import Raw, raw
-from .running import run, until
+from .running import run
 from .site import Site, site, two_sites
-
-__all__ = ["cluster_name"]
 
 STATE = '["3",null,"room:1","presence_state",'
 DIFF = '["3",null,"room:1","presence_diff",'

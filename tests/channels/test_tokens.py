@@ -14,15 +14,14 @@ from adsum.channels import tokens
 from adsum.channels.sessions import Sessions
 from adsum.channels.tokens import Route, Token
 from tests.node.children import in_child
-from tests.node.conftest import cluster_name, running
+from tests.support.nodes import running
+from tests.support.waiting import DEADLINE, until
 
-from .conftest import Log
+from .logged import Log
 from .polling import browser, polling
 from .raw import raw
-from .running import run, until
+from .running import run
 from .site import Site, serving, site, two_sites
-
-__all__ = ["cluster_name"]
 
 BEAT = '[null,"7","phoenix","heartbeat",{}]'
 BEATEN = '[null,"7","phoenix","phx_reply",{"status":"ok","response":{}}]'
@@ -112,7 +111,7 @@ def test_forged_tokens_relay_nothing_and_broadcasts_keep_arriving(cluster_name: 
             two_sites(cluster_name) as (one, two),
             polling(one) as ann,
             raw(one) as bob,
-            httpx2.AsyncClient(trust_env=False, timeout=30) as http,
+            httpx2.AsyncClient(trust_env=False, timeout=DEADLINE) as http,
         ):
             ann.site = two
             await ann.join("room:1")
@@ -158,6 +157,7 @@ def test_token_that_arrives_before_its_route_waits_for_it(
     run(main())
 
 
+@pytest.mark.slow
 def test_members_without_channels_delay_unknown_tokens_alone(
     cluster_name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

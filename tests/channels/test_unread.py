@@ -8,12 +8,13 @@ import pytest
 from websockets.exceptions import InvalidStatus
 
 from adsum.channels import Limits
+from tests.support.waiting import until
 
 from .app import App
-from .conftest import Log
 from .line import Line
+from .logged import Log
 from .raw import raw
-from .running import run, until
+from .running import run
 from .site import Site, site
 
 #: What each frame makes the server send.
@@ -72,6 +73,7 @@ def _masked(frame: object) -> bytes:
     return b"\x81" + length + bytes(4) + text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ws", ["websockets-sansio", "wsproto"])
 def test_clients_that_never_read_count_until_the_server_reports_their_ends(
     ws: str, log: Log, monkeypatch: pytest.MonkeyPatch

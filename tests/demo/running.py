@@ -14,8 +14,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from tests.support.waiting import DEADLINE, eventually
+
 from .visitor import Visitor
-from .waiting import PATIENCE, eventually
 
 
 class Demo:
@@ -48,7 +49,7 @@ class Demo:
         self._pids = eventually(lambda: children(self._process.pid), "servers are started")
 
     def state(self) -> dict[str, Any]:
-        with urllib.request.urlopen(f"{self.url}/state", timeout=PATIENCE) as answer:
+        with urllib.request.urlopen(f"{self.url}/state", timeout=DEADLINE) as answer:
             state: dict[str, Any] = json.load(answer)
         self._pids |= {node["pid"] for node in state["nodes"] if node["pid"]}
         return state
@@ -65,7 +66,7 @@ class Demo:
         """Ask for something to be done; returns the status of the answer."""
         request = urllib.request.Request(f"{self.url}/{path}", method="POST", headers=headers)
         try:
-            with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
+            with urllib.request.urlopen(request, timeout=DEADLINE) as answer:
                 return int(answer.status)
         except urllib.error.HTTPError as error:
             with error:
@@ -94,10 +95,10 @@ class Demo:
     def end(self, number: int = signal.SIGINT) -> int:
         """Send the supervisor a signal; returns its exit code."""
         self._process.send_signal(number)
-        return self._process.wait(PATIENCE)
+        return self._process.wait(DEADLINE)
 
     def fetch(self, path: str) -> str:
-        with urllib.request.urlopen(f"{self.url}/{path}", timeout=PATIENCE) as answer:
+        with urllib.request.urlopen(f"{self.url}/{path}", timeout=DEADLINE) as answer:
             return str(answer.read(), "utf-8")
 
     def leavings(self) -> list[str]:

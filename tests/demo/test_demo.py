@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from tests.support.waiting import eventually
+
 from .running import Demo, is_alive
 from .visitor import META, Visitor
-from .waiting import eventually
 
 pytestmark = pytest.mark.processes
 

@@ -8,9 +8,9 @@ import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, expect, sync_playwright
 
 from tests.chromium import CHROMIUM, FLAGS
+from tests.support.waiting import DEADLINE
 
 from .running import Demo
-from .waiting import PATIENCE
 
 SIZES = {"desktop": (1280, 900), "phone": (390, 844)}
 #: What browsers say of a server that is killed; it cannot be kept from them.
@@ -87,7 +87,7 @@ def demo() -> Iterator[Demo]:
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
-    expect.set_options(timeout=1000 * PATIENCE)
+    expect.set_options(timeout=1000 * DEADLINE)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         yield browser

@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Origin
 
-from .waiting import eventually
+from tests.support.waiting import eventually
 
 ROOM = "room:lobby"
 #: As the page sends it when nothing is special.

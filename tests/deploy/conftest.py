@@ -1,7 +1,6 @@
 """A directory for the program and the sockets of its nodes, and a cluster of its own."""
 
 import os
-import secrets
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,8 +19,3 @@ def directory(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         monkeypatch.setenv("XDG_RUNTIME_DIR", path)
         write_program(Path(path))
         yield Path(path)
-
-
-@pytest.fixture
-def cluster_name() -> str:
-    return f"deploy-{secrets.token_hex(4)}"

@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from tests.docs.pages import ROOT, blocks
-from tests.docs.programs import free_port
-from tests.node.processes import clean_environment
 from tests.phoenixjs.servers import fetch
+from tests.support.environment import clean_environment
+from tests.support.ports import free_port
+from tests.support.waiting import DEADLINE
 
-#: Seconds within which a server starts to answer, and ends after it was asked to stop.
-PATIENCE = 20.0
 #: Added to the program: lets clients observe a room, as the example for FastAPI does.
 _OBSERVE = """
 import asyncio
@@ -85,7 +84,7 @@ class Server:
                 stderr=log,
                 start_new_session=True,
             )
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(DEADLINE):
             while await self.get("rooms/1") is None:
                 assert self._process.returncode is None, self._log.read_text()
                 await asyncio.sleep(0.02)
@@ -94,7 +93,7 @@ class Server:
         """Ask it to stop, as a deployment does, and wait for its end."""
         assert self._process is not None
         self._process.terminate()
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(DEADLINE):
             await self._process.wait()
 
     async def kill(self) -> None:

@@ -9,8 +9,8 @@ import pytest
 from websockets.asyncio.client import connect
 
 import adsum
-from tests.node.conftest import until
 from tests.phoenixjs.balancer import Balancer
+from tests.support.waiting import DEADLINE, until
 
 from .servers import COMMANDS, Server
 from .visitors import Visitor
@@ -95,7 +95,7 @@ def sees_all(visitor: Visitor) -> bool:
 
 async def everybody_once(servers: list[Server], visitors: list[Visitor]) -> None:
     """Wait until every server and every visitor shows each user once, when linger is over."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(DEADLINE):
         while True:
             lists = [await server.get("rooms/1") for server in servers]
             if all(once(one) for one in lists) and all(

@@ -1,7 +1,6 @@
 """Programs of the documentation, as processes of their own."""
 
 import asyncio
-import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -10,17 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from tests.docs.pages import ROOT
+from tests.support.ports import free_port
+from tests.support.waiting import DEADLINE
 
 EXAMPLES = ROOT / "examples"
 WORKERS = 2
 Environment = dict[str, str]
-
-
-def free_port() -> int:
-    """A port on which nobody listens."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-    return port
 
 
 @asynccontextmanager
@@ -42,7 +36,7 @@ async def program(
         try:
             if process.returncode is None:
                 process.terminate()
-            await asyncio.wait_for(process.communicate(), 15)
+            await asyncio.wait_for(process.communicate(), DEADLINE)
         finally:
             if process.returncode is None:
                 process.kill()
@@ -57,7 +51,7 @@ async def serving(
     async with program(environment, *command, directory=directory) as process:
         yield process
         process.terminate()
-        output = (await asyncio.wait_for(process.stdout.read(), 15)).decode()
+        output = (await asyncio.wait_for(process.stdout.read(), DEADLINE)).decode()
         assert "Traceback" not in output, output
 
 

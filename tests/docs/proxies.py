@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from tests.docs.pages import ROOT, blocks
-from tests.docs.programs import free_port
+from tests.support.ports import free_port
+from tests.support.waiting import DEADLINE
 
 #: The ports in the snippets: of the proxy, and of the servers behind it.
 FRONT, *BACK = 8000, 8001, 8002
@@ -75,7 +76,7 @@ async def proxy(name: str, directory: Path, ports: dict[int, int]) -> AsyncItera
     finally:
         if process.returncode is None:
             process.terminate()
-        await asyncio.wait_for(process.wait(), 15)
+        await asyncio.wait_for(process.wait(), DEADLINE)
 
 
 def free_ports() -> dict[int, int]:

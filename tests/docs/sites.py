@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
@@ -11,7 +11,8 @@ import pytest
 from websockets.exceptions import InvalidStatus
 
 from tests.docs.programs import WORKERS
-from tests.docs.tab import PATIENCE, Tab
+from tests.docs.tab import Tab
+from tests.support.waiting import DEADLINE, until
 
 
 @asynccontextmanager
@@ -31,15 +32,6 @@ async def website(
 
         await until(answers)
         yield web
-
-
-async def until(condition: Callable[[], Awaitable[bool]]) -> None:
-    """Wait until something is so."""
-    async with asyncio.timeout(20):
-        while True:
-            if await condition():
-                return
-            await asyncio.sleep(0.05)
 
 
 class Poller:
@@ -62,7 +54,7 @@ class Poller:
 
     async def expect(self, event: str) -> dict[str, Any]:
         """The payload of the next such event."""
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(DEADLINE):
             while not any(frame[3] == event for frame in self._frames):
                 assert await self._poll() in (200, 204)
         found = next(frame for frame in self._frames if frame[3] == event)
@@ -75,7 +67,7 @@ class Poller:
         Of two requests that wait the older one is answered, so the other one is known to wait.
         """
         asking = {asyncio.create_task(self._poll()) for _ in range(2)}
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(DEADLINE):
             _, waiting = await asyncio.wait(asking, return_when=asyncio.FIRST_COMPLETED)
         assert len(waiting) == 1
         for one in waiting:
@@ -94,7 +86,7 @@ async def on_all_workers(connect: Callable[[], Any], topic: str) -> AsyncIterato
     """A tab on each worker; whom a joined channel is served by, it says as `worker`."""
     async with AsyncExitStack() as stack:
         found: dict[int, Tab] = {}
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(DEADLINE):
             while len(found) < WORKERS:
                 async with AsyncExitStack() as attempt:
                     one: Tab = await attempt.enter_async_context(connect())
@@ -114,7 +106,7 @@ async def status_of(attempt: Any) -> int:
 
 async def code_of_end(one: Tab) -> int | None:
     """The code with which the server ends a connection."""
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(DEADLINE):
         await one.connection.wait_closed()
     return one.connection.close_code
 

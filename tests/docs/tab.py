@@ -9,8 +9,7 @@ from urllib.parse import urlencode
 
 from websockets.asyncio.client import ClientConnection, connect
 
-#: Seconds after which what does not come is missing.
-PATIENCE = 15.0
+from tests.support.waiting import DEADLINE
 
 
 class Tab:
@@ -49,13 +48,13 @@ class Tab:
 
     async def sees(self, topic: str, *keys: str) -> None:
         """Wait until it was told that exactly these keys are on a topic."""
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(DEADLINE):
             while sorted(self.present.get(topic, {"?": {}})) != sorted(keys):
                 await self._receive()
 
     async def shows(self, topic: str, key: str, *metas: dict[str, Any]) -> None:
         """Wait until it was told that these are the metas of a key, refs aside."""
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(DEADLINE):
             while self._metas(topic, key) != list(metas):
                 await self._receive()
 
@@ -65,7 +64,7 @@ class Tab:
 
     async def _take(self, right: Callable[[list[Any]], bool]) -> list[Any]:
         """The first frame of a kind that was not taken yet."""
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(DEADLINE):
             while not any(right(frame) for frame in self.frames):
                 await self._receive()
         found = next(frame for frame in self.frames if right(frame))

@@ -7,9 +7,10 @@ import httpx2
 import pytest
 from websockets.exceptions import ConnectionClosed
 
-from tests.docs.programs import WORKERS, Environment, free_port, program, server, serving
+from tests.docs.programs import WORKERS, Environment, program, server, serving
 from tests.docs.sites import Poller, code_of_end, on_all_workers, status_of, website
 from tests.docs.tab import tab
+from tests.support.ports import free_port
 
 pytestmark = pytest.mark.processes
 NO_DEFLATE = ("--ws-per-message-deflate", "false")

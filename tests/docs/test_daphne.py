@@ -6,10 +6,12 @@ from pathlib import Path
 import pytest
 
 from tests.docs.pages import ROOT, blocks
-from tests.docs.programs import Environment, free_port, program
+from tests.docs.programs import Environment, program
 from tests.docs.readme import write_application
 from tests.docs.sites import status_of, website
 from tests.docs.tab import tab
+from tests.support.ports import free_port
+from tests.support.waiting import DEADLINE
 
 pytestmark = pytest.mark.processes
 
@@ -30,7 +32,7 @@ def test_node_that_was_never_started_is_logged_once_with_the_remedy(
                 for _ in range(3):
                     assert await status_of(tab(port, {"user": "ann"})) == 403
             process.terminate()
-            output = (await asyncio.wait_for(process.stdout.read(), 15)).decode()
+            output = (await asyncio.wait_for(process.stdout.read(), DEADLINE)).decode()
             assert output.count("the node is not running: it was never started") == 1
             assert output.count("Daphne runs no lifespan") == 1
 

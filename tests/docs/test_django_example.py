@@ -9,17 +9,11 @@ import sys
 import httpx2
 import pytest
 
-from tests.docs.programs import (
-    EXAMPLES,
-    WORKERS,
-    Environment,
-    free_port,
-    program,
-    server,
-    serving,
-)
-from tests.docs.sites import django_cookie, on_all_workers, status_of, until, website
+from tests.docs.programs import EXAMPLES, WORKERS, Environment, program, server, serving
+from tests.docs.sites import django_cookie, on_all_workers, status_of, website
 from tests.docs.tab import tab
+from tests.support.ports import free_port
+from tests.support.waiting import DEADLINE, until
 
 pytestmark = pytest.mark.processes
 
@@ -76,7 +70,7 @@ def test_django_checks_the_settings(
         command,
         cwd=EXAMPLES,
         env={**environment, **variables},
-        timeout=30,
+        timeout=DEADLINE,
         capture_output=True,
         text=True,
     )
@@ -89,7 +83,7 @@ def test_django_with_wrong_settings_does_not_start(environment: Environment) -> 
         environment["ADSUM_LINGER"] = "soon"
         command = ["-m", "uvicorn", "django_app:application", "--port", str(free_port())]
         async with program(environment, *command) as process:
-            output = (await asyncio.wait_for(process.stdout.read(), 15)).decode()
+            output = (await asyncio.wait_for(process.stdout.read(), DEADLINE)).decode()
             assert "ADSUM_LINGER='soon': must be a number of seconds" in output
             assert "Traceback" not in output
             assert await process.wait() != 0

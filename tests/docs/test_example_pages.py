@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.programs import Environment, free_port, server, serving
+from tests.docs.programs import Environment, server, serving
 from tests.docs.readme import command, write_application
 from tests.docs.sites import website
 from tests.docs.windows import Window, browser, needs_chromium
+from tests.support.ports import free_port
 
 pytestmark = [pytest.mark.processes, needs_chromium]
 

@@ -15,7 +15,9 @@ from urllib.request import ProxyHandler, Request, build_opener
 import pytest
 from websockets.asyncio.client import connect
 
-from tests.docs.programs import EXAMPLES, WORKERS, Environment, free_port, program, server
+from tests.docs.programs import EXAMPLES, WORKERS, Environment, program, server
+from tests.support.ports import free_port
+from tests.support.waiting import DEADLINE
 
 pytestmark = pytest.mark.processes
 NO_PROXY = build_opener(ProxyHandler({}))
@@ -24,7 +26,7 @@ NO_PROXY = build_opener(ProxyHandler({}))
 def test_enriched_looks_names_up_in_batches(environment: Environment) -> None:
     command = [sys.executable, str(EXAMPLES / "enriched.py")]
     ended = subprocess.run(
-        command, env=environment, timeout=30, capture_output=True, text=True, check=True
+        command, env=environment, timeout=DEADLINE, capture_output=True, text=True, check=True
     )
     assert ended.stdout.splitlines() == [
         "  (one query for 3 users)",
@@ -118,10 +120,11 @@ def test_without_a_secret_to_sign_with_an_example_does_not_start(
         environment[variable] = given
         command = ["-m", "uvicorn", app, "--port", str(free_port()), "--workers", "2"]
         async with program(environment, *command) as process:
-            output = (await asyncio.wait_for(process.stdout.read(), 15)).decode()
+            output = (await asyncio.wait_for(process.stdout.read(), DEADLINE)).decode()
             assert f"{variable}: must be set, to 32 characters or more" in output
             assert "Traceback" not in output
-            await asyncio.wait_for(process.wait(), 15)  # workers are not started again and again
+            # Workers are not started again and again.
+            await asyncio.wait_for(process.wait(), DEADLINE)
 
     asyncio.run(main())
 
@@ -141,7 +144,7 @@ def request(port: int, path: str, body: bytes | None = None) -> bytes:
 async def every_worker(port: int, path: str, right: Callable[[Any], bool]) -> list[Any]:
     """Ask until as many workers as there are have given the right answer; returns the answers."""
     answers: dict[str, Any] = {}
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(DEADLINE):
         while len(answers) < WORKERS:
             try:
                 answer = json.loads(await asyncio.to_thread(request, port, path))
@@ -157,14 +160,14 @@ async def every_worker(port: int, path: str, right: Callable[[Any], bool]) -> li
 
 async def message_of(visitor: Any, right: Callable[[Any], bool]) -> None:
     """Read messages until the right one comes."""
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(DEADLINE):
         while not right(json.loads(await visitor.recv())):
             pass
 
 
 async def line_of(process: Any, text: str) -> str:
     """Read lines until one has the text."""
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(DEADLINE):
         line: str = (await process.stdout.readline()).decode()
         while text not in line:
             assert line, f"the program ended before it said {text!r}"

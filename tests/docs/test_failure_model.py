@@ -106,6 +106,7 @@ def test_each_side_of_a_partition_shows_its_own_until_it_heals(
     measured(fault="simulated: a partition that heals", sees="all agree", seconds=[seconds])
 
 
+@pytest.mark.slow
 def test_a_partition_longer_than_memory_heals_too(seed: int) -> None:
     simulation = cluster(seed)
     simulation.partition(["n1", "n2"], ["n3", "n4", "n5"])
@@ -182,6 +183,7 @@ def test_a_slow_line_hides_nobody(seed: int) -> None:
     simulation.check_agreement()
 
 
+@pytest.mark.slow
 def test_a_line_that_is_too_narrow_is_given_up_and_heals_when_it_is_wide(seed: int) -> None:
     simulation = cluster(seed)
     links = simulation.network.between("n1", "n2")

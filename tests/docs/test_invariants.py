@@ -22,6 +22,7 @@ def test_nobody_speaks_for_another() -> None:
     assert not engine.view.topics
 
 
+@pytest.mark.slow
 def test_an_interrupted_transfer_shows_nothing() -> None:
     """Of a slice of many frames either nothing is shown or all of it, whenever it is cut off."""
     counts = set()

@@ -20,8 +20,9 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from tests.docs.programs import Environment, program
 from tests.docs.proxies import BACK, FRONT, free_ports, proxy
 from tests.docs.readme import write_application
-from tests.docs.sites import Poller, until, website
+from tests.docs.sites import Poller, website
 from tests.docs.tab import tab
+from tests.support.waiting import DEADLINE, until
 
 pytestmark = [pytest.mark.processes, pytest.mark.parametrize("name", ["nginx", "haproxy"])]
 
@@ -184,4 +185,4 @@ def client(port: int, limits: httpx2.Limits | None = None) -> httpx2.AsyncClient
     """A client whose requests share connections, as those of a browser do, unless limited."""
     url = f"http://127.0.0.1:{port}"
     limits = limits or httpx2.Limits()
-    return httpx2.AsyncClient(base_url=url, trust_env=False, limits=limits, timeout=30)
+    return httpx2.AsyncClient(base_url=url, trust_env=False, limits=limits, timeout=DEADLINE)

@@ -8,7 +8,7 @@ import pytest
 
 from adsum.testing import Browser, Cluster, MakeCluster
 from tests.docs.pages import ROOT, blocks
-from tests.node.conftest import until
+from tests.support.waiting import until
 
 PAGE = ROOT / "docs/recipes.md"
 

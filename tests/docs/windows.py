@@ -14,9 +14,10 @@ from playwright.async_api import Browser, ConsoleMessage, Dialog, Page, async_pl
 
 from tests.chromium import CHROMIUM, FLAGS
 from tests.phoenixjs.clients import phoenix_directory
+from tests.support.waiting import DEADLINE
 
 #: Milliseconds within which a page shows what it should.
-PATIENCE = 15_000
+PATIENCE = 1000 * DEADLINE
 
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="needs the package chromium")
 

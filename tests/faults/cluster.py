@@ -3,10 +3,13 @@
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..node.processes import Worker, Workers, eventually
+from tests.support.waiting import eventually
+
+from ..node.processes import Worker, Workers
 from .namespaces import Network
 
 #: Every address that other hosts could reach asks for one.
@@ -72,14 +75,14 @@ class Cluster:
     def agree(self) -> None:
         """Wait until every process that tracks something lists exactly what is tracked."""
         for worker in set(self.tracked.values()):
-            eventually("all list what is tracked", worker.lists, *sorted(self.tracked))
+            eventually(partial(worker.lists, *sorted(self.tracked)), "all list what is tracked")
 
     def linked(self) -> None:
         """Wait until every process that tracks something has a link to every other."""
         everybody = set(self.tracked.values())
         for worker in everybody:
-            names = sorted(other.name for other in everybody - {worker})
-            eventually("all are linked", _has_links, worker, names)
+            names = [other.name for other in everybody - {worker}]
+            eventually(partial(worker.is_linked_to, *names), "all are linked")
 
     def _introduce(self, workers: list[Worker], keys: Iterable[str]) -> list[Worker]:
         for worker, key in zip(workers, keys, strict=True):
@@ -110,7 +113,7 @@ def nobody_leaves(seconds: float, *witnesses: Worker, but: Iterable[str] = ()) -
 def when_left(witnesses: Iterable[Worker], key: str, since: float) -> list[float]:
     """Wait until processes have seen a key leave; returns how long after a moment each did."""
     return [
-        eventually(f"{key} is seen to leave", _after, witness.left, key, since)
+        eventually(partial(_after, witness.left, key, since), f"{key} is seen to leave")
         for witness in witnesses
     ]
 
@@ -118,13 +121,9 @@ def when_left(witnesses: Iterable[Worker], key: str, since: float) -> list[float
 def when_joined(witnesses: Iterable[Worker], key: str, since: float) -> list[float]:
     """Wait until processes have seen a key join; returns how long after a moment each did."""
     return [
-        eventually(f"{key} is seen to join", _after, witness.joined, key, since)
+        eventually(partial(_after, witness.joined, key, since), f"{key} is seen to join")
         for witness in witnesses
     ]
-
-
-def _has_links(worker: Worker, names: list[str]) -> bool:
-    return bool(worker.ask("linked") == names)
 
 
 def _after(when: Callable[[str], float | None], key: str, since: float) -> float:

@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from ..node.processes import eventually
+from tests.support.waiting import eventually
 
 _ROOT = Path("/sys/fs/cgroup")
 _ENTER = 'echo $$ > "$0/cgroup.procs" && exec "$@"'
@@ -45,7 +46,7 @@ def memory_group(name: str, limit: int) -> Iterator[MemoryGroup]:
             (path / file).write_text(str(value))
         yield MemoryGroup(path, limit, counts)
     finally:
-        eventually("the group is empty", _removed, path)
+        eventually(partial(_removed, path), "the group is empty")
 
 
 def _kind(limit: int) -> tuple[Path, dict[str, int], str]:

@@ -3,12 +3,13 @@
 import itertools
 import time
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 
 from tests.measuring import Measured
+from tests.support.waiting import eventually
 
-from ..node.processes import eventually
 from .cluster import Cluster, alike, flickers, nobody_leaves, when_joined, when_left
 from .namespaces import Network
 from .switch import Fate, Line
@@ -53,7 +54,7 @@ def test_much_arrives_whole_over_a_line_with_every_fault(
     began = time.monotonic()
     ann.ask("track_many", "crowd", 2000)
     for witness in (bob, cid):
-        eventually("all have arrived", alike, ann, witness)
+        eventually(partial(alike, ann, witness), "all have arrived")
     took = time.monotonic() - began
     nobody_leaves(0.5, ann, bob, cid)
     nodes.agree()

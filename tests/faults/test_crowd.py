@@ -1,12 +1,13 @@
 """Two hundred nodes on one machine: all list all, and who is killed takes only its own away."""
 
 import time
+from functools import partial
 
 import pytest
 
 from tests.measuring import Measured
+from tests.support.waiting import eventually
 
-from ..node.processes import eventually
 from .launching import Launcher
 
 pytestmark = pytest.mark.processes
@@ -27,11 +28,13 @@ def test_two_hundred_nodes_list_one_another_and_see_ten_of_them_leave(
     for number, keys in enumerate(EVERYBODY, 1):
         processes.append(launcher.launch(keys, cluster=unique_name, **SETTINGS))
         known = frozenset().union(*EVERYBODY[:number])
-        agreed_at = eventually("all list all", launcher.all_see, processes, known)
+        agreed_at = eventually(partial(launcher.all_see, processes, known), "all list all")
     assert launcher.left() == set()
     victim, *others = processes
     killed = launcher.kill(victim)
-    gone_at = eventually("ten leave", launcher.all_see, others, known.difference(EVERYBODY[0]))
+    gone_at = eventually(
+        partial(launcher.all_see, others, known.difference(EVERYBODY[0])), "ten leave"
+    )
     assert launcher.left() == set(EVERYBODY[0])
     fault = f"{PROCESSES * NODES} nodes"
     measured(

@@ -3,13 +3,15 @@
 import signal
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from tests.measuring import Measured
+from tests.support.waiting import eventually
 
-from ..node.processes import Worker, eventually, sibling_sockets
+from ..node.processes import Worker, sibling_sockets
 from .cluster import Cluster, flickers, when_left
 from .memory_group import MemoryGroup, memory_group
 
@@ -67,7 +69,7 @@ def test_who_comes_elsewhere_while_a_stopped_process_lingers_never_leaves(
     told = victim.signal(signal.SIGTERM)
     nodes.track(witnesses[0], "moves")
     nodes.gone(victim)
-    eventually("linger is over", left_while_listed, witnesses, "stays away", "moves")
+    eventually(partial(left_while_listed, witnesses, "stays away", "moves"), "linger is over")
     nodes.agree()
     times = when_left(witnesses, "stays away", told)
     assert flickers(*witnesses, but=["stays away", "moves"]) == []

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from tests.measuring import Measured
+from tests.support.environment import clean_environment
 
-from ..node.processes import WORKER, clean_environment, python
+from ..node.processes import WORKER, python
 from .cluster import Cluster, flickers, nobody_leaves, when_joined
 from .disks import Disk, small_disk
 

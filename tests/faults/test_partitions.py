@@ -3,12 +3,14 @@
 import signal
 import time
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 
 from tests.measuring import Measured
+from tests.support.waiting import eventually
 
-from ..node.processes import Worker, eventually
+from ..node.processes import Worker
 from .cluster import Cluster, flickers, nobody_leaves, when_joined, when_left
 from .namespaces import Host, Network
 from .procfs import connections
@@ -110,7 +112,7 @@ def test_a_peer_that_vanishes_without_a_word_is_hidden_and_its_connections_are_d
     times = when_left(witnesses, "gone", killed)
     nodes.agree()
     for witness in witnesses:
-        eventually("no connection stays half open", unconnected, witness, net.hosts[0])
+        eventually(partial(unconnected, witness, net.hosts[0]), "no connection stays half open")
     net.heal()
     nodes.start_on(net, "back")
     nodes.linked()

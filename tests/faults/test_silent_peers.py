@@ -5,12 +5,13 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 
 import pytest
 
 from tests.measuring import Measured
+from tests.support.waiting import eventually
 
-from ..node.processes import eventually
 from .cluster import Cluster, alike, flickers, nobody_leaves, when_joined
 from .procfs import descriptors, megabytes
 
@@ -49,14 +50,14 @@ def test_what_a_stopped_node_does_not_read_waits_nowhere_and_is_there_when_it_go
     sender, witness, stopped = nodes.start("sender", "witness", "stopped")
     sender.ask("track_many", "crowd", KEYS)
     sender.ask("churn", "crowd", 2, SIZE)  # As large as it gets, before it is measured.
-    eventually("all have the crowd", alike, sender, witness, stopped)
+    eventually(partial(alike, sender, witness, stopped), "all have the crowd")
     before = megabytes(sender)
     stopped.process.send_signal(signal.SIGSTOP)
     sender.ask("churn", "crowd", ROUNDS, SIZE)
     grown = megabytes(sender) - before
-    eventually("the others have everything", alike, sender, witness)
+    eventually(partial(alike, sender, witness), "the others have everything")
     continued = stopped.signal(signal.SIGCONT)
-    eventually("it has everything", alike, sender, stopped)
+    eventually(partial(alike, sender, stopped), "it has everything")
     caught_up = time.monotonic() - continued
     nodes.agree()
     assert flickers(sender, witness, but=["stopped"]) == []

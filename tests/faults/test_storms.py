@@ -2,12 +2,14 @@
 
 import time
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 
 from tests.measuring import Measured
+from tests.support.waiting import eventually
 
-from ..node.processes import Worker, eventually, sibling_sockets
+from ..node.processes import Worker, sibling_sockets
 from .cluster import Cluster, leaves, when_joined
 from .launching import Launcher
 from .procfs import descriptors, megabytes
@@ -45,7 +47,7 @@ def test_three_hundred_lives_of_one_name_leave_nothing_behind(
     everyone = {f"life {life}": 1 for life in range(LIVES)}
     assert [leaves(witness) for witness in witnesses] == [everyone, everyone]
     for witness, was in zip(witnesses, before, strict=True):
-        eventually("the books are as before", same_books, witness, was)
+        eventually(partial(same_books, witness, was), "the books are as before")
     assert sockets(nodes) <= len(witnesses) + 1
     nodes.start("cid")  # Who starts takes away what dead processes left.
     assert sockets(nodes) == len(witnesses) + 1

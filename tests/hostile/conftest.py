@@ -5,11 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.node.conftest import cluster_name
-
 from .siege import Siege, siege
-
-__all__ = ["cluster_name"]
 
 
 @pytest.fixture(params=["unix", "tcp", "secret"])

@@ -18,10 +18,8 @@ from adsum.transport.framing import (
     encode_payload,
 )
 from adsum.transport.handshake import Handshake
+from tests.support.waiting import DEADLINE
 from tests.transport.harness import tagged
-
-#: No intruder waits longer for a node than this.
-PATIENCE = 15.0
 
 
 class Intruder:
@@ -38,7 +36,7 @@ class Intruder:
         else:
             self.sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
             target = (where.host, where.port)
-        self.sock.settimeout(PATIENCE)
+        self.sock.settimeout(DEADLINE)
         self.said: list[bytes] = []
         self._reader = FrameReader(FRAME_LIMIT)
         self._mac: FrameMac | None = None
@@ -92,7 +90,7 @@ class Intruder:
 
     def dismissed(self) -> str:
         """Wait until the node says goodbye or hangs up; returns the reason that it gave."""
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + DEADLINE
         while (frame := self.take()) is not None:
             assert time.monotonic() < deadline, "the node does not hang up"
             if frame[0] == GOODBYE:

@@ -7,14 +7,16 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from adsum.transport.base import Identity
-from tests.node.processes import Worker, Workers, eventually, sibling_sockets
-from tests.node.test_processes import free_port
+from tests.node.processes import Worker, Workers, sibling_sockets
+from tests.support.ports import free_port
+from tests.support.waiting import eventually
 
 #: What a service has where nobody raised it.
 NORMAL_FILES = 1024
@@ -68,7 +70,7 @@ class Siege:
         for one, other in ((self.victim, self.honest), (self.honest, self.victim)):
             assert one.ask("members")[other.name] == "up"
         self.honest.ask("update", "room", "honest", {"seen": True})
-        eventually("the update is seen", self.victim.updated, "honest")
+        eventually(partial(self.victim.updated, "honest"), "the update is seen")
 
     def lines(self) -> list[str]:
         return self.log.read_text().splitlines()
@@ -123,7 +125,7 @@ def siege(cluster: str, kind: str, directory: Path) -> Iterator[Siege]:
         victim.ask("track", "room", "mine", {})
         honest.ask("track", "room", "honest", {})
         for worker in (victim, honest):
-            eventually("they agree", worker.lists, "honest", "mine")
+            eventually(partial(worker.lists, "honest", "mine"), "they agree")
         began = time.monotonic()
         yield Siege(workers, victim, honest, cluster, secret, address, log, began)
 

@@ -118,6 +118,7 @@ def test_the_largest_numbers_harm_only_who_says_them() -> None:
     assert stage.shown() == {"room": ["ann", "mine", "new"]}
 
 
+@pytest.mark.slow
 def test_thousands_of_invented_nodes_are_bounded_and_forgotten_in_favour_of_nobody() -> None:
     stage = Stage()
     for counter in (1, 2):
@@ -405,6 +406,7 @@ def test_a_digest_fits_into_a_frame_whatever_one_was_told_of() -> None:
     assert max(len(encode(message)) for message in stage.sent(100)) <= FRAME_LIMIT
 
 
+@pytest.mark.slow
 def test_invented_nodes_are_not_all_dialled_at_once() -> None:
     stage = Stage()
     for number in range(2000):

@@ -7,6 +7,7 @@ import time
 import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -28,7 +29,7 @@ from adsum.transport.framing import (
 )
 from adsum.transport.handshake import VERSIONS, encode_hello
 from adsum.transport.limits import Limits
-from tests.node.processes import eventually
+from tests.support.waiting import eventually
 
 from .intruder import Intruder
 from .siege import MIB, RESPONSIVE, Siege, open_files
@@ -97,7 +98,7 @@ def test_strangers_are_shown_the_door_and_cost_a_line_each(besieged: Siege) -> N
             besieged.answers()
         play_back(besieged)
         reflect(besieged)
-    eventually("each is told of", besieged.has_told_of, len(words) + 3)
+    eventually(partial(besieged.has_told_of, len(words) + 3), "each is told of")
     besieged.is_unharmed()
 
 
@@ -112,7 +113,7 @@ def test_members_that_break_the_protocol_lose_their_links_and_cost_a_line_each(
                 member.send(word)
                 assert member.dismissed()
             besieged.answers()
-    eventually("each is told of", besieged.has_told_of, len(words))
+    eventually(partial(besieged.has_told_of, len(words)), "each is told of")
     besieged.is_unharmed()
 
 
@@ -148,7 +149,7 @@ def test_a_storm_of_links_leaves_nothing_behind(besieged: Siege) -> None:
                 member.greet(besieged.who("eve"), besieged.secret)
             if number % 50 == 0:
                 besieged.answers()
-    eventually("only the honest link is left", lambda: besieged.victim.ask("stats")["links"] == 1)
+    eventually(lambda: besieged.victim.ask("stats")["links"] == 1, "only the honest link is left")
     assert besieged.lines() == []
     besieged.is_unharmed()
 
@@ -193,11 +194,11 @@ def test_addresses_that_never_answer_do_not_use_up_the_files(besieged_with_secre
         for number, server in enumerate(silent):
             at = f"127.0.0.1:{server.getsockname()[1]}"
             member.say(Digest((Sighting(Replica(f"ghost {number}", 1), 1, 1, (at,)),)))
-        eventually("they are dialled", lambda: attacked.files() >= before + dials)
+        eventually(lambda: attacked.files() >= before + dials, "they are dialled")
         attacked.answers()
         assert attacked.files() <= before + dials + 5
         newcomer = attacked.newcomer()
-        eventually("the newcomer is in", newcomer.lists, "honest", "mine")
+        eventually(partial(newcomer.lists, "honest", "mine"), "the newcomer is in")
     assert attacked.lines() == []
     attacked.is_unharmed()
 
@@ -213,7 +214,7 @@ def test_ten_thousand_silent_connections_keep_nobody_out(besieged_with_secret: S
         assert len(connections) == SILENT
         assert attacked.files() <= files + Limits().pending_handshakes + 1
         newcomer = attacked.newcomer()
-        eventually("the newcomer is in", newcomer.lists, "honest", "mine")
+        eventually(partial(newcomer.lists, "honest", "mine"), "the newcomer is in")
         attacked.is_unharmed()
     assert len(attacked.lines()) <= time.monotonic() - attacked.began + 2
     assert all("handshakes are pending" in line for line in attacked.lines())
@@ -271,5 +272,5 @@ def test_whoever_greets_a_byte_at_a_time_is_hung_up_on_in_time(besieged_with_sec
         reasons = {intruder.dismissed() for intruder in slow}
         assert reasons == {"no handshake within 5 s"}
         assert time.monotonic() - began < Limits().handshake_timeout + RESPONSIVE
-    eventually("each is told of", attacked.has_told_of, count)
+    eventually(partial(attacked.has_told_of, count), "each is told of")
     attacked.is_unharmed()

@@ -24,7 +24,8 @@ from adsum.transport.limits import Limits
 from adsum.transport.memory import connect
 from adsum.transport.sockets import SocketTransport
 from tests.effort import examples
-from tests.transport.harness import RawPeer, Recorder, bound_port, identity, in_loop, until
+from tests.support.waiting import DEADLINE, until
+from tests.transport.harness import RawPeer, Recorder, bound_port, identity, in_loop
 
 from .siege import open_files
 from .wire import SECRET, Encounter, Lines, cut, genuine_frames, genuine_greeting, usual_frames
@@ -66,7 +67,7 @@ def meet(scenario: Callable[[Encounter], Awaitable[None]]) -> list[str]:
     async def play() -> None:
         encounter = Encounter()
         await encounter.begin()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(DEADLINE):
             await scenario(encounter)
             await encounter.end()
 
@@ -281,6 +282,7 @@ async def test_a_flood_of_connections_leaves_the_loop_to_everything_else() -> No
     assert turns > 60
 
 
+@pytest.mark.slow
 @in_loop
 async def test_a_process_without_free_files_says_so_once_a_second() -> None:
     transport = SocketTransport(identity("node"), Recorder(), secret=SECRET)
@@ -301,6 +303,7 @@ def connected(port: int) -> socket.socket:
     return sock
 
 
+@pytest.mark.slow
 @in_loop
 async def test_no_more_is_dialled_at_a_time_than_stated() -> None:
     """Peers tell of addresses, and those who answer there may be slow on purpose."""
@@ -319,6 +322,7 @@ async def test_no_more_is_dialled_at_a_time_than_stated() -> None:
     await transport.close()
 
 
+@pytest.mark.slow
 @in_loop
 async def test_failed_dials_and_handshakes_release_their_slots() -> None:
     limits = Limits(pending_dials=2, handshake_timeout=0.1, close_grace=0.1)

@@ -14,7 +14,8 @@ from adsum.transport.frame_mac import FrameMac
 from adsum.transport.framing import encode_payload
 from adsum.transport.handshake import Handshake
 from adsum.transport.memory import MemoryNetwork, MemoryTransport, connect
-from tests.transport.harness import RawPeer, Recorder, identity, tagged, until
+from tests.support.waiting import until
+from tests.transport.harness import RawPeer, Recorder, identity, tagged
 
 SECRET = b"a secret of the cluster"
 

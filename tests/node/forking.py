@@ -48,7 +48,8 @@ def say(kind: str, value: Any) -> None:
     print(json.dumps([kind, time.monotonic(), value]), flush=True)
 
 
-async def until(condition: Callable[[], object]) -> None:
+async def poll(condition: Callable[[], object]) -> None:
+    """Look until a condition holds; the test that waits for the answer has the deadline."""
     while not condition():  # noqa: ASYNC110  # only timers are sure to wake this loop
         await asyncio.sleep(PAUSE)
 
@@ -153,7 +154,7 @@ def bear(members: int) -> Any:
 
     async def main() -> Any:
         async with node:
-            await until(lambda: len(node.members()) == members)
+            await poll(lambda: len(node.members()) == members)
             return [node.name, descriptors(), await collect(*fork("look"))]
 
     return asyncio.run(main())
@@ -209,7 +210,7 @@ async def collect(pid: int, readable: int) -> Any:
             outcomes.append(os.waitstatus_to_exitcode(status))
         return bool(done)
 
-    await until(exited)
+    await poll(exited)
     text = os.read(readable, MAX_RESULT)
     os.close(readable)
     assert outcomes == [0], outcomes
@@ -220,7 +221,7 @@ async def fork_in_thread(action: str) -> int:
     """Fork a child in a thread that is not that of the event loop."""
     children: list[int] = []
     threading.Thread(target=lambda: children.append(fork(action)[0])).start()
-    await until(lambda: children)
+    await poll(lambda: children)
     return children[0]
 
 
@@ -259,7 +260,7 @@ async def unwind() -> int:
     if pid == 0:
         detach_from_test()
         sys.exit(0)
-    await until(lambda: os.waitpid(pid, os.WNOHANG)[0])
+    await poll(lambda: os.waitpid(pid, os.WNOHANG)[0])
     return pid
 
 
@@ -318,10 +319,10 @@ async def main() -> None:
     # As a server does: the node stops when its own task is cancelled, and not with this one.
     started = asyncio.Event()
     serving = asyncio.create_task(serve(started))
-    await until(lambda: started.is_set() or serving.done())
+    await poll(lambda: started.is_set() or serving.done())
     say("ready", [node.name, sorted(before)])
     while not serving.done():
-        await until(lambda: not commands.empty())
+        await poll(lambda: not commands.empty())
         say("answer", await obey(*commands.get()))
 
 

@@ -8,33 +8,22 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from adsum.transport.discovery import SiblingDirectory
+from tests.support.environment import RUNTIME_DIR, clean_environment
+from tests.support.waiting import DEADLINE
 
-#: The variable that gives a test a runtime directory of its own.
-RUNTIME_DIR = "ADSUM_RUNTIME_DIR"
 WORKER = Path(__file__).with_name("worker.py")
-DEADLINE = 20.0
 
 
 def python(script: Path, *arguments: str) -> list[str]:
     """The command that runs a script as all processes of the tests run."""
     return [sys.executable, "-W", "error", str(script), *arguments]
-
-
-def clean_environment() -> dict[str, str]:
-    """The environment without settings of nodes, except the directory that a test has set."""
-    kept = (RUNTIME_DIR,)
-    return {
-        name: value
-        for name, value in os.environ.items()
-        if name in kept or not name.startswith("ADSUM_")
-    }
 
 
 def sibling_sockets(cluster: str) -> list[str]:
@@ -127,6 +116,10 @@ class Worker(Process):
         """Whether exactly these keys are in the room, as the process sees it."""
         return bool(self.ask("list", "room") == list(keys))
 
+    def is_linked_to(self, *names: str) -> bool:
+        """Whether the process has links to exactly these nodes."""
+        return bool(self.ask("linked") == sorted(names))
+
     def updated(self, key: str) -> bool:
         """Whether the last thing that the process saw is an update of a key, and nothing else."""
         return bool(self.diffs and self.diffs[-1][1] == [[], [key], []])
@@ -176,12 +169,3 @@ class Workers:
         with ExitStack() as stack:
             for worker in self.all:
                 stack.callback(worker.end)
-
-
-def eventually(what: str, condition: Callable[..., Any], *arguments: Any) -> Any:
-    """Wait until something is so, and return it."""
-    deadline = time.monotonic() + DEADLINE
-    while not (value := condition(*arguments)):
-        assert time.monotonic() < deadline, f"it never happened that {what}"
-        time.sleep(0.01)
-    return value

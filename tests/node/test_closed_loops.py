@@ -2,7 +2,6 @@
 
 import asyncio
 import gc
-import socket
 import threading
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
@@ -11,8 +10,10 @@ from typing import Any
 import pytest
 
 import adsum
+from tests.support.nodes import run
+from tests.support.ports import free_port
+from tests.support.waiting import until
 
-from .conftest import run, until
 from .test_eager_tasks import names
 
 NewLoop = Callable[[], asyncio.AbstractEventLoop]
@@ -98,9 +99,7 @@ def test_stop_in_another_loop_ends_the_run() -> None:
 
 
 def test_the_address_is_free_for_the_next_run() -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     node = adsum.Node(siblings=False, listen=f"127.0.0.1:{port}")
     run_and_close(node.start())
 
@@ -159,9 +158,7 @@ def test_a_task_that_outlives_many_runs_keeps_no_callbacks() -> None:
 
 @pytest.mark.parametrize("end", [asyncio.run, run_and_close])
 def test_interrupted_stop_frees_the_address(end: Any, cluster_name: str, short_path: Path) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     settings: dict[str, Any] = {"cluster": cluster_name, "runtime_dir": str(short_path)}
     node = adsum.Node(listen=f"127.0.0.1:{port}", **settings)
 

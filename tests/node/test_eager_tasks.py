@@ -9,8 +9,7 @@ import pytest
 
 import adsum
 from adsum import tasks
-
-from .conftest import DEADLINE, until
+from tests.support.waiting import DEADLINE, until
 
 EAGER: Callable[..., Any] | None = getattr(asyncio, "eager_task_factory", None)
 needs_eager = pytest.mark.skipif(EAGER is None, reason="asyncio has eager tasks from 3.12")
@@ -21,7 +20,7 @@ def run(main: Coroutine[Any, Any, None]) -> None:
 
     async def eagerly() -> None:
         asyncio.get_running_loop().set_task_factory(EAGER)
-        await asyncio.wait_for(main, 4 * DEADLINE)
+        await asyncio.wait_for(main, 2 * DEADLINE)
 
     asyncio.run(eagerly())
 

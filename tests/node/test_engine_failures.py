@@ -10,8 +10,8 @@ import pytest
 import adsum
 from adsum import run as run_module
 from adsum.replication.engine import Engine
-
-from .conftest import run, until
+from tests.support.nodes import run
+from tests.support.waiting import until
 
 HEARTBEAT = 0.05
 SETTINGS: dict[str, Any] = {

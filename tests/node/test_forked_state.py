@@ -16,9 +16,10 @@ from adsum import forks
 from adsum.replication.entry import Transition
 from adsum.replication.messages import Publish
 from adsum.testing import Cluster
+from tests.support.nodes import run
+from tests.support.waiting import until
 
 from .children import collect, descriptors, fork, in_child
-from .conftest import run, until
 
 
 def test_nodes_made_before_a_fork_start_in_each_child_and_form_a_cluster(cluster_name: str) -> None:

@@ -5,13 +5,16 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from .processes import Process, eventually, python
-from .test_processes import free_port
+from tests.support.ports import free_port
+from tests.support.waiting import eventually
+
+from .processes import Process, python
 
 pytestmark = pytest.mark.processes
 
@@ -69,15 +72,15 @@ class Forkers:
         """Start a parent of children, and another process that is linked to it."""
         parent, other = self.start("parent"), self.start("other")
         self.agree("parent", "other")
-        eventually("they are linked", parent.linked_to, other.name)
-        eventually("they are linked", other.linked_to, parent.name)
-        eventually("no other connection is left", parent.has_one_link)
+        eventually(partial(parent.linked_to, other.name), "they are linked")
+        eventually(partial(other.linked_to, parent.name), "they are linked")
+        eventually(parent.has_one_link, "no other connection is left")
         return parent, other
 
     def agree(self, *keys: str) -> None:
         """Wait until every process lists exactly these keys."""
         for process in self.started:
-            eventually("they agree", process.lists, *keys)
+            eventually(partial(process.lists, *keys), "they agree")
 
     def end(self) -> None:
         for orphan in self.orphans:
@@ -123,7 +126,7 @@ def test_kill_of_parent_is_detected_within_a_second_while_child_lives(
     parent, other = forkers.pair()
     forkers.orphans.append(parent.ask(way, "idle"))
     killed = parent.signal(signal.SIGKILL)
-    eventually("the leave is seen", other.lists, "other")
+    eventually(partial(other.lists, "other"), "the leave is seen")
     assert time.monotonic() - killed < 1.0
 
 
@@ -136,7 +139,7 @@ def test_restart_on_fixed_port_succeeds_while_child_of_former_life_lives(forkers
     parent.process.wait()
     restarted = forkers.start("restarted", listen=address)
     assert restarted.ask("life")[1] == [address]
-    eventually("the restart is seen", other.lists, "other", "restarted")
+    eventually(partial(other.lists, "other", "restarted"), "the restart is seen")
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
@@ -185,12 +188,12 @@ def test_parent_keeps_links_and_accepts_after_child_has_ended(forkers: Forkers, 
     assert parent.sockets() == sockets, "no link was lost and made again"
     for address in life[1]:
         assert address[:5] != "unix:" or Path(address[5:]).is_socket()
-    eventually("the child is gone", other.lists, "parent", "other")
+    eventually(partial(other.lists, "parent", "other"), "the child is gone")
     parent.ask("track", "user 1")
     other.ask("track", "user 2")
     forkers.agree("parent", "other", "user 1", "user 2")
     third = forkers.start("third")
-    eventually("the third is linked", third.linked_to, parent.name, other.name)
+    eventually(partial(third.linked_to, parent.name, other.name), "the third is linked")
     forkers.agree("parent", "other", "user 1", "user 2", "third")
 
 

@@ -8,6 +8,7 @@ import socket
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,12 @@ import pytest
 import adsum
 from adsum import joinlog
 from tests.measuring import Measured
+from tests.support.environment import clean_environment
+from tests.support.nodes import run, running
+from tests.support.ports import free_port
+from tests.support.waiting import DEADLINE, eventually, until
 
-from .conftest import DEADLINE, run, running, until
-from .processes import Worker, Workers, clean_environment, eventually, python
-from .test_processes import free_port
+from .processes import Worker, Workers, python
 
 PUBLISHER = Path(__file__).with_name("publisher.py")
 TCP: dict[str, Any] = {"siblings": False, "listen": "127.0.0.1:0"}
@@ -46,6 +49,7 @@ async def joining(cluster: str, **settings: Any) -> AsyncIterator[tuple[adsum.No
 # A node that joins.
 
 
+@pytest.mark.slow
 def test_start_lists_all_presences_of_a_cluster_of_three(cluster_name: str) -> None:
     async def main() -> None:
         async with running(3, cluster=cluster_name) as [one, two, replaced]:
@@ -63,6 +67,7 @@ def test_start_lists_all_presences_of_a_cluster_of_three(cluster_name: str) -> N
     run(main())
 
 
+@pytest.mark.slow
 def test_publish_after_joining_through_one_seed_reaches_thirty_nodes(cluster_name: str) -> None:
     async def main() -> None:
         async with AsyncExitStack() as stack:
@@ -209,6 +214,7 @@ def test_start_does_not_wait_with_a_join_timeout_of_zero(
     assert not [one for one in caplog.records if one.levelno >= logging.WARNING]
 
 
+@pytest.mark.slow
 def test_start_returns_at_five_times_the_bound_while_there_is_progress(
     cluster_name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -224,6 +230,7 @@ def test_start_returns_at_five_times_the_bound_while_there_is_progress(
     run(main())
 
 
+@pytest.mark.slow
 def test_node_whose_name_is_refused_has_not_joined(cluster_name: str) -> None:
     async def main() -> None:
         async with (
@@ -364,6 +371,7 @@ def test_result_of_joining_is_logged_in_one_line(
     assert re.fullmatch(line, other)
 
 
+@pytest.mark.slow
 def test_later_members_are_logged_once_an_interval_and_counted(
     cluster_name: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -483,7 +491,7 @@ def test_respawned_worker_lists_everything_when_it_is_ready(
             worker.ask("track_many", f"room:{number}", count)
         for number in range(2):
             for worker in started:
-                eventually("all is listed", lists, worker, f"room:{number}", count)
+                eventually(partial(lists, worker, f"room:{number}", count), "all is listed")
         started[2].end()
         began = time.monotonic()
         respawned = workers.start(cluster=cluster_name)

@@ -18,8 +18,9 @@ from starlette.testclient import TestClient
 import adsum
 from adsum import runtime
 from adsum.replication.limits import MAX_NODE_NAME
-
-from .conftest import DEADLINE, run, running, until
+from tests.support.nodes import run, running
+from tests.support.ports import free_port
+from tests.support.waiting import DEADLINE, until
 
 
 def test_starting_and_stopping_twice_does_nothing_more() -> None:
@@ -186,6 +187,7 @@ def test_nodes_of_different_clusters_never_merge(cluster_name: str) -> None:
     run(main())
 
 
+@pytest.mark.slow
 def test_a_peer_of_another_cluster_is_refused_with_one_line(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -244,6 +246,7 @@ def test_only_who_knows_the_secret_gets_in() -> None:
     run(main())
 
 
+@pytest.mark.slow
 def test_a_stopped_node_leaves_at_once_and_lingers_if_told_to(cluster_name: str) -> None:
     async def main() -> None:
         async with running(1, cluster=cluster_name) as [stays]:
@@ -275,6 +278,7 @@ def test_a_name_may_be_used_again_at_once(cluster_name: str) -> None:
     run(main())
 
 
+@pytest.mark.slow
 def test_a_second_node_of_a_live_name_is_refused_loudly(
     cluster_name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -422,12 +426,6 @@ def test_configured_address_is_dialled_although_a_name_no_longer_stands_for_it(
                 await until(lambda: node.stats()["links"] == 1)
 
     run(main())
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def test_cancelled_stop_frees_the_addresses_and_the_node_starts_again() -> None:

@@ -10,8 +10,8 @@ import adsum
 from adsum.errors import NotTrackedError
 from adsum.presence import CANCEL_GRACE
 from adsum.testing import Cluster, MakeCluster
-
-from .conftest import run, until
+from tests.support.nodes import run
+from tests.support.waiting import until
 
 
 def stopping(cluster: MakeCluster, linger: float) -> Cluster:

@@ -11,8 +11,8 @@ import pytest
 import adsum
 from adsum import runtime
 from adsum.openfiles import RESERVE, SAMPLES, WARNING_INTERVAL, OpenFiles, open_files, soft_limit
-
-from .conftest import run, until
+from tests.support.nodes import run
+from tests.support.waiting import until
 
 Limit = Callable[[int], None]
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 import adsum
-
-from .conftest import run, until
+from tests.support.nodes import run
+from tests.support.waiting import until
 
 
 async def alone() -> tuple[adsum.Node, adsum.Presence]:

@@ -5,17 +5,20 @@ Times are asserted only against what the protocol promises, with room for a busy
 
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
 import urllib.request
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from .processes import Worker, Workers, eventually, sibling_sockets
+from tests.support.ports import free_port
+from tests.support.waiting import DEADLINE, eventually
+
+from .processes import Worker, Workers, sibling_sockets
 
 pytestmark = pytest.mark.processes
 
@@ -27,7 +30,7 @@ def cluster_of(workers: Workers, count: int, **settings: Any) -> list[Worker]:
         worker.ask("track", "room", f"user {number}", {})
     everybody = [f"user {number}" for number in range(count)]
     for worker in started:
-        eventually("they agree", worker.lists, *everybody)
+        eventually(partial(worker.lists, *everybody), "they agree")
     return started
 
 
@@ -37,11 +40,11 @@ def test_three_processes_agree_within_milliseconds(cluster_name: str) -> None:
         began = time.monotonic()
         first.ask("track", "room", "ann", {"device": "phone"})
         for other in others:
-            eventually("the join is seen", other.joined, "ann")
+            eventually(partial(other.joined, "ann"), "the join is seen")
         assert max(other.joined("ann") or 0.0 for other in others) - began < 0.5
         first.ask("update", "room", "ann", {"device": "laptop"})
         for other in others:
-            eventually("the update is seen", other.updated, "ann")
+            eventually(partial(other.updated, "ann"), "the update is seen")
             assert other.left("ann") is None
 
 
@@ -63,10 +66,10 @@ def test_a_killed_process_is_seen_to_leave_within_a_second(
             victim, others = rest[0], [seed, rest[1]]
             victim.ask("track", "room", "user 0", {})
             for other in others:
-                eventually("the join is seen", other.joined, "user 0")
+                eventually(partial(other.joined, "user 0"), "the join is seen")
         killed = victim.signal(signal.SIGKILL)
         for other in others:
-            left = eventually("the leave is seen", other.left, "user 0")
+            left = eventually(partial(other.left, "user 0"), "the leave is seen")
             assert left - killed < 1.5
 
 
@@ -76,12 +79,12 @@ def test_a_stopped_process_is_hidden_and_comes_back_and_hides_nobody(cluster_nam
         victim, *others = cluster_of(workers, 3, cluster=cluster_name, **fast)
         stopped = victim.signal(signal.SIGSTOP)
         for other in others:
-            left = eventually("the leave is seen", other.left, "user 0")
+            left = eventually(partial(other.left, "user 0"), "the leave is seen")
             assert 1.0 < left - stopped < 3.0
         seen = len(victim.diffs)
         back = victim.signal(signal.SIGCONT)
         for other in others:
-            eventually("it is back", other.joined_after, "user 0", back)
+            eventually(partial(other.joined_after, "user 0", back), "it is back")
         time.sleep(2.0)
         assert victim.ask("list", "room") == ["user 0", "user 1", "user 2"]
         assert [d for _, d in victim.diffs[seen:] if d[2]] == []
@@ -94,7 +97,7 @@ def test_a_process_whose_loop_is_blocked_hides_nobody_when_it_goes_on(cluster_na
         seen = len(victim.diffs)
         victim.ask("block", 3.0)
         for other in others:
-            eventually("it is back", other.lists, "user 0", "user 1", "user 2")
+            eventually(partial(other.lists, "user 0", "user 1", "user 2"), "it is back")
         time.sleep(1.5)
         assert victim.ask("list", "room") == ["user 0", "user 1", "user 2"]
         assert [d for _, d in victim.diffs[seen:] if d[2]] == []
@@ -106,9 +109,11 @@ def test_a_restarted_process_replaces_its_former_self_without_ghosts(cluster_nam
         for life in range(3):
             worker = workers.start(cluster=cluster_name, name="worker")
             worker.ask("track", "room", f"life {life}", {})
-            eventually("the new life is shown alone", witness.lists, f"life {life}", "user 0")
+            eventually(
+                partial(witness.lists, f"life {life}", "user 0"), "the new life is shown alone"
+            )
             worker.signal(signal.SIGKILL)
-        eventually("no ghost stays", witness.lists, "user 0")
+        eventually(partial(witness.lists, "user 0"), "no ghost stays")
 
 
 def test_sockets_of_dead_processes_are_cleaned_up(cluster_name: str) -> None:
@@ -119,7 +124,7 @@ def test_sockets_of_dead_processes_are_cleaned_up(cluster_name: str) -> None:
             worker.process.wait()
         assert len(sibling_sockets(cluster_name)) > 0
         cluster_of(workers, 1, cluster=cluster_name)
-        eventually("stale sockets are gone", only_one_socket, cluster_name)
+        eventually(partial(only_one_socket, cluster_name), "stale sockets are gone")
 
 
 def test_a_large_transfer_stalls_neither_side(cluster_name: str) -> None:
@@ -188,14 +193,15 @@ def test_the_workers_of_one_uvicorn_form_one_cluster_and_two_applications_never_
                 )
             applications.append((process, port, log))
         answers = [
-            eventually("the workers find each other", answer, port) for _, port, _ in applications
+            eventually(partial(answer, port), "the workers find each other")
+            for _, port, _ in applications
         ]
         assert set(answers[0]).isdisjoint(answers[1])
     finally:
         for process, _, _ in applications:
             process.terminate()
         for process, _, _ in applications:
-            process.wait(timeout=20)
+            process.wait(timeout=DEADLINE)
     assert [log.read_text() for _, _, log in applications] == ["", ""]
 
 
@@ -211,10 +217,3 @@ def answer(port: int) -> list[str] | None:
     except OSError:
         return None
     return workers if len(workers) == 4 else None
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -6,8 +6,7 @@ from typing import Any
 import pytest
 
 import adsum
-
-from .conftest import run, running
+from tests.support.nodes import run, running
 
 
 def texts(subscription: adsum.Subscription) -> list[Any]:

@@ -127,6 +127,7 @@ def test_what_is_the_callers_own_may_be_altered() -> None:
     asyncio.run(main())
 
 
+@pytest.mark.slow
 def test_mypy_finds_exactly_the_expected_errors(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "mypy", "--cache-dir", str(tmp_path), "--strict", __file__]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100)

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 import adsum
-
-from .conftest import run, until
+from tests.support.nodes import run
+from tests.support.waiting import until
 
 Open = Callable[[adsum.Presence, adsum.PubSub, str], AsyncIterator[Any]]
 

@@ -18,8 +18,8 @@ from adsum.runtime import Runtime
 from adsum.transport import framing
 from adsum.transport.base import Link
 from adsum.transport.framing import PAYLOAD, encode_frame
-
-from .conftest import run, running, until
+from tests.support.nodes import run, running
+from tests.support.waiting import until
 
 #: More than the 8 MiB above which a transport closes a link, in one turn of the event loop.
 BURST = 2000
@@ -149,6 +149,7 @@ def test_relayed_question_and_answer_may_exceed_the_room_of_a_link(cluster_name:
     run(main())
 
 
+@pytest.mark.slow
 def test_peer_that_does_not_read_misses_messages_and_holds_up_no_other(cluster_name: str) -> None:
     async def main() -> None:
         async with running(3, cluster=cluster_name) as (sender, stuck, reader):
@@ -174,6 +175,7 @@ def test_peer_that_does_not_read_misses_messages_and_holds_up_no_other(cluster_n
     run(main())
 
 
+@pytest.mark.slow
 def test_cancelled_publish_is_counted_as_missed(cluster_name: str) -> None:
     async def main() -> None:
         async with running(2, cluster=cluster_name) as (sender, stuck):
@@ -193,6 +195,7 @@ def test_cancelled_publish_is_counted_as_missed(cluster_name: str) -> None:
     run(main())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cancelled", [False, True])
 def test_publishers_that_wait_return_when_the_node_stops(
     cluster_name: str, cancelled: bool

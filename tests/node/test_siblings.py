@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -20,9 +21,11 @@ import adsum
 from adsum import runtime
 from adsum.openfiles import OpenFiles
 from adsum.replication.engine import Engine
+from tests.support.environment import RUNTIME_DIR
+from tests.support.nodes import run, running
+from tests.support.waiting import DEADLINE, eventually, until
 
-from .conftest import run, running, until
-from .processes import RUNTIME_DIR, Workers, eventually, sibling_sockets
+from .processes import Workers, sibling_sockets
 
 
 @pytest.fixture
@@ -90,6 +93,7 @@ def test_removed_socket_is_replaced_and_newcomers_find_the_node(
     assert not list(directory.iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_impatient")
 def test_sockets_removed_repeatedly_lose_no_message_and_log_no_error(
     cluster_name: str, directory: Path, caplog: pytest.LogCaptureFixture
@@ -310,18 +314,18 @@ def test_respawned_worker_finds_the_others_after_the_directory_was_removed(
         for number, worker in enumerate(started):
             worker.ask("track", "room", f"user {number}", {})
         for worker in started:
-            eventually("they agree", worker.lists, "user 0", "user 1", "user 2")
+            eventually(partial(worker.lists, "user 0", "user 1", "user 2"), "they agree")
         shutil.rmtree(directory)
         started[0].signal(signal.SIGKILL)
         started[0].process.wait()
         started[0] = workers.start(cluster=cluster_name, name="w0")
         started[0].ask("track", "room", "user 0 again", {})
         for worker in started:
-            eventually("they agree", worker.lists, "user 0 again", "user 1", "user 2")
+            eventually(partial(worker.lists, "user 0 again", "user 1", "user 2"), "they agree")
         others = {worker.name for worker in started}
         for worker in started:
-            linked = sorted(others - {worker.name})
-            eventually("all are linked", lambda w, n: w.ask("linked") == n, worker, linked)
+            linked = others - {worker.name}
+            eventually(partial(worker.is_linked_to, *linked), "all are linked")
 
 
 @pytest.mark.processes
@@ -339,11 +343,11 @@ def test_process_without_xdg_runtime_dir_meets_one_with_it(
             cluster=cluster_name, prefix=("env", "-u", "XDG_RUNTIME_DIR", "-u", "TMPDIR")
         )
         for worker, other in ((login, cron), (cron, login)):
-            eventually("they link", lambda w, n: w.ask("linked") == [n], worker, other.name)
+            eventually(partial(worker.is_linked_to, other.name), "they link")
         assert os.listdir(tmp_path) == []
         for worker in (login, cron):
             worker.signal(signal.SIGTERM)
-            worker.process.wait(timeout=10)
+            worker.process.wait(timeout=DEADLINE)
         assert sibling_sockets(cluster_name) == []
 
 

@@ -12,8 +12,8 @@ import pytest
 
 import adsum
 from adsum import runtime
-
-from .conftest import run, until
+from tests.support.nodes import run
+from tests.support.waiting import until
 
 Received = list[int]
 

@@ -13,8 +13,9 @@ from adsum import tasks, watching
 from adsum.replication import view
 from adsum.replication.entry import META
 from adsum.testing import MakeCluster
+from tests.support.nodes import run
+from tests.support.waiting import until
 
-from .conftest import run, until
 from .test_presence import alone
 
 
@@ -230,6 +231,7 @@ def test_a_slow_look_up_reorders_nothing_and_holds_up_no_replication() -> None:
     run(main())
 
 
+@pytest.mark.slow
 def test_a_slow_reader_keeps_the_extras_of_pending_presences_alone() -> None:
     async def main() -> None:
         node, presence = await with_fetch(Table().fetch)

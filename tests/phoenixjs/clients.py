@@ -9,10 +9,9 @@ from typing import Any, Protocol
 import pytest
 
 from adsum.cli import phoenixjs
+from tests.support.waiting import DEADLINE
 
 DRIVER = Path(__file__).with_name("driver.mjs")
-#: Seconds within which an answer comes; what waits for a server has a deadline of its own.
-PATIENCE = 30.0
 #: Characters in one answer, which has the whole state of all clients.
 _MAX_LINE = 64 * 1024 * 1024
 
@@ -63,7 +62,7 @@ class NodeClients:
         )
         ready = self._waiting[0] = asyncio.get_running_loop().create_future()
         self._reading = asyncio.create_task(self._read(self._process))
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(DEADLINE):
             await ready
 
     async def stop(self) -> None:
@@ -81,7 +80,7 @@ class NodeClients:
         number = next(self._numbers)
         future = self._waiting[number] = asyncio.get_running_loop().create_future()
         self._process.stdin.write(json.dumps({"id": number, "do": command, **how}).encode() + b"\n")
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(DEADLINE):
             return await future
 
     async def look(self) -> dict[str, Any]:

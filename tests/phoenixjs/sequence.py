@@ -9,7 +9,9 @@ from collections.abc import Awaitable, Callable
 from random import Random
 from typing import Any
 
-from .site import Site, until
+from tests.support.waiting import until
+
+from .site import Site
 
 CLIENTS, USERS = 8, 4
 #: Seconds between two steps, at most, one of these at a time: now they fall together, now not.
@@ -216,7 +218,7 @@ class Sequence:
         self._note(f"{alone} is cut off{' and given up' if noticed else ''}")
         self._site.links.split([alone])
         if noticed:
-            await until("a cut is noticed", self._cut_is_noticed)
+            await until(self._cut_is_noticed, "a cut is noticed")
 
     async def _cut_is_noticed(self) -> bool:
         answers = [await self._site.servers[name].get("members") for name in self._site.alive]

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import json
 import signal
-import socket
 import sys
 import urllib.error
 import urllib.request
@@ -12,11 +11,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.node.processes import clean_environment
+from tests.support.environment import clean_environment
+from tests.support.waiting import DEADLINE
 
 APP = Path(__file__).with_name("app.py")
-#: Seconds within which a server starts, stops, and answers.
-PATIENCE = 30.0
 
 
 class Server:
@@ -52,7 +50,7 @@ class Server:
         await self._launch([sys.executable, "-W", "error", str(APP)])
         assert self._process is not None
         assert self._process.stdout is not None
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(DEADLINE):
             line = await self._process.stdout.readline()
         assert line, f"a server did not start:\n{self._log.read_text()}"
         ready = json.loads(line)
@@ -79,7 +77,7 @@ class Server:
         if self._process.returncode is None:
             self._process.send_signal(number)
         try:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(DEADLINE):
                 await self._process.wait()
         except TimeoutError:
             self._process.kill()
@@ -126,10 +124,3 @@ def fetch(url: str, body: bytes | None = None) -> Any:
         with urllib.request.urlopen(request, timeout=5) as answer:
             return json.load(answer)
     return None
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -4,11 +4,13 @@ import asyncio
 import itertools
 import os
 import tempfile
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Collection
 from contextlib import AsyncExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+
+from tests.support.waiting import until
 
 from .balancer import Balancer
 from .clients import Clients, NodeClients
@@ -16,9 +18,6 @@ from .ledger import Ledger
 from .links import Links
 from .servers import Server
 
-#: Seconds within which everything settles once nothing happens any more: nodes that are cut off
-#: have to find each other again, clients to come back.
-DEADLINE = 30.0
 #: Nodes that notice a cut soon, and are not misled by a busy machine.
 _NODES = {
     "ADSUM_HEARTBEAT_INTERVAL": "0.3",
@@ -82,7 +81,7 @@ class Site:
             await asyncio.gather(*(self.start(name) for name in self._names))
             stack.push_async_callback(self.clients.stop)
             await self.clients.start()
-            await until("the nodes find each other", self._is_linked)
+            await until(self._is_linked, "the nodes find each other")
             self._stack = stack.pop_all()
         return self
 
@@ -135,7 +134,7 @@ class Site:
         self.complaints()
         for name in set(self.servers) - set(self.alive):
             await self.start(name)
-        await until("the nodes find each other", self._is_linked)
+        await until(self._is_linked, "the nodes find each other")
 
     def complaints(self) -> list[str]:
         """What the servers have written into their logs since the last time this was asked."""
@@ -193,7 +192,7 @@ class Site:
             return not problem
 
         try:
-            await until("everybody shows the same", agreed)
+            await until(agreed, "everybody shows the same")
         except AssertionError as error:
             raise AssertionError("\n".join([str(error), *problem])) from None
 
@@ -233,15 +232,6 @@ class Site:
 
     def _name_of(self, pid: int) -> str | None:
         return next((name for name, server in self.servers.items() if server.pid == pid), None)
-
-
-async def until(what: str, condition: Callable[[], Awaitable[object]]) -> None:
-    """Wait until something is so."""
-    loop = asyncio.get_running_loop()
-    deadline = loop.time() + DEADLINE
-    while not await condition():
-        assert loop.time() < deadline, f"it never happened that {what}"
-        await asyncio.sleep(0.02)
 
 
 def comparable(presences: dict[str, Any]) -> dict[str, Metas]:

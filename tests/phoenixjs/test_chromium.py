@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 
+from tests.support.waiting import until
+
 from .clients import phoenix_directory
 from .scenes import ROOM, is_refused, joined_times, received, run
-from .site import Site, until
+from .site import Site
 from .tabs import Tabs
 
 pytestmark = pytest.mark.processes
@@ -49,7 +51,7 @@ def test_two_pages_on_two_nodes_see_each_other_come_change_and_go() -> None:
         await tabs.ask("update", client="ann", topic=ROOM, meta={"of": "ann", "away": True})
         await site.agree(ROOM, {**BOTH, "ann": [{"of": "ann", "away": True}]})
         await tabs.ask("push", client="bob", topic=ROOM, event="shout", payload={"text": "hi"})
-        await until("ann hears", partial(received, site, "ann", [["shout", {"text": "hi"}]]))
+        await until(partial(received, site, "ann", [["shout", {"text": "hi"}]]), "ann hears")
         await tabs.ask("leave", client="ann", topic=ROOM)
         await site.agree(ROOM, {"bob": BOTH["bob"]})
 
@@ -78,7 +80,7 @@ def test_where_websockets_are_blocked_a_page_falls_back_and_remembers() -> None:
         refused = site.balancer.refused
         await tabs.ask("disconnect", client="ann")
         await tabs.ask("reconnect", client="ann")
-        await until("ann is back", partial(joined_times, site, "ann", 2))
+        await until(partial(joined_times, site, "ann", 2), "ann is back")
         assert site.balancer.refused == refused
 
     show(scene, keep_alive=False)
@@ -98,7 +100,7 @@ def test_who_closes_the_tab_leaves(transport: str) -> None:
 def test_a_page_of_another_site_is_refused(transport: str) -> None:
     async def scene(site: Site, tabs: Tabs) -> None:
         await site.connect("ann", "ann", transport=transport)
-        await until("ann is refused", partial(is_refused, site, "ann"))
+        await until(partial(is_refused, site, "ann"), "ann is refused")
         hint = f"origins=['http://localhost:{site.balancer.port}']"
         assert all(hint in line for line in site.complaints())
 

@@ -17,7 +17,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from ..effort import EFFORT
+from ..effort import scaled
 from .sequence import Sequence
 from .site import Site
 
@@ -73,11 +73,11 @@ def stage() -> Iterator[Stage]:
         stage.close()
 
 
-@pytest.mark.parametrize("seed", range(3 * EFFORT))
+@pytest.mark.parametrize("seed", range(scaled(3)))
 def test_clients_show_what_servers_list_and_are_told_once(stage: Stage, seed: int) -> None:
     stage.play(seed, cuts=False)
 
 
-@pytest.mark.parametrize("seed", range(1000, 1000 + 3 * EFFORT))
+@pytest.mark.parametrize("seed", range(1000, 1000 + scaled(3)))
 def test_so_they_do_when_links_between_nodes_are_cut(stage: Stage, seed: int) -> None:
     stage.play(seed, cuts=True)

@@ -6,8 +6,10 @@ from functools import partial
 
 import pytest
 
+from tests.support.waiting import until
+
 from .scenes import ROOM, is_refused, joined_times, joins_of, received, room_of, run
-from .site import Site, until
+from .site import Site
 
 pytestmark = pytest.mark.processes
 
@@ -75,7 +77,7 @@ def test_those_who_linger_are_seen_neither_to_leave_nor_to_come_while_a_server_r
         await site.agree(ROOM, {"cat": [{"of": "cat"}]})
         site.balancer.ports["n1"] = site.servers["n1"].port
         await site.terminate("n2")
-        await until("cat is back", partial(joined_times, site, "cat", 2))
+        await until(partial(joined_times, site, "cat", 2), "cat is back")
         await site.agree(ROOM, {"cat": [{"of": "cat"}]})
         told = site.seen["ann", ROOM]
         assert (len(told.joins), told.gone) == (2, [])
@@ -88,7 +90,7 @@ def test_a_channel_that_crashes_is_joined_again_and_nothing_else_of_the_client_i
         await four_people(site)
         await site.join("ann", "room:other", {"of": "ann"})
         await site.clients.ask("push", client="ann", topic=ROOM, event="crash", waits=False)
-        await until("ann joins again", partial(joined_times, site, "ann", 2))
+        await until(partial(joined_times, site, "ann", 2), "ann joins again")
         await site.agree(ROOM, FOUR)
         ann = (await site.look())["ann"]
         assert (ann["opens"], ann["rooms"]["room:other"]["joins"]) == (1, 1)
@@ -101,7 +103,7 @@ def test_a_channel_that_the_server_ends_stays_away() -> None:
         await four_people(site)
         stopped = await site.clients.ask("push", client="ann", topic=ROOM, event="stop")
         assert stopped == {"status": "ok", "response": {"stopping": True}}
-        await until("ann's channel is closed", partial(is_closed, site, "ann"))
+        await until(partial(is_closed, site, "ann"), "ann's channel is closed")
         others = {name: metas for name, metas in FOUR.items() if name != "ann"}
         await site.clients.ask("forget", client="ann")
         await site.agree(ROOM, others)
@@ -120,7 +122,7 @@ def test_an_id_is_disconnected_on_every_node_and_its_clients_come_back() -> None
             await site.join(client, ROOM, {"of": client})
         await site.servers["n1"].post("disconnect/users:ann")
         for client in ("a1", "a2"):
-            await until(f"{client} is back", partial(joined_times, site, client, 2))
+            await until(partial(joined_times, site, client, 2), f"{client} is back")
         looks = await site.look()
         closes = [looks[client]["closes"] for client in ("a1", "a2", "b")]
         assert closes == [[1000], [1000], []]
@@ -148,7 +150,7 @@ def test_who_leaves_and_joins_at_once_in_a_busy_room_is_told_nothing_of_the_time
         for _ in range(20):
             await site.clients.ask("leave", client="ann", topic=ROOM, waits=False)
             await site.join("ann", ROOM, {"of": "ann"}, waits=False)
-            await until("ann is back", partial(joined_times, site, "ann", 1))
+            await until(partial(joined_times, site, "ann", 1), "ann is back")
         busy.cancel()
         site.balancer.delay = 0.0
         await site.clients.ask("update", client="bob", topic=ROOM, meta={"of": "bob"})
@@ -169,7 +171,7 @@ def test_a_client_that_falls_silent_is_gone_after_the_timeout() -> None:
         await site.join("ann", ROOM, {"of": "ann"})
         await site.connect("bob", "bob", heartbeatIntervalMs=60_000)
         await site.join("bob", ROOM, {"of": "bob"})
-        await until("bob comes back", partial(joined_times, site, "bob", 2))
+        await until(partial(joined_times, site, "bob", 2), "bob comes back")
         await site.agree(ROOM, {"ann": [{"of": "ann"}], "bob": [{"of": "bob"}]})
         assert await joins_of(site, "ann") == 1
 
@@ -184,7 +186,7 @@ def test_who_is_refused_stays_outside() -> None:
         unknown = await site.join("ann", "nope:1", {})
         assert unknown == {"status": "error", "response": {"reason": "unmatched topic"}}
         await site.connect("nobody", "")
-        await until("nobody is refused", partial(is_refused, site, "nobody"))
+        await until(partial(is_refused, site, "nobody"), "nobody is refused")
 
     run(scene, complaint="no channel of this socket has the topic")
 
@@ -202,6 +204,6 @@ def test_broadcasts_reach_everybody_on_every_node_and_whispers_one() -> None:
         )
         for name in FOUR:
             heard = [["shout", {"text": "hi"}]] + [["whisper", whisper]] * (name == "bob")
-            await until(f"{name} hears", partial(received, site, name, heard))
+            await until(partial(received, site, name, heard), f"{name} hears")
 
     run(scene)

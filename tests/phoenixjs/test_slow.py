@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
+from tests.support.waiting import until
+
 from .scenes import ROOM, joined_times, room_of, run
-from .site import Site, until
+from .site import Site
 
 pytestmark = pytest.mark.processes
 
@@ -77,7 +79,7 @@ def test_who_missed_more_than_is_remembered_connects_again_if_so_configured() ->
         site.balancer.hold("ann")
         expected = await update_all(site, range(1, 150))
         site.balancer.release("ann")
-        await until("ann is back", partial(joined_times, site, "ann", 2))
+        await until(partial(joined_times, site, "ann", 2), "ann is back")
         await site.agree(ROOM, expected)
 
     run(scene, updates=100_000, buffer=4096, when_slow="close", complaint="does not read")

@@ -12,10 +12,13 @@ from typing import Any
 
 import pytest
 
+from tests.support.ports import free_port
+from tests.support.waiting import until
+
 from .clients import NodeClients
 from .scenes import ROOM, is_refused, joined_times, received, run
-from .servers import Server, free_port
-from .site import Site, comparable, contents, until
+from .servers import Server
+from .site import Site, comparable, contents
 
 pytestmark = pytest.mark.processes
 
@@ -32,11 +35,11 @@ async def everything(site: Site, **how: Any) -> None:
     await push(site, "ann", "shout", {"text": "häßlich 😀"})
     for name in ("ann", "bob"):
         heard = [["shout", {"text": "häßlich 😀"}]]
-        await until(f"{name} hears", partial(received, site, name, heard))
+        await until(partial(received, site, name, heard), f"{name} hears")
     await site.clients.ask("update", client="ann", topic=ROOM, meta={"of": "ann", "away": True})
     await site.agree(ROOM, {"ann": [{"of": "ann", "away": True}], "bob": [{"of": "bob"}]})
     await push(site, "bob", "crash", {}, waits=False)
-    await until("bob joins again", partial(joined_times, site, "bob", 2))
+    await until(partial(joined_times, site, "bob", 2), "bob joins again")
     await site.agree(ROOM, {"ann": [{"of": "ann", "away": True}], "bob": [{"of": "bob"}]})
     assert await push(site, "bob", "echo", {"n": 1}) == {"status": "ok", "response": {"n": 1}}
     left = await site.clients.ask("leave", client="bob", topic=ROOM)
@@ -103,7 +106,7 @@ def test_where_a_proxy_blocks_websockets_the_fallback_works_and_is_remembered() 
         refused = site.balancer.refused
         await site.clients.ask("disconnect", client="ann")
         await site.clients.ask("reconnect", client="ann")
-        await until("ann is back", partial(joined_times, site, "ann", 2))
+        await until(partial(joined_times, site, "ann", 2), "ann is back")
         assert (await transport_of(site, "ann"), site.balancer.refused) == ("LongPoll", refused)
 
     run(scene, keep_alive=False)
@@ -126,7 +129,7 @@ def test_a_token_comes_outside_the_url(transport: str) -> None:
         joined = await site.join("ann", ROOM, {})
         assert (joined["response"]["token"], joined["response"]["transport"]) == (token, transport)
         await site.connect("bob", "bob", transport=transport, authToken="token of nobody"[9:])
-        await until("bob is refused", partial(is_refused, site, "bob"))
+        await until(partial(is_refused, site, "bob"), "bob is refused")
 
     run(scene, keep_alive=False)
 
@@ -144,8 +147,8 @@ def test_bytes_go_both_ways_over_websockets() -> None:
         assert await ask(event="echo") == {"status": "ok", "response": encoded(BYTES)}
         await ask(event="bytes", waits=False)
         both = [["pushed", encoded(BYTES)], ["broadcast", encoded(BYTES)]]
-        await until("ann gets them", partial(received, site, "ann", both))
-        await until("bob gets them", partial(received, site, "bob", both[1:]))
+        await until(partial(received, site, "ann", both), "ann gets them")
+        await until(partial(received, site, "bob", both[1:]), "bob gets them")
 
     run(scene)
 
@@ -162,7 +165,7 @@ def test_bytes_go_to_the_server_by_long_polling_and_not_back() -> None:
         }
         await ask(event="bytes", waits=False)
         await until(
-            "bob gets them", partial(received, site, "bob", [["broadcast", encoded(BYTES)]])
+            partial(received, site, "bob", [["broadcast", encoded(BYTES)]]), "bob gets them"
         )
         assert await push(site, "ann", "echo", {}) == {"status": "ok", "response": {}}
 
@@ -210,7 +213,7 @@ async def workers(count: int) -> AsyncIterator[tuple[Server, NodeClients]]:
             stack.push_async_callback(clients.stop)
             await server.start_workers(count, free_port())
             await clients.start()
-            await until("all workers are there", partial(has_members, server, count))
+            await until(partial(has_members, server, count), "all workers are there")
             yield server, clients
             assert server.complaints() == []
 
@@ -237,11 +240,11 @@ def test_any_number_of_workers_behind_one_port_are_one(transport: str) -> None:
                 joined = await clients.ask("join", client=name, topic=ROOM, payload=payload)
                 nodes.add(joined["response"]["node"])
             assert len(nodes) > 1
-            await until("all show all", partial(all_show, server, clients, expected))
+            await until(partial(all_show, server, clients, expected), "all show all")
             for name in people[::2]:
                 await clients.ask("leave", client=name, topic=ROOM)
             rest = {name: expected[name] for name in people[1::2]}
-            await until("all show the rest", partial(all_show, server, clients, rest))
+            await until(partial(all_show, server, clients, rest), "all show the rest")
 
     asyncio.run(play())
 

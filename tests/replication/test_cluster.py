@@ -5,6 +5,7 @@ import pytest
 from adsum.replication.effects import Severity
 from adsum.replication.timing import Timing
 from adsum.testing import Simulation
+from tests.effort import scaled
 
 
 @pytest.fixture
@@ -289,7 +290,7 @@ def test_thirty_nodes_that_know_one_address_each_find_one_another() -> None:
     assert links == {29}
 
 
-@pytest.mark.parametrize("seed", range(30))
+@pytest.mark.parametrize("seed", range(scaled(30)))
 def test_nodes_that_have_just_met_push_changes_to_each_other(seed: int) -> None:
     simulation = Simulation(nodes=4, seed=seed)
     for node in simulation.alive:

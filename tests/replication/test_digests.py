@@ -67,6 +67,7 @@ def test_lost_news_of_a_member_is_found_with_the_next_heartbeats() -> None:
     assert "ann" in simulation.node("n3").present("room")
 
 
+@pytest.mark.slow
 def test_forming_cluster_sends_a_bounded_number_of_sightings() -> None:
     nodes = 60
     sightings = 0

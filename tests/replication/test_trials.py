@@ -16,6 +16,7 @@ from adsum.testing import BrokenLawError, Simulation, Trial
 from adsum.testing.__main__ import attempt, main
 from adsum.testing.faults import Step
 from adsum.testing.trial import LENGTH, LOSS
+from tests.effort import scaled
 
 ROOT = Path(__file__).parents[2]
 #: What once failed, and what it was cut down to.
@@ -23,12 +24,12 @@ REGRESSIONS = Path(__file__).with_name("regressions")
 KEPT = sorted(REGRESSIONS.glob("*.json"))
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", range(scaled(40)))
 def test_after_any_faults_every_node_lists_exactly_what_is_tracked(seed: int) -> None:
     Trial.from_seed(seed).run()
 
 
-@pytest.mark.parametrize("seed", range(47, 127, 8))
+@pytest.mark.parametrize("seed", range(47, 47 + 8 * scaled(10), 8))
 def test_lost_frames_are_found_out_and_mended(seed: int) -> None:
     trial = Trial.from_seed(seed, 60)
     assert trial.loss == LOSS
@@ -47,6 +48,7 @@ def test_a_thousand_seeds_hold() -> None:
     assert run.returncode == 0, run.stdout
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_trace_under_every_hash_seed() -> None:
     first, second = trace("1"), trace("2")
     assert first == second
@@ -89,6 +91,7 @@ def test_the_command_of_any_other_trial_runs_that_trial() -> None:
     assert Trial.from_json(shell.split("\n", 1)[1].removesuffix("\nEND")) == kept
 
 
+@pytest.mark.slow
 def test_a_failure_tells_its_seed_what_it_takes_its_trace_and_how_to_replay_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -3,7 +3,6 @@
 import asyncio
 import functools
 import ssl
-import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,11 +18,9 @@ from adsum.transport.link import StreamLink
 from adsum.transport.memory import MemoryNetwork, MemoryTransport, connect
 from adsum.transport.sockets import SocketTransport
 from adsum.transport.tls import TLS
+from tests.support.waiting import DEADLINE, until
 
 P = ParamSpec("P")
-
-#: No test waits for anything longer than this, so a hang is a failure and not a stall.
-PATIENCE = 10.0
 
 Frame = tuple[int, bytes]
 AnyTransport = SocketTransport | MemoryTransport
@@ -36,7 +33,7 @@ def in_loop(scenario: Callable[P, Awaitable[None]]) -> Callable[P, None]:
     def test(*args: P.args, **kwargs: P.kwargs) -> None:
         async def run() -> None:
             try:
-                async with asyncio.timeout(2 * PATIENCE):
+                async with asyncio.timeout(2 * DEADLINE):
                     await scenario(*args, **kwargs)
             finally:
                 for value in kwargs.values():
@@ -46,15 +43,6 @@ def in_loop(scenario: Callable[P, Awaitable[None]]) -> Callable[P, None]:
         asyncio.run(run())
 
     return test
-
-
-async def until(condition: Callable[[], object], what: str = "") -> None:
-    """Wait for something to become true; poll, because nobody announces it."""
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        if time.monotonic() > deadline:
-            raise AssertionError(f"never came true: {what or condition}")
-        await asyncio.sleep(0.001)
 
 
 def identity(name: str, *, cluster: str = "cluster", incarnation: int = 1) -> Identity:

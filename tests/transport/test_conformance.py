@@ -10,8 +10,9 @@ from adsum.errors import DialRefusedError, HandshakeError, ListenError
 from adsum.transport.framing import FRAME_LIMIT
 from adsum.transport.handshake import VERSIONS, SelfDialError
 from adsum.transport.limits import Limits
+from tests.support.waiting import until
 
-from .harness import Recorder, World, in_loop, until
+from .harness import Recorder, World, in_loop
 
 
 @in_loop

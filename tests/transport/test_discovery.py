@@ -23,10 +23,10 @@ PLACES = ("run/adsum", "tmp/adsum-{uid}", "var/adsum-{uid}")
 
 
 @pytest.fixture(autouse=True)
-def places(short_directory: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+def places(short_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """Three places for a runtime directory, whose parents exist."""
-    monkeypatch.setattr(discovery, "PLACES", [str(short_directory / place) for place in PLACES])
-    found = [short_directory / place.format(uid=os.getuid()) for place in PLACES]
+    monkeypatch.setattr(discovery, "PLACES", [str(short_path / place) for place in PLACES])
+    found = [short_path / place.format(uid=os.getuid()) for place in PLACES]
     for place in found:
         place.parent.mkdir()
     return found
@@ -235,11 +235,11 @@ def test_the_socket_of_a_living_process_stays() -> None:
 
 
 def test_nothing_outside_the_directory_of_the_cluster_is_ever_removed(
-    places: list[Path], short_directory: Path
+    places: list[Path], short_path: Path
 ) -> None:
     siblings = SiblingDirectory("cluster")
     directory = siblings.new_path().parent
-    outside = short_directory / "outside.sock"
+    outside = short_path / "outside.sock"
     above = places[0] / "above.sock"
     foreign = SiblingDirectory("another").new_path()
     for path in (outside, above, foreign):

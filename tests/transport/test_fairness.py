@@ -9,8 +9,9 @@ from adsum.transport.base import Link
 from adsum.transport.framing import FRAME_LIMIT, PAYLOAD, encode_frame
 from adsum.transport.limits import Limits
 from adsum.transport.turns import FRAME_COST, TurnBudget
+from tests.support.waiting import until
 
-from .harness import Recorder, World, in_loop, until
+from .harness import Recorder, World, in_loop
 
 BUDGET = Limits().turn_budget
 

@@ -6,8 +6,9 @@ import pytest
 
 from adsum.errors import DialError
 from tests.node.children import in_child, living_child
+from tests.support.waiting import until
 
-from .harness import Recorder, World, in_loop, until
+from .harness import Recorder, World, in_loop
 
 
 @in_loop

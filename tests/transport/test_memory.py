@@ -8,13 +8,14 @@ import pytest
 from adsum.errors import DialError, DialRefusedError, ListenError
 from adsum.transport.limits import Limits
 from adsum.transport.memory import MemoryNetwork, MemoryTransport
+from tests.support.waiting import until
 
-from .harness import Recorder, World, identity, in_loop, until
+from .harness import Recorder, World, identity, in_loop
 
 
 @pytest.fixture
-def memory(short_directory: Path) -> World:
-    return World("memory", short_directory, None)
+def memory(short_path: Path) -> World:
+    return World("memory", short_path, None)
 
 
 @in_loop

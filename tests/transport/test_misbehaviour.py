@@ -23,8 +23,9 @@ from adsum.transport.framing import (
 )
 from adsum.transport.handshake import Handshake
 from adsum.transport.limits import Limits
+from tests.support.waiting import until
 
-from .harness import Recorder, World, identity, in_loop, until
+from .harness import Recorder, World, identity, in_loop
 
 GARBAGE = {
     "http": b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
@@ -286,6 +287,7 @@ async def test_a_peer_that_never_greets_is_hung_up_on(world: World) -> None:
     assert raw.goodbyes == ["no handshake within 0.02 s"]
 
 
+@pytest.mark.slow
 @in_loop
 async def test_blocked_process_does_not_time_out_handshakes_for_its_own_absence(
     world: World, caplog: pytest.LogCaptureFixture

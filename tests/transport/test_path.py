@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from adsum.transport.tls import TLS
+from tests.support.waiting import until
 
-from .harness import Recorder, World, in_loop, until
+from .harness import Recorder, World, in_loop
 
 MARKER = b"a meta of ann"
 
@@ -45,7 +46,7 @@ async def seen_on_the_path(world: World) -> bytes:
 @pytest.mark.parametrize("kind", ["tcp", "tls"])
 @in_loop
 async def test_frames_can_be_read_on_the_path_without_tls_and_not_with_it(
-    short_directory: Path, tls: TLS, kind: str
+    short_path: Path, tls: TLS, kind: str
 ) -> None:
-    world = World(kind, short_directory, tls if kind == "tls" else None)
+    world = World(kind, short_path, tls if kind == "tls" else None)
     assert (MARKER in await seen_on_the_path(world)) is (kind == "tcp")

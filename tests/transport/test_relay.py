@@ -26,9 +26,10 @@ from adsum.transport.framing import (
 from adsum.transport.handshake import Handshake
 from adsum.transport.limits import Limits
 from adsum.transport.tls import TLS
-from tests.node.test_processes import free_port
+from tests.support.ports import free_port
+from tests.support.waiting import DEADLINE, until
 
-from .harness import RawPeer, Recorder, World, identity, in_loop, tagged, until
+from .harness import RawPeer, Recorder, World, identity, in_loop, tagged
 from .relay import Flow, Relay
 
 WRONG_TAG = "a frame with a wrong tag: it was altered, repeated, moved or added on its way"
@@ -37,8 +38,8 @@ SECRET = b"a shared secret"
 
 
 @pytest.fixture
-def tcp(short_directory: Path) -> World:
-    return World("tcp", short_directory, None)
+def tcp(short_path: Path) -> World:
+    return World("tcp", short_path, None)
 
 
 @asynccontextmanager
@@ -200,7 +201,7 @@ def test_relay_between_two_nodes_cannot_speak_for_either(
             assert (await anext(messages)).payload == {"genuine": True}
             assert list(presence.list("room")) == ["ann"]
 
-    asyncio.run(asyncio.wait_for(scenario(), 60))
+    asyncio.run(asyncio.wait_for(scenario(), 2 * DEADLINE))
     assert any(WRONG_TAG in text for text in caplog.messages) == (secret is not None)
 
 
@@ -296,10 +297,10 @@ async def test_tags_are_spent_if_the_other_end_wants_them(world: World) -> None:
 @pytest.mark.parametrize("peer", [None, os.geteuid() + 1], ids=["unknown", "another"])
 @in_loop
 async def test_unix_peer_that_is_not_known_as_the_same_user_gets_tags(
-    short_directory: Path, monkeypatch: pytest.MonkeyPatch, peer: int | None
+    short_path: Path, monkeypatch: pytest.MonkeyPatch, peer: int | None
 ) -> None:
     monkeypatch.setattr("adsum.transport.sockets.peer_uid", lambda sock: peer)
-    world = World("unix", short_directory, None)
+    world = World("unix", short_path, None)
 
     assert await size_of_a_frame(world, protected=True) == TAG_BYTES
     await world.close()
@@ -324,12 +325,12 @@ def unverified(tls: TLS, which: str) -> TLS:
 @pytest.mark.parametrize("which", ["client", "server", "both"])
 @in_loop
 async def test_tls_that_does_not_verify_gets_tags(
-    short_directory: Path, tls: TLS, certificates: Path, which: str
+    short_path: Path, tls: TLS, certificates: Path, which: str
 ) -> None:
     loose = unverified(tls, which)
     for context in (loose.server, loose.client):
         context.load_cert_chain(certificates / "node.pem", certificates / "node.key")
-    world = World("tls", short_directory, loose)
+    world = World("tls", short_path, loose)
 
     assert await size_of_a_frame(world, protected=True) == TAG_BYTES
     await world.close()

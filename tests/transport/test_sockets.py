@@ -26,24 +26,26 @@ from adsum.transport.limits import Limits
 from adsum.transport.listeners import TcpPlace, open_all, open_unix
 from adsum.transport.sockets import SocketTransport
 from adsum.transport.tls import TLS, require_security
+from tests.support.certificates import make_authority, sign
+from tests.support.ports import free_port_range
+from tests.support.waiting import until
 
-from .conftest import make_authority, sign
-from .harness import Recorder, World, bound_port, in_loop, until
-
-
-@pytest.fixture
-def tcp(short_directory: Path) -> World:
-    return World("tcp", short_directory, None)
+from .harness import Recorder, World, bound_port, in_loop
 
 
 @pytest.fixture
-def unix(short_directory: Path) -> World:
-    return World("unix", short_directory, None)
+def tcp(short_path: Path) -> World:
+    return World("tcp", short_path, None)
+
+
+@pytest.fixture
+def unix(short_path: Path) -> World:
+    return World("unix", short_path, None)
 
 
 @in_loop
 async def test_of_a_range_of_ports_the_first_free_one_is_taken(tcp: World) -> None:
-    first, last = free_ports(3)
+    first, last = free_port_range(3)
     bound = [await tcp.transport(name).listen(f"127.0.0.1:{first}-{last}") for name in "abc"]
 
     assert bound == [f"127.0.0.1:{port}" for port in range(first, last + 1)]
@@ -104,7 +106,7 @@ needs_ipv6 = pytest.mark.skipif(not socket.has_ipv6, reason="this machine has no
 async def test_both_address_families_listen_on_one_port(
     tcp: World, hosts: tuple[str, str], any_port: bool
 ) -> None:
-    port = 0 if any_port else free_ports(1)[0]
+    port = 0 if any_port else free_port_range(1)[0]
     acceptor = Recorder()
     bound = await on_sockets(tcp, "acceptor", acceptor).listen_all(
         [f"{host}:{port}" for host in hosts]
@@ -122,7 +124,7 @@ async def test_both_address_families_listen_on_one_port(
 async def test_ranges_of_both_families_get_the_first_port_that_is_free_for_both(
     tcp: World,
 ) -> None:
-    first, last = free_ports(4)
+    first, last = free_port_range(4)
     wanted = [f"[::]:{first}-{last}", f"0.0.0.0:{first}-{last}"]
     await tcp.transport("in the way").listen(f"[::1]:{first + 1}")
 
@@ -137,7 +139,7 @@ async def test_ranges_of_both_families_get_the_first_port_that_is_free_for_both(
 @needs_ipv6
 @in_loop
 async def test_overlapping_ranges_of_both_families_do_not_block_each_other(tcp: World) -> None:
-    first, last = free_ports(2)
+    first, last = free_port_range(2)
 
     bound = await on_sockets(tcp, "a").listen_all([f"[::]:{first}", f"0.0.0.0:{first}-{last}"])
 
@@ -145,10 +147,10 @@ async def test_overlapping_ranges_of_both_families_do_not_block_each_other(tcp: 
 
 
 @in_loop
-async def test_addresses_are_listened_on_all_or_none(tcp: World, short_directory: Path) -> None:
+async def test_addresses_are_listened_on_all_or_none(tcp: World, short_path: Path) -> None:
     taken = await tcp.listening("taken", Recorder())
-    port = free_ports(1)[0]
-    path = short_directory / "node.sock"
+    port = free_port_range(1)[0]
+    path = short_path / "node.sock"
     wanted = [f"127.0.0.1:{port}", f"unix:{path}", taken]
 
     with pytest.raises(ListenError, match=taken):
@@ -226,9 +228,9 @@ async def test_a_name_is_gone_only_if_all_its_addresses_refuse(
 
 @in_loop
 async def test_a_unix_listener_that_is_too_busy_is_not_called_gone(
-    unix: World, short_directory: Path
+    unix: World, short_path: Path
 ) -> None:
-    path = str(short_directory / "busy")
+    path = str(short_path / "busy")
     callers = []
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as busy:
         busy.bind(path)
@@ -248,9 +250,9 @@ async def test_a_unix_listener_that_is_too_busy_is_not_called_gone(
 
 @in_loop
 async def test_a_unix_socket_appears_only_when_it_listens_and_for_this_user_alone(
-    unix: World, short_directory: Path, monkeypatch: pytest.MonkeyPatch
+    unix: World, short_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = short_directory / "node.sock"
+    path = short_path / "node.sock"
     rename = os.rename
 
     def checked(source: str, target: str) -> None:
@@ -263,12 +265,12 @@ async def test_a_unix_socket_appears_only_when_it_listens_and_for_this_user_alon
     monkeypatch.setattr(os, "rename", checked)
     await unix.transport("node").listen(f"unix:{path}")
 
-    assert os.listdir(short_directory) == ["node.sock"]
+    assert os.listdir(short_path) == ["node.sock"]
 
 
 @in_loop
-async def test_the_path_of_a_dead_process_is_taken_over(unix: World, short_directory: Path) -> None:
-    path = short_directory / "node.sock"
+async def test_the_path_of_a_dead_process_is_taken_over(unix: World, short_path: Path) -> None:
+    path = short_path / "node.sock"
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as dead:
         dead.bind(str(path))
     with pytest.raises(DialRefusedError):
@@ -280,8 +282,8 @@ async def test_the_path_of_a_dead_process_is_taken_over(unix: World, short_direc
 
 
 @in_loop
-async def test_a_file_in_the_way_is_left_alone(unix: World, short_directory: Path) -> None:
-    path = short_directory / "precious"
+async def test_a_file_in_the_way_is_left_alone(unix: World, short_path: Path) -> None:
+    path = short_path / "precious"
     path.write_text("data")
 
     with pytest.raises(ListenError, match="not a socket"):
@@ -292,15 +294,15 @@ async def test_a_file_in_the_way_is_left_alone(unix: World, short_directory: Pat
 
 @in_loop
 async def test_a_missing_directory_is_said_and_leaves_nothing(
-    unix: World, short_directory: Path
+    unix: World, short_path: Path
 ) -> None:
     with pytest.raises(ListenError, match="the directory must exist"):
-        await unix.transport("node").listen(f"unix:{short_directory}/missing/node.sock")
+        await unix.transport("node").listen(f"unix:{short_path}/missing/node.sock")
 
 
 @in_loop
-async def test_closing_takes_its_own_path_away_but_not_a_successors(short_directory: Path) -> None:
-    path = short_directory / "node.sock"
+async def test_closing_takes_its_own_path_away_but_not_a_successors(short_path: Path) -> None:
+    path = short_path / "node.sock"
     transport = SocketTransport(Identity("cluster", "node", 1, ()), Recorder())
     await transport.listen(f"unix:{path}")
     await transport.close()
@@ -317,7 +319,7 @@ async def test_closing_takes_its_own_path_away_but_not_a_successors(short_direct
 
 
 def test_failing_to_bind_leaves_no_socket(
-    monkeypatch: pytest.MonkeyPatch, short_directory: Path
+    monkeypatch: pytest.MonkeyPatch, short_path: Path
 ) -> None:
     """A leak would show as a ResourceWarning, which is an error here."""
 
@@ -326,8 +328,8 @@ def test_failing_to_bind_leaves_no_socket(
 
     monkeypatch.setattr(os, "rename", full)
     with pytest.raises(ListenError, match="No space left"):
-        open_unix(UnixAddress(str(short_directory / "node.sock")))
-    assert list(short_directory.iterdir()) == []
+        open_unix(UnixAddress(str(short_path / "node.sock")))
+    assert list(short_path.iterdir()) == []
     with pytest.raises(ListenError, match="no address"):
         open_all([TcpPlace(TcpAddress("nowhere", 0, 0), [])])
 
@@ -355,14 +357,14 @@ async def test_accepting_goes_on_when_file_descriptors_were_short(
 
 @in_loop
 async def test_connection_that_comes_while_the_transport_closes_raises_nothing(
-    short_directory: Path,
+    short_path: Path,
 ) -> None:
     loop = asyncio.get_running_loop()
     raised: list[object] = []
     loop.set_exception_handler(lambda _, context: raised.append(context))
     for turns in range(6):
-        transport = World("unix", short_directory, None).transport("acceptor")
-        address = await transport.listen(f"unix:{short_directory}/{turns}")
+        transport = World("unix", short_path, None).transport("acceptor")
+        address = await transport.listen(f"unix:{short_path}/{turns}")
         await asyncio.sleep(0.001)
         with socket.socket(socket.AF_UNIX) as dialling:
             dialling.connect(address.removeprefix("unix:"))
@@ -387,7 +389,7 @@ async def test_dialling_and_listening_after_closing_are_refused(socket_world: Wo
 
 @in_loop
 async def test_a_certificate_of_another_authority_is_turned_away_at_both_ends(
-    short_directory: Path,
+    short_path: Path,
     tls: TLS,
     certificates: Path,
     tmp_path: Path,
@@ -398,14 +400,14 @@ async def test_a_certificate_of_another_authority_is_turned_away_at_both_ends(
     foreign = TLS.from_files(
         tmp_path / "visitor.pem", tmp_path / "visitor.key", tmp_path / "stranger.pem"
     )
-    world, abroad = World("tls", short_directory, tls), World("tls", short_directory, foreign)
+    world, abroad = World("tls", short_path, tls), World("tls", short_path, foreign)
     recorder = Recorder()
     address = await world.listening("acceptor", recorder)
 
     with pytest.raises(HandshakeError, match="TLS failed"):
         await abroad.transport("visitor").dial(address)
     foreign.client.load_verify_locations(certificates / "authority.pem")
-    trusting = World("tls", short_directory, foreign)
+    trusting = World("tls", short_path, foreign)
     with pytest.raises((HandshakeError, DialError)):
         await trusting.transport("visitor").dial(address)
 
@@ -416,8 +418,8 @@ async def test_a_certificate_of_another_authority_is_turned_away_at_both_ends(
 
 
 @in_loop
-async def test_a_plain_peer_and_a_tls_peer_never_link(short_directory: Path, tls: TLS) -> None:
-    encrypted, plain = World("tls", short_directory, tls), World("tcp", short_directory, None)
+async def test_a_plain_peer_and_a_tls_peer_never_link(short_path: Path, tls: TLS) -> None:
+    encrypted, plain = World("tls", short_path, tls), World("tcp", short_path, None)
     recorder = Recorder()
     there = await encrypted.listening("encrypted", recorder)
     here = await plain.listening("plain", recorder)
@@ -433,10 +435,8 @@ async def test_a_plain_peer_and_a_tls_peer_never_link(short_directory: Path, tls
 
 
 @in_loop
-async def test_silent_peer_is_hung_up_on_before_tls_is_set_up(
-    short_directory: Path, tls: TLS
-) -> None:
-    world = World("tls", short_directory, tls)
+async def test_silent_peer_is_hung_up_on_before_tls_is_set_up(short_path: Path, tls: TLS) -> None:
+    world = World("tls", short_path, tls)
     limits = Limits(handshake_timeout=0.05, close_grace=0.02)
     raw = await world.connect_bare(await world.listening("acceptor", Recorder(), limits=limits))
     await until(lambda: raw.hung_up)
@@ -493,11 +493,11 @@ def test_addresses_of_this_host_need_no_protection() -> None:
     require_security(["127.0.0.1:1", "[::1]:1", "localhost:1", "unix:/a"], None, None)
 
 
-def test_another_event_loop_will_do(short_directory: Path, tls: TLS) -> None:
+def test_another_event_loop_will_do(short_path: Path, tls: TLS) -> None:
     uvloop = pytest.importorskip("uvloop")
 
     async def scenario(kind: str) -> None:
-        world = World(kind, short_directory, tls if kind == "tls" else None)
+        world = World(kind, short_path, tls if kind == "tls" else None)
         dialler, acceptor = await world.pair()
         sent = [os.urandom(200_000) for _ in range(30)]
         for payload in sent:
@@ -507,7 +507,7 @@ def test_another_event_loop_will_do(short_directory: Path, tls: TLS) -> None:
         assert acceptor.payloads == sent
         assert acceptor.reasons == ["peer closed: done"]
         with pytest.raises(DialRefusedError):
-            await world.transport("lost").dial(f"unix:{short_directory}/nobody")
+            await world.transport("lost").dial(f"unix:{short_path}/nobody")
         await world.close()
 
     for kind in ("tcp", "tls", "unix", "memory"):
@@ -543,23 +543,6 @@ def on_sockets(world: World, name: str, handler: Recorder | None = None) -> Sock
     transport = world.transport(name, handler)
     assert isinstance(transport, SocketTransport)
     return transport
-
-
-def free_ports(count: int) -> tuple[int, int]:
-    """A run of free ports, first and last."""
-    for first in range(20_000, 30_000, count):
-        with_all = [socket.socket() for _ in range(count)]
-        try:
-            for offset, sock in enumerate(with_all):
-                sock.bind(("127.0.0.1", first + offset))
-        except OSError:
-            continue
-        else:
-            return first, first + count - 1
-        finally:
-            for sock in with_all:
-                sock.close()
-    raise AssertionError("no free ports")
 
 
 @in_loop

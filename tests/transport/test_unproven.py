@@ -19,8 +19,9 @@ from adsum.transport.limits import Limits
 from adsum.transport.sockets import SocketTransport
 from adsum.transport.tls import TLS
 from adsum.transport.unproven import Unproven, network_of
+from tests.support.waiting import until
 
-from .harness import RawPeer, Recorder, bound_port, identity, in_loop, until
+from .harness import RawPeer, Recorder, bound_port, identity, in_loop
 
 #: Nobody is given up for being slow in these tests, so only a dropped connection makes room.
 PATIENT = Limits(handshake_timeout=600.0)
@@ -114,9 +115,9 @@ def hung_up(sock: socket.socket) -> bool:
 
 @in_loop
 async def test_silent_tcp_connections_keep_neither_siblings_nor_tcp_newcomers_out(
-    short_directory: Path,
+    short_path: Path,
 ) -> None:
-    stage = Stage(short_directory)
+    stage = Stage(short_path)
     await stage.begin()
     strangers = await stage.silent(MOST)
     assert not any(map(hung_up, strangers)), "there is room for them"
@@ -131,9 +132,9 @@ async def test_silent_tcp_connections_keep_neither_siblings_nor_tcp_newcomers_ou
 
 @in_loop
 async def test_silent_unix_connections_keep_neither_siblings_nor_tcp_newcomers_out(
-    short_directory: Path,
+    short_path: Path,
 ) -> None:
-    stage = Stage(short_directory)
+    stage = Stage(short_path)
     await stage.begin()
     strangers = await stage.silent_on_unix(2 * MOST)
     await until(lambda: sum(map(hung_up, strangers)) == MOST)
@@ -146,10 +147,10 @@ async def test_silent_unix_connections_keep_neither_siblings_nor_tcp_newcomers_o
 
 @in_loop
 async def test_newcomers_get_in_from_the_address_of_the_silent_connections(
-    short_directory: Path,
+    short_path: Path,
 ) -> None:
     """As a crowd of honest nodes behind the NAT of a silent stranger."""
-    stage = Stage(short_directory)
+    stage = Stage(short_path)
     await stage.begin()
     await stage.silent(5 * MOST, source="127.0.0.1")
     assert len(stage.unproven) == MOST
@@ -163,10 +164,10 @@ async def test_newcomers_get_in_from_the_address_of_the_silent_connections(
 
 @in_loop
 async def test_a_flood_drops_connections_of_its_own_address_and_no_other(
-    short_directory: Path,
+    short_path: Path,
 ) -> None:
     """Ten connections of another address wait for a long time, and each still has its place."""
-    stage = Stage(short_directory)
+    stage = Stage(short_path)
     await stage.begin()
     flood = await stage.silent(2 * MOST)
     patient = await stage.silent(10, source="127.0.0.3")
@@ -179,9 +180,9 @@ async def test_a_flood_drops_connections_of_its_own_address_and_no_other(
 
 @in_loop
 async def test_a_slow_handshake_succeeds_while_its_own_address_floods(
-    short_directory: Path,
+    short_path: Path,
 ) -> None:
-    stage = Stage(short_directory)
+    stage = Stage(short_path)
     await stage.begin()
     slow = RawPeer()
     loop = asyncio.get_running_loop()
@@ -207,9 +208,9 @@ async def test_a_slow_handshake_succeeds_while_its_own_address_floods(
 
 @in_loop
 async def test_connections_whose_tls_handshake_is_under_way_are_counted_and_dropped(
-    short_directory: Path, tls: TLS, caplog: pytest.LogCaptureFixture
+    short_path: Path, tls: TLS, caplog: pytest.LogCaptureFixture
 ) -> None:
-    stage = Stage(short_directory, tls=tls)
+    stage = Stage(short_path, tls=tls)
     await stage.begin()
     before = descriptors()
     strangers = await stage.silent(3 * MOST)
@@ -226,7 +227,7 @@ async def test_connections_whose_tls_handshake_is_under_way_are_counted_and_drop
 
 
 @in_loop
-async def test_a_node_that_allows_no_handshakes_accepts_nobody(short_directory: Path) -> None:
+async def test_a_node_that_allows_no_handshakes_accepts_nobody(short_path: Path) -> None:
     node = SocketTransport(identity("node"), Recorder(), limits=Limits(pending_handshakes=0))
     address = await node.listen("127.0.0.1:0")
     with pytest.raises(DialError):

@@ -17,8 +17,9 @@ from adsum.errors import HandshakeError
 from adsum.transport import discovery
 from adsum.transport.sockets import SocketTransport
 from adsum.transport.users import foreign_user
+from tests.support.waiting import DEADLINE, until
 
-from .harness import Recorder, identity, until
+from .harness import Recorder, identity
 
 #: The user of the children; any but this one will do.
 NOBODY = 65534
@@ -181,7 +182,7 @@ def test_a_node_starts_beside_a_peer_of_another_user_and_says_so_once(
     async def start() -> None:
         await until(path.exists)
         settings = {"siblings": False, "peers": f"unix:{path}", "join_timeout": 600.0}
-        async with asyncio.timeout(20), adsum.Node(cluster="users", **settings) as node:  # type: ignore[arg-type]  # of several types
+        async with asyncio.timeout(DEADLINE), adsum.Node(cluster="users", **settings) as node:  # type: ignore[arg-type]  # of several types
             assert len(node.members()) == 1
 
     with child_of_nobody(lambda: squat(path)):

@@ -1,0 +1,1 @@
+"""Helpers that several suites use; this package imports none of the suites."""
