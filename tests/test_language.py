@@ -1,4 +1,4 @@
-"""The prose of the source uses the words of the field; CONTRIBUTING.md has the rules.
+"""The prose of the source uses the words of the field, see CONTRIBUTING.md.
 
 A dialect of a few words for everything ("what waits", "whom a peer was told of") keeps readers out,
 who search for the terms that they know. Its words are counted in docstrings and comments.
