@@ -189,6 +189,7 @@ def test_a_turn_that_is_no_longer_waited_for_holds_up_nobody() -> None:
         await asyncio.sleep(0)
         waiting.cancel()
         await share.turn(WORK)
+        await asyncio.wait([waiting])
         assert waiting.cancelled()
 
     run(main())

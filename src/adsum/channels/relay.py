@@ -333,6 +333,7 @@ class Relay(ABC):
             async with lane.turn:
                 if not self._node.running or await self._node.runtime.publish(message, name):
                     return False
+            await asyncio.sleep(0)  # the link may have room for all pieces: let others send theirs
         return True
 
     def _assemble(self, sender: str, message: Publish) -> tuple[int, str] | None:
