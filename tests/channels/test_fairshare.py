@@ -236,6 +236,23 @@ def test_a_flood_whose_replies_are_read_is_answered_and_not_closed() -> None:
     run(main())
 
 
+async def flood_without_reading(app: App) -> Line:
+    """A client that sends heartbeats and takes no reply, once all of them were read."""
+    flooder = Line(app.socket)
+    await flooder.open()
+    flooder.reads.clear()
+    for _ in range(20_000):
+        flooder.send(BEAT)
+    await until(lambda: flooder.unread == 0, "it is neither read on nor given up")
+    return flooder
+
+
+async def is_closed_as_too_slow(flooder: Line) -> None:
+    flooder.reads.set()
+    await until(lambda: flooder.closed == 1013)
+    await flooder.served()
+
+
 def test_client_that_takes_no_frame_for_a_while_is_read_on(monkeypatch: pytest.MonkeyPatch) -> None:
     """Some servers report no end of a connection while frames wait in front of it."""
     monkeypatch.setattr("adsum.channels.connection.GRACE", 0.05)
@@ -243,15 +260,8 @@ def test_client_that_takes_no_frame_for_a_while_is_read_on(monkeypatch: pytest.M
     async def main() -> None:
         app = App(Busy, limits=Limits(outbox=10_000))
         async with app.node:
-            flooder = Line(app.socket)
-            await flooder.open()
-            flooder.reads.clear()
-            for _ in range(20_000):
-                flooder.send(BEAT)
-            await until(lambda: flooder.unread == 0, "it is read no further, for 75 seconds")
-            flooder.reads.set()
-            await until(lambda: flooder.closed == 1013)
-            await flooder.served()
+            flooder = await flood_without_reading(app)
+            await is_closed_as_too_slow(flooder)
 
     run(main())
 
@@ -300,17 +310,10 @@ def test_a_flood_whose_replies_are_not_read_is_closed_with_1013(
     async def main() -> None:
         app = App(Busy, limits=Limits(outbox=10_000), timeout=0.1)
         async with app.node:
-            flooder = Line(app.socket)
-            await flooder.open()
-            flooder.reads.clear()
-            for _ in range(20_000):
-                flooder.send(BEAT)
-            await until(lambda: flooder.unread == 0, "it is not given up")
+            flooder = await flood_without_reading(app)
             assert len(log.lines) == 1
             assert "does not read" in log.everything
-            flooder.reads.set()
-            await until(lambda: flooder.closed == 1013)
-            await flooder.served()
+            await is_closed_as_too_slow(flooder)
 
     run(main())
 

@@ -150,7 +150,7 @@ class SocketTransport(LinkHub):
                 sock = await self._connect_tcp(where)
                 tls = self._tls.client if self._tls else None
         try:
-            link = self.dial_link(address, protected=self._is_protected(sock))
+            link = self.dial_link(address, protected=self._is_protected(sock, peer_uid(sock)))
         except DialError:
             sock.close()
             raise
@@ -195,10 +195,10 @@ class SocketTransport(LinkHub):
         for link in self.links():
             link.hang_up()
 
-    def _is_protected(self, sock: socket.socket) -> bool:
-        """Whether only a member or a process of this user can be at the other end."""
+    def _is_protected(self, sock: socket.socket, user: int | None) -> bool:
+        """Whether only a member or a process of this user can be at the other end, as `user`."""
         if sock.family == socket.AF_UNIX:
-            return peer_uid(sock) == os.geteuid()
+            return user == os.geteuid()
         return self._tls is not None and self._tls.mutual
 
     # Accepting.
@@ -224,7 +224,8 @@ class SocketTransport(LinkHub):
                 await asyncio.sleep(_ACCEPT_PAUSE)
                 continue
             ip = plain_ip(origin[0]) if isinstance(origin, tuple) else None
-            link = self.accept_link(ip, peer_uid(sock), protected=self._is_protected(sock))
+            user = peer_uid(sock)
+            link = self.accept_link(ip, user, protected=self._is_protected(sock, user))
             if link is None:
                 sock.close()
             else:
