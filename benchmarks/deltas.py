@@ -8,10 +8,10 @@ from random import Random
 from adsum.replication.codec import decode, encode
 from adsum.replication.effects import Send
 from adsum.replication.engine import Engine
-from adsum.replication.jsontext import dump
 from adsum.replication.messages import Delta
 from adsum.replication.state import Replica
 from adsum.replication.timing import Timing
+from adsum.values.jsontext import dump
 from benchmarks.figures import Figure
 from benchmarks.plan import Plan
 from benchmarks.workload import presences

@@ -198,7 +198,11 @@ class Host:
 def knows(node: adsum.Node, members: int, entries: int) -> bool:
     """Whether a node has caught up with so many members and entries."""
     stats = node.stats()
-    return stats["members_up"] >= members and stats["entries"] >= entries and not stats["lag"]
+    return (
+        stats["members_up"] >= members
+        and stats["presences"] >= entries
+        and not stats["lag_changes"]
+    )
 
 
 async def until(condition: Callable[[], bool]) -> None:

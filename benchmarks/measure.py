@@ -44,7 +44,7 @@ def resident_bytes() -> int:
 def received_bytes(node: adsum.Node) -> int:
     """Bytes that came in over the open TCP links of a node, as the kernel counts them (Linux)."""
     total = 0
-    for link in node.runtime.transport.links():
+    for link in node.driver.transport.links():
         wire = link.wire
         if wire is not None and not wire.is_closing():
             connection = wire.get_extra_info("socket")

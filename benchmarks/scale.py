@@ -21,8 +21,8 @@ from pathlib import Path
 
 from adsum.replication.messages import Delta
 from adsum.testing import Simulation
-from adsum.testing.life import SimulatedNode
-from adsum.testing.network import Frame
+from adsum.testing.simulator.network import SimulatedFrame
+from adsum.testing.simulator.node import SimulatedNode
 
 SIZES = (10, 30, 100, 300, 1000)
 PRESENCES_EACH = 1000
@@ -98,7 +98,7 @@ def measure(nodes: int) -> Row:
     for node in simulation.alive:
         for number in range(PRESENCES_EACH):
             node.engine.track(f"room:{number % 10}", f"{node.name} user {number}", META)
-        node.poke()
+        node.wake()
     loaded = seconds_until(simulation, lambda: all(n.engine.shown >= presences for n in kept))
     loaded_bytes = (simulation.network.bytes - sent) / presences
     loaded_cpu = (time.process_time() - cpu) / nodes
@@ -149,9 +149,9 @@ def leave_out_entries(node: SimulatedNode) -> None:
     """Let a node take in the versions of others, and not the entries."""
     take = node._receive
 
-    def receive(link: int, frame: Frame) -> None:
+    def receive(link: int, frame: SimulatedFrame) -> None:
         if isinstance(frame.message, Delta) and frame.message.changes:
-            light = Frame(frame.data)
+            light = SimulatedFrame(frame.data)
             light.__dict__["message"] = replace(frame.message, changes=())
             frame = light
         take(link, frame)

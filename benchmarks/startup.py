@@ -39,7 +39,7 @@ async def form(count: int) -> dict[str, float]:
     started = time.perf_counter() - wall
     ends = 0
     while time.perf_counter() - wall < GIVE_UP:
-        ends = sum(node.runtime.engine.links for node in nodes)
+        ends = sum(node.driver.engine.links for node in nodes)
         if ends == count * (count - 1):
             break
         await asyncio.sleep(0.02)
@@ -51,9 +51,9 @@ async def form(count: int) -> dict[str, float]:
         "linked cpu s": time.process_time() - cpu,
     }
     await asyncio.sleep(IDLE_AFTER)
-    sent, cpu = sum(node.stats()["bytes_sent"] for node in nodes), time.process_time()
+    sent, cpu = sum(node.stats()["sent_bytes_total"] for node in nodes), time.process_time()
     await asyncio.sleep(IDLE_SECONDS)
-    sent = sum(node.stats()["bytes_sent"] for node in nodes) - sent
+    sent = sum(node.stats()["sent_bytes_total"] for node in nodes) - sent
     result["idle kB/s each"] = sent / IDLE_SECONDS / count / 1e3
     result["idle cpu %"] = 100 * (time.process_time() - cpu) / IDLE_SECONDS
     await asyncio.gather(*(node.stop() for node in nodes))

@@ -10,10 +10,10 @@ from collections.abc import Callable
 from functools import partial
 
 from adsum.replication.entry import Entry
-from adsum.replication.jsontext import dump
 from adsum.replication.state import Replica, Slice
 from adsum.replication.view import View
 from adsum.replication.visibility import Visibility
+from adsum.values.jsontext import dump
 from benchmarks.workload import key, meta
 
 _PRESENCES = 100_000

@@ -72,7 +72,7 @@ async def _changes(first: adsum.Node, second: adsum.Node, start: int) -> dict[st
     shuffle = Random(start).shuffle  # the same order in every run
 
     async def arrived(entries: int) -> None:
-        await until(lambda: second.stats()["entries"] == entries and knows(second, 2, entries))
+        await until(lambda: second.stats()["presences"] == entries and knows(second, 2, entries))
         await asyncio.sleep(0.05)
 
     async def cost(work: Callable[[], None], changes: int, entries: int) -> float:

@@ -26,7 +26,7 @@ class Room(Channel, topic="room:{room}"):
     """One user in a room."""
 
     async def join(self, payload: Any) -> dict[str, Any]:
-        self.track(self.client.values["user"])
+        self.track(self.client.assigns["user"])
         return {"worker": os.getpid()}
 
     @on("shout")
@@ -37,7 +37,7 @@ class Room(Channel, topic="room:{room}"):
 
 async def connect(client: Client) -> None:
     """Believe everybody; see `fastapi_channels.py` for tokens."""
-    client.values["user"] = client.params.get("user", "somebody")
+    client.assigns["user"] = client.params.get("user", "somebody")
 
 
 class Bridge:

@@ -149,14 +149,14 @@ async def connect(client: Client) -> None:
     if user is None:
         raise RefusedError("sign in first")
     client.id = f"user:{user}"
-    client.values["user"] = user
+    client.assigns["user"] = user
 
 
 class Room(Channel, topic="room:{room}"):
     """One user in a room."""
 
     async def join(self, payload: Any) -> dict[str, Any]:
-        self.track(self.client.values["user"])
+        self.track(self.client.assigns["user"])
         return {"worker": os.getpid()}
 
     @on("shout")
@@ -165,7 +165,7 @@ class Room(Channel, topic="room:{room}"):
         text = payload.get("text") if isinstance(payload, dict) else None
         if not isinstance(text, str) or len(text) > 500:
             raise RefusedError("text: accepted are at most 500 characters")
-        await self.broadcast("shout", {"user": self.client.values["user"], "text": text})
+        await self.broadcast("shout", {"user": self.client.assigns["user"], "text": text})
 
 
 # Views. What uses the node is `async def`: others run in threads, where it may not be used.

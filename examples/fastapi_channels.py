@@ -75,7 +75,7 @@ async def connect(client: Client) -> None:
     if user is None:
         raise RefusedError("no token, or an old one")
     client.id = f"user:{user}"
-    client.values["user"] = user
+    client.assigns["user"] = user
 
 
 # What happens in a room.
@@ -85,7 +85,7 @@ class Room(Channel, topic="room:{room}"):
     """One user in a room, from the join until the connection ends."""
 
     async def join(self, payload: Any) -> dict[str, Any]:
-        self.user: str = self.client.values["user"]
+        self.user: str = self.client.assigns["user"]
         self.me = self.track(self.user, {"mood": "here"})
         return {"worker": os.getpid()}
 

@@ -16,7 +16,7 @@ from starlette.responses import FileResponse, HTMLResponse, Response
 from starlette.routing import Mount, Route
 
 import adsum
-from adsum.channels import Channel, Client, RefusedError, Socket, on, outgoing
+from adsum.channels import Channel, Client, RefusedError, Socket, intercept, on
 from adsum.cli import phoenixjs
 
 node = adsum.Node()
@@ -30,7 +30,7 @@ class Room(Channel, topic="room:{room}"):
     counts_above = 200
 
     async def join(self, payload: Any) -> None:
-        self.user: str = self.client.values["user"]
+        self.user: str = self.client.assigns["user"]
         self.muted: set[str] = set()
         self.me = self.track(self.user, {"state": "here"})
         # The room is present in the lobby, once for each user in it.
@@ -55,7 +55,7 @@ class Room(Channel, topic="room:{room}"):
         self.muted.add(field(payload, "user"))
         return {"muted": sorted(self.muted)}
 
-    @outgoing("said")
+    @intercept("said")
     async def hear(self, payload: Any) -> Any:
         """Called for this client before something said goes to it; None keeps it back."""
         return None if payload["user"] in self.muted else payload
@@ -79,7 +79,7 @@ def field(payload: Any, name: str) -> str:
 
 async def connect(client: Client) -> None:
     """Believe everybody; see `fastapi_channels.py` for tokens."""
-    client.values["user"] = field(client.params, "user")
+    client.assigns["user"] = field(client.params, "user")
 
 
 PAGE = """<!doctype html><title>Channels with Starlette</title>

@@ -41,7 +41,7 @@ HANGS = "(it hangs)"
 SEEDS = 120
 #: ... one after the other, and the first that fails tells its law.
 TRIALS = f"""
-from adsum.testing.trial import Trial
+from adsum.testing.simulator.trial import Trial
 for seed in range({SEEDS}):
     try:
         Trial.from_seed(seed).run()
@@ -530,49 +530,49 @@ MUTANTS = [
     ),
     Mutant(
         "fold hiding and showing into an update",
-        "../watching.py",
+        "../watch.py",
         "return before[VERSION] == after[VERSION]",
         "return before is after",
         ("tests/node/test_watch.py",),
     ),
     Mutant(
         "forget what a slow reader knew of what flaps",
-        "../watching.py",
+        "../watch.py",
         "before = pending.pop(name)[0] if name in pending else old",
         "before = (pending.pop(name)[1] if name in pending else None) or old",
         ("tests/node/test_watch.py",),
     ),
     Mutant(
         "keep the extras of what is folded away",
-        "../watching.py",
+        "../watch.py",
         "                self._extras.pop(name, None)",
         "                pass",
         ("tests/node/test_watch.py",),
     ),
     Mutant(
         "let a reader take half of a batch",
-        "../watching.py",
+        "../watch.py",
         "return not self._merging and (bool(self._pending) or self._first)",
         "return bool(self._pending) or self._first",
         ("tests/node/test_watch.py",),
     ),
     Mutant(
         "try a step that failed again at once",
-        "../runtime.py",
+        "../driver/sockets.py",
         "        self._rest_until = self._now() + self.settings.timing.heartbeat_interval",
         "        pass",
         ("tests/node/test_engine_failures.py",),
     ),
     Mutant(
         "set no timer after a step that failed",
-        "../runtime.py",
+        "../driver/sockets.py",
         "            self._wake_at(self._rest_until)",
         "            pass",
         ("tests/node/test_engine_failures.py",),
     ),
     Mutant(
         "keep the slot of a handshake that failed",
-        "../transport/hub.py",
+        "../transport/linkpool.py",
         "        self._dialled.discard(link)\n        self._links.discard(link)",
         "        self._links.discard(link)",
         ("tests/hostile/test_wire.py",),
@@ -586,7 +586,7 @@ MUTANTS = [
     ),
     Mutant(
         "keep the slot of a dial that failed",
-        "../transport/hub.py",
+        "../transport/linkpool.py",
         "            self._connecting -= 1",
         "            pass",
         ("tests/hostile/test_wire.py",),

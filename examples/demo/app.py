@@ -33,7 +33,7 @@ class Room(Channel, topic="room:{room}"):
 
     async def join(self, payload: Any) -> dict[str, Any]:
         self.spawn(self.tell_members())
-        self.user = self.client.values["user"]
+        self.user = self.client.assigns["user"]
         if self.user is None:
             self.follow()
         else:
@@ -89,7 +89,7 @@ def text(payload: Any, field: str, most: int) -> str:
 async def connect(client: Client) -> None:
     """Take anybody at their word for who they are; yours would look at `client.token`."""
     user = client.params.get("user")
-    client.values["user"] = None if user is None else f"visitor:{text(client.params, 'user', 40)}"
+    client.assigns["user"] = None if user is None else f"visitor:{text(client.params, 'user', 40)}"
 
 
 async def robot(name: str) -> None:

@@ -12,7 +12,7 @@ from adsum.errors import (
     DialRefusedError,
     HandshakeError,
     ListenError,
-    NodeClosedError,
+    NodeNotRunningError,
     NotTrackedError,
     ProtocolError,
     TransportError,
@@ -24,7 +24,7 @@ from adsum.presence import CURRENT_TASK, Presence, Tracked
 from adsum.pubsub import Message, PubSub, Subscription
 from adsum.replication.members import MemberInfo
 from adsum.transport.tls import TLS
-from adsum.watching import Diff, PresenceEntry, Watch
+from adsum.watch import Diff, PresenceEntry, Watch
 
 __all__ = [
     "CURRENT_TASK",
@@ -40,7 +40,7 @@ __all__ = [
     "MemberInfo",
     "Message",
     "Node",
-    "NodeClosedError",
+    "NodeNotRunningError",
     "NotTrackedError",
     "Presence",
     "PresenceEntry",

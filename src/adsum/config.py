@@ -25,7 +25,7 @@ from adsum.transport.address import parse, parse_one
 from adsum.transport.discovery import longest_socket
 from adsum.transport.tls import TLS, require_security, require_verification
 
-logger = logging.getLogger("adsum")
+logger = logging.getLogger("adsum.node")
 
 _PREFIX = "ADSUM_"
 _TLS_VARIABLES = ("ADSUM_TLS_CERTIFICATE", "ADSUM_TLS_KEY", "ADSUM_TLS_AUTHORITY")
@@ -60,7 +60,9 @@ class Settings:
     timing: Timing
 
 
-def settle(given: Mapping[str, Any], environment: Mapping[str, str] | None = None) -> Settings:
+def resolve_settings(
+    given: Mapping[str, Any], environment: Mapping[str, str] | None = None
+) -> Settings:
     """Read and check the settings from keywords, the environment and defaults.
 
     Args:

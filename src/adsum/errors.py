@@ -8,7 +8,7 @@
     │   ├── AlreadyTrackedError    the same owner tracks the same key on the same topic twice
     │   ├── NotTrackedError        the presence to update has already ended
     │   └── WrongThreadError       called outside the thread of the node's event loop
-    ├── NodeClosedError            the node is not running
+    ├── NodeNotRunningError            the node is not running
     ├── RefusedError               a channel refuses a client's request; raised by applications
     ├── ProtocolError              a peer broke the protocol; its link is closed
     │   └── HandshakeError         a peer and this node cannot form a link
@@ -57,7 +57,7 @@ class WrongThreadError(UsageError, RuntimeError):
     """
 
 
-class NodeClosedError(AdsumError):
+class NodeNotRunningError(AdsumError):
     """The node is not running: not started yet, stopped, or left to the parent of this process."""
 
 

@@ -11,13 +11,13 @@ from types import TracebackType
 from typing import Any, Self
 
 from adsum.arguments import refuse, seconds_from_zero
-from adsum.config import Settings, settle
-from adsum.errors import NodeClosedError, UsageError, WrongThreadError
+from adsum.config import Settings, resolve_settings
+from adsum.driver.driver import Driver, Observer, logger
+from adsum.driver.sockets import SocketDriver
+from adsum.errors import NodeNotRunningError, UsageError, WrongThreadError
 from adsum.forks import process
 from adsum.quoting import quoted
 from adsum.replication.members import MemberInfo
-from adsum.run import Observer, Run, logger
-from adsum.runtime import Runtime
 from adsum.signals import add_stop_listener, remove_stop_listener
 from adsum.tasks import resolve
 from adsum.transport.tls import TLS
@@ -110,19 +110,19 @@ class Node:
         coalesce_interval: float | None = None,
     ) -> None:
         given = {key: value for key, value in locals().items() if key != "self"}
-        self.settings = settle(given)
+        self.settings = resolve_settings(given)
         self._observers: list[Observer] = []
-        self._runtime: Run | None = None
+        self._driver: Driver | None = None
         # Whether `start` was ever called; if not, the server may have run no lifespan.
         self._was_started = False
         # Makes a run; `adsum.testing` replaces it to run on a simulated network.
-        self._make_run: Callable[[Settings, list[Observer]], Run] = Runtime
+        self._make_driver: Callable[[Settings, list[Observer]], Driver] = SocketDriver
         # The id of the thread in which the node runs; valid while it runs.
         self._thread = 0
         # Set while `start` is under way; its result is whether `stop` ended it.
         self._opening: asyncio.Future[bool] | None = None
         # The previous run and the task that closes it; set while that task is under way.
-        self._closing: tuple[Run, asyncio.Task[None]] | None = None
+        self._closing: tuple[Driver, asyncio.Task[None]] | None = None
 
     # Lifecycle.
 
@@ -149,7 +149,7 @@ class Node:
 
         Raises:
             ListenError: An address cannot be listened on.
-            NodeClosedError: The node was stopped while it joined.
+            NodeNotRunningError: The node was stopped while it joined.
             UsageError: The node runs in another event loop.
             WrongThreadError: The node runs in the event loop of another thread.
         """
@@ -159,31 +159,31 @@ class Node:
         while self._closing is not None or self._is_opening(loop):
             await self._closed()
             await self._opened(loop)
-        if self._runtime is not None and not _is_closed(self._runtime.loop):
+        if self._driver is not None and not _is_closed(self._driver.loop):
             self._check_thread()
-            if self._runtime.loop not in (None, loop):
+            if self._driver.loop not in (None, loop):
                 raise UsageError("the node runs in another event loop; stop it there first")
             return
         self._abandon()
-        runtime = self._make_run(self.settings, self._observers)
-        self._runtime, self._thread = runtime, threading.get_ident()
+        driver = self._make_driver(self.settings, self._observers)
+        self._driver, self._thread = driver, threading.get_ident()
         self._opening = opening = loop.create_future()
         try:
-            await runtime.open()
-            if self._runtime is not runtime:
-                raise NodeClosedError(_STOPPED_WHILE_JOINING)
+            await driver.open()
+            if self._driver is not driver:
+                raise NodeNotRunningError(_STOPPED_WHILE_JOINING)
         except (Exception, asyncio.CancelledError) as error:
-            if self._runtime is runtime:
-                self._close(runtime)
+            if self._driver is driver:
+                self._close(driver)
                 await self._closed()
             elif isinstance(error, Exception):
-                raise NodeClosedError(_STOPPED_WHILE_JOINING) from None
+                raise NodeNotRunningError(_STOPPED_WHILE_JOINING) from None
             raise
         finally:
             if self._opening is opening:
                 self._opening = None
             resolve(opening, False)
-        add_stop_listener(self.begin_stop, runtime.loop)
+        add_stop_listener(self.begin_stop, driver.loop)
 
     async def stop(self) -> None:
         """Send a goodbye and stop the node: all its presences end. Idempotent.
@@ -192,16 +192,16 @@ class Node:
 
         Presences, watches and subscriptions have ended before this first waits. If the call is
         cancelled, stopping goes on without it. Calls of `start` that wait for the node to join, and
-        calls of `wait_joined`, raise `NodeClosedError`. If the event loop of the run is closed, the
-        run ends without a goodbye, as by a crash.
+        calls of `wait_joined`, raise `NodeNotRunningError`. If the event loop of the run is closed,
+        the run ends without a goodbye, as by a crash.
         """
-        runtime = self._runtime
-        if runtime is not None and not runtime.inherited and _is_closed(runtime.loop):
+        driver = self._driver
+        if driver is not None and not driver.inherited and _is_closed(driver.loop):
             self._abandon()
-        elif runtime is not None and not runtime.inherited:
+        elif driver is not None and not driver.inherited:
             self._check_thread()
             remove_stop_listener(self.begin_stop)
-            self._close(runtime)
+            self._close(driver)
             resolve(self._opening, True)
             self._opening = None
             await asyncio.sleep(0)
@@ -220,17 +220,17 @@ class Node:
         closed. Has no effect if `linger` is 0 or the node is not running. Idempotent, and safe in a
         signal handler and in any thread.
         """
-        runtime = self._runtime
-        if runtime is not None:
-            runtime.stopping = True
+        driver = self._driver
+        if driver is not None:
+            driver.stopping = True
 
-    def _close(self, runtime: Run) -> None:
+    def _close(self, driver: Driver) -> None:
         """Begin to close a run."""
-        self._runtime = None
+        self._driver = None
         # An eager start of the task does no harm: presences and watches end even sooner.
-        task = asyncio.create_task(runtime.close())
-        task.add_done_callback(partial(_free, runtime))
-        self._closing = runtime, task
+        task = asyncio.create_task(driver.close())
+        task.add_done_callback(partial(_free, driver))
+        self._closing = driver, task
 
     def _is_opening(self, loop: asyncio.AbstractEventLoop) -> bool:
         """Whether a `start` is under way in this event loop."""
@@ -240,31 +240,31 @@ class Node:
         """Wait for the end of a `start` that is under way in this event loop."""
         opening = self._opening if self._is_opening(loop) else None
         if opening is not None and await asyncio.shield(opening):
-            raise NodeClosedError(_STOPPED_WHILE_JOINING)
+            raise NodeNotRunningError(_STOPPED_WHILE_JOINING)
 
     def _leave_to_parent(self) -> None:
         """In a forked child, forget the run of the parent."""
-        if self._runtime is not None and self._runtime.inherited:
-            self._runtime.leave_to_parent()
-            self._runtime = self._opening = self._closing = None
+        if self._driver is not None and self._driver.inherited:
+            self._driver.leave_to_parent()
+            self._driver = self._opening = self._closing = None
 
     def _abandon(self) -> None:
         """Give up a run after its event loop was closed without a stop."""
-        if self._runtime is not None:
+        if self._driver is not None:
             remove_stop_listener(self.begin_stop)
-            self._runtime.abandon()
-            self._runtime = None
+            self._driver.abandon()
+            self._driver = None
 
     async def _closed(self) -> None:
         """Wait until the previous run has ended, even if the task that closes it was cancelled."""
         closing = self._closing
         if closing is None:
             return
-        runtime, task = closing
+        driver, task = closing
         if task.get_loop() is asyncio.get_running_loop():
             await asyncio.wait([task])
         elif task.get_loop().is_closed():
-            runtime.abandon()
+            driver.abandon()
         if self._closing is closing:
             self._closing = None
 
@@ -322,19 +322,19 @@ class Node:
     @property
     def running(self) -> bool:
         """Whether the node has been started and not stopped; False in a child forked since."""
-        return self._runtime is not None and not self._runtime.inherited
+        return self._driver is not None and not self._driver.inherited
 
     @property
     def stopping(self) -> bool:
         """Whether the node runs and is about to stop: see `begin_stop`."""
-        runtime = self._runtime
-        return runtime is not None and not runtime.inherited and runtime.stopping
+        driver = self._driver
+        return driver is not None and not driver.inherited and driver.stopping
 
     @property
     def joined(self) -> bool:
         """Whether the node runs and has joined, see `start`; stays true until it stops."""
-        runtime = self._runtime
-        return runtime is not None and not runtime.inherited and runtime.engine.joined
+        driver = self._driver
+        return driver is not None and not driver.inherited and driver.engine.joined
 
     async def wait_joined(self, timeout: float | None = None) -> bool:  # noqa: ASYNC109  # see Returns
         """Wait until the node has joined, after a `start` that returned before.
@@ -351,40 +351,40 @@ class Node:
 
         Raises:
             ConfigurationError: `timeout` is negative, or not a number.
-            NodeClosedError: The node is not running, or was stopped meanwhile.
+            NodeNotRunningError: The node is not running, or was stopped meanwhile.
             WrongThreadError: This is not the thread of its event loop.
         """
         if timeout is not None:
             seconds_from_zero("timeout", timeout)
-        return await self.runtime.wait_joined(timeout)
+        return await self.driver.wait_joined(timeout)
 
     @property
     def name(self) -> str:
         """The name of the node in this run."""
-        return self.runtime.replica.name
+        return self.driver.replica.name
 
     @property
     def cluster(self) -> str:
         """The name of the cluster."""
-        return self.runtime.cluster
+        return self.driver.cluster
 
     @property
     def address(self) -> str | None:
         """The first address that the node listens on, with its actual port; None without one."""
-        addresses = self.runtime.addresses
+        addresses = self.driver.addresses
         return addresses[0] if addresses else None
 
     @property
     def addresses(self) -> tuple[str, ...]:
         """Every address that the node listens on."""
-        return self.runtime.addresses
+        return self.driver.addresses
 
     def members(self) -> list[MemberInfo]:
         """The known nodes of the cluster, this one included, sorted by name."""
         address = self.address or ""
         return [
             replace(member, address=address) if member.status == "self" else member
-            for member in self.runtime.engine.members()
+            for member in self.driver.engine.members()
         ]
 
     def stats(self) -> dict[str, int]:
@@ -392,33 +392,33 @@ class Node:
 
         Returns:
             ``members_up`` (this node included), ``members_down``, ``links``, ``topics``,
-            ``entries`` (shown here), ``own_entries``, ``lag`` (changes announced by members and not
-            yet received), ``frames_sent``, ``frames_received``, ``bytes_sent``, ``bytes_received``
-            (before compression) and ``dropped_messages`` (published messages that a member missed,
-            counted for each member: it had no link, or did not read). Counters begin at zero with
-            each `start`.
+            ``presences`` (shown here), ``own_presences``, ``lag_changes`` (changes announced by
+            members and not yet received), ``sent_frames_total``, ``received_frames_total``,
+            ``sent_bytes_total``, ``received_bytes_total`` (before compression) and
+            ``missed_messages_total`` (published messages that a member missed, counted for each
+            member: it had no link, or did not read). Counters begin at zero with each `start`.
         """
-        runtime = self.runtime
-        members = runtime.engine.members()
+        driver = self.driver
+        members = driver.engine.members()
         up = [member for member in members if member.status in ("self", "up", "suspect")]
         return {
             "members_up": len(up),
             "members_down": len(members) - len(up),
-            "links": runtime.engine.links,
-            "topics": len(runtime.engine.view.topics),
-            "entries": runtime.engine.shown,
-            "own_entries": len(runtime.engine.own_slice.entries),
-            "lag": sum(member.lag for member in members),
-            "frames_sent": runtime.frames_sent,
-            "frames_received": runtime.frames_received,
-            "bytes_sent": runtime.bytes_sent,
-            "bytes_received": runtime.bytes_received,
-            "dropped_messages": runtime.dropped_messages,
+            "links": driver.engine.links,
+            "topics": len(driver.engine.view.topics),
+            "presences": driver.engine.shown,
+            "own_presences": len(driver.engine.own_slice.entries),
+            "lag_changes": sum(member.lag for member in members),
+            "sent_frames_total": driver.frames_sent,
+            "received_frames_total": driver.frames_received,
+            "sent_bytes_total": driver.bytes_sent,
+            "received_bytes_total": driver.bytes_received,
+            "missed_messages_total": driver.missed_messages,
         }
 
     def __repr__(self) -> str:
         # Callable in any thread, so it reads nothing that another thread could change meanwhile.
-        run = self._runtime
+        run = self._driver
         if run is None or run.inherited:
             state = "not running" if run is None else "left to the parent of this process"
             name = self.settings.name
@@ -430,29 +430,29 @@ class Node:
     # For code that is built on the node.
 
     @property
-    def runtime(self) -> Run:
+    def driver(self) -> Driver:
         """The current run.
 
         Raises:
-            NodeClosedError: The node is not running, or it runs in the parent of this process.
+            NodeNotRunningError: The node is not running, or it runs in the parent of this process.
             WrongThreadError: This is not the thread of its event loop.
         """
-        if self._runtime is None:
-            raise NodeClosedError(_STOPPED if self._was_started else _NEVER_STARTED)
-        if self._runtime.generation != process.generation:
+        if self._driver is None:
+            raise NodeNotRunningError(_STOPPED if self._was_started else _NEVER_STARTED)
+        if self._driver.generation != process.generation:
             self.check_process()
         if self._thread != threading.get_ident():
             self._check_thread()
-        return self._runtime
+        return self._driver
 
     def check_process(self) -> None:
         """Raise in a forked child of the process that runs the node.
 
         Raises:
-            NodeClosedError: The node runs in the parent of this process.
+            NodeNotRunningError: The node runs in the parent of this process.
         """
-        if self._runtime is not None and self._runtime.inherited:
-            raise NodeClosedError(
+        if self._driver is not None and self._driver.inherited:
+            raise NodeNotRunningError(
                 "this process was forked from the one that runs the node; start a node of its own"
             )
 
@@ -484,13 +484,13 @@ def _check_lifespan(lifespan: Any) -> None:
         refuse("lifespan", lifespan, "a function that @asynccontextmanager decorates")
 
 
-def _free(runtime: Run, task: "asyncio.Task[None]") -> None:
+def _free(driver: Driver, task: "asyncio.Task[None]") -> None:
     """Abandon a run if closing it failed or was cancelled, possibly before closing began."""
     error = None if task.cancelled() else task.exception()
     if error is not None:
-        logger.error("%s: closing failed", runtime.replica, exc_info=error)
+        logger.error("%s: closing failed", driver.replica, exc_info=error)
     if error is not None or task.cancelled():
-        runtime.abandon()
+        driver.abandon()
 
 
 def _is_closed(loop: asyncio.AbstractEventLoop | None) -> bool:

@@ -13,24 +13,24 @@ from adsum.activetime import active_timeout
 from adsum.arguments import async_function, instance, seconds_above_zero
 from adsum.errors import (
     AlreadyTrackedError,
-    NodeClosedError,
+    NodeNotRunningError,
     NotTrackedError,
     UsageError,
 )
 from adsum.node import Node
 from adsum.quoting import quoted
-from adsum.reading import Readers
 from adsum.replication.entry import ID, META, Entry, Transition
-from adsum.replication.frozen import freeze
-from adsum.replication.jsontext import checked_name, encode_object, load
 from adsum.replication.limits import MAX_META, MAX_NAME
 from adsum.replication.messages import Publish
 from adsum.replication.state import Slice
+from adsum.singlereader import ReaderSet
 from adsum.sparselog import SparseLogger
 from adsum.tasks import in_slices
-from adsum.watching import Entries, Extras, Feed, Watch, entry_of
+from adsum.values.frozen import freeze
+from adsum.values.jsontext import checked_name, encode_object, load
+from adsum.watch import Entries, Extras, Watch, WatchFeed, entry_of
 
-logger = logging.getLogger("adsum")
+logger = logging.getLogger("adsum.presence")
 
 # Named, because within the class `list` is a method.
 Names = list[str]
@@ -163,7 +163,7 @@ class Presence:
         # For each owner, the ids of its presences by topic and key. Handles are not stored: a
         # handle belongs to its caller, and the garbage collector need not visit half a million.
         self._owned: dict[Hashable, dict[tuple[str, str], int]] = {}
-        self._feeds: dict[str, Feed] = {}
+        self._feeds: dict[str, WatchFeed] = {}
         #: Logs failures of `fetch`, which is called for each change of a topic.
         self.log = SparseLogger(logger)
         node.observe(self)
@@ -196,11 +196,11 @@ class Presence:
 
         Raises:
             AlreadyTrackedError: The owner tracks this key on this topic already.
-            NodeClosedError: The node is not running.
+            NodeNotRunningError: The node is not running.
             TypeError: The topic or the key is not a string, or the meta is not a JSON object.
             ValueError: The topic, the key or the meta is too long, too deep or not finite.
         """
-        runtime = self._node.runtime
+        driver = self._node.driver
         topic = checked_name(topic, "topic", MAX_NAME)
         key = checked_name(key, "key", MAX_NAME)
         text = "{}" if meta is None else _encode_meta(meta)
@@ -214,9 +214,9 @@ class Presence:
                 f"call update() on the handle that track() returned; outside of a channel, another "
                 f"owner= tracks it once more"
             )
-        id = owned[topic, key] = runtime.engine.track(topic, key, text)[ID]
-        runtime.poke()
-        return Tracked(self, owner, topic, key, id, runtime.engine.own_slice)
+        id = owned[topic, key] = driver.engine.track(topic, key, text)[ID]
+        driver.wake()
+        return Tracked(self, owner, topic, key, id, driver.engine.own_slice)
 
     def update(
         self,
@@ -265,20 +265,20 @@ class Presence:
             present.
         """
         topic = checked_name(topic, "topic", MAX_NAME)
-        return cast(Entries, self._node.runtime.engine.view.render(topic))
+        return cast(Entries, self._node.driver.engine.view.render(topic))
 
     def get(self, topic: str, key: str) -> Metas:
         """The metas of one key on a topic; an empty list if the key is absent."""
         topic, key = checked_name(topic, "topic", MAX_NAME), checked_name(key, "key", MAX_NAME)
-        return [*self._node.runtime.engine.view.metas(topic, key)]
+        return [*self._node.driver.engine.view.metas(topic, key)]
 
     def count(self, topic: str) -> int:
         """The number of keys present on a topic. Costs the same at any size."""
-        return self._node.runtime.engine.view.count(checked_name(topic, "topic", MAX_NAME))
+        return self._node.driver.engine.view.count(checked_name(topic, "topic", MAX_NAME))
 
     def topics(self) -> Names:
         """The topics that have at least one presence, sorted."""
-        return sorted(self._node.runtime.engine.view.topics)
+        return sorted(self._node.driver.engine.view.topics)
 
     async def fetch(self, topic: str) -> Entries:
         """As `list`, but with the fields of the `fetch` function added, in one call of it."""
@@ -300,7 +300,7 @@ class Presence:
         no queue grows.
 
         Raises:
-            NodeClosedError: The node is not running.
+            NodeNotRunningError: The node is not running.
 
         Example:
             >>> import asyncio, adsum
@@ -314,17 +314,17 @@ class Presence:
             >>> asyncio.run(main())
             ['ann']
         """
-        runtime = self._node.runtime
+        driver = self._node.driver
         topic = checked_name(topic, "topic", MAX_NAME)
-        runtime.tell_observers()  # this watch must not see earlier changes
+        driver.tell_observers()  # this watch must not see earlier changes
         feed = self._feeds.get(topic)
         if feed is None:
             enrich = None if self._fetch is None else self.enrich
-            watches = Readers[Watch](runtime.loop, partial(self._tidy, topic))
-            feed = self._feeds[topic] = Feed(topic, enrich, watches)
-            runtime.engine.view.watch(topic)
+            watches = ReaderSet[Watch](driver.loop, partial(self._tidy, topic))
+            feed = self._feeds[topic] = WatchFeed(topic, enrich, watches)
+            driver.engine.view.watch(topic)
         watch = Watch(topic, feed.watches)
-        entries = runtime.engine.view.all_entries(topic)
+        entries = driver.engine.view.all_entries(topic)
         feed.push([watch], [(None, entry) for entry in entries])
         return watch
 
@@ -343,7 +343,7 @@ class Presence:
 
         If the node stops earlier, they linger with its goodbye.
         """
-        self._node.runtime  # noqa: B018  # raises if the node is not running
+        self._node.driver  # noqa: B018  # raises if the node is not running
         if owner not in self._owned:
             return 0
         owned = self._disown(owner)
@@ -418,8 +418,8 @@ class Presence:
         if not self._owns(tracked):
             return None  # it may linger, but it has ended
         try:
-            engine = self._node.runtime.engine
-        except NodeClosedError:  # the node is stopped, or runs in the parent of this process
+            engine = self._node.driver.engine
+        except NodeNotRunningError:  # the node is stopped, or runs in the parent of this process
             return None
         if engine.own_slice is not tracked._slice:
             return None
@@ -442,9 +442,9 @@ class Presence:
             if self._entry_of(tracked) is not old:
                 raise UsageError("the function that makes the new meta changed the presence itself")
         text = _encode_meta(meta)
-        runtime = self._node.runtime
-        runtime.engine.update(old, text)
-        runtime.poke()
+        driver = self._node.driver
+        driver.engine.update(old, text)
+        driver.wake()
 
     def _untrack(self, tracked: Tracked, *, cancelled: bool = False) -> None:
         entry = self._entry_of(tracked)
@@ -457,9 +457,9 @@ class Presence:
         if linger := self._linger(cancelled):
             self._end([tracked._id], linger)
         else:
-            runtime = self._node.runtime
-            runtime.engine.untrack(entry)
-            runtime.poke()
+            driver = self._node.driver
+            driver.engine.untrack(entry)
+            driver.wake()
 
     def _linger(self, cancelled: bool = False) -> float:
         """Seconds that a presence lingers if it ends now."""
@@ -470,22 +470,22 @@ class Presence:
 
     def _end(self, ids: Iterable[int], linger: float) -> None:
         """Untrack entries without an owner, at once or after `linger` seconds."""
-        runtime = self._node.runtime
-        own = runtime.engine.own_slice
+        driver = self._node.driver
+        own = driver.engine.own_slice
         if linger:
-            runtime.call_later(linger, partial(self._end_late, own, ids))
+            driver.call_later(linger, partial(self._end_late, own, ids))
         else:
             self._end_now(own, ids)
 
     def _end_late(self, own: Slice, ids: Iterable[int]) -> None:
-        if self._node.running and self._node.runtime.engine.own_slice is own:
+        if self._node.running and self._node.driver.engine.own_slice is own:
             self._end_now(own, ids)
 
     def _end_now(self, own: Slice, ids: Iterable[int]) -> None:
-        runtime = self._node.runtime
+        driver = self._node.driver
         for id in ids:
-            runtime.engine.untrack(own.entries[id])
-        runtime.poke()
+            driver.engine.untrack(own.entries[id])
+        driver.wake()
 
     def _find(self, topic: str, key: str, owner: Hashable) -> Tracked | None:
         topic, key = checked_name(topic, "topic", MAX_NAME), checked_name(key, "key", MAX_NAME)
@@ -493,7 +493,7 @@ class Presence:
         id = self._owned.get(owner, {}).get((topic, key))
         if id is None:
             return None
-        return Tracked(self, owner, topic, key, id, self._node.runtime.engine.own_slice)
+        return Tracked(self, owner, topic, key, id, self._node.driver.engine.own_slice)
 
     def _adopt(self, owner: Hashable) -> dict[tuple[str, str], int]:
         """Register an owner; the presences of a task end with the task."""
@@ -520,7 +520,7 @@ class Presence:
             del self._feeds[topic]
             feed.close()
             if self._node.running:
-                self._node.runtime.engine.view.unwatch(topic)
+                self._node.driver.engine.view.unwatch(topic)
 
 
 def _encode_meta(meta: object) -> str:

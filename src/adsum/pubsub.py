@@ -11,12 +11,12 @@ from adsum.arguments import flag, instance, whole
 from adsum.errors import UsageError
 from adsum.node import Node
 from adsum.quoting import quoted
-from adsum.reading import Reader, Readers
 from adsum.replication.entry import Transition
-from adsum.replication.frozen import freeze
-from adsum.replication.jsontext import checked_name, encode_object, load
 from adsum.replication.limits import MAX_NAME, MAX_NODE_NAME, MAX_PAYLOAD
 from adsum.replication.messages import Publish
+from adsum.singlereader import ReaderSet, SingleReaderIterator
+from adsum.values.frozen import freeze
+from adsum.values.jsontext import checked_name, encode_object, load
 
 #: Topics that begin with this carry adsum's own messages.
 RESERVED = "\0"
@@ -41,7 +41,7 @@ class Message:
     sender: str
 
 
-class Subscription(Reader[Message]):
+class Subscription(SingleReaderIterator[Message]):
     """An asynchronous iterator of messages; made by `PubSub.subscribe`.
 
     Holds at most `limit` unread messages. When a message arrives at a full subscription, the oldest
@@ -51,7 +51,7 @@ class Subscription(Reader[Message]):
     a task awaits it, that task keeps it open.
     """
 
-    def __init__(self, topic: str, limit: int, readers: Readers["Subscription"]) -> None:
+    def __init__(self, topic: str, limit: int, readers: ReaderSet["Subscription"]) -> None:
         super().__init__(readers)
         self.topic = topic
         #: Number of messages dropped because the reader was too slow.
@@ -113,7 +113,7 @@ class PubSub:
         instance("node", node, Node, "an adsum.Node")
         self._node = node
         # The topics with an open subscription.
-        self._subscriptions: dict[str, Readers[Subscription]] = {}
+        self._subscriptions: dict[str, ReaderSet[Subscription]] = {}
         node.observe(self)
 
     def __repr__(self) -> str:
@@ -129,15 +129,15 @@ class PubSub:
 
         Raises:
             ConfigurationError: The limit is not a whole number from 1.
-            NodeClosedError: The node is not running.
+            NodeNotRunningError: The node is not running.
         """
-        runtime = self._node.runtime
+        driver = self._node.driver
         topic = _checked_topic(topic)
         whole("limit", limit, 1)
-        runtime.tell_observers()
+        driver.tell_observers()
         readers = self._subscriptions.get(topic)
         if readers is None:
-            readers = Readers(runtime.loop, partial(self._forget, topic))
+            readers = ReaderSet(driver.loop, partial(self._forget, topic))
             self._subscriptions[topic] = readers
         return Subscription(topic, limit, readers)
 
@@ -173,12 +173,12 @@ class PubSub:
 
         Raises:
             ConfigurationError: `local` is not a bool, or `exclude` not a subscription.
-            NodeClosedError: The node is not running.
+            NodeNotRunningError: The node is not running.
             TypeError: The payload is not a JSON object; the message names the path.
             UsageError: `local` and `to` are both given.
             ValueError: The payload is not finite, too deep or too large.
         """
-        runtime = self._node.runtime
+        driver = self._node.driver
         flag("local", local)
         if to is not None:
             checked_name(to, "to", MAX_NODE_NAME)
@@ -191,11 +191,11 @@ class PubSub:
             checked_name(event, "event", MAX_NAME),
             encode_object(payload, "payload", MAX_PAYLOAD),
         )
-        own = runtime.replica.name
+        own = driver.replica.name
         if to in (None, own):
             self._deliver_here(own, message, exclude)
         elsewhere = to != own and not local
-        missed = await runtime.publish(message, to) if elsewhere else 0
+        missed = await driver.publish(message, to) if elsewhere else 0
         await asyncio.sleep(0)  # a loop that only publishes lets others run
         return missed
 
@@ -227,7 +227,7 @@ class PubSub:
         if exclude is not None:
             exclude.muted = True
         try:
-            self._node.runtime.deliver(own, message)
+            self._node.driver.deliver(own, message)
         finally:
             if exclude is not None:
                 exclude.muted = False

@@ -17,7 +17,7 @@ class Log:
         return [
             record.getMessage()
             for record in self._caplog.records
-            if record.name == "adsum" and record.levelno >= logging.WARNING
+            if record.name.startswith("adsum.") and record.levelno >= logging.WARNING
         ]
 
     @property

@@ -81,7 +81,7 @@ class Room(Channel, topic="room:{room}"):
         return {}
 
     async def terminate(self, reason: str) -> None:
-        self.client.values["ends"].append((self.topic, reason))
+        self.client.assigns["ends"].append((self.topic, reason))
 
 
 class Site:
@@ -109,7 +109,7 @@ class Site:
         if client.params.get("crash"):
             raise RuntimeError("connect crashes")
         client.id = client.params.get("id")
-        client.values["ends"] = self.ends
+        client.assigns["ends"] = self.ends
         self.clients.append(client)
 
     def keys(self, topic: str) -> list[str]:

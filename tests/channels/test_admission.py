@@ -37,7 +37,7 @@ class Doorman:
         except asyncio.CancelledError:
             self.cancelled += 1
             raise
-        client.values["ends"] = []
+        client.assigns["ends"] = []
 
 
 @asynccontextmanager

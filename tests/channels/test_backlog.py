@@ -153,7 +153,7 @@ def test_no_mark_of_a_channel_that_has_ended_waits_for_a_client_that_does_not_re
                 slow.push(ref, ref, "room", "phx_join", {})
                 slow.push(ref, f"t{ref}", "room", "track", {"key": "ann"})
                 await until(lambda: app.presence.topics())
-                app.socket.settle()
+                app.socket.flush_presences()
                 slow.push(ref, f"l{ref}", "room", "phx_leave", {})
                 await until(lambda: not app.presence.topics())
             assert not [one for one in connection.outbox._items if not isinstance(one, str | bytes)]

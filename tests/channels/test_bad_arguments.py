@@ -18,8 +18,8 @@ from adsum.channels import (
     Reason,
     RefusedError,
     Socket,
+    intercept,
     on,
-    outgoing,
 )
 from adsum.errors import ConfigurationError
 from adsum.testing import Browser
@@ -209,7 +209,7 @@ def test_a_method_with_other_arguments_is_refused() -> None:
     with pytest.raises(ConfigurationError, match=r"Filtering\.hear\(self\)"):
 
         class Filtering(Channel):
-            @outgoing("said")
+            @intercept("said")
             async def hear(self) -> None:
                 """Takes no payload."""
 
@@ -276,7 +276,7 @@ def test_methods_that_can_be_called_with_the_payload_are_accepted() -> None:
     run(main())
 
 
-@pytest.mark.parametrize("mark", [on, outgoing])
+@pytest.mark.parametrize("mark", [on, intercept])
 def test_a_decorator_without_parentheses_is_refused(mark: Any) -> None:
     async def say(self: Channel, payload: Any) -> None:
         """Handles nothing."""
@@ -287,7 +287,7 @@ def test_a_decorator_without_parentheses_is_refused(mark: Any) -> None:
     )
 
 
-@pytest.mark.parametrize("mark", [on, outgoing])
+@pytest.mark.parametrize("mark", [on, intercept])
 @pytest.mark.parametrize("event", [None, 5, b"say", "", "phx_close", "x" * 1025])
 def test_an_event_is_a_text_of_the_application(mark: Any, event: Any) -> None:
     assert refusal(lambda: mark(event)).startswith("event=")
@@ -295,7 +295,7 @@ def test_an_event_is_a_text_of_the_application(mark: Any, event: Any) -> None:
 
 @pytest.mark.parametrize("event", ["presence_state", "presence_diff"])
 def test_presences_pass_no_filter(event: str) -> None:
-    assert f"event={event!r}" in refusal(lambda: outgoing(event))
+    assert f"event={event!r}" in refusal(lambda: intercept(event))
 
 
 @pytest.mark.parametrize("name", ["push", "track", "broadcast", "topic", "client", "join"])

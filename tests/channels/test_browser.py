@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from adsum.channels import Channel
-from adsum.replication.jsontext import dump
 from adsum.testing import Browser, browser
+from adsum.values.jsontext import dump
 
 from .app import App, Tracking
 from .running import run

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from adsum.channels import Channel, Client, on, outgoing
+from adsum.channels import Channel, Client, intercept, on
 from adsum.testing import Browser, RefusedByServerError
 from tests.support.waiting import DEADLINE, until
 
@@ -38,7 +38,7 @@ class Room(Channel, topic="room:{where}"):
     async def handle(self, payload: Any) -> None:
         await self.maybe("handler")
 
-    @outgoing("news")
+    @intercept("news")
     async def news(self, payload: Any) -> Any:
         await self.maybe("filter")
         return payload
@@ -167,7 +167,7 @@ class Cancelling(Channel, topic="{way}:{where}"):
         self.spawn(self.maybe("spawn"))
         return {}
 
-    @outgoing("news")
+    @intercept("news")
     async def news(self, payload: Any) -> Any:
         await self.maybe("filter")
         return payload
@@ -292,7 +292,7 @@ def test_terminate_that_takes_too_long_is_still_told_from_a_cancellation(
             (said,) = log.lines
             assert "terminate took longer than" in said
 
-    monkeypatch.setattr("adsum.channels.membership.GRACE", 0.05)
+    monkeypatch.setattr("adsum.channels.process.GRACE", 0.05)
     run(main())
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from adsum.channels import Channel, RefusedError, on, outgoing
+from adsum.channels import Channel, RefusedError, intercept, on
 from adsum.errors import UsageError
 from adsum.testing import Browser, RefusedByServerError
 from tests.support.waiting import until
@@ -75,7 +75,7 @@ def test_what_is_sent_before_the_join_is_answered_waits_for_it() -> None:
 def test_channels_of_one_client_are_handled_concurrently() -> None:
     class Room(Channel, topic="room:{room}"):
         async def join(self, payload: Any) -> None:
-            self.go = self.client.values.setdefault("go", asyncio.Event())
+            self.go = self.client.assigns.setdefault("go", asyncio.Event())
 
         @on("wait")
         async def wait(self, payload: Any) -> dict[str, Any]:
@@ -217,7 +217,7 @@ def test_a_method_that_a_subclass_overrides_goes_on_handling_its_event() -> None
         async def say(self, payload: Any) -> dict[str, Any]:
             return {"by": "base"}
 
-        @outgoing("news")
+        @intercept("news")
         async def show(self, payload: Any) -> dict[str, Any]:
             return {"by": "base"}
 

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 import adsum
-from adsum.channels import Channel, Socket, on, outgoing
-from adsum.errors import ConfigurationError, NodeClosedError, UsageError
+from adsum.channels import Channel, Socket, intercept, on
+from adsum.errors import ConfigurationError, NodeNotRunningError, UsageError
 from adsum.testing import Browser, RefusedByServerError
 
 from .running import run
@@ -63,7 +63,7 @@ def test_only_subclasses_of_channel_are_channels(wrong: Any) -> None:
         socket([wrong])
 
 
-@pytest.mark.parametrize("mark", [on, outgoing])
+@pytest.mark.parametrize("mark", [on, intercept])
 @pytest.mark.parametrize("event", ["", "phx_join", "phx_anything"])
 def test_events_of_the_protocol_are_not_the_applications(mark: Any, event: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
@@ -71,7 +71,7 @@ def test_events_of_the_protocol_are_not_the_applications(mark: Any, event: str) 
     assert f"event={event!r}" in str(caught.value)
 
 
-@pytest.mark.parametrize("mark", [on, outgoing])
+@pytest.mark.parametrize("mark", [on, intercept])
 def test_a_handler_is_async(mark: Any) -> None:
     with pytest.raises(ConfigurationError, match="must be `async def "):
 
@@ -103,9 +103,9 @@ def test_the_lifespan_is_that_of_the_application_around_it() -> None:
 
 def test_a_node_that_does_not_run_carries_no_broadcast_and_disconnects_nobody() -> None:
     async def main() -> None:
-        with pytest.raises(NodeClosedError):
+        with pytest.raises(NodeNotRunningError):
             await socket().broadcast("room:1", "event", {})
-        with pytest.raises(NodeClosedError):
+        with pytest.raises(NodeNotRunningError):
             await socket().disconnect("users:1")
 
     run(main())

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from adsum.channels import Channel, on, outgoing
+from adsum.channels import Channel, intercept, on
 from tests.node.test_eager_tasks import names, needs_eager, run
 
 from .app import App
@@ -28,7 +28,7 @@ def test_a_room_with_fetch_that_is_empty_at_first_sends_later_changes() -> None:
 def test_an_event_is_handled_to_its_end_before_a_broadcast_that_it_caused() -> None:
     done: list[str] = []
 
-    class Room(Channel, topic="room"):
+    class PresenceFeed(Channel, topic="room"):
         @on("do")
         async def do(self, payload: Any) -> dict[str, Any]:
             done.append("begin")
@@ -36,13 +36,13 @@ def test_an_event_is_handled_to_its_end_before_a_broadcast_that_it_caused() -> N
             done.append("end")
             return {}
 
-        @outgoing("news")
+        @intercept("news")
         async def news(self, payload: Any) -> Any:
             done.append("filter")
             return payload
 
     async def main() -> None:
-        app = App(Room)
+        app = App(PresenceFeed)
         async with app.node, line(app.socket) as ann:
             await ann.join("room")
             ann.push("1", "2", "room", "do", {})

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 import adsum
-from adsum.channels import Channel, RefusedError, Socket, connection, membership, on
-from adsum.errors import NodeClosedError
+from adsum.channels import Channel, RefusedError, Socket, connection, on, process
+from adsum.errors import NodeNotRunningError
 from adsum.testing import Browser, RefusedByServerError
 from tests.support.waiting import until
 
@@ -24,7 +24,7 @@ class Room(Channel, topic="room:{room}"):
             raise RefusedError
         if payload.get("crash"):
             raise RuntimeError("the join crashes")
-        self.story: list[Any] = self.client.values.setdefault("story", [])
+        self.story: list[Any] = self.client.assigns.setdefault("story", [])
         self.me = self.track(self.client.params.get("user", "ann"))
 
     @on("crash")
@@ -62,14 +62,14 @@ class Room(Channel, topic="room:{room}"):
 
     def connected(self) -> bool:
         """Whether nobody has ended the connection yet."""
-        return self._membership.connection.closing is None
+        return self._process.connection.closing is None
 
     async def terminate(self, reason: str) -> None:
         self.story.append((reason, self.presence_list()))
 
     def presence_list(self) -> list[str]:
         """Who is present at the end."""
-        return list(self._membership._hub.presence.list(self.topic))
+        return list(self._process._hub.presence.list(self.topic))
 
 
 class App:
@@ -83,7 +83,7 @@ class App:
         self.socket = Socket(self.presence, kinds, connect=self.connect, **settings)
 
     async def connect(self, client: Any) -> None:
-        client.values["story"] = self.story
+        client.assigns["story"] = self.story
         client.id = client.params.get("id")
 
 
@@ -198,7 +198,7 @@ def test_a_handler_may_finish_after_its_client_has_gone_and_harms_nobody() -> No
 @pytest.fixture
 def short_grace(monkeypatch: pytest.MonkeyPatch) -> None:
     """A handler may go on for a moment only."""
-    monkeypatch.setattr(membership, "GRACE", 0.05)
+    monkeypatch.setattr(process, "GRACE", 0.05)
     monkeypatch.setattr(connection, "GRACE", 0.05)
 
 
@@ -258,11 +258,11 @@ class Patient(Channel, topic="patient"):
 
     @on("wait")
     async def wait(self, payload: Any) -> None:
-        await until(lambda: not self._membership.means(None))  # the client is gone
-        self.client.values["story"].append("waited")
+        await until(lambda: not self._process.means(None))  # the client is gone
+        self.client.assigns["story"].append("waited")
 
     async def terminate(self, reason: str) -> None:
-        self.client.values["story"].append(reason)
+        self.client.assigns["story"].append(reason)
         await asyncio.Event().wait()
 
 
@@ -270,7 +270,7 @@ class Patient(Channel, topic="patient"):
 def test_terminate_has_its_whole_time_also_after_a_handler_that_took_some(
     waits: bool, log: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(membership, "GRACE", 0.2)
+    monkeypatch.setattr(process, "GRACE", 0.2)
 
     async def main() -> None:
         app = App(channels=[Patient])
@@ -314,7 +314,7 @@ def test_a_node_that_stops_closes_with_1012_and_a_restarted_one_works_again() ->
         assert app.socket.stats()["connections"] == app.socket.stats()["followers"] == 0
         with pytest.raises(RefusedByServerError):
             await Browser(app.socket).connect()
-        with pytest.raises(NodeClosedError):
+        with pytest.raises(NodeNotRunningError):
             await app.socket.broadcast("room:1", "a", {})
         async with app.node, Browser(app.socket) as again:
             room = await again.join("room:1")
@@ -343,18 +343,18 @@ def test_a_node_works_in_one_event_loop_after_the_other() -> None:
 def test_a_client_that_vanishes_while_it_is_let_in_leaves_nothing() -> None:
     class Slowly(Channel, topic="slowly"):
         async def join(self, payload: Any) -> None:
-            await self.client.values["go"].wait()
+            await self.client.assigns["go"].wait()
             self.track("ann")
 
         async def terminate(self, reason: str) -> None:
-            self.client.values["ends"].append(reason)
+            self.client.assigns["ends"].append(reason)
 
     async def main() -> None:
         node = adsum.Node(siblings=False)
         presence, go, ends = adsum.Presence(node), asyncio.Event(), list[str]()
 
         async def connect(client: Any) -> None:
-            client.values.update(go=go, ends=ends)
+            client.assigns.update(go=go, ends=ends)
 
         socket = Socket(presence, [Slowly], connect=connect)
         async with node, line(socket) as ann:

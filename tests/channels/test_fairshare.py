@@ -15,9 +15,9 @@ from adsum.channels import Channel, Client, Limits, on, sessions
 from adsum.channels.connection import Connection
 from adsum.channels.fairshare import BUDGET, RECIPIENT, ROUND, WORK, FairShare
 from adsum.channels.frames import V2
+from adsum.driver.sockets import SocketDriver
 from adsum.pubsub import RESERVED
 from adsum.replication.messages import Publish
-from adsum.runtime import Runtime
 from tests.support.waiting import until
 
 from .app import App
@@ -203,9 +203,9 @@ async def flooded(app: App, flooders: list[Line], frames: int, bystander: Line) 
     for flooder in flooders:
         for _ in range(frames):
             flooder.send(BEAT)
-    before = app.socket.stats()["frames_received"]
+    before = app.socket.stats()["received_frames_total"]
     await bystander.is_alive()
-    return app.socket.stats()["frames_received"] - before
+    return app.socket.stats()["received_frames_total"] - before
 
 
 def test_a_bystander_waits_for_a_round_and_not_for_the_frames_that_others_have_queued() -> None:
@@ -395,12 +395,12 @@ def test_a_broadcast_of_another_node_costs_its_link_what_its_delivery_costs() ->
         async with app.node, line(app.socket) as ann, line(app.socket) as bob:
             for one in ann, bob:
                 await one.join("busy:1")
-            runtime = app.node.runtime
-            assert isinstance(runtime, Runtime)
-            turns = runtime.transport.turns
+            driver = app.node.driver
+            assert isinstance(driver, SocketDriver)
+            turns = driver.transport.turns
             before = turns._left
             message = Publish(f"{RESERVED}channels/text/busy:1", "news", "{}")
-            runtime.deliver("other", message)
+            driver.deliver("other", message)
             assert before - turns._left == 2 * 128
             for one in ann, bob:
                 assert await one.payload("news") == {}
@@ -435,7 +435,7 @@ def test_a_request_is_taken_in_up_to_the_first_line_that_is_no_frame(
             await client.begin()
             body = b"\n".join([BEAT.encode(), *[b"x"] * 500_000])
             assert await post(client, body) == 410
-            assert app.socket.stats()["frames_received"] == len(decoded) == 2
+            assert app.socket.stats()["received_frames_total"] == len(decoded) == 2
             assert len(log.lines) == 1
 
     run(main())
@@ -449,7 +449,7 @@ def test_a_request_of_blank_lines_is_no_frame(blank: bytes, log: Log) -> None:
             client = Asking(app.socket)
             await client.begin()
             assert await post(client, blank * (1024 * 1024 // len(blank))) == 200
-            assert app.socket.stats()["frames_received"] == 0
+            assert app.socket.stats()["received_frames_total"] == 0
             assert await post(client, blank + BEAT.encode() + blank) == 200
             assert (await client.get())["messages"] != []
         assert log.lines == []
@@ -466,9 +466,9 @@ def test_a_bystander_does_not_wait_for_a_request_of_many_frames() -> None:
             posting = asyncio.create_task(post(client, b"\n".join([BEAT.encode()] * 20_000)))
             handled = list[int]()
             while not posting.done():
-                before = app.socket.stats()["frames_received"]
+                before = app.socket.stats()["received_frames_total"]
                 await bystander.is_alive()
-                handled.append(app.socket.stats()["frames_received"] - before)
+                handled.append(app.socket.stats()["received_frames_total"] - before)
             assert posting.result() == 200
             assert max(handled) < 1000
             messages = list[str]()

@@ -69,7 +69,7 @@ def test_who_leaves_while_its_state_is_fetched_is_sent_nothing_and_not_kept() ->
             assert list(await ann.payload("presence_state")) == ["a"]
             gate.open.clear()
             await present(bob, "b")
-            app.socket.settle()
+            app.socket.flush_presences()
             await until(lambda: gate.waits == 2)
             bob.push("1", "3", "room", "phx_leave", {})
             assert (await bob.reply("3"))["status"] == "ok"
@@ -93,7 +93,7 @@ def test_who_leaves_while_the_state_of_another_is_fetched_takes_it_not_along() -
             await bob.payload("presence_state")
             gate.open.clear()
             await present(ann, "a")
-            app.socket.settle()
+            app.socket.flush_presences()
             await until(lambda: gate.waits == 2)
             bob.push("1", "3", "room", "phx_leave", {})
             assert (await bob.reply("3"))["status"] == "ok"
@@ -159,7 +159,7 @@ def test_a_client_is_sent_a_state_though_it_was_behind_when_lists_began_anew() -
             waits = gate.waits
             for handle in handles[2:]:
                 handle.untrack()
-            app.socket.settle()
+            app.socket.flush_presences()
             await until(lambda: gate.waits > waits)  # lists again, once it is known who is there
             slow.reads.set()
             await slow.is_alive()
@@ -173,6 +173,6 @@ def test_a_client_is_sent_a_state_though_it_was_behind_when_lists_began_anew() -
 
 async def until_told(app: App, slow: Line) -> None:
     """Let a room cut, and what it fetches come."""
-    await until(lambda: not app.socket.settle())
+    await until(lambda: not app.socket.flush_presences())
     for _ in range(5):
         await asyncio.sleep(0)

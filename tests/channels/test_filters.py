@@ -3,7 +3,7 @@
 import asyncio
 from typing import Any
 
-from adsum.channels import Channel, on, outgoing
+from adsum.channels import Channel, intercept, on
 from adsum.testing import Browser
 
 from .app import App
@@ -18,7 +18,7 @@ class Filtering(Channel, topic="filtered"):
     async def shout(self, payload: Any) -> None:
         await self.broadcast("shout", payload)
 
-    @outgoing("shout")
+    @intercept("shout")
     async def censor(self, payload: Any) -> Any:
         match self.client.params["wish"]:
             case "all":
@@ -71,7 +71,7 @@ def test_a_filter_that_crashes_ends_the_channel_alone(log: Log) -> None:
 
 def test_a_filter_keeps_the_order_of_what_is_broadcast() -> None:
     class Room(Channel, topic="room"):
-        @outgoing("n")
+        @intercept("n")
         async def slowly(self, payload: Any) -> Any:
             for _ in range(payload["turns"]):
                 await asyncio.sleep(0)

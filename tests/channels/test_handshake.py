@@ -64,7 +64,7 @@ def test_a_client_is_what_it_says_of_itself() -> None:
     )
     assert client.params == {"a": "2", "b": "", "c": "é &"}
     assert client.headers == {"user-agent": "x"}
-    assert (client.address, client.id, client.values) == ("192.0.2.1", None, {})
+    assert (client.address, client.id, client.assigns) == ("192.0.2.1", None, {})
     assert serializer is V2
     assert read(scope("a=1"), ANY, "websocket")[1] is V1
     nowhere = {**scope(), "client": None}

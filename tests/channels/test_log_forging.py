@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 
-from adsum.channels import Channel, Client, RefusedError, Socket, on, outgoing
+from adsum.channels import Channel, Client, RefusedError, Socket, intercept, on
 from adsum.errors import ProtocolError
 from adsum.pubsub import RESERVED
 from adsum.quoting import quoted
 from adsum.replication import codec
-from adsum.replication.jsontext import dump
 from adsum.replication.messages import Publish
-from adsum.transport.base import Identity
+from adsum.transport.base import NodeIdentity
 from adsum.transport.handshake import Handshake, decode_hello
+from adsum.values.jsontext import dump
 from tests.support.waiting import until
 
 from .app import App
@@ -75,7 +75,7 @@ class Room(Channel, topic="{any}"):
             case "key":
                 self.track(next(iter(payload)), payload)
             case "lookup":
-                self.client.values[json.dumps(payload)]
+                self.client.assigns[json.dumps(payload)]
             case "refuse":
                 raise RefusedError(payload)
 
@@ -104,7 +104,7 @@ class Room(Channel, topic="{any}"):
     async def broadcast_it(self, payload: Any) -> None:
         await self.broadcast("shown", payload)
 
-    @outgoing("shown")
+    @intercept("shown")
     async def shown(self, payload: Any) -> Any:
         raise LookupError(payload)
 
@@ -272,7 +272,7 @@ def test_no_message_of_a_peer_forges_a_line(seed: int, written: Written) -> None
                 for topic in ["channels/relay", "channels/text/room", "channels/bytes/room"]:
                     payload = {"number": nasty(random_), "text": nasty_json(random_)}
                     message = Publish(RESERVED + topic, nasty(random_), dump(payload))
-                    app.node.runtime.deliver(nasty(random_), message)
+                    app.node.driver.deliver(nasty(random_), message)
         written.check()
         assert written.records
 
@@ -308,7 +308,7 @@ def test_meta_of_a_peer_that_is_not_accepted_is_named_by_a_short_path() -> None:
 def test_no_hello_puts_its_text_into_an_error() -> None:
     hello = ["adsum", [3, 3], f"c\n{FORGED}" + "\U000e0001" * 200, "n", 1, [], "00" * 32]
     assert decode_hello(json.dumps(hello).encode())
-    own = Handshake(Identity("main", "me", 1, ()), dialling=False, secret=None)
+    own = Handshake(NodeIdentity("main", "me", 1, ()), dialling=False, secret=None)
     with pytest.raises(ProtocolError, match="clusters differ") as error:
         own.receive(1, json.dumps(hello).encode())
     assert str(error.value).isprintable()

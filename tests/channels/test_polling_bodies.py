@@ -262,7 +262,7 @@ def test_one_body_of_a_session_is_read_at_a_time(where: str, cluster_name: str) 
             third = Trickle(at, ann)
             third.pieces.put_nowait(piece(BEAT.encode(), more=False))
             assert await third.status() == (200, 200)
-            await until(lambda: one.socket.stats()["frames_received"] == 2)
+            await until(lambda: one.socket.stats()["received_frames_total"] == 2)
 
     run(main())
 

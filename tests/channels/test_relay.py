@@ -11,8 +11,8 @@ import pytest
 import adsum
 from adsum.channels import relay
 from adsum.channels.relay import TOPIC, NoRoomError, Question, Relay, TooLongError
-from adsum.replication.jsontext import dump
 from adsum.replication.messages import Publish
+from adsum.values.jsontext import dump
 from tests.support.nodes import running
 from tests.support.waiting import DEADLINE, until
 
@@ -109,7 +109,7 @@ def test_long_texts_take_turns_with_each_other_and_leave_the_link_to_others(
         async with two_that_ask(cluster_name) as (one, two, name):
             two.go.set()
             waiting = list[int]()
-            publish = one._node.runtime.publish
+            publish = one._node.driver.publish
             under_way = 0
 
             async def counted(message: Publish, to: str | None) -> int:
@@ -121,7 +121,7 @@ def test_long_texts_take_turns_with_each_other_and_leave_the_link_to_others(
                 finally:
                     under_way -= 1
 
-            one._node.runtime.publish = counted  # type: ignore[method-assign]  # it is counted
+            one._node.driver.publish = counted  # type: ignore[method-assign]  # it is counted
             questions = [{"n": n, "text": str(n) * 1_000_000} for n in range(8)]
             asking = [asyncio.create_task(one.ask(name, each, DEADLINE)) for each in questions]
             small = await one.ask(name, {"small": True}, DEADLINE)
@@ -160,10 +160,10 @@ def test_long_questions_beyond_the_bound_are_refused_and_short_ones_pass(
 def test_question_that_is_too_long_is_refused_before_anything_is_sent(cluster_name: str) -> None:
     async def main() -> None:
         async with two_that_ask(cluster_name) as (one, two, name):
-            before = one._node.stats()["bytes_sent"]
+            before = one._node.stats()["sent_bytes_total"]
             with pytest.raises(TooLongError):
                 await one.ask(name, {"text": "x" * relay.MAX_QUESTION}, DEADLINE)
-            assert one._node.stats()["bytes_sent"] - before < 5_000
+            assert one._node.stats()["sent_bytes_total"] - before < 5_000
             assert two.asked == []
 
     run(main())

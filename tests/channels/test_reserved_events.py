@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 
-from adsum.channels import Channel, on, outgoing
+from adsum.channels import Channel, intercept, on
 from adsum.errors import ConfigurationError
 from adsum.pubsub import RESERVED
-from adsum.replication.jsontext import dump
 from adsum.replication.messages import Publish
+from adsum.values.jsontext import dump
 
 from .app import App
 from .line import line
@@ -138,7 +138,7 @@ def test_reserved_event_from_a_member_is_dropped_with_one_line(
             payload = dump({} if kind == "text" else {"bytes": "AA=="})
             for _ in range(50):
                 message = Publish(f"{RESERVED}channels/{kind}/room", event, payload)
-                app.node.runtime.deliver("n2\n", message)
+                app.node.driver.deliver("n2\n", message)
             await ann.is_alive()
             assert len(ann.frames) == before + 1
             (said,) = log.lines
@@ -152,7 +152,7 @@ def test_reserved_event_from_a_member_is_dropped_with_one_line(
 @pytest.mark.parametrize("event", ["presence_state", "presence_diff", "presence_count"])
 def test_method_for_presences_as_broadcasts_is_refused(event: str) -> None:
     with pytest.raises(ConfigurationError, match=f"event='{event}'"):
-        outgoing(event)
+        intercept(event)
 
 
 def test_client_may_send_events_of_any_name_that_has_a_handler() -> None:

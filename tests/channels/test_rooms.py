@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import adsum
 from adsum.channels import presences, rooms
 from adsum.channels.frames import V2, Ref, Serializer
-from adsum.channels.rooms import Follower, Room
+from adsum.channels.rooms import Follower, PresenceFeed
 from adsum.replication.entry import Transition
 from adsum.replication.messages import Publish
 from tests.effort import examples
@@ -38,22 +38,22 @@ class Stage:
         self.presence = adsum.Presence(self.node, fetch=fetch)
         self._state_if_slow = state_if_slow
         self._counts_above = counts_above
-        self.room: Room
+        self.feed: PresenceFeed
         self.readers: list[Reader] = []
 
     async def play(self, part: Callable[["Stage"], Awaitable[None]]) -> None:
         """Run something while the node runs."""
         async with self.node:
-            self.room = Room(TOPIC, self.presence, self._counts_above, self._state_if_slow)
-            self.node.runtime.engine.view.watch(TOPIC)
+            self.feed = PresenceFeed(TOPIC, self.presence, self._counts_above, self._state_if_slow)
+            self.node.driver.engine.view.watch(TOPIC)
             self.node.observe(self)
             await part(self)
-            self.room.close()
+            self.feed.close()
 
     def reader(self) -> "Reader":
         """Somebody new who follows the room."""
         made = Reader(f"{len(self.readers)}")
-        made.follower = self.room.enter(made)
+        made.follower = self.feed.enter(made)
         self.readers.append(made)
         return made
 
@@ -62,8 +62,8 @@ class Stage:
 
     def cut(self) -> None:
         """Cut what there is, if nothing is being fetched."""
-        self.node.runtime.tell_observers()
-        self.room.settle()
+        self.node.driver.tell_observers()
+        self.feed.flush_presences()
 
     async def rest(self) -> None:
         """Let everything be cut, and everybody read, until there is nothing more."""
@@ -72,14 +72,14 @@ class Stage:
             self.cut()
             await asyncio.sleep(0)
             read = sum([reader.read_all() for reader in self.readers if not reader.gone])
-            busy = read or self.room._timer is not None or self.room._cutting is not None
+            busy = read or self.feed._timer is not None or self.feed._cutting is not None
             quiet = 0 if busy else quiet + 1
 
     # As an observer of the node.
 
     def changed(self, topic: str, transitions: list[Transition]) -> None:
         if topic == TOPIC:
-            self.room.changed(transitions)
+            self.feed.changed(transitions)
 
     def delivered(self, sender: str, message: Publish) -> None:
         """Nothing is published."""
@@ -117,7 +117,7 @@ class Reader:
 
     def too_slow(self) -> None:
         self.gone = True
-        self.follower.room.leave(self.follower)
+        self.follower.feed.leave(self.follower)
 
     def read(self) -> bool:
         """Take a frame, if there is one; whether there may be."""
@@ -174,7 +174,7 @@ def test_what_the_node_has_not_told_of_yet_is_in_the_state_and_in_no_diff() -> N
     async def part(stage: Stage) -> None:
         reader = stage.reader()
         stage.track("a")
-        stage.room.settle()  # in the same turn
+        stage.feed.flush_presences()  # in the same turn
         await stage.rest()
         assert reader.events() == ["state"]
         assert reader.presence.state == stage.presence.list(TOPIC)
@@ -221,7 +221,7 @@ def test_what_came_and_went_unseen_makes_no_frame() -> None:
 def test_a_reader_that_was_sent_a_late_state_gets_what_changed_since_its_cut() -> None:
     async def part(stage: Stage) -> None:
         slow = stage.reader()
-        stage.room.settle()  # the state is cut, and not read
+        stage.feed.flush_presences()  # the state is cut, and not read
         slow.gone = True
         for n in range(3):
             stage.track(f"u{n}")
@@ -245,7 +245,7 @@ def test_a_storm_of_changes_is_cut_into_few_diffs_and_the_first_at_once() -> Non
         took = asyncio.get_running_loop().time() - began
         await until(lambda: reader.read_all() or len(reader.presence.refs()) == 2000)
         # A diff in each pause at most, however long the storm took.
-        assert stage.room.number <= 3 + took / rooms.PAUSE
+        assert stage.feed.number <= 3 + took / rooms.PAUSE
         await stage.rest()
         assert reader.presence.state == stage.presence.list(TOPIC)
 
@@ -301,12 +301,12 @@ def test_who_has_left_is_sent_nothing_even_if_its_turn_comes() -> None:
         stage.track("a")
         stage.cut()
         assert reader.marked
-        stage.room.leave(reader.follower)
-        stage.room.leave(reader.follower)
+        stage.feed.leave(reader.follower)
+        stage.feed.leave(reader.follower)
         reader.read_all()
         assert reader.events() == ["state"]
-        assert stage.room.followers == 0
-        assert stage.room.empty
+        assert stage.feed.followers == 0
+        assert stage.feed.empty
 
     play(part)
 
@@ -334,7 +334,7 @@ def test_who_missed_more_than_is_remembered_gets_a_state_or_is_told_to_go(
         else:
             assert slow.gone
             assert slow.events() == ["state"]
-        assert len(stage.room._diffs) <= 5
+        assert len(stage.feed._diffs) <= 5
 
     play(part, state_if_slow=state_if_slow)
 
@@ -379,12 +379,12 @@ class Crowd:
                 self.stage.reader()
             case "leave" if readers:
                 reader = readers[which % len(readers)]
-                self.stage.room.leave(reader.follower)
+                self.stage.feed.leave(reader.follower)
                 reader.gone = True
             case "read" if readers:
                 readers[which % len(readers)].read()
             case "cut":
-                self.stage.room.settle()
+                self.stage.feed.flush_presences()
             case "turn":
                 await asyncio.sleep(0)
 
@@ -424,14 +424,14 @@ def test_whoever_reads_whenever_knows_who_is_there_and_each_ref_comes_and_goes_o
         for reader in stage.readers:
             if reader.gone:
                 continue
-            if stage.room.counting:
+            if stage.feed.counting:
                 count = {"count": stage.presence.count(TOPIC)}
                 assert reader.frames[-1][3:] == ["presence_count", count]
             else:
                 # That none is announced or withdrawn twice, `Presence` has checked.
                 assert _plain(reader.presence.state) == _plain(expected)
                 assert reader.presence.joined - reader.presence.left == refs
-        assert stage.room.followers == sum(not reader.gone for reader in stage.readers)
+        assert stage.feed.followers == sum(not reader.gone for reader in stage.readers)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(rooms, "REMEMBERED", 4)

@@ -13,8 +13,8 @@ from adsum.channels import (
     ChannelPresence,
     Limits,
     Socket,
+    intercept,
     on,
-    outgoing,
     rooms,
     websocket,
 )
@@ -36,7 +36,7 @@ class Room(Channel, topic="room:{room}"):
 
     async def join(self, payload: Any) -> None:
         self.follow()
-        self.go: asyncio.Event = self.client.values.setdefault("go", asyncio.Event())
+        self.go: asyncio.Event = self.client.assigns.setdefault("go", asyncio.Event())
 
     @on("echo")
     async def echo(self, payload: Any) -> Any:
@@ -71,7 +71,7 @@ class App:
         self.socket = Socket(self.presence, kinds, connect=self.connect, **settings)
 
     async def connect(self, client: Any) -> None:
-        client.values["go"] = self.go
+        client.assigns["go"] = self.go
 
 
 def test_too_many_channels_are_refused_and_one_that_ended_makes_room() -> None:
@@ -287,7 +287,7 @@ def test_one_frame_larger_than_the_outbox_reaches_a_client_that_reads() -> None:
 
 async def until_sent(app: App, topic: str) -> None:
     """Let a room cut, and its clients be sent what they can be sent."""
-    app.socket.settle()
+    app.socket.flush_presences()
     for _ in range(5):
         await asyncio.sleep(0)
 
@@ -436,27 +436,27 @@ def test_above_a_limit_clients_are_told_counts_and_below_it_states_again() -> No
             assert await ann.payload("presence_state") == {}
             for n in range(10):
                 app.presence.track("crowd", f"u{n}", owner=None)
-            app.socket.settle()
+            app.socket.flush_presences()
             assert len((await ann.payload("presence_diff"))["joins"]) == 10
             app.presence.track("crowd", "one too many", owner=None)
-            app.socket.settle()
+            app.socket.flush_presences()
             assert await ann.payload("presence_count") == {"count": 11}
             async with line(app.socket) as bob:  # who comes now is told the count alone
                 await bob.join("crowd")
-                app.socket.settle()
+                app.socket.flush_presences()
                 assert await bob.payload("presence_count") == {"count": 11}
                 for n in range(2):
                     app.presence.untrack("crowd", f"u{n}", owner=None)
-                    app.socket.settle()
+                    app.socket.flush_presences()
                     # Not at once: only when there are a fifth fewer than the limit.
                     assert await ann.payload("presence_count") == {"count": 10 - n}
                 app.presence.untrack("crowd", "u2", owner=None)
-                app.socket.settle()
+                app.socket.flush_presences()
                 for each in ann, bob:
                     assert await each.payload("presence_state") == app.presence.list("crowd")
                 assert "presence_diff" not in bob.events()
                 app.presence.track("crowd", "u0", owner=None)
-                app.socket.settle()
+                app.socket.flush_presences()
                 for each in ann, bob:
                     assert list((await each.payload("presence_diff"))["joins"]) == ["u0"]
 
@@ -469,11 +469,11 @@ def test_the_same_count_is_told_once() -> None:
         async with app.node, line(app.socket) as ann:
             await ann.join("crowd")
             handles = [app.presence.track("crowd", f"u{n}", owner=None) for n in range(12)]
-            app.socket.settle()
+            app.socket.flush_presences()
             assert await ann.payload("presence_count") == {"count": 12}
             for n in range(5):
                 handles[n].update({"n": n})
-                app.socket.settle()
+                app.socket.flush_presences()
             await ann.is_alive()
             assert ann.events().count("presence_count") == 1
 
@@ -482,9 +482,9 @@ def test_the_same_count_is_told_once() -> None:
 
 def test_a_filter_that_does_not_keep_up_ends_its_own_channel_alone() -> None:
     class Filtered(Channel, topic="filtered"):
-        @outgoing("news")
+        @intercept("news")
         async def slowly(self, payload: Any) -> Any:
-            await self.client.values["go"].wait()
+            await self.client.assigns["go"].wait()
             return payload
 
     async def main() -> None:

@@ -51,7 +51,7 @@ def test_a_connection_that_the_application_refuses_gets_403() -> None:
     async def main() -> None:
         async with site() as made:
             assert await refused(made, "vsn=2.0.0&refused=1") == 403
-            assert made.socket.stats()["refused"] == 1
+            assert made.socket.stats()["refused_connections_total"] == 1
             assert made.socket.stats()["connections"] == 0
 
     run(main())

@@ -102,7 +102,7 @@ def test_a_joiner_is_told_of_itself_once() -> None:
         async with site() as made, raw(made) as ann:
             state = await ann.present("room:1", "ann")
             assert list(state) == ["ann"]
-            made.socket.settle()
+            made.socket.flush_presences()
             await ann.is_alive()
             await ann.send('["3","9","room:1","untrack",{}]')
             await ann.hears('["3","9","room:1","phx_reply",{"status":"ok","response":{}}]')

@@ -85,10 +85,10 @@ def test_tampered_token_is_refused_without_reading_the_body(
             ann.site = two
             await ann.join("room:1")  # by now both know each other's routes
             at = one if where == "at its worker" else two
-            before = one.node.stats()["bytes_received"]
+            before = one.node.stats()["received_bytes_total"]
             for _ in range(20):
                 assert await post_unread(at, tampered(ann.token, part)) == {"status": 410}
-            assert one.node.stats()["bytes_received"] - before < 5_000  # heartbeats
+            assert one.node.stats()["received_bytes_total"] - before < 5_000  # heartbeats
             assert len(log.lines) == 1
             assert "192.0.2.1" in log.lines[0]
             assert await ann.post(BEAT) == {"status": 200}
@@ -117,14 +117,14 @@ def test_forged_tokens_relay_nothing_and_broadcasts_keep_arriving(cluster_name: 
             await ann.join("room:1")
             await bob.join("room:1")
             forged = [tampered(ann.token, PARTS[n % 4]) for n in range(32)]
-            before = one.node.stats()["bytes_received"]
+            before = one.node.stats()["received_bytes_total"]
             attack = [asyncio.create_task(forge(http, ann.url(token))) for token in forged]
             for n in range(100):
                 await two.socket.broadcast("room:1", "shout", {"n": n})
             for n in range(100):
                 await bob.hears(f'[null,null,"room:1","shout",{{"n":{n}}}]')
             await asyncio.gather(*attack)
-            relayed = one.node.stats()["bytes_received"] - before
+            relayed = one.node.stats()["received_bytes_total"] - before
             assert relayed < 100 * 300 + 20_000  # the broadcasts, and heartbeats
 
     run(main())

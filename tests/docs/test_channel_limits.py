@@ -6,7 +6,7 @@ from dataclasses import fields
 from adsum.channels import Limits, longpoll, relay, sessions, tokens
 from adsum.channels.fairshare import _SECOND, BUDGET, WORK
 from adsum.channels.hub import _MAX_BYTES
-from adsum.channels.membership import GRACE, MAX_PUSH
+from adsum.channels.process import GRACE, MAX_PUSH
 from adsum.channels.socket import CONNECT_TIMEOUT, TIMEOUT
 from adsum.replication.limits import MAX_PAYLOAD
 from tests.docs.pages import ROOT

@@ -3,7 +3,7 @@
 import pytest
 
 from adsum.replication.codec import decode, encode
-from adsum.replication.messages import Heartbeat, Message
+from adsum.replication.messages import Heartbeat, ProtocolMessage
 from adsum.transport.framing import HELLO, PAYLOAD, encode_frame
 from adsum.transport.handshake import Handshake, decode_hello
 from tests.docs.pages import ROOT, blocks
@@ -18,7 +18,7 @@ def test_a_frame_is_what_the_codec_makes(frame: bytes) -> None:
 
 
 def test_every_message_has_a_frame() -> None:
-    assert {type(decode(frame)) for frame in FRAMES} == set(Message.__args__)
+    assert {type(decode(frame)) for frame in FRAMES} == set(ProtocolMessage.__args__)
 
 
 def test_the_hello_is_the_one_that_a_handshake_sends() -> None:

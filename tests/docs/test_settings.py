@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import adsum
-from adsum.config import Settings, settle
+from adsum.config import Settings, resolve_settings
 from tests.docs.pages import PAGES, ROOT, relative
 
 PAGE = (ROOT / "docs/configuration.md").read_text()
@@ -38,7 +38,7 @@ def test_every_setting_is_described_and_no_other() -> None:
 @pytest.mark.parametrize("name", KEYWORDS)
 def test_a_setting_has_the_default_and_the_variable_that_the_page_says(name: str) -> None:
     variable, default, _ = ROWS[name]
-    assert default == default_of(settle({}, {}), name)
+    assert default == default_of(resolve_settings({}, {}), name)
     assert set(re.findall(r"ADSUM_\w+", variable)) <= VARIABLES
     assert name == "tls" or variable == f"`ADSUM_{name.upper()}`"
 
@@ -60,6 +60,6 @@ def test_every_variable_that_a_page_names_exists(page: Path) -> None:
 def test_a_duration_has_the_least_value_that_the_page_says(name: str, least: float) -> None:
     rest = {"heartbeat_interval": 0.02, "coalesce_interval": 0.0, "link_grace": 0.01}
     rest |= {"down_after": 0.1, "forget_after": 1.0} if name != "linger" else {}
-    settle({**rest, name: least}, {})
+    resolve_settings({**rest, name: least}, {})
     with pytest.raises(adsum.ConfigurationError, match=name):
-        settle({**rest, name: least - 0.001}, {})
+        resolve_settings({**rest, name: least - 0.001}, {})

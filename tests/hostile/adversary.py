@@ -18,7 +18,7 @@ from adsum.replication.messages import (
     Farewell,
     Goodbye,
     Heartbeat,
-    Message,
+    ProtocolMessage,
     Publish,
     Pull,
     Sighting,
@@ -142,15 +142,15 @@ class Adversary:
 
     # What it says.
 
-    def _message(self) -> Message:
+    def _message(self) -> ProtocolMessage:
         return self._random.choice(self._subjects)()
 
-    def _aside(self) -> Message:
+    def _aside(self) -> ProtocolMessage:
         """What is not about slices. A goodbye is rare: whoever said it is not listened to."""
         if self._chance(0.02):
             linger = self._random.choice([0.0, 2.0, 3600.0])
             return Goodbye(self._number(), self._number(self._version), linger)
-        asides: list[Message] = [
+        asides: list[ProtocolMessage] = [
             Ask(self._somebody()),
             Vouch(self._somebody(), self._number()),
             Pull((self._somebody(), self._somebody()), self._random.random() < 0.5),
@@ -258,7 +258,7 @@ class Adversary:
         return self._random.random() < probability
 
 
-def message_in(frame: bytes) -> Message | None:
+def message_in(frame: bytes) -> ProtocolMessage | None:
     """What a frame says, if it is one at all."""
     with suppress(ProtocolError):
         return decode(frame)

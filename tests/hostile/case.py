@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Self
 
 from adsum.replication.state import Replica
-from adsum.testing.shrinking import shorten
+from adsum.testing.simulator.shrinking import shorten
 
 from .scene import Members, Scene, Step
 

@@ -6,9 +6,9 @@ from types import TracebackType
 from typing import Self
 
 from adsum.replication.codec import encode
-from adsum.replication.messages import Message
+from adsum.replication.messages import ProtocolMessage
 from adsum.transport.address import UnixAddress, parse
-from adsum.transport.base import Identity
+from adsum.transport.base import NodeIdentity
 from adsum.transport.frame_mac import FrameMac
 from adsum.transport.framing import (
     FRAME_LIMIT,
@@ -62,7 +62,7 @@ class Intruder:
         self.said.append(data)
         self.sock.sendall(data)
 
-    def say(self, *messages: Message) -> None:
+    def say(self, *messages: ProtocolMessage) -> None:
         self.send(b"".join(encode_payload(encode(message)) for message in messages))
 
     def take(self) -> tuple[int, bytes] | None:
@@ -77,7 +77,7 @@ class Intruder:
             self._reader.feed(chunk)
         return frame
 
-    def greet(self, who: Identity, secret: bytes | None) -> Identity:
+    def greet(self, who: NodeIdentity, secret: bytes | None) -> NodeIdentity:
         """Become a member; returns who the node is."""
         handshake = Handshake(who, dialling=True, secret=secret)
         self.send(handshake.start())

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from adsum.transport.base import Identity
+from adsum.transport.base import NodeIdentity
 from tests.node.processes import Worker, Workers, sibling_sockets
 from tests.support.ports import free_port
 from tests.support.waiting import eventually
@@ -47,9 +47,9 @@ class Siege:
     log: Path
     began: float
 
-    def who(self, name: str) -> Identity:
+    def who(self, name: str) -> NodeIdentity:
         """A member of this cluster."""
-        return Identity(self.cluster, name, 1, ())
+        return NodeIdentity(self.cluster, name, 1, ())
 
     def newcomer(self) -> Worker:
         """Another honest node, which knows only the one that is attacked."""

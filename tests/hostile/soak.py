@@ -12,7 +12,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from adsum.testing.soak import cores, range_of, soak
+from adsum.testing.simulator.soak import cores, range_of, soak
 
 from .case import Case
 from .fuzz import attack

@@ -6,7 +6,7 @@ from adsum.replication.codec import decode, encode
 from adsum.replication.effects import Close, Effect, Notice, Send
 from adsum.replication.engine import Engine
 from adsum.replication.entry import Entry
-from adsum.replication.messages import Delta, Digest, Heartbeat, Message, Sighting
+from adsum.replication.messages import Delta, Digest, Heartbeat, ProtocolMessage, Sighting
 from adsum.replication.state import Replica
 from adsum.replication.timing import Timing
 
@@ -38,10 +38,10 @@ class Stage:
         self.engine.link_up(id, replica, (f"{replica.name}:1",), None, self.now)
         self._settle()
 
-    def ann_says(self, message: Message) -> None:
+    def ann_says(self, message: ProtocolMessage) -> None:
         self._hear(TO_ANN, message)
 
-    def eve_says(self, *messages: Message) -> None:
+    def eve_says(self, *messages: ProtocolMessage) -> None:
         for message in messages:
             self._hear(TO_EVE, message)
 
@@ -67,7 +67,7 @@ class Stage:
                 return member.status
         return "unknown"
 
-    def sent(self, link: int) -> list[Message]:
+    def sent(self, link: int) -> list[ProtocolMessage]:
         return [e.message for e in self.effects if isinstance(e, Send) and link in e.links]
 
     def closed(self) -> set[int]:
@@ -76,7 +76,7 @@ class Stage:
     def notices(self) -> list[str]:
         return [effect.text for effect in self.effects if isinstance(effect, Notice)]
 
-    def _hear(self, link: int, message: Message) -> None:
+    def _hear(self, link: int, message: ProtocolMessage) -> None:
         try:
             self.engine.receive(link, decode(encode(message)), self.now)
         finally:
@@ -86,7 +86,9 @@ class Stage:
         self.effects += self.engine.take_effects()
 
 
-def told_of(replica: Replica, *counters: int, version: int = 0, at: str = "") -> list[Message]:
+def told_of(
+    replica: Replica, *counters: int, version: int = 0, at: str = ""
+) -> list[ProtocolMessage]:
     """Digests that tell of one replica, with counters that grow."""
     addresses = (at,) if at else ()
     return [Digest((Sighting(replica, c, version, addresses),)) for c in counters]

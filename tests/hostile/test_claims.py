@@ -18,7 +18,7 @@ from adsum.replication.messages import (
     Farewell,
     Goodbye,
     Heartbeat,
-    Message,
+    ProtocolMessage,
     Pull,
     Sighting,
     Sync,
@@ -70,7 +70,7 @@ def test_a_claim_about_the_slice_of_the_receiver_closes_the_link(after: int, res
     [Sync(ME, 2, True), Sync(ME, LAST, False), *told_of(ME, LAST), *told_of(ME, 0, version=LAST)],
 )
 def test_a_claim_of_changes_that_this_node_never_made_closes_the_link_with_one_line(
-    claim: Message,
+    claim: ProtocolMessage,
 ) -> None:
     stage = Stage()
     stage.eve_says(claim)
@@ -134,7 +134,7 @@ def test_thousands_of_invented_nodes_are_bounded_and_forgotten_in_favour_of_nobo
 
 def test_what_is_repeated_costs_nothing() -> None:
     stage = Stage()
-    said: list[Message] = [
+    said: list[ProtocolMessage] = [
         Sync(ME, 0, True),
         Sync(ANN, 0, True),
         Ask(ANN),

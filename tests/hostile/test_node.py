@@ -15,9 +15,9 @@ import pytest
 from adsum.replication.codec import encode
 from adsum.replication.entry import Entry
 from adsum.replication.limits import MAX_MEMBERS, MAX_META
-from adsum.replication.messages import Delta, Digest, Heartbeat, Message, Sighting, Sync
+from adsum.replication.messages import Delta, Digest, Heartbeat, ProtocolMessage, Sighting, Sync
 from adsum.replication.state import Replica
-from adsum.transport.base import Identity
+from adsum.transport.base import NodeIdentity
 from adsum.transport.framing import (
     DEFLATED,
     FRAME_LIMIT,
@@ -28,7 +28,7 @@ from adsum.transport.framing import (
     encode_frame,
 )
 from adsum.transport.handshake import VERSIONS, encode_hello
-from adsum.transport.limits import Limits
+from adsum.transport.limits import TransportLimits
 from tests.support.waiting import eventually
 
 from .intruder import Intruder
@@ -51,7 +51,7 @@ SILENT = 10_000
 
 
 def hello(cluster: str, versions: tuple[int, int] = VERSIONS) -> bytes:
-    who = Identity(cluster, "eve", 1, ())
+    who = NodeIdentity(cluster, "eve", 1, ())
     return encode_frame(HELLO, encode_hello(who, versions, bytes(32), True))
 
 
@@ -162,7 +162,7 @@ def test_a_member_that_floods_a_node_with_itself_makes_it_neither_deaf_nor_large
     meta = '{"x":"' + "x" * (MAX_META - 8) + '"}'
     big: Entry = (1, 1, "big", "eve", meta, None, "eve", 1)
     me = Replica("eve", 1)
-    me_too: list[Message] = [Delta(me, 0, 1, (big,)), Delta(me, 0, 1, (big,), last=False)]
+    me_too: list[ProtocolMessage] = [Delta(me, 0, 1, (big,)), Delta(me, 0, 1, (big,), last=False)]
     with besieged.bounded(GROWTH_BY_MEMBER), Intruder(besieged.address) as member:
         node = member.greet(besieged.who("eve"), besieged.secret)
         victim = Replica(node.name, node.incarnation)
@@ -186,7 +186,7 @@ def invented(count: int) -> Iterator[Digest]:
 def test_addresses_that_never_answer_do_not_use_up_the_files(besieged_with_secret: Siege) -> None:
     """Whoever is told of is dialled; here the kernel connects, and nobody says hello."""
     attacked = besieged_with_secret
-    before, dials = attacked.files(), Limits().pending_dials
+    before, dials = attacked.files(), TransportLimits().pending_dials
     with ExitStack() as stack:
         silent = [stack.enter_context(socket.create_server(LOOPBACK)) for _ in range(2 * dials)]
         member = stack.enter_context(Intruder(attacked.address))
@@ -212,7 +212,7 @@ def test_ten_thousand_silent_connections_keep_nobody_out(besieged_with_secret: S
         silent_connections(attacked) as connections,
     ):
         assert len(connections) == SILENT
-        assert attacked.files() <= files + Limits().pending_handshakes + 1
+        assert attacked.files() <= files + TransportLimits().pending_handshakes + 1
         newcomer = attacked.newcomer()
         eventually(partial(newcomer.lists, "honest", "mine"), "the newcomer is in")
         attacked.is_unharmed()
@@ -248,7 +248,7 @@ def wait_for_hang_ups(held: dict[int, socket.socket]) -> None:
     poll = select.poll()
     for number in held:
         poll.register(number, select.POLLRDHUP)
-    while len(held) > Limits().pending_handshakes:
+    while len(held) > TransportLimits().pending_handshakes:
         events = poll.poll(10_000)
         assert events, "the node does not accept"
         for number, _ in events:
@@ -263,7 +263,9 @@ def test_whoever_greets_a_byte_at_a_time_is_hung_up_on_in_time(besieged_with_sec
     with ExitStack() as stack, attacked.bounded(GROWTH):
         slow = [stack.enter_context(Intruder(attacked.address)) for _ in range(count)]
         given = 0
-        while time.monotonic() - began < Limits().handshake_timeout - 1 and given < len(greeting):
+        while time.monotonic() - began < TransportLimits().handshake_timeout - 1 and given < len(
+            greeting
+        ):
             for intruder in slow:
                 intruder.send(greeting[given : given + 1])
             given += 1
@@ -271,6 +273,6 @@ def test_whoever_greets_a_byte_at_a_time_is_hung_up_on_in_time(besieged_with_sec
             attacked.answers()
         reasons = {intruder.dismissed() for intruder in slow}
         assert reasons == {"no handshake within 5 s"}
-        assert time.monotonic() - began < Limits().handshake_timeout + RESPONSIVE
+        assert time.monotonic() - began < TransportLimits().handshake_timeout + RESPONSIVE
     eventually(partial(attacked.has_told_of, count), "each is told of")
     attacked.is_unharmed()

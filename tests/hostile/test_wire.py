@@ -20,7 +20,7 @@ from adsum.errors import (
 )
 from adsum.transport.framing import HELLO, PAYLOAD, encode_frame
 from adsum.transport.handshake import VERSIONS, Handshake, encode_hello
-from adsum.transport.limits import Limits
+from adsum.transport.limits import TransportLimits
 from adsum.transport.memory import connect
 from adsum.transport.sockets import SocketTransport
 from tests.effort import examples
@@ -261,7 +261,7 @@ async def test_members_that_break_the_protocol_in_a_flood_cost_two_lines() -> No
 @in_loop
 async def test_a_flood_of_connections_leaves_the_loop_to_everything_else() -> None:
     """All that wait are refused, but not in one turn."""
-    limits = Limits(pending_handshakes=0)
+    limits = TransportLimits(pending_handshakes=0)
     transport = SocketTransport(identity("node"), Recorder(), secret=SECRET, limits=limits)
     address = await transport.listen("127.0.0.1:0")
     loop = asyncio.get_running_loop()
@@ -307,7 +307,7 @@ def connected(port: int) -> socket.socket:
 @in_loop
 async def test_no_more_is_dialled_at_a_time_than_stated() -> None:
     """Peers tell of addresses, and those who answer there may be slow on purpose."""
-    limits = Limits(pending_dials=3, handshake_timeout=0.1, close_grace=0.1)
+    limits = TransportLimits(pending_dials=3, handshake_timeout=0.1, close_grace=0.1)
     transport = SocketTransport(identity("node"), Recorder(), secret=SECRET, limits=limits)
     with socket.create_server(("127.0.0.1", 0), backlog=16) as silent:
         address = f"127.0.0.1:{silent.getsockname()[1]}"
@@ -325,7 +325,7 @@ async def test_no_more_is_dialled_at_a_time_than_stated() -> None:
 @pytest.mark.slow
 @in_loop
 async def test_failed_dials_and_handshakes_release_their_slots() -> None:
-    limits = Limits(pending_dials=2, handshake_timeout=0.1, close_grace=0.1)
+    limits = TransportLimits(pending_dials=2, handshake_timeout=0.1, close_grace=0.1)
     transport = SocketTransport(identity("node"), Recorder(), secret=SECRET, limits=limits)
     other = SocketTransport(identity("other"), Recorder(), secret=b"x" * 16)
     address = await other.listen("127.0.0.1:0")

@@ -11,7 +11,7 @@ from unittest.mock import AsyncMock
 import pytest
 
 import adsum
-from adsum.config import settle
+from adsum.config import resolve_settings
 from adsum.testing import Browser, Cluster
 
 NAN = float("nan")
@@ -229,7 +229,7 @@ def test_a_lifespan_of_the_application_is_accepted() -> None:
 
 def unknown(caplog: pytest.LogCaptureFixture, **environment: str) -> list[str]:
     with caplog.at_level(logging.WARNING, "adsum"):
-        settle({"peers": None, "linger": None, "name": None}, environment)
+        resolve_settings({"peers": None, "linger": None, "name": None}, environment)
     return [record.getMessage() for record in caplog.records]
 
 
@@ -260,7 +260,7 @@ def test_variable_without_a_similar_setting_gets_no_suggestion(
 
 def test_tls_variable_that_switches_nothing_on_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, "adsum"):
-        settle({"tls": None}, {"ADSUM_TLS": "yes"})
+        resolve_settings({"tls": None}, {"ADSUM_TLS": "yes"})
     assert "'ADSUM_TLS' (did you mean ADSUM_TLS_CERTIFICATE, ADSUM_TLS_KEY" in caplog.text
 
 

@@ -164,7 +164,7 @@ def test_interrupted_stop_frees_the_address(end: Any, cluster_name: str, short_p
 
     async def interrupt_stop() -> None:
         await node.start()
-        kept.append(node.runtime)
+        kept.append(node.driver)
         kept.append(asyncio.create_task(node.stop()))
         await asyncio.sleep(0)
         await asyncio.sleep(0)

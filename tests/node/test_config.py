@@ -6,18 +6,18 @@ from typing import Any
 import pytest
 
 import adsum
-from adsum.config import settle
+from adsum.config import resolve_settings
 from adsum.errors import ConfigurationError
 
 
 def refusal(given: dict[str, Any], environment: dict[str, str] | None = None) -> str:
     with pytest.raises(ConfigurationError) as caught:
-        settle(given, environment or {})
+        resolve_settings(given, environment or {})
     return str(caught.value)
 
 
 def test_defaults_are_those_of_the_protocol() -> None:
-    settings = settle({}, {})
+    settings = resolve_settings({}, {})
     assert (settings.listen, settings.peers, settings.siblings) == ((), (), True)
     assert settings.timing.heartbeat_interval == 1.0
     assert settings.timing.down_after == 6.0
@@ -25,23 +25,23 @@ def test_defaults_are_those_of_the_protocol() -> None:
 
 def test_the_environment_overrides_defaults_and_keywords_override_it() -> None:
     environment = {"ADSUM_CLUSTER": "chat", "ADSUM_DOWN_AFTER": "9.5", "ADSUM_SIBLINGS": "no"}
-    settings = settle({"cluster": "mail"}, environment)
+    settings = resolve_settings({"cluster": "mail"}, environment)
     assert settings.cluster == "mail"
     assert settings.timing.down_after == 9.5
     assert settings.siblings is False
 
 
 def test_lists_are_separated_by_commas_in_the_environment() -> None:
-    settings = settle({}, {"ADSUM_PEERS": "127.0.0.1:1, [::1]:2,unix:/run/x.sock"})
+    settings = resolve_settings({}, {"ADSUM_PEERS": "127.0.0.1:1, [::1]:2,unix:/run/x.sock"})
     assert settings.peers == ("127.0.0.1:1", "[::1]:2", "unix:/run/x.sock")
 
 
 def test_one_address_is_a_list_of_one() -> None:
-    assert settle({"listen": "127.0.0.1:0"}, {}).listen == ("127.0.0.1:0",)
+    assert resolve_settings({"listen": "127.0.0.1:0"}, {}).listen == ("127.0.0.1:0",)
 
 
 def test_an_empty_variable_is_not_given() -> None:
-    assert settle({}, {"ADSUM_NAME": "", "ADSUM_LISTEN": ""}).listen == ()
+    assert resolve_settings({}, {"ADSUM_NAME": "", "ADSUM_LISTEN": ""}).listen == ()
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_off_loopback_it_refuses_without_a_secret_or_tls(field: str, address: st
     text = refusal({field: address})
     assert address in text
     assert "ADSUM_SECRET" in text
-    settle({field: address, "secret": "0123456789abcdef"}, {})
+    resolve_settings({field: address, "secret": "0123456789abcdef"}, {})
 
 
 @pytest.mark.parametrize("address", ["0.0.0.0:7400", "[::]:7400"])
@@ -159,13 +159,15 @@ def test_tls_that_does_not_verify_is_refused_unless_the_secret_is_to_do_it(
         with pytest.raises(ConfigurationError):
             adsum.Node(**refused)
 
-    accepted = settle({"tls": adsum.TLS(*both, allow_unverified=True), "secret": SECRET}, {})
+    accepted = resolve_settings(
+        {"tls": adsum.TLS(*both, allow_unverified=True), "secret": SECRET}, {}
+    )
     assert accepted.tls is not None
     assert not accepted.tls.mutual
 
 
 def test_tls_that_verifies_needs_no_secret() -> None:
-    settings = settle({"tls": adsum.TLS(*contexts(REQUIRED, REQUIRED))}, {})
+    settings = resolve_settings({"tls": adsum.TLS(*contexts(REQUIRED, REQUIRED))}, {})
     assert settings.tls is not None
     assert settings.tls.mutual
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import adsum
-from adsum import run as run_module
+from adsum.driver import driver as run_module
 from adsum.replication.engine import Engine
 from tests.support.nodes import run
 from tests.support.waiting import until
@@ -39,7 +39,7 @@ class Fault:
 
 
 def inject(node: adsum.Node, name: str) -> Fault:
-    engine = node.runtime.engine
+    engine = node.driver.engine
     fault = Fault(getattr(engine, name))
     setattr(engine, name, fault)
     return fault
@@ -62,8 +62,8 @@ def test_a_step_that_raises_is_logged_once_and_tried_again_a_heartbeat_later(
             assert took > 4 * HEARTBEAT / 2  # each attempt waits for a heartbeat
             assert len(failures(caplog)) == 1
             fault.raises = False
-            beats = node.runtime.engine._peers.counter
-            await until(lambda: node.runtime.engine._peers.counter > beats + 2)
+            beats = node.driver.engine._peers.counter
+            await until(lambda: node.driver.engine._peers.counter > beats + 2)
 
     with caplog.at_level(logging.ERROR, logger="adsum"):
         run(main())
@@ -84,8 +84,8 @@ def test_the_timer_is_set_where_the_engine_cannot_tell_its_next_deadline(
         async with adsum.Node(**SETTINGS) as node:
             with monkeypatch.context() as patch:
                 patch.setattr(Engine, "wake_at", property(broken))
-                beats = node.runtime.engine._peers.counter
-                await until(lambda: node.runtime.engine._peers.counter > beats + 2)
+                beats = node.driver.engine._peers.counter
+                await until(lambda: node.driver.engine._peers.counter > beats + 2)
             assert Engine.wake_at is wake_at
 
     run(main())
@@ -99,18 +99,18 @@ def test_the_clock_goes_on_after_a_link_event_that_raises(name: str) -> None:
             await until(lambda: one.stats()["links"] == two.stats()["links"] == 1)
             fault = inject(one, name)
             if name == "link_writable":
-                [link] = one.runtime._links  # type: ignore[attr-defined]  # of sockets
-                link = one.runtime._links[link]  # type: ignore[attr-defined]  # of sockets
-                one.runtime.link_writable(link, True)  # type: ignore[attr-defined]  # of sockets
+                [link] = one.driver._links  # type: ignore[attr-defined]  # of sockets
+                link = one.driver._links[link]  # type: ignore[attr-defined]  # of sockets
+                one.driver.link_writable(link, True)  # type: ignore[attr-defined]  # of sockets
             elif name != "receive":
-                engine = two.runtime.engine
+                engine = two.driver.engine
                 for link in [*engine._links]:
                     engine._peers._close(link, "a test")
-                two.runtime.poke()
+                two.driver.wake()
             await until(lambda: fault.calls)
             fault.raises = False
-            beats = one.runtime.engine._peers.counter
-            await until(lambda: one.runtime.engine._peers.counter > beats + 2)
+            beats = one.driver.engine._peers.counter
+            await until(lambda: one.driver.engine._peers.counter > beats + 2)
             presence = adsum.Presence(one)
             adsum.Presence(two).track("room", "ann", owner=None)
             if name != "link_down":  # after that one, the engine has a link that is gone
@@ -129,11 +129,11 @@ def test_failures_of_an_observer_are_logged_once_in_an_interval(
             monkeypatch.setattr(presence, "changed", Fault(presence.changed))
             for interval in (1000.0, 0.0):
                 monkeypatch.setattr(run_module, "FAILURE_LOG_INTERVAL", interval)
-                node.runtime._silent_until.clear()
+                node.driver._silent_until.clear()
                 caplog.clear()
                 for _ in range(5):
                     presence.track("room", "ann").untrack()
-                    node.runtime.tell_observers()
+                    node.driver.tell_observers()
                 assert len(failures(caplog)) == (1 if interval else 5)
             watch.close()
 

@@ -133,7 +133,7 @@ def test_timer_of_an_inherited_loop_does_nothing_in_child() -> None:
         node = adsum.Node(siblings=False)
         recorder, presence = Recorder(node), adsum.Presence(node)
         async with node:
-            run, loop = node.runtime, cast(Any, asyncio.get_running_loop())
+            run, loop = node.driver, cast(Any, asyncio.get_running_loop())
             presence.watch("room")
             presence.track("room", "ann", owner=None)
 
@@ -153,7 +153,7 @@ def test_close_of_an_inherited_run_ends_nothing_in_child() -> None:
         node = adsum.Node(siblings=False)
         recorder = Recorder(node)
         async with node:
-            inherited = node.runtime
+            inherited = node.driver
 
             def close() -> list[str]:
                 asyncio.run(inherited.close())

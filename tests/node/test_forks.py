@@ -164,7 +164,7 @@ def test_use_of_node_in_child_raises_and_mentions_the_fork(forkers: Forkers) -> 
     assert not seen["running"]
     assert seen["active"] == [False]
     for kind, text in [*seen["uses"], *seen["uses after stop"]]:
-        assert (kind, "was forked" in text) == ("NodeClosedError", True), text
+        assert (kind, "was forked" in text) == ("NodeNotRunningError", True), text
     assert seen["untracks"] == [["no error", ""]]
     assert seen["reads"] == ["StopAsyncIteration", "StopAsyncIteration"]
 

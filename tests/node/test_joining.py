@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import adsum
-from adsum import joinlog
+from adsum.driver import joinlog
 from tests.measuring import Measured
 from tests.support.environment import clean_environment
 from tests.support.nodes import run, running
@@ -220,7 +220,7 @@ def test_start_returns_at_five_times_the_bound_while_there_is_progress(
 ) -> None:
     async def main() -> None:
         async with joining(cluster_name, join_timeout=0.1) as (node, start):
-            engine = node.runtime.engine
+            engine = node.driver.engine
             began = asyncio.get_running_loop().time()
             while not start.done():
                 engine._joining.advance()
@@ -258,7 +258,7 @@ def test_stop_while_joining_makes_every_start_raise(cluster_name: str) -> None:
             await asyncio.sleep(0.01)
             await node.stop()
             for task in (first, second, waiting):
-                with pytest.raises(adsum.NodeClosedError, match="stopped while joining"):
+                with pytest.raises(adsum.NodeNotRunningError, match="stopped while joining"):
                     await task
             assert not node.running
 
@@ -274,7 +274,7 @@ def test_start_after_a_stop_while_joining_begins_another_run(cluster_name: str) 
             await node.start()
             assert node.members()[0].incarnation != former
             await stopping
-            with pytest.raises(adsum.NodeClosedError):
+            with pytest.raises(adsum.NodeNotRunningError):
                 await first
 
     run(main())
@@ -328,7 +328,9 @@ def test_stop_while_the_address_is_resolved_makes_start_raise(cluster_name: str)
                 await asyncio.sleep(0)
             await node.stop()
             await asyncio.wait([start])
-            assert start.exception() is None or isinstance(start.exception(), adsum.NodeClosedError)
+            assert start.exception() is None or isinstance(
+                start.exception(), adsum.NodeNotRunningError
+            )
             assert not node.running
 
     run(main())
@@ -338,7 +340,7 @@ def test_wait_joined_raises_on_a_node_that_does_not_run_and_on_a_wrong_timeout()
     async def main() -> None:
         node = adsum.Node(siblings=False)
         assert not node.joined
-        with pytest.raises(adsum.NodeClosedError):
+        with pytest.raises(adsum.NodeNotRunningError):
             await node.wait_joined()
         for wrong in (-1, float("nan")):
             with pytest.raises(adsum.ConfigurationError, match="timeout="):

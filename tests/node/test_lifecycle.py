@@ -16,7 +16,7 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 
 import adsum
-from adsum import runtime
+from adsum.driver import sockets
 from adsum.replication.limits import MAX_NODE_NAME
 from tests.support.nodes import run, running
 from tests.support.ports import free_port
@@ -203,14 +203,14 @@ def test_a_peer_of_another_cluster_is_refused_with_one_line(
 
     with caplog.at_level(logging.WARNING):
         run(main())
-    lines = [r for r in caplog.records if r.name == "adsum" and "no link to" in r.getMessage()]
+    lines = [r for r in caplog.records if r.name == "adsum.node" and "no link to" in r.getMessage()]
     assert len(lines) == 1
 
 
 def test_complaints_of_many_addresses_are_bounded(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(runtime, "MAX_COMPLAINTS", 3)
+    monkeypatch.setattr(sockets, "MAX_COMPLAINTS", 3)
 
     def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
@@ -221,8 +221,8 @@ def test_complaints_of_many_addresses_are_bounded(
         peers = [f"127.0.0.1:{server.sockets[0].getsockname()[1]}" for server in servers]
         async with adsum.Node(siblings=False, peers=peers, join_timeout=DEADLINE) as node:
             assert all(f"no link to {peer}" in caplog.text for peer in peers)
-            assert isinstance(node.runtime, runtime.Runtime)
-            assert len(node.runtime._complaints) == 3
+            assert isinstance(node.driver, sockets.SocketDriver)
+            assert len(node.driver._complaints) == 3
         for server in servers:
             server.close()
 
@@ -309,14 +309,14 @@ async def show(request: Request) -> JSONResponse:
 
 
 def test_automatic_names_differ_although_host_and_pid_are_equal() -> None:
-    names = [runtime._unique_name() for _ in range(300)]
+    names = [sockets._unique_name() for _ in range(300)]
     assert all(re.fullmatch(r".+-\d+-[0-9a-f]{16}", name) for name in names)
     assert len(set(names)) == len(names)
 
 
 def test_long_host_name_is_cut_so_the_automatic_name_fits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("socket.gethostname", lambda: "h" * 300)
-    name = runtime._unique_name()
+    name = sockets._unique_name()
     assert len(name) == MAX_NODE_NAME
     assert re.fullmatch(r"h+-\d+-[0-9a-f]{16}", name)
 
@@ -355,11 +355,11 @@ def test_stats_and_members_tell_what_the_node_knows(cluster_name: str) -> None:
     async def main() -> None:
         async with running(2, cluster=cluster_name) as [one, two]:
             adsum.Presence(one).track("room", "ann", owner=None)
-            await until(lambda: two.stats()["entries"] == 1)
+            await until(lambda: two.stats()["presences"] == 1)
             stats = two.stats()
-            assert (stats["members_up"], stats["links"], stats["own_entries"]) == (2, 1, 0)
-            assert stats["lag"] == 0
-            assert stats["bytes_received"] > 0
+            assert (stats["members_up"], stats["links"], stats["own_presences"]) == (2, 1, 0)
+            assert stats["lag_changes"] == 0
+            assert stats["received_bytes_total"] > 0
             [other] = [m for m in two.members() if m.name == one.name]
             assert (other.status, other.linked, other.entries) == ("up", True, 1)
             assert other.address == one.address
@@ -371,7 +371,7 @@ def test_a_name_that_is_not_known_yet_is_looked_up_again(
     cluster_name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And the links that exist go on while it is not known."""
-    monkeypatch.setattr(runtime, "RESOLVE_INTERVAL", 0.02)
+    monkeypatch.setattr(sockets, "RESOLVE_INTERVAL", 0.02)
     known = asyncio.Event()
 
     async def main() -> None:
@@ -407,7 +407,7 @@ def test_a_name_that_is_not_known_yet_is_looked_up_again(
 def test_configured_address_is_dialled_although_a_name_no_longer_stands_for_it(
     cluster_name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runtime, "RESOLVE_INTERVAL", 0.02)
+    monkeypatch.setattr(sockets, "RESOLVE_INTERVAL", 0.02)
     looked_up = list[str]()
 
     async def main() -> None:

@@ -9,8 +9,15 @@ from contextlib import ExitStack, contextmanager
 import pytest
 
 import adsum
-from adsum import runtime
-from adsum.openfiles import RESERVE, SAMPLES, WARNING_INTERVAL, OpenFiles, open_files, soft_limit
+from adsum.driver import sockets
+from adsum.driver.openfiles import (
+    RESERVE,
+    SAMPLES,
+    WARNING_INTERVAL,
+    OpenFiles,
+    open_files,
+    soft_limit,
+)
 from tests.support.nodes import run
 from tests.support.waiting import until
 
@@ -106,7 +113,7 @@ def test_no_limit_is_no_reason_to_warn(
 def test_node_checks_open_files_at_the_start_and_while_it_runs(
     limit: Limit, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(runtime, "CHECK_INTERVAL", 0.02)
+    monkeypatch.setattr(sockets, "CHECK_INTERVAL", 0.02)
 
     async def main() -> None:
         peers = [f"127.0.0.1:{port}" for port in range(1, 346)]

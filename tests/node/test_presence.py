@@ -286,7 +286,7 @@ def test_without_a_running_node_there_is_a_clear_error() -> None:
             node.members,
             node.stats,
         ):
-            with pytest.raises(adsum.NodeClosedError, match="not running"):
+            with pytest.raises(adsum.NodeNotRunningError, match="not running"):
                 call()
 
     run(main())

@@ -76,7 +76,7 @@ def test_to_whom_there_is_no_link_is_counted(cluster_name: str) -> None:
     async def main() -> None:
         async with running(1, cluster=cluster_name) as [node]:
             assert await adsum.PubSub(node).publish("room", {}, to="nobody") == 1
-            assert node.stats()["dropped_messages"] == 1
+            assert node.stats()["missed_messages_total"] == 1
 
     run(main())
 

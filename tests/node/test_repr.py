@@ -37,7 +37,7 @@ class Objects:
         self.presence = adsum.Presence(self.node)
         self.pubsub = adsum.PubSub(self.node)
         self.socket = Socket(self.presence, [Room])
-        self.client = Client({"token": SECRET}, {"cookie": SECRET}, SECRET, values={"key": SECRET})
+        self.client = Client({"token": SECRET}, {"cookie": SECRET}, SECRET, assigns={"key": SECRET})
         self.made: list[object] = [self.node, self.presence, self.pubsub, self.socket, self.client]
 
     async def start(self) -> None:

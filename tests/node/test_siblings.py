@@ -18,8 +18,8 @@ from pathlib import Path
 import pytest
 
 import adsum
-from adsum import runtime
-from adsum.openfiles import OpenFiles
+from adsum.driver import sockets
+from adsum.driver.openfiles import OpenFiles
 from adsum.replication.engine import Engine
 from tests.support.environment import RUNTIME_DIR
 from tests.support.nodes import run, running
@@ -39,7 +39,7 @@ def directory(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 @pytest.fixture
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Checks happen so often that no test has to wait for one."""
-    monkeypatch.setattr(runtime, "CHECK_INTERVAL", 0.02)
+    monkeypatch.setattr(sockets, "CHECK_INTERVAL", 0.02)
 
 
 def socket_of(node: adsum.Node) -> Path:
@@ -247,7 +247,7 @@ def test_lost_socket_without_free_descriptors_is_logged_once_and_replaced_later(
 
     with caplog.at_level(logging.WARNING):
         run(main())
-    records = [record for record in caplog.records if record.name == "adsum"]
+    records = [record for record in caplog.records if record.name == "adsum.node"]
     assert [record.levelname for record in records] == ["ERROR", "WARNING"]
     assert "Too many open files" in records[0].getMessage()
 
@@ -291,13 +291,13 @@ def test_known_siblings_are_not_dialled_again(
 ) -> None:
     async def main() -> None:
         dialled = list[str]()
-        dial = runtime.Runtime._dial
+        dial = sockets.SocketDriver._dial
 
-        def record(run: runtime.Runtime, address: str) -> None:
+        def record(run: sockets.SocketDriver, address: str) -> None:
             dialled.append(address)
             dial(run, address)
 
-        monkeypatch.setattr(runtime.Runtime, "_dial", record)
+        monkeypatch.setattr(sockets.SocketDriver, "_dial", record)
         async with running(2, cluster=cluster_name) as [one, _]:
             await asyncio.sleep(0.2)
             assert dialled == [one.address]

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 import adsum
-from adsum import tasks, watching
+from adsum import tasks
+from adsum import watch as watch_module
 from adsum.replication import view
 from adsum.replication.entry import META
 from adsum.testing import MakeCluster
@@ -266,7 +267,7 @@ def test_changes_that_wait_for_a_look_up_are_folded_for_each_presence() -> None:
             presence.track("room", "guest", owner=n).untrack()
             if n % 100 == 0:
                 await asyncio.sleep(0)
-        node.runtime.tell_observers()
+        node.driver.tell_observers()
         assert watch._deferred is not None
         assert len(watch._deferred) == 1
         table.gate.set()
@@ -288,10 +289,10 @@ def test_a_watch_that_is_closed_during_a_look_up_keeps_no_changes() -> None:
         presence.track("room", "ann")
         await until(lambda: table.calls)
         presence.track("room", "bob")
-        node.runtime.tell_observers()
+        node.driver.tell_observers()
         watch.close()
         presence.track("room", "eve")
-        node.runtime.tell_observers()
+        node.driver.tell_observers()
         assert (watch._deferred, watch._pending) == (None, {})
         table.gate.set()
         seen: dict[str, str] = {}
@@ -321,7 +322,7 @@ def test_a_long_batch_is_presented_in_slices_and_read_as_one_diff(
         for number in range(95):
             presence.track("room", f"u{number:02}")
         with monkeypatch.context() as patch:
-            patch.setattr(watching, "present", present)
+            patch.setattr(watch_module, "present", present)
             for _ in range(100):
                 if watch._pending:
                     break
@@ -438,7 +439,7 @@ def test_a_watch_that_nobody_refers_to_is_closed() -> None:
             break
         gc.collect()
         await until(lambda: presence._feeds == {})
-        assert node.runtime.engine.view._watched == {}
+        assert node.driver.engine.view._watched == {}
         await node.stop()
 
     run(main())

@@ -31,8 +31,8 @@ from adsum.channels import (
     Limits,
     RefusedError,
     Socket,
+    intercept,
     on,
-    outgoing,
     sessions,
 )
 
@@ -87,7 +87,7 @@ class Room(Channel, topic="room:{room}"):
         if payload.get("observe"):
             self.follow()
         else:
-            self.presence = self.track(self.client.values["user"], payload["meta"])
+            self.presence = self.track(self.client.assigns["user"], payload["meta"])
         return {"node": node.name, "transport": self.client.transport, "token": self.client.token}
 
     @on("update")
@@ -121,9 +121,9 @@ class Room(Channel, topic="room:{room}"):
         self.push("pushed", payload)
         await self.broadcast("broadcast", payload)
 
-    @outgoing("whisper")
+    @intercept("whisper")
     async def whisper(self, payload: Any) -> Any:
-        return payload if payload["to"] == self.client.values["user"] else None
+        return payload if payload["to"] == self.client.assigns["user"] else None
 
     @on("whisper")
     async def send_whisper(self, payload: Any) -> None:
@@ -137,7 +137,7 @@ async def connect(client: Client) -> None:
     if client.token is not None and not client.token.startswith("token of"):
         raise RefusedError("the token is wrong")
     client.id = f"users:{user}"
-    client.values["user"] = user
+    client.assigns["user"] = user
 
 
 async def presences(request: Request) -> JSONResponse:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import strategies as st
 
 from adsum.replication import exchange, state, streams
-from adsum.replication.effects import Outbox, Send
+from adsum.replication.effects import EffectQueue, Send
 from adsum.replication.entry import (
     ID,
     KEY,
@@ -27,8 +27,8 @@ from adsum.replication.entry import (
     ref_of,
 )
 from adsum.replication.exchange import Exchange
-from adsum.replication.links import Link, Links
-from adsum.replication.messages import Message
+from adsum.replication.links import Links, PeerLink
+from adsum.replication.messages import ProtocolMessage
 from adsum.replication.state import Replica, Slice
 from adsum.replication.timing import Timing
 from adsum.replication.view import View
@@ -198,20 +198,20 @@ class Peer:
 
     def __init__(self, replica: Replica) -> None:
         self.replica = replica
-        self.view, self.links, self.outbox = View(), Links(Random(1)), Outbox()
-        self.exchange = Exchange(replica, self.view, self.links, self.outbox, Timing())
+        self.view, self.links, self.effects = View(), Links(Random(1)), EffectQueue()
+        self.exchange = Exchange(replica, self.view, self.links, self.effects, Timing())
         self.observer = Observer(self.view)
 
     def __repr__(self) -> str:
         told = [f"{replica} up to {slice.horizon}" for replica, slice in self.told().items()]
         return f"{self.replica} knows {', '.join(told) or 'nobody'}"
 
-    def open(self, id: int, to: Replica) -> Link:
-        link = Link(id, to, opened_at=0.0, heard_at=0.0)
+    def open(self, id: int, to: Replica) -> PeerLink:
+        link = PeerLink(id, to, opened_at=0.0, heard_at=0.0)
         self.links.add(link)
         return link
 
-    def close(self, link: Link) -> None:
+    def close(self, link: PeerLink) -> None:
         self.links.remove(link)
         self.exchange.forget_link(link)
 
@@ -226,7 +226,7 @@ class Peer:
         self.exchange.show(replica, True)
         return True
 
-    def ask(self, link: Link, replica: Replica, now: float = 0.0) -> None:
+    def ask(self, link: PeerLink, replica: Replica, now: float = 0.0) -> None:
         """Ask the other end of a link for a slice, as an engine does: its own to follow it."""
         held = self.exchange.of(replica)
         assert held is not None
@@ -240,8 +240,8 @@ class Peer:
         assert held is not None
         return held.slice
 
-    def sent(self) -> list[Message]:
-        return [effect.message for effect in self.outbox.take() if isinstance(effect, Send)]
+    def sent(self) -> list[ProtocolMessage]:
+        return [effect.message for effect in self.effects.take() if isinstance(effect, Send)]
 
     def told(self) -> dict[Replica, Slice]:
         """The slices of others that are held here."""

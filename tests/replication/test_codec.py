@@ -14,7 +14,6 @@ from adsum.errors import ProtocolError
 from adsum.replication.codec import DELTA, decode, encode
 from adsum.replication.engine import Engine
 from adsum.replication.entry import Change
-from adsum.replication.jsontext import encode_object
 from adsum.replication.limits import MAX_LINGER, MAX_META, MAX_NUMBER
 from adsum.replication.messages import (
     Ask,
@@ -23,7 +22,7 @@ from adsum.replication.messages import (
     Farewell,
     Goodbye,
     Heartbeat,
-    Message,
+    ProtocolMessage,
     Publish,
     Pull,
     Sighting,
@@ -32,6 +31,7 @@ from adsum.replication.messages import (
 )
 from adsum.replication.state import Replica
 from adsum.replication.timing import Timing
+from adsum.values.jsontext import encode_object
 from tests.effort import examples
 
 text = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=30)
@@ -67,7 +67,7 @@ def deltas(draw: st.DrawFn) -> Delta:
     return Delta(owner, after, upto, tuple(changes), draw(st.booleans()), draw(st.booleans()))
 
 
-messages: st.SearchStrategy[Message] = st.one_of(
+messages: st.SearchStrategy[ProtocolMessage] = st.one_of(
     deltas(),
     st.builds(Sync, replica, number, st.booleans()),
     st.builds(Heartbeat, number, number, number, number),
@@ -94,12 +94,12 @@ messages: st.SearchStrategy[Message] = st.one_of(
 
 
 @given(messages)
-def test_a_message_survives_the_wire(message: Message) -> None:
+def test_a_message_survives_the_wire(message: ProtocolMessage) -> None:
     assert decode(encode(message)) == message
 
 
 @given(messages)
-def test_the_wire_is_ascii_json(message: Message) -> None:
+def test_the_wire_is_ascii_json(message: ProtocolMessage) -> None:
     assert isinstance(json.loads(encode(message)), list)
 
 
@@ -129,7 +129,7 @@ def in_order(fields: list[Any]) -> bool:
 
 @given(messages, st.data())
 def test_a_damaged_frame_is_a_message_or_refused_and_nothing_else(
-    message: Message, data: st.DataObject
+    message: ProtocolMessage, data: st.DataObject
 ) -> None:
     frame = bytearray(encode(message))
     for _ in range(data.draw(st.integers(1, 4))):
@@ -146,7 +146,7 @@ stray: st.SearchStrategy[object] = json_value | st.sampled_from(
 @examples(100)
 @given(deltas() | messages, st.data())
 def test_a_frame_with_other_values_in_it_is_a_message_or_refused_and_nothing_else(
-    message: Message, data: st.DataObject
+    message: ProtocolMessage, data: st.DataObject
 ) -> None:
     fields = json.loads(encode(message))
     for _ in range(data.draw(st.integers(1, 3))):

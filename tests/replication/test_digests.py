@@ -7,7 +7,7 @@ import pytest
 
 from adsum.replication.effects import Send
 from adsum.replication.engine import Engine
-from adsum.replication.messages import Digest, Farewell, Goodbye, Heartbeat, Message, Pull
+from adsum.replication.messages import Digest, Farewell, Goodbye, Heartbeat, ProtocolMessage, Pull
 from adsum.replication.state import Replica
 from adsum.replication.timing import Timing
 from adsum.testing import Simulation
@@ -18,16 +18,16 @@ class Traffic:
 
     def __init__(self, nodes: int) -> None:
         self.simulation = Simulation(nodes, seed=1)
-        self.kinds: Counter[type[Message]] = Counter()
+        self.kinds: Counter[type[ProtocolMessage]] = Counter()
         say_of = self.simulation.say_of
 
-        def count(message: Message, source: str, target: str) -> None:
+        def count(message: ProtocolMessage, source: str, target: str) -> None:
             self.kinds[type(message)] += 1
             say_of(message, source, target)
 
         self.simulation.say_of = count  # type: ignore[method-assign]  # a tap on the network
 
-    def during(self, seconds: float) -> Counter[type[Message]]:
+    def during(self, seconds: float) -> Counter[type[ProtocolMessage]]:
         self.kinds.clear()
         self.simulation.run(seconds)
         return self.kinds
@@ -73,7 +73,7 @@ def test_forming_cluster_sends_a_bounded_number_of_sightings() -> None:
     sightings = 0
     simulation = Simulation(0, seed=1, checked=False)
 
-    def count(message: Message, source: str, target: str) -> None:
+    def count(message: ProtocolMessage, source: str, target: str) -> None:
         nonlocal sightings
         if isinstance(message, Digest):
             sightings += len(message.sightings)

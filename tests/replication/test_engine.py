@@ -13,7 +13,7 @@ from adsum.replication.messages import (
     Digest,
     Goodbye,
     Heartbeat,
-    Message,
+    ProtocolMessage,
     Publish,
     Sighting,
     Sync,
@@ -39,7 +39,7 @@ def closed(engine: Engine) -> list[str]:
     return [e.reason for e in engine.take_effects() if isinstance(e, Close)]
 
 
-def sent(engine: Engine) -> list[Message]:
+def sent(engine: Engine) -> list[ProtocolMessage]:
     return [e.message for e in engine.take_effects() if isinstance(e, Send)]
 
 
@@ -61,7 +61,7 @@ def test_a_claim_about_this_nodes_own_slice_breaks_the_protocol(engine: Engine) 
     ids=["sync", "version", "counter"],
 )
 def test_who_tells_of_what_this_node_never_did_loses_its_link_loudly(
-    engine: Engine, message: Message
+    engine: Engine, message: ProtocolMessage
 ) -> None:
     engine.receive(FIRST, message, 0.1)
     effects = engine.take_effects()
@@ -92,7 +92,7 @@ def test_what_is_said_of_unknown_replicas_does_no_harm(engine: Engine) -> None:
 
 
 @pytest.mark.parametrize("message", [Vouch(ME, 3), Ask(ME), Digest((Sighting(ME, 0, 0),))])
-def test_what_is_said_of_this_node_does_no_harm(engine: Engine, message: Message) -> None:
+def test_what_is_said_of_this_node_does_no_harm(engine: Engine, message: ProtocolMessage) -> None:
     engine.track("room", "me", "{}")
     engine.receive(FIRST, message, 0.1)
     assert closed_links(engine) == []

@@ -14,7 +14,7 @@ from adsum.replication.messages import (
     Farewell,
     Goodbye,
     Heartbeat,
-    Message,
+    ProtocolMessage,
     Publish,
     Pull,
     Sighting,
@@ -38,7 +38,7 @@ def starting(*addresses: str, me: Replica = ME) -> Engine:
     return engine
 
 
-def sent(engine: Engine) -> list[Message]:
+def sent(engine: Engine) -> list[ProtocolMessage]:
     return [e.message for e in engine.take_effects() if isinstance(e, Send)]
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adsum.replication.jsontext import _check, _is_valid, checked_name, encode_object, load
+from adsum.values.jsontext import _check, _is_valid, checked_name, encode_object, load
 
 values = st.recursive(
     st.none()

@@ -8,7 +8,7 @@ from adsum.replication import streams
 from adsum.replication.entry import ID
 from adsum.replication.messages import Delta, Sync
 from adsum.replication.state import Replica
-from adsum.replication.streams import Feed, cut
+from adsum.replication.streams import SliceFeed, cut
 from adsum.replication.timing import Timing
 from tests.effort import examples
 
@@ -87,7 +87,7 @@ class Transfer:
     def relay(self) -> None:
         """Everything comes at once another way, and overtakes what is under way."""
         slice = self.owner.exchange.own.slice
-        cursor, reset = Feed(self.receiver.slice(OWNER).horizon, follow=True).position(slice)
+        cursor, reset = SliceFeed(self.receiver.slice(OWNER).horizon, follow=True).position(slice)
         with tight(frame=10**6):
             whole = cut(slice, cursor, reset)
         self.receiver.exchange.receive(self._another, whole, self.now)

@@ -13,7 +13,7 @@ from adsum.replication.messages import Heartbeat, Publish
 from adsum.replication.state import Replica
 from adsum.replication.timing import Timing
 from adsum.testing import Simulation
-from adsum.testing.life import SimulatedNode
+from adsum.testing.simulator.node import SimulatedNode
 
 #: Characters of a message.
 SIZE = 9_000
@@ -88,7 +88,7 @@ def test_peer_that_hardly_reads_misses_what_has_no_room() -> None:
     simulation.run(messaging.PATIENCE + 0.01)
     missed = [number for number, sending in enumerate(sendings) if sending.missed]
     assert {sending.waiting for sending in sendings} == {0}
-    assert sender.dropped_messages == len(missed) > 150
+    assert sender.missed_messages == len(missed) > 150
     simulation.run(4.0)
     assert [*received(receiver), *missed] == list(range(200))
     assert simulation.network.between("n1", "n2"), "the link was closed"
@@ -132,7 +132,7 @@ def test_withdrawn_message_is_missed_and_not_sent() -> None:
     assert (sendings[50].waiting, sendings[50].missed) == (0, 1)
     simulation.run(1.0)
     assert received(receiver) == [number for number in range(100) if number != 50]
-    assert sender.dropped_messages == 1
+    assert sender.missed_messages == 1
 
 
 def test_lost_link_drops_what_waits_for_it() -> None:
@@ -141,7 +141,7 @@ def test_lost_link_drops_what_waits_for_it() -> None:
     receiver.abandon()
     simulation.run(0.01)
     assert {sending.waiting for sending in sendings} == {0}
-    assert sender.dropped_messages == sum(sending.missed for sending in sendings) > 50
+    assert sender.missed_messages == sum(sending.missed for sending in sendings) > 50
 
 
 def test_goodbye_drops_what_waits() -> None:
@@ -149,7 +149,7 @@ def test_goodbye_drops_what_waits() -> None:
     sendings = post(sender, 100)
     sender.leave(0.0)
     assert {sending.waiting for sending in sendings} == {0}
-    assert sender.dropped_messages == sum(sending.missed for sending in sendings) > 50
+    assert sender.missed_messages == sum(sending.missed for sending in sendings) > 50
 
 
 def test_messages_beyond_the_bound_of_a_queue_are_missed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,9 +158,9 @@ def test_messages_beyond_the_bound_of_a_queue_are_missed(monkeypatch: pytest.Mon
     sendings = post(sender, 100)
     waiting = sum(sending.waiting for sending in sendings)
     assert waiting == 19  # with the characters around each text
-    assert sender.dropped_messages == sum(sending.missed for sending in sendings) > 40
+    assert sender.missed_messages == sum(sending.missed for sending in sendings) > 40
     simulation.run(1.0)
-    assert len(received(receiver)) == 100 - sender.dropped_messages
+    assert len(received(receiver)) == 100 - sender.missed_messages
 
 
 def test_state_overtakes_messages_that_wait() -> None:

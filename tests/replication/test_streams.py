@@ -6,7 +6,7 @@ from adsum.replication.entry import ID, VERSION, Entry, size_of
 from adsum.replication.limits import DELTA_BUDGET
 from adsum.replication.messages import Delta
 from adsum.replication.state import SPARE_HISTORY, Replica, Slice
-from adsum.replication.streams import Feed, Staging, cut
+from adsum.replication.streams import SliceFeed, Staging, cut
 from adsum.replication.view import View
 from adsum.replication.visibility import Visibility
 
@@ -33,7 +33,7 @@ def large(count: int = 300) -> Slice:
     return slice
 
 
-def frames(slice: Slice, feed: Feed) -> list[Delta]:
+def frames(slice: Slice, feed: SliceFeed) -> list[Delta]:
     """What a feed sends until it has caught up."""
     sent = []
     while feed.owed or feed.cursor < slice.horizon:
@@ -63,7 +63,7 @@ def install(staging: Staging, view: View | None) -> Slice:
 
 
 def test_a_large_slice_is_cut_into_frames_and_the_last_says_so() -> None:
-    sent = frames(large(), Feed(0, follow=True))
+    sent = frames(large(), SliceFeed(0, follow=True))
     assert len(sent) > 3
     assert [frame.last for frame in sent] == [False] * (len(sent) - 1) + [True]
     for frame in sent:
@@ -73,7 +73,7 @@ def test_a_large_slice_is_cut_into_frames_and_the_last_says_so() -> None:
 
 def test_a_catch_up_has_no_effect_before_its_last_frame() -> None:
     source, current, view = large(), Slice(ME), View()
-    sent = frames(source, Feed(0, follow=True))
+    sent = frames(source, SliceFeed(0, follow=True))
     staging = Staging(current, sent[0])
     for frame in sent[:-1]:
         staging.add(frame)
@@ -83,7 +83,7 @@ def test_a_catch_up_has_no_effect_before_its_last_frame() -> None:
 
 
 def test_what_changes_during_a_transfer_is_right_in_the_end() -> None:
-    source, feed, sent = large(), Feed(0, follow=True), list[Delta]()
+    source, feed, sent = large(), SliceFeed(0, follow=True), list[Delta]()
     for _ in range(2):
         sent.append(cut(source, *feed.position(source)))
         feed.advance(sent[-1])
@@ -97,7 +97,7 @@ def test_what_changes_during_a_transfer_is_right_in_the_end() -> None:
 
 
 def test_frames_out_of_place_are_refused_and_change_nothing() -> None:
-    sent = frames(large(), Feed(0, follow=True))
+    sent = frames(large(), SliceFeed(0, follow=True))
     staging = Staging(Slice(ME), sent[0])
     assert staging.add(sent[0])
     assert not staging.add(sent[2])
@@ -106,7 +106,7 @@ def test_frames_out_of_place_are_refused_and_change_nothing() -> None:
 
 def test_a_frame_that_comes_twice_does_no_harm() -> None:
     source = large()
-    sent = frames(source, Feed(0, follow=True))
+    sent = frames(source, SliceFeed(0, follow=True))
     staging = Staging(Slice(ME), sent[0])
     for frame in sent:
         staging.add(frame)
@@ -116,14 +116,14 @@ def test_a_frame_that_comes_twice_does_no_harm() -> None:
 
 def test_a_catch_up_on_top_of_what_is_known_shows_only_real_changes() -> None:
     source, view = large(), View()
-    current = take(Slice(ME), frames(source, Feed(0, follow=True)), view)
+    current = take(Slice(ME), frames(source, SliceFeed(0, follow=True)), view)
     known = current.horizon
     put(source, id=1)
     source.remove((source.horizon + 1, 2))
     for _ in range(200):
         put(source)
     view.watch("room")
-    sent = frames(source, Feed(known, follow=True))
+    sent = frames(source, SliceFeed(known, follow=True))
     assert len(sent) > 1
     after = take(current, sent, view)
     assert versions(after) == versions(source) == shown(view)
@@ -141,13 +141,13 @@ def churned(slice: Slice) -> None:
 
 def test_a_peer_below_the_floor_gets_a_reset_with_only_real_changes() -> None:
     source, view = large(), View()
-    current = take(Slice(ME), frames(source, Feed(0, follow=True)), view)
+    current = take(Slice(ME), frames(source, SliceFeed(0, follow=True)), view)
     kept = dict(current.entries)
     source.remove((source.horizon + 1, 5))
     churned(source)
     assert current.horizon < source.floor
     view.watch("room")
-    sent = frames(source, Feed(current.horizon, follow=True))
+    sent = frames(source, SliceFeed(current.horizon, follow=True))
     assert {bool(frame.reset) for frame in sent} == {True}
     after = take(current, sent, view)
     assert versions(after) == versions(source) == shown(view)
@@ -157,15 +157,15 @@ def test_a_peer_below_the_floor_gets_a_reset_with_only_real_changes() -> None:
 
 def test_entries_that_a_reset_leaves_alone_are_not_kept_twice() -> None:
     source = large()
-    current = take(Slice(ME), frames(source, Feed(0, follow=True)), None)
+    current = take(Slice(ME), frames(source, SliceFeed(0, follow=True)), None)
     known = dict(current.entries)
     churned(source)
-    after = take(current, frames(source, Feed(current.horizon, follow=True)), None)
+    after = take(current, frames(source, SliceFeed(current.horizon, follow=True)), None)
     assert [entry for id, entry in known.items() if after.entries[id] is not entry] == []
 
 
 def test_a_stream_that_the_floor_overtakes_starts_again_as_a_reset() -> None:
-    source, feed = large(), Feed(0, follow=True)
+    source, feed = large(), SliceFeed(0, follow=True)
     first = cut(source, *feed.position(source))
     feed.advance(first)
     churned(source)
@@ -179,7 +179,7 @@ def test_a_stream_that_the_floor_overtakes_starts_again_as_a_reset() -> None:
 
 
 def test_a_reset_that_the_floor_overtakes_starts_again_too() -> None:
-    source, feed = large(), Feed(1, follow=True)
+    source, feed = large(), SliceFeed(1, follow=True)
     churned(source)
     feed.advance(cut(source, *feed.position(source)))
     before = source.floor
@@ -190,7 +190,7 @@ def test_a_reset_that_the_floor_overtakes_starts_again_too() -> None:
 
 
 def test_a_reset_that_begins_anew_is_not_taken_for_its_own_continuation() -> None:
-    source, feed = large(600), Feed(1, follow=True)
+    source, feed = large(600), SliceFeed(1, follow=True)
     churned(source)
     first = cut(source, *feed.position(source))
     feed.advance(first)
@@ -209,7 +209,7 @@ def test_a_reset_that_begins_anew_is_not_taken_for_its_own_continuation() -> Non
 
 def test_a_stale_catch_up_does_not_overwrite_newer_values() -> None:
     source = large()
-    stale = frames(source, Feed(0, follow=True))
+    stale = frames(source, SliceFeed(0, follow=True))
     current = take(Slice(ME), stale, None)
     newer = put(source, id=1)
     current.apply([newer], newer[VERSION])
@@ -219,17 +219,17 @@ def test_a_stale_catch_up_does_not_overwrite_newer_values() -> None:
 
 
 def test_a_request_that_is_not_to_be_followed_is_over_after_its_answer() -> None:
-    source, feed = large(3), Feed(0, follow=False)
+    source, feed = large(3), SliceFeed(0, follow=False)
     assert feed.advance(cut(source, 0, reset=0))
 
 
 def test_a_request_that_finds_nothing_new_is_answered() -> None:
     source = large(3)
-    [answer] = frames(source, Feed(3, follow=True))
+    [answer] = frames(source, SliceFeed(3, follow=True))
     assert (answer.after, answer.upto, answer.changes, answer.last) == (3, 3, (), True)
 
 
 @pytest.mark.parametrize("count", [1, 2 * SPARE_HISTORY])
 def test_followers_at_one_position_share_a_message(count: int) -> None:
     source = large(count)
-    assert Feed(0, follow=True).position(source) == Feed(0, follow=False).position(source)
+    assert SliceFeed(0, follow=True).position(source) == SliceFeed(0, follow=False).position(source)

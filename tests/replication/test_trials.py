@@ -14,8 +14,8 @@ from adsum.replication.entry import Transition
 from adsum.replication.state import Slice
 from adsum.testing import BrokenLawError, Simulation, Trial
 from adsum.testing.__main__ import attempt, main
-from adsum.testing.faults import Step
-from adsum.testing.trial import LENGTH, LOSS
+from adsum.testing.simulator.faults import Step
+from adsum.testing.simulator.trial import LENGTH, LOSS
 from tests.effort import scaled
 
 ROOT = Path(__file__).parents[2]

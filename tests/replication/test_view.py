@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from adsum.replication import group as group_module
 from adsum.replication import view as view_module
 from adsum.replication.entry import ID, Entry, Transition
-from adsum.replication.frozen import FrozenDict
 from adsum.replication.group import Group
 from adsum.replication.state import Replica
 from adsum.replication.view import View
+from adsum.values.frozen import FrozenDict
 from tests.effort import examples
 
 from .strategies import (

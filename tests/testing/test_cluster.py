@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import adsum
-from adsum.errors import NodeClosedError, UsageError
+from adsum.errors import NodeNotRunningError, UsageError
 from adsum.testing import Cluster, MakeCluster
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -55,7 +55,7 @@ def test_a_link_that_is_cut_one_way_hides_nobody(cluster: MakeCluster) -> None:
 def test_who_is_killed_leaves_and_comes_back_empty(cluster: MakeCluster) -> None:
     three = people(cluster)
     three.kill("n1")
-    with pytest.raises(NodeClosedError):
+    with pytest.raises(NodeNotRunningError):
         three[0].presence.list("room")
     three.settle()
     three.assert_online("room", "bob", "cleo")
@@ -160,7 +160,7 @@ def test_wait_joined_raises_when_the_node_is_killed(cluster: MakeCluster) -> Non
         waiting = asyncio.create_task(two[1].node.wait_joined())
         await asyncio.sleep(0)
         two.kill(1)
-        with pytest.raises(NodeClosedError):
+        with pytest.raises(NodeNotRunningError):
             await waiting
 
     asyncio.run(main())

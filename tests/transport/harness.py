@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import ParamSpec
 
 from adsum.transport.address import TcpAddress, UnixAddress, parse
-from adsum.transport.base import Identity, Link, LinkHandler, Transport
+from adsum.transport.base import Link, LinkHandler, NodeIdentity, Transport
 from adsum.transport.frame_mac import FrameMac
 from adsum.transport.framing import FRAME_LIMIT, GOODBYE, FrameReader, decode_goodbye
 from adsum.transport.handshake import VERSIONS, Handshake
-from adsum.transport.limits import Limits
+from adsum.transport.limits import TransportLimits
 from adsum.transport.link import StreamLink
 from adsum.transport.memory import MemoryNetwork, MemoryTransport, connect
 from adsum.transport.sockets import SocketTransport
@@ -45,8 +45,8 @@ def in_loop(scenario: Callable[P, Awaitable[None]]) -> Callable[P, None]:
     return test
 
 
-def identity(name: str, *, cluster: str = "cluster", incarnation: int = 1) -> Identity:
-    return Identity(cluster, name, incarnation, ())
+def identity(name: str, *, cluster: str = "cluster", incarnation: int = 1) -> NodeIdentity:
+    return NodeIdentity(cluster, name, incarnation, ())
 
 
 @dataclass(eq=False)
@@ -127,7 +127,7 @@ class World:
         cluster: str = "cluster",
         incarnation: int = 1,
         secret: bytes | None = b"a shared secret",
-        limits: Limits | None = None,
+        limits: TransportLimits | None = None,
         versions: tuple[int, int] = VERSIONS,
     ) -> AnyTransport:
         who = identity(name, cluster=cluster, incarnation=incarnation)
@@ -286,7 +286,9 @@ class RawPeer(asyncio.Protocol):
         assert self.wire is not None
         self.wire.close()
 
-    async def greet(self, who: Identity, secret: bytes | None, *, protected: bool = False) -> None:
+    async def greet(
+        self, who: NodeIdentity, secret: bytes | None, *, protected: bool = False
+    ) -> None:
         handshake = Handshake(who, dialling=True, secret=secret, protected=protected)
         self.send(handshake.start())
         self._handshake = handshake

@@ -9,7 +9,7 @@ import pytest
 from adsum.errors import DialRefusedError, HandshakeError, ListenError
 from adsum.transport.framing import FRAME_LIMIT
 from adsum.transport.handshake import VERSIONS, SelfDialError
-from adsum.transport.limits import Limits
+from adsum.transport.limits import TransportLimits
 from tests.support.waiting import until
 
 from .harness import Recorder, World, in_loop
@@ -92,7 +92,7 @@ async def test_all_frames_of_one_turn_leave_in_one_write(world: World) -> None:
 
 @in_loop
 async def test_high_water_mark_passed_within_one_turn_is_reported_at_once(world: World) -> None:
-    dialler, acceptor = await world.pair(limits=Limits(send_high_water=64 * 1024))
+    dialler, acceptor = await world.pair(limits=TransportLimits(send_high_water=64 * 1024))
     payload = os.urandom(10_000)
 
     sent = 0
@@ -148,7 +148,9 @@ async def test_closing_twice_or_after_the_peer_closes_once(world: World) -> None
 
 @in_loop
 async def test_the_handler_is_never_called_inside_close_or_send(world: World) -> None:
-    dialler, acceptor = await world.pair(limits=Limits(send_high_water=1000, send_limit=10**9))
+    dialler, acceptor = await world.pair(
+        limits=TransportLimits(send_high_water=1000, send_limit=10**9)
+    )
 
     def answer_and_close(link: object, payload: bytes) -> None:
         # The recorder fails if it is told anything while this runs.

@@ -7,13 +7,13 @@ from collections.abc import Awaitable, Callable
 
 from adsum.transport.base import Link
 from adsum.transport.framing import FRAME_LIMIT, PAYLOAD, encode_frame
-from adsum.transport.limits import Limits
+from adsum.transport.limits import TransportLimits
 from adsum.transport.turns import FRAME_COST, TurnBudget
 from tests.support.waiting import until
 
 from .harness import Recorder, World, in_loop
 
-BUDGET = Limits().turn_budget
+BUDGET = TransportLimits().turn_budget
 
 
 class CountingLoop(asyncio.SelectorEventLoop):
@@ -122,7 +122,7 @@ def test_a_small_frame_is_handed_over_before_a_flood_on_another_link_ends(world:
 async def test_a_link_with_a_long_backlog_is_not_read_until_it_is_worked_off(world: World) -> None:
     """What a peer can make this end hold is the backlog, one read and one frame."""
     acceptor = Recorder()
-    limits = Limits(receive_backlog=64 * 1024, turn_budget=1)
+    limits = TransportLimits(receive_backlog=64 * 1024, turn_budget=1)
     raw = await world.proved_raw(await world.listening("acceptor", acceptor, limits=limits))
     held: list[int] = []
 

@@ -12,7 +12,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from adsum.errors import ProtocolError
-from adsum.transport.base import Identity
+from adsum.transport.base import NodeIdentity
 from adsum.transport.frame_mac import TAG_BYTES, FrameMac
 from adsum.transport.framing import (
     FRAME_LIMIT,
@@ -244,7 +244,7 @@ def test_wish_that_a_relay_takes_out_of_a_hello_costs_the_link() -> None:
 
 
 def test_end_that_dials_itself_tags_both_directions() -> None:
-    who = Identity("cluster", "ann", 1, ())
+    who = NodeIdentity("cluster", "ann", 1, ())
     one, other = dialler(who), acceptor(who)
     last = other.receive(*frame(one.receive(*frame(other.receive(*frame(one.start()))))))
     with pytest.raises(ProtocolError, match="dialled itself"):

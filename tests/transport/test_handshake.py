@@ -11,22 +11,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adsum.errors import ConfigurationError, HandshakeError, ProtocolError
-from adsum.transport.base import Identity
+from adsum.transport.base import NodeIdentity
 from adsum.transport.framing import FRAME_LIMIT, HELLO, PROOF, FrameReader
 from adsum.transport.handshake import VERSIONS, Handshake, SelfDialError, decode_hello, encode_hello
 
-ANN = Identity("cluster", "ann", 1, ("10.0.0.1:7400",))
-BOB = Identity("cluster", "bob", 2, ("unix:/run/bob.sock", "10.0.0.2:7400"))
+ANN = NodeIdentity("cluster", "ann", 1, ("10.0.0.1:7400",))
+BOB = NodeIdentity("cluster", "bob", 2, ("unix:/run/bob.sock", "10.0.0.2:7400"))
 SECRET = b"correct horse battery staple"
 
 Frame = tuple[int, bytes]
 
 
-def dialler(who: Identity = ANN, secret: bytes | None = SECRET, **settings: Any) -> Handshake:
+def dialler(who: NodeIdentity = ANN, secret: bytes | None = SECRET, **settings: Any) -> Handshake:
     return Handshake(who, dialling=True, secret=secret, **settings)
 
 
-def acceptor(who: Identity = BOB, secret: bytes | None = SECRET, **settings: Any) -> Handshake:
+def acceptor(who: NodeIdentity = BOB, secret: bytes | None = SECRET, **settings: Any) -> Handshake:
     return Handshake(who, dialling=False, secret=secret, **settings)
 
 
@@ -334,6 +334,6 @@ def test_no_bytes_of_a_stranger_do_worse_than_a_protocol_error(body: bytes) -> N
     ],
     ids=["no name", "long cluster", "incarnation", "addresses", "surrogate", "too long to tell"],
 )
-def test_an_identity_that_no_peer_would_accept_is_refused_at_home(wrong: Identity) -> None:
+def test_an_identity_that_no_peer_would_accept_is_refused_at_home(wrong: NodeIdentity) -> None:
     with pytest.raises(ConfigurationError):
         dialler(wrong)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from adsum.errors import DialError, DialRefusedError, ListenError
-from adsum.transport.limits import Limits
+from adsum.transport.limits import TransportLimits
 from adsum.transport.memory import MemoryNetwork, MemoryTransport
 from tests.support.waiting import until
 
@@ -72,7 +72,9 @@ async def test_nobody_is_reached_across_a_cut(memory: World, one_way: bool) -> N
     memory.network.partition("acceptor", "dialler", one_way=one_way)
 
     with pytest.raises(DialError, match="no answer") as caught:
-        await memory.transport("dialler", limits=Limits(connect_timeout=0.01)).dial(address)
+        await memory.transport("dialler", limits=TransportLimits(connect_timeout=0.01)).dial(
+            address
+        )
     assert not isinstance(caught.value, DialRefusedError)
 
 

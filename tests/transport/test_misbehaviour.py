@@ -22,7 +22,7 @@ from adsum.transport.framing import (
     encode_goodbye,
 )
 from adsum.transport.handshake import Handshake
-from adsum.transport.limits import Limits
+from adsum.transport.limits import TransportLimits
 from tests.support.waiting import until
 
 from .harness import Recorder, World, identity, in_loop
@@ -193,7 +193,7 @@ async def test_a_slow_reader_makes_the_link_unwritable_until_it_catches_up(world
 async def test_a_link_that_is_written_to_without_end_is_closed(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
-    limits = Limits(send_high_water=64 * 1024, send_limit=512 * 1024)
+    limits = TransportLimits(send_high_water=64 * 1024, send_limit=512 * 1024)
     acceptor = Recorder()
     address = await world.listening("acceptor", acceptor, limits=limits)
     raw = await world.proved_raw(address)
@@ -216,7 +216,7 @@ async def test_a_link_that_is_written_to_without_end_is_closed(
 
 @in_loop
 async def test_too_much_in_one_turn_closes_the_link_before_memory_is_spent(world: World) -> None:
-    dialler, _ = await world.pair(limits=Limits(send_limit=2 * FRAME_LIMIT))
+    dialler, _ = await world.pair(limits=TransportLimits(send_limit=2 * FRAME_LIMIT))
     payload = os.urandom(FRAME_LIMIT)
 
     for _ in range(100):
@@ -230,7 +230,7 @@ async def test_too_much_in_one_turn_closes_the_link_before_memory_is_spent(world
 @in_loop
 async def test_a_stuck_peer_holds_a_closed_link_for_the_grace_only(world: World) -> None:
     acceptor = Recorder()
-    address = await world.listening("acceptor", acceptor, limits=Limits(close_grace=0.05))
+    address = await world.listening("acceptor", acceptor, limits=TransportLimits(close_grace=0.05))
     raw = await world.proved_raw(address)
     await until(lambda: acceptor.opened)
     assert raw.wire is not None
@@ -278,7 +278,7 @@ async def test_peer_lost_in_the_handshake_is_logged_at_debug_if_it_is_a_sibling(
 
 @in_loop
 async def test_a_peer_that_never_greets_is_hung_up_on(world: World) -> None:
-    limits = Limits(handshake_timeout=0.02, close_grace=0.02)
+    limits = TransportLimits(handshake_timeout=0.02, close_grace=0.02)
     address = await world.listening("acceptor", Recorder(), limits=limits)
 
     raw = await world.connect_raw(address)
@@ -292,7 +292,7 @@ async def test_a_peer_that_never_greets_is_hung_up_on(world: World) -> None:
 async def test_blocked_process_does_not_time_out_handshakes_for_its_own_absence(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
-    limits = Limits(handshake_timeout=0.1, connect_timeout=0.1)
+    limits = TransportLimits(handshake_timeout=0.1, connect_timeout=0.1)
     acceptor = Recorder()
     address = await world.listening("acceptor", acceptor, limits=limits)
     rounds = range(1, 9, 2)
@@ -315,7 +315,7 @@ async def test_connections_beyond_the_pending_limit_push_others_out_at_once(
 ) -> None:
     world = socket_world
     acceptor = Recorder()
-    limits = Limits(pending_handshakes=3, handshake_timeout=600.0)
+    limits = TransportLimits(pending_handshakes=3, handshake_timeout=600.0)
     address = await world.listening("acceptor", acceptor, limits=limits)
     silent = [await world.connect_raw(address) for _ in range(3)]
     for raw in silent:
@@ -334,7 +334,7 @@ async def test_connections_beyond_the_pending_limit_push_others_out_at_once(
 @in_loop
 async def test_a_listener_that_says_nothing_is_given_up_on(world: World) -> None:
     """As a stopped process: the kernel connects, nobody answers."""
-    limits = Limits(handshake_timeout=0.05, close_grace=0.02)
+    limits = TransportLimits(handshake_timeout=0.05, close_grace=0.02)
     address = await world.silent_listener()
 
     with pytest.raises(DialError, match="no handshake"):
@@ -368,7 +368,7 @@ async def test_a_cancelled_dial_leaves_nothing_behind(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
     dialler = Recorder()
-    transport = world.transport("dialler", dialler, limits=Limits(handshake_timeout=60))
+    transport = world.transport("dialler", dialler, limits=TransportLimits(handshake_timeout=60))
     address = await world.silent_listener()
 
     for turns in range(6):

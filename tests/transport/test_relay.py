@@ -24,7 +24,7 @@ from adsum.transport.framing import (
     encode_payload,
 )
 from adsum.transport.handshake import Handshake
-from adsum.transport.limits import Limits
+from adsum.transport.limits import TransportLimits
 from adsum.transport.tls import TLS
 from tests.support.ports import free_port
 from tests.support.waiting import DEADLINE, until
@@ -246,7 +246,7 @@ async def test_goodbye_within_the_greeting_of_the_acceptor_is_understood(world: 
 @in_loop
 async def test_forged_goodbye_does_not_cut_short_what_a_closing_link_sends(world: World) -> None:
     acceptor = Recorder()
-    address = await world.listening("acceptor", acceptor, limits=Limits(close_grace=60))
+    address = await world.listening("acceptor", acceptor, limits=TransportLimits(close_grace=60))
     raw, other = await world.proved_raw(address), await world.proved_raw(address, "other")
     await until(lambda: len(acceptor.opened) == 2)
     closing = acceptor.opened[0]
@@ -338,7 +338,7 @@ async def test_tls_that_does_not_verify_gets_tags(
 
 @in_loop
 async def test_tags_count_as_bytes_that_wait(tcp: World) -> None:
-    dialler, _ = await tcp.pair(limits=Limits(send_high_water=10_000, send_limit=20_000))
+    dialler, _ = await tcp.pair(limits=TransportLimits(send_high_water=10_000, send_limit=20_000))
     frame = len(encode_frame(PAYLOAD, b"")) + TAG_BYTES
 
     sent = 0

@@ -21,8 +21,8 @@ from adsum.errors import (
 )
 from adsum.transport import sockets
 from adsum.transport.address import TcpAddress, UnixAddress
-from adsum.transport.base import Identity
-from adsum.transport.limits import Limits
+from adsum.transport.base import NodeIdentity
+from adsum.transport.limits import TransportLimits
 from adsum.transport.listeners import TcpPlace, open_all, open_unix
 from adsum.transport.sockets import SocketTransport
 from adsum.transport.tls import TLS, require_security
@@ -196,7 +196,9 @@ async def test_a_host_that_does_not_answer_is_not_called_gone(
 
     monkeypatch.setattr(sockets, "_connect", never)
     monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", record)
-    dial = tcp.transport("dialler", limits=Limits(connect_timeout=0.02)).dial("127.0.0.1:9")
+    dial = tcp.transport("dialler", limits=TransportLimits(connect_timeout=0.02)).dial(
+        "127.0.0.1:9"
+    )
 
     with pytest.raises(DialError, match=r"no answer within 0\.02 s") as caught:
         await dial
@@ -303,12 +305,12 @@ async def test_a_missing_directory_is_said_and_leaves_nothing(
 @in_loop
 async def test_closing_takes_its_own_path_away_but_not_a_successors(short_path: Path) -> None:
     path = short_path / "node.sock"
-    transport = SocketTransport(Identity("cluster", "node", 1, ()), Recorder())
+    transport = SocketTransport(NodeIdentity("cluster", "node", 1, ()), Recorder())
     await transport.listen(f"unix:{path}")
     await transport.close()
     assert not path.exists()
 
-    transport = SocketTransport(Identity("cluster", "node", 1, ()), Recorder())
+    transport = SocketTransport(NodeIdentity("cluster", "node", 1, ()), Recorder())
     await transport.listen(f"unix:{path}")
     path.unlink()
     successor = open_unix(UnixAddress(str(path)))
@@ -437,7 +439,7 @@ async def test_a_plain_peer_and_a_tls_peer_never_link(short_path: Path, tls: TLS
 @in_loop
 async def test_silent_peer_is_hung_up_on_before_tls_is_set_up(short_path: Path, tls: TLS) -> None:
     world = World("tls", short_path, tls)
-    limits = Limits(handshake_timeout=0.05, close_grace=0.02)
+    limits = TransportLimits(handshake_timeout=0.05, close_grace=0.02)
     raw = await world.connect_bare(await world.listening("acceptor", Recorder(), limits=limits))
     await until(lambda: raw.hung_up)
 

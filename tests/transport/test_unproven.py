@@ -15,7 +15,7 @@ import pytest
 from adsum.errors import DialError
 from adsum.transport.framing import PAYLOAD, encode_frame
 from adsum.transport.handshake import Handshake
-from adsum.transport.limits import Limits
+from adsum.transport.limits import TransportLimits
 from adsum.transport.sockets import SocketTransport
 from adsum.transport.tls import TLS
 from adsum.transport.unproven import Unproven, network_of
@@ -24,7 +24,7 @@ from tests.support.waiting import until
 from .harness import RawPeer, Recorder, bound_port, identity, in_loop
 
 #: Nobody is given up for being slow in these tests, so only a dropped connection makes room.
-PATIENT = Limits(handshake_timeout=600.0)
+PATIENT = TransportLimits(handshake_timeout=600.0)
 MOST = PATIENT.pending_handshakes
 SECRET = b"a shared secret"
 #: Addresses of this host that strangers connect from; honest nodes connect from 127.0.0.1.
@@ -34,7 +34,9 @@ STRANGE = "127.0.0.2"
 class Stage:
     """A node with a link over TCP and one over a Unix socket, and those that attack it."""
 
-    def __init__(self, directory: Path, limits: Limits = PATIENT, tls: TLS | None = None) -> None:
+    def __init__(
+        self, directory: Path, limits: TransportLimits = PATIENT, tls: TLS | None = None
+    ) -> None:
         self.handler = Recorder()
         self._tls = tls
         self._path = f"unix:{directory}/node"
@@ -97,7 +99,7 @@ class Stage:
             await transport.close()
         self._stack.close()
 
-    def _transport(self, name: str, handler: Recorder, limits: Limits) -> SocketTransport:
+    def _transport(self, name: str, handler: Recorder, limits: TransportLimits) -> SocketTransport:
         made = SocketTransport(identity(name), handler, secret=SECRET, limits=limits, tls=self._tls)
         if name != "node":
             self._diallers.append(made)
@@ -228,7 +230,9 @@ async def test_connections_whose_tls_handshake_is_under_way_are_counted_and_drop
 
 @in_loop
 async def test_a_node_that_allows_no_handshakes_accepts_nobody(short_path: Path) -> None:
-    node = SocketTransport(identity("node"), Recorder(), limits=Limits(pending_handshakes=0))
+    node = SocketTransport(
+        identity("node"), Recorder(), limits=TransportLimits(pending_handshakes=0)
+    )
     address = await node.listen("127.0.0.1:0")
     with pytest.raises(DialError):
         await SocketTransport(identity("dialler"), Recorder()).dial(address)

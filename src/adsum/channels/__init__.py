@@ -6,7 +6,7 @@ topics of one kind. The presences of a topic come from an `adsum.Presence`, the 
 
 from adsum.errors import RefusedError
 
-from .channel import Answer, Channel, ChannelPresence, Reason, on, outgoing
+from .channel import Answer, Channel, ChannelPresence, Reason, intercept, on
 from .client import Client
 from .limits import Limits
 from .socket import Socket
@@ -20,6 +20,6 @@ __all__ = [
     "Reason",
     "RefusedError",
     "Socket",
+    "intercept",
     "on",
-    "outgoing",
 ]

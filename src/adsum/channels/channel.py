@@ -16,7 +16,7 @@ from .frames import is_reserved
 from .topics import Pattern
 
 if TYPE_CHECKING:
-    from .membership import Membership
+    from .process import ChannelProcess
 
 #: Why a channel ended: the client left, its connection closed, application code raised, the
 #: channel stopped itself, or the client joined the same topic again.
@@ -25,7 +25,7 @@ Reason = Literal["left", "closed", "crashed", "stopped", "replaced"]
 Answer = Mapping[str, Any] | bytes | None
 _H = TypeVar("_H", bound=Callable[..., Awaitable[Answer]])
 
-_INCOMING, _OUTGOING = "_adsum_on", "_adsum_outgoing"
+_HANDLED, _INTERCEPTED = "_adsum_on", "_adsum_intercept"
 #: Methods that a subclass may override, each with the name of its argument.
 _OVERRIDDEN = {"join": "payload", "terminate": "reason"}
 #: Attributes of an instance that are not methods; they would hide a handler of the same name.
@@ -46,10 +46,10 @@ def on(event: str) -> Callable[[_H], _H]:
         ConfigurationError: The event name is reserved or not valid, the method is not async, or
             the parentheses are missing: ``@on("event")``.
     """
-    return _marked("on", _INCOMING, event)
+    return _marked("on", _HANDLED, event)
 
 
-def outgoing(event: str) -> Callable[[_H], _H]:
+def intercept(event: str) -> Callable[[_H], _H]:
     """Mark a method of a `Channel` as the filter of a broadcast, run before it is sent.
 
     The method is called with the payload and returns the payload to send to this client, or None
@@ -57,10 +57,10 @@ def outgoing(event: str) -> Callable[[_H], _H]:
 
     Raises:
         ConfigurationError: The event name is reserved or not valid, the method is not async, or
-            the parentheses are missing: ``@outgoing("event")``. Presences are not broadcasts, so
+            the parentheses are missing: ``@intercept("event")``. Presences are not broadcasts, so
             their events are refused too.
     """
-    return _marked("outgoing", _OUTGOING, event)
+    return _marked("intercept", _INTERCEPTED, event)
 
 
 class Channel:
@@ -94,7 +94,7 @@ class Channel:
         ...     async def join(self, payload):
         ...         if self.params["room"] == "cellar":
         ...             raise RefusedError("unauthorized")
-        ...         self.track(self.client.values["user"], {"device": payload["device"]})
+        ...         self.track(self.client.assigns["user"], {"device": payload["device"]})
         ...
         ...     @on("shout")
         ...     async def shout(self, payload):
@@ -111,15 +111,15 @@ class Channel:
         super().__init_subclass__(**kwargs)
         if topic is not None:
             cls._pattern = Pattern(topic)
-        cls._handlers = _methods(cls, _INCOMING)
-        cls._filters = _methods(cls, _OUTGOING)
+        cls._handlers = _methods(cls, _HANDLED)
+        cls._filters = _methods(cls, _INTERCEPTED)
         check_class(cls)
 
-    def __init__(self, membership: "Membership", params: dict[str, str]) -> None:
-        self._membership = membership
-        self.topic: str = membership.topic
+    def __init__(self, process: "ChannelProcess", params: dict[str, str]) -> None:
+        self._process = process
+        self.topic: str = process.topic
         self.params = params
-        self.client: Client = membership.connection.client
+        self.client: Client = process.connection.client
 
     # For subclasses to override.
 
@@ -167,16 +167,16 @@ class Channel:
             ValueError: The topic, the key or the meta is too long, or the meta is too deep or not
                 finite.
         """
-        membership = self._membership
-        membership.count_update()
-        tracked = membership.track(self.topic if topic is None else topic, key, meta)
+        process = self._process
+        process.count_update()
+        tracked = process.track(self.topic if topic is None else topic, key, meta)
         if topic in (None, self.topic):
-            membership.follow()
-        return ChannelPresence(membership, tracked)
+            process.follow()
+        return ChannelPresence(process, tracked)
 
     def follow(self) -> None:
         """Send the client the presences of its topic, without tracking it. Idempotent."""
-        self._membership.follow()
+        self._process.follow()
 
     def push(self, event: str, payload: Mapping[str, Any] | bytes) -> None:
         """Send an event to this client alone; before the reply to the join, it is queued.
@@ -188,7 +188,7 @@ class Channel:
             ValueError: The payload is not finite, too deep or too large; or the event is reserved:
                 it begins with ``phx_`` or is one of presences, as ``presence_diff``.
         """
-        self._membership.push(event, payload)
+        self._process.push(event, payload)
 
     async def broadcast(self, event: str, payload: Mapping[str, Any] | bytes) -> None:
         """Send an event to every client on the topic, on every node, this one included.
@@ -198,11 +198,11 @@ class Channel:
             ValueError: The payload is not finite, too deep or too large; or the event is reserved:
                 it begins with ``phx_`` or is one of presences, as ``presence_diff``.
         """
-        await self._membership.broadcast(event, payload, to_self=True)
+        await self._process.broadcast(event, payload, to_self=True)
 
     async def broadcast_from(self, event: str, payload: Mapping[str, Any] | bytes) -> None:
         """Send an event as `broadcast` does, to every client on the topic except this one."""
-        await self._membership.broadcast(event, payload, to_self=False)
+        await self._process.broadcast(event, payload, to_self=False)
 
     def spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
         """Run a coroutine as a task of the channel; it is cancelled when the channel ends.
@@ -218,11 +218,11 @@ class Channel:
         """
         if not asyncio.iscoroutine(coroutine):
             refuse("coroutine", coroutine, "a coroutine, as self.spawn(self.tick())")
-        self._membership.spawn(coroutine)
+        self._process.spawn(coroutine)
 
     def stop(self) -> None:
         """End the channel after the current handler and its reply; the client does not rejoin."""
-        self._membership.end_soon("stopped")
+        self._process.end_soon("stopped")
 
     def __repr__(self) -> str:
         topic = self.__dict__.get("topic", "")
@@ -232,10 +232,10 @@ class Channel:
 class ChannelPresence:
     """A presence of a channel, returned by `Channel.track`. It ends with the channel."""
 
-    __slots__ = ("_membership", "_tracked")
+    __slots__ = ("_process", "_tracked")
 
-    def __init__(self, membership: "Membership", tracked: Tracked) -> None:
-        self._membership = membership
+    def __init__(self, process: "ChannelProcess", tracked: Tracked) -> None:
+        self._process = process
         self._tracked = tracked
 
     @property
@@ -257,8 +257,8 @@ class ChannelPresence:
             TypeError: The meta is not a JSON object; names the path.
             ValueError: It is not finite, too deep or too large.
         """
-        if not self._membership.ending:
-            self._membership.count_update()
+        if not self._process.ending:
+            self._process.count_update()
             self._tracked.update(meta)
 
     def untrack(self) -> None:
@@ -278,7 +278,7 @@ def _marked(name: str, kind: str, event: Any) -> Callable[[_H], _H]:
         refuse("event", event, "a str that is not empty and does not begin with 'phx_'")
     if len(event) > MAX_NAME:
         refuse("event", event, f"a str of at most {MAX_NAME} characters")
-    if kind == _OUTGOING and is_reserved(event):
+    if kind == _INTERCEPTED and is_reserved(event):
         refuse("event", event, "an event that is broadcast; presences pass no filter")
 
     def mark(method: _H) -> _H:
@@ -332,7 +332,7 @@ def check_class(channel: type[Channel]) -> None:
     if not takes(channel.__init__, 3):
         raise ConfigurationError(
             f"{channel.__name__}.__init__{parameters(channel.__init__)}: must take "
-            f"(self, membership, params) and give them to super().__init__"
+            f"(self, process, params) and give them to super().__init__"
         )
 
 

@@ -1,19 +1,19 @@
-"""`Client`: a connected client, with its request data and the application's values."""
+"""`Client`: a connected client, with its request data and the application's assigns."""
 
 from dataclasses import dataclass, field
 from typing import Any
 
 from adsum.quoting import quoted
-from adsum.replication.jsontext import checked_name
 from adsum.replication.limits import MAX_NAME
+from adsum.values.jsontext import checked_name
 
 
 @dataclass(slots=True, repr=False)
 class Client:
     """One browser, phone or program that is connected.
 
-    The `connect` function of the socket receives it and may set `id` and `values`. Every channel of
-    the connection has it as ``self.client``.
+    The `connect` function of the socket receives it and may set `id` and `assigns`. Every channel
+    of the connection has it as ``self.client``.
 
     Attributes:
         params: Parameters of the URL, set with phoenix.js's option ``params``.
@@ -24,7 +24,7 @@ class Client:
         id: Id shared by all connections of, say, one user: ``Socket.disconnect`` closes the
             connections of an id. A text of 1 to 1,024 characters; any other value raises TypeError
             or ValueError.
-        values: Data of the application for its channels.
+        assigns: Data of the application for its channels.
     """
 
     params: dict[str, str] = field(default_factory=dict)
@@ -33,7 +33,7 @@ class Client:
     transport: str = "websocket"
     address: str | None = None
     id: str | None = None
-    values: dict[str, Any] = field(default_factory=dict)
+    assigns: dict[str, Any] = field(default_factory=dict)
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "id" and value is not None:

@@ -17,8 +17,8 @@ from .client import Client
 from .fairshare import WORK, FairShare
 from .frames import Frame, Ref, Serializer, Wire
 from .limits import Meter
-from .membership import GRACE, JOIN_CRASHED, Membership
 from .outbox import Closing, Outbox
+from .process import GRACE, JOIN_CRASHED, ChannelProcess
 
 if TYPE_CHECKING:
     from .hub import Hub
@@ -51,7 +51,7 @@ class Connection:
         #: The client's share of each turn of that loop; transports wait for it before `receive`.
         self.share = FairShare()
         self.outbox = Outbox(hub.limits.outbox, self._filled, self._drained)
-        self.memberships: dict[str, Membership] = {}
+        self.processes: dict[str, ChannelProcess] = {}
         #: Most characters of a topic's presences that the transport can carry; None if unlimited.
         self.longest_state: int | None = None
         # Number of the sweep at which the client last sent anything; that at which it last took a
@@ -160,8 +160,8 @@ class Connection:
     def _is_behind_with_handling(self) -> bool:
         if self._backlog > self.hub.limits.backlog:
             return True
-        for membership in self.memberships.values():  # noqa: SIM110  # for each frame: `any` is slow
-            if membership.full:
+        for process in self.processes.values():  # noqa: SIM110  # for each frame: `any` is slow
+            if process.full:
                 return True
         return False
 
@@ -202,10 +202,10 @@ class Connection:
             if timer is not None:
                 timer.cancel()
         self.hub.remove(self)
-        memberships = list(self.memberships.values())
-        endings = self._endings | {membership.finished for membership in memberships}
-        for membership in memberships:
-            self.share.call(WORK, partial(membership.end_after, "closed", linger))
+        processes = list(self.processes.values())
+        endings = self._endings | {process.finished for process in processes}
+        for process in processes:
+            self.share.call(WORK, partial(process.end_after, "closed", linger))
         if endings:
             await asyncio.wait(endings)
 
@@ -217,9 +217,9 @@ class Connection:
         self.attach(_nothing, _nothing)
         self.outbox.close(Closing(1006, ""), drop=True)
         self.hub.remove(self)
-        for membership in self.memberships.values():
-            self.hub.unsubscribe(membership)
-        self.memberships.clear()
+        for process in self.processes.values():
+            self.hub.unsubscribe(process)
+        self.processes.clear()
 
     @property
     def closing(self) -> Closing | None:
@@ -273,17 +273,17 @@ class Connection:
         if self.closing is None:
             self.outbox.close(Closing(code, reason), drop=drop)
             self._deadline = ActiveTimer(GRACE, self._give_up)
-            for membership in list(self.memberships.values()):
-                self.share.call(WORK, partial(membership.end_after, "closed"))
+            for process in list(self.processes.values()):
+                self.share.call(WORK, partial(process.end_after, "closed"))
             self.freed(0)
 
-    def forget(self, membership: Membership) -> None:
+    def forget(self, process: ChannelProcess) -> None:
         """Remove a channel that has ended; `finish` waits for its `terminate`."""
-        if not membership.finished.done():
-            self._endings.add(membership.finished)
-            membership.finished.add_done_callback(self._endings.discard)
-        if self.memberships.get(membership.topic) is membership:
-            del self.memberships[membership.topic]
+        if not process.finished.done():
+            self._endings.add(process.finished)
+            process.finished.add_done_callback(self._endings.discard)
+        if self.processes.get(process.topic) is process:
+            del self.processes[process.topic]
 
     def count_update(self) -> None:
         """Count one track or update against the rate limit of presences.
@@ -297,14 +297,14 @@ class Connection:
     # Dispatch of frames.
 
     def _dispatch(self, frame: Frame, size: int) -> None:
-        membership = self.memberships.get(frame.topic)
+        process = self.processes.get(frame.topic)
         if frame.topic == "phoenix" and frame.event == "heartbeat":
             self._reply(None, frame, "ok", _EMPTY)
         elif frame.event == "phx_join":
             self._join(frame, size)
-        elif membership is not None and membership.means(frame.join_ref):
+        elif process is not None and process.means(frame.join_ref):
             self._backlog += size
-            membership.receive(frame, size)
+            process.receive(frame, size)
         elif frame.event == "phx_leave":
             self._reply(frame.join_ref, frame, "ok", _EMPTY)
         else:
@@ -312,14 +312,14 @@ class Connection:
 
     def _join(self, frame: Frame, size: int) -> None:
         found = self.hub.find(frame.topic)
-        before = self.memberships.get(frame.topic)
+        before = self.processes.get(frame.topic)
         if not self._joins.allows(self.hub.now()):
             self._reply(frame.join_ref, frame, "error", _TOO_MANY_JOINS)
         elif found is None:
             text = "a client at %s was refused a join: no channel of this socket has the topic %s"
             self.hub.log.warning(text, self.address, quoted(frame.topic), key=self.address)
             self._reply(None, frame, "error", _UNMATCHED)
-        elif before is None and len(self.memberships) >= self.hub.limits.channels:
+        elif before is None and len(self.processes) >= self.hub.limits.channels:
             self._reply(frame.join_ref, frame, "error", _TOO_MANY_CHANNELS)
         else:
             kind, params = found
@@ -327,15 +327,15 @@ class Connection:
                 before.end_after("replaced")
             finished = None if before is None else before.finished
             try:
-                membership = Membership(self, kind, params, frame)
+                process = ChannelProcess(self, kind, params, frame)
             except Exception as error:
                 text = "a %s could not be made"
                 self.hub.log.crashed(text, kind.__name__, error=error)
                 self._reply(frame.join_ref, frame, "error", JOIN_CRASHED)
             else:
                 self._backlog += size
-                self.memberships[frame.topic] = membership
-                membership.begin(frame, size, finished)
+                self.processes[frame.topic] = process
+                process.begin(frame, size, finished)
 
     def _reply(self, join_ref: Ref, frame: Frame, status: str, response: str) -> None:
         self.send(self.serializer.reply(join_ref, frame.ref, frame.topic, status, response))

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple, Protocol
 
 from adsum.errors import ProtocolError, UsageError
 from adsum.quoting import quoted
-from adsum.replication.jsontext import checked_name, load, quote
 from adsum.replication.limits import MAX_NAME, MAX_NUMBER
+from adsum.values.jsontext import checked_name, load, quote
 
 #: Reference of a request, echoed unchanged in the reply.
 Ref = str | int | None

@@ -21,22 +21,22 @@ from adsum.presence import Presence
 from adsum.pubsub import RESERVED
 from adsum.quoting import printable, quoted
 from adsum.replication.entry import Transition
-from adsum.replication.jsontext import checked_name, dump, load
 from adsum.replication.limits import MAX_NAME, MAX_NODE_NAME, MAX_PAYLOAD
 from adsum.replication.messages import Publish
 from adsum.sparselog import SparseLogger
 from adsum.tasks import in_slices, start_task
+from adsum.values.jsontext import checked_name, dump, load
 
 from .channel import Channel, pattern_of
 from .connection import Connection
 from .fairshare import RECIPIENT, WORK
 from .frames import Encoded, Serializer, Wire, checked_event, is_reserved
 from .limits import Limits
-from .membership import Membership, encode
-from .rooms import Follower, Room
+from .process import ChannelProcess, encode
+from .rooms import Follower, PresenceFeed
 from .topics import Pattern
 
-logger = logging.getLogger("adsum")
+logger = logging.getLogger("adsum.channels")
 
 #: Topics of messages between nodes; a topic of the application is appended to the first two.
 _TEXT = f"{RESERVED}channels/text/"
@@ -95,8 +95,8 @@ class Hub:
         #: Clients for which `connect` is still running: a future that is done when each has gone.
         self.admissions: set[asyncio.Future[Any]] = set()
         self._by_id: dict[str, set[Connection]] = {}
-        self._members: dict[str, set[Membership]] = {}
-        self._rooms: dict[str, Room] = {}
+        self._members: dict[str, set[ChannelProcess]] = {}
+        self._feeds: dict[str, PresenceFeed] = {}
         self._sweeper: ActiveTimer | None = None
         self._sweeping: asyncio.Task[None] | None = None
         # Deadlines of lingering presences of ended connections, in seconds of the event loop,
@@ -154,7 +154,7 @@ class Hub:
         """Close every connection with an id, on every node."""
         checked_name(id, "id", MAX_NAME)
         message = Publish(_DISCONNECT, "disconnect", dump({"id": id}))
-        self.presence.node.runtime.post(message, None)
+        self.presence.node.driver.post(message, None)
         for hub in self._of_this_node():
             hub._disconnect(id)
 
@@ -202,17 +202,17 @@ class Hub:
 
     # Broadcasts.
 
-    def subscribe(self, membership: Membership) -> None:
+    def subscribe(self, process: ChannelProcess) -> None:
         """Send the topic's broadcasts to a channel from now on."""
-        self._members.setdefault(membership.topic, set()).add(membership)
+        self._members.setdefault(process.topic, set()).add(process)
 
-    def unsubscribe(self, membership: Membership) -> None:
+    def unsubscribe(self, process: ChannelProcess) -> None:
         """Stop sending the topic's broadcasts to a channel. Idempotent."""
-        members = self._members.get(membership.topic)
+        members = self._members.get(process.topic)
         if members is not None:
-            members.discard(membership)
+            members.discard(process)
             if not members:
-                del self._members[membership.topic]
+                del self._members[process.topic]
 
     def recipients(self, topic: str) -> int:
         """Number of channels on a topic, over all sockets of this node."""
@@ -223,7 +223,7 @@ class Hub:
         topic: str,
         event: str,
         payload: Mapping[str, Any] | bytes,
-        exclude: Membership | None = None,
+        exclude: ChannelProcess | None = None,
     ) -> None:
         """Send an event to every client on a topic, on every node, except `exclude`.
 
@@ -231,7 +231,7 @@ class Hub:
         `PubSub.publish` does.
 
         Raises:
-            NodeClosedError: The node is not running.
+            NodeNotRunningError: The node is not running.
             TypeError: The payload is neither a JSON object nor bytes.
             ValueError: The topic, the event or the payload is too large, the payload is not
                 finite, or the event is reserved.
@@ -241,14 +241,14 @@ class Hub:
         if isinstance(payload, bytes) and not _fits(topic, event):
             raise ValueError("topic and event of a broadcast of bytes may have 255 bytes each")
         encoded = encode(payload, _MAX_BYTES if isinstance(payload, bytes) else MAX_PAYLOAD)
-        runtime = self.presence.node.runtime
+        driver = self.presence.node.driver
         for hub in self._of_this_node():
             hub._distribute(topic, event, encoded, exclude)
-        await runtime.publish(_message(topic, event, encoded), None)
+        await driver.publish(_message(topic, event, encoded), None)
         await asyncio.sleep(0)  # a loop that only broadcasts lets others run
 
     def _distribute(
-        self, topic: str, event: str, payload: Encoded, exclude: Membership | None
+        self, topic: str, event: str, payload: Encoded, exclude: ChannelProcess | None
     ) -> int:
         """Send a broadcast to the clients of this socket; returns the number of subscribers."""
         frames: dict[Serializer, Wire] = {}
@@ -256,9 +256,9 @@ class Hub:
             self.log.warning("a member sent a broadcast of bytes whose names are too long")
             return 0
         members = list(self._members.get(topic, ()))
-        for membership in members:
-            if membership is not exclude:
-                membership.deliver(event, payload, frames)
+        for process in members:
+            if process is not exclude:
+                process.deliver(event, payload, frames)
         return len(members)
 
     def _of_this_node(self) -> "list[Hub]":
@@ -267,26 +267,26 @@ class Hub:
 
     # Presences.
 
-    def follow(self, membership: Membership, counts_above: int | None) -> Follower:
+    def follow(self, process: ChannelProcess, counts_above: int | None) -> Follower:
         """Send a channel the presence state of its topic, and then the diffs."""
-        room = self._rooms.get(membership.topic)
-        if room is None:
-            runtime = self.presence.node.runtime
-            runtime.tell_observers()  # earlier changes are part of the state
-            room = Room(membership.topic, self.presence, counts_above, self._state_if_slow)
-            self._rooms[membership.topic] = room
-            runtime.engine.view.watch(membership.topic)
-        return room.enter(membership)
+        feed = self._feeds.get(process.topic)
+        if feed is None:
+            driver = self.presence.node.driver
+            driver.tell_observers()  # earlier changes are part of the state
+            feed = PresenceFeed(process.topic, self.presence, counts_above, self._state_if_slow)
+            self._feeds[process.topic] = feed
+            driver.engine.view.watch(process.topic)
+        return feed.enter(process)
 
     def unfollow(self, follower: Follower) -> None:
         """Stop sending presences to a follower. Idempotent."""
-        room = follower.room
-        room.leave(follower)
-        if room.empty and self._rooms.get(room.topic) is room:
-            del self._rooms[room.topic]
-            room.close()
+        feed = follower.feed
+        feed.leave(follower)
+        if feed.empty and self._feeds.get(feed.topic) is feed:
+            del self._feeds[feed.topic]
+            feed.close()
             if self.presence.node.running:
-                self.presence.node.runtime.engine.view.unwatch(room.topic)
+                self.presence.node.driver.engine.view.unwatch(feed.topic)
 
     def stats(self) -> dict[str, int]:
         """See `Socket.stats`."""
@@ -294,26 +294,26 @@ class Hub:
         return {
             "connections": len(outboxes) + len(self.given_up),
             "channels": sum(len(members) for members in self._members.values()),
-            "followers": sum(room.followers for room in self._rooms.values()),
-            "frames_received": self.frames_received,
-            "frames_sent": self._frames_sent + sum(outbox.frames for outbox in outboxes),
-            "bytes_sent": self._bytes_sent + sum(outbox.sent for outbox in outboxes),
+            "followers": sum(feed.followers for feed in self._feeds.values()),
+            "received_frames_total": self.frames_received,
+            "sent_frames_total": self._frames_sent + sum(outbox.frames for outbox in outboxes),
+            "sent_bytes_total": self._bytes_sent + sum(outbox.sent for outbox in outboxes),
         }
 
-    def settle(self) -> bool:
-        """Make all pending cuts now, for tests; see `Room.settle`."""
+    def flush_presences(self) -> bool:
+        """Make all pending cuts now, for tests; see `PresenceFeed.flush_presences`."""
         if self.presence.node.running:
-            self.presence.node.runtime.tell_observers()
-        busy = [room.settle() for room in list(self._rooms.values())]
+            self.presence.node.driver.tell_observers()
+        busy = [feed.flush_presences() for feed in list(self._feeds.values())]
         return any(busy)
 
     # Events from the node.
 
     def changed(self, topic: str, transitions: list[Transition]) -> None:
         """See `Observer`."""
-        room = self._rooms.get(topic)
-        if room is not None:
-            room.changed(transitions)
+        feed = self._feeds.get(topic)
+        if feed is not None:
+            feed.changed(transitions)
 
     def delivered(self, sender: str, message: Publish) -> None:
         """See `Observer`."""
@@ -339,14 +339,14 @@ class Hub:
     def _pass_on(self, topic: str, event: str, payload: Encoded) -> None:
         """Send another node's broadcast to local clients; charged to the budget of receiving."""
         count = self._distribute(topic, event, payload, None)
-        self.presence.node.runtime.charge(RECIPIENT * count)
+        self.presence.node.driver.charge(RECIPIENT * count)
 
     def closed(self) -> None:
         """See `Observer`: clients reconnect, to another node or to the next run of this one."""
         self.log.flush()
-        rooms, self._rooms = self._rooms, {}
-        for room in rooms.values():
-            room.close()
+        rooms, self._feeds = self._feeds, {}
+        for feed in rooms.values():
+            feed.close()
         self._lingering.clear()
         self.given_up = {one for one in self.given_up if not one.loop.is_closed()}
         self.admissions = {one for one in self.admissions if not one.get_loop().is_closed()}
@@ -358,7 +358,7 @@ class Hub:
 
     def forked(self) -> None:
         """See `Observer`: the clients are connected to the parent."""
-        self.connections, self._by_id, self._members, self._rooms = set(), {}, {}, {}
+        self.connections, self._by_id, self._members, self._feeds = set(), {}, {}, {}
         self.given_up, self.admissions = set(), set()
         self._sweeper = self._sweeping = None
         self._lingering.clear()
@@ -367,7 +367,7 @@ class Hub:
 def _routes(channels: Any) -> list[tuple[Pattern, type[Channel]]]:
     """The classes with their patterns; refuses a class that no topic can reach."""
     if isinstance(channels, type | str) or not isinstance(channels, Iterable):
-        one = channels.__name__ if isinstance(channels, type) else "Room"
+        one = channels.__name__ if isinstance(channels, type) else "PresenceFeed"
         refuse("channels", channels, f"a list of classes, as [{one}]")
     routes = [(pattern_of(channel), channel) for channel in channels]
     for index, (pattern, channel) in enumerate(routes):

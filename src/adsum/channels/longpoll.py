@@ -14,8 +14,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 from adsum.activetime import active_timeout
-from adsum.replication.jsontext import dump
 from adsum.tasks import cancel_task, start_task
+from adsum.values.jsontext import dump
 
 from .client import Client
 from .connection import Connection
@@ -26,7 +26,7 @@ from .origins import Origins, RejectedError
 from .relay import Question
 from .sessions import Sessions
 from .tokens import Token
-from .websocket import Receive, Send
+from .websocket import ASGIReceive, ASGISend
 
 #: Frames of the largest size that the body of one POST may hold.
 _MAX_BODY_FRAMES = 16
@@ -56,7 +56,7 @@ class LongPoll:
         self._admit = admit
         self._sessions = Sessions.of(hub.presence.node)
 
-    async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def serve(self, scope: Scope, receive: ASGIReceive, send: ASGISend) -> None:
         """Answer one HTTP request."""
         try:
             headers = headers_of(scope)
@@ -76,7 +76,7 @@ class LongPoll:
         await _answer_with(send, status, answer, _cross_origin(scope["method"], headers))
 
     async def _respond(
-        self, scope: Scope, receive: Receive, headers: dict[str, str], token: Token | None
+        self, scope: Scope, receive: ASGIReceive, headers: dict[str, str], token: Token | None
     ) -> tuple[int, Question]:
         """Handle a request; returns the HTTP status and the body, with the status for clients."""
         method = scope["method"]
@@ -92,7 +92,7 @@ class LongPoll:
         return 400, {"status": 400}
 
     async def _take(
-        self, token: Token | None, receive: Receive, headers: dict[str, str], address: str
+        self, token: Token | None, receive: ASGIReceive, headers: dict[str, str], address: str
     ) -> tuple[int, Question]:
         """Handle a POST. Its body is read only if its session is known and no other POST runs."""
         name = None if token is None else await self._sessions.find(token, address)
@@ -115,7 +115,7 @@ class LongPoll:
         status = answer["status"]
         return status if status in (413, 503) else 200, answer
 
-    async def _begin(self, scope: Scope, receive: Receive) -> tuple[int, Question]:
+    async def _begin(self, scope: Scope, receive: ASGIReceive) -> tuple[int, Question]:
         """Create a session; clients take status 410 with a token as a new session."""
         gone = start_task(_disconnected(receive))
         try:
@@ -130,7 +130,7 @@ class LongPoll:
         token = self._sessions.begin(Connection(self._hub, client, serializer))
         return 200, {"status": 410, "token": token, "messages": []}
 
-    async def _poll(self, token: Token, receive: Receive, address: str) -> Question:
+    async def _poll(self, token: Token, receive: ASGIReceive, address: str) -> Question:
         """Answer a poll, after waiting for frames; ends early if the connection ends."""
         nothing: Question = {"token": None, "messages": []}
         name = await self._sessions.find(token, address)
@@ -148,7 +148,7 @@ class LongPoll:
             cancel_task(broken)
 
 
-async def _disconnected(receive: Receive) -> None:
+async def _disconnected(receive: ASGIReceive) -> None:
     """Wait until the connection of a request has ended, if the server reports that."""
     message: Any = await receive()
     while message["type"] == "http.request" and message.get("more_body", False):
@@ -171,7 +171,7 @@ class _BodyError(Exception):
         self.why = why
 
 
-async def _body(receive: Receive, headers: dict[str, str], limit: int) -> str:
+async def _body(receive: ASGIReceive, headers: dict[str, str], limit: int) -> str:
     """Read the body of a request.
 
     Raises:
@@ -189,7 +189,7 @@ async def _body(receive: Receive, headers: dict[str, str], limit: int) -> str:
         raise _BodyError(400, "what is not UTF-8") from None
 
 
-async def _pieces(receive: Receive, limit: int) -> AsyncIterator[bytes]:
+async def _pieces(receive: ASGIReceive, limit: int) -> AsyncIterator[bytes]:
     size, more = 0, True
     while more:
         message: Any = await receive()
@@ -223,7 +223,7 @@ def _cross_origin(method: str, headers: dict[str, str]) -> Headers:
     return shown
 
 
-async def _answer_with(send: Send, status: int, answer: Question, headers: Headers) -> None:
+async def _answer_with(send: ASGISend, status: int, answer: Question, headers: Headers) -> None:
     body = dump(answer).encode()
     length = (b"content-length", str(len(body)).encode())
     shown = [_JSON, NO_STORE, length, *headers]

@@ -1,8 +1,8 @@
 """`Outbox`: the bounded queue of frames to one client, in order.
 
-Invariant: a client that does not read costs its queued frames, up to the limit, and one `Source`
-for each of its channels. Presences are not queued: a source takes their place and makes the frame
-when its turn comes, so changes in between are merged into one frame.
+Invariant: a client that does not read costs its queued frames, up to the limit, and one
+`FrameSource` for each of its channels. Presences are not queued: a source takes their place and
+makes the frame when its turn comes, so changes in between are merged into one frame.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ from .frames import Wire
 _FRAME = (str, bytes)
 
 
-class Source(Protocol):
+class FrameSource(Protocol):
     """A queue entry that makes its frame only when its turn comes."""
 
     def frame(self) -> Wire | None:
@@ -62,7 +62,7 @@ class Outbox:
         self._limit = limit
         self._filled = filled
         self._drained = drained
-        self._items: deque[Wire | Source] = deque()
+        self._items: deque[Wire | FrameSource] = deque()
         self._size = 0
         #: Whether the queued frames take more than half of the limit.
         self.half_full = False
@@ -83,12 +83,12 @@ class Outbox:
         self._add(frame)
         return True
 
-    def put_source(self, source: Source) -> None:
+    def put_source(self, source: FrameSource) -> None:
         """Add a source of a frame. The caller must not add one that is already queued."""
         if self.closing is None:
             self._add(source)
 
-    def discard(self, source: Source) -> None:
+    def discard(self, source: FrameSource) -> None:
         """Remove a source from the queue. Idempotent."""
         with contextlib.suppress(ValueError):  # its turn has already come
             self._items.remove(source)
@@ -133,7 +133,7 @@ class Outbox:
         """Whether anything is queued."""
         return bool(self._items)
 
-    def _add(self, item: Wire | Source) -> None:
+    def _add(self, item: Wire | FrameSource) -> None:
         idle = not self._items
         self._items.append(item)
         if idle:

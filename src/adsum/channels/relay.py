@@ -23,12 +23,12 @@ from adsum.activetime import active_timeout
 from adsum.node import Node
 from adsum.pubsub import RESERVED
 from adsum.quoting import printable
-from adsum.replication.jsontext import dump, load
 from adsum.replication.messages import Publish
 from adsum.sparselog import SparseLogger, error_text
 from adsum.tasks import cancel_task, resolve, start_task
+from adsum.values.jsontext import dump, load
 
-logger = logging.getLogger("adsum")
+logger = logging.getLogger("adsum.channels")
 
 Question = dict[str, Any]
 
@@ -331,7 +331,7 @@ class Relay(ABC):
             body = {"number": number, "index": index, "of": of, "text": piece}
             message = Publish(TOPIC, event, dump(body))
             async with lane.turn:
-                if not self._node.running or await self._node.runtime.publish(message, name):
+                if not self._node.running or await self._node.driver.publish(message, name):
                     return False
             await asyncio.sleep(0)  # the link may have room for all pieces: let others send theirs
         return True

@@ -21,7 +21,7 @@ from typing import Protocol
 from adsum.presence import Presence
 from adsum.replication.entry import KEY, Entry, Identity, Transition
 from adsum.tasks import cancel_task, start_task
-from adsum.watching import Extras, fold, group_in_slices
+from adsum.watch import Extras, fold, group_in_slices
 
 from .fairshare import WORK, FairShare
 from .frames import Ref, Serializer, Wire
@@ -39,7 +39,7 @@ _LIST_AGAIN = 0.8
 _CLOCK_RESOLUTION = 0.0005
 
 
-class Listener(Protocol):
+class FeedListener(Protocol):
     """A client's channel, as the room uses it."""
 
     topic: str
@@ -63,10 +63,10 @@ class Listener(Protocol):
 class Follower:
     """One client's channel that follows a room."""
 
-    __slots__ = ("announced", "listener", "number", "room", "state", "waiting")
+    __slots__ = ("announced", "feed", "listener", "number", "state", "waiting")
 
-    def __init__(self, room: "Room", listener: Listener) -> None:
-        self.room = room
+    def __init__(self, feed: "PresenceFeed", listener: FeedListener) -> None:
+        self.feed = feed
         self.listener = listener
         #: Number of the last diff sent, or contained in the state; None while a state is due.
         self.number: int | None = None
@@ -74,22 +74,22 @@ class Follower:
         self.state: tuple[int, str] | None = None
         #: The last count sent, in a counts-only room.
         self.announced: int | None = None
-        #: Whether `Listener.ready` was called and the frame has not been requested yet.
+        #: Whether `FeedListener.ready` was called and the frame has not been requested yet.
         self.waiting = False
 
     def frame(self) -> Wire | None:
         """The frame to send now; see `outbox.Source`."""
         self.waiting = False
-        return self.room.frame_for(self)
+        return self.feed.frame_for(self)
 
     def notify(self) -> None:
-        """Call `Listener.ready`, once for each frame."""
+        """Call `FeedListener.ready`, once for each frame."""
         if not self.waiting:
             self.waiting = True
             self.listener.ready(self)
 
 
-class Diff:
+class FeedDiff:
     """The changes between two cuts, and their text."""
 
     __slots__ = ("_text", "beside", "transitions")
@@ -106,7 +106,7 @@ class Diff:
         return self._text
 
 
-class Room:
+class PresenceFeed:
     """Batches the presence changes of one topic and sends them to its followers.
 
     Args:
@@ -114,7 +114,7 @@ class Room:
         presence: The presences of the node.
         counts_above: With more keys than this, only counts are sent; None never switches to counts.
         state_if_slow: Whether a client that is too far behind is sent a new state; otherwise
-            `Listener.too_slow` is called.
+            `FeedListener.too_slow` is called.
     """
 
     def __init__(
@@ -133,10 +133,10 @@ class Room:
         # Changes since the last cut: each presence as it was then, and as it is now.
         self._pending: dict[Identity, Transition] = {}
         # The last diffs, the oldest first; the newest has the number of the last cut.
-        self._diffs: deque[Diff] = deque()
+        self._diffs: deque[FeedDiff] = deque()
         self._remembered = 0
         # Several diffs merged, by the number of the cut they start from; valid for this cut.
-        self._merged: dict[int, Diff] = {}
+        self._merged: dict[int, FeedDiff] = {}
         # The state at the last cut, if a client needed it.
         self._state: str | None = None
         self._count = 0
@@ -150,7 +150,7 @@ class Room:
 
     # Followers.
 
-    def enter(self, listener: Listener) -> Follower:
+    def enter(self, listener: FeedListener) -> Follower:
         """Start following the room; the state is sent at the next cut."""
         follower = Follower(self, listener)
         self._newcomers[follower] = None
@@ -194,7 +194,7 @@ class Room:
         changes = diff.text()
         return None if changes is None else self._push(listener, "presence_diff", changes)
 
-    def _push(self, listener: Listener, event: str, text: str) -> Wire | None:
+    def _push(self, listener: FeedListener, event: str, text: str) -> Wire | None:
         """A frame with the `join_ref` of one join, around a body that all clients share.
 
         Diffs carry the `join_ref` too. Otherwise a client that leaves and rejoins at once would
@@ -223,7 +223,7 @@ class Room:
 
     # Cutting.
 
-    def settle(self) -> bool:
+    def flush_presences(self) -> bool:
         """Make the pending cut now, for tests; returns whether a `fetch` call is under way."""
         if self._timer is not None:
             self._timer.cancel()
@@ -249,7 +249,7 @@ class Room:
     def _cut(self) -> None:
         """Make the diff, and the state for newcomers, at the same point of the history."""
         try:
-            self._presence.node.runtime.tell_observers()
+            self._presence.node.driver.tell_observers()
         finally:
             self._timer = None
         pending, self._pending = self._pending, {}
@@ -262,7 +262,7 @@ class Room:
             return
         entries = None
         if newcomers and (transitions or self._state is None):
-            entries = self._presence.node.runtime.engine.view.all_entries(self.topic)
+            entries = self._presence.node.driver.engine.view.all_entries(self.topic)
         if not self._presence.enriches:
             self._finish(transitions, entries, {}, newcomers)
         else:
@@ -329,7 +329,7 @@ class Room:
         """
         self._next_cut_at = self._loop.time() + PAUSE
         if transitions:
-            self._remember(Diff(transitions, fetched))
+            self._remember(FeedDiff(transitions, fetched))
         if transitions or self.counting:
             for follower in list(self._followers):
                 follower.notify()
@@ -351,7 +351,7 @@ class Room:
         now = self._loop.time()
         self._next_cut_at = now + min(max(PAUSE, now - began), LONGEST_PAUSE)
 
-    def _remember(self, diff: Diff) -> None:
+    def _remember(self, diff: FeedDiff) -> None:
         self.number += 1
         self._merged.clear()
         self._diffs.append(diff)
@@ -363,7 +363,7 @@ class Room:
     def _is_behind(self, follower: Follower) -> bool:
         return follower.number is not None and follower.number < self.number
 
-    def _since(self, number: int) -> Diff | None:
+    def _since(self, number: int) -> FeedDiff | None:
         """All changes since a cut, as one diff; None if they are no longer kept."""
         missing = self.number - number
         if missing == 1:
@@ -377,7 +377,7 @@ class Room:
             for diff in list(self._diffs)[-missing:]:
                 fold(pending, diff.transitions)
                 fetched.update(diff.beside)
-            merged = self._merged[number] = Diff(list(pending.values()), fetched)
+            merged = self._merged[number] = FeedDiff(list(pending.values()), fetched)
         return merged
 
     def _fell_behind(self, follower: Follower) -> None:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from adsum.activetime import active_timeout
 from adsum.arguments import async_function, refuse
-from adsum.errors import NodeClosedError, RefusedError
+from adsum.errors import NodeNotRunningError, RefusedError
 from adsum.presence import Presence
 from adsum.quoting import quoted
 from adsum.tasks import cancel_task, start_task
@@ -23,9 +23,9 @@ from .hub import Hub
 from .limits import Limits
 from .longpoll import NO_STORE, LongPoll
 from .origins import Origins, RejectedError
-from .websocket import Receive, Send, receive_next
+from .websocket import ASGIReceive, ASGISend, receive_next
 
-logger = logging.getLogger("adsum")
+logger = logging.getLogger("adsum.channels")
 
 Connect = Callable[[Client], Awaitable[None]]
 
@@ -52,7 +52,7 @@ class Socket:
         channels: Subclasses of `Channel`; the first one with a pattern that matches a topic serves
             it.
         connect: Called for each connection; raises `RefusedError` to refuse it (HTTP 403), and may
-            set the client's `id` and `values`. It may take 10 seconds, and is cancelled if the
+            set the client's `id` and `assigns`. It may take 10 seconds, and is cancelled if the
             client goes. None accepts every client.
         origins: The sites that may connect, by scheme, host and port, as
             ``["https://example.com", "//*.example.com"]``. Without a scheme, both http and https
@@ -104,7 +104,7 @@ class Socket:
         # Whether it was logged that the node is not running; reset when it runs.
         self._closed_logged = False
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: ASGIReceive, send: ASGISend) -> None:
         """Serve one connection or request; see the ASGI specification."""
         kind, path = scope["type"], scope.get("path", "").rstrip("/")
         if kind == "websocket":
@@ -127,7 +127,7 @@ class Socket:
             payload: A JSON object, at most 192 KiB as text, or bytes, at most 144 KiB.
 
         Raises:
-            NodeClosedError: The node is not running.
+            NodeNotRunningError: The node is not running.
             TypeError: The payload is neither a JSON object nor bytes.
             ValueError: The payload is not finite, too deep or too large; or the event is reserved:
                 it begins with ``phx_`` or is one of presences, as ``presence_diff``.
@@ -143,28 +143,28 @@ class Socket:
             id: The `Client.id` that `connect` has set.
 
         Raises:
-            NodeClosedError: The node is not running.
+            NodeNotRunningError: The node is not running.
         """
         self._hub.disconnect(id)
 
-    def settle(self) -> bool:
+    def flush_presences(self) -> bool:
         """Send batched presence changes now, without the delay of milliseconds; for tests.
 
         Returns:
             Whether a `fetch` call is still under way.
         """
-        return self._hub.settle()
+        return self._hub.flush_presences()
 
     def stats(self) -> dict[str, int]:
         """Counters and gauges for metrics, cheap enough to read every second.
 
         Returns:
             ``connections`` (including those given up, until the server reports their ends),
-            ``channels``, ``followers`` (channels that are sent presences), ``refused``
-            (connections), ``frames_received``, ``frames_sent`` and ``bytes_sent``. Counters count
-            since the process began.
+            ``channels``, ``followers`` (channels that are sent presences),
+            ``refused_connections_total`` (connections), ``received_frames_total``,
+            ``sent_frames_total`` and ``sent_bytes_total``. Counters count since the process began.
         """
-        return {**self._hub.stats(), "refused": self._refused}
+        return {**self._hub.stats(), "refused_connections_total": self._refused}
 
     def __repr__(self) -> str:
         hub = self._hub
@@ -247,8 +247,8 @@ class Socket:
 
     def _is_open(self) -> bool:
         try:
-            self._hub.presence.node.runtime  # noqa: B018  # raises if the node is not running
-        except NodeClosedError as error:
+            self._hub.presence.node.driver  # noqa: B018  # raises if the node is not running
+        except NodeNotRunningError as error:
             if not self._closed_logged:
                 logger.error("all clients are refused: %s", error)
             self._closed_logged = True
@@ -264,7 +264,9 @@ class Socket:
         self._refused += 1
         return status
 
-    async def _serve_websocket(self, scope: Scope, receive: Receive, send: Send, path: str) -> None:
+    async def _serve_websocket(
+        self, scope: Scope, receive: ASGIReceive, send: ASGISend, path: str
+    ) -> None:
         await receive()  # websocket.connect
         if not path.endswith("/websocket"):
             await _deny(scope, send, 404)
@@ -289,7 +291,7 @@ def _are_texts(origins: Any) -> bool:
     return is_list and all(isinstance(one, str) for one in origins)
 
 
-async def _deny(scope: Scope, send: Send, status: int) -> None:
+async def _deny(scope: Scope, send: ASGISend, status: int) -> None:
     """Refuse a WebSocket upgrade. A close before the handshake is a 403 with every server.
 
     The response extension is used only for other statuses: some servers log each use as an error.
@@ -301,7 +303,7 @@ async def _deny(scope: Scope, send: Send, status: int) -> None:
     await send({"type": "websocket.http.response.body", "body": b""})
 
 
-async def _refuse_http(send: Send, status: int) -> None:
+async def _refuse_http(send: ASGISend, status: int) -> None:
     headers = [NO_STORE, (b"content-length", b"0")]
     if status == 426:
         headers += [(b"upgrade", b"websocket"), (b"connection", b"upgrade")]

@@ -21,7 +21,7 @@ from .connection import Connection
 from .fairshare import WORK
 from .frames import Wire
 
-logger = logging.getLogger("adsum")
+logger = logging.getLogger("adsum.channels")
 
 #: Bytes of frames that are read ahead and held under backpressure; bytes counted for each held
 #: frame besides its own.
@@ -33,14 +33,14 @@ _RESTART, _LAST_WORD = 1012, 1.0
 _DROPPED = 32
 
 Event = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Event]]
-Send = Callable[[Event], Awaitable[None]]
+ASGIReceive = Callable[[], Awaitable[Event]]
+ASGISend = Callable[[Event], Awaitable[None]]
 
 
 async def serve(
     connection: Connection,
-    receive: Receive,
-    send: Send,
+    receive: ASGIReceive,
+    send: ASGISend,
     subprotocol: str | None,
     ahead: "asyncio.Future[Event]",
 ) -> None:
@@ -87,13 +87,13 @@ async def serve(
             connection.hub.given_up.discard(connection)
 
 
-async def receive_next(receive: Receive) -> Event:
+async def receive_next(receive: ASGIReceive) -> Event:
     """Receive the next message; a coroutine whatever kind of awaitable the server returns."""
     return await receive()
 
 
 async def _read(
-    connection: Connection, receive: Receive, ahead: "asyncio.Future[Event] | None"
+    connection: Connection, receive: ASGIReceive, ahead: "asyncio.Future[Event] | None"
 ) -> int | None:
     """Receive and dispatch frames until the connection ends; returns its close code.
 
@@ -134,7 +134,7 @@ async def _read(
         cancel_task(ahead)
 
 
-async def _wait_for_end(connection: Connection, receive: Receive) -> None:
+async def _wait_for_end(connection: Connection, receive: ASGIReceive) -> None:
     """Receive and drop frames until the server reports the end of the connection."""
     while (await receive())["type"] == "websocket.receive":
         await connection.share.turn(_DROPPED)
@@ -165,7 +165,7 @@ class _Carrier:
         "task",
     )
 
-    def __init__(self, connection: Connection, send: Send) -> None:
+    def __init__(self, connection: Connection, send: ASGISend) -> None:
         task = asyncio.current_task()
         if task is None:
             raise RuntimeError("an ASGI application runs in a task")

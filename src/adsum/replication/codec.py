@@ -10,9 +10,10 @@ from typing import Any
 
 from adsum.errors import ProtocolError
 from adsum.quoting import printable, quoted
+from adsum.values.jsontext import check_object, checked_name, dump, encode_object, load, quote
 
 from .entry import ID, KEY, META, PREVIOUS, TOPIC, VERSION, Change, Entry
-from .jsontext import check_object, checked_name, dump, encode_object, load, quote
+from .interning import known, share
 from .limits import (
     MAX_ADDRESS,
     MAX_ADDRESSES,
@@ -30,14 +31,13 @@ from .messages import (
     Farewell,
     Goodbye,
     Heartbeat,
-    Message,
+    ProtocolMessage,
     Publish,
     Pull,
     Sighting,
     Sync,
     Vouch,
 )
-from .names import known, share
 from .state import Replica
 
 _INTEGERS = frozenset({int})
@@ -45,12 +45,12 @@ _INTEGERS = frozenset({int})
 SYNC, DELTA, HEARTBEAT, DIGEST, ASK, VOUCH, GOODBYE, PUBLISH, PULL = range(1, 10)
 
 
-def encode(message: Message) -> bytes:
+def encode(message: ProtocolMessage) -> bytes:
     """Encode a message as ASCII bytes."""
     return _encode(message).encode("ascii")
 
 
-def decode(data: bytes) -> Message:
+def decode(data: bytes) -> ProtocolMessage:
     """Decode a message from the bytes that `encode` made.
 
     Raises:
@@ -73,7 +73,7 @@ def decode(data: bytes) -> Message:
         ) from None
 
 
-def _encode(message: Message) -> str:
+def _encode(message: ProtocolMessage) -> str:
     match message:
         case Delta():
             return _encode_delta(message)
@@ -282,7 +282,7 @@ def _flag(value: object) -> bool:
     return value == 1
 
 
-_DECODERS: dict[int, Callable[..., Message]] = {
+_DECODERS: dict[int, Callable[..., ProtocolMessage]] = {
     SYNC: _sync,
     DELTA: _delta,
     HEARTBEAT: _heartbeat,

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection
 
-from .effects import Outbox, Severity
+from .effects import EffectQueue, Severity
 from .messages import Sighting
 from .state import Replica
 
@@ -19,9 +19,9 @@ class Conflicts:
     until the node that holds the name proves alive.
     """
 
-    def __init__(self, me: Replica, outbox: Outbox) -> None:
+    def __init__(self, me: Replica, effects: EffectQueue) -> None:
         self._me = me
-        self._outbox = outbox
+        self._effects = effects
         # The text to log about a refused newcomer, by name.
         self._refused: dict[str, str] = {}
         # The first counter seen of each other incarnation of this node's own name; a higher one
@@ -39,7 +39,7 @@ class Conflicts:
         else:
             self._tell("refusal", f"refused {replica}: {reason}", now)
 
-    def settle(self, name: str) -> None:
+    def resolve(self, name: str) -> None:
         """Drop the pending notice of a name: only one incarnation of it is left."""
         self._refused.pop(name, None)
 
@@ -79,4 +79,4 @@ class Conflicts:
             del self._rivals[next(iter(self._rivals))]
 
     def _tell(self, kind: str, text: str, now: float) -> None:
-        self._outbox.notice_once(Severity.ERROR, kind, text, now)
+        self._effects.notice_once(Severity.ERROR, kind, text, now)

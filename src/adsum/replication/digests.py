@@ -23,11 +23,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import TypeVar
 
+from adsum.values.jsontext import quote
+
 from .departures import Departure, Departures
-from .effects import Outbox
+from .effects import EffectQueue
 from .exchange import Exchange
-from .jsontext import quote
-from .links import MAX_ANSWERS, Link, Links
+from .links import MAX_ANSWERS, Links, PeerLink
 from .liveness import Liveness, Member
 from .messages import Digest, Farewell, Heartbeat, Pull, Sighting
 from .state import Replica
@@ -53,25 +54,25 @@ class Digests:
         departures: Departures,
         exchange: Exchange,
         links: Links,
-        outbox: Outbox,
+        effects: EffectQueue,
         timing: Timing,
     ) -> None:
         self._liveness = liveness
         self._departures = departures
         self._exchange = exchange
         self._links = links
-        self._outbox = outbox
+        self._effects = effects
         self._timing = timing
         # When a mismatch may be followed by a request for everything again, in active time.
         self._everything_at = 0.0
 
     # Requests.
 
-    def request_everything(self, link: Link) -> None:
+    def request_everything(self, link: PeerLink) -> None:
         """Request all that a peer knows, and whether the replicas that linger here still linger."""
         self._request(link, everything=True)
 
-    def compare(self, link: Link, heartbeat: Heartbeat, now: float) -> None:
+    def compare(self, link: PeerLink, heartbeat: Heartbeat, now: float) -> None:
         """Request a digest from a peer if fingerprints in its heartbeat differ from local ones.
 
         A request for everything is sent at most once in a heartbeat interval, over all links.
@@ -86,12 +87,12 @@ class Digests:
         elif heartbeat.departed != self._departures.fingerprint:
             self._request(link, everything=False)
 
-    def _request(self, link: Link, *, everything: bool) -> None:
+    def _request(self, link: PeerLink, *, everything: bool) -> None:
         link.awaiting = True
         lingering = [departure.replica for departure in self._departures.lingering()]
-        self._outbox.send([link], Pull(_named(lingering), everything))
+        self._effects.send([link], Pull(_named(lingering), everything))
 
-    def beat(self, now: float, unanswered: list[Link], awaited: list[Replica]) -> None:
+    def beat(self, now: float, unanswered: list[PeerLink], awaited: list[Replica]) -> None:
         """Request digests of replicas that are not heard directly; called at each heartbeat.
 
         Args:
@@ -112,7 +113,7 @@ class Digests:
             return
         named = _named(missing)
         complete = len(named) == len(missing)
-        self._outbox.send(self._links.some(), Pull(named) if complete else Pull(everything=True))
+        self._effects.send(self._links.some(), Pull(named) if complete else Pull(everything=True))
 
     def hears_directly(self, replica: Replica, now: float) -> bool:
         """Whether a link to a replica is alive, so its own statements will be received."""
@@ -131,7 +132,7 @@ class Digests:
 
     # Answers.
 
-    def answer(self, link: Link, pull: Pull, elapsed: float) -> None:
+    def answer(self, link: PeerLink, pull: Pull, elapsed: float) -> None:
         """Answer a digest request, if the peer reads and has answers left in this heartbeat."""
         if pull.replicas and not pull.everything:
             link.lacks = frozenset(pull.replicas[:MAX_NAMED])
@@ -153,14 +154,14 @@ class Digests:
                 gone.append(departure)
         farewells = [self.farewell(departure, elapsed) for departure in gone]
         for part in _in_parts(sightings, farewells):
-            self._outbox.send([link], part)
+            self._effects.send([link], part)
 
     def push(self, departure: Departure, elapsed: float) -> None:
         """Send a goodbye to the peers that are known not to hear its replica directly, if sure."""
         replica = departure.replica
         links = [link for link in self._links if replica in link.lacks and link.writable]
         if departure.sure:
-            self._outbox.send(links, self.notice(departure, elapsed))
+            self._effects.send(links, self.notice(departure, elapsed))
 
     def notice(self, departure: Departure, elapsed: float) -> Digest:
         """A digest of one goodbye, which answers no request."""
@@ -176,7 +177,7 @@ class Digests:
             self._exchange.horizon_of(departure.replica),
         )
 
-    def _sighting(self, link: Link, member: Member, everything: bool) -> Sighting:
+    def _sighting(self, link: PeerLink, member: Member, everything: bool) -> Sighting:
         replica = member.replica
         known = not everything and member.change_number <= link.introduced_upto
         addresses = () if known else member.addresses

@@ -4,8 +4,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 
-from .links import Link
-from .messages import Message, Publish
+from .links import PeerLink
+from .messages import ProtocolMessage, Publish
 
 #: Seconds between two notices of one kind of trouble that goes on.
 NOTICE_INTERVAL = 60.0
@@ -49,7 +49,7 @@ class Send:
     """
 
     links: tuple[int, ...]
-    message: Message
+    message: ProtocolMessage
     sending: Sending | None = None
 
 
@@ -102,7 +102,7 @@ class Joined:
 Effect = Send | Dial | Close | Deliver | Released | Notice | Joined
 
 
-class Outbox:
+class EffectQueue:
     """The queue of effects that the driver has not taken yet."""
 
     def __init__(self) -> None:
@@ -117,7 +117,9 @@ class Outbox:
         """Queue an effect."""
         self._effects.append(effect)
 
-    def send(self, links: Iterable[Link], message: Message, sending: Sending | None = None) -> None:
+    def send(
+        self, links: Iterable[PeerLink], message: ProtocolMessage, sending: Sending | None = None
+    ) -> None:
         """Queue a message for links, even if their peers do not read.
 
         Heartbeats and requests are few and small. Senders of large messages check first whether a

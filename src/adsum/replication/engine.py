@@ -19,9 +19,10 @@ from .conflicts import Conflicts
 from .departures import Departure, Departures
 from .dialler import Dialler
 from .digests import Digests
-from .effects import Deliver, Dial, Effect, Outbox, Sending
+from .effects import Deliver, Dial, Effect, EffectQueue, Sending
 from .entry import ID, KEY, TOPIC, VERSION, Entry, Transition
 from .exchange import Exchange, Held
+from .interning import share
 from .joining import Joining
 from .links import Links
 from .liveness import Liveness
@@ -32,14 +33,13 @@ from .messages import (
     Digest,
     Goodbye,
     Heartbeat,
-    Message,
+    ProtocolMessage,
     Publish,
     Pull,
     Sync,
     Vouch,
 )
 from .messaging import Messaging
-from .names import share
 from .peers import Peers
 from .state import Replica, Slice
 from .timing import Timing
@@ -69,13 +69,13 @@ class Engine:
         self._timing = timing
         self._clock = Clock(now, timing.heartbeat_interval)
         self._links = Links(rng)
-        self._outbox = Outbox()
-        self._exchange = Exchange(replica, self.view, self._links, self._outbox, timing)
-        self._messaging = Messaging(self._links, self._outbox)
+        self._effects = EffectQueue()
+        self._exchange = Exchange(replica, self.view, self._links, self._effects, timing)
+        self._messaging = Messaging(self._links, self._effects)
         self._liveness = Liveness(timing, replica)
         self._departures = Departures(timing)
         self._digests = Digests(
-            self._liveness, self._departures, self._exchange, self._links, self._outbox, timing
+            self._liveness, self._departures, self._exchange, self._links, self._effects, timing
         )
         self._joining = Joining(
             self._clock,
@@ -84,17 +84,17 @@ class Engine:
             self._liveness,
             self._departures,
             self._exchange,
-            self._outbox,
+            self._effects,
         )
         self._dialler = Dialler(timing, rng)
         self._heartbeat_at = 0.0
-        self._conflicts = Conflicts(replica, self._outbox)
+        self._conflicts = Conflicts(replica, self._effects)
         self._peers = Peers(
             replica=replica,
             timing=timing,
             clock=self._clock,
             links=self._links,
-            outbox=self._outbox,
+            effects=self._effects,
             exchange=self._exchange,
             liveness=self._liveness,
             departures=self._departures,
@@ -180,7 +180,7 @@ class Engine:
     def remove_seed(self, address: str) -> None:
         """Remove a seed: its address is not dialled again, and joining does not wait for it."""
         self._dialler.remove_seed(address)
-        self._joining.settle_address(address)
+        self._joining.address_done(address)
 
     # Joining.
 
@@ -204,9 +204,9 @@ class Engine:
         """Make joining wait for an address that is being looked up."""
         self._joining.expect_address(address)
 
-    def settle_address(self, address: str) -> None:
+    def address_done(self, address: str) -> None:
         """Stop waiting for an address: it was looked up, or cannot be."""
-        self._joining.settle_address(address)
+        self._joining.address_done(address)
 
     def seeds_complete(self) -> None:
         """Let joining end once its conditions hold: all addresses known at startup were added."""
@@ -261,16 +261,16 @@ class Engine:
 
     def dial_rejected(self, address: str, now: float) -> None:
         """Report a dial answered by a node of another cluster, secret or user: no link can form."""
-        self._joining.settle_address(address)
+        self._joining.address_done(address)
         self.dial_failed(address, False, now)
 
     def dialled_self(self, address: str) -> None:
         """Report that a dialled address is this node's own."""
         self._dialler.answered_oneself(address, self._clock.active)
-        self._joining.settle_address(address)
+        self._joining.address_done(address)
         self._joining.check()
 
-    def receive(self, id: int, message: Message, now: float) -> None:  # noqa: C901  # a case a kind
+    def receive(self, id: int, message: ProtocolMessage, now: float) -> None:  # noqa: C901  # a case a kind
         """Apply a message received over a link; ignored if the link is closed.
 
         Raises:
@@ -304,7 +304,7 @@ class Engine:
             case Goodbye():
                 self._peers.receive_goodbye(link, message)
             case Publish():
-                self._outbox.put(Deliver(link.replica.name, message))
+                self._effects.put(Deliver(link.replica.name, message))
         self._joining.receive(link.replica, message)
 
     def tick(self, now: float) -> None:
@@ -322,7 +322,7 @@ class Engine:
             self._messaging.expire(due)
         self._peers.expire(due, self._clock.elapsed + RESOLUTION)
         for address in self._dialler.due(due, self._links.names):
-            self._outbox.put(Dial(address))
+            self._effects.put(Dial(address))
         if self._joining.check_at <= due:
             self._joining.stop_waiting_for_links()
         self._joining.check_all()
@@ -346,11 +346,11 @@ class Engine:
 
     def take_effects(self) -> list[Effect]:
         """The effects to execute since the last call, in order; call it again until it is empty."""
-        if self._messaging.ready and not self._outbox:
+        if self._messaging.ready and not self._effects:
             if self._exchange.flush_at <= self._clock.active + RESOLUTION:
                 self._exchange.flush(self._clock.active)  # the state waits for no message
             self._messaging.send_next()
-        return self._outbox.take()
+        return self._effects.take()
 
     def take_changes(self) -> dict[str, list[Transition]]:
         """The changes of each watched topic since the last call, in order."""

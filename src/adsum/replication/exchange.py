@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 
 from adsum.errors import ProtocolError
 
-from .effects import Outbox
+from .effects import EffectQueue
 from .entry import size_of
 from .limits import DELTA_BUDGET
-from .links import Link, Links
+from .links import Links, PeerLink
 from .messages import Delta, Sync
 from .state import Replica, Slice
-from .streams import CatchUp, Feed, Staging, cut
+from .streams import CatchUp, SliceFeed, Staging, cut
 from .timing import Timing
 from .view import View
 from .visibility import Visibility
@@ -43,7 +43,7 @@ class Held:
 
     slice: Slice
     shown: bool
-    feeds: dict[int, Feed] = field(default_factory=dict)
+    feeds: dict[int, SliceFeed] = field(default_factory=dict)
     catch_up: CatchUp | None = None
     followed: int | None = None
 
@@ -60,13 +60,13 @@ class Exchange:
     """
 
     def __init__(
-        self, replica: Replica, view: View, links: Links, outbox: Outbox, timing: Timing
+        self, replica: Replica, view: View, links: Links, effects: EffectQueue, timing: Timing
     ) -> None:
         self.own = Held(Slice(replica), shown=True)
         self._replica = replica
         self._visibility = Visibility(view)
         self._links = links
-        self._outbox = outbox
+        self._effects = effects
         self._timing = timing
         self._held: dict[Replica, Held] = {replica: self.own}
         # The replicas of the slices that may have changes to send.
@@ -118,17 +118,17 @@ class Exchange:
 
     # Receiving.
 
-    def follow(self, link: Link, now: float) -> None:
+    def follow(self, link: PeerLink, now: float) -> None:
         """Ask a replica to send its own slice above the local horizon, and later changes."""
         held = self.of(link.replica)
         if held is not None:
             self._request(held, link, now, follow=True)
 
-    def ask(self, held: Held, link: Link, now: float) -> None:
+    def ask(self, held: Held, link: PeerLink, now: float) -> None:
         """Request the missing changes of a slice from a peer that does not own it."""
         self._request(held, link, now, follow=False)
 
-    def receive(self, link: Link, delta: Delta, now: float) -> None:
+    def receive(self, link: PeerLink, delta: Delta, now: float) -> None:
         """Apply or stage a received delta; request the missing changes if a frame was lost.
 
         Raises:
@@ -165,13 +165,13 @@ class Exchange:
             if held.catch_up is not None and held.catch_up.until <= now:
                 held.catch_up = None
 
-    def _request(self, held: Held, link: Link, now: float, *, follow: bool) -> None:
+    def _request(self, held: Held, link: PeerLink, now: float, *, follow: bool) -> None:
         """Request a slice, unless a request for it is already open."""
         if held.catch_up is None:
             held.catch_up = CatchUp(link.id, now + self._timing.sync_timeout)
             if follow:
                 held.followed = link.id
-            self._outbox.send([link], Sync(held.slice.replica, held.slice.horizon, follow))
+            self._effects.send([link], Sync(held.slice.replica, held.slice.horizon, follow))
 
     def _merge(self, held: Held, delta: Delta) -> None:
         horizon = held.slice.horizon
@@ -201,7 +201,7 @@ class Exchange:
 
     # Sending.
 
-    def feed(self, link: Link, sync: Sync) -> bool:
+    def feed(self, link: PeerLink, sync: Sync) -> bool:
         """Start a feed that sends a peer the slice it requests, from the next flush on.
 
         Returns:
@@ -212,17 +212,17 @@ class Exchange:
             return True
         if sync.after > held.slice.horizon:
             return held is not self.own
-        held.feeds[link.id] = Feed(sync.after, sync.follow)
+        held.feeds[link.id] = SliceFeed(sync.after, sync.follow)
         self._dirty[sync.replica] = None
         return True
 
-    def resume(self, link: Link) -> None:
+    def resume(self, link: PeerLink) -> None:
         """Continue the feeds of a link after its peer reads again; they may have fallen behind."""
         self._flushed_at -= self._interval
         behind = (replica for replica, held in self._held.items() if link.id in held.feeds)
         self._dirty.update(dict.fromkeys(behind))
 
-    def forget_link(self, link: Link) -> None:
+    def forget_link(self, link: PeerLink) -> None:
         """Drop the feeds and requests of a link that has closed."""
         for held in self._held.values():
             held.feeds.pop(link.id, None)
@@ -271,7 +271,7 @@ class Exchange:
         """Send one delta over each feed of a slice that is behind; returns the remaining budget."""
         for (cursor, reset), links in self._behind(held).items():
             delta = cut(held.slice, cursor, reset)
-            self._outbox.send(links, delta)
+            self._effects.send(links, delta)
             for link in links:
                 feed = held.feeds.pop(link.id)  # to the end of the line
                 if not feed.advance(delta):
@@ -283,9 +283,9 @@ class Exchange:
                 break
         return budget
 
-    def _behind(self, held: Held) -> dict[tuple[int, int], list[Link]]:
+    def _behind(self, held: Held) -> dict[tuple[int, int], list[PeerLink]]:
         """The writable links with pending changes or an owed answer, by position of the feed."""
-        behind: dict[tuple[int, int], list[Link]] = {}
+        behind: dict[tuple[int, int], list[PeerLink]] = {}
         for id, feed in held.feeds.items():
             if self._links[id].writable and (feed.owed or feed.cursor < held.slice.horizon):
                 behind.setdefault(feed.position(held.slice), []).append(self._links[id])

@@ -10,8 +10,9 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
+from adsum.values.frozen import FrozenDict, FrozenList
+
 from .entry import Entry, Identity, identity
-from .frozen import FrozenDict, FrozenList
 
 #: Presences from which on a group caches its answer; smaller groups are rendered at each read.
 LARGE = 64

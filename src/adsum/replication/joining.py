@@ -24,11 +24,11 @@ refused name has not joined. Two nodes that join at once wait only for each othe
 
 from .clock import Clock
 from .departures import Departures
-from .effects import Joined, Outbox
+from .effects import EffectQueue, Joined
 from .exchange import Exchange, Held
 from .links import Links
 from .liveness import Liveness, Member
-from .messages import Delta, Digest, Message
+from .messages import Delta, Digest, ProtocolMessage
 from .state import Replica
 from .timing import Timing
 
@@ -52,7 +52,7 @@ class Joining:
         liveness: Liveness,
         departures: Departures,
         exchange: Exchange,
-        outbox: Outbox,
+        effects: EffectQueue,
     ) -> None:
         self._clock = clock
         self._timing = timing
@@ -60,7 +60,7 @@ class Joining:
         self._liveness = liveness
         self._departures = departures
         self._exchange = exchange
-        self._outbox = outbox
+        self._effects = effects
         #: Whether the node has joined; stays true for the rest of its life.
         self.joined = False
         #: Grows with every step, so a waiting node can detect that joining is stuck.
@@ -82,9 +82,9 @@ class Joining:
         if not self.joined:
             self._addresses.add(address)
 
-    def settle_address(self, address: str) -> None:
+    def address_done(self, address: str) -> None:
         """Stop waiting for an address: it has answered, or never will."""
-        self._settle(address in self._addresses)
+        self._count_step(address in self._addresses)
         self._addresses.discard(address)
 
     def expect_link(self, link: int) -> None:
@@ -93,9 +93,9 @@ class Joining:
             self._links.add(link)
             self._wait_for_links()
 
-    def settle_link(self, link: int) -> None:
+    def link_done(self, link: int) -> None:
         """Stop waiting for a link: its first frame and its digest have arrived."""
-        self._settle(link in self._links)
+        self._count_step(link in self._links)
         self._links.discard(link)
 
     def drop_link(self, link: int) -> bool:
@@ -143,23 +143,23 @@ class Joining:
         """Accept relayed replicas without a link: no link has opened for `LINK_PATIENCE`."""
         self.check_at = _NEVER
 
-    def settle_slice(self, replica: Replica) -> None:
+    def slice_done(self, replica: Replica) -> None:
         """Stop waiting for a slice: it has arrived, or need not."""
-        self._settle(replica in self._versions)
+        self._count_step(replica in self._versions)
         self._versions.pop(replica, None)
 
     def advance(self) -> None:
         """Count a step of progress that completes no expected address, link or slice."""
         self.progress += 1
 
-    def receive(self, sender: Replica, message: Message) -> None:
+    def receive(self, sender: Replica, message: ProtocolMessage) -> None:
         """Check for slices that arrived with a message: of its sender, or of the delta's owner."""
         if self.joined:
             return
-        self._settle_arrived(sender)
+        self._check_arrival(sender)
         if isinstance(message, Delta):
             self.advance()
-            self._settle_arrived(message.replica)
+            self._check_arrival(message.replica)
         elif isinstance(message, Digest):  # it may name slices that are here already
             self.check_all()
         self.check()
@@ -169,7 +169,7 @@ class Joining:
         if self.joined:
             return
         for replica in list(self._versions):
-            self._settle_arrived(replica)
+            self._check_arrival(replica)
         self.check()
 
     def check(self) -> None:
@@ -179,9 +179,9 @@ class Joining:
         if not (self._addresses or self._links or self._versions):
             self.joined = True
             self.check_at = _NEVER
-            self._outbox.put(Joined())
+            self._effects.put(Joined())
 
-    def _settle_arrived(self, replica: Replica) -> None:
+    def _check_arrival(self, replica: Replica) -> None:
         version = self._versions.get(replica)
         if version is None:
             return
@@ -193,7 +193,7 @@ class Joining:
             gone = silent or (version == 0 and not member.addresses)
         arrived = held is not None and self._is_shown_up_to(held, version)
         if gone or (arrived and not self._may_be_linked(member)):
-            self.settle_slice(replica)
+            self.slice_done(replica)
 
     def _may_be_linked(self, member: Member | None) -> bool:
         """Whether a member has no link, and joining still waits for one."""
@@ -214,5 +214,5 @@ class Joining:
         """The addresses and replicas that are still waited for, as text for the log."""
         return [*sorted(self._addresses), *(str(one) for one in sorted(self._versions))]
 
-    def _settle(self, waited_for: bool) -> None:
+    def _count_step(self, waited_for: bool) -> None:
         self.progress += waited_for

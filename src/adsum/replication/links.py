@@ -13,7 +13,7 @@ MAX_ANSWERS = 4
 
 
 @dataclass(slots=True, eq=False)
-class Link:
+class PeerLink:
     """One open link to a replica.
 
     Attributes:
@@ -59,23 +59,23 @@ class Links:
 
     def __init__(self, rng: Random) -> None:
         self._rng = rng
-        self._by_id: dict[int, Link] = {}
+        self._by_id: dict[int, PeerLink] = {}
         # Oldest first.
-        self._by_name: dict[str, list[Link]] = {}
+        self._by_name: dict[str, list[PeerLink]] = {}
 
     def __len__(self) -> int:
         return len(self._by_id)
 
-    def __iter__(self) -> Iterator[Link]:
+    def __iter__(self) -> Iterator[PeerLink]:
         return iter(list(self._by_id.values()))
 
     def __contains__(self, id: int) -> bool:
         return id in self._by_id
 
-    def __getitem__(self, id: int) -> Link:
+    def __getitem__(self, id: int) -> PeerLink:
         return self._by_id[id]
 
-    def get(self, id: int) -> Link | None:
+    def get(self, id: int) -> PeerLink | None:
         """The link with an id, or None if it is not open."""
         return self._by_id.get(id)
 
@@ -84,27 +84,27 @@ class Links:
         """The names of the nodes with a link, as the keys of a mapping."""
         return self._by_name
 
-    def of(self, name: str) -> list[Link]:
+    def of(self, name: str) -> list[PeerLink]:
         """The links to all incarnations of a name, oldest first."""
         return self._by_name.get(name, [])
 
-    def add(self, link: Link) -> None:
+    def add(self, link: PeerLink) -> None:
         """Add a link that has opened."""
         self._by_id[link.id] = link
         self._by_name.setdefault(link.replica.name, []).append(link)
 
-    def remove(self, link: Link) -> None:
+    def remove(self, link: PeerLink) -> None:
         """Remove a link that has closed."""
         del self._by_id[link.id]
         rest = [other for other in self._by_name.pop(link.replica.name) if other is not link]
         if rest:
             self._by_name[link.replica.name] = rest
 
-    def to_replica(self, replica: Replica) -> list[Link]:
+    def to_replica(self, replica: Replica) -> list[PeerLink]:
         """The links to one incarnation of a name, oldest first."""
         return [link for link in self.of(replica.name) if link.replica == replica]
 
-    def to(self, name: str) -> Link | None:
+    def to(self, name: str) -> PeerLink | None:
         """The link for published messages to a member: the newest one that both ends keep, or None.
 
         If both ends dial at once, each may see another of the two links open first. The smaller end
@@ -115,7 +115,7 @@ class Links:
                 return link
         return None
 
-    def some(self) -> list[Link]:
+    def some(self) -> list[PeerLink]:
         """A random sample of `FANOUT` links, or fewer, from those whose peers read."""
         links = [link for link in self._by_id.values() if link.writable]
         return self._rng.sample(links, min(FANOUT, len(links)))

@@ -176,4 +176,4 @@ class Publish:
     payload: str
 
 
-Message = Sync | Delta | Heartbeat | Digest | Ask | Vouch | Goodbye | Publish | Pull
+ProtocolMessage = Sync | Delta | Heartbeat | Digest | Ask | Vouch | Goodbye | Publish | Pull

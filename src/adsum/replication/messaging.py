@@ -17,9 +17,9 @@ round of messages, and heartbeats need no room.
 from collections import deque
 from collections.abc import Iterable
 
-from .effects import Outbox, Released, Sending
+from .effects import EffectQueue, Released, Sending
 from .limits import MAX_WAITING
-from .links import Link, Links
+from .links import Links, PeerLink
 from .messages import Publish
 
 #: Seconds, at most, to wait for a link without room, and for a publisher to wait.
@@ -36,9 +36,9 @@ class Messaging:
         outbox: The queue for messages to peers.
     """
 
-    def __init__(self, links: Links, outbox: Outbox) -> None:
+    def __init__(self, links: Links, effects: EffectQueue) -> None:
         self._links = links
-        self._outbox = outbox
+        self._effects = effects
         # The queues by member name; none is empty.
         self._queues: dict[str, _Queue] = {}
         # Messages with a waiting publisher, oldest first.
@@ -60,7 +60,7 @@ class Messaging:
                 links.append(link)
             elif not self._queue(name, sending, now):
                 sending.missed += 1
-        self._outbox.send(links, message, sending if sending.waiting else None)
+        self._effects.send(links, message, sending if sending.waiting else None)
         self.missed += sending.missed
         if sending.waiting:
             self._unreleased.append(sending)
@@ -83,7 +83,7 @@ class Messaging:
 
         Call it again after the messages were sent: they may have filled their links.
         """
-        rounds: dict[Sending, list[Link]] = {}
+        rounds: dict[Sending, list[PeerLink]] = {}
         for name in list(self.ready):
             link, queue = self._links.to(name), self._queues.get(name)
             if queue is None or link is None or not link.writable:
@@ -91,7 +91,7 @@ class Messaging:
             elif (sending := self._take(name, queue)) is not None:
                 rounds.setdefault(sending, []).append(link)
         for sending, links in rounds.items():
-            self._outbox.send(links, sending.message, sending)
+            self._effects.send(links, sending.message, sending)
             self._leave_queues(sending, len(links))
 
     def expire(self, now: float) -> None:
@@ -106,7 +106,7 @@ class Messaging:
                 if not queue:
                     del self._queues[name]
         while self._unreleased and self._unreleased[0].until <= now:
-            self._outbox.put(Released(self._unreleased.popleft()))
+            self._effects.put(Released(self._unreleased.popleft()))
         since = min(map(self._no_room_since, self._queues), default=_NEVER)
         until = self._unreleased[0].until if self._unreleased else _NEVER
         self.check_at = min(since + PATIENCE, until)
@@ -173,7 +173,7 @@ class Messaging:
     def _leave_queues(self, sending: Sending, count: int) -> None:
         sending.waiting -= count
         if not sending.waiting:
-            self._outbox.put(Released(sending))
+            self._effects.put(Released(sending))
         while self._unreleased and not self._unreleased[0].waiting:
             self._unreleased.popleft()
 

@@ -13,10 +13,10 @@ from .conflicts import Conflicts
 from .departures import Departures
 from .dialler import Dialler
 from .digests import Digests
-from .effects import Close, Outbox, Severity
+from .effects import Close, EffectQueue, Severity
 from .exchange import Exchange
 from .joining import Joining
-from .links import Link, Links
+from .links import Links, PeerLink
 from .liveness import Liveness, Status
 from .messages import Ask, Digest, Farewell, Goodbye, Heartbeat, Sighting, Vouch
 from .messaging import Messaging
@@ -47,7 +47,7 @@ class Peers:
     timing: Timing
     clock: Clock
     links: Links
-    outbox: Outbox
+    effects: EffectQueue
     exchange: Exchange
     liveness: Liveness
     departures: Departures
@@ -83,7 +83,7 @@ class Peers:
             return
         if dialled is not None:
             self._note_refusal(self.dialler.answered(dialled, replica.name, now))
-        link = Link(
+        link = PeerLink(
             id,
             replica,
             opened_at=now,
@@ -97,27 +97,27 @@ class Peers:
             self._greet(link)
         elif self._admit(link):
             self.links.add(link)
-            self._settle_link(link)
+            self._welcome(link)
             if any(other.greeted for other in self.links.to_replica(replica)):
-                self._settle_addresses(replica.name)  # this link may close as redundant
+                self._addresses_done(replica.name)  # this link may close as redundant
 
     def dial_failed(self, address: str, refused: bool) -> None:
         """Handle a dial that opened no link; `refused` if nothing listens at the address."""
         if refused:
-            self.joining.settle_address(address)
+            self.joining.address_done(address)
         self._note_refusal(self.dialler.failed(address, refused, self.clock.active))
 
     def say_goodbye(self, linger: float) -> None:
         """Send the goodbye of this node over every link."""
         self.counter += 1
         version = self.exchange.own.slice.horizon
-        self.outbox.send(self.links, Goodbye(self.counter, version, linger))
+        self.effects.send(self.links, Goodbye(self.counter, version, linger))
 
     def beat(self) -> None:
         """Send a heartbeat over every link; close links silent or not read for `down_after`."""
         self.counter += 1
         self._close_dead_links()
-        self.outbox.send(self.links, self._heartbeat())
+        self.effects.send(self.links, self._heartbeat())
         joining = [self.links[id] for id in self.joining.links]
         unanswered = [link for link in joining if link.greeted]  # their peers did not read
         self.digests.beat(self.clock.active, unanswered, self.joining.replicas)
@@ -130,9 +130,9 @@ class Peers:
         sure = not self.clock.recent_absence
         for replica in self.departures.expire(elapsed, sure=sure):
             self.exchange.drop(replica)
-            self.joining.settle_slice(replica)
+            self.joining.slice_done(replica)
 
-    def _admit(self, link: Link) -> bool:
+    def _admit(self, link: PeerLink) -> bool:
         """Admit the replica at the other end of a link as a member, unless its name is in use.
 
         Returns:
@@ -142,14 +142,14 @@ class Peers:
         rival = any(other.replica != replica for other in self.links.of(replica.name))
         refusal = self.liveness.meet(replica, link.addresses, self.clock.active, rival_linked=rival)
         if refusal is None:
-            self.conflicts.settle(replica.name)
+            self.conflicts.resolve(replica.name)
             return True
         self.conflicts.refuse(replica, refusal, self.liveness.members, self.clock.active)
         self.dialler.wait(replica.name, self.clock.active)
-        self.outbox.put(Close(link.id, refusal))
+        self.effects.put(Close(link.id, refusal))
         return False
 
-    def _settle_link(self, link: Link) -> None:
+    def _welcome(self, link: PeerLink) -> None:
         """Greet and follow the peer of a new link, unless it closes as redundant."""
         self._reconcile(link.replica.name)
         self._drop_redundant_link(link)
@@ -160,9 +160,9 @@ class Peers:
                 self.digests.request_everything(link)
             self.exchange.follow(link, self.clock.active)
 
-    def _greet(self, link: Link) -> None:
+    def _greet(self, link: PeerLink) -> None:
         """Send the first frame of a link: this node's version and fingerprints."""
-        self.outbox.send([link], self._heartbeat())
+        self.effects.send([link], self._heartbeat())
 
     def _heartbeat(self) -> Heartbeat:
         return Heartbeat(
@@ -180,7 +180,7 @@ class Peers:
             elif not link.writable and self.clock.active - link.stuck_at > patience:
                 self._close(link, f"nothing was read for {patience:g} s")
 
-    def _drop_redundant_link(self, new: Link) -> None:
+    def _drop_redundant_link(self, new: PeerLink) -> None:
         """Keep one of two links to a replica.
 
         If the older one is young, both ends have dialled at once, and it may be in the middle of a
@@ -203,14 +203,14 @@ class Peers:
         else:
             new.kept = False  # until its first frame
 
-    def _is_young(self, link: Link) -> bool:
+    def _is_young(self, link: PeerLink) -> bool:
         return self.clock.active - link.opened_at < self.timing.race_window
 
-    def _works(self, link: Link) -> bool:
+    def _works(self, link: PeerLink) -> bool:
         heard = link.heard_at >= self.clock.active - self.timing.vouch_grace
         return heard and link.kept and not self._is_young(link)
 
-    def _replace_older_links(self, new: Link) -> None:
+    def _replace_older_links(self, new: PeerLink) -> None:
         """Close the older links to a peer after its first frame over a new one, as smaller end."""
         links = self.links.to_replica(new.replica)
         if self.replica < new.replica and new in links:
@@ -219,15 +219,15 @@ class Peers:
 
     def _refuse_namesake(self, id: int, replica: Replica) -> None:
         if replica == self.replica:
-            self.outbox.put(Close(id, "this is my own address"))
+            self.effects.put(Close(id, "this is my own address"))
         else:
-            self.outbox.put(Close(id, self.conflicts.meet(replica, self.clock.active)))
+            self.effects.put(Close(id, self.conflicts.meet(replica, self.clock.active)))
 
-    def _close(self, link: Link, reason: str) -> None:
-        self.outbox.put(Close(link.id, reason))
+    def _close(self, link: PeerLink, reason: str) -> None:
+        self.effects.put(Close(link.id, reason))
         self.forget_link(link)
 
-    def forget_link(self, link: Link) -> None:
+    def forget_link(self, link: PeerLink) -> None:
         """Forget a closed link: follow its replica over another link, or suspect the replica."""
         name = link.replica.name
         self.links.remove(link)
@@ -278,7 +278,7 @@ class Peers:
         if not self.departures.lingers(replica):
             self.exchange.drop(replica)
         self.askers.pop(replica.name, None)
-        self.conflicts.settle(replica.name)
+        self.conflicts.resolve(replica.name)
         if replica in self.departures:
             return  # its owner may refute the goodbye over its links
         for link in self.links.to_replica(replica):
@@ -287,8 +287,8 @@ class Peers:
     def _note_down(self, name: str) -> None:
         member = self.liveness.members.get(name)
         if member is not None and member.status is Status.DOWN:
-            self.joining.settle_slice(member.replica)
-            self.outbox.notice(Severity.INFO, f"{member.replica} is down")
+            self.joining.slice_done(member.replica)
+            self.effects.notice(Severity.INFO, f"{member.replica} is down")
 
     def _note_refusal(self, gone: str | None) -> None:
         """Suspect a member that refused a dial at every address, unless there is a link to it."""
@@ -296,7 +296,7 @@ class Peers:
             return
         member = self.liveness.members.get(gone)
         if member is not None:
-            self.joining.settle_slice(member.replica)
+            self.joining.slice_done(member.replica)
         if self.liveness.refuse(gone, self.clock.active):
             self._ask_about(gone)
 
@@ -306,9 +306,9 @@ class Peers:
         askers = sorted(self.askers.pop(name, ()))
         links = {link.id: link for link in self.links.some()}
         links.update((id, self.links[id]) for id in askers)
-        self.outbox.send(links.values(), Ask(member.replica))
+        self.effects.send(links.values(), Ask(member.replica))
 
-    def receive_heartbeat(self, link: Link, heartbeat: Heartbeat) -> None:
+    def receive_heartbeat(self, link: PeerLink, heartbeat: Heartbeat) -> None:
         """Apply a heartbeat that a replica sent on its own link."""
         replica = link.replica
         if replica in self.departures and not self._refute(link, heartbeat.counter):
@@ -323,26 +323,26 @@ class Peers:
         if held is not None and (heartbeat.version > held.slice.horizon or held.followed is None):
             self.exchange.follow(link, self.clock.active)
         askers = [self.links[id] for id in sorted(self.askers.pop(replica.name, ()))]
-        self.outbox.send(askers, Vouch(replica, heartbeat.counter))
+        self.effects.send(askers, Vouch(replica, heartbeat.counter))
         self.digests.compare(link, heartbeat, self.clock.active)
         if not link.greeted:
             self._receive_first_heartbeat(link, version)
 
-    def _receive_first_heartbeat(self, link: Link, version: int) -> None:
+    def _receive_first_heartbeat(self, link: PeerLink, version: int) -> None:
         """Note that a peer is ready: replace older links, and settle its addresses for joining."""
         link.greeted = True
         self._replace_older_links(link)
         self.joining.correct_slice(link.replica, version)
-        self._settle_addresses(link.replica.name)
+        self._addresses_done(link.replica.name)
         if not link.awaiting:
-            self.joining.settle_link(link.id)
+            self.joining.link_done(link.id)
 
-    def _settle_addresses(self, name: str) -> None:
+    def _addresses_done(self, name: str) -> None:
         """Note for joining that the addresses of a node have answered."""
         for address in self.dialler.seeds_of(name):
-            self.joining.settle_address(address)
+            self.joining.address_done(address)
 
-    def _refute(self, link: Link, counter: int) -> bool:
+    def _refute(self, link: PeerLink, counter: int) -> bool:
         """Refute the goodbye of a replica if a heartbeat on its own link proves it alive.
 
         After its goodbye a replica neither advances its counter nor opens links. A link to it has
@@ -363,10 +363,10 @@ class Peers:
             self.exchange.drop(link.replica)
             self.forget_link(link)
             return False
-        self._settle_link(link)
+        self._welcome(link)
         return link.id in self.links
 
-    def receive_digest(self, link: Link, digest: Digest) -> None:
+    def receive_digest(self, link: PeerLink, digest: Digest) -> None:
         """Apply a digest: sightings and goodbyes of third replicas, relayed by a peer."""
         if digest.last:
             link.awaiting = False
@@ -378,9 +378,9 @@ class Peers:
             if link.id in self.links:
                 self._receive_farewell(link, farewell)
         if digest.last and link.greeted:
-            self.joining.settle_link(link.id)
+            self.joining.link_done(link.id)
 
-    def _receive_sighting(self, link: Link, sighting: Sighting) -> None:
+    def _receive_sighting(self, link: PeerLink, sighting: Sighting) -> None:
         replica = sighting.replica
         if replica.name == self.replica.name:
             self._meet_oneself(link, sighting)
@@ -405,20 +405,20 @@ class Peers:
         if replica != link.replica and not self._hears_directly(replica):
             self.exchange.ask(held, link, self.clock.active)
 
-    def _meet_oneself(self, link: Link, sighting: Sighting) -> None:
+    def _meet_oneself(self, link: PeerLink, sighting: Sighting) -> None:
         if sighting.replica != self.replica:
             self.conflicts.hear_of_namesake(sighting, self.clock.active)
         elif sighting.version > self.exchange.own.slice.horizon or sighting.counter > self.counter:
             self.refuse_copy(link)
 
-    def refuse_copy(self, link: Link) -> None:
+    def refuse_copy(self, link: PeerLink) -> None:
         """Close the link to a peer that knows changes of this node that were never made here."""
         self._close(link, self.conflicts.meet_copy(link.replica, self.clock.active))
 
     def _hears_directly(self, replica: Replica) -> bool:
         return self.digests.hears_directly(replica, self.clock.active)
 
-    def receive_ask(self, link: Link, ask: Ask) -> None:
+    def receive_ask(self, link: PeerLink, ask: Ask) -> None:
         """Answer a peer that lost its link to a replica: with a vouch, its goodbye, or not at all.
 
         After a vouch, the peer is sent another one with the next heartbeat of the replica.
@@ -426,29 +426,29 @@ class Peers:
         self.liveness.retract(ask.replica, link.replica.name)
         departure = self.departures.get(ask.replica)
         if departure is not None and departure.sure:
-            self.outbox.send([link], self.digests.notice(departure, self.clock.elapsed))
+            self.effects.send([link], self.digests.notice(departure, self.clock.elapsed))
             return
         member = self.liveness.of(ask.replica)
         if member is not None and self._hears_directly(ask.replica):
-            self.outbox.send([link], Vouch(ask.replica, member.counter))
+            self.effects.send([link], Vouch(ask.replica, member.counter))
             self.askers.setdefault(ask.replica.name, set()).add(link.id)
 
-    def receive_vouch(self, link: Link, vouch: Vouch) -> None:
+    def receive_vouch(self, link: PeerLink, vouch: Vouch) -> None:
         """Apply a vouch of a peer that has a live link to a replica."""
         self.liveness.vouch(vouch.replica, vouch.counter, link.replica.name, self.clock.active)
         self._reconcile(vouch.replica.name)
 
     # Goodbyes.
 
-    def receive_goodbye(self, link: Link, goodbye: Goodbye) -> None:
+    def receive_goodbye(self, link: PeerLink, goodbye: Goodbye) -> None:
         """Apply a goodbye that a replica sent on its own link, and close its links."""
         replica, version = link.replica, goodbye.version
         self._depart(Farewell(replica, goodbye.counter, version, goodbye.linger, held=0))
-        self._settle_addresses(replica.name)
+        self._addresses_done(replica.name)
         for other in self.links.to_replica(replica):
             self._close(other, "you said goodbye")
 
-    def _receive_farewell(self, link: Link, farewell: Farewell) -> None:
+    def _receive_farewell(self, link: PeerLink, farewell: Farewell) -> None:
         """Apply a relayed goodbye, unless its replica is heard directly or has a higher counter."""
         replica = farewell.replica
         member = self.liveness.of(replica)
@@ -486,4 +486,4 @@ class Peers:
         if departure is not None and not known:
             self.digests.push(departure, self.clock.elapsed)
         if member is not None:
-            self.outbox.notice(Severity.INFO, f"{replica} says goodbye")
+            self.effects.notice(Severity.INFO, f"{replica} says goodbye")

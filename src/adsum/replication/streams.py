@@ -19,7 +19,7 @@ from .visibility import Visibility
 
 
 @dataclass(slots=True)
-class Feed:
+class SliceFeed:
     """The progress of sending one slice over one link.
 
     Attributes:

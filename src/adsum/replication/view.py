@@ -10,6 +10,9 @@ observer fold to exactly the content of the view.
 
 from collections.abc import Iterable, Iterator, Sequence, Set
 
+from adsum.values.frozen import FrozenDict, FrozenList, freeze
+from adsum.values.jsontext import loader_of
+
 from .entry import (
     INCARNATION,
     KEY,
@@ -21,9 +24,7 @@ from .entry import (
     Transition,
     identity,
 )
-from .frozen import FrozenDict, FrozenList, freeze
 from .group import LARGE, Group
-from .jsontext import loader_of
 
 _load_frozen = loader_of(FrozenDict)
 

@@ -6,18 +6,18 @@ client of an application's channels.
 """
 
 from .browser import Browser, JoinedChannel, RefusedByServerError
-from .cluster import Cluster, MakeCluster, Member
-from .laws import BrokenLawError
-from .simulation import Simulation
-from .trial import Trial
+from .cluster import Cluster, ClusterMember, MakeCluster
+from .simulator.laws import BrokenLawError
+from .simulator.simulation import Simulation
+from .simulator.trial import Trial
 
 __all__ = [
     "BrokenLawError",
     "Browser",
     "Cluster",
+    "ClusterMember",
     "JoinedChannel",
     "MakeCluster",
-    "Member",
     "RefusedByServerError",
     "Simulation",
     "Trial",

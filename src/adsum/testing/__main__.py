@@ -14,8 +14,8 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from .soak import cores, range_of, soak
-from .trial import LENGTH, Trial
+from .simulator.soak import cores, range_of, soak
+from .simulator.trial import LENGTH, Trial
 
 
 def attempt(seed: int, *, keep: Path | None = None) -> str | None:

@@ -233,7 +233,7 @@ class Browser:
     async def _turn(self) -> None:
         """Let the event loop run until a frame arrives, for some turns and then 10 ms for I/O."""
         for _ in range(_QUIET_TURNS):
-            self._socket.settle()
+            self._socket.flush_presences()
             await asyncio.sleep(0)
             if self._arrived.is_set():
                 return
@@ -251,7 +251,7 @@ class Browser:
             if self._broken:
                 raise AssertionError(self._broken)
             self._arrived.clear()
-            fetching = self._socket.settle()
+            fetching = self._socket.flush_presences()
             await asyncio.sleep(0.001 if fetching else 0)
             turns = 0 if self._arrived.is_set() or fetching else turns + 1
             if asyncio.get_running_loop().time() > deadline:

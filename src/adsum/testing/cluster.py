@@ -15,17 +15,17 @@ from typing import Any, Protocol, Self, TypeVar
 import adsum
 from adsum.arguments import instance, seconds_from_zero, whole
 from adsum.config import Settings
+from adsum.driver.driver import Driver, Observer
+from adsum.driver.sockets import SocketDriver
 from adsum.errors import UsageError
-from adsum.run import Observer, Run
-from adsum.runtime import Runtime
 
-from .life import SimulatedNode, running_loop
-from .simulation import Simulation, settling
+from .simulator.node import SimulatedNode, running_loop
+from .simulator.simulation import Simulation, settling
 
 T = TypeVar("T")
 
 
-class Member:
+class ClusterMember:
     """One node of a `Cluster`, with a `Presence` and a `PubSub`.
 
     Attributes:
@@ -46,7 +46,7 @@ class Member:
 
     def give_back(self) -> None:
         """Let the node run on sockets again, without `presence` and `pubsub` as observers."""
-        self.node._make_run = Runtime
+        self.node._make_driver = SocketDriver
         for made in (self.presence, self.pubsub):
             if made in self.node._observers:
                 self.node._observers.remove(made)
@@ -56,8 +56,8 @@ class Cluster:
     """A cluster for a test. Get it from the fixture ``cluster``, as ``cluster(3)``.
 
     Time stands still until `settle` or `run`. A change is visible on its own node at once, and on
-    the others when time has passed. Methods accept a member as the `Member`, its node, its name or
-    its number. At each step the laws of `adsum.testing.laws` are checked.
+    the others when time has passed. Methods accept a member as the `ClusterMember`, its node, its
+    name or its number. At each step the laws of `adsum.testing.simulator.laws` are checked.
 
     Args:
         nodes: The number of nodes to start, named ``n1``, ``n2`` and so on.
@@ -86,9 +86,9 @@ class Cluster:
     def __init__(self, nodes: int, *, seed: int = 0, **settings: Any) -> None:
         whole("nodes", nodes, 0)
         self.simulation = Simulation(0, seed=seed)
-        self._members: list[Member] = []
+        self._members: list[ClusterMember] = []
         # The id of the thread of each member that this cluster started.
-        self._threads: dict[Member, int] = {}
+        self._threads: dict[ClusterMember, int] = {}
         # Everything done to the cluster so far, for the message of `assert_online`.
         self._story: list[str] = []
         for index in range(nodes):
@@ -97,13 +97,13 @@ class Cluster:
 
     # Members.
 
-    def __iter__(self) -> Iterator[Member]:
+    def __iter__(self) -> Iterator[ClusterMember]:
         return iter(self._members)
 
     def __len__(self) -> int:
         return len(self._members)
 
-    def __getitem__(self, which: "Which") -> Member:
+    def __getitem__(self, which: "Which") -> ClusterMember:
         """A member by its number, its name or its node.
 
         Raises:
@@ -114,7 +114,7 @@ class Cluster:
                 return member
         raise LookupError(f"{which!r} is no member of this cluster; there are {self._members}")
 
-    def adopt(self, node: adsum.Node) -> Member:
+    def adopt(self, node: adsum.Node) -> ClusterMember:
         """Make an application's own node a member: it will start on the simulated network.
 
         Args:
@@ -132,15 +132,15 @@ class Cluster:
         name = node.settings.name or f"n{len(self._members) + 1}"
         if any(member.name == name for member in self._members):
             raise UsageError(f"node: there is a member named {name!r} already; name it otherwise")
-        member = Member(name, node)
+        member = ClusterMember(name, node)
         self._members.append(member)
 
-        def create(settings: Settings, observers: list[Observer]) -> Run:
+        def create(settings: Settings, observers: list[Observer]) -> Driver:
             return self.simulation.create(
                 member.name, timing=settings.timing, linger=settings.linger, observers=observers
             )
 
-        node._make_run = create
+        node._make_driver = create
         return member
 
     # Time.
@@ -179,21 +179,21 @@ class Cluster:
     def kill(self, which: "Which") -> None:
         """End a node as `kill -9` ends its process: its presences and watches have ended."""
         member = self[which]
-        self._do(f"kill({member.name!r})", self._end, member, self._run_of(member).abandon)
+        self._do(f"kill({member.name!r})", self._end, member, self._driver_of(member).abandon)
 
     def stop(self, which: "Which") -> None:
         """Stop a node with a goodbye, as `Node.stop` does."""
-        member, run = self[which], self._run_of(self[which])
+        member, run = self[which], self._driver_of(self[which])
         linger = member.node.settings.linger
         self._do(f"stop({member.name!r})", self._end, member, lambda: run.leave(linger))
 
     def pause(self, which: "Which") -> None:
         """Suspend a process, as SIGSTOP does: it neither sends nor receives."""
-        self._do(f"pause({self[which].name!r})", self._run_of(self[which]).pause)
+        self._do(f"pause({self[which].name!r})", self._driver_of(self[which]).pause)
 
     def resume(self, which: "Which") -> None:
         """Resume a paused process."""
-        self._do(f"resume({self[which].name!r})", self._run_of(self[which]).resume)
+        self._do(f"resume({self[which].name!r})", self._driver_of(self[which]).resume)
 
     def restart(self, which: "Which") -> None:
         """Start a node again, with a new incarnation; a node that still runs is killed first.
@@ -258,27 +258,27 @@ class Cluster:
     ) -> None:
         self.close()
 
-    def _keys(self, member: Member, topic: str) -> list[str] | None:
-        run = member.node._runtime
+    def _keys(self, member: ClusterMember, topic: str) -> list[str] | None:
+        run = member.node._driver
         if not isinstance(run, SimulatedNode) or run.paused:
             return None
         return sorted(run.present(topic))
 
-    def _start(self, member: Member) -> None:
-        run = member.node._make_run(member.node.settings, member.node._observers)
+    def _start(self, member: ClusterMember) -> None:
+        run = member.node._make_driver(member.node.settings, member.node._observers)
         # A node that this cluster started is used in the thread that started it first, even if
         # another thread runs the simulation.
         here = threading.get_ident()
-        member.node._runtime, member.node._thread = run, self._threads.setdefault(member, here)
+        member.node._driver, member.node._thread = run, self._threads.setdefault(member, here)
         if isinstance(run, SimulatedNode):
             run.begin()
 
-    def _end(self, member: Member, how: Callable[[], None]) -> None:
-        member.node._runtime = None
+    def _end(self, member: ClusterMember, how: Callable[[], None]) -> None:
+        member.node._driver = None
         how()
 
-    def _run_of(self, member: Member) -> SimulatedNode:
-        run = member.node._runtime
+    def _driver_of(self, member: ClusterMember) -> SimulatedNode:
+        run = member.node._driver
         if not isinstance(run, SimulatedNode):
             raise UsageError(f"{member.name!r} does not run; `restart` starts it")
         return run
@@ -289,7 +289,7 @@ class Cluster:
 
     def _in_loop(self, action: Callable[[], T]) -> T:
         """Run an action in the thread of the nodes' event loop, also if the test runs elsewhere."""
-        runs = [member.node._runtime for member in self._members]
+        runs = [member.node._driver for member in self._members]
         loops = {run.loop for run in runs if run is not None and run.loop is not None}
         elsewhere = {loop for loop in loops if loop.is_running()} - {running_loop()}
         if not elsewhere:
@@ -304,7 +304,7 @@ class Cluster:
 
 
 #: The ways to name a member: itself, its node, its name or its number.
-Which = Member | adsum.Node | str | int
+Which = ClusterMember | adsum.Node | str | int
 
 
 class MakeCluster(Protocol):

@@ -11,7 +11,7 @@ from typing import Protocol
 
 
 @dataclass(frozen=True, slots=True)
-class Identity:
+class NodeIdentity:
     """The identity of a node, exchanged and authenticated when a link opens.
 
     Attributes:
@@ -31,7 +31,7 @@ class Link(Protocol):
     """An authenticated, ordered, two-way stream of frames to one peer."""
 
     #: The identity of the peer.
-    peer: Identity
+    peer: NodeIdentity
     #: The address that this end dialled, or None if the other end did.
     dialled: str | None
 

@@ -14,7 +14,7 @@ in the first safe place, and searches every safe place for others.
 A socket is renamed into place only once it listens, so a socket that refuses connections belongs to
 a dead process. The node whose dial was refused removes it. There is no lock, no list, and nothing
 to clean up by hand. Directories and sockets may vanish while a node runs, so it checks its own
-socket and searches for others every few seconds (see `adsum.siblings`).
+socket and searches for others every few seconds (see `adsum.driver.siblings`).
 """
 
 import asyncio

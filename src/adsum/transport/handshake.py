@@ -32,7 +32,7 @@ from typing import Any, Final, NamedTuple
 
 from adsum.errors import ConfigurationError, HandshakeError, ProtocolError
 from adsum.quoting import quoted
-from adsum.transport.base import Identity
+from adsum.transport.base import NodeIdentity
 from adsum.transport.frame_mac import FrameMac
 from adsum.transport.framing import GREETING_LIMIT, HELLO, PROOF, encode_frame
 
@@ -58,7 +58,7 @@ class SelfDialError(HandshakeError):
 class Hello(NamedTuple):
     """The claims of a hello, none of which is proved yet."""
 
-    identity: Identity
+    identity: NodeIdentity
     #: The lowest and the highest protocol version that the sender speaks.
     versions: tuple[int, int]
     #: Whether the sender wants frames to be authenticated.
@@ -93,7 +93,7 @@ class Handshake:
 
     def __init__(
         self,
-        identity: Identity,
+        identity: NodeIdentity,
         *,
         dialling: bool,
         secret: bytes | None,
@@ -101,7 +101,7 @@ class Handshake:
         nonce: Callable[[int], bytes] = secrets.token_bytes,
         versions: tuple[int, int] = VERSIONS,
     ) -> None:
-        self.peer: Identity | None = None
+        self.peer: NodeIdentity | None = None
         self.version = 0
         self.outgoing: FrameMac | None = None
         self.incoming: FrameMac | None = None
@@ -114,7 +114,7 @@ class Handshake:
         self._hello = encode_hello(identity, versions, nonce(_NONCE_BYTES), self._authenticate)
         # Both are set by the peer's hello.
         self._peer_hello: bytes | None = None
-        self._claimed: Identity | None = None
+        self._claimed: NodeIdentity | None = None
 
     @property
     def is_self(self) -> bool:
@@ -200,7 +200,7 @@ class Handshake:
 
 
 def encode_hello(
-    identity: Identity, versions: tuple[int, int], nonce: bytes, authenticate: bool
+    identity: NodeIdentity, versions: tuple[int, int], nonce: bytes, authenticate: bool
 ) -> bytes:
     """Encode the body of a hello.
 
@@ -258,7 +258,7 @@ def decode_hello(body: bytes) -> Hello:
     _check(_are_versions(versions), "versions")
     authenticate = fields[7] if len(fields) > 7 else 0
     _check(type(authenticate) is int and authenticate in (0, 1), "wish for authentication")
-    who = Identity(cluster, name, incarnation, tuple(addresses))
+    who = NodeIdentity(cluster, name, incarnation, tuple(addresses))
     return Hello(who, (versions[0], versions[1]), authenticate == 1)
 
 

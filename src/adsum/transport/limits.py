@@ -7,7 +7,7 @@ MIB = 1024 * KIB
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class TransportLimits:
     """Bounds on the memory and the waiting of a transport; the defaults suit almost every cluster.
 
     Attributes:

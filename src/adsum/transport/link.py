@@ -28,7 +28,7 @@ from adsum.errors import (
 )
 from adsum.quoting import printable
 from adsum.transport.address import parse
-from adsum.transport.base import Identity
+from adsum.transport.base import NodeIdentity
 from adsum.transport.frame_mac import TAG_BYTES, FrameMac
 from adsum.transport.framing import (
     DEFLATED,
@@ -44,12 +44,12 @@ from adsum.transport.framing import (
 from adsum.transport.turns import FRAME_COST
 
 if TYPE_CHECKING:
-    from adsum.transport.hub import LinkHub
+    from adsum.transport.linkpool import LinkPool
 
 #: Start of the one goodbye reason that does not reject the peer: it may dial again.
 _TOO_LATE = "no handshake within"
 
-_NOBODY = Identity("", "", 0, ())
+_NOBODY = NodeIdentity("", "", 0, ())
 
 
 class _Phase(enum.Enum):
@@ -59,7 +59,7 @@ class _Phase(enum.Enum):
 
 
 class StreamLink(asyncio.Protocol):
-    """A `Link` over one stream connection. Made by a `LinkHub` only.
+    """A `Link` over one stream connection. Made by a `LinkPool` only.
 
     Args:
         hub: The transport that owns the link.
@@ -78,7 +78,7 @@ class StreamLink(asyncio.Protocol):
 
     def __init__(
         self,
-        hub: "LinkHub",
+        pool: "LinkPool",
         *,
         dialled: str | None = None,
         origin: str | None = None,
@@ -91,13 +91,13 @@ class StreamLink(asyncio.Protocol):
         self.version = 0
         self.waiting = False
         self.outcome: asyncio.Future[None] | None = loop.create_future() if dialled else None
-        self._hub = hub
+        self._pool = pool
         self._origin = origin
         self._refusal = refusal
         self._loop = loop
         self._phase = _Phase.GREETING
         self._reader = FrameReader()
-        self._handshake = hub.begin_handshake(dialling=dialled is not None, protected=protected)
+        self._handshake = pool.begin_handshake(dialling=dialled is not None, protected=protected)
         # Makes the tags of the frames sent after the proof; None on a link without tags.
         self._mac: FrameMac | None = None
         # None before the connection is made; stays set when it is lost.
@@ -143,9 +143,9 @@ class StreamLink(asyncio.Protocol):
             self._loop.call_soon(self._flush)
             self._queued = self._wire.get_write_buffer_size() if self._wire is not None else 0
         self._queue(frame)
-        if self._queued > self._hub.limits.send_limit:
+        if self._queued > self._pool.limits.send_limit:
             self._overflow()
-        elif self._queued > self._hub.limits.send_high_water:
+        elif self._queued > self._pool.limits.send_high_water:
             self._set_writable(False)
 
     def close(self, reason: str) -> None:
@@ -187,13 +187,13 @@ class StreamLink(asyncio.Protocol):
             wire.abort()
             return
         # The high-water mark is checked in `send`; the wire reports when most of it has drained.
-        low_water = self._hub.limits.send_high_water // 4
+        low_water = self._pool.limits.send_high_water // 4
         wire.set_write_buffer_limits(low_water, low_water)
         _disable_delay(wire)
         if self._refusal:
             self._refuse(HandshakeError, self._refusal, tell=True, logged=True)
             return
-        self._timer = ActiveTimer(self._hub.limits.handshake_timeout, self._time_out, self._loop)
+        self._timer = ActiveTimer(self._pool.limits.handshake_timeout, self._time_out, self._loop)
         hello = self._handshake.start()
         if hello:
             wire.write(hello)
@@ -205,11 +205,11 @@ class StreamLink(asyncio.Protocol):
         if self._phase is _Phase.CLOSED:
             self._look_for_goodbye()
             return
-        self._hub.turns.offer(self)
+        self._pool.turns.offer(self)
         if (
             self.waiting
             and not self._reading_paused
-            and len(self._reader) > self._hub.limits.receive_backlog
+            and len(self._reader) > self._pool.limits.receive_backlog
         ):
             self._pause_reading()
 
@@ -258,7 +258,7 @@ class StreamLink(asyncio.Protocol):
         except ProtocolError as error:
             self._fail(error)
         except Exception as error:
-            self._hub.failed(self, error)
+            self._pool.failed(self, error)
             if self._phase is _Phase.OPEN:
                 self._part("internal error")
             elif self._phase is _Phase.GREETING:
@@ -287,7 +287,7 @@ class StreamLink(asyncio.Protocol):
             body = inflate(body)
         elif kind != PAYLOAD:
             raise ProtocolError(f"a frame of kind {kind} on an open link")
-        self._hub.handler.frame_received(self, body)
+        self._pool.handler.frame_received(self, body)
         return len(body)
 
     def _receive_greeting(self, kind: int, body: bytes) -> None:
@@ -313,7 +313,7 @@ class StreamLink(asyncio.Protocol):
 
     # Phases.
 
-    def _open(self, peer: Identity) -> None:
+    def _open(self, peer: NodeIdentity) -> None:
         if self._handshake.is_self:
             # The dialler is this node too; the proof has shown it that it dialled itself.
             self._end_greeting()
@@ -324,9 +324,9 @@ class StreamLink(asyncio.Protocol):
         self._reader.limit = FRAME_LIMIT
         self.version = self._handshake.version
         self.peer = with_seen_host(peer, self._seen_at() or "127.0.0.1")
-        self._hub.opened(self)
+        self._pool.opened(self)
         try:
-            self._hub.handler.link_opened(self)
+            self._pool.handler.link_opened(self)
         finally:
             self._resolve(None)
 
@@ -359,13 +359,13 @@ class StreamLink(asyncio.Protocol):
         if self.outcome is None and self._heard and not logged:
             # A sibling that starts and stops at once may leave during the handshake.
             expected = self._origin is None and issubclass(kind, DialError)
-            self._hub.refused(str(error), expected=expected)
+            self._pool.refused(str(error), expected=expected)
         self._resolve(error)
 
     def _fail(self, error: ProtocolError) -> None:
         """Close the link to a peer that broke the protocol."""
         if self._phase is _Phase.OPEN:
-            self._hub.offended(self, str(error))
+            self._pool.offended(self, str(error))
             self._part(str(error))
         elif isinstance(error, HandshakeError):
             self._refuse(type(error), str(error), tell=True)
@@ -373,7 +373,7 @@ class StreamLink(asyncio.Protocol):
             self._refuse(HandshakeError, f"does not speak the protocol: {error}", tell=True)
 
     def _time_out(self) -> None:
-        seconds = self._hub.limits.handshake_timeout
+        seconds = self._pool.limits.handshake_timeout
         self._refuse(DialError, f"{_TOO_LATE} {seconds:g} s", tell=True)
 
     def _part(self, reason: str) -> None:
@@ -386,7 +386,7 @@ class StreamLink(asyncio.Protocol):
         """Leave OPEN, so nothing more is sent. `link_closed` follows in a later turn."""
         self._phase = _Phase.CLOSED
         self._set_writable(False)
-        self._loop.call_soon(self._hub.handler.link_closed, self, reason)
+        self._loop.call_soon(self._pool.handler.link_closed, self, reason)
 
     def _linger(self) -> None:
         """Write the queued frames, then wait up to `close_grace` for the peer to hang up."""
@@ -399,7 +399,7 @@ class StreamLink(asyncio.Protocol):
             if self._reading_paused:
                 self._resume_reading()
         self._drop_outbound()
-        self._timer = ActiveTimer(self._hub.limits.close_grace, wire.abort, self._loop)
+        self._timer = ActiveTimer(self._pool.limits.close_grace, wire.abort, self._loop)
         self._look_for_goodbye()
 
     def _look_for_goodbye(self) -> None:
@@ -417,7 +417,7 @@ class StreamLink(asyncio.Protocol):
         self._cancel_timer()
         self._drop_outbound()
         self._reader.clear()
-        self._hub.gone(self)
+        self._pool.gone(self)
 
     def _resolve(self, error: Exception | None) -> None:
         if self.outcome is None or self.outcome.done():
@@ -462,9 +462,9 @@ class StreamLink(asyncio.Protocol):
         self._look_for_room()
 
     def _overflow(self) -> None:
-        limit = self._hub.limits.send_limit
+        limit = self._pool.limits.send_limit
         reason = f"the peer reads too slowly: more than {limit} bytes wait to be sent"
-        self._hub.offended(self, reason)
+        self._pool.offended(self, reason)
         self._drop_outbound()
         self._end(reason)
         if self._wire is not None:
@@ -482,7 +482,7 @@ class StreamLink(asyncio.Protocol):
     def _set_writable(self, writable: bool) -> None:
         if writable is not self._writable:
             self._writable = writable
-            self._hub.handler.link_writable(self, writable)
+            self._pool.handler.link_writable(self, writable)
 
     def _pause_reading(self) -> None:
         if self._wire is not None and not self._wire.is_closing():
@@ -505,7 +505,7 @@ class StreamLink(asyncio.Protocol):
         return plain_ip(name[0]) if isinstance(name, tuple) and name else None
 
 
-def with_seen_host(peer: Identity, host: str) -> Identity:
+def with_seen_host(peer: NodeIdentity, host: str) -> NodeIdentity:
     """The peer's identity, with the source address of its connection for every wildcard host."""
     addresses: list[str] = []
     for text in peer.addresses:
@@ -517,7 +517,7 @@ def with_seen_host(peer: Identity, host: str) -> Identity:
         addresses.append(str(address.with_host(host)) if address.is_wildcard else text)
     # Both families on one port become the same address.
     unique = tuple(dict.fromkeys(addresses))
-    return Identity(peer.cluster, peer.name, peer.incarnation, unique)
+    return NodeIdentity(peer.cluster, peer.name, peer.incarnation, unique)
 
 
 def plain_ip(host: str) -> str:

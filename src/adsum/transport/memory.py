@@ -16,11 +16,11 @@ from adsum.errors import (
     ListenError,
 )
 from adsum.transport.address import TcpAddress, parse
-from adsum.transport.base import Identity, LinkHandler
+from adsum.transport.base import LinkHandler, NodeIdentity
 from adsum.transport.handshake import VERSIONS
-from adsum.transport.hub import LinkHub
-from adsum.transport.limits import Limits
+from adsum.transport.limits import TransportLimits
 from adsum.transport.link import StreamLink
+from adsum.transport.linkpool import LinkPool
 
 #: Bytes that a wire delivers in one loop turn at most, as a socket's `recv` would.
 _CHUNK = 64 * 1024
@@ -96,7 +96,7 @@ class MemoryNetwork:
         return self._listeners.get(text)
 
 
-class MemoryTransport(LinkHub):
+class MemoryTransport(LinkPool):
     """A transport on a `MemoryNetwork`; fulfils `Transport`.
 
     Args:
@@ -112,11 +112,11 @@ class MemoryTransport(LinkHub):
     def __init__(
         self,
         network: MemoryNetwork,
-        identity: Identity,
+        identity: NodeIdentity,
         handler: LinkHandler,
         *,
         secret: bytes | None = None,
-        limits: Limits | None = None,
+        limits: TransportLimits | None = None,
         nonce: Callable[[int], bytes] = secrets.token_bytes,
         versions: tuple[int, int] = VERSIONS,
     ) -> None:

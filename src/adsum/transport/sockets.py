@@ -15,12 +15,12 @@ from adsum.forks import private
 from adsum.quoting import printable
 from adsum.tasks import cancel_task, start_task
 from adsum.transport.address import Address, TcpAddress, UnixAddress, parse, parse_one
-from adsum.transport.base import Identity, LinkHandler
+from adsum.transport.base import LinkHandler, NodeIdentity
 from adsum.transport.credentials import peer_uid
 from adsum.transport.handshake import VERSIONS
-from adsum.transport.hub import LinkHub
-from adsum.transport.limits import Limits
+from adsum.transport.limits import TransportLimits
 from adsum.transport.link import StreamLink, plain_ip
+from adsum.transport.linkpool import LinkPool
 from adsum.transport.listeners import Listener, TcpPlace, open_all
 from adsum.transport.tls import TLS, require_security
 from adsum.transport.users import foreign_user
@@ -32,7 +32,7 @@ _ACCEPT_PAUSE = 0.2
 _TLS_TIMEOUT = 24 * 3600.0
 
 
-class SocketTransport(LinkHub):
+class SocketTransport(LinkPool):
     """Moves frames over TCP, TLS and Unix sockets; fulfils `Transport`.
 
     Belongs to the event loop that it is first used in. Construction has no effects.
@@ -53,12 +53,12 @@ class SocketTransport(LinkHub):
 
     def __init__(
         self,
-        identity: Identity,
+        identity: NodeIdentity,
         handler: LinkHandler,
         *,
         secret: bytes | None = None,
         tls: TLS | None = None,
-        limits: Limits | None = None,
+        limits: TransportLimits | None = None,
         nonce: Callable[[int], bytes] = secrets.token_bytes,
         versions: tuple[int, int] = VERSIONS,
     ) -> None:
@@ -161,9 +161,9 @@ class SocketTransport(LinkHub):
     async def close(self) -> None:
         """Stop listening and close every link; returns when their sockets are closed.
 
-        Links first send their queued frames and a goodbye; a peer that does not read delays this
-        by at most `Limits.close_grace`. Idempotent; concurrent callers wait for the same end. Does
-        nothing in a forked child: sockets and files are the parent's.
+        Links first send their queued frames and a goodbye; a peer that does not read delays this by
+        at most `TransportLimits.close_grace`. Idempotent; concurrent callers wait for the same end.
+        Does nothing in a forked child: sockets and files are the parent's.
         """
         if self.inherited:
             return

@@ -13,7 +13,7 @@ from typing import Final, Protocol
 FRAME_COST: Final = 128
 
 
-class Source(Protocol):
+class TurnSource(Protocol):
     """A source of received frames, such as a link."""
 
     #: Whether it is queued for a turn; only `TurnBudget` sets it.
@@ -40,10 +40,10 @@ class TurnBudget:
     def __init__(self, budget: int) -> None:
         self._budget = budget
         self._left = budget
-        self._line: deque[Source] = deque()
+        self._line: deque[TurnSource] = deque()
         self._scheduled = False
 
-    def offer(self, source: Source) -> None:
+    def offer(self, source: TurnSource) -> None:
         """Deliver the frames of `source` as far as the budget allows, the rest in later turns."""
         if source.waiting:
             return

@@ -6,7 +6,7 @@ from adsum.replication.messages import (
     Digest,
     Goodbye,
     Heartbeat,
-    Message,
+    ProtocolMessage,
     Publish,
     Pull,
     Sync,
@@ -14,7 +14,7 @@ from adsum.replication.messages import (
 )
 
 
-def describe(message: Message) -> str:
+def describe(message: ProtocolMessage) -> str:
     """Describe a message in one line."""
     match message:
         case Sync(replica, after, follow):

@@ -15,14 +15,14 @@ from typing import Protocol
 
 from adsum.replication.codec import decode
 from adsum.replication.limits import MAX_IN_FLIGHT
-from adsum.replication.messages import Message
+from adsum.replication.messages import ProtocolMessage
 from adsum.replication.state import Replica
 
 #: Seconds that a dial waits for an answer.
 DIAL_TIMEOUT = 3.0
 
 
-class Clock:
+class VirtualClock:
     """Virtual time: a queue of actions, each with the time at which it is due."""
 
     def __init__(self) -> None:
@@ -49,14 +49,14 @@ class Clock:
         return True
 
 
-class Frame:
+class SimulatedFrame:
     """One encoded message; the first receiver decodes it, and all share the result."""
 
     def __init__(self, data: bytes) -> None:
         self.data = data
 
     @cached_property
-    def message(self) -> Message:
+    def message(self) -> ProtocolMessage:
         """The decoded message; messages are immutable, so all receivers may share one."""
         return decode(self.data)
 
@@ -93,7 +93,7 @@ class Endpoint(Protocol):
     def link_opened(self, link: int, peer: "Endpoint", dialled: str | None) -> None:
         """A link has opened, to a dialled address or, if `dialled` is None, from the peer."""
 
-    def frame_arrived(self, link: int, frame: Frame) -> None:
+    def frame_arrived(self, link: int, frame: SimulatedFrame) -> None:
         """A frame has arrived."""
 
     def link_broke(self, link: int) -> None:
@@ -107,7 +107,7 @@ class Endpoint(Protocol):
 
 
 #: A frame, or an action that runs in order with frames.
-Item = Frame | Callable[[], None]
+Item = SimulatedFrame | Callable[[], None]
 
 
 @dataclass(slots=True, eq=False)
@@ -145,7 +145,7 @@ class Network:
         latency: The least and the most seconds that a frame is under way.
     """
 
-    def __init__(self, clock: Clock, rng: Random, latency: tuple[float, float]) -> None:
+    def __init__(self, clock: VirtualClock, rng: Random, latency: tuple[float, float]) -> None:
         self._clock = clock
         self._rng = rng
         self._links: dict[int, _Link] = {}
@@ -210,7 +210,7 @@ class Network:
             if {pipe.source.place for pipe in link.pipes} == places
         ]
 
-    def send(self, id: int, source: Endpoint, frame: Frame) -> str | None:
+    def send(self, id: int, source: Endpoint, frame: SimulatedFrame) -> str | None:
         """Queue a frame; returns the place of the receiver, or None if the link is gone."""
         link = self._links.get(id)
         if link is None:
@@ -274,7 +274,7 @@ class Network:
 
     def _break(self, link: _Link, pipe: _Pipe) -> None:
         for item in pipe.flying:
-            if isinstance(item, Frame):
+            if isinstance(item, SimulatedFrame):
                 pipe.target.frame_arrived(link.id, item)
         if link.dialled is not None and pipe is link.pipes[1]:
             pipe.target.dial_failed(link.dialled, False)
@@ -307,7 +307,7 @@ class Network:
         delay = self._rng.uniform(*line.latency)
         if line.bandwidth < float("inf"):  # the line is narrow: frame by frame
             pipe.flying = [pipe.waiting.popleft()] if pipe.waiting else []
-            size = sum(len(item.data) for item in pipe.flying if isinstance(item, Frame))
+            size = sum(len(item.data) for item in pipe.flying if isinstance(item, SimulatedFrame))
             delay += size / line.bandwidth
         else:
             pipe.flying = list(pipe.waiting)
@@ -320,7 +320,7 @@ class Network:
         for item in flying:
             if not link.open:
                 break
-            if isinstance(item, Frame):
+            if isinstance(item, SimulatedFrame):
                 self._deliver(link, pipe, item)
             else:
                 item()
@@ -330,7 +330,7 @@ class Network:
             pipe.target.link_broke(link.id)
         self._move(link, pipe)
 
-    def _deliver(self, link: _Link, pipe: _Pipe, frame: Frame) -> None:
+    def _deliver(self, link: _Link, pipe: _Pipe, frame: SimulatedFrame) -> None:
         pipe.size -= len(frame.data)
         pipe.target.frame_arrived(link.id, frame)
         if pipe.full and pipe.size <= MAX_IN_FLIGHT // 4:

@@ -1,6 +1,6 @@
 """One run of a node: carries out the effects of the engine and notifies the observers.
 
-There are two implementations: `adsum.runtime` on sockets, in an event loop, and `adsum.testing` on
+There are two implementations: `adsum.driver` on sockets, in an event loop, and `adsum.testing` on
 a simulated network, in virtual time.
 """
 
@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from adsum.errors import NodeClosedError
+from adsum.errors import NodeNotRunningError
 from adsum.forks import process
 from adsum.replication.effects import (
     Close,
@@ -27,11 +27,11 @@ from adsum.replication.effects import (
 )
 from adsum.replication.engine import Engine
 from adsum.replication.entry import Transition
-from adsum.replication.messages import Message, Publish
+from adsum.replication.messages import ProtocolMessage, Publish
 from adsum.replication.state import Replica
 from adsum.sparselog import SparseLogger, error_text
 
-logger = logging.getLogger("adsum")
+logger = logging.getLogger("adsum.node")
 
 _LEVELS = {
     Severity.INFO: logging.INFO,
@@ -64,7 +64,7 @@ class Observer(Protocol):
         """
 
 
-class Run(ABC):
+class Driver(ABC):
     """One run of a node. `open` it once, `close` it once.
 
     Args:
@@ -98,8 +98,8 @@ class Run(ABC):
         self._silent_until: dict[str, float] = {}
         # Callers that wait until this node has joined; the end of the run wakes them, too.
         self._waiters: set[asyncio.Future[None]] = set()
-        # Whether `_settle` runs. Nested calls return, and the outer one handles their effects.
-        self._settling = False
+        # Whether `_drive` runs. Nested calls return, and the outer one handles their effects.
+        self._driving = False
         # Publishers that wait for members without room.
         self._publishers: dict[Sending, asyncio.Future[None]] = {}
         #: The fork generation of the process that the run belongs to.
@@ -120,7 +120,7 @@ class Run(ABC):
         """Listen, find and dial the other nodes, and wait for a bounded time until joined.
 
         Raises:
-            NodeClosedError: The run was closed meanwhile.
+            NodeNotRunningError: The run was closed meanwhile.
             ListenError: An address cannot be listened on.
             ConfigurationError: The directory for the sockets of siblings is not safe.
         """
@@ -130,7 +130,7 @@ class Run(ABC):
         """Send a goodbye and close all links. Observers are notified at once."""
 
     @abstractmethod
-    def poke(self) -> None:
+    def wake(self) -> None:
         """Wake the run after a local change: `tick` follows soon, once for many changes."""
 
     @abstractmethod
@@ -145,7 +145,7 @@ class Run(ABC):
         """Wait at most `timeout` seconds until this node has joined; returns whether it has.
 
         Raises:
-            NodeClosedError: The run has ended.
+            NodeNotRunningError: The run has ended.
         """
         if not self.engine.joined and not self._ended:
             waiter = asyncio.get_running_loop().create_future()
@@ -155,7 +155,7 @@ class Run(ABC):
             finally:
                 self._waiters.discard(waiter)
         if self._ended:
-            raise NodeClosedError("the node was stopped while joining")
+            raise NodeNotRunningError("the node was stopped while joining")
         return self.engine.joined
 
     def leave_to_parent(self) -> None:
@@ -188,7 +188,7 @@ class Run(ABC):
     def post(self, message: Publish, to: str | None) -> Sending:
         """Send a message as `publish` does, without waiting for members that have no room."""
         sending = self.engine.publish(message, to, self._now())
-        self._settle()
+        self._drive()
         return sending
 
     def deliver(self, sender: str, message: Publish) -> None:
@@ -204,7 +204,7 @@ class Run(ABC):
         """
 
     @property
-    def dropped_messages(self) -> int:
+    def missed_messages(self) -> int:
         """Number of published messages that a member missed, counted for each member."""
         return self.engine.missed_messages
 
@@ -218,7 +218,7 @@ class Run(ABC):
         """Let the engine handle its due timers."""
         if not self._ended:
             self.engine.tick(self._now())
-            self._settle()
+            self._drive()
 
     def _end(self) -> None:
         # Observers are notified again if `close` was interrupted: their loop may be closed by now.
@@ -233,7 +233,7 @@ class Run(ABC):
             if not waiter.done() and not waiter.get_loop().is_closed():
                 waiter.set_result(None)
 
-    def _settle(self) -> None:
+    def _drive(self) -> None:
         """Carry out the effects of the engine, notify observers, and set the timer.
 
         Does nothing in a forked child: an event loop that continues there must not act as the
@@ -241,15 +241,15 @@ class Run(ABC):
         """
         if self.inherited:
             return
-        if self._settling:  # called by a link, from inside a send, or by an observer
+        if self._driving:  # called by a link, from inside a send, or by an observer
             return
-        self._settling = True
+        self._driving = True
         try:
             while effects := self.engine.take_effects():
                 for effect in effects:
                     self._guard(self._perform, effect)
         finally:
-            self._settling = False
+            self._driving = False
         self.tell_observers()
         if not self._ended:
             self._wake_at(self.engine.wake_at)
@@ -304,7 +304,7 @@ class Run(ABC):
     def _wake_at(self, at: float) -> None:
         """Call `tick` at a time, or earlier."""
 
-    def _encoded(self, message: Message, sending: Sending | None) -> Any:
+    def _encoded(self, message: ProtocolMessage, sending: Sending | None) -> Any:
         """The encoded message; one that may be sent over many links is encoded once for all."""
         if sending is None:
             return self._encode(message)
@@ -313,11 +313,11 @@ class Run(ABC):
         return sending.encoded
 
     @abstractmethod
-    def _encode(self, message: Message) -> Any:
+    def _encode(self, message: ProtocolMessage) -> Any:
         """Encode a message for `_send`."""
 
     @abstractmethod
-    def _send(self, links: tuple[int, ...], message: Message, encoded: Any) -> None:
+    def _send(self, links: tuple[int, ...], message: ProtocolMessage, encoded: Any) -> None:
         """Send one message over each of these links."""
 
     @abstractmethod

@@ -21,11 +21,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from adsum.activetime import ActiveTimer, active_timeout
-from adsum.errors import NodeClosedError, RefusedError, UsageError
+from adsum.errors import NodeNotRunningError, RefusedError, UsageError
 from adsum.presence import Meta, Tracked
 from adsum.quoting import quoted
-from adsum.replication.jsontext import encode_object, load
 from adsum.tasks import is_closing, start_task
+from adsum.values.jsontext import encode_object, load
 
 from .channel import Answer, Channel, Reason
 from .fairshare import RECIPIENT, WORK
@@ -60,7 +60,7 @@ _ENDINGS = {
 }
 
 
-class Membership:
+class ChannelProcess:
     """Runs one `Channel` of a client: calls its methods one at a time and sends its frames.
 
     Args:
@@ -229,23 +229,23 @@ class Membership:
         """
         self.connection.count_update()
 
-    # Called by the room, see `rooms.Listener`.
+    # Called by the room, see `rooms.FeedListener`.
 
     def ready(self, follower: Follower) -> None:
-        """See `rooms.Listener`."""
+        """See `rooms.FeedListener`."""
         self.connection.outbox.put_source(follower)
 
     def too_slow(self) -> None:
-        """See `rooms.Listener`."""
+        """See `rooms.FeedListener`."""
         self.connection.overflow()
 
     @property
     def longest_state(self) -> int | None:
-        """See `rooms.Listener`."""
+        """See `rooms.FeedListener`."""
         return self.connection.longest_state
 
     def too_long(self, size: int) -> None:
-        """See `rooms.Listener`. The channel stops; after a crash the client would rejoin."""
+        """See `rooms.FeedListener`. The channel stops; after a crash the client would rejoin."""
         self._hub.log.warning(_TOO_LONG, repr(self), size, self.longest_state, key=self.topic)
         self._withdraw()
         self.end_soon("stopped")
@@ -383,7 +383,7 @@ class Membership:
             self.connection.outbox.discard(self._follower)
             self._follower = None
         self._follows = False
-        with contextlib.suppress(NodeClosedError):  # the stop has ended every presence already
+        with contextlib.suppress(NodeNotRunningError):  # the stop has ended every presence already
             self._hub.presence.release(self, self._linger)
 
     def _spawned_ended(self, task: "asyncio.Task[None]") -> None:

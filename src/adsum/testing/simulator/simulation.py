@@ -21,16 +21,16 @@ from collections.abc import Callable, Iterable
 from random import Random
 from typing import Any
 
+from adsum.driver.driver import Observer
 from adsum.replication.entry import KEY, TOPIC, identity, ref
-from adsum.replication.messages import Message
+from adsum.replication.messages import ProtocolMessage
 from adsum.replication.state import Replica
 from adsum.replication.timing import Timing
-from adsum.run import Observer
 
 from .agreement import CHECKS, Agreement
 from .laws import BrokenLawError, Ledger
-from .life import Refs, SimulatedNode
-from .network import DIAL_TIMEOUT, Clock, Network
+from .network import DIAL_TIMEOUT, Network, VirtualClock
+from .node import Refs, SimulatedNode
 from .trace import describe
 
 #: Incarnations count up from this number, and down for lives after their clock was set back.
@@ -75,7 +75,7 @@ class Simulation:
     ) -> None:
         self.seed = seed
         self.timing = timing or Timing()
-        self.clock = Clock()
+        self.clock = VirtualClock()
         self.rng = Random(f"faults {seed}")
         self.network = Network(self.clock, Random(f"network {seed}"), latency)
         self.ledger = Ledger()
@@ -246,7 +246,7 @@ class Simulation:
         if self._trace is not None:
             self._trace(f"{self.clock.now:10.4f}  {what.format(*arguments)}")
 
-    def say_of(self, message: Message, source: str, target: str) -> None:
+    def say_of(self, message: ProtocolMessage, source: str, target: str) -> None:
         """Add a message to the trace, if there is one."""
         if self._trace is not None:
             self.say("{} -> {}  {}", source, target, describe(message))

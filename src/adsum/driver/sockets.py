@@ -14,35 +14,35 @@ from random import Random
 from typing import Any
 
 from adsum.config import Settings
+from adsum.driver.driver import Driver, Observer, logger
+from adsum.driver.joinlog import JoinLog
+from adsum.driver.openfiles import OpenFiles
+from adsum.driver.siblings import Siblings
 from adsum.errors import (
     ConfigurationError,
     DialError,
     DialRefusedError,
     HandshakeError,
 )
-from adsum.joinlog import JoinLog
-from adsum.openfiles import OpenFiles
 from adsum.quoting import printable
 from adsum.replication.codec import decode, encode
 from adsum.replication.engine import Engine
 from adsum.replication.limits import DELTA_BUDGET, MAX_IN_FLIGHT, MAX_NODE_NAME
-from adsum.replication.messages import Message
+from adsum.replication.messages import ProtocolMessage
 from adsum.replication.state import Replica
-from adsum.run import Observer, Run, logger
-from adsum.siblings import Siblings
 from adsum.signals import renew_handlers
 from adsum.tasks import cancel_task, start_task
 from adsum.transport import discovery
 from adsum.transport.address import TcpAddress, parse
-from adsum.transport.base import Identity, Link
+from adsum.transport.base import Link, NodeIdentity
 from adsum.transport.framing import Payload
 from adsum.transport.handshake import SelfDialError
-from adsum.transport.limits import Limits
+from adsum.transport.limits import TransportLimits
 from adsum.transport.sockets import SocketTransport
 
 #: Limits of the transport. The turn budget is below one frame of a large transfer, so one such
 #: frame is received at a time and no turn of the event loop is long.
-LIMITS = Limits(turn_budget=DELTA_BUDGET // 2, send_high_water=MAX_IN_FLIGHT)
+LIMITS = TransportLimits(turn_budget=DELTA_BUDGET // 2, send_high_water=MAX_IN_FLIGHT)
 #: Times in a row that a peer closes a link for the same reason before it is logged.
 REFUSALS_TO_TELL = 3
 #: Addresses with a remembered failure of the handshake, so that it is logged once. Members announce
@@ -61,7 +61,7 @@ JOIN_PATIENCES = 5
 JOIN_STEPS = 20
 
 
-class Runtime(Run):
+class SocketDriver(Driver):
     """A run of a node on sockets.
 
     Args:
@@ -78,7 +78,7 @@ class Runtime(Run):
         engine = Engine(replica, settings.timing, rng, loop.time())
         super().__init__(settings.cluster or discovery.default_cluster(), engine, observers, loop)
         self.settings = settings
-        identity = Identity(self.cluster, *self.replica, ())
+        identity = NodeIdentity(self.cluster, *self.replica, ())
         self.transport = SocketTransport(
             identity, self, secret=settings.secret, tls=settings.tls, limits=LIMITS
         )
@@ -103,7 +103,7 @@ class Runtime(Run):
         self._rest_until = 0.0
 
     async def open(self) -> None:
-        """See `Run`."""
+        """See `Driver`."""
         settings = self.settings
         self._bound = await self.transport.listen_all(settings.listen)
         if settings.siblings:
@@ -126,13 +126,13 @@ class Runtime(Run):
         await self._join(self.settings.join_timeout / JOIN_STEPS)
 
     async def close(self) -> None:
-        """See `Run`."""
+        """See `Driver`."""
         if self.inherited:
             return
         self._end()
         self._join_log.close()
         self.engine.leave(self.settings.linger)
-        self._settle()
+        self._drive()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -158,7 +158,7 @@ class Runtime(Run):
                 self._files.check(self._now())
             except Exception as error:
                 self._log_failure("a check of siblings and open files", error)
-            self._settle()
+            self._drive()
 
     async def _check_siblings(self) -> None:
         """Renew the own socket for siblings if it is gone, and find new siblings."""
@@ -188,7 +188,7 @@ class Runtime(Run):
         self._join_log.give_up()
 
     def abandon(self) -> None:
-        """See `Run`."""
+        """See `Driver`."""
         if self.inherited:
             return
         super().abandon()
@@ -198,17 +198,17 @@ class Runtime(Run):
         self.transport.abandon()
         self._clean_up()
 
-    def poke(self) -> None:
-        """See `Run`."""
+    def wake(self) -> None:
+        """See `Driver`."""
         if self._soon is None:
-            self._soon = self.loop.call_soon(self._on_poke)
+            self._soon = self.loop.call_soon(self._on_wake)
 
     def call_later(self, seconds: float, action: Callable[[], None]) -> None:
-        """See `Run`."""
+        """See `Driver`."""
         self.loop.call_later(seconds, action)
 
     def charge(self, cost: int) -> None:
-        """See `Run`."""
+        """See `Driver`."""
         self.transport.turns.charge(cost)
 
     # LinkHandler.
@@ -224,7 +224,7 @@ class Runtime(Run):
         try:
             self.engine.link_up(number, replica, peer.addresses, link.dialled, self._now())
         finally:
-            self._settle()
+            self._drive()
 
     def frame_received(self, link: Link, payload: bytes) -> None:
         """See `LinkHandler`."""
@@ -234,12 +234,12 @@ class Runtime(Run):
         try:
             self.engine.receive(self._ids[link], message, self._now())
         finally:
-            self._settle()
+            self._drive()
 
     def link_writable(self, link: Link, writable: bool) -> None:
         """See `LinkHandler`."""
         self._attempt(self.engine.link_writable, self._ids[link], writable, self._now())
-        self._settle()
+        self._drive()
 
     def link_closed(self, link: Link, reason: str) -> None:
         """See `LinkHandler`."""
@@ -247,7 +247,7 @@ class Runtime(Run):
         number = self._ids.pop(link)
         del self._links[number]
         self._attempt(self.engine.link_down, number, self._now())
-        self._settle()
+        self._drive()
 
     def _tell_of_refusals(self, link: Link, reason: str) -> None:
         """Log the reason if a peer closes links repeatedly; a single close is not logged as error.
@@ -269,14 +269,14 @@ class Runtime(Run):
     # Timers of the engine. The timer is set again after every failure.
 
     def tick(self) -> None:
-        """See `Run`."""
+        """See `Driver`."""
         if not self._ended:
             if not self._attempt(self.engine.tick, self._now()):
                 self._rest()
-            self._settle()
+            self._drive()
 
-    def _settle(self) -> None:
-        if not self._attempt(super()._settle) and not self._ended:
+    def _drive(self) -> None:
+        if not self._attempt(super()._drive) and not self._ended:
             self._rest()
             self._wake_at(self._rest_until)
         self._join_log.check()
@@ -290,10 +290,10 @@ class Runtime(Run):
     def _now(self) -> float:
         return self.loop.time()
 
-    def _encode(self, message: Message) -> Payload:
+    def _encode(self, message: ProtocolMessage) -> Payload:
         return Payload(encode(message))
 
-    def _send(self, links: tuple[int, ...], message: Message, encoded: Payload) -> None:
+    def _send(self, links: tuple[int, ...], message: ProtocolMessage, encoded: Payload) -> None:
         self.frames_sent += len(links)
         self.bytes_sent += len(links) * len(encoded)
         for number in links:
@@ -314,7 +314,7 @@ class Runtime(Run):
             self._timer.cancel()
         self._timer, self._timer_at = self.loop.call_at(at, self._on_timer), at
 
-    def _on_poke(self) -> None:
+    def _on_wake(self) -> None:
         self._soon = None
         self.tick()
 
@@ -339,7 +339,7 @@ class Runtime(Run):
         except Exception as error:
             self._log.crashed("%s: dialling %s failed", self.replica, shown, error=error)
             self._attempt(self.engine.dial_failed, address, False, self._now())
-        self._settle()
+        self._drive()
 
     def _complain(self, address: str, why: str) -> None:
         """Log the reason why a node that answers at an address forms no link, once for each."""
@@ -369,7 +369,7 @@ class Runtime(Run):
         else:
             self._attempt(self._replace_seeds, known.get(address, []), found)
             known[address] = found
-        self.engine.settle_address(address)
+        self.engine.address_done(address)
         self.tick()
 
     def _replace_seeds(self, known: list[str], found: list[str]) -> None:

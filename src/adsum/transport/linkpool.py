@@ -10,9 +10,9 @@ from adsum.activetime import active_timeout
 from adsum.errors import DialError
 from adsum.forks import process
 from adsum.sparselog import SparseLog
-from adsum.transport.base import Identity, LinkHandler
+from adsum.transport.base import LinkHandler, NodeIdentity
 from adsum.transport.handshake import VERSIONS, Handshake, encode_hello
-from adsum.transport.limits import Limits
+from adsum.transport.limits import TransportLimits
 from adsum.transport.link import StreamLink
 from adsum.transport.turns import TurnBudget
 from adsum.transport.unproven import Unproven, network_of
@@ -21,7 +21,7 @@ from adsum.transport.users import foreign_user
 logger = logging.getLogger("adsum.transport")
 
 
-class LinkHub:
+class LinkPool:
     """The part of a transport that is independent of sockets; the base of every transport.
 
     Args:
@@ -38,16 +38,16 @@ class LinkHub:
 
     def __init__(
         self,
-        identity: Identity,
+        identity: NodeIdentity,
         handler: LinkHandler,
         *,
         secret: bytes | None = None,
-        limits: Limits | None = None,
+        limits: TransportLimits | None = None,
         nonce: Callable[[int], bytes] = secrets.token_bytes,
         versions: tuple[int, int] = VERSIONS,
     ) -> None:
         self.handler = handler
-        self.limits = limits or Limits()
+        self.limits = limits or TransportLimits()
         self.turns = TurnBudget(self.limits.turn_budget)
         self._closing = False
         self._generation = process.generation
@@ -73,7 +73,7 @@ class LinkHub:
         self._emptied: asyncio.Event | None = None
 
     @property
-    def identity(self) -> Identity:
+    def identity(self) -> NodeIdentity:
         """The identity that this node sends in new handshakes.
 
         Set it again when listening has shown which addresses were bound. Peers of links that are
@@ -82,7 +82,7 @@ class LinkHub:
         return self._identity
 
     @identity.setter
-    def identity(self, identity: Identity) -> None:
+    def identity(self, identity: NodeIdentity) -> None:
         encode_hello(identity, self._versions, bytes(32), True)
         self._identity = identity
 
@@ -140,7 +140,7 @@ class LinkHub:
         """Count a connection that is being made, until `dial_link` counts its link.
 
         Raises:
-            DialError: `Limits.pending_dials` connections are being dialled already.
+            DialError: `TransportLimits.pending_dials` connections are being dialled already.
         """
         if self._connecting + len(self._dialled) >= self.limits.pending_dials:
             raise DialError(f"{address}: {self.limits.pending_dials} dials are under way already")

@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar, cast, overload
 
 from adsum.quoting import quoted
-from adsum.reading import Reader, Readers
 from adsum.replication.entry import KEY, VERSION, Entry, Identity, Transition, identity
-from adsum.replication.frozen import FrozenDict, FrozenList
 from adsum.replication.view import present
+from adsum.singlereader import ReaderSet, SingleReaderIterator
 from adsum.sparselog import log_line
 from adsum.tasks import cancel_task, in_slices, start_task
+from adsum.values.frozen import FrozenDict, FrozenList
 
-logger = logging.getLogger("adsum")
+logger = logging.getLogger("adsum.presence")
 
 T = TypeVar("T")
 
@@ -63,7 +63,7 @@ class Diff:
     updates: Entries = field(default_factory=dict)
 
 
-class Watch(Reader[Diff]):
+class Watch(SingleReaderIterator[Diff]):
     """An asynchronous iterator of the diffs of one topic; made by `Presence.watch`.
 
     The first diff always comes at once: all presences at the beginning of the watch, as joins,
@@ -74,7 +74,7 @@ class Watch(Reader[Diff]):
     that task keeps it open.
     """
 
-    def __init__(self, topic: str, readers: Readers["Watch"]) -> None:
+    def __init__(self, topic: str, readers: ReaderSet["Watch"]) -> None:
         super().__init__(readers)
         self.topic = topic
         # Unread changes: the entry that the reader has seen last, and the current one.
@@ -157,7 +157,7 @@ class Watch(Reader[Diff]):
         self._deferred = None
 
 
-class Feed:
+class WatchFeed:
     """Passes the changes of one topic to its watches, enriched by `fetch`.
 
     One call of `fetch` serves all watches. Changes during the call are folded for the next one, so
@@ -170,7 +170,7 @@ class Feed:
         watches: The watches of the topic.
     """
 
-    def __init__(self, topic: str, enrich: Enrich | None, watches: Readers[Watch]) -> None:
+    def __init__(self, topic: str, enrich: Enrich | None, watches: ReaderSet[Watch]) -> None:
         self.watches = watches
         self._topic = topic
         self._enrich = enrich

@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-from adsum.replication import names
+from adsum.replication import interning
 from adsum.replication.codec import decode, encode
 from adsum.replication.entry import TOPIC
 from adsum.replication.messages import Delta
@@ -28,12 +28,12 @@ def test_entries_of_different_frames_share_the_string_of_their_topic() -> None:
 
 
 def test_the_table_of_topics_stays_below_its_capacity() -> None:
-    for number in range(2 * names.CAPACITY // (1000 + names.OVERHEAD)):
-        names.share(f"{number:01000d}")
+    for number in range(2 * interning.CAPACITY // (1000 + interning.OVERHEAD)):
+        interning.share(f"{number:01000d}")
         if number % 1000 == 0:
-            held = sum(len(topic) + names.OVERHEAD for topic in names._recent)
-            assert held <= names.CAPACITY
-    assert 0 < len(names._recent) <= names.CAPACITY // (1000 + names.OVERHEAD)
+            held = sum(len(topic) + interning.OVERHEAD for topic in interning._recent)
+            assert held <= interning.CAPACITY
+    assert 0 < len(interning._recent) <= interning.CAPACITY // (1000 + interning.OVERHEAD)
 
 
 def test_topics_that_ended_cost_no_memory() -> None:

@@ -6,19 +6,19 @@ from functools import partial
 from random import Random
 from typing import Any, Protocol
 
+from adsum.driver.driver import Driver, Observer
 from adsum.replication.codec import encode
 from adsum.replication.effects import Deliver, Effect, Notice, Sending
 from adsum.replication.engine import RESOLUTION, Engine
 from adsum.replication.entry import ID, Entry, ref
-from adsum.replication.jsontext import encode_object
 from adsum.replication.limits import MAX_META
-from adsum.replication.messages import Delta, Message, Publish
+from adsum.replication.messages import Delta, ProtocolMessage, Publish
 from adsum.replication.state import Replica
 from adsum.replication.timing import Timing
-from adsum.run import Observer, Run
+from adsum.values.jsontext import encode_object
 
 from .laws import BrokenLawError, Ledger, RecordedEngine, Witness
-from .network import DIAL_TIMEOUT, Clock, Endpoint, Frame, Network
+from .network import DIAL_TIMEOUT, Endpoint, Network, SimulatedFrame, VirtualClock
 
 #: Refs by topic and key.
 Refs = dict[str, dict[str, list[str]]]
@@ -29,7 +29,7 @@ class World(Protocol):
 
     seed: int
     timing: Timing
-    clock: Clock
+    clock: VirtualClock
     network: Network
     ledger: Ledger
     checked: bool
@@ -52,11 +52,11 @@ class World(Protocol):
     def say(self, what: str, *arguments: Any) -> None:
         """Add a line to the trace, if there is one."""
 
-    def say_of(self, message: Message, source: str, target: str) -> None:
+    def say_of(self, message: ProtocolMessage, source: str, target: str) -> None:
         """Add a message to the trace, if there is one."""
 
 
-class SimulatedNode(Run):
+class SimulatedNode(Driver):
     """A run of a node in a simulation: made by `Simulation.start`, ended by `kill` or `stop`."""
 
     def __init__(
@@ -116,19 +116,19 @@ class SimulatedNode(Run):
     def track(self, topic: str, key: str, meta: dict[str, Any] | None = None) -> Entry:
         """Track a presence."""
         entry = self.engine.track(topic, key, encode_object(meta or {}, "meta", MAX_META))
-        self._settle()
+        self._drive()
         return entry
 
     def update(self, entry: Entry, meta: dict[str, Any]) -> Entry:
         """Update a presence."""
         new = self.engine.update(self.tracked[entry[ID]], encode_object(meta, "meta", MAX_META))
-        self._settle()
+        self._drive()
         return new
 
     def untrack(self, entry: Entry) -> None:
         """End a presence."""
         self.engine.untrack(self.tracked[entry[ID]])
-        self._settle()
+        self._drive()
 
     def present(self, topic: str) -> dict[str, Any]:
         """The presences on a topic, in the form of `Presence.list`."""
@@ -148,10 +148,10 @@ class SimulatedNode(Run):
         self.running = True
         self.simulation.say("{} starts as {}", self.place, self.replica)
         self.engine.seeds_complete()
-        self._settle()
+        self._drive()
 
     async def open(self) -> None:
-        """See `Run`."""
+        """See `Driver`."""
         self.begin()
 
     def leave(self, linger: float) -> None:
@@ -159,14 +159,14 @@ class SimulatedNode(Run):
         self.simulation.say("{} says goodbye", self.replica)
         self._end()
         self.engine.leave(linger)
-        self._settle()
+        self._drive()
         self._die(self.simulation.clock.now + linger)
         for link in sorted(self.links):
             self.simulation.network.close(link, self)
         self.links.clear()
 
     async def close(self) -> None:
-        """See `Run`."""
+        """See `Driver`."""
         if self.running:
             self.leave(self._linger)
 
@@ -218,7 +218,7 @@ class SimulatedNode(Run):
 
     # Endpoint.
 
-    def frame_arrived(self, link: int, frame: Frame) -> None:
+    def frame_arrived(self, link: int, frame: SimulatedFrame) -> None:
         """See `Endpoint`."""
         self._when_awake(partial(self._receive, link, frame))
 
@@ -241,7 +241,7 @@ class SimulatedNode(Run):
         """See `Endpoint`."""
         self._when_awake(partial(self._call, self.engine.dial_failed, address, refused))
 
-    def _receive(self, link: int, frame: Frame) -> None:
+    def _receive(self, link: int, frame: SimulatedFrame) -> None:
         message = frame.message
         self.frames_received += 1
         self.bytes_received += len(frame.data)
@@ -251,7 +251,7 @@ class SimulatedNode(Run):
 
     def _call(self, method: Any, *args: Any) -> None:
         method(*args, self._now())
-        self._settle()
+        self._drive()
 
     def _when_awake(self, event: partial[None]) -> None:
         if self.paused:
@@ -262,14 +262,14 @@ class SimulatedNode(Run):
     # Run.
 
     async def publish(self, message: Publish, to: str | None) -> int:
-        """See `Run`; never waits, since virtual time may stand still.
+        """See `Driver`; never waits, since virtual time may stand still.
 
-        A member that misses the message later is counted in `dropped_messages` only.
+        A member that misses the message later is counted in `missed_messages` only.
         """
         return self.post(message, to).missed
 
     def post(self, message: Publish, to: str | None) -> Sending:
-        """See `Run`; a paused process publishes when it resumes."""
+        """See `Driver`; a paused process publishes when it resumes."""
         if self.paused:
             self._backlog.append(partial(self._post_late, message, to))
             return Sending(message, 0.0)
@@ -278,16 +278,16 @@ class SimulatedNode(Run):
     def _post_late(self, message: Publish, to: str | None) -> None:
         super().post(message, to)
 
-    def poke(self) -> None:
-        """See `Run`."""
+    def wake(self) -> None:
+        """See `Driver`."""
         self._wake_at(self._now())
 
     def call_later(self, seconds: float, action: Callable[[], None]) -> None:
-        """See `Run`; a paused process calls it when it resumes."""
+        """See `Driver`; a paused process calls it when it resumes."""
         self.simulation.clock.call_later(seconds, partial(self._when_awake, partial(action)))
 
     def tell_observers(self) -> None:
-        """See `Run`."""
+        """See `Driver`."""
         for topic, transitions in self.engine.take_changes().items():
             if self.witness is not None:
                 self.check(self.witness.tell, topic, transitions)
@@ -341,10 +341,12 @@ class SimulatedNode(Run):
         elif self.running and not self.paused:
             self.tick()
 
-    def _encode(self, message: Message) -> Frame:
-        return Frame(encode(message))
+    def _encode(self, message: ProtocolMessage) -> SimulatedFrame:
+        return SimulatedFrame(encode(message))
 
-    def _send(self, links: tuple[int, ...], message: Message, encoded: Frame) -> None:
+    def _send(
+        self, links: tuple[int, ...], message: ProtocolMessage, encoded: SimulatedFrame
+    ) -> None:
         self.frames_sent += len(links)
         self.bytes_sent += len(links) * len(encoded.data)
         for link in links:

@@ -18,10 +18,10 @@ from adsum.forks import process
 from adsum.tasks import resolve
 
 T_co = TypeVar("T_co", covariant=True)
-R = TypeVar("R", bound="Reader[Any]")
+R = TypeVar("R", bound="SingleReaderIterator[Any]")
 
 
-class Readers(Generic[R]):
+class ReaderSet(Generic[R]):
     """The open readers of one topic.
 
     Args:
@@ -36,7 +36,7 @@ class Readers(Generic[R]):
         self._generation = process.generation
         self._refs: set[ref[R]] = set()
         #: Readers that a task awaits at this moment.
-        self.awaited: set[Reader[Any]] = set()
+        self.awaited: set[SingleReaderIterator[Any]] = set()
 
     def __len__(self) -> int:
         return len(self._refs)
@@ -69,7 +69,7 @@ class Readers(Generic[R]):
                 self._emptied()
 
 
-class Reader(ABC, Generic[T_co]):
+class SingleReaderIterator(ABC, Generic[T_co]):
     """An asynchronous iterator that is read by one task at a time.
 
     A read that is cancelled loses nothing. `close` ends the iteration; so does the end of a `with`
@@ -79,7 +79,7 @@ class Reader(ABC, Generic[T_co]):
         readers: The readers of its topic, which it joins.
     """
 
-    def __init__(self, readers: Readers[Any]) -> None:
+    def __init__(self, readers: ReaderSet[Any]) -> None:
         self._readers = readers
         readers.add(self)
         # Set while the reader waits; it may belong to an event loop that is closed by now.

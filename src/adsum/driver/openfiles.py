@@ -9,7 +9,7 @@ import fcntl
 import logging
 import resource
 
-logger = logging.getLogger("adsum")
+logger = logging.getLogger("adsum.node")
 
 #: Descriptors to keep free at the start, for handshakes, clients and files of the application.
 RESERVE = 64

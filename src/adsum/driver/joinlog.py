@@ -12,7 +12,7 @@ from adsum.quoting import printable
 from adsum.replication.engine import Engine
 from adsum.replication.state import Replica
 
-logger = logging.getLogger("adsum")
+logger = logging.getLogger("adsum.node")
 
 #: Seconds between two lines about new members.
 INTERVAL = 1.0

@@ -13,7 +13,7 @@ from adsum.replication.engine import Engine
 from adsum.transport.discovery import SiblingDirectory
 from adsum.transport.sockets import SocketTransport
 
-logger = logging.getLogger("adsum")
+logger = logging.getLogger("adsum.node")
 
 
 class Siblings:
