@@ -25,8 +25,8 @@ LAYERS = {
     "singlereader": {"errors", "forks", "tasks"},
     "values": {"quoting"},
     "replication": {"errors", "quoting", "values"},
-    "transport": {"errors", "activetime", "forks", "quoting", "sparselog", "tasks"},
-    "config": {"errors", "quoting", "replication", "transport"},
+    "transport": {"errors", "activetime", "forks", "quoting", "sparselog", "tasks", "values"},
+    "config": {"errors", "quoting", "replication", "transport", "values"},
     "driver": {
         "errors",
         "config",
@@ -37,6 +37,7 @@ LAYERS = {
         "sparselog",
         "tasks",
         "transport",
+        "values",
     },
     "node": {
         "errors",

@@ -19,11 +19,12 @@ from typing import Any
 
 from adsum.errors import ConfigurationError
 from adsum.quoting import quoted
-from adsum.replication.limits import MAX_ADDRESSES, MAX_LINGER, MAX_NODE_NAME
 from adsum.replication.timing import Timing
 from adsum.transport.address import parse, parse_one
 from adsum.transport.discovery import longest_socket
 from adsum.transport.tls import TLS, require_security, require_verification
+from adsum.values.limits import MAX_ADDRESSES, MAX_LINGER, MAX_NODE_NAME
+from adsum.values.names import is_name
 
 logger = logging.getLogger("adsum.node")
 
@@ -177,7 +178,7 @@ class _Reader:
         value = self._find(field, str)
         if value is None:
             return None
-        if not isinstance(value, str) or not 0 < len(value) <= limit or not value.isprintable():
+        if not is_name(value, limit) or not value.isprintable():
             self._refuse(field, value, f"must be a str of 1 to {limit} printable characters")
         return str(value)
 

@@ -20,14 +20,15 @@ from adsum.errors import (
 from adsum.node import Node
 from adsum.quoting import quoted
 from adsum.replication.entry import ID, META, Entry, Transition
-from adsum.replication.limits import MAX_META, MAX_NAME
 from adsum.replication.messages import Publish
 from adsum.replication.state import Slice
 from adsum.singlereader import ReaderSet
 from adsum.sparselog import SparseLogger
 from adsum.tasks import in_slices
 from adsum.values.frozen import freeze
-from adsum.values.jsontext import checked_name, encode_object, load
+from adsum.values.jsontext import encode_object, load
+from adsum.values.limits import MAX_META, MAX_NAME
+from adsum.values.names import checked_name
 from adsum.watch import Entries, Extras, Watch, WatchFeed, entry_of
 
 logger = logging.getLogger("adsum.presence")

@@ -12,11 +12,12 @@ from adsum.errors import UsageError
 from adsum.node import Node
 from adsum.quoting import quoted
 from adsum.replication.entry import Transition
-from adsum.replication.limits import MAX_NAME, MAX_NODE_NAME, MAX_PAYLOAD
 from adsum.replication.messages import Publish
 from adsum.singlereader import ReaderSet, SingleReaderIterator
 from adsum.values.frozen import freeze
-from adsum.values.jsontext import checked_name, encode_object, load
+from adsum.values.jsontext import encode_object, load
+from adsum.values.limits import MAX_NAME, MAX_NODE_NAME, MAX_PAYLOAD
+from adsum.values.names import checked_name
 
 #: Topics that begin with this carry adsum's own messages.
 RESERVED = "\0"

@@ -44,6 +44,11 @@ def printable(text: str, limit: int) -> str:
     return quoted(text, limit)
 
 
+def described(value: object) -> str:
+    """The type and the beginning of a value, for the error about a wrong type."""
+    return f"{type(value).__name__} {quoted(value, 60)}"
+
+
 def _cut(shown: str, is_part: bool, limit: int) -> str:
     """The quoted text, or its beginning with the closing quote and an ellipsis."""
     if not is_part and len(shown) <= limit:

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from adsum.channels.frames import MAX_REF, V1, V2, V2_TEXT, Frame, serializer_for
 from adsum.errors import ProtocolError, UsageError
-from adsum.replication.limits import MAX_NAME
 from adsum.values.jsontext import dump
+from adsum.values.limits import MAX_NAME
 from tests.effort import examples
 
 names = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=60)

@@ -8,7 +8,7 @@ from adsum.channels.fairshare import _SECOND, BUDGET, WORK
 from adsum.channels.hub import _MAX_BYTES
 from adsum.channels.process import GRACE, MAX_PUSH
 from adsum.channels.socket import CONNECT_TIMEOUT, TIMEOUT
-from adsum.replication.limits import MAX_PAYLOAD
+from adsum.values.limits import MAX_PAYLOAD
 from tests.docs.pages import ROOT
 
 MIB = 1024 * 1024

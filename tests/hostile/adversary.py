@@ -10,7 +10,6 @@ from typing import Any, TypeVar
 from adsum.errors import ProtocolError
 from adsum.replication.codec import decode, encode
 from adsum.replication.entry import Change
-from adsum.replication.limits import MAX_META, MAX_NUMBER
 from adsum.replication.messages import (
     Ask,
     Delta,
@@ -26,6 +25,7 @@ from adsum.replication.messages import (
     Vouch,
 )
 from adsum.replication.state import Replica
+from adsum.values.limits import MAX_META, MAX_NUMBER
 
 T = TypeVar("T")
 

@@ -9,7 +9,7 @@ from adsum.replication.codec import encode
 from adsum.replication.dialler import MOST_DIALS
 from adsum.replication.effects import Dial
 from adsum.replication.entry import size_of
-from adsum.replication.limits import DELTA_BUDGET, MAX_MEMBERS, MAX_META, MAX_NUMBER
+from adsum.replication.limits import DELTA_BUDGET, MAX_MEMBERS
 from adsum.replication.links import MAX_ANSWERS
 from adsum.replication.messages import (
     Ask,
@@ -27,6 +27,7 @@ from adsum.replication.messages import (
 from adsum.replication.peers import SPARE_LINKS
 from adsum.replication.state import Replica
 from adsum.transport.framing import FRAME_LIMIT
+from adsum.values.limits import MAX_META, MAX_NUMBER
 
 from .sizes import total_items
 from .stage import ANN, EVE, ME, TO_ANN, TO_EVE, Stage, entry, told_of

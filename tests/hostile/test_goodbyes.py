@@ -5,7 +5,6 @@ from time import process_time
 import pytest
 
 from adsum.replication.codec import encode
-from adsum.replication.limits import MAX_ADDRESS, MAX_ADDRESSES, MAX_NODE_NAME
 from adsum.replication.messages import (
     Ask,
     Digest,
@@ -18,6 +17,7 @@ from adsum.replication.messages import (
 )
 from adsum.replication.state import Replica
 from adsum.transport.framing import FRAME_LIMIT
+from adsum.values.limits import MAX_ADDRESS, MAX_ADDRESSES, MAX_NODE_NAME
 
 from .stage import ANN, ME, TO_ANN, TO_EVE, Stage
 from .test_claims import LAST, forged

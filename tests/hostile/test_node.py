@@ -14,7 +14,7 @@ import pytest
 
 from adsum.replication.codec import encode
 from adsum.replication.entry import Entry
-from adsum.replication.limits import MAX_MEMBERS, MAX_META
+from adsum.replication.limits import MAX_MEMBERS
 from adsum.replication.messages import Delta, Digest, Heartbeat, ProtocolMessage, Sighting, Sync
 from adsum.replication.state import Replica
 from adsum.transport.base import NodeIdentity
@@ -29,6 +29,7 @@ from adsum.transport.framing import (
 )
 from adsum.transport.handshake import VERSIONS, encode_hello
 from adsum.transport.limits import TransportLimits
+from adsum.values.limits import MAX_META
 from tests.support.waiting import eventually
 
 from .intruder import Intruder

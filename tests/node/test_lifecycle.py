@@ -17,7 +17,7 @@ from starlette.testclient import TestClient
 
 import adsum
 from adsum.driver import sockets
-from adsum.replication.limits import MAX_NODE_NAME
+from adsum.values.limits import MAX_NODE_NAME
 from tests.support.nodes import run, running
 from tests.support.ports import free_port
 from tests.support.waiting import DEADLINE, until

@@ -14,7 +14,6 @@ from adsum.errors import ProtocolError
 from adsum.replication.codec import DELTA, decode, encode
 from adsum.replication.engine import Engine
 from adsum.replication.entry import Change
-from adsum.replication.limits import MAX_LINGER, MAX_META, MAX_NUMBER
 from adsum.replication.messages import (
     Ask,
     Delta,
@@ -32,6 +31,7 @@ from adsum.replication.messages import (
 from adsum.replication.state import Replica
 from adsum.replication.timing import Timing
 from adsum.values.jsontext import encode_object
+from adsum.values.limits import MAX_LINGER, MAX_META, MAX_NUMBER
 from tests.effort import examples
 
 text = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=30)

@@ -9,7 +9,7 @@ from adsum.arguments import is_async, named, parameters, refuse, takes, whole
 from adsum.errors import ConfigurationError
 from adsum.presence import Meta, Tracked
 from adsum.quoting import quoted
-from adsum.replication.limits import MAX_NAME
+from adsum.values.limits import MAX_NAME
 
 from .client import Client
 from .frames import is_reserved

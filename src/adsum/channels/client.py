@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from adsum.quoting import quoted
-from adsum.replication.limits import MAX_NAME
-from adsum.values.jsontext import checked_name
+from adsum.values.limits import MAX_NAME
+from adsum.values.names import checked_name
 
 
 @dataclass(slots=True, repr=False)

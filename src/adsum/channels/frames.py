@@ -12,8 +12,9 @@ from typing import Any, NamedTuple, Protocol
 
 from adsum.errors import ProtocolError, UsageError
 from adsum.quoting import quoted
-from adsum.replication.limits import MAX_NAME, MAX_NUMBER
-from adsum.values.jsontext import checked_name, load, quote
+from adsum.values.jsontext import load, quote
+from adsum.values.limits import MAX_NAME, MAX_NUMBER
+from adsum.values.names import checked_name, is_name, is_unicode
 
 #: Reference of a request, echoed unchanged in the reply.
 Ref = str | int | None
@@ -214,9 +215,9 @@ def _text_of(data: bytes) -> str:
 
 
 def _checked(join_ref: object, ref: object, topic: object, event: object, payload: Any) -> Frame:
-    if not isinstance(topic, str) or not _is_name(topic):
+    if not is_name(topic, MAX_NAME):
         raise ProtocolError(f"topic is not a text of 1 to {MAX_NAME} characters")
-    if not isinstance(event, str) or not _is_name(event):
+    if not is_name(event, MAX_NAME):
         raise ProtocolError(f"event is not a text of 1 to {MAX_NAME} characters")
     return Frame(_as_ref(join_ref, "join_ref"), _as_ref(ref, "ref"), topic, event, payload)
 
@@ -224,24 +225,11 @@ def _checked(join_ref: object, ref: object, topic: object, event: object, payloa
 def _as_ref(value: object, what: str) -> Ref:
     if value is None:
         return None
-    if type(value) is str and len(value) <= MAX_REF and (value.isascii() or _is_unicode(value)):
+    if type(value) is str and len(value) <= MAX_REF and (value.isascii() or is_unicode(value)):
         return value
     if type(value) is int and abs(value) < MAX_NUMBER:
         return value
     raise ProtocolError(f"{what} is neither null, nor a number, nor a short text")
-
-
-def _is_name(value: str) -> bool:
-    return 0 < len(value) <= MAX_NAME and (value.isascii() or _is_unicode(value))
-
-
-def _is_unicode(value: str) -> bool:
-    """Whether a text can be encoded as UTF-8, that is, has no lone surrogates."""
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _decode_binary(data: bytes) -> Frame:

@@ -21,11 +21,12 @@ from adsum.presence import Presence
 from adsum.pubsub import RESERVED
 from adsum.quoting import printable, quoted
 from adsum.replication.entry import Transition
-from adsum.replication.limits import MAX_NAME, MAX_NODE_NAME, MAX_PAYLOAD
 from adsum.replication.messages import Publish
 from adsum.sparselog import SparseLogger
 from adsum.tasks import in_slices, start_task
-from adsum.values.jsontext import checked_name, dump, load
+from adsum.values.jsontext import dump, load
+from adsum.values.limits import MAX_NAME, MAX_NODE_NAME, MAX_PAYLOAD
+from adsum.values.names import checked_name
 
 from .channel import Channel, pattern_of
 from .connection import Connection

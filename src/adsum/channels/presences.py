@@ -8,10 +8,10 @@ from typing import Any
 
 from adsum.quoting import quoted
 from adsum.replication.entry import VERSION, Entry, Transition
-from adsum.replication.limits import MAX_PAYLOAD
 from adsum.replication.view import meta_text
 from adsum.sparselog import SparseLogger
 from adsum.values.jsontext import encode_object, quote
+from adsum.values.limits import MAX_PAYLOAD
 from adsum.watch import by_key
 
 #: JSON text to add beside the metas of a key, as ``,"user":{...}``, by key.

@@ -27,7 +27,7 @@ from adsum.errors import (
 from adsum.quoting import printable
 from adsum.replication.codec import decode, encode
 from adsum.replication.engine import Engine
-from adsum.replication.limits import DELTA_BUDGET, MAX_IN_FLIGHT, MAX_NODE_NAME
+from adsum.replication.limits import DELTA_BUDGET, MAX_IN_FLIGHT
 from adsum.replication.messages import ProtocolMessage
 from adsum.replication.state import Replica
 from adsum.signals import renew_handlers
@@ -39,6 +39,7 @@ from adsum.transport.framing import Payload
 from adsum.transport.handshake import SelfDialError
 from adsum.transport.limits import TransportLimits
 from adsum.transport.sockets import SocketTransport
+from adsum.values.limits import MAX_NODE_NAME
 
 #: Limits of the transport. The turn budget is below one frame of a large transfer, so one such
 #: frame is received at a time and no turn of the event loop is long.

@@ -10,11 +10,8 @@ from typing import Any
 
 from adsum.errors import ProtocolError
 from adsum.quoting import printable, quoted
-from adsum.values.jsontext import check_object, checked_name, dump, encode_object, load, quote
-
-from .entry import ID, KEY, META, PREVIOUS, TOPIC, VERSION, Change, Entry
-from .interning import known, share
-from .limits import (
+from adsum.values.jsontext import check_object, dump, encode_object, load, quote
+from adsum.values.limits import (
     MAX_ADDRESS,
     MAX_ADDRESSES,
     MAX_LINGER,
@@ -24,6 +21,10 @@ from .limits import (
     MAX_NUMBER,
     MAX_PAYLOAD,
 )
+from adsum.values.names import checked_name
+
+from .entry import ID, KEY, META, PREVIOUS, TOPIC, VERSION, Change, Entry
+from .interning import known, share
 from .messages import (
     Ask,
     Delta,

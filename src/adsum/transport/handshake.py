@@ -35,16 +35,14 @@ from adsum.quoting import quoted
 from adsum.transport.base import NodeIdentity
 from adsum.transport.frame_mac import FrameMac
 from adsum.transport.framing import GREETING_LIMIT, HELLO, PROOF, encode_frame
+from adsum.values.limits import MAX_ADDRESS, MAX_ADDRESSES, MAX_NODE_NAME, MAX_NUMBER
+from adsum.values.names import is_name
 
 #: The versions of the wire protocol that this release speaks, lowest and highest.
 VERSIONS: Final = (4, 4)
-NAME_LIMIT: Final = 255
-ADDRESSES_LIMIT: Final = 16
-ADDRESS_LIMIT: Final = 300
 
 _MAGIC: Final = "adsum"
 _NONCE_BYTES: Final = 32
-_INCARNATION_LIMIT: Final = 2**63
 _DIALLER: Final = b"adsum proof of the dialler"
 _ACCEPTOR: Final = b"adsum proof of the acceptor"
 _DIALLER_KEY: Final = b"adsum key for frames of the dialler"
@@ -248,12 +246,12 @@ def decode_hello(body: bytes) -> Hello:
     if not isinstance(fields, list) or len(fields) < 7 or fields[0] != _MAGIC:
         raise ProtocolError("a hello that is not adsum's")
     _, versions, cluster, name, incarnation, addresses, nonce = fields[:7]
-    _check(_is_text(cluster, NAME_LIMIT), "cluster")
+    _check(is_name(cluster, MAX_NODE_NAME), "cluster")
     # As in the settings: a line break in a name could forge log lines.
-    _check(_is_text(name, NAME_LIMIT) and name.isprintable(), "name")
-    _check(type(incarnation) is int and 0 <= incarnation < _INCARNATION_LIMIT, "incarnation")
-    _check(isinstance(addresses, list) and len(addresses) <= ADDRESSES_LIMIT, "addresses")
-    _check(all(_is_text(address, ADDRESS_LIMIT) for address in addresses), "addresses")
+    _check(is_name(name, MAX_NODE_NAME) and name.isprintable(), "name")
+    _check(type(incarnation) is int and 0 <= incarnation < MAX_NUMBER, "incarnation")
+    _check(isinstance(addresses, list) and len(addresses) <= MAX_ADDRESSES, "addresses")
+    _check(all(is_name(address, MAX_ADDRESS) for address in addresses), "addresses")
     _check(isinstance(nonce, str) and _is_hex(nonce), "nonce")
     _check(_are_versions(versions), "versions")
     authenticate = fields[7] if len(fields) > 7 else 0
@@ -265,13 +263,6 @@ def decode_hello(body: bytes) -> Hello:
 def _check(holds: bool, field: str) -> None:
     if not holds:
         raise ProtocolError(f"a hello whose {field} is not acceptable")
-
-
-def _is_text(value: object, limit: int) -> bool:
-    if not isinstance(value, str) or not 0 < len(value) <= limit:
-        return False
-    # JSON can carry a lone surrogate, which cannot be encoded: logging it would raise.
-    return not any("\ud800" <= character <= "\udfff" for character in value)
 
 
 def _is_hex(nonce: str) -> bool:

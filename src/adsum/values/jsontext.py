@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from adsum.quoting import printable, quoted
+from adsum.quoting import described, printable, quoted
 
 #: Levels of nesting in an object, at most.
 MAX_DEPTH = 32
@@ -95,37 +95,13 @@ def encode_object(value: object, what: str, limit: int) -> str:
     """
     if type(value) is not dict or not _is_flat(value):
         if not isinstance(value, dict):
-            raise TypeError(f"{what} must be a dict (a JSON object), not {_describe(value)}")
+            raise TypeError(f"{what} must be a dict (a JSON object), not {described(value)}")
         if not _is_valid(value, 0):
             _check(value, what, 0)
     text = dump(value)
     if len(text) > limit:
         raise ValueError(f"{what} is {len(text)} bytes of JSON; at most {limit} are accepted")
     return text
-
-
-def checked_name(value: object, what: str, limit: int) -> str:
-    """Check a topic, key or event: it must be a string of 1 to `limit` characters.
-
-    Returns:
-        The name as a plain `str`.
-
-    Raises:
-        TypeError: It is not a string.
-        ValueError: It is empty, too long, or has characters that UTF-8 cannot carry.
-    """
-    if type(value) is str and value.isascii() and 0 < len(value) <= limit:
-        return value  # the fast path, for nearly every name
-    if not isinstance(value, str):
-        raise TypeError(f"{what} must be a str, not {_describe(value)}")
-    if not 0 < len(value) <= limit:
-        shown = quoted(value, 60)
-        raise ValueError(f"{what} must have 1 to {limit} characters, not {len(value)}: {shown}")
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise ValueError(f"{what} {quoted(value)} has a lone surrogate, no Unicode text") from None
-    return str.__str__(value)  # a plain str, if it was of a subclass
 
 
 def _is_flat(value: dict[Any, Any]) -> bool:
@@ -169,7 +145,7 @@ def _check(value: object, path: str, depth: int) -> None:
             raise ValueError(f"{path} is {value!r}; JSON numbers must be finite")
     elif value is not None and not isinstance(value, str | int):
         raise TypeError(
-            f"{path} is {_describe(value)}; accepted are str, int, float, bool, None, list and dict"
+            f"{path} is {described(value)}; accepted are str, int, float, bool, None, list and dict"
         )
 
 
@@ -178,7 +154,3 @@ def _step(path: str, step: str) -> str:
     if len(path) + len(step) <= _MAX_PATH:
         return path + step
     return path if path.endswith("...") else f"{path}..."
-
-
-def _describe(value: object) -> str:
-    return f"{type(value).__name__} {quoted(value, 60)}"

@@ -11,11 +11,11 @@ from adsum.replication.codec import encode
 from adsum.replication.effects import Deliver, Effect, Notice, Sending
 from adsum.replication.engine import RESOLUTION, Engine
 from adsum.replication.entry import ID, Entry, ref
-from adsum.replication.limits import MAX_META
 from adsum.replication.messages import Delta, ProtocolMessage, Publish
 from adsum.replication.state import Replica
 from adsum.replication.timing import Timing
 from adsum.values.jsontext import encode_object
+from adsum.values.limits import MAX_META
 
 from .laws import BrokenLawError, Ledger, RecordedEngine, Witness
 from .network import DIAL_TIMEOUT, Endpoint, Network, SimulatedFrame, VirtualClock

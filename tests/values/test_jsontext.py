@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adsum.values.jsontext import _check, _is_valid, checked_name, encode_object, load
+from adsum.values.jsontext import _check, _is_valid, encode_object, load
+from adsum.values.names import checked_name
 
 values = st.recursive(
     st.none()

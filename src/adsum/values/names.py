@@ -1,0 +1,47 @@
+"""Names: topics, keys, events, and the names of nodes and clusters.
+
+A name is a text of 1 to a number of characters that UTF-8 can carry. This is the only check of
+names: of those from callers, in settings, in frames of clients, in hellos and messages of peers.
+"""
+
+from typing import TypeGuard
+
+from adsum.quoting import described, quoted
+
+
+def is_name(value: object, limit: int) -> TypeGuard[str]:
+    """Whether a value is a text of 1 to `limit` characters without lone surrogates."""
+    if not isinstance(value, str) or not 0 < len(value) <= limit:
+        return False
+    return value.isascii() or is_unicode(value)
+
+
+def is_unicode(value: str) -> bool:
+    """Whether UTF-8 can carry a text: JSON can carry lone surrogates, and UTF-8 cannot."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def checked_name(value: object, what: str, limit: int) -> str:
+    """Check a topic, key or event: it must be a string of 1 to `limit` characters.
+
+    Returns:
+        The name as a plain `str`.
+
+    Raises:
+        TypeError: It is not a string.
+        ValueError: It is empty, too long, or has characters that UTF-8 cannot carry.
+    """
+    if type(value) is str and value.isascii() and 0 < len(value) <= limit:
+        return value  # the fast path, for nearly every name
+    if not isinstance(value, str):
+        raise TypeError(f"{what} must be a str, not {described(value)}")
+    if not 0 < len(value) <= limit:
+        shown = quoted(value, 60)
+        raise ValueError(f"{what} must have 1 to {limit} characters, not {len(value)}: {shown}")
+    if not is_unicode(value):
+        raise ValueError(f"{what} {quoted(value)} has a lone surrogate, no Unicode text")
+    return str.__str__(value)  # a plain str, if it was of a subclass
