@@ -39,7 +39,7 @@ async def form(count: int) -> dict[str, float]:
     started = time.perf_counter() - wall
     ends = 0
     while time.perf_counter() - wall < GIVE_UP:
-        ends = sum(node.driver.engine.links for node in nodes)
+        ends = sum(node.stats()["links"] for node in nodes)
         if ends == count * (count - 1):
             break
         await asyncio.sleep(0.02)

@@ -509,16 +509,16 @@ MUTANTS = [
     ),
     Mutant(
         "leave a callback on a task for each presence that it tracked",
-        "../presence.py",
-        "            owner.remove_done_callback(self._owner_ended)\n        return",
-        "            pass\n        return",
+        "../owners.py",
+        "            owner.remove_done_callback(self._task_ended)",
+        "            pass",
         ("tests/node/test_presence.py",),
     ),
     Mutant(
         "leave a callback on a task for each run of the node",
-        "../presence.py",
-        "                owner.remove_done_callback(self._owner_ended)\n        for feed",
-        "                pass\n        for feed",
+        "../owners.py",
+        "            self.remove(owner)",
+        "            self._owned.pop(owner)",
         ("tests/node/test_closed_loops.py",),
     ),
     Mutant(

@@ -52,24 +52,45 @@ LAYERS = {
         "transport",
     },
     "watch": {"replication", "quoting", "singlereader", "sparselog", "tasks", "values"},
-    "presence": {
-        "errors",
-        "arguments",
+    "owners": {"errors", "quoting"},
+    "enrichment": {
         "activetime",
-        "node",
+        "arguments",
         "quoting",
-        "replication",
-        "singlereader",
         "sparselog",
         "tasks",
         "values",
         "watch",
     },
-    "pubsub": {"errors", "arguments", "node", "quoting", "replication", "singlereader", "values"},
+    "presence": {
+        "errors",
+        "arguments",
+        "driver",
+        "enrichment",
+        "node",
+        "owners",
+        "quoting",
+        "replication",
+        "singlereader",
+        "sparselog",
+        "values",
+        "watch",
+    },
+    "pubsub": {
+        "errors",
+        "arguments",
+        "driver",
+        "node",
+        "quoting",
+        "replication",
+        "singlereader",
+        "values",
+    },
     "channels": {
         "errors",
         "activetime",
         "arguments",
+        "driver",
         "node",
         "presence",
         "pubsub",
@@ -179,6 +200,21 @@ def test_tasks_are_created_in_one_module() -> None:
         relative = path.relative_to(SOURCE)
         if relative not in allowed and relative.parts[0] not in ("testing", "cli"):
             assert ".create_task(" not in path.read_text(), f"{relative} creates a task itself"
+
+
+def test_engine_is_reached_through_the_driver_alone() -> None:
+    # All that is built on a node uses public methods of the driver, which wake the engine.
+    for path in SOURCE.rglob("*.py"):
+        relative = path.relative_to(SOURCE)
+        if relative.parts[0] in ("driver", "replication") or "simulator" in relative.parts:
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Attribute):
+                assert node.attr != "engine", f"{relative}:{node.lineno} reaches for the engine"
+                private = node.attr.startswith("_") and not node.attr.startswith("__")
+                owner = node.value.attr if isinstance(node.value, ast.Attribute) else ""
+                reaches = private and owner in ("node", "_node", "driver", "_driver")
+                assert not reaches, f"{relative}:{node.lineno} reaches for {owner}.{node.attr}"
 
 
 def test_importing_and_constructing_starts_nothing() -> None:

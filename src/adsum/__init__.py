@@ -20,7 +20,8 @@ from adsum.errors import (
     WrongThreadError,
 )
 from adsum.node import Node
-from adsum.presence import CURRENT_TASK, Presence, Tracked
+from adsum.owners import CURRENT_TASK
+from adsum.presence import Presence, Tracked
 from adsum.pubsub import Message, PubSub, Subscription
 from adsum.replication.members import MemberInfo
 from adsum.transport.tls import TLS

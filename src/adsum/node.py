@@ -5,14 +5,14 @@ import inspect
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import replace
 from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
 from adsum.arguments import refuse, seconds_from_zero
 from adsum.config import Settings, resolve_settings
-from adsum.driver.driver import Driver, Observer, logger
+from adsum.driver.driver import Driver, logger
+from adsum.driver.observer import Observer
 from adsum.driver.sockets import SocketDriver
 from adsum.errors import NodeNotRunningError, UsageError, WrongThreadError
 from adsum.forks import process
@@ -30,6 +30,8 @@ _NEVER_STARTED = (
     "lifespan: start the node with the first request, see docs/deployment.md"
 )
 
+#: Makes the driver of a run, see `Node.use_driver`.
+MakeDriver = Callable[[Settings, list[Observer]], Driver]
 Lifespan = Callable[[Any], AbstractAsyncContextManager[Any]]
 
 
@@ -115,8 +117,8 @@ class Node:
         self._driver: Driver | None = None
         # Whether `start` was ever called; if not, the server may have run no lifespan.
         self._was_started = False
-        # Makes a run; `adsum.testing` replaces it to run on a simulated network.
-        self._make_driver: Callable[[Settings, list[Observer]], Driver] = SocketDriver
+        # Makes the driver of each run.
+        self._make_driver: MakeDriver = SocketDriver
         # The id of the thread in which the node runs; valid while it runs.
         self._thread = 0
         # Set while `start` is under way; its result is whether `stop` ended it.
@@ -165,8 +167,7 @@ class Node:
                 raise UsageError("the node runs in another event loop; stop it there first")
             return
         self._abandon()
-        driver = self._make_driver(self.settings, self._observers)
-        self._driver, self._thread = driver, threading.get_ident()
+        driver = self.attach()
         self._opening = opening = loop.create_future()
         try:
             await driver.open()
@@ -334,7 +335,7 @@ class Node:
     def joined(self) -> bool:
         """Whether the node runs and has joined, see `start`; stays true until it stops."""
         driver = self._driver
-        return driver is not None and not driver.inherited and driver.engine.joined
+        return driver is not None and not driver.inherited and driver.joined
 
     async def wait_joined(self, timeout: float | None = None) -> bool:  # noqa: ASYNC109  # see Returns
         """Wait until the node has joined, after a `start` that returned before.
@@ -381,11 +382,7 @@ class Node:
 
     def members(self) -> list[MemberInfo]:
         """The known nodes of the cluster, this one included, sorted by name."""
-        address = self.address or ""
-        return [
-            replace(member, address=address) if member.status == "self" else member
-            for member in self.driver.engine.members()
-        ]
+        return self.driver.members()
 
     def stats(self) -> dict[str, int]:
         """Counters and gauges, for metrics: cheap enough to be read every second.
@@ -398,23 +395,7 @@ class Node:
             ``missed_messages_total`` (published messages that a member missed, counted for each
             member: it had no link, or did not read). Counters begin at zero with each `start`.
         """
-        driver = self.driver
-        members = driver.engine.members()
-        up = [member for member in members if member.status in ("self", "up", "suspect")]
-        return {
-            "members_up": len(up),
-            "members_down": len(members) - len(up),
-            "links": driver.engine.links,
-            "topics": len(driver.engine.view.topics),
-            "presences": driver.engine.shown,
-            "own_presences": len(driver.engine.own_slice.entries),
-            "lag_changes": sum(member.lag for member in members),
-            "sent_frames_total": driver.frames_sent,
-            "received_frames_total": driver.frames_received,
-            "sent_bytes_total": driver.bytes_sent,
-            "received_bytes_total": driver.bytes_received,
-            "missed_messages_total": driver.missed_messages,
-        }
+        return self.driver.counters()
 
     def __repr__(self) -> str:
         # Callable in any thread, so it reads nothing that another thread could change meanwhile.
@@ -423,7 +404,7 @@ class Node:
             state = "not running" if run is None else "left to the parent of this process"
             name = self.settings.name
             return f"<Node {'without a name' if name is None else quoted(name)}, {state}>"
-        state = "stopping" if run.stopping else "running" if run.engine.joined else "joining"
+        state = "stopping" if run.stopping else "running" if run.joined else "joining"
         at = f", at {quoted(run.addresses[0])}" if run.addresses else ""
         return f"<Node {quoted(run.replica.name)} of cluster {quoted(run.cluster)}, {state}{at}>"
 
@@ -464,6 +445,37 @@ class Node:
     def observe(self, observer: Observer) -> None:
         """Add an observer of presence changes and messages, in this and in every later run."""
         self._observers.append(observer)
+
+    def stop_observing(self, observer: Observer) -> None:
+        """Remove an observer. Idempotent."""
+        if observer in self._observers:
+            self._observers.remove(observer)
+
+    def use_driver(self, make: MakeDriver | None) -> None:
+        """Replace the driver of later runs, as `adsum.testing` does for a simulated network.
+
+        Args:
+            make: Makes the driver of a run from the settings of the node and the list of its
+                observers, which the driver reads at each event; None restores sockets.
+        """
+        self._make_driver = SocketDriver if make is None else make
+
+    def attach(self, thread: int | None = None) -> Driver:
+        """Begin a run without an event loop: make its driver and use it from now on, unopened.
+
+        Args:
+            thread: The id of the thread in which the node may be used; by default the calling one.
+
+        Returns:
+            The driver, for the caller to open and to end; call `detach` before its end.
+        """
+        driver = self._make_driver(self.settings, self._observers)
+        self._driver, self._thread = driver, thread or threading.get_ident()
+        return driver
+
+    def detach(self) -> None:
+        """End the use of the driver that `attach` returned: the node no longer runs."""
+        self._driver = None
 
     def _check_thread(self) -> None:
         if self._thread != threading.get_ident():

@@ -1,35 +1,27 @@
 """Presence: track, list and watch the keys that are present on topics, across the cluster."""
 
 import asyncio
-import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping
-from enum import Enum
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from functools import partial
 from types import TracebackType
 from typing import Any, Self, cast
 
-from adsum.activetime import active_timeout
-from adsum.arguments import async_function, instance, seconds_above_zero
-from adsum.errors import (
-    AlreadyTrackedError,
-    NodeNotRunningError,
-    NotTrackedError,
-    UsageError,
-)
+from adsum.arguments import instance
+from adsum.driver.driver import Driver
+from adsum.driver.observer import Observer
+from adsum.enrichment import Enrichment, Fetch
+from adsum.errors import AlreadyTrackedError, NodeNotRunningError, NotTrackedError, UsageError
 from adsum.node import Node
+from adsum.owners import CURRENT_TASK, Owners, described, resolved
 from adsum.quoting import quoted
 from adsum.replication.entry import ID, META, Entry, Transition
-from adsum.replication.messages import Publish
-from adsum.replication.state import Slice
 from adsum.singlereader import ReaderSet
 from adsum.sparselog import SparseLogger
-from adsum.tasks import in_slices
-from adsum.values.frozen import freeze
 from adsum.values.jsontext import encode_object, load
 from adsum.values.limits import MAX_META, MAX_NAME
 from adsum.values.names import checked_name
-from adsum.watch import Entries, Extras, Watch, WatchFeed, entry_of
+from adsum.watch import Entries, Watch, WatchFeed, entry_of
 
 logger = logging.getLogger("adsum.presence")
 
@@ -38,15 +30,7 @@ Names = list[str]
 Metas = list[Mapping[str, Any]]
 Transitions = list[Transition]
 Meta = Mapping[str, Any]
-Fetch = Callable[[str, Entries], Awaitable[Mapping[str, Mapping[str, Any]]]]
 _RESERVED = ("phx_ref", "phx_ref_prev")
-
-
-class _Owner(Enum):
-    CURRENT_TASK = "the task that calls"
-
-
-CURRENT_TASK = _Owner.CURRENT_TASK
 
 #: Seconds that a presence lingers, at most, after its owner was cancelled; 0 if the node's `linger`
 #: is 0. Some servers cancel handlers and stop the node right afterwards, without a signal.
@@ -59,18 +43,18 @@ class Tracked:
     As a context manager it untracks the presence at the end of the block.
     """
 
-    __slots__ = ("_id", "_key", "_owner", "_presence", "_slice", "_topic")
+    __slots__ = ("_driver", "_id", "_key", "_owner", "_presence", "_topic")
 
     def __init__(
-        self, presence: "Presence", owner: Hashable, topic: str, key: str, id: int, slice: Slice
+        self, presence: "Presence", owner: Hashable, topic: str, key: str, id: int, driver: Driver
     ) -> None:
         self._presence = presence
         self._owner = owner
         self._topic = topic
         self._key = key
         self._id = id
-        # The slice that holds the presence; a different slice means a different run of the node.
-        self._slice = slice
+        # The driver of the run that the presence belongs to; another one is another run.
+        self._driver = driver
 
     @property
     def active(self) -> bool:
@@ -115,7 +99,7 @@ class Tracked:
         self._presence._untrack(self, cancelled=cancelled)
 
 
-class Presence:
+class Presence(Observer):
     """Tracks presences on this node, and lists and watches those of the whole cluster.
 
     Reads (`list`, `get`, `count`, `topics`) answer at once from this node's memory. A change is
@@ -155,18 +139,13 @@ class Presence:
         self, node: Node, *, fetch: Fetch | None = None, fetch_timeout: float = 5.0
     ) -> None:
         instance("node", node, Node, "an adsum.Node")
-        if fetch is not None:
-            async_function("fetch", fetch, "topic", "entries")
-        seconds_above_zero("fetch_timeout", fetch_timeout)
-        self._node = node
-        self._fetch = fetch
-        self._fetch_timeout = fetch_timeout
-        # For each owner, the ids of its presences by topic and key. Handles are not stored: a
-        # handle belongs to its caller, and the garbage collector need not visit half a million.
-        self._owned: dict[Hashable, dict[tuple[str, str], int]] = {}
-        self._feeds: dict[str, WatchFeed] = {}
         #: Logs failures of `fetch`, which is called for each change of a topic.
         self.log = SparseLogger(logger)
+        #: Calls `fetch`; false if there is none.
+        self.enrich = Enrichment(fetch, fetch_timeout, self.log)
+        self._node = node
+        self._owners = Owners(self._owner_ended)
+        self._feeds: dict[str, WatchFeed] = {}
         node.observe(self)
 
     # Changing.
@@ -205,19 +184,18 @@ class Presence:
         topic = checked_name(topic, "topic", MAX_NAME)
         key = checked_name(key, "key", MAX_NAME)
         text = "{}" if meta is None else _encode_meta(meta)
-        owner = _resolved(owner)
-        owned = self._owned.get(owner)
+        owner = resolved(owner)
+        owned = self._owners.get(owner)
         if owned is None:
-            owned = self._adopt(owner)
+            owned = self._owners.add(owner)
         if (topic, key) in owned:
             raise AlreadyTrackedError(
-                f"{quoted(key)} is tracked on {quoted(topic)} already by {_describe(owner)}; "
+                f"{quoted(key)} is tracked on {quoted(topic)} already by {described(owner)}; "
                 f"call update() on the handle that track() returned; outside of a channel, another "
                 f"owner= tracks it once more"
             )
-        id = owned[topic, key] = driver.engine.track(topic, key, text)[ID]
-        driver.wake()
-        return Tracked(self, owner, topic, key, id, driver.engine.own_slice)
+        id = owned[topic, key] = driver.track(topic, key, text)[ID]
+        return Tracked(self, owner, topic, key, id, driver)
 
     def update(
         self,
@@ -249,7 +227,7 @@ class Presence:
         Returns:
             The number of presences that ended.
         """
-        return self.release(_resolved(owner), self._linger())
+        return self.release(resolved(owner), self._linger())
 
     # Reading.
 
@@ -266,20 +244,20 @@ class Presence:
             present.
         """
         topic = checked_name(topic, "topic", MAX_NAME)
-        return cast(Entries, self._node.driver.engine.view.render(topic))
+        return cast(Entries, self._node.driver.view.render(topic))
 
     def get(self, topic: str, key: str) -> Metas:
         """The metas of one key on a topic; an empty list if the key is absent."""
         topic, key = checked_name(topic, "topic", MAX_NAME), checked_name(key, "key", MAX_NAME)
-        return [*self._node.driver.engine.view.metas(topic, key)]
+        return [*self._node.driver.view.metas(topic, key)]
 
     def count(self, topic: str) -> int:
         """The number of keys present on a topic. Costs the same at any size."""
-        return self._node.driver.engine.view.count(checked_name(topic, "topic", MAX_NAME))
+        return self._node.driver.view.count(checked_name(topic, "topic", MAX_NAME))
 
     def topics(self) -> Names:
         """The topics that have at least one presence, sorted."""
-        return sorted(self._node.driver.engine.view.topics)
+        return sorted(self._node.driver.view.topics)
 
     async def fetch(self, topic: str) -> Entries:
         """As `list`, but with the fields of the `fetch` function added, in one call of it."""
@@ -317,15 +295,16 @@ class Presence:
         """
         driver = self._node.driver
         topic = checked_name(topic, "topic", MAX_NAME)
-        driver.tell_observers()  # this watch must not see earlier changes
         feed = self._feeds.get(topic)
         if feed is None:
-            enrich = None if self._fetch is None else self.enrich
             watches = ReaderSet[Watch](driver.loop, partial(self._tidy, topic))
-            feed = self._feeds[topic] = WatchFeed(topic, enrich, watches)
-            driver.engine.view.watch(topic)
+            feed = WatchFeed(topic, self.enrich if self.enrich else None, watches)
+            self._feeds[topic] = feed
+            driver.watch_topic(topic)
+        else:
+            driver.notify_observers()  # this watch must not see earlier changes
         watch = Watch(topic, feed.watches)
-        entries = driver.engine.view.all_entries(topic)
+        entries = driver.view.all_entries(topic)
         feed.push([watch], [(None, entry) for entry in entries])
         return watch
 
@@ -345,44 +324,11 @@ class Presence:
         If the node stops earlier, they linger with its goodbye.
         """
         self._node.driver  # noqa: B018  # raises if the node is not running
-        if owner not in self._owned:
+        if owner not in self._owners:
             return 0
-        owned = self._disown(owner)
+        owned = self._owners.remove(owner)
         self._end(owned.values(), linger)
         return len(owned)
-
-    @property
-    def enriches(self) -> bool:
-        """Whether there is a `fetch` function."""
-        return self._fetch is not None
-
-    async def enrich(self, topic: str, entries: Entries) -> Extras:
-        """Call the `fetch` function; returns its fields by key, none if it fails or times out."""
-        if self._fetch is None or not entries:
-            return {}
-        work: asyncio.Future[Mapping[str, Mapping[str, Any]]] | None = None
-        try:
-            work = asyncio.ensure_future(self._fetch(topic, entries))
-            # `fetch` itself is not awaited, as it may ignore its cancellation.
-            with contextlib.suppress(TimeoutError):
-                async with active_timeout(self._fetch_timeout):
-                    await asyncio.wait({work})
-            if not work.done() or work.cancelled():
-                what = "was cancelled" if work.done() else "took too long"
-                text = "fetch for %s %s; its entries go without"
-                self.log.error(text, quoted(topic), what, key=what)
-                return {}
-            added, extras = work.result(), Extras()
-            async for part in in_slices([key for key in added if key in entries]):
-                extras.update((key, freeze(dict(added[key]))) for key in part)
-            return extras
-        except Exception as error:
-            text = "fetch for %s failed; its entries go without"
-            self.log.crashed(text, quoted(topic), error=error)
-            return {}
-        finally:
-            if work is not None:
-                work.cancel()
 
     # Observer.
 
@@ -392,17 +338,11 @@ class Presence:
         if feed is not None:
             feed.push(list(feed.watches), transitions)
 
-    def delivered(self, sender: str, message: Publish) -> None:
-        """See `Observer`."""
-
     def closed(self) -> None:
         """See `Observer`: every presence and every watch ends with the node."""
         self.log.flush()
-        owned, self._owned = self._owned, {}
+        self._owners.clear()
         feeds, self._feeds = self._feeds, {}
-        for owner in owned:
-            if isinstance(owner, asyncio.Task):
-                owner.remove_done_callback(self._owner_ended)
         for feed in feeds.values():
             feed.close()
             for watch in feed.watches:
@@ -410,7 +350,8 @@ class Presence:
 
     def forked(self) -> None:
         """See `Observer`."""
-        self._owned, self._feeds = {}, {}
+        self._owners.forget()
+        self._feeds = {}
 
     # Called by handles and watches.
 
@@ -419,16 +360,14 @@ class Presence:
         if not self._owns(tracked):
             return None  # it may linger, but it has ended
         try:
-            engine = self._node.driver.engine
+            driver = self._node.driver
         except NodeNotRunningError:  # the node is stopped, or runs in the parent of this process
             return None
-        if engine.own_slice is not tracked._slice:
-            return None
-        return tracked._slice.entries.get(tracked._id)
+        return driver.tracked(tracked._id) if driver is tracked._driver else None
 
     def _owns(self, tracked: Tracked) -> bool:
         """Whether the owner still owns the presence, in this run of the node or an earlier one."""
-        owned = self._owned.get(tracked._owner)
+        owned = self._owners.get(tracked._owner)
         return owned is not None and owned.get((tracked._topic, tracked._key)) == tracked._id
 
     def _update(self, tracked: Tracked, meta: Meta | Callable[[dict[str, Any]], Meta]) -> None:
@@ -442,25 +381,18 @@ class Presence:
                 raise TypeError(f"meta: the function must return the new meta, not {quoted(meta)}")
             if self._entry_of(tracked) is not old:
                 raise UsageError("the function that makes the new meta changed the presence itself")
-        text = _encode_meta(meta)
-        driver = self._node.driver
-        driver.engine.update(old, text)
-        driver.wake()
+        tracked._driver.update(old, _encode_meta(meta))
 
     def _untrack(self, tracked: Tracked, *, cancelled: bool = False) -> None:
         entry = self._entry_of(tracked)
         if entry is None:
             return
-        owned = self._owned[tracked._owner]
-        del owned[tracked._topic, tracked._key]
-        if not owned:
-            self._disown(tracked._owner)
-        if linger := self._linger(cancelled):
-            self._end([tracked._id], linger)
-        else:
-            driver = self._node.driver
-            driver.engine.untrack(entry)
-            driver.wake()
+        owned = self._owners.get(tracked._owner)
+        if owned is not None:
+            del owned[tracked._topic, tracked._key]
+            if not owned:
+                self._owners.remove(tracked._owner)
+        self._end([tracked._id], self._linger(cancelled))
 
     def _linger(self, cancelled: bool = False) -> float:
         """Seconds that a presence lingers if it ends now."""
@@ -470,48 +402,26 @@ class Presence:
         return min(linger, CANCEL_GRACE) if cancelled else 0.0
 
     def _end(self, ids: Iterable[int], linger: float) -> None:
-        """Untrack entries without an owner, at once or after `linger` seconds."""
+        """Untrack presences without an owner, at once or after `linger` seconds."""
         driver = self._node.driver
-        own = driver.engine.own_slice
         if linger:
-            driver.call_later(linger, partial(self._end_late, own, ids))
+            driver.call_later(linger, partial(self._end_late, driver, ids))
         else:
-            self._end_now(own, ids)
+            _untrack(driver, ids)
 
-    def _end_late(self, own: Slice, ids: Iterable[int]) -> None:
-        if self._node.running and self._node.driver.engine.own_slice is own:
-            self._end_now(own, ids)
-
-    def _end_now(self, own: Slice, ids: Iterable[int]) -> None:
-        driver = self._node.driver
-        for id in ids:
-            driver.engine.untrack(own.entries[id])
-        driver.wake()
+    def _end_late(self, driver: Driver, ids: Iterable[int]) -> None:
+        if self._node.running and self._node.driver is driver:
+            _untrack(driver, ids)
 
     def _find(self, topic: str, key: str, owner: Hashable) -> Tracked | None:
         topic, key = checked_name(topic, "topic", MAX_NAME), checked_name(key, "key", MAX_NAME)
-        owner = _resolved(owner)
-        id = self._owned.get(owner, {}).get((topic, key))
-        if id is None:
-            return None
-        return Tracked(self, owner, topic, key, id, self._node.driver.engine.own_slice)
-
-    def _adopt(self, owner: Hashable) -> dict[tuple[str, str], int]:
-        """Register an owner; the presences of a task end with the task."""
-        owned: dict[tuple[str, str], int] = {}
-        self._owned[owner] = owned
-        if isinstance(owner, asyncio.Task):
-            owner.add_done_callback(self._owner_ended)
-        return owned
-
-    def _disown(self, owner: Hashable) -> dict[tuple[str, str], int]:
-        """Remove an owner; returns the ids of its presences by topic and key."""
-        if isinstance(owner, asyncio.Task):
-            owner.remove_done_callback(self._owner_ended)
-        return self._owned.pop(owner)
+        owner = resolved(owner)
+        owned = self._owners.get(owner)
+        id = None if owned is None else owned.get((topic, key))
+        return None if id is None else Tracked(self, owner, topic, key, id, self._node.driver)
 
     def _owner_ended(self, task: "asyncio.Task[Any]") -> None:
-        if task in self._owned and self._node.running:
+        if task in self._owners and self._node.running:
             self.release(task, self._linger(task.cancelled()))
 
     def _tidy(self, topic: str) -> None:
@@ -521,44 +431,17 @@ class Presence:
             del self._feeds[topic]
             feed.close()
             if self._node.running:
-                self._node.driver.engine.view.unwatch(topic)
+                self._node.driver.unwatch_topic(topic)
+
+
+def _untrack(driver: Driver, ids: Iterable[int]) -> None:
+    for id in ids:
+        entry = driver.tracked(id)
+        if entry is not None:
+            driver.untrack(entry)
 
 
 def _encode_meta(meta: object) -> str:
     if isinstance(meta, dict) and ("phx_ref" in meta or "phx_ref_prev" in meta):
         meta = {key: value for key, value in meta.items() if key not in _RESERVED}
     return encode_object(meta, "meta", MAX_META)
-
-
-def _resolved(owner: Hashable) -> Hashable:
-    """The owner to store: the calling task for the default, otherwise the given object.
-
-    Raises:
-        TypeError: The owner is not hashable.
-        UsageError: There is no calling task.
-    """
-    if owner is CURRENT_TASK:
-        return _current_task()
-    try:
-        hash(owner)
-    except TypeError:
-        raise TypeError(f"owner={quoted(owner)}: must be hashable, as a session id") from None
-    return owner
-
-
-def _current_task() -> Hashable:
-    try:
-        task = asyncio.current_task()
-    except RuntimeError:  # no event loop runs
-        task = None
-    if task is None:
-        raise UsageError(
-            "owner: there is no current task; call from a coroutine, or give owner= (None unties)"
-        )
-    return task
-
-
-def _describe(owner: Hashable) -> str:
-    if isinstance(owner, asyncio.Task):
-        return f"the task {owner.get_name()!r}"
-    return "owner None" if owner is None else f"the owner {quoted(owner)}"

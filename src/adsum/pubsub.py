@@ -8,10 +8,10 @@ from functools import partial
 from typing import Any
 
 from adsum.arguments import flag, instance, whole
+from adsum.driver.observer import Observer
 from adsum.errors import UsageError
 from adsum.node import Node
 from adsum.quoting import quoted
-from adsum.replication.entry import Transition
 from adsum.replication.messages import Publish
 from adsum.singlereader import ReaderSet, SingleReaderIterator
 from adsum.values.frozen import freeze
@@ -84,7 +84,7 @@ class Subscription(SingleReaderIterator[Message]):
         self._messages.clear()
 
 
-class PubSub:
+class PubSub(Observer):
     """Publish and subscribe across the cluster.
 
     Delivery is at most once and best effort: messages are not part of the replicated state. From
@@ -135,7 +135,6 @@ class PubSub:
         driver = self._node.driver
         topic = _checked_topic(topic)
         whole("limit", limit, 1)
-        driver.tell_observers()
         readers = self._subscriptions.get(topic)
         if readers is None:
             readers = ReaderSet(driver.loop, partial(self._forget, topic))
@@ -199,9 +198,6 @@ class PubSub:
         missed = await driver.publish(message, to) if elsewhere else 0
         await asyncio.sleep(0)  # a loop that only publishes lets others run
         return missed
-
-    def changed(self, topic: str, transitions: list[Transition]) -> None:
-        """See `Observer`."""
 
     def delivered(self, sender: str, message: Publish) -> None:
         """See `Observer`."""

@@ -13,8 +13,8 @@ import adsum
 from adsum.channels import presences, rooms
 from adsum.channels.frames import V2, Ref, Serializer
 from adsum.channels.rooms import Follower, PresenceFeed
+from adsum.driver.observer import Observer
 from adsum.replication.entry import Transition
-from adsum.replication.messages import Publish
 from tests.effort import examples
 from tests.support.waiting import until
 
@@ -24,7 +24,7 @@ from .running import run
 TOPIC = "room"
 
 
-class Stage:
+class Stage(Observer):
     """A room of a node that runs, and what the node tells it."""
 
     def __init__(
@@ -62,7 +62,7 @@ class Stage:
 
     def cut(self) -> None:
         """Cut what there is, if nothing is being fetched."""
-        self.node.driver.tell_observers()
+        self.node.driver.notify_observers()
         self.feed.flush_presences()
 
     async def rest(self) -> None:
@@ -80,15 +80,6 @@ class Stage:
     def changed(self, topic: str, transitions: list[Transition]) -> None:
         if topic == TOPIC:
             self.feed.changed(transitions)
-
-    def delivered(self, sender: str, message: Publish) -> None:
-        """Nothing is published."""
-
-    def closed(self) -> None:
-        """The room is closed already."""
-
-    def forked(self) -> None:
-        """No test forks."""
 
 
 class Reader:

@@ -133,7 +133,7 @@ def test_failures_of_an_observer_are_logged_once_in_an_interval(
                 caplog.clear()
                 for _ in range(5):
                     presence.track("room", "ann").untrack()
-                    node.driver.tell_observers()
+                    node.driver.notify_observers()
                 assert len(failures(caplog)) == (1 if interval else 5)
             watch.close()
 

@@ -13,6 +13,7 @@ import pytest
 
 import adsum
 from adsum import forks
+from adsum.driver.observer import Observer
 from adsum.replication.entry import Transition
 from adsum.replication.messages import Publish
 from adsum.testing import Cluster
@@ -108,7 +109,7 @@ def test_connection_is_private_from_the_turn_on_in_which_it_is_accepted(cluster_
     run(main())
 
 
-class Recorder:
+class Recorder(Observer):
     """An observer that keeps what it is called for."""
 
     def __init__(self, node: adsum.Node) -> None:

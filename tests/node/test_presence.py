@@ -173,7 +173,7 @@ def test_a_presence_ends_with_the_task_that_tracked_it(end: Any) -> None:
         task.cancel()
         await asyncio.wait({task})
         await until(lambda: presence.topics() == [])
-        assert presence._owned == {}
+        assert list(presence._owners) == []
         if not task.cancelled():
             task.exception()
         await node.stop()
@@ -255,7 +255,7 @@ def test_what_cannot_be_tracked_is_refused_and_leaves_no_trace(
         with pytest.raises(error, match=names):
             presence.track(*arguments)
         assert presence.topics() == []
-        assert presence._owned == {}
+        assert list(presence._owners) == []
         await node.stop()
 
     run(main())

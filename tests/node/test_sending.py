@@ -11,9 +11,9 @@ import pytest
 import adsum
 from adsum.channels import Channel, Socket
 from adsum.channels.relay import Question, Relay
+from adsum.driver.observer import Observer
 from adsum.driver.sockets import SocketDriver
 from adsum.replication import messaging
-from adsum.replication.entry import Transition
 from adsum.replication.messages import Publish
 from adsum.transport import framing
 from adsum.transport.base import Link
@@ -45,25 +45,16 @@ def stop_reading(node: adsum.Node, peer: adsum.Node) -> None:
             wire.pause_reading()
 
 
-class Listener:
+class Listener(Observer):
     """An observer that collects messages."""
 
     def __init__(self, node: adsum.Node) -> None:
         self.messages: list[Publish] = []
         node.observe(self)
 
-    def changed(self, topic: str, transitions: list[Transition]) -> None:
-        """See `Observer`."""
-
     def delivered(self, sender: str, message: Publish) -> None:
         """See `Observer`."""
         self.messages.append(message)
-
-    def forked(self) -> None:
-        """See `Observer`."""
-
-    def closed(self) -> None:
-        """See `Observer`."""
 
 
 @pytest.fixture

@@ -267,7 +267,7 @@ def test_changes_that_wait_for_a_look_up_are_folded_for_each_presence() -> None:
             presence.track("room", "guest", owner=n).untrack()
             if n % 100 == 0:
                 await asyncio.sleep(0)
-        node.driver.tell_observers()
+        node.driver.notify_observers()
         assert watch._deferred is not None
         assert len(watch._deferred) == 1
         table.gate.set()
@@ -289,10 +289,10 @@ def test_a_watch_that_is_closed_during_a_look_up_keeps_no_changes() -> None:
         presence.track("room", "ann")
         await until(lambda: table.calls)
         presence.track("room", "bob")
-        node.driver.tell_observers()
+        node.driver.notify_observers()
         watch.close()
         presence.track("room", "eve")
-        node.driver.tell_observers()
+        node.driver.notify_observers()
         assert (watch._deferred, watch._pending) == (None, {})
         table.gate.set()
         seen: dict[str, str] = {}

@@ -137,8 +137,8 @@ def test_a_hundred_nodes_with_churn_come_to_agree() -> None:
             simulation.start(name)
         elif step % 25 == 24:
             simulation.kill(name)
-        elif len(node.tracked) > 2:
-            node.untrack(next(iter(node.tracked.values())))
+        elif len(node.own_entries) > 2:
+            node.untrack(next(iter(node.own_entries.values())))
         else:
             node.track(f"room {simulation.rng.randrange(5)}", f"user {step}")
         simulation.run(0.02)

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from adsum.driver.observer import Observer as NodeObserver
 from adsum.replication import visibility as visibility_module
 from adsum.replication.entry import NAME, VERSION, Entry, Identity, identity
-from adsum.replication.messages import Publish
 from adsum.replication.state import Replica, Slice
 from adsum.replication.view import View
 from adsum.replication.visibility import Visibility
@@ -163,7 +163,7 @@ def test_a_move_that_is_turned_round_goes_back_from_where_it_is(
     assert (steps, view.topics) == (3, {})
 
 
-class Sizes:
+class Sizes(NodeObserver):
     """An observer that notes how much changes at a time, and who is left of whom."""
 
     def __init__(self) -> None:
@@ -171,15 +171,6 @@ class Sizes:
 
     def changed(self, topic: str, transitions: list[Any]) -> None:
         self.sizes.append(len(transitions))
-
-    def delivered(self, sender: str, message: Publish) -> None:
-        """Nothing is published."""
-
-    def closed(self) -> None:
-        """Nothing is kept."""
-
-    def forked(self) -> None:
-        """Nothing is kept."""
 
 
 def test_a_node_hides_and_shows_a_large_slice_over_several_turns(

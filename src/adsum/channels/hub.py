@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from adsum.activetime import ActiveTimer
 from adsum.arguments import instance, refuse, seconds_above_zero
+from adsum.driver.observer import Observer
 from adsum.errors import ConfigurationError
 from adsum.presence import Presence
 from adsum.pubsub import RESERVED
@@ -49,7 +50,7 @@ MAX_TOPIC = MAX_NAME - len(_BYTES)
 _SWEEP_INTERVAL = 5.0
 
 
-class Hub:
+class Hub(Observer):
     """Registry of a socket's connections, subscriptions and rooms; distributes broadcasts.
 
     Args:
@@ -272,11 +273,9 @@ class Hub:
         """Send a channel the presence state of its topic, and then the diffs."""
         feed = self._feeds.get(process.topic)
         if feed is None:
-            driver = self.presence.node.driver
-            driver.tell_observers()  # earlier changes are part of the state
             feed = PresenceFeed(process.topic, self.presence, counts_above, self._state_if_slow)
             self._feeds[process.topic] = feed
-            driver.engine.view.watch(process.topic)
+            self.presence.node.driver.watch_topic(process.topic)
         return feed.enter(process)
 
     def unfollow(self, follower: Follower) -> None:
@@ -287,7 +286,7 @@ class Hub:
             del self._feeds[feed.topic]
             feed.close()
             if self.presence.node.running:
-                self.presence.node.driver.engine.view.unwatch(feed.topic)
+                self.presence.node.driver.unwatch_topic(feed.topic)
 
     def stats(self) -> dict[str, int]:
         """See `Socket.stats`."""
@@ -304,7 +303,7 @@ class Hub:
     def flush_presences(self) -> bool:
         """Make all pending cuts now, for tests; see `PresenceFeed.flush_presences`."""
         if self.presence.node.running:
-            self.presence.node.driver.tell_observers()
+            self.presence.node.driver.notify_observers()
         busy = [feed.flush_presences() for feed in list(self._feeds.values())]
         return any(busy)
 

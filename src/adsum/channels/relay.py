@@ -20,6 +20,7 @@ from functools import partial
 from typing import Any
 
 from adsum.activetime import active_timeout
+from adsum.driver.observer import Observer
 from adsum.node import Node
 from adsum.pubsub import RESERVED
 from adsum.quoting import printable
@@ -128,7 +129,7 @@ class _Kept:
             self.drop(next(one for one in self.partial if one[0] == "ask"))
 
 
-class Relay(ABC):
+class Relay(Observer, ABC):
     """Sends questions to other nodes and answers theirs. There is one for each node.
 
     Args:
@@ -198,7 +199,7 @@ class Relay(ABC):
     def lost(self, question: Question) -> None:
         """Called when the answer to a question could not be sent."""
 
-    def changed(self, topic: str, transitions: list[Any]) -> None:  # noqa: B027  # of no concern
+    def changed(self, topic: str, transitions: list[Any]) -> None:  # of no concern
         """See `Observer`."""
 
     def delivered(self, sender: str, message: Publish) -> None:

@@ -249,7 +249,7 @@ class PresenceFeed:
     def _cut(self) -> None:
         """Make the diff, and the state for newcomers, at the same point of the history."""
         try:
-            self._presence.node.driver.tell_observers()
+            self._presence.node.driver.notify_observers()
         finally:
             self._timer = None
         pending, self._pending = self._pending, {}
@@ -262,8 +262,8 @@ class PresenceFeed:
             return
         entries = None
         if newcomers and (transitions or self._state is None):
-            entries = self._presence.node.driver.engine.view.all_entries(self.topic)
-        if not self._presence.enriches:
+            entries = self._presence.node.driver.view.all_entries(self.topic)
+        if not self._presence.enrich:
             self._finish(transitions, entries, {}, newcomers)
         else:
             # No other cut is made until this one ends.

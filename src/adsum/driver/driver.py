@@ -9,7 +9,8 @@ import logging
 import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, Protocol
+from dataclasses import replace
+from typing import Any
 
 from adsum.errors import NodeNotRunningError
 from adsum.forks import process
@@ -26,10 +27,14 @@ from adsum.replication.effects import (
     Severity,
 )
 from adsum.replication.engine import Engine
-from adsum.replication.entry import Transition
+from adsum.replication.entry import Entry
+from adsum.replication.members import MemberInfo
 from adsum.replication.messages import ProtocolMessage, Publish
 from adsum.replication.state import Replica
 from adsum.sparselog import SparseLogger, error_text
+
+from .observer import Observer
+from .view import ReadOnlyView
 
 logger = logging.getLogger("adsum.node")
 
@@ -44,28 +49,20 @@ _LEVELS = {
 FAILURE_LOG_INTERVAL = 10.0
 
 
-class Observer(Protocol):
-    """A receiver of presence changes and published messages on this node."""
-
-    def changed(self, topic: str, transitions: list[Transition]) -> None:
-        """Presences on a watched topic changed."""
-
-    def delivered(self, sender: str, message: Publish) -> None:
-        """A member published a message."""
-
-    def closed(self) -> None:
-        """The node has stopped. Must be idempotent: it may be called more than once."""
-
-    def forked(self) -> None:
-        """A forked child starts the node of its parent again: forget the parent's state.
-
-        Only drop references. The parent still uses the tasks, connections and callbacks behind
-        them, so an implementation must not end them or run code of the application.
-        """
-
-
 class Driver(ABC):
     """One run of a node. `open` it once, `close` it once.
+
+    All methods are called in the thread of its event loop.
+
+    Attributes:
+        cluster: The name of the cluster.
+        engine: The protocol. For drivers and tests; code that is built on a node uses the methods
+            of the driver.
+        view: The presences shown here, read-only.
+        loop: The event loop of the observers; None where there is no event loop.
+        addresses: Every address at which other nodes reach this one.
+        stopping: Whether the process has been asked to stop, and `close` follows.
+        generation: The fork generation of the process that the run belongs to.
 
     Args:
         cluster: The name of the cluster.
@@ -83,12 +80,11 @@ class Driver(ABC):
     ) -> None:
         self.cluster = cluster
         self.engine = engine
+        self.view: ReadOnlyView = engine.view
         self.loop = loop
-        #: Every address at which other nodes reach this one.
         self.addresses: tuple[str, ...] = ()
         self.frames_sent = self.frames_received = 0
         self.bytes_sent = self.bytes_received = 0
-        #: Whether the process has been asked to stop, and `close` follows.
         self.stopping = False
         self._observers = observers
         self._ended = False
@@ -102,8 +98,9 @@ class Driver(ABC):
         self._driving = False
         # Publishers that wait for members without room.
         self._publishers: dict[Sending, asyncio.Future[None]] = {}
-        #: The fork generation of the process that the run belongs to.
         self.generation = process.generation
+
+    # Lifecycle.
 
     @property
     def inherited(self) -> bool:
@@ -128,14 +125,6 @@ class Driver(ABC):
     @abstractmethod
     async def close(self) -> None:
         """Send a goodbye and close all links. Observers are notified at once."""
-
-    @abstractmethod
-    def wake(self) -> None:
-        """Wake the run after a local change: `tick` follows soon, once for many changes."""
-
-    @abstractmethod
-    def call_later(self, seconds: float, action: Callable[[], None]) -> None:
-        """Call a function after some seconds; it may be skipped if the run has ended by then."""
 
     def abandon(self) -> None:
         """End a run without a goodbye: its loop is closed, `close` was cancelled, or it crashed."""
@@ -162,6 +151,66 @@ class Driver(ABC):
         """Make observers forget this run, which is `inherited`."""
         for observer in list(self._observers):
             self._guard(observer.forked)
+
+    @property
+    def joined(self) -> bool:
+        """Whether this node has joined its cluster; stays true until the end of the run."""
+        return self.engine.joined
+
+    # Presences of this node.
+
+    def track(self, topic: str, key: str, meta: str) -> Entry:
+        """Track a presence: it is in the view when this returns, and on its way to the members.
+
+        Args:
+            topic: A name, as `adsum.values.names` checks it.
+            key: A name.
+            meta: The text of a JSON object.
+
+        Returns:
+            The entry; its `ID` identifies the presence in this run.
+        """
+        entry = self.engine.track(topic, key, meta)
+        self.wake()
+        return entry
+
+    def update(self, entry: Entry, meta: str) -> Entry:
+        """Replace the meta of a presence in place; returns its new entry."""
+        new = self.engine.update(entry, meta)
+        self.wake()
+        return new
+
+    def untrack(self, entry: Entry) -> None:
+        """End a presence; `entry` is its current entry."""
+        self.engine.untrack(entry)
+        self.wake()
+
+    def tracked(self, id: int) -> Entry | None:
+        """The current entry of a presence that this node tracks; None if it has ended."""
+        return self.engine.own_slice.entries.get(id)
+
+    # Observers.
+
+    def watch_topic(self, topic: str) -> None:
+        """Report the changes of a topic to the observers, from now on; earlier ones are not.
+
+        Call `unwatch_topic` once for each call.
+        """
+        self.notify_observers()  # earlier changes are for earlier watchers
+        self.engine.view.watch(topic)
+
+    def unwatch_topic(self, topic: str) -> None:
+        """Undo one `watch_topic`; does nothing once the run has ended."""
+        if not self._ended:
+            self.engine.view.unwatch(topic)
+
+    def notify_observers(self) -> None:
+        """Pass all presence changes since the last call to the observers."""
+        for topic, transitions in self.engine.take_changes().items():
+            for observer in list(self._observers):
+                self._guard(observer.changed, topic, transitions)
+
+    # Messages.
 
     async def publish(self, message: Publish, to: str | None) -> int:
         """Send a message to all members, or to one.
@@ -203,16 +252,49 @@ class Driver(ABC):
         much work do not block the loop.
         """
 
+    # Members and figures.
+
+    def members(self) -> list[MemberInfo]:
+        """The known nodes of the cluster, this one included, sorted by name."""
+        address = self.addresses[0] if self.addresses else ""
+        return [
+            replace(member, address=address) if member.status == "self" else member
+            for member in self.engine.members()
+        ]
+
+    def counters(self) -> dict[str, int]:
+        """Counters and gauges of this run, see `Node.stats`."""
+        members = self.engine.members()
+        up = [member for member in members if member.status in ("self", "up", "suspect")]
+        return {
+            "members_up": len(up),
+            "members_down": len(members) - len(up),
+            "links": self.engine.links,
+            "topics": len(self.view.topics),
+            "presences": self.engine.shown,
+            "own_presences": len(self.engine.own_slice.entries),
+            "lag_changes": sum(member.lag for member in members),
+            "sent_frames_total": self.frames_sent,
+            "received_frames_total": self.frames_received,
+            "sent_bytes_total": self.bytes_sent,
+            "received_bytes_total": self.bytes_received,
+            "missed_messages_total": self.missed_messages,
+        }
+
     @property
     def missed_messages(self) -> int:
         """Number of published messages that a member missed, counted for each member."""
         return self.engine.missed_messages
 
-    def tell_observers(self) -> None:
-        """Pass all presence changes since the last call to the observers."""
-        for topic, transitions in self.engine.take_changes().items():
-            for observer in list(self._observers):
-                self._guard(observer.changed, topic, transitions)
+    # Time.
+
+    @abstractmethod
+    def wake(self) -> None:
+        """Wake the run after a local change: `tick` follows soon, once for many changes."""
+
+    @abstractmethod
+    def call_later(self, seconds: float, action: Callable[[], None]) -> None:
+        """Call a function after some seconds; it may be skipped if the run has ended by then."""
 
     def tick(self) -> None:
         """Let the engine handle its due timers."""
@@ -250,7 +332,7 @@ class Driver(ABC):
                     self._guard(self._perform, effect)
         finally:
             self._driving = False
-        self.tell_observers()
+        self.notify_observers()
         if not self._ended:
             self._wake_at(self.engine.wake_at)
 

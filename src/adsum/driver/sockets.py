@@ -14,8 +14,9 @@ from random import Random
 from typing import Any
 
 from adsum.config import Settings
-from adsum.driver.driver import Driver, Observer, logger
+from adsum.driver.driver import Driver, logger
 from adsum.driver.joinlog import JoinLog
+from adsum.driver.observer import Observer
 from adsum.driver.openfiles import OpenFiles
 from adsum.driver.siblings import Siblings
 from adsum.errors import (

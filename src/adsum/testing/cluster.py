@@ -15,8 +15,8 @@ from typing import Any, Protocol, Self, TypeVar
 import adsum
 from adsum.arguments import instance, seconds_from_zero, whole
 from adsum.config import Settings
-from adsum.driver.driver import Driver, Observer
-from adsum.driver.sockets import SocketDriver
+from adsum.driver.driver import Driver
+from adsum.driver.observer import Observer
 from adsum.errors import UsageError
 
 from .simulator.node import SimulatedNode, running_loop
@@ -46,10 +46,9 @@ class ClusterMember:
 
     def give_back(self) -> None:
         """Let the node run on sockets again, without `presence` and `pubsub` as observers."""
-        self.node._make_driver = SocketDriver
-        for made in (self.presence, self.pubsub):
-            if made in self.node._observers:
-                self.node._observers.remove(made)
+        self.node.use_driver(None)
+        self.node.stop_observing(self.presence)
+        self.node.stop_observing(self.pubsub)
 
 
 class Cluster:
@@ -87,6 +86,8 @@ class Cluster:
         whole("nodes", nodes, 0)
         self.simulation = Simulation(0, seed=seed)
         self._members: list[ClusterMember] = []
+        # The last run of each member.
+        self._runs: dict[ClusterMember, SimulatedNode] = {}
         # The id of the thread of each member that this cluster started.
         self._threads: dict[ClusterMember, int] = {}
         # Everything done to the cluster so far, for the message of `assert_online`.
@@ -136,11 +137,12 @@ class Cluster:
         self._members.append(member)
 
         def create(settings: Settings, observers: list[Observer]) -> Driver:
-            return self.simulation.create(
+            run = self._runs[member] = self.simulation.create(
                 member.name, timing=settings.timing, linger=settings.linger, observers=observers
             )
+            return run
 
-        node._make_driver = create
+        node.use_driver(create)
         return member
 
     # Time.
@@ -179,21 +181,21 @@ class Cluster:
     def kill(self, which: "Which") -> None:
         """End a node as `kill -9` ends its process: its presences and watches have ended."""
         member = self[which]
-        self._do(f"kill({member.name!r})", self._end, member, self._driver_of(member).abandon)
+        self._do(f"kill({member.name!r})", self._end, member, self._run_of(member).abandon)
 
     def stop(self, which: "Which") -> None:
         """Stop a node with a goodbye, as `Node.stop` does."""
-        member, run = self[which], self._driver_of(self[which])
+        member, run = self[which], self._run_of(which)
         linger = member.node.settings.linger
         self._do(f"stop({member.name!r})", self._end, member, lambda: run.leave(linger))
 
     def pause(self, which: "Which") -> None:
         """Suspend a process, as SIGSTOP does: it neither sends nor receives."""
-        self._do(f"pause({self[which].name!r})", self._driver_of(self[which]).pause)
+        self._do(f"pause({self[which].name!r})", self._run_of(which).pause)
 
     def resume(self, which: "Which") -> None:
         """Resume a paused process."""
-        self._do(f"resume({self[which].name!r})", self._driver_of(self[which]).resume)
+        self._do(f"resume({self[which].name!r})", self._run_of(which).resume)
 
     def restart(self, which: "Which") -> None:
         """Start a node again, with a new incarnation; a node that still runs is killed first.
@@ -259,29 +261,27 @@ class Cluster:
         self.close()
 
     def _keys(self, member: ClusterMember, topic: str) -> list[str] | None:
-        run = member.node._driver
-        if not isinstance(run, SimulatedNode) or run.paused:
+        run = self._runs.get(member)
+        if run is None or not run.running or run.paused:
             return None
-        return sorted(run.present(topic))
+        return sorted(run.view.render(topic))
 
     def _start(self, member: ClusterMember) -> None:
-        run = member.node._make_driver(member.node.settings, member.node._observers)
         # A node that this cluster started is used in the thread that started it first, even if
         # another thread runs the simulation.
         here = threading.get_ident()
-        member.node._driver, member.node._thread = run, self._threads.setdefault(member, here)
-        if isinstance(run, SimulatedNode):
-            run.begin()
+        member.node.attach(self._threads.setdefault(member, here))
+        self._run_of(member).begin()
 
     def _end(self, member: ClusterMember, how: Callable[[], None]) -> None:
-        member.node._driver = None
+        member.node.detach()
         how()
 
-    def _driver_of(self, member: ClusterMember) -> SimulatedNode:
-        run = member.node._driver
-        if not isinstance(run, SimulatedNode):
+    def _run_of(self, which: "Which") -> SimulatedNode:
+        member = self[which]
+        if not member.node.running:
             raise UsageError(f"{member.name!r} does not run; `restart` starts it")
-        return run
+        return self._runs[member]
 
     def _do(self, what: str, action: Callable[..., None], *arguments: Any) -> None:
         self._story.append(what)
@@ -289,8 +289,7 @@ class Cluster:
 
     def _in_loop(self, action: Callable[[], T]) -> T:
         """Run an action in the thread of the nodes' event loop, also if the test runs elsewhere."""
-        runs = [member.node._driver for member in self._members]
-        loops = {run.loop for run in runs if run is not None and run.loop is not None}
+        loops = {run.loop for run in self._runs.values() if run.running and run.loop is not None}
         elsewhere = {loop for loop in loops if loop.is_running()} - {running_loop()}
         if not elsewhere:
             return action()

@@ -79,15 +79,15 @@ class Faults:
     def update(self, place: str, pick: int, value: int) -> None:
         """Update one tracked presence."""
         node = self._awake(place)
-        if node is not None and node.tracked:
-            entry = list(node.tracked.values())[pick % len(node.tracked)]
+        if node is not None and node.own_entries:
+            entry = list(node.own_entries.values())[pick % len(node.own_entries)]
             node.update(entry, {"v": value})
 
     def untrack(self, place: str, pick: int, count: int) -> None:
         """Untrack `count` presences."""
         if (node := self._awake(place)) is not None:
-            for _ in range(min(count, len(node.tracked))):
-                node.untrack(list(node.tracked.values())[pick % len(node.tracked)])
+            for _ in range(min(count, len(node.own_entries))):
+                node.untrack(list(node.own_entries.values())[pick % len(node.own_entries)])
 
     def churn(self, place: str, count: int) -> None:
         """Track and untrack more than the history of a slice keeps, so peers may need a reset."""

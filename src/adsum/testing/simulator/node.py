@@ -6,7 +6,8 @@ from functools import partial
 from random import Random
 from typing import Any, Protocol
 
-from adsum.driver.driver import Driver, Observer
+from adsum.driver.driver import Driver
+from adsum.driver.observer import Observer
 from adsum.replication.codec import encode
 from adsum.replication.effects import Deliver, Effect, Notice, Sending
 from adsum.replication.engine import RESOLUTION, Engine
@@ -109,25 +110,33 @@ class SimulatedNode(Driver):
         return self.replica.name
 
     @property
-    def tracked(self) -> dict[int, Entry]:
+    def own_entries(self) -> dict[int, Entry]:
         """The entries that this node tracks, by id."""
         return self.simulation.ledger.of(self.replica).tracked
 
-    def track(self, topic: str, key: str, meta: dict[str, Any] | None = None) -> Entry:
-        """Track a presence."""
+    def track(self, topic: str, key: str, meta: str | dict[str, Any] | None = None) -> Entry:
+        """Track a presence; `meta` is a text, as of `Driver.track`, or an object.
+
+        With an object the change is sent at once, with a text at the next tick.
+        """
+        if isinstance(meta, str):
+            return super().track(topic, key, meta)
         entry = self.engine.track(topic, key, encode_object(meta or {}, "meta", MAX_META))
         self._drive()
         return entry
 
-    def update(self, entry: Entry, meta: dict[str, Any]) -> Entry:
-        """Update a presence."""
-        new = self.engine.update(self.tracked[entry[ID]], encode_object(meta, "meta", MAX_META))
+    def update(self, entry: Entry, meta: str | dict[str, Any]) -> Entry:
+        """Update a presence, in the same two ways."""
+        if isinstance(meta, str):
+            return super().update(entry, meta)
+        old, text = self.own_entries[entry[ID]], encode_object(meta, "meta", MAX_META)
+        new = self.engine.update(old, text)
         self._drive()
         return new
 
     def untrack(self, entry: Entry) -> None:
-        """End a presence."""
-        self.engine.untrack(self.tracked[entry[ID]])
+        """End a presence, given any of its entries; the change is sent at once."""
+        self.engine.untrack(self.own_entries[entry[ID]])
         self._drive()
 
     def present(self, topic: str) -> dict[str, Any]:
@@ -286,7 +295,7 @@ class SimulatedNode(Driver):
         """See `Driver`; a paused process calls it when it resumes."""
         self.simulation.clock.call_later(seconds, partial(self._when_awake, partial(action)))
 
-    def tell_observers(self) -> None:
+    def notify_observers(self) -> None:
         """See `Driver`."""
         for topic, transitions in self.engine.take_changes().items():
             if self.witness is not None:

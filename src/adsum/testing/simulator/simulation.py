@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable
 from random import Random
 from typing import Any
 
-from adsum.driver.driver import Observer
+from adsum.driver.observer import Observer
 from adsum.replication.entry import KEY, TOPIC, identity, ref
 from adsum.replication.messages import ProtocolMessage
 from adsum.replication.state import Replica

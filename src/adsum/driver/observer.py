@@ -1,0 +1,27 @@
+"""Observers: they receive the presence changes and the published messages of one node."""
+
+from adsum.replication.entry import Transition
+from adsum.replication.messages import Publish
+
+
+class Observer:
+    """Base class of observers. A subclass overrides the events that it needs.
+
+    An exception in one observer is logged; the others are notified all the same.
+    """
+
+    def changed(self, topic: str, transitions: list[Transition]) -> None:
+        """Presences on a watched topic changed."""
+
+    def delivered(self, sender: str, message: Publish) -> None:
+        """A member, or this node itself, published a message."""
+
+    def closed(self) -> None:
+        """The node has stopped. Must be idempotent: it may be called more than once."""
+
+    def forked(self) -> None:
+        """A forked child starts the node of its parent again: forget the parent's state.
+
+        Only drop references. The parent still uses the tasks, connections and callbacks behind
+        them, so an implementation must not end them or run code of the application.
+        """

@@ -1,0 +1,104 @@
+"""The owners of presences: a presence ends when its owner ends.
+
+An owner is a task, None, or any other hashable object. For each owner the ids of its presences are
+stored, and no handles: a handle belongs to its caller, and the garbage collector need not visit
+half a million of them.
+"""
+
+import asyncio
+from collections.abc import Callable, Hashable, Iterator
+from enum import Enum
+from typing import Any
+
+from adsum.errors import UsageError
+from adsum.quoting import quoted
+
+
+class _Owner(Enum):
+    CURRENT_TASK = "the task that calls"
+
+
+CURRENT_TASK = _Owner.CURRENT_TASK
+
+#: Ids of presences by topic and key.
+Owned = dict[tuple[str, str], int]
+
+
+class Owners:
+    """The presences of each owner.
+
+    Args:
+        task_ended: Called when a task that owns presences has ended.
+    """
+
+    def __init__(self, task_ended: Callable[["asyncio.Task[Any]"], None]) -> None:
+        self._task_ended = task_ended
+        self._owned: dict[Hashable, Owned] = {}
+
+    def __contains__(self, owner: Hashable) -> bool:
+        return owner in self._owned
+
+    def __iter__(self) -> Iterator[Hashable]:
+        return iter(self._owned)
+
+    def get(self, owner: Hashable) -> Owned | None:
+        """The presences of an owner; None if it has none."""
+        return self._owned.get(owner)
+
+    def add(self, owner: Hashable) -> Owned:
+        """Register an owner without presences, for the caller to add one at once."""
+        owned: Owned = {}
+        self._owned[owner] = owned
+        if isinstance(owner, asyncio.Task):
+            owner.add_done_callback(self._task_ended)
+        return owned
+
+    def remove(self, owner: Hashable) -> Owned:
+        """Remove an owner; returns its presences."""
+        if isinstance(owner, asyncio.Task):
+            owner.remove_done_callback(self._task_ended)
+        return self._owned.pop(owner)
+
+    def clear(self) -> None:
+        """Remove all owners: the node has stopped."""
+        for owner in list(self._owned):
+            self.remove(owner)
+
+    def forget(self) -> None:
+        """Drop all owners in a forked child: the tasks among them are the parent's."""
+        self._owned = {}
+
+
+def resolved(owner: Hashable) -> Hashable:
+    """The owner to store: the calling task for the default, otherwise the given object.
+
+    Raises:
+        TypeError: The owner is not hashable.
+        UsageError: There is no calling task.
+    """
+    if owner is CURRENT_TASK:
+        return _current_task()
+    try:
+        hash(owner)
+    except TypeError:
+        raise TypeError(f"owner={quoted(owner)}: must be hashable, as a session id") from None
+    return owner
+
+
+def described(owner: Hashable) -> str:
+    """An owner in an error."""
+    if isinstance(owner, asyncio.Task):
+        return f"the task {owner.get_name()!r}"
+    return "owner None" if owner is None else f"the owner {quoted(owner)}"
+
+
+def _current_task() -> Hashable:
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:  # no event loop runs
+        task = None
+    if task is None:
+        raise UsageError(
+            "owner: there is no current task; call from a coroutine, or give owner= (None unties)"
+        )
+    return task
