@@ -326,7 +326,7 @@ class Node:
 
     @property
     def stopping(self) -> bool:
-        """Whether the node runs and is about to stop: see `begin_stop`."""
+        """Whether the node runs and is about to stop; see `begin_stop`."""
         runtime = self._runtime
         return runtime is not None and not runtime.inherited and runtime.stopping
 

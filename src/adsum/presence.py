@@ -44,6 +44,9 @@ _RESERVED = ("phx_ref", "phx_ref_prev")
 class _Owner(Enum):
     CURRENT_TASK = "the task that calls"
 
+    def __repr__(self) -> str:
+        return f"adsum.{self.name}"  # in the signatures that `help` and the reference show
+
 
 CURRENT_TASK = _Owner.CURRENT_TASK
 
