@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-CODE := src tests benchmarks examples
+CODE := src tests benchmarks examples docs/conf.py
 
 SECONDS ?= 600
 # On every core.
@@ -20,7 +20,7 @@ SYSTEM := /usr/sbin
 APT := test "$$(id -u)" = 0 && command -v apt-get >/dev/null && apt-get update -qq && \
     DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends
 
-.PHONY: demo test quick check lint format programs interpreters bare bench scale faults soak mutants clean
+.PHONY: demo test quick check lint format programs interpreters bare bench scale faults soak mutants docs clean
 
 demo: $(INSTALLED)  ## three servers, one room, an address to open
 	$(BIN)/adsum demo
@@ -81,6 +81,10 @@ soak: $(INSTALLED)  ## random faults, hostile peers and laws on every core, for 
 mutants: $(INSTALLED)  ## break the core in many small ways, and see each one caught
 	$(BIN)/python -m tests.mutants
 
+docs: $(INSTALLED)  ## the documentation site, in site/; a warning fails
+	rm -rf site
+	$(BIN)/sphinx-build -q -E -W --keep-going -j auto -d .doctrees -c docs . site
+
 # Debian's Python comes without venv; where we may, we fetch it, and otherwise say what to do.
 $(INSTALLED): pyproject.toml constraints.txt requirements-dev.txt
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { $(APT) python3-venv >/dev/null; } || \
@@ -90,4 +94,4 @@ $(INSTALLED): pyproject.toml constraints.txt requirements-dev.txt
 	touch $@
 
 clean:
-	rm -rf .venv* .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf site .doctrees .venv* .mypy_cache .pytest_cache .ruff_cache .hypothesis

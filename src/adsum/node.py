@@ -327,7 +327,7 @@ class Node:
 
     @property
     def stopping(self) -> bool:
-        """Whether the node runs and is about to stop: see `begin_stop`."""
+        """Whether the node runs and is about to stop; see `begin_stop`."""
         driver = self._driver
         return driver is not None and not driver.inherited and driver.stopping
 

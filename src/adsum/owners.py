@@ -17,6 +17,9 @@ from adsum.quoting import quoted
 class _Owner(Enum):
     CURRENT_TASK = "the task that calls"
 
+    def __repr__(self) -> str:
+        return f"adsum.{self.name}"  # in the signatures that `help` and the reference show
+
 
 CURRENT_TASK = _Owner.CURRENT_TASK
 

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+#: Every page of the site, as `include_patterns` in docs/conf.py names them.
+PATTERNS = ("*.md", "docs/**/*.md", "benchmarks/results/*.md", "examples/*.md")
+PAGES = sorted(page for pattern in PATTERNS for page in ROOT.glob(pattern))
 
 
 @dataclass(frozen=True)

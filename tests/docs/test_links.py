@@ -9,6 +9,10 @@ from tests.docs.pages import PAGES, ROOT, prose, relative
 
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
+#: The page that lists the pages of each kind; the navigation of the site comes from it.
+INDEX = ROOT / "docs/README.md"
+#: An item of such a list.
+LISTED = re.compile(r"^- \[[^\]]+\]\(([\w./-]+\.md)\)", re.MULTILINE)
 #: Files are named in code spans where a link would be noise: `tests/replication/test_state.py`.
 NAMED = re.compile(r"`((?:src|tests|docs|examples)/[\w./-]+\.\w+)(?:::(\w+))?`")
 
@@ -43,8 +47,13 @@ def test_files_and_tests_that_are_named_exist(page: Path) -> None:
         assert not test or f"def {test}(" in text, f"{relative(page)} names {path}::{test}"
 
 
-def test_every_page_is_in_the_index() -> None:
-    index = (ROOT / "docs/README.md").read_text()
-    for page in (ROOT / "docs").rglob("*.md"):
-        path = page.relative_to(ROOT / "docs").as_posix()
-        assert path == "README.md" or f"({path})" in index, f"docs/README.md does not list {path}"
+@pytest.mark.parametrize("page", PAGES, ids=relative)
+def test_page_is_in_the_index_of_its_folder_or_of_the_documentation(page: Path) -> None:
+    indexes = [INDEX, page.parent / "README.md"]
+    listed = [
+        (index.parent / target).resolve()
+        for index in indexes
+        if index.exists()
+        for target in LISTED.findall(index.read_text())
+    ]
+    assert page in (INDEX, ROOT / "README.md") or page in listed, f"add {relative(page)} to a list"
