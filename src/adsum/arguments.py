@@ -91,7 +91,7 @@ def seconds_from_zero(field: str, value: Any) -> float:
         ConfigurationError: It is not a number, or negative.
     """
     if not is_number(value) or value < 0:
-        refuse(field, value, "a number of seconds from 0")
+        refuse(field, value, "a number of seconds, 0 or more")
     return float(value)
 
 

@@ -221,8 +221,10 @@ class _Reader:
         if value is None:
             return default
         number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not number or not math.isfinite(value) or not least <= value <= most:
-            self._refuse(field, value, f"must be a number of seconds from {least:g} to {most:g}")
+        if not number or not math.isfinite(value):
+            self._refuse(field, value, f"must be a number of seconds, {_span(least, most)}")
+        if not least <= value <= most:
+            self._refuse(field, value, f"must be {_span(least, most)}")
         return float(value)
 
     def secret(self) -> bytes | None:
@@ -262,6 +264,14 @@ class _Reader:
 
     def _refuse(self, field: str, value: object, why: str) -> None:
         _refuse(self.label(field), value, why)
+
+
+def _span(least: float, most: float) -> str:
+    """A range of durations in an error."""
+    year = 365 * 86400.0
+    return f"between {least:g} s and " + (
+        f"{most:g} s" if most < year else f"{most / year:g} years"
+    )
 
 
 def _to_number(text: str) -> float | str:

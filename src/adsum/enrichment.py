@@ -53,9 +53,9 @@ class Enrichment:
                 async with active_timeout(self._timeout):
                     await asyncio.wait({work})
             if not work.done() or work.cancelled():
-                what = "was cancelled" if work.done() else "took too long"
+                failure = "was cancelled" if work.done() else "took too long"
                 text = "fetch for %s %s; its entries go without"
-                self._log.error(text, quoted(topic), what, key=what)
+                self._log.error(text, quoted(topic), failure, key=failure)
                 return {}
             return await _frozen(work.result(), entries)
         except Exception as error:

@@ -295,7 +295,7 @@ def test_settings_empty_ones_and_those_of_services_are_not_logged(
 @pytest.mark.parametrize(
     ("name", "value", "accepted"),
     [
-        ("ADSUM_LINGER", "5s", "a number of seconds from 0 to 3600"),
+        ("ADSUM_LINGER", "5s", "a number of seconds, between 0 s and 3600 s"),
         ("ADSUM_SIBLINGS", "maybe", "1, true, yes, 0, false or no"),
         ("ADSUM_PEERS", "tcp://10.0.0.1:7400", "an address has no scheme"),
         ("ADSUM_NAME", "x" * 256, "1 to 255 printable characters"),

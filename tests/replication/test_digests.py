@@ -19,13 +19,13 @@ class Traffic:
     def __init__(self, nodes: int) -> None:
         self.simulation = Simulation(nodes, seed=1)
         self.kinds: Counter[type[ProtocolMessage]] = Counter()
-        say_of = self.simulation.say_of
+        trace_message = self.simulation.trace_message
 
         def count(message: ProtocolMessage, source: str, target: str) -> None:
             self.kinds[type(message)] += 1
-            say_of(message, source, target)
+            trace_message(message, source, target)
 
-        self.simulation.say_of = count  # type: ignore[method-assign]  # a tap on the network
+        self.simulation.trace_message = count  # type: ignore[method-assign]  # a tap on the network
 
     def during(self, seconds: float) -> Counter[type[ProtocolMessage]]:
         self.kinds.clear()
@@ -78,7 +78,7 @@ def test_forming_cluster_sends_a_bounded_number_of_sightings() -> None:
         if isinstance(message, Digest):
             sightings += len(message.sightings)
 
-    simulation.say_of = count  # type: ignore[method-assign]  # a tap on the network
+    simulation.trace_message = count  # type: ignore[method-assign]  # a tap on the network
     for number in range(nodes):
         simulation.start(f"n{number}")
     simulation.run(10.0)

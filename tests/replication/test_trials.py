@@ -118,13 +118,13 @@ def test_a_shrunk_trial_has_only_the_steps_that_it_takes(monkeypatch: pytest.Mon
     """With a law that is broken by one kind of step, one step of that kind remains."""
 
     def no_churn(trial: Trial, trace: object = None) -> None:
-        if any(step.what == "churn" for step in trial.steps):
+        if any(step.name == "churn" for step in trial.steps):
             raise BrokenLawError("there is churn")
 
     monkeypatch.setattr(Trial, "run", no_churn)
     steps = [Step("heal", (), 1.0)] * 40 + [Step("churn", ("n1", 9), 1.0)] * 2
     shrunk = Trial(1, 2, 20.0, 0.0, 42, tuple(steps)).shrunk()
-    assert [step.what for step in shrunk.steps] == ["churn"]
+    assert [step.name for step in shrunk.steps] == ["churn"]
 
 
 @pytest.mark.processes

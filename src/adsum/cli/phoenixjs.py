@@ -104,12 +104,12 @@ def _npm(*arguments: str) -> None:
         command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
     )
     if done.returncode:
-        said = "\n".join(f"    {line}" for line in done.stderr.strip().splitlines()[:8])
-        raise InstallError(f"{_failure(said)} npm said:\n{said}")
+        stderr = "\n".join(f"    {line}" for line in done.stderr.strip().splitlines()[:8])
+        raise InstallError(f"{_failure(stderr)} npm printed:\n{stderr}")
 
 
-def _failure(said: str) -> str:
-    if "EINTEGRITY" in said:
+def _failure(stderr: str) -> str:
+    if "EINTEGRITY" in stderr:
         return (
             f"npm fetched another {PACKAGE} than the one that is known here: its digest differs, "
             "and nothing was installed. The registry, or a proxy before it, altered it."

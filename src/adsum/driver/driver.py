@@ -369,14 +369,16 @@ class Driver(ABC):
             return False
         return True
 
-    def _log_failure(self, what: str, error: Exception) -> None:
+    def _log_failure(self, action: str, error: Exception) -> None:
         """Log a failure, once for each kind in an interval; the trace is cut to a page."""
         now = self._now()
-        if now < self._silent_until.get(what, now):
+        if now < self._silent_until.get(action, now):
             return
-        self._silent_until[what] = now + FAILURE_LOG_INTERVAL
+        self._silent_until[action] = now + FAILURE_LOG_INTERVAL
         stack = "".join(traceback.format_tb(error.__traceback__))
-        logger.error("%s: %s failed: %s\n%s", self.replica, what, error_text(error), stack[-3000:])
+        logger.error(
+            "%s: %s failed: %s\n%s", self.replica, action, error_text(error), stack[-3000:]
+        )
 
     @abstractmethod
     def _now(self) -> float:

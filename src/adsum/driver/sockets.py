@@ -46,7 +46,7 @@ from adsum.values.limits import MAX_NODE_NAME
 #: frame is received at a time and no turn of the event loop is long.
 LIMITS = TransportLimits(turn_budget=DELTA_BUDGET // 2, send_high_water=MAX_IN_FLIGHT)
 #: Times in a row that a peer closes a link for the same reason before it is logged.
-REFUSALS_TO_TELL = 3
+REFUSALS_UNTIL_LOGGED = 3
 #: Addresses with a remembered failure of the handshake, so that it is logged once. Members announce
 #: addresses, so their number must be bounded; beyond it the oldest may be logged again.
 MAX_COMPLAINTS = 1024
@@ -245,13 +245,13 @@ class SocketDriver(Driver):
 
     def link_closed(self, link: Link, reason: str) -> None:
         """See `LinkHandler`."""
-        self._tell_of_refusals(link, reason)
+        self._count_refusal(link, reason)
         number = self._ids.pop(link)
         del self._links[number]
         self._attempt(self.engine.link_down, number, self._now())
         self._drive()
 
-    def _tell_of_refusals(self, link: Link, reason: str) -> None:
+    def _count_refusal(self, link: Link, reason: str) -> None:
         """Log the reason if a peer closes links repeatedly; a single close is not logged as error.
 
         It is normal, too, that a peer closes a redundant link and keeps another one.
@@ -264,7 +264,7 @@ class SocketDriver(Driver):
             return
         times = self._refusals.get((link.peer.name, reason), 0) + 1
         self._refusals = {(link.peer.name, reason): times}
-        if times == REFUSALS_TO_TELL:
+        if times == REFUSALS_UNTIL_LOGGED:
             name = link.peer.name
             self._log.error("%s: %s: %s", self.replica, name, reason, key=name)
 

@@ -57,7 +57,7 @@ def main() -> int:
     parser.add_argument("--replay", type=int, metavar="SEED", help="run this seed alone, here")
     parser.add_argument("--replay-file", type=Path, help="run a trial that was kept")
     parser.add_argument("--steps", type=int, default=LENGTH, help="of a trial to replay")
-    parser.add_argument("--trace", action="store_true", help="tell everything that happens in it")
+    parser.add_argument("--trace", action="store_true", help="show every event of it")
     options = parser.parse_args()
     if options.replay_file is not None:
         try:

@@ -32,8 +32,8 @@ class RefusedByServerError(AdsumError):
         response: The response of the server; empty for a connection.
     """
 
-    def __init__(self, what: str, response: Any) -> None:
-        super().__init__(f"{what} was refused: {response!r}")
+    def __init__(self, event: str, response: Any) -> None:
+        super().__init__(f"{event} was refused: {response!r}")
         self.response = response
 
 
@@ -201,7 +201,7 @@ class Browser:
         except KeyError as error:
             self._broken = f"{frame[3]} on {frame[2]!r} names {error}, who was not there: {frame}"
 
-    async def _expect(self, right: Callable[[list[Any]], bool], what: str) -> list[Any]:
+    async def _expect(self, right: Callable[[list[Any]], bool], event: str) -> list[Any]:
         found: list[list[Any]] = []
 
         def take() -> bool:
@@ -211,10 +211,10 @@ class Browser:
                     return True
             return False
 
-        await self._until(take, what)
+        await self._until(take, event)
         return found[0]
 
-    async def _until(self, condition: Callable[[], bool], what: str) -> None:
+    async def _until(self, condition: Callable[[], bool], event: str) -> None:
         """Wait until a condition holds; meanwhile the socket sends collected diffs at once."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + PATIENCE
@@ -226,7 +226,7 @@ class Browser:
             if self._broken:
                 raise AssertionError(self._broken)
             if loop.time() > deadline or self.closed is not None:
-                raise AssertionError(f"{what} did not come; there is {self._told()}")
+                raise AssertionError(f"{event} did not come; there is {self._received()}")
             self._arrived.clear()
             await self._turn()
 
@@ -255,13 +255,13 @@ class Browser:
             await asyncio.sleep(0.001 if fetching else 0)
             turns = 0 if self._arrived.is_set() or fetching else turns + 1
             if asyncio.get_running_loop().time() > deadline:
-                raise AssertionError(f"things go on happening; there is {self._told()}")
+                raise AssertionError(f"events do not end; there is {self._received()}")
 
     def _next_ref(self) -> str:
         self._ref += 1
         return str(self._ref)
 
-    def _told(self) -> str:
+    def _received(self) -> str:
         ended = "" if self.closed is None else f"; the connection was closed with {self.closed}"
         return f"{[frame[2:] for frame in self._frames]}{ended}"
 

@@ -226,7 +226,7 @@ class Cluster:
         lists = self._in_loop(lambda: {m.name: self._keys(m, topic) for m in asked})
         expected = sorted(keys)
         if any(listed not in (None, expected) for listed in lists.values()):
-            told = [
+            lists_shown = [
                 f"  {name} {'is paused or does not run' if listed is None else f'lists {listed}'}"
                 for name, listed in lists.items()
             ]
@@ -234,8 +234,8 @@ class Cluster:
             raise AssertionError(
                 "\n".join(
                     [
-                        f"{expected} should be on {topic!r}, and nobody else, but",
-                        *told,
+                        f"{expected} should be on {topic!r}, and no other keys, but",
+                        *lists_shown,
                         f"after, with seed {self.simulation.seed}: {story}",
                     ]
                 )
@@ -283,8 +283,8 @@ class Cluster:
             raise UsageError(f"{member.name!r} does not run; `restart` starts it")
         return self._runs[member]
 
-    def _do(self, what: str, action: Callable[..., None], *arguments: Any) -> None:
-        self._story.append(what)
+    def _do(self, step: str, action: Callable[..., None], *arguments: Any) -> None:
+        self._story.append(step)
         self._in_loop(lambda: action(*arguments))
 
     def _in_loop(self, action: Callable[[], T]) -> T:

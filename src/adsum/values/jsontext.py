@@ -54,12 +54,12 @@ def loader_of(kind: Callable[[dict[str, Any]], Any]) -> Callable[[str], Any]:
     return json.JSONDecoder(object_hook=kind).decode
 
 
-def check_object(text: object, what: str, limit: int) -> str:
+def check_object(text: object, field: str, limit: int) -> str:
     """Check a received text: it must be a JSON object that `encode_object` could have made.
 
     Args:
         text: The text.
-        what: The name of the value in errors, as ``meta``.
+        field: The name of the value in errors, as ``meta``.
         limit: The most characters that it may have.
 
     Returns:
@@ -69,23 +69,23 @@ def check_object(text: object, what: str, limit: int) -> str:
         ValueError: It is no text, not a JSON object, too long, too deep, or not finite.
     """
     if type(text) is not str or len(text) > limit or not text.isascii():
-        raise ValueError(f"{what} must be a text of at most {limit} ASCII characters")
+        raise ValueError(f"{field} must be a text of at most {limit} ASCII characters")
     value, end = _DECODER.raw_decode(text)
     if end != len(text) or type(value) is not dict:
-        raise ValueError(f"{what} is not a JSON object")
+        raise ValueError(f"{field} is not a JSON object")
     if not value and text != "{}":
-        raise ValueError(f"{what} is an empty object with something in it")
+        raise ValueError(f"{field} is an empty object with something in it")
     if not _is_flat(value) and not _is_valid(value, 0):
-        _check(value, what, 0)
+        _check(value, field, 0)
     return text
 
 
-def encode_object(value: object, what: str, limit: int) -> str:
+def encode_object(value: object, field: str, limit: int) -> str:
     """Check and encode a JSON object as compact ASCII text.
 
     Args:
         value: A dict of JSON values with string keys.
-        what: The name of the value in errors, as ``meta``.
+        field: The name of the value in errors, as ``meta``.
         limit: The most characters that the text may have.
 
     Raises:
@@ -95,12 +95,12 @@ def encode_object(value: object, what: str, limit: int) -> str:
     """
     if type(value) is not dict or not _is_flat(value):
         if not isinstance(value, dict):
-            raise TypeError(f"{what} must be a dict (a JSON object), not {described(value)}")
+            raise TypeError(f"{field} must be a dict (a JSON object), not {described(value)}")
         if not _is_valid(value, 0):
-            _check(value, what, 0)
+            _check(value, field, 0)
     text = dump(value)
     if len(text) > limit:
-        raise ValueError(f"{what} is {len(text)} bytes of JSON; at most {limit} are accepted")
+        raise ValueError(f"{field} is {len(text)} bytes of JSON; at most {limit} are accepted")
     return text
 
 

@@ -25,7 +25,7 @@ def is_unicode(value: str) -> bool:
     return True
 
 
-def checked_name(value: object, what: str, limit: int) -> str:
+def checked_name(value: object, field: str, limit: int) -> str:
     """Check a topic, key or event: it must be a string of 1 to `limit` characters.
 
     Returns:
@@ -38,10 +38,10 @@ def checked_name(value: object, what: str, limit: int) -> str:
     if type(value) is str and value.isascii() and 0 < len(value) <= limit:
         return value  # the fast path, for nearly every name
     if not isinstance(value, str):
-        raise TypeError(f"{what} must be a str, not {described(value)}")
+        raise TypeError(f"{field} must be a str, not {described(value)}")
     if not 0 < len(value) <= limit:
         shown = quoted(value, 60)
-        raise ValueError(f"{what} must have 1 to {limit} characters, not {len(value)}: {shown}")
+        raise ValueError(f"{field} must have 1 to {limit} characters, not {len(value)}: {shown}")
     if not is_unicode(value):
-        raise ValueError(f"{what} {quoted(value)} has a lone surrogate, no Unicode text")
+        raise ValueError(f"{field} {quoted(value)} has a lone surrogate, no Unicode text")
     return str.__str__(value)  # a plain str, if it was of a subclass

@@ -12,7 +12,7 @@ from adsum.replication.limits import MAX_MEMBERS
 class Size(NamedTuple):
     """The size of a structure, and its bound."""
 
-    what: str
+    name: str
     value: int
     most: int
 

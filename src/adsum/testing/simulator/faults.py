@@ -31,12 +31,12 @@ SLOW = (0.05, 0.4)
 class Step(NamedTuple):
     """One method of `Faults` with its arguments, and the seconds to wait after it."""
 
-    what: str
+    name: str
     arguments: tuple[Any, ...]
     wait: float
 
     def __str__(self) -> str:
-        return f"{self.what}({', '.join(map(repr, self.arguments))}), then {self.wait:g} s"
+        return f"{self.name}({', '.join(map(repr, self.arguments))}), then {self.wait:g} s"
 
 
 class Faults:
@@ -47,8 +47,8 @@ class Faults:
 
     def perform(self, step: Step) -> None:
         """Perform a step, then let its waiting time pass."""
-        self.simulation.say("*** {}", step)
-        getattr(self, step.what)(*step.arguments)
+        self.simulation.trace("*** {}", step)
+        getattr(self, step.name)(*step.arguments)
         self.simulation.run(step.wait)
 
     def end(self) -> None:
@@ -56,7 +56,7 @@ class Faults:
 
         A clock that is behind is corrected; one that is ahead needs no correction.
         """
-        self.simulation.say("*** all faults end")
+        self.simulation.trace("*** all faults end")
         self.simulation.heal()
         usual = self.simulation.network.usual
         usual.bandwidth, usual.loss = float("inf"), 0.0
@@ -287,8 +287,8 @@ class _Luck:
             steps.append(Step("sever", (place, other), self._random.choice([0.002, 0.004, 0.01])))
         return steps + self._step("untrack", place, 0, LARGE)
 
-    def _step(self, what: str, *arguments: Any) -> list[Step]:
-        return [Step(what, arguments, self._random.choice(WAITS))]
+    def _step(self, name: str, *arguments: Any) -> list[Step]:
+        return [Step(name, arguments, self._random.choice(WAITS))]
 
     def _place(self) -> str:
         return self._random.choice(PLACES[:5])

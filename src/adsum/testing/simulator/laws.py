@@ -171,57 +171,57 @@ class Witness:
         self._ledger = ledger
         self._timing = timing
         #: The changes that observers of each topic received, folded.
-        self.told: dict[str, dict[Identity, Entry]] = {}
+        self.folded: dict[str, dict[Identity, Entry]] = {}
         self._horizons: dict[Replica, tuple[Held, int]] = {}
 
     def watch(self, topic: str) -> None:
         """Observe a topic from now on."""
-        if topic not in self.told:
+        if topic not in self.folded:
             self._engine.view.watch(topic)
             present = self._engine.view.all_entries(topic)
-            self.told[topic] = {identity(entry): entry for entry in present}
+            self.folded[topic] = {identity(entry): entry for entry in present}
 
-    def tell(self, topic: str, transitions: Iterable[Transition]) -> None:
+    def notify(self, topic: str, transitions: Iterable[Transition]) -> None:
         """Check changes that the observers of a topic receive (laws 1, 2, 4 and 5)."""
-        told = self.told.get(topic)
-        if told is None:
+        folded = self.folded.get(topic)
+        if folded is None:
             return
         for old, new in transitions:
-            self._fold(told, old, new)
+            self._fold(folded, old, new)
         for old, new in transitions:
             entry = new or old
             if entry is not None:
-                self._compare(topic, entry, told.get(identity(entry)))
+                self._compare(topic, entry, folded.get(identity(entry)))
 
-    def _fold(self, told: dict[Identity, Entry], old: Entry | None, new: Entry | None) -> None:
+    def _fold(self, folded: dict[Identity, Entry], old: Entry | None, new: Entry | None) -> None:
         if old is not None:
-            before = told.pop(identity(old), None)
+            before = folded.pop(identity(old), None)
             if before is None:
                 self._fail(f"{ref(old)} leaves without a join")
             if before[VERSION] != old[VERSION]:
-                self._fail(f"{ref(old)} is not the version that was told last")
+                self._fail(f"{ref(old)} is not the version of the last notification")
         if new is not None:
-            if identity(new) in told:
+            if identity(new) in folded:
                 self._fail(f"{ref(new)} joins twice")
-            told[identity(new)] = new
+            folded[identity(new)] = new
 
-    def _compare(self, topic: str, entry: Entry, told: Entry | None) -> None:
+    def _compare(self, topic: str, entry: Entry, folded: Entry | None) -> None:
         """Compare a received entry with the view, and with the history of its owner."""
         shown = {identity(e): e for e in self._engine.view.entries(topic, entry[KEY])}
-        if shown.get(identity(entry)) is not told:
-            self._fail(f"what is told of {ref(entry)} is not what is shown")
+        if shown.get(identity(entry)) is not folded:
+            self._fail(f"the changes of {ref(entry)} fold to another entry than the one shown")
         replica = Replica(entry[NAME], entry[INCARNATION])
         life, held = self._ledger.of(replica), self._engine.held(replica)
         moving = self._engine.moving(replica)
         if held is None or not held.shown:
-            if told is not None and not moving:
+            if folded is not None and not moving:
                 self._fail(f"{ref(entry)} shows, though its replica is hidden")
             return
         truth = life.at(entry[ID], held.slice.horizon)
-        if told is None and truth is not None and not moving:
+        if folded is None and truth is not None and not moving:
             self._fail(f"{ref(entry)} leaves, though its owner has it")
-        if told is not None and told != truth:
-            self._fail(f"{told} shows at {held.slice.horizon}, where its owner had {truth}")
+        if folded is not None and folded != truth:
+            self._fail(f"{folded} shows at {held.slice.horizon}, where its owner had {truth}")
 
     def took_in(self, replica: Replica) -> None:
         """Check a slice after a delta (laws 2 and 3)."""
@@ -232,8 +232,8 @@ class Witness:
         entries = held.slice.entries
         has = len(entries), sum([entry[VERSION] for entry in entries.values()])
         if has != had:
-            what = f"{has[0]} entries of {replica} at {held.slice.horizon}, versions {has[1]}"
-            self._fail(f"there are {what} in all, where its owner had {had[0]} and {had[1]}")
+            sums = f"{has[0]} entries of {replica} at {held.slice.horizon}, versions {has[1]}"
+            self._fail(f"there are {sums} in all, where its owner had {had[0]} and {had[1]}")
         known, horizon = self._horizons.get(replica, (held, 0))
         if known is held and held.slice.horizon < horizon:
             self._fail(f"the horizon of {replica} goes back to {held.slice.horizon} of {horizon}")
@@ -259,18 +259,18 @@ class Witness:
                 self._fail(
                     f"{replica} shows {now - died_at:.1f} s after its death; {most:g} at most"
                 )
-        if sum(map(len, self.told.values())) <= FOLDED_MOST:
+        if sum(map(len, self.folded.values())) <= FOLDED_MOST:
             self.check_fold()
         for size in sizes(self._engine, nodes):
             if size.value > size.most:
-                self._fail(f"{size.what}: {size.value}, of {size.most} at most")
+                self._fail(f"{size.name}: {size.value}, of {size.most} at most")
 
     def check_fold(self) -> None:
         """Check that all received changes fold to exactly the view (law 4)."""
-        for topic, told in self.told.items():
+        for topic, folded in self.folded.items():
             shown = {identity(entry): entry for entry in self._engine.view.all_entries(topic)}
-            if shown != told:
-                self._fail(f"what was told of {topic!r} is not what is shown")
+            if shown != folded:
+                self._fail(f"the changes of {topic!r} do not fold to the entries shown")
 
-    def _fail(self, what: str) -> NoReturn:
-        raise BrokenLawError(what)
+    def _fail(self, violation: str) -> NoReturn:
+        raise BrokenLawError(violation)

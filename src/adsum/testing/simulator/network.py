@@ -151,7 +151,7 @@ class Network:
         self._links: dict[int, _Link] = {}
         self._lines: dict[tuple[str, str], Line] = {}
         # Ends of broken links that cannot learn of the break yet, because their line is cut.
-        self._untold: list[tuple[_Link, _Pipe]] = []
+        self._unnotified: list[tuple[_Link, _Pipe]] = []
         self._serial = count(1)
         #: The settings of every line that was not altered itself.
         self.usual = Line(latency)
@@ -249,15 +249,15 @@ class Network:
             link.open = False
             for pipe in link.pipes:
                 pipe.flying = pipe.flying[: self._rng.randint(0, len(pipe.flying))]
-                self._tell_of_break(link, pipe)
+                self._notify_break(link, pipe)
 
-    def _tell_of_break(self, link: _Link, pipe: _Pipe) -> None:
+    def _notify_break(self, link: _Link, pipe: _Pipe) -> None:
         source, target = pipe.source.place, pipe.target.place
         if self.passes(source, target):
             delay = self.delay(source, target)
             self._clock.call_later(delay, partial(self._break, link, pipe))
         else:
-            self._untold.append((link, pipe))
+            self._unnotified.append((link, pipe))
 
     def _opened(self, link: _Link) -> None:
         dialler, acceptor = link.pipes[0].source, link.pipes[0].target
@@ -289,9 +289,9 @@ class Network:
         return self._lines.get((source, target), self.usual) if self._lines else self.usual
 
     def _move_all(self) -> None:
-        untold, self._untold = self._untold, []
-        for link, pipe in untold:
-            self._tell_of_break(link, pipe)
+        unnotified, self._unnotified = self._unnotified, []
+        for link, pipe in unnotified:
+            self._notify_break(link, pipe)
         for link in list(self._links.values()):
             for pipe in link.pipes:
                 self._move(link, pipe)

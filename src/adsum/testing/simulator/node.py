@@ -50,10 +50,10 @@ class World(Protocol):
     def observe_everywhere(self, topic: str) -> None:
         """Let the witness of every node watch a topic from now on."""
 
-    def say(self, what: str, *arguments: Any) -> None:
+    def trace(self, event: str, *arguments: Any) -> None:
         """Add a line to the trace, if there is one."""
 
-    def say_of(self, message: ProtocolMessage, source: str, target: str) -> None:
+    def trace_message(self, message: ProtocolMessage, source: str, target: str) -> None:
         """Add a message to the trace, if there is one."""
 
 
@@ -155,7 +155,7 @@ class SimulatedNode(Driver):
     def begin(self) -> None:
         """Start the node."""
         self.running = True
-        self.simulation.say("{} starts as {}", self.place, self.replica)
+        self.simulation.trace("{} starts as {}", self.place, self.replica)
         self.engine.seeds_complete()
         self._drive()
 
@@ -165,7 +165,7 @@ class SimulatedNode(Driver):
 
     def leave(self, linger: float) -> None:
         """Stop with a goodbye; presences linger for some seconds on the other nodes."""
-        self.simulation.say("{} says goodbye", self.replica)
+        self.simulation.trace("{} says goodbye", self.replica)
         self._end()
         self.engine.leave(linger)
         self._drive()
@@ -181,7 +181,7 @@ class SimulatedNode(Driver):
 
     def abandon(self) -> None:
         """End without a goodbye, as by SIGKILL; the kernel closes the links."""
-        self.simulation.say("{} is killed", self.replica)
+        self.simulation.trace("{} is killed", self.replica)
         self._die(self.simulation.clock.now)
         for link in sorted(self.links):
             self.simulation.network.sever(link)
@@ -299,7 +299,7 @@ class SimulatedNode(Driver):
         """See `Driver`."""
         for topic, transitions in self.engine.take_changes().items():
             if self.witness is not None:
-                self.check(self.witness.tell, topic, transitions)
+                self.check(self.witness.notify, topic, transitions)
             for observer in list(self._observers):
                 observer.changed(topic, transitions)
         self._sweep_when_due()
@@ -327,7 +327,7 @@ class SimulatedNode(Driver):
     def _perform(self, effect: Effect) -> None:
         if isinstance(effect, Notice):
             self.notices.append(effect)
-            self.simulation.say("{}: {}", self.place, effect.text)
+            self.simulation.trace("{}: {}", self.place, effect.text)
             return
         if isinstance(effect, Deliver):
             self.delivered.append(effect)
@@ -361,11 +361,11 @@ class SimulatedNode(Driver):
         for link in links:
             peer = self.simulation.network.send(link, self, encoded)
             if peer is not None:
-                self.simulation.say_of(message, self.place, peer)
+                self.simulation.trace_message(message, self.place, peer)
 
     def _close(self, link: int, reason: str) -> None:
         self.links.discard(link)
-        self.simulation.say("{} closes link {}: {}", self.place, link, reason)
+        self.simulation.trace("{} closes link {}: {}", self.place, link, reason)
         self.simulation.network.close(link, self)
 
     def _dial(self, address: str) -> None:

@@ -241,15 +241,15 @@ class Simulation:
         """The seed and the virtual time, for messages."""
         return f"seed {self.seed}, t={self.clock.now:.3f}"
 
-    def say(self, what: str, *arguments: Any) -> None:
+    def trace(self, event: str, *arguments: Any) -> None:
         """Add a line to the trace, if there is one."""
         if self._trace is not None:
-            self._trace(f"{self.clock.now:10.4f}  {what.format(*arguments)}")
+            self._trace(f"{self.clock.now:10.4f}  {event.format(*arguments)}")
 
-    def say_of(self, message: ProtocolMessage, source: str, target: str) -> None:
+    def trace_message(self, message: ProtocolMessage, source: str, target: str) -> None:
         """Add a message to the trace, if there is one."""
         if self._trace is not None:
-            self.say("{} -> {}  {}", source, target, describe(message))
+            self.trace("{} -> {}  {}", source, target, describe(message))
 
     def observe_everywhere(self, topic: str) -> None:
         """Let the witness of every node watch a topic from now on."""

@@ -19,7 +19,7 @@ Attempt = Callable[[int], str | None]
 class Progress:
     """The progress of a soak, shown as one line that is overwritten."""
 
-    what: str
+    name: str
     began: float = field(default_factory=time.monotonic)
     done: int = 0
     failed: list[int] = field(default_factory=list)
@@ -32,23 +32,23 @@ class Progress:
             self.failed.append(seed)
             print(f"\n{failure}\n", flush=True)
 
-    def tell(self) -> None:
+    def show(self) -> None:
         """Print the progress; without a terminal at most once in `TELL_INTERVAL`."""
         now = time.monotonic()
         if not sys.stdout.isatty() and now - self._told_at < TELL_INTERVAL:
             return
         self._told_at = now
         seconds = now - self.began
-        line = f"{self.what}: {self.done} seeds, {len(self.failed)} failed, {seconds:.0f} s"
+        line = f"{self.name}: {self.done} seeds, {len(self.failed)} failed, {seconds:.0f} s"
         rate = f", {self.done / max(seconds, 0.001):.1f} a second"
         print(f"\r{line}{rate} ", end="" if sys.stdout.isatty() else "\n", flush=True)
 
 
-def soak(what: str, attempt: Attempt, seeds: Iterator[int], seconds: float, jobs: int) -> list[int]:
+def soak(name: str, attempt: Attempt, seeds: Iterator[int], seconds: float, jobs: int) -> list[int]:
     """Run seeds in parallel, for some seconds or until there are no more.
 
     Args:
-        what: The name of the soak, for the display.
+        name: The name of the soak, for the display.
         attempt: A function of a module, since it is called in other processes.
         seeds: The seeds to run.
         seconds: Seconds after which no seed is begun; those under way are finished.
@@ -57,7 +57,7 @@ def soak(what: str, attempt: Attempt, seeds: Iterator[int], seconds: float, jobs
     Returns:
         The seeds that failed.
     """
-    progress = Progress(what)
+    progress = Progress(name)
     try:
         with ProcessPoolExecutor(jobs) as pool:
             running: set[Future[tuple[int, str | None]]] = set()
@@ -70,10 +70,10 @@ def soak(what: str, attempt: Attempt, seeds: Iterator[int], seconds: float, jobs
                 finished, running = wait(running, return_when=FIRST_COMPLETED)
                 for future in finished:
                     progress.finish(*future.result())
-                progress.tell()
+                progress.show()
     except KeyboardInterrupt:
         print("\nstopped")
-    print(f"\n{what}: {progress.done} seeds, {len(progress.failed)} failed {progress.failed[:20]}")
+    print(f"\n{name}: {progress.done} seeds, {len(progress.failed)} failed {progress.failed[:20]}")
     return progress.failed
 
 

@@ -28,7 +28,7 @@ LENGTH = 100
 #: The probability that a frame is lost, in the trials that lose frames; real links lose none.
 LOSS = 0.2
 #: Lines of a trace that a report shows, from its end, without heartbeats and digests.
-TOLD_LINES = 60
+SHOWN_LINES = 60
 _REPLAY = "python -m adsum.testing --replay"
 _ROUTINE = re.compile(r"-> \S+  (heartbeat|digest)( |$)")
 #: Runs after which the shortening of a schedule ends.
@@ -126,7 +126,7 @@ class Trial:
             shortest.run(lines.append)
         except Exception as error:
             lines.append(f"{type(error).__name__}: {error}")
-        telling = [line for line in lines if not _ROUTINE.search(line)]
+        relevant = [line for line in lines if not _ROUTINE.search(line)]
         return "\n".join(
             [
                 f"seed {self.seed} breaks a law: {lines[-1]}",
@@ -134,7 +134,7 @@ class Trial:
                 f"nodes, forget_after {self.forget_after:g} s and {self.loss:.0%} loss:",
                 *(f"  {number:3} {step}" for number, step in enumerate(shortest.steps, 1)),
                 f"its trace, {len(lines)} lines, without heartbeats and digests:",
-                *(f"  {line}" for line in telling[-TOLD_LINES:]),
+                *(f"  {line}" for line in relevant[-SHOWN_LINES:]),
                 f"replay: {self.how_to_replay}",
             ]
         )
@@ -160,7 +160,7 @@ class Trial:
     def from_json(cls, text: str) -> Self:
         """Read a trial that `to_json` wrote."""
         fields: dict[str, Any] = json.loads(text)
-        steps = [Step(what, tuple(arguments), wait) for what, arguments, wait in fields["steps"]]
+        steps = [Step(name, tuple(arguments), wait) for name, arguments, wait in fields["steps"]]
         return cls(**(fields | {"steps": tuple(steps)}))
 
 
