@@ -16,7 +16,7 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 
 import adsum
-from adsum.driver import sockets
+from adsum.driver import links, replica, sockets
 from adsum.values.limits import MAX_NODE_NAME
 from tests.support.nodes import run, running
 from tests.support.ports import free_port
@@ -210,7 +210,7 @@ def test_a_peer_of_another_cluster_is_refused_with_one_line(
 def test_complaints_of_many_addresses_are_bounded(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(sockets, "MAX_COMPLAINTS", 3)
+    monkeypatch.setattr(links, "MAX_COMPLAINTS", 3)
 
     def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
@@ -309,14 +309,14 @@ async def show(request: Request) -> JSONResponse:
 
 
 def test_automatic_names_differ_although_host_and_pid_are_equal() -> None:
-    names = [sockets._unique_name() for _ in range(300)]
+    names = [replica.unique_name() for _ in range(300)]
     assert all(re.fullmatch(r".+-\d+-[0-9a-f]{16}", name) for name in names)
     assert len(set(names)) == len(names)
 
 
 def test_long_host_name_is_cut_so_the_automatic_name_fits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("socket.gethostname", lambda: "h" * 300)
-    name = sockets._unique_name()
+    name = replica.unique_name()
     assert len(name) == MAX_NODE_NAME
     assert re.fullmatch(r"h+-\d+-[0-9a-f]{16}", name)
 

@@ -97,3 +97,6 @@ class Transport(Protocol):
 
     async def close(self) -> None:
         """Stop listening and close every link. Idempotent."""
+
+    def abandon(self) -> None:
+        """Close everything without waiting and without goodbyes, as a killed process does."""

@@ -169,6 +169,12 @@ class MemoryTransport(LinkPool):
         self._network._release(self)
         await self.close_links()
 
+    def abandon(self) -> None:
+        """Abort every link, as the end of its process does."""
+        self._network._release(self)
+        for link in self.links():
+            link.hang_up()
+
 
 def connect(
     dialler: asyncio.Protocol,
