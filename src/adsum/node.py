@@ -1,21 +1,21 @@
 """The node: the lifecycle, the settings and the member list of one process in a cluster."""
 
 import asyncio
-import inspect
 import threading
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from functools import partial
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
-from adsum.arguments import refuse, seconds_from_zero
+from adsum.arguments import seconds_from_zero
 from adsum.config import Settings, resolve_settings
 from adsum.driver.driver import Driver, logger
 from adsum.driver.observer import Observer
 from adsum.driver.sockets import SocketDriver
 from adsum.errors import NodeNotRunningError, UsageError, WrongThreadError
 from adsum.forks import process
+from adsum.lifespan import Lifespan, wrapped
 from adsum.quoting import quoted
 from adsum.replication.members import MemberInfo
 from adsum.signals import add_stop_listener, remove_stop_listener
@@ -32,7 +32,6 @@ _NEVER_STARTED = (
 
 #: Makes the driver of a run, see `Node.use_driver`.
 MakeDriver = Callable[[Settings, list[Observer]], Driver]
-Lifespan = Callable[[Any], AbstractAsyncContextManager[Any]]
 
 
 class Node:
@@ -306,17 +305,7 @@ class Node:
         Raises:
             ConfigurationError: `lifespan` is anything else.
         """
-        _check_lifespan(lifespan)
-
-        @asynccontextmanager
-        async def combined(app: Any) -> AsyncIterator[Any]:
-            async with self, lifespan(app) as state:
-                try:
-                    yield state
-                finally:
-                    self.begin_stop()
-
-        return combined
+        return wrapped(lifespan, self, self.begin_stop)
 
     # State and members.
 
@@ -488,12 +477,6 @@ class Node:
                 "call, `loop.call_soon_threadsafe(presence.untrack_all, owner)` makes one without "
                 "waiting"
             )
-
-
-def _check_lifespan(lifespan: Any) -> None:
-    is_bare = inspect.isasyncgenfunction(lifespan) or asyncio.iscoroutinefunction(lifespan)
-    if not callable(lifespan) or is_bare:
-        refuse("lifespan", lifespan, "a function that @asynccontextmanager decorates")
 
 
 def _free(driver: Driver, task: "asyncio.Task[None]") -> None:

@@ -392,7 +392,11 @@ class Presence(Observer):
             del owned[tracked._topic, tracked._key]
             if not owned:
                 self._owners.remove(tracked._owner)
-        self._end([tracked._id], self._linger(cancelled))
+        linger = self._linger(cancelled)
+        if linger:
+            self._end([tracked._id], linger)
+        else:
+            tracked._driver.untrack(entry)
 
     def _linger(self, cancelled: bool = False) -> float:
         """Seconds that a presence lingers if it ends now."""
