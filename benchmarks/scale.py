@@ -22,7 +22,7 @@ from pathlib import Path
 from adsum.replication.messages import Delta
 from adsum.testing import Simulation
 from adsum.testing.simulator.network import SimulatedFrame
-from adsum.testing.simulator.node import SimulatedNode
+from adsum.testing.simulator.simulatednode import SimulatedNode
 
 SIZES = (10, 30, 100, 300, 1000)
 PRESENCES_EACH = 1000

@@ -558,14 +558,14 @@ MUTANTS = [
     ),
     Mutant(
         "try a step that failed again at once",
-        "../driver/links.py",
+        "../driver/linkdriver.py",
         "        self._rest_until = self._now() + self.settings.timing.heartbeat_interval",
         "        pass",
         ("tests/node/test_engine_failures.py",),
     ),
     Mutant(
         "set no timer after a step that failed",
-        "../driver/links.py",
+        "../driver/linkdriver.py",
         "            self._wake_at(self._rest_until)",
         "            pass",
         ("tests/node/test_engine_failures.py",),

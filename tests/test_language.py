@@ -50,3 +50,24 @@ def test_dialect_is_rare() -> None:
     worst = sorted(counts, key=lambda path: counts[path][0])[-5:]
     shown = [f"{counts[path][0]} in {path.relative_to(SOURCE)}" for path in worst]
     assert 1000 * dialect <= MOST * words, f"{dialect} in {words} words; most: {shown}"
+
+
+#: Names of files that every package may have, or that it shares with another package for now.
+SHARED_FILES = {"__init__.py", "__main__.py", "handshake.py", "limits.py"}
+
+
+def test_each_class_name_has_one_meaning() -> None:
+    homes: dict[str, list[str]] = {}
+    for path in sorted(SOURCE.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                homes.setdefault(node.name, []).append(str(path.relative_to(SOURCE)))
+    assert not {name: found for name, found in homes.items() if len(found) > 1}
+
+
+def test_each_file_name_has_one_meaning() -> None:
+    homes: dict[str, list[str]] = {}
+    for path in sorted(SOURCE.rglob("*.py")):
+        homes.setdefault(path.name, []).append(str(path.relative_to(SOURCE)))
+    twice = {name: found for name, found in homes.items() if len(found) > 1}
+    assert not {name: found for name, found in twice.items() if name not in SHARED_FILES}

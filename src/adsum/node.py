@@ -12,7 +12,7 @@ from adsum.arguments import seconds_from_zero
 from adsum.config import Settings, resolve_settings
 from adsum.driver.driver import Driver, logger
 from adsum.driver.observer import Observer
-from adsum.driver.sockets import SocketDriver
+from adsum.driver.socketdriver import SocketDriver
 from adsum.errors import NodeNotRunningError, UsageError, WrongThreadError
 from adsum.forks import process
 from adsum.lifespan import Lifespan, wrapped

@@ -15,7 +15,7 @@ from adsum.channels import Channel, Client, Limits, on, sessions
 from adsum.channels.connection import Connection
 from adsum.channels.fairshare import BUDGET, RECIPIENT, ROUND, WORK, FairShare
 from adsum.channels.frames import V2
-from adsum.driver.sockets import SocketDriver
+from adsum.driver.socketdriver import SocketDriver
 from adsum.pubsub import RESERVED
 from adsum.replication.messages import Publish
 from tests.support.waiting import until

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import adsum
-from adsum.driver import driver as run_module
+from adsum.driver import driver as driver_module
 from adsum.replication.engine import Engine
 from tests.support.nodes import run
 from tests.support.waiting import until
@@ -128,7 +128,7 @@ def test_failures_of_an_observer_are_logged_once_in_an_interval(
             watch = presence.watch("room")
             monkeypatch.setattr(presence, "changed", Fault(presence.changed))
             for interval in (1000.0, 0.0):
-                monkeypatch.setattr(run_module, "FAILURE_LOG_INTERVAL", interval)
+                monkeypatch.setattr(driver_module, "FAILURE_LOG_INTERVAL", interval)
                 node.driver._silent_until.clear()
                 caplog.clear()
                 for _ in range(5):

@@ -16,7 +16,7 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 
 import adsum
-from adsum.driver import links, replica, sockets
+from adsum.driver import linkdriver, replica, socketdriver
 from adsum.values.limits import MAX_NODE_NAME
 from tests.support.nodes import run, running
 from tests.support.ports import free_port
@@ -210,7 +210,7 @@ def test_a_peer_of_another_cluster_is_refused_with_one_line(
 def test_complaints_of_many_addresses_are_bounded(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(links, "MAX_COMPLAINTS", 3)
+    monkeypatch.setattr(linkdriver, "MAX_COMPLAINTS", 3)
 
     def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
@@ -221,7 +221,7 @@ def test_complaints_of_many_addresses_are_bounded(
         peers = [f"127.0.0.1:{server.sockets[0].getsockname()[1]}" for server in servers]
         async with adsum.Node(siblings=False, peers=peers, join_timeout=DEADLINE) as node:
             assert all(f"no link to {peer}" in caplog.text for peer in peers)
-            assert isinstance(node.driver, sockets.SocketDriver)
+            assert isinstance(node.driver, socketdriver.SocketDriver)
             assert len(node.driver._complaints) == 3
         for server in servers:
             server.close()
@@ -371,7 +371,7 @@ def test_a_name_that_is_not_known_yet_is_looked_up_again(
     cluster_name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And the links that exist go on while it is not known."""
-    monkeypatch.setattr(sockets, "RESOLVE_INTERVAL", 0.02)
+    monkeypatch.setattr(socketdriver, "RESOLVE_INTERVAL", 0.02)
     known = asyncio.Event()
 
     async def main() -> None:
@@ -407,7 +407,7 @@ def test_a_name_that_is_not_known_yet_is_looked_up_again(
 def test_configured_address_is_dialled_although_a_name_no_longer_stands_for_it(
     cluster_name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sockets, "RESOLVE_INTERVAL", 0.02)
+    monkeypatch.setattr(socketdriver, "RESOLVE_INTERVAL", 0.02)
     looked_up = list[str]()
 
     async def main() -> None:

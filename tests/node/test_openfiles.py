@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 import pytest
 
 import adsum
-from adsum.driver import sockets
+from adsum.driver import socketdriver
 from adsum.driver.openfiles import (
     RESERVE,
     SAMPLES,
@@ -113,7 +113,7 @@ def test_no_limit_is_no_reason_to_warn(
 def test_node_checks_open_files_at_the_start_and_while_it_runs(
     limit: Limit, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(sockets, "CHECK_INTERVAL", 0.02)
+    monkeypatch.setattr(socketdriver, "CHECK_INTERVAL", 0.02)
 
     async def main() -> None:
         peers = [f"127.0.0.1:{port}" for port in range(1, 346)]

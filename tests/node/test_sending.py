@@ -12,7 +12,7 @@ import adsum
 from adsum.channels import Channel, Socket
 from adsum.channels.relay import Question, Relay
 from adsum.driver.observer import Observer
-from adsum.driver.sockets import SocketDriver
+from adsum.driver.socketdriver import SocketDriver
 from adsum.replication import messaging
 from adsum.replication.messages import Publish
 from adsum.transport import framing

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 import adsum
-from adsum.driver import sockets
+from adsum.driver import socketdriver
 from adsum.driver.openfiles import OpenFiles
 from adsum.replication.engine import Engine
 from tests.support.environment import RUNTIME_DIR
@@ -39,7 +39,7 @@ def directory(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 @pytest.fixture
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Checks happen so often that no test has to wait for one."""
-    monkeypatch.setattr(sockets, "CHECK_INTERVAL", 0.02)
+    monkeypatch.setattr(socketdriver, "CHECK_INTERVAL", 0.02)
 
 
 def socket_of(node: adsum.Node) -> Path:
@@ -291,13 +291,13 @@ def test_known_siblings_are_not_dialled_again(
 ) -> None:
     async def main() -> None:
         dialled = list[str]()
-        dial = sockets.SocketDriver._dial
+        dial = socketdriver.SocketDriver._dial
 
-        def record(run: sockets.SocketDriver, address: str) -> None:
+        def record(run: socketdriver.SocketDriver, address: str) -> None:
             dialled.append(address)
             dial(run, address)
 
-        monkeypatch.setattr(sockets.SocketDriver, "_dial", record)
+        monkeypatch.setattr(socketdriver.SocketDriver, "_dial", record)
         async with running(2, cluster=cluster_name) as [one, _]:
             await asyncio.sleep(0.2)
             assert dialled == [one.address]

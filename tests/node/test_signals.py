@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import adsum
-from adsum.driver import sockets
+from adsum.driver import socketdriver
 from tests.support.nodes import run
 from tests.support.waiting import until
 
@@ -119,7 +119,7 @@ def test_handler_that_was_installed_after_the_node_started_stays(received: Recei
 
 
 def test_server_that_starts_after_the_node_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sockets, "CHECK_INTERVAL", 0.01)
+    monkeypatch.setattr(socketdriver, "CHECK_INTERVAL", 0.01)
     numbers: Received = []
 
     def handle(number: int, frame: Any) -> None:

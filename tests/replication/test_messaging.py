@@ -13,7 +13,7 @@ from adsum.replication.messages import Heartbeat, Publish
 from adsum.replication.state import Replica
 from adsum.replication.timing import Timing
 from adsum.testing import Simulation
-from adsum.testing.simulator.node import SimulatedNode
+from adsum.testing.simulator.simulatednode import SimulatedNode
 
 #: Characters of a message.
 SIZE = 9_000

@@ -34,7 +34,7 @@ from adsum.replication.state import Replica
 from adsum.sparselog import SparseLogger, error_text
 
 from .observer import Observer
-from .view import ReadOnlyView
+from .readonlyview import ReadOnlyView
 
 logger = logging.getLogger("adsum.node")
 

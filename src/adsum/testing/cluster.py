@@ -19,7 +19,7 @@ from adsum.driver.driver import Driver
 from adsum.driver.observer import Observer
 from adsum.errors import UsageError
 
-from .simulator.node import SimulatedNode, running_loop
+from .simulator.simulatednode import SimulatedNode, running_loop
 from .simulator.simulation import Simulation, settling
 
 T = TypeVar("T")

@@ -18,7 +18,7 @@ from adsum.replication.state import Replica
 from .laws import BrokenLawError
 
 if TYPE_CHECKING:
-    from .node import SimulatedNode
+    from .simulatednode import SimulatedNode
     from .simulation import Simulation
 
 #: Heartbeats for which two linked nodes may disagree: one to notice, and one if the first request

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from random import Random
 from typing import Any, NamedTuple
 
-from .node import SimulatedNode
+from .simulatednode import SimulatedNode
 from .simulation import Simulation
 
 TOPICS = ("a", "b", "unobserved")

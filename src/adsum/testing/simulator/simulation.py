@@ -30,7 +30,7 @@ from adsum.replication.timing import Timing
 from .agreement import CHECKS, Agreement
 from .laws import BrokenLawError, Ledger
 from .network import DIAL_TIMEOUT, Network, VirtualClock
-from .node import Refs, SimulatedNode
+from .simulatednode import Refs, SimulatedNode
 from .trace import describe
 
 #: Incarnations count up from this number, and down for lives after their clock was set back.

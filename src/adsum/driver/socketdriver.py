@@ -15,7 +15,7 @@ from adsum.transport.limits import TransportLimits
 from adsum.transport.sockets import SocketTransport
 
 from .driver import logger
-from .links import LinkDriver
+from .linkdriver import LinkDriver
 from .observer import Observer
 from .openfiles import OpenFiles
 from .replica import new_replica
