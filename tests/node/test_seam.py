@@ -1,0 +1,181 @@
+"""The seam fits drivers on other transports: here on a bus, with virtual links and group frames."""
+
+import asyncio
+import threading
+from collections.abc import Iterable
+from functools import partial
+
+import adsum
+from adsum.config import Settings
+from adsum.driver.linkdriver import LinkDriver
+from adsum.driver.observer import Observer
+from adsum.driver.replica import new_replica
+from adsum.errors import DialRefusedError
+from adsum.transport.base import Link, LinkHandler, NodeIdentity
+from tests.support.waiting import until
+
+
+class Bus:
+    """A bus in one process: each attached transport receives the frames published to it."""
+
+    def __init__(self) -> None:
+        self.transports: dict[str, BusTransport] = {}
+        #: Frames published, each counted once however many transports receive it.
+        self.published = 0
+
+    def publish(self, sender: str, receivers: Iterable[str], payload: bytes) -> None:
+        self.published += 1
+        for name in receivers:
+            asyncio.get_running_loop().call_soon(self.deliver, sender, name, payload)
+
+    def deliver(self, sender: str, name: str, payload: bytes) -> None:
+        transport = self.transports.get(name)
+        if transport is not None and sender in transport.links:
+            transport.handler.frame_received(transport.links[sender], payload)
+
+
+class BusLink:
+    """A virtual link: the name of the peer on the bus."""
+
+    def __init__(self, transport: "BusTransport", peer: NodeIdentity, dialled: str | None) -> None:
+        self.transport = transport
+        self.peer = peer
+        self.dialled = dialled
+
+    def send(self, payload: bytes) -> None:
+        self.transport.send([self], payload)
+
+    def close(self, reason: str) -> None:
+        asyncio.get_running_loop().call_soon(self.transport.end, self.peer.name, reason)
+
+
+class BusTransport:
+    """A transport on a bus; see `Transport`."""
+
+    def __init__(self, bus: Bus, identity: NodeIdentity, handler: LinkHandler) -> None:
+        self.bus = bus
+        self.identity = identity
+        self.handler = handler
+        self.links: dict[str, BusLink] = {}
+
+    async def listen(self, address: str) -> str:
+        self.bus.transports[address] = self
+        return address
+
+    async def dial(self, address: str) -> None:
+        peer = self.bus.transports.get(address)
+        if peer is None:
+            raise DialRefusedError(f"{address}: nothing listens there")
+        peer.open(self.identity, None)
+        self.open(peer.identity, address)
+
+    def open(self, peer: NodeIdentity, dialled: str | None) -> None:
+        self.links[peer.name] = BusLink(self, peer, dialled)
+        self.handler.link_opened(self.links[peer.name])
+
+    def send(self, links: Iterable[Link], payload: bytes) -> None:
+        self.bus.publish(self.identity.name, [link.peer.name for link in links], payload)
+
+    def end(self, name: str, reason: str) -> None:
+        link = self.links.pop(name, None)
+        if link is not None:
+            self.handler.link_closed(link, reason)
+            other = self.bus.transports.get(name)
+            if other is not None:
+                other.end(self.identity.name, f"peer closed: {reason}")
+
+    async def close(self) -> None:
+        self.abandon()
+
+    def abandon(self) -> None:
+        self.bus.transports.pop(self.identity.name, None)
+        for name in list(self.links):
+            self.end(name, "closed")
+
+
+class BusDriver(LinkDriver):
+    """A run of a node on a bus; while the bus is lost, active time stands still."""
+
+    def __init__(self, bus: Bus, settings: Settings, observers: list[Observer]) -> None:
+        super().__init__(settings, "bus", new_replica(settings.name), observers)
+        self.bus = bus
+        self.lost = False
+        self.transport = BusTransport(bus, NodeIdentity("bus", *self.replica, ()), self)
+
+    async def open(self) -> None:
+        for address in self.bus.transports:
+            self.engine.add_seed(address, lasting=True)
+        self.addresses = (await self.transport.listen(self.replica.name),)
+        await self.join()
+
+    def tick(self) -> None:
+        if self.lost:
+            self._wake_at(self._now() + 0.05)
+        else:
+            super().tick()
+
+
+def on(bus: Bus, name: str) -> adsum.Presence:
+    node = adsum.Node(
+        name=name, heartbeat_interval=0.05, down_after=0.2, link_grace=0.1, coalesce_interval=0.02
+    )
+    node.use_driver(partial(BusDriver, bus))
+    return adsum.Presence(node)
+
+
+def test_nodes_on_a_bus_join_and_publish_one_frame_for_all_members() -> None:
+    async def main() -> None:
+        bus = Bus()
+        presences = [on(bus, f"n{number}") for number in range(6)]
+        first = presences[0]
+        for presence in presences:
+            await presence.node.start()
+            assert presence.node.joined
+        await until(lambda: first.node.stats()["links"] == 5)
+        await asyncio.sleep(0.05)
+        before = bus.published
+        first.track("room:1", "ann", owner=None)
+        await until(lambda: all(presence.count("room:1") for presence in presences))
+        sent = bus.published - before
+        assert sent < 5 * 3  # heartbeats of six nodes are group frames, too
+        for presence in presences:
+            await presence.node.stop()
+
+    asyncio.run(main())
+
+
+def test_lost_bus_makes_no_member_leave() -> None:
+    async def main() -> None:
+        bus = Bus()
+        one, two = on(bus, "one"), on(bus, "two")
+        async with one.node, two.node:
+            two.track("room:1", "bob", owner=None)
+            await until(lambda: one.count("room:1") == 1)
+            driver = one.node.driver
+            assert isinstance(driver, BusDriver)
+            watch = one.watch("room:1")
+            await anext(watch)
+            publish, bus.publish = bus.publish, lambda *_: None  # type: ignore[method-assign]
+            driver.lost = True
+            await asyncio.sleep(0.5)  # more than `down_after`
+            bus.publish, driver.lost = publish, False  # type: ignore[method-assign]
+            await asyncio.sleep(0.1)
+            assert one.count("room:1") == 1
+            assert not watch._has_more()
+
+    asyncio.run(main())
+
+
+def test_other_threads_hand_their_calls_to_the_loop_of_the_driver() -> None:
+    async def main() -> None:
+        presence = on(Bus(), "one")
+        async with presence.node:
+            loop = presence.node.driver.loop
+            assert loop is not None
+            call = partial(presence.track, "room:1", "ann", owner=None)
+            thread = threading.Thread(target=loop.call_soon_threadsafe, args=[call])
+            thread.start()
+            await until(lambda: presence.count("room:1") == 1)
+            thread.join()
+
+    asyncio.run(main())
