@@ -1,7 +1,8 @@
-"""The prose of the source uses the words of the field, see CONTRIBUTING.md.
+"""The prose of the source and of the pages uses the words of the field, see CONTRIBUTING.md.
 
 A dialect of a few words for everything ("what waits", "whom a peer was told of") keeps readers out,
-who search for the terms that they know. Its words are counted in docstrings and comments.
+who search for the terms that they know. Its words are counted in docstrings, in comments and in
+pages.
 """
 
 import ast
@@ -11,9 +12,21 @@ import tokenize
 from collections.abc import Iterator
 from pathlib import Path
 
-SOURCE = Path(__file__).parents[1] / "src"
-#: Words of the dialect in 1,000 words, at most. Lower it when the count is lower; never raise it.
+from tests.docs.pages import ROOT
+from tests.docs.pages import prose as page_prose
+
+SOURCE = ROOT / "src"
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "SECURITY.md",
+    ROOT / "CONTRIBUTING.md",
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
+#: Words of the dialect in 1,000 words of the source, at most. Lower it when the count is lower;
+#: never raise it.
 MOST = 1.0
+#: The same in the pages, without code blocks.
+MOST_IN_PAGES = 1.8
 DIALECT = re.compile(
     r"\b(what|who|whoever|whom|tell|tells|telling|told|lest|anew|thereof|be it|in vain)\b", re.I
 )
@@ -31,25 +44,36 @@ def prose(text: str) -> Iterator[str]:
 
 
 def count(text: str) -> tuple[int, int]:
-    """The number of words of the dialect, and of all words."""
-    found = list(prose(text))
-    return (
-        sum(len(DIALECT.findall(one)) for one in found),
-        sum(len(WORD.findall(one)) for one in found),
-    )
+    """The number of words of the dialect, and of all words, in prose."""
+    return len(DIALECT.findall(text)), len(WORD.findall(text))
+
+
+def check(texts: dict[Path, str], most: float) -> None:
+    """Fail if the dialect has more than so many words in 1,000 words of the texts together."""
+    counts = {path: count(text) for path, text in texts.items()}
+    dialect, words = (sum(column) for column in zip(*counts.values(), strict=True))
+    worst = sorted(counts, key=lambda path: counts[path][0])[-5:]
+    shown = [f"{counts[path][0]} in {path.relative_to(ROOT)}" for path in worst]
+    assert 1000 * dialect <= most * words, f"{dialect} in {words} words; most: {shown}"
 
 
 def test_dialect_is_counted_in_docstrings_and_comments_alone() -> None:
     code = 'def tell(what):  # told anew\n    """Tell whom it concerns."""\n    return "who"\n'
-    assert count(code) == (4, 6)
+    assert count("\n".join(prose(code))) == (4, 6)
 
 
-def test_dialect_is_rare() -> None:
-    counts = {path: count(path.read_text()) for path in SOURCE.rglob("*.py")}
-    dialect, words = (sum(column) for column in zip(*counts.values(), strict=True))
-    worst = sorted(counts, key=lambda path: counts[path][0])[-5:]
-    shown = [f"{counts[path][0]} in {path.relative_to(SOURCE)}" for path in worst]
-    assert 1000 * dialect <= MOST * words, f"{dialect} in {words} words; most: {shown}"
+def test_dialect_is_counted_in_pages_without_code_blocks(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("# Who is told\n\n```python\nwhat = 1\n```\n\nWhat remains\n")
+    assert count(page_prose(page)) == (3, 5)
+
+
+def test_dialect_is_rare_in_the_source() -> None:
+    check({path: "\n".join(prose(path.read_text())) for path in SOURCE.rglob("*.py")}, MOST)
+
+
+def test_dialect_is_rare_in_the_pages() -> None:
+    check({page: page_prose(page) for page in PAGES}, MOST_IN_PAGES)
 
 
 #: Names of files that every package may have, or that it shares with another package for now.
