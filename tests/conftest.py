@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from .eager import start_tasks_eagerly
-from .measuring import Measured, Record
 from .support.certificates import make_authority, sign
 from .support.environment import clean_environment
+from .support.measurements import Measured, Record
 
 _record = Record()
 _serial = itertools.count()

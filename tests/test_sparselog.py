@@ -24,8 +24,9 @@ from adsum.sparselog import (
     SparseLogger,
     traceback_text,
 )
-from tests.support.waiting import until
-from tests.transport.harness import in_loop
+
+from .support.transports import in_loop
+from .support.waiting import until
 
 logger = logging.getLogger("adsum.test")
 NASTY = "x\n2026-01-01 ERROR forged \x1b[2J" + "y" * 65_000

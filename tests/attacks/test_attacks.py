@@ -23,11 +23,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.node.processes import Workers
 from tests.support.waiting import eventually
+from tests.support.worker_processes import Workers
 
 from .attacker import ATTACKS, FORGED, MIB
-from .bystander import Notes, bystander
+from .honest_client import Notes, honest_client
 from .servers import ROOT, SECRET, Cluster, Server, cluster
 
 pytestmark = [
@@ -106,7 +106,7 @@ async def observe(
     async with AsyncExitStack() as stack:
         both = [
             await stack.enter_async_context(
-                bystander(one.port, one.name, other=other.name, honest=names)
+                honest_client(one.port, one.name, other=other.name, honest=names)
             )
             for one, other in ((near, far), (far, near))
         ]
@@ -161,7 +161,7 @@ async def withstand(
     assert servers.is_whole()
     for server in servers.servers:
         async with asyncio.timeout(NEW_CLIENT):
-            async with bystander(server.port, "newcomer") as newcomer:
+            async with honest_client(server.port, "newcomer") as newcomer:
                 await newcomer.has_been_answered()
     for server, keys, memory, files in before:
         check_log(server.log())

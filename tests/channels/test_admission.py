@@ -10,15 +10,15 @@ from websockets.exceptions import InvalidMessage, InvalidStatus
 
 from adsum.channels import Client, Limits
 from adsum.channels import socket as sockets
-from tests.channels.app import App
 from tests.support.waiting import until
 
-from .line import Line
-from .logged import Log
-from .polling import browser
-from .raw import raw
-from .running import run
-from .site import Site, site
+from .app import App
+from .asgi_client import AsgiClient
+from .captured_log import Log
+from .http_poller import unasked_http_poller
+from .leak_check import run
+from .served_app import ServedApp, served_app
+from .ws_client import ws_client
 
 TRANSPORTS = pytest.mark.parametrize("transport", ["websocket", "longpoll"])
 
@@ -41,21 +41,21 @@ class Doorman:
 
 
 @asynccontextmanager
-async def guarded(**settings: Any) -> AsyncIterator[tuple[Site, Doorman]]:
+async def guarded(**settings: Any) -> AsyncIterator[tuple[ServedApp, Doorman]]:
     """A served site with a doorman."""
-    async with site(**settings) as made:
+    async with served_app(**settings) as made:
         doorman = Doorman()
         made.socket._connect = doorman
         yield made, doorman
 
 
-async def connect(made: Site, transport: str) -> int:
+async def connect(made: ServedApp, transport: str) -> int:
     """Connect, and go at once; returns the status."""
     if transport == "longpoll":
-        async with browser(made) as client:
+        async with unasked_http_poller(made) as client:
             return int((await client.get())["status"])
     try:
-        async with raw(made):
+        async with ws_client(made):
             return 101
     except InvalidStatus as error:
         return error.response.status_code
@@ -121,7 +121,7 @@ def test_a_server_that_stops_while_connect_decides_gives_the_place_away() -> Non
         doorman = Doorman()
         app = App(connect=doorman, limits=Limits(connections=1))
         async with app.node:
-            ann = Line(app.socket)
+            ann = AsgiClient(app.socket)
             opening = asyncio.create_task(ann.open())
             await until(lambda: doorman.asked)
             await ann.cancel()
@@ -138,7 +138,7 @@ def test_a_timeout_of_the_application_is_its_own(log: Log) -> None:
             await asyncio.Event().wait()
 
     async def main() -> None:
-        async with site() as made:
+        async with served_app() as made:
             made.socket._connect = impatient
             assert await connect(made, "websocket") == 403
         assert len(log.lines) == 1

@@ -24,7 +24,7 @@ from adsum.channels import (
 from adsum.errors import ConfigurationError
 from adsum.testing import Browser
 
-from .running import run
+from .leak_check import run
 
 NAN = float("nan")
 

@@ -10,11 +10,11 @@ import pytest
 from adsum.channels import Limits
 from tests.support.waiting import until
 
-from .logged import Log
-from .polling import polling
-from .raw import Raw, raw
-from .running import run
-from .site import Site, site
+from .captured_log import Log
+from .http_poller import http_poller
+from .leak_check import run
+from .served_app import ServedApp, served_app
+from .ws_client import WsClient, ws_client
 
 MARKER = "the-marker"
 #: Frames of version 2 that are none; the connection closes with 1011.
@@ -82,24 +82,24 @@ NO_V1_FRAMES: dict[str, str | bytes] = {
 
 
 @asynccontextmanager
-async def company(log: Log, **settings: Any) -> AsyncIterator[tuple[Site, Raw]]:
+async def company(log: Log, **settings: Any) -> AsyncIterator[tuple[ServedApp, WsClient]]:
     """A site with somebody in a room, who must not notice anything but that others come and go."""
-    async with site(**settings) as made, raw(made) as bob:
+    async with served_app(**settings) as made, ws_client(made) as bob:
         await bob.join("room:9", {"track": "bob"})
         await bob.read()
         log.clear()
         yield made, bob
         await bob.send('["3","9","room:9","shout",{"still":"here"}]')
-        await bob.hears('[null,null,"room:9","shout",{"still":"here"}]')
+        await bob.receives('[null,null,"room:9","shout",{"still":"here"}]')
         await until(lambda: made.keys("room:1") == [])
         assert made.keys("room:9") == ["bob"]
         assert len(log.lines) == 1, log.lines
         assert MARKER not in log.everything
 
 
-async def closes(made: Site, frame: str | bytes, code: int, query: str = "vsn=2.0.0") -> None:
+async def closes(made: ServedApp, frame: str | bytes, code: int, query: str = "vsn=2.0.0") -> None:
     """Somebody who is present sends a frame, and the connection is closed."""
-    async with raw(made, query) as eve:
+    async with ws_client(made, query) as eve:
         if "1.0" in query:
             await eve.send('{"topic":"room:1","event":"phx_join","payload":{},"ref":"3"}')
             await eve.read()
@@ -142,7 +142,7 @@ def test_a_frame_that_is_too_large_closes_the_connection_with_1009(letter: str, 
         async with company(log, limits=Limits(frame_size=1000)) as (made, _):
             head = '["3","9","room:1","echo",{"a":"'
             size = (1000 - len(head) - 3) // len(letter.encode())
-            async with raw(made) as ann:  # as large as may be
+            async with ws_client(made) as ann:  # as large as may be
                 await ann.join("room:1")
                 await ann.send(f'{head}{letter * size}"}}]')
                 assert (await ann.payload('["3","9","room:1","phx_reply",'))["status"] == "ok"
@@ -167,7 +167,7 @@ def test_any_json_is_a_payload_and_what_it_does_to_a_handler_is_the_channels_own
     payload: str,
 ) -> None:
     async def main() -> None:
-        async with site() as made, raw(made) as ann:
+        async with served_app() as made, ws_client(made) as ann:
             await ann.join("room:1")
             await ann.join("room:2", ref="4")
             await ann.send(f'["3","9","room:1","echo",{payload}]')
@@ -186,7 +186,7 @@ def test_any_json_is_a_payload_and_what_it_does_to_a_handler_is_the_channels_own
 
 def test_a_text_that_is_not_utf_8_ends_the_connection_alone() -> None:
     async def main() -> None:
-        async with site() as made, raw(made) as ann, raw(made) as eve:
+        async with served_app() as made, ws_client(made) as ann, ws_client(made) as eve:
             await eve.present("room:1", "eve")
             await eve.connection.send(b"\xff\xfe", text=True)
             assert await eve.closed() == 1007
@@ -199,7 +199,7 @@ def test_a_text_that_is_not_utf_8_ends_the_connection_alone() -> None:
 def test_a_body_that_is_too_large_is_answered_413(log: Log) -> None:
     async def main() -> None:
         limits = Limits(frame_size=1000)
-        async with company(log, limits=limits) as (made, _), polling(made) as ann:
+        async with company(log, limits=limits) as (made, _), http_poller(made) as ann:
             assert await ann.post(MARKER * 2000) == {"status": 413}
             await ann.join("room:1")
 
@@ -208,7 +208,7 @@ def test_a_body_that_is_too_large_is_answered_413(log: Log) -> None:
 
 def test_a_body_that_is_not_utf_8_is_answered_400(log: Log) -> None:
     async def main() -> None:
-        async with company(log) as (made, _), polling(made) as ann:
+        async with company(log) as (made, _), http_poller(made) as ann:
             assert await ann.post(b"\xff" + MARKER.encode()) == {"status": 400}
             await ann.join("room:1")
 
@@ -218,7 +218,7 @@ def test_a_body_that_is_not_utf_8_is_answered_400(log: Log) -> None:
 @pytest.mark.parametrize("line", ["the-marker", "dGhlLW1hcmtlcg==", "[", "{}", "null", " "])
 def test_a_line_that_is_no_frame_ends_the_session(line: str, log: Log) -> None:
     async def main() -> None:
-        async with company(log) as (made, _), polling(made) as ann:
+        async with company(log) as (made, _), http_poller(made) as ann:
             assert await ann.post(line, kind="text/plain") == {"status": 410}
             assert (await ann.get())["status"] == 410
 
@@ -228,7 +228,7 @@ def test_a_line_that_is_no_frame_ends_the_session(line: str, log: Log) -> None:
 def test_a_line_that_is_too_large_ends_the_session(log: Log) -> None:
     async def main() -> None:
         limits = Limits(frame_size=1000)
-        async with company(log, limits=limits) as (made, _), polling(made) as ann:
+        async with company(log, limits=limits) as (made, _), http_poller(made) as ann:
             frame = json.dumps(["3", "9", "room:1", "echo", {"a": MARKER * 100}])
             assert await ann.post(frame) == {"status": 410}
 
@@ -237,7 +237,7 @@ def test_a_line_that_is_too_large_ends_the_session(log: Log) -> None:
 
 def test_a_hundred_parameters_may_be_in_an_url_and_no_more(log: Log) -> None:
     async def main() -> None:
-        async with company(log) as (made, _), polling(made) as ann:
+        async with company(log) as (made, _), http_poller(made) as ann:
             ann.query = "&".join(["vsn=2.0.0", *[f"a{n}={MARKER}" for n in range(200)]])
             assert (await ann.get())["status"] == 403
 

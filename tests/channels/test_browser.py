@@ -10,7 +10,7 @@ from adsum.testing import Browser, browser
 from adsum.values.jsontext import dump
 
 from .app import App, Tracking
-from .running import run
+from .leak_check import run
 
 
 class Room(Channel, topic="room"):

@@ -11,9 +11,9 @@ from adsum.testing import Browser, RefusedByServerError
 from tests.support.waiting import DEADLINE, until
 
 from .app import App, Tracking
-from .line import Line
-from .logged import Log
-from .running import run
+from .asgi_client import AsgiClient
+from .captured_log import Log
+from .leak_check import run
 
 CANCELLED = "RuntimeError: something that it waited for was cancelled"
 
@@ -304,7 +304,7 @@ def test_connect_that_is_cancelled_by_what_it_awaits_refuses_the_client(way: str
     async def main() -> None:
         app = App(Room, connect=connect)
         async with app.node:
-            ann = Line(app.socket)
+            ann = AsgiClient(app.socket)
             await ann.open()
             await ann.served()
             assert ann.closed == 403
@@ -328,7 +328,7 @@ def test_a_loop_that_ends_waits_for_nothing_that_was_about_to_be_handled(turns: 
     async def main() -> None:
         app = App(Tracking)
         await app.node.start()
-        ann = Line(app.socket)
+        ann = AsgiClient(app.socket)
         await ann.open()
         await ann.join("room")
         ann.push("1", "2", "room", "track", {"key": "ann"})
@@ -353,7 +353,7 @@ def test_loop_that_ends_is_no_crash_of_what_it_cancels(log: Log) -> None:
     async def main() -> None:
         app = App(Hanging)
         await app.node.start()
-        ann = Line(app.socket)
+        ann = AsgiClient(app.socket)
         await ann.open()
         await ann.join("room")
         ann.push("1", "2", "room", "hang", {})

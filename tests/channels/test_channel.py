@@ -12,9 +12,9 @@ from adsum.testing import Browser, RefusedByServerError
 from tests.support.waiting import until
 
 from .app import App, Tracking
-from .line import line
-from .logged import Log
-from .running import run
+from .asgi_client import asgi_client
+from .captured_log import Log
+from .leak_check import run
 
 
 def test_events_of_one_channel_are_handled_one_after_the_other_in_order() -> None:
@@ -59,7 +59,7 @@ def test_what_is_sent_before_the_join_is_answered_waits_for_it() -> None:
 
     async def main() -> None:
         app = App(Room)
-        async with app.node, line(app.socket) as ann:
+        async with app.node, asgi_client(app.socket) as ann:
             ann.push("1", "1", "room", "phx_join", {})
             ann.push("1", "2", "room", "ask", {})
             assert json.loads(await ann.read())[3:] == [

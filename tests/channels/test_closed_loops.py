@@ -12,18 +12,17 @@ from adsum.channels.connection import Connection
 from adsum.channels.frames import V2_TEXT
 from adsum.channels.sessions import Sessions
 from adsum.channels.tokens import Token
-from tests.node import test_closed_loops as closed_loops
-from tests.node.test_closed_loops import collect_what_closed_loops_left, run_and_close
-from tests.node.test_eager_tasks import names
+from tests.support.closed_loops import closed_loop_warnings, collect_closed_loops, run_and_close
+from tests.support.eager_tasks import fetch_names
 from tests.support.waiting import until
 
 from .app import App
-from .line import Line, line
-from .running import run
+from .asgi_client import AsgiClient, asgi_client
+from .leak_check import run
 
-__all__ = ["collect_what_closed_loops_left"]
+__all__ = ["collect_closed_loops"]
 
-pytestmark = closed_loops.pytestmark
+pytestmark = closed_loop_warnings
 
 
 class Room(Channel, topic="room"):
@@ -31,16 +30,16 @@ class Room(Channel, topic="room"):
         self.follow()
 
 
-@pytest.mark.parametrize("fetch", [None, names], ids=["plain", "fetch"])
+@pytest.mark.parametrize("fetch", [None, fetch_names], ids=["plain", "fetch"])
 def test_a_room_in_the_next_run_sends_every_change(
     fetch: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     app = App(Room, fetch=fetch)
-    old = list[Line]()
+    old = list[AsgiClient]()
 
     async def begin() -> None:
         await app.node.start()
-        old.append(Line(app.socket))
+        old.append(AsgiClient(app.socket))
         await old[0].open()
         await old[0].join("room")
         app.presence.track("room", "old", owner=None)
@@ -48,7 +47,7 @@ def test_a_room_in_the_next_run_sends_every_change(
         app.presence.track("room", "later", owner=None)  # and its diff is being made
 
     async def begin_again() -> None:
-        async with app.node, line(app.socket) as ann:
+        async with app.node, asgi_client(app.socket) as ann:
             await ann.join("room")
             assert await ann.payload("presence_state") == {}
             for key in ("ann", "bob"):
@@ -96,13 +95,13 @@ def test_connections_that_outlived_an_interrupted_stop_are_forgotten() -> None:
 
     async def begin() -> None:
         await app.node.start()
-        kept.append(Line(app.socket))
+        kept.append(AsgiClient(app.socket))
         await kept[0].open()
         kept.append(asyncio.create_task(app.node.stop()))
         await asyncio.sleep(0)
 
     async def begin_again() -> None:
-        async with app.node, line(app.socket):
+        async with app.node, asgi_client(app.socket):
             assert app.socket.stats()["connections"] == 1
             hub = app.socket._hub
             sweeps = hub.sweeps
@@ -117,7 +116,7 @@ def test_a_closed_loop_in_which_clients_are_in_line_is_freed() -> None:
         app = App(Room)
         await app.node.start()
         for _ in range(10):
-            flooder = Line(app.socket)
+            flooder = AsgiClient(app.socket)
             await flooder.open()
             for _ in range(2000):
                 flooder.send('[null,"b","phoenix","heartbeat",{}]')
@@ -137,7 +136,7 @@ def test_a_client_whose_loop_is_closed_while_connect_decides_is_not_counted() ->
 
     async def begin() -> None:
         await app.node.start()
-        ann = Line(app.socket)
+        ann = AsgiClient(app.socket)
         begun.append(asyncio.create_task(ann.open()))
         await until(lambda: hub.admissions)
         begun.append(ann)

@@ -9,7 +9,7 @@ from adsum.channels import Channel, Socket, intercept, on
 from adsum.errors import ConfigurationError, NodeNotRunningError, UsageError
 from adsum.testing import Browser, RefusedByServerError
 
-from .running import run
+from .leak_check import run
 
 
 class Room(Channel, topic="room:{room}"):
@@ -155,20 +155,20 @@ def test_node_that_is_not_running_is_logged_once_until_it_runs(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     node = adsum.Node(siblings=False)
-    site = Socket(adsum.Presence(node), [])
+    served_app = Socket(adsum.Presence(node), [])
 
     async def refused() -> list[str]:
         caplog.clear()
         for _ in range(3):
             with pytest.raises(RefusedByServerError):
-                await Browser(site).connect()
+                await Browser(served_app).connect()
         return [record.getMessage() for record in caplog.records]
 
     async def main() -> None:
         (never,) = await refused()
         assert "it was never started" in never
         assert "Daphne runs no lifespan" in never
-        async with node, Browser(site):
+        async with node, Browser(served_app):
             pass
         assert await refused() == [
             "all clients are refused: the node is not running: it has stopped"

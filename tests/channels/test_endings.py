@@ -11,9 +11,9 @@ from adsum.errors import NodeNotRunningError
 from adsum.testing import Browser, RefusedByServerError
 from tests.support.waiting import until
 
-from .line import Line, line
-from .logged import Log
-from .running import run
+from .asgi_client import AsgiClient, asgi_client
+from .captured_log import Log
+from .leak_check import run
 
 
 class Room(Channel, topic="room:{room}"):
@@ -169,7 +169,7 @@ def test_what_was_sent_before_the_topic_was_joined_anew_is_still_handled() -> No
 def test_what_waits_behind_a_stop_or_a_crash_is_not_handled(event: str, reason: str) -> None:
     async def main() -> None:
         app = App()
-        async with app.node, line(app.socket) as ann:
+        async with app.node, asgi_client(app.socket) as ann:
             await ann.join("room:1")
             for ref, what in enumerate(["note", event, "note", "note"]):
                 ann.push("1", str(ref), "room:1", what, ref)
@@ -357,7 +357,7 @@ def test_a_client_that_vanishes_while_it_is_let_in_leaves_nothing() -> None:
             client.assigns.update(go=go, ends=ends)
 
         socket = Socket(presence, [Slowly], connect=connect)
-        async with node, line(socket) as ann:
+        async with node, asgi_client(socket) as ann:
             ann.push("1", "1", "slowly", "phx_join", {})
             await until(lambda: socket._hub.connections)
             ann.vanish()
@@ -369,7 +369,7 @@ def test_a_client_that_vanishes_while_it_is_let_in_leaves_nothing() -> None:
     run(main())
 
 
-class Hesitant(Line):
+class Hesitant(AsgiClient):
     """A client whose connection is accepted only when it reads."""
 
     async def _from_server(self, message: Any) -> None:

@@ -21,10 +21,10 @@ from adsum.replication.messages import Publish
 from tests.support.waiting import until
 
 from .app import App
-from .asking import Asking
-from .line import Line, line
-from .logged import Log
-from .running import run
+from .asgi_client import AsgiClient, asgi_client
+from .asgi_poller import AsgiPoller
+from .captured_log import Log
+from .leak_check import run
 
 BEAT = '[null,"b","phoenix","heartbeat",{}]'
 #: The most pieces of work in a turn: a budget, and what some clients have left of their rounds.
@@ -198,7 +198,7 @@ def test_a_turn_that_is_no_longer_waited_for_holds_up_nobody() -> None:
 # What clients do.
 
 
-async def flooded(app: App, flooders: list[Line], frames: int, bystander: Line) -> int:
+async def flooded(app: App, flooders: list[AsgiClient], frames: int, bystander: AsgiClient) -> int:
     """The number of frames that were handled until a bystander got its reply."""
     for flooder in flooders:
         for _ in range(frames):
@@ -211,8 +211,8 @@ async def flooded(app: App, flooders: list[Line], frames: int, bystander: Line) 
 def test_a_bystander_waits_for_a_round_and_not_for_the_frames_that_others_have_queued() -> None:
     async def main() -> None:
         app = App(Busy)
-        async with app.node, line(app.socket) as bystander:
-            flooders = [Line(app.socket) for _ in range(10)]
+        async with app.node, asgi_client(app.socket) as bystander:
+            flooders = [AsgiClient(app.socket) for _ in range(10)]
             for flooder in flooders:
                 await flooder.open()
             for _ in range(3):
@@ -227,7 +227,7 @@ def test_a_bystander_waits_for_a_round_and_not_for_the_frames_that_others_have_q
 def test_a_flood_whose_replies_are_read_is_answered_and_not_closed() -> None:
     async def main() -> None:
         app = App(Busy, limits=Limits(outbox=20_000))
-        async with app.node, line(app.socket) as flooder:
+        async with app.node, asgi_client(app.socket) as flooder:
             for _ in range(5000):
                 flooder.send(BEAT)
             await until(lambda: len(flooder.frames) == 5000 or flooder.closed is not None)
@@ -236,9 +236,9 @@ def test_a_flood_whose_replies_are_read_is_answered_and_not_closed() -> None:
     run(main())
 
 
-async def flood_without_reading(app: App) -> Line:
+async def flood_without_reading(app: App) -> AsgiClient:
     """A client that sends heartbeats and takes no reply, once all of them were read."""
-    flooder = Line(app.socket)
+    flooder = AsgiClient(app.socket)
     await flooder.open()
     flooder.reads.clear()
     for _ in range(20_000):
@@ -247,7 +247,7 @@ async def flood_without_reading(app: App) -> Line:
     return flooder
 
 
-async def is_closed_as_too_slow(flooder: Line) -> None:
+async def is_closed_as_too_slow(flooder: AsgiClient) -> None:
     flooder.reads.set()
     await until(lambda: flooder.closed == 1013)
     await flooder.served()
@@ -288,7 +288,7 @@ def test_client_that_reads_again_is_waited_for_again(monkeypatch: pytest.MonkeyP
 def test_replies_to_all_that_waits_do_not_overflow_the_outbox_of_a_client_that_reads() -> None:
     async def main() -> None:
         app = App(Busy, limits=Limits(outbox=20_000))
-        async with app.node, Busy.turns, line(app.socket) as flooder:
+        async with app.node, Busy.turns, asgi_client(app.socket) as flooder:
             await flooder.join("busy:1")
             flooder.push("1", "w", "busy:1", "wait", {})
             for n in range(90):
@@ -322,7 +322,7 @@ def test_a_flood_whose_replies_are_not_read_is_closed_with_1013(
 def test_handlers_that_never_wait_are_called_a_few_in_a_turn() -> None:
     async def main() -> None:
         app = App(Busy)
-        async with app.node, Busy.turns as turns, line(app.socket) as flooder:
+        async with app.node, Busy.turns as turns, asgi_client(app.socket) as flooder:
             for n in range(50):
                 await flooder.join(f"busy:{n}")
                 flooder.push("1", "w", f"busy:{n}", "wait", {})
@@ -347,7 +347,7 @@ def test_the_ends_of_many_channels_at_once_take_many_turns(how: str) -> None:
         app = App(Busy, connect=connect)
         async with Busy.turns as turns:
             await app.node.start()
-            crowd = [Line(app.socket) for _ in range(10)]
+            crowd = [AsgiClient(app.socket) for _ in range(10)]
             for one in crowd:
                 await one.open()
                 for n in range(50):
@@ -374,7 +374,7 @@ def test_few_broadcasts_to_many_clients_are_made_in_one_turn() -> None:
     async def main() -> None:
         app = App(Busy)
         async with app.node, Busy.turns as turns:
-            crowd = [Line(app.socket) for _ in range(300)]
+            crowd = [AsgiClient(app.socket) for _ in range(300)]
             for one in crowd:
                 await one.open()
                 await one.join("busy:1")
@@ -392,7 +392,7 @@ def test_few_broadcasts_to_many_clients_are_made_in_one_turn() -> None:
 def test_a_broadcast_of_another_node_costs_its_link_what_its_delivery_costs() -> None:
     async def main() -> None:
         app = App(Busy)
-        async with app.node, line(app.socket) as ann, line(app.socket) as bob:
+        async with app.node, asgi_client(app.socket) as ann, asgi_client(app.socket) as bob:
             for one in ann, bob:
                 await one.join("busy:1")
             driver = app.node.driver
@@ -411,7 +411,7 @@ def test_a_broadcast_of_another_node_costs_its_link_what_its_delivery_costs() ->
 # Requests.
 
 
-async def post(client: Asking, body: bytes) -> int:
+async def post(client: AsgiPoller, body: bytes) -> int:
     said = await client._request("POST", body, asyncio.Event())
     return int(said["status"])
 
@@ -431,7 +431,7 @@ def test_a_request_is_taken_in_up_to_the_first_line_that_is_no_frame(
     async def main() -> None:
         app = App(Busy)
         async with app.node:
-            client = Asking(app.socket)
+            client = AsgiPoller(app.socket)
             await client.begin()
             body = b"\n".join([BEAT.encode(), *[b"x"] * 500_000])
             assert await post(client, body) == 410
@@ -446,7 +446,7 @@ def test_a_request_of_blank_lines_is_no_frame(blank: bytes, log: Log) -> None:
     async def main() -> None:
         app = App(Busy)
         async with app.node:
-            client = Asking(app.socket)
+            client = AsgiPoller(app.socket)
             await client.begin()
             assert await post(client, blank * (1024 * 1024 // len(blank))) == 200
             assert app.socket.stats()["received_frames_total"] == 0
@@ -460,8 +460,8 @@ def test_a_request_of_blank_lines_is_no_frame(blank: bytes, log: Log) -> None:
 def test_a_bystander_does_not_wait_for_a_request_of_many_frames() -> None:
     async def main() -> None:
         app = App(Busy)
-        async with app.node, line(app.socket) as bystander:
-            client = Asking(app.socket)
+        async with app.node, asgi_client(app.socket) as bystander:
+            client = AsgiPoller(app.socket)
             await client.begin()
             posting = asyncio.create_task(post(client, b"\n".join([BEAT.encode()] * 20_000)))
             handled = list[int]()

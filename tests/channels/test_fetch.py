@@ -9,9 +9,9 @@ from adsum.testing import Browser
 from tests.support.waiting import until
 
 from .app import App, Tracking
-from .line import Line, line
-from .logged import Log
-from .running import run
+from .asgi_client import AsgiClient, asgi_client
+from .captured_log import Log
+from .leak_check import run
 
 
 def test_fetch_is_asked_once_for_each_diff_however_many_follow() -> None:
@@ -52,7 +52,7 @@ class Gate:
         return {}
 
 
-async def present(client: Line, key: str) -> None:
+async def present(client: AsgiClient, key: str) -> None:
     """Join, and track."""
     await client.join("room")
     client.push("1", "2", "room", "track", {"key": key})
@@ -64,7 +64,7 @@ def test_who_leaves_while_its_state_is_fetched_is_sent_nothing_and_not_kept() ->
         gate = Gate()
         app = App(Tracking, fetch=gate.fetch)
         gate.open.set()
-        async with app.node, line(app.socket) as ann, line(app.socket) as bob:
+        async with app.node, asgi_client(app.socket) as ann, asgi_client(app.socket) as bob:
             await present(ann, "a")
             assert list(await ann.payload("presence_state")) == ["a"]
             gate.open.clear()
@@ -88,7 +88,7 @@ def test_who_leaves_while_the_state_of_another_is_fetched_takes_it_not_along() -
         gate = Gate()
         app = App(Tracking, fetch=gate.fetch)
         gate.open.set()
-        async with app.node, line(app.socket) as ann, line(app.socket) as bob:
+        async with app.node, asgi_client(app.socket) as ann, asgi_client(app.socket) as bob:
             await present(bob, "b")
             await bob.payload("presence_state")
             gate.open.clear()
@@ -145,7 +145,7 @@ def test_a_client_is_sent_a_state_though_it_was_behind_when_lists_began_anew() -
         gate = Gate()
         gate.open.set()
         app = App(Counting, fetch=gate.fetch)
-        async with app.node, line(app.socket) as slow:
+        async with app.node, asgi_client(app.socket) as slow:
             await slow.join("crowd")
             assert await slow.payload("presence_state") == {}
             slow.reads.clear()
@@ -171,7 +171,7 @@ def test_a_client_is_sent_a_state_though_it_was_behind_when_lists_began_anew() -
     run(main())
 
 
-async def until_told(app: App, slow: Line) -> None:
+async def until_told(app: App, slow: AsgiClient) -> None:
     """Let a room cut, and what it fetches come."""
     await until(lambda: not app.socket.flush_presences())
     for _ in range(5):

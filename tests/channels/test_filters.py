@@ -7,8 +7,8 @@ from adsum.channels import Channel, intercept, on
 from adsum.testing import Browser
 
 from .app import App
-from .logged import Log
-from .running import run
+from .captured_log import Log
+from .leak_check import run
 
 
 class Filtering(Channel, topic="filtered"):

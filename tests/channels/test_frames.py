@@ -11,7 +11,7 @@ from adsum.channels.frames import MAX_REF, V1, V2, V2_TEXT, Frame, serializer_fo
 from adsum.errors import ProtocolError, UsageError
 from adsum.values.jsontext import dump
 from adsum.values.limits import MAX_NAME
-from tests.effort import examples
+from tests.support.effort import examples
 
 names = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=60)
 refs = st.none() | st.integers(-(2**62), 2**62) | names

@@ -7,13 +7,13 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from adsum.channels import Limits
-from tests.effort import examples
+from tests.support.effort import examples
 from tests.support.waiting import until
 
-from .line import Line, line
-from .raw import raw
-from .running import run
-from .site import Site, site
+from .asgi_client import AsgiClient, asgi_client
+from .leak_check import run
+from .served_app import ServedApp, served_app
+from .ws_client import ws_client
 
 Frames = list[str | bytes]
 
@@ -90,11 +90,11 @@ sequences_1 = st.lists(objects, max_size=20)
 mixed = st.tuples(sequences_2, broken() | garbage).map(lambda pair: [*pair[0], pair[1]])
 
 
-async def harms_nobody(made: Site, frames: Frames, query: str = "vsn=2.0.0") -> None:
+async def harms_nobody(made: ServedApp, frames: Frames, query: str = "vsn=2.0.0") -> None:
     """Somebody sends frames while somebody else is in the same room."""
-    async with line(made.socket) as bob:
+    async with asgi_client(made.socket) as bob:
         assert (await bob.join("room:1", {"track": "bob"}))["status"] == "ok"
-        eve = Line(made.socket, query)
+        eve = AsgiClient(made.socket, query)
         await eve.open()
         for frame in frames:
             eve.send(frame)
@@ -102,7 +102,7 @@ async def harms_nobody(made: Site, frames: Frames, query: str = "vsn=2.0.0") -> 
         await others_are_well(made, bob)
 
 
-async def others_are_well(made: Site, bob: Line) -> None:
+async def others_are_well(made: ServedApp, bob: AsgiClient) -> None:
     """The one in the room can talk, and is there alone."""
     bob.push("1", "9", "room:1", "echo", {"still": "here"})
     assert await bob.reply("9") == {"status": "ok", "response": {"still": "here"}}
@@ -118,7 +118,7 @@ async def others_are_well(made: Site, bob: Line) -> None:
 
 
 async def alone(frames: Frames, query: str = "vsn=2.0.0", **settings: Any) -> None:
-    made = Site(**settings)
+    made = ServedApp(**settings)
     async with made.node:
         await harms_nobody(made, frames, query)
     assert made.socket.stats()["connections"] == made.socket.stats()["followers"] == 0
@@ -156,10 +156,10 @@ def test_a_sequence_of_frames_against_tight_limits_harms_nobody(frames: Frames) 
 @given(st.lists(mixed, min_size=1, max_size=3))
 def test_over_real_sockets_nobody_is_harmed_either(lives: list[Frames]) -> None:
     async def main() -> None:
-        async with site() as made, raw(made) as bob:
+        async with served_app() as made, ws_client(made) as bob:
             await bob.join("room:1", {"track": "bob"})
             for frames in lives:
-                async with raw(made) as eve:
+                async with ws_client(made) as eve:
                     for frame in frames:
                         if isinstance(frame, str):
                             frame = frame.encode("utf-8", "replace").decode()

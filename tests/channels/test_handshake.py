@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from adsum.channels.frames import V1, V2
 from adsum.channels.handshake import MAX_HEADERS, MAX_QUERY, read
 from adsum.channels.origins import Origins, RejectedError
-from tests.effort import examples
+from tests.support.effort import examples
 
 ANY = Origins(["*"])
 PREFIX = "base64url.bearer.phx."

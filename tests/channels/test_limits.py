@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from adsum.channels import Limits
 from adsum.channels.limits import Meter
 from adsum.errors import ConfigurationError
-from tests.effort import examples
+from tests.support.effort import examples
 
 
 @pytest.mark.parametrize("field", [field.name for field in fields(Limits)])

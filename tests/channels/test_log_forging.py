@@ -21,8 +21,8 @@ from adsum.values.jsontext import dump
 from tests.support.waiting import until
 
 from .app import App
-from .line import Line, line
-from .running import run
+from .asgi_client import AsgiClient, asgi_client
+from .leak_check import run
 
 #: No line of the log may begin with it, and nothing may be longer.
 FORGED = "FORGED 2026-01-01 ERROR the disk is full"
@@ -170,14 +170,14 @@ def test_no_frame_forges_a_line(seed: int, written: Written) -> None:
         async with app.node:
             for kind in ["user", "key", "lookup", "refuse", ""] * 3:
                 query = f"vsn=2.0.0&join={kind}&id={url(nasty(random_))}"
-                await misbehave(Line(app.socket, query), random_)
+                await misbehave(AsgiClient(app.socket, query), random_)
         written.check()
         assert written.records
 
     run(main())
 
 
-async def misbehave(client: Line, random_: random.Random) -> None:
+async def misbehave(client: AsgiClient, random_: random.Random) -> None:
     """Join, and send nasty events until the server has had enough."""
     await client.open()
     topic = nasty(random_)[: random_.choice([5, 900, 2000])]
@@ -201,7 +201,7 @@ def test_no_request_forges_a_line(seed: int, written: Written) -> None:
         app = App(Room, connect=connect)
         async with app.node:
             for place in ["origin", "host", "vsn", "subprotocol", "refuse", "crash", "address"] * 2:
-                client = Line(app.socket, "vsn=2.0.0")
+                client = AsgiClient(app.socket, "vsn=2.0.0")
                 spoil(client._scope, place, nasty(random_))
                 await client.open()
                 if client.closed is None:
@@ -266,7 +266,7 @@ def test_no_message_of_a_peer_forges_a_line(seed: int, written: Written) -> None
 
     async def main() -> None:
         app = App(Room)
-        async with app.node, line(app.socket) as ann:
+        async with app.node, asgi_client(app.socket) as ann:
             await ann.join("room")
             for _ in range(20):
                 for topic in ["channels/relay", "channels/text/room", "channels/bytes/room"]:
@@ -320,7 +320,7 @@ def test_a_flood_of_joins_without_a_user_costs_one_traceback(written: Written) -
         app = App(Room, connect=connect)
         async with app.node:
             for _ in range(10):
-                async with line(app.socket, "vsn=2.0.0&join=user") as client:
+                async with asgi_client(app.socket, "vsn=2.0.0&join=user") as client:
                     for number in range(100):
                         client.push("1", str(number), f"room-{number}", "phx_join", {})
                     await client.reply("99")
@@ -340,7 +340,7 @@ def test_a_client_that_comes_again_and_again_costs_few_lines(what: str, written:
         app = App(Room, connect=connect)
         async with app.node:
             for number in range(100):
-                client = Line(app.socket, f"vsn=2.0.0&{queries.get(what, '')}")
+                client = AsgiClient(app.socket, f"vsn=2.0.0&{queries.get(what, '')}")
                 await client.open()
                 client.push("1", "1", "room", "phx_join", {})
                 client.push("1", "2", "room", f"unknown {number}", {})
@@ -355,7 +355,7 @@ def test_a_client_that_comes_again_and_again_costs_few_lines(what: str, written:
 def test_the_longest_keys_of_one_connection_cost_few_characters(written: Written) -> None:
     async def main() -> None:
         app = App(Room)
-        async with app.node, line(app.socket) as client:
+        async with app.node, asgi_client(app.socket) as client:
             for number in range(100):
                 deep: Any = 1
                 for _ in range(34):

@@ -7,7 +7,7 @@ from adsum.channels.fairshare import FairShare
 from adsum.channels.mailbox import Mailbox
 from tests.support.waiting import until
 
-from .running import run
+from .leak_check import run
 
 
 class Story:

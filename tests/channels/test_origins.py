@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from adsum.channels.origins import Origins, RejectedError
 from adsum.errors import ConfigurationError
-from tests.effort import examples
+from tests.support.effort import examples
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from adsum.channels.frames import Wire
 from adsum.channels.outbox import Closing, Outbox
-from tests.effort import examples
+from tests.support.effort import examples
 
 
 class Mark:

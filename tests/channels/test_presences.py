@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from adsum.channels.presences import beside, diff_text, state_text
 from adsum.replication.entry import Entry, Transition
 from adsum.sparselog import SparseLogger
-from tests.effort import examples
+from tests.support.effort import examples
 
 metas = st.sampled_from(["{}", '{"a":1}', '{"a":[{"b":"\\ud83d"}],"c":null}'])
 keys = st.sampled_from(["ann", "bob", 'q"\\', "é", "__proto__", "\ud83d"])

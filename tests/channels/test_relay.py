@@ -16,8 +16,8 @@ from adsum.values.jsontext import dump
 from tests.support.nodes import running
 from tests.support.waiting import DEADLINE, until
 
-from .logged import Log
-from .running import run
+from .captured_log import Log
+from .leak_check import run
 
 
 class Echo(Relay):

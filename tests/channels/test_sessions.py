@@ -9,8 +9,8 @@ from adsum.channels import Channel, Limits, Socket, on, sessions
 from tests.support.waiting import until
 
 from .app import App
-from .asking import Asking
-from .running import run
+from .asgi_poller import AsgiPoller
+from .leak_check import run
 
 
 class Slow(Channel, topic="slow"):
@@ -33,10 +33,10 @@ TOO_MUCH = [["1", f"w{n}", "slow", "wait", {}] for n in range(5)]
 LIMITS = Limits(waiting=2)
 
 
-async def joined(app: App) -> Asking:
+async def joined(app: App) -> AsgiPoller:
     """A client that has read the reply to its join, and the state."""
     Slow.go = asyncio.Event()
-    ann = Asking(app.socket)
+    ann = AsgiPoller(app.socket)
     await ann.begin()
     assert await ann.post(JOIN) == 200
     frames: list[str] = []

@@ -12,8 +12,8 @@ from adsum.testing import Browser
 from tests.support.nodes import running
 from tests.support.waiting import until
 
-from .asking import Asking
-from .running import run
+from .asgi_poller import AsgiPoller
+from .leak_check import run
 
 
 class Room(Channel, topic="room:{room}"):
@@ -87,7 +87,7 @@ def test_a_session_of_any_socket_is_found_through_any_socket(
 ) -> None:
     async def main() -> None:
         async with four_sockets(cluster_name) as sockets:
-            ann = Asking(sockets[own])
+            ann = AsgiPoller(sockets[own])
             await ann.begin()
             ann.socket = sockets[asked]
             assert await ann.post(["1", "1", "room:1", "phx_join", {}]) == 200

@@ -12,7 +12,7 @@ import adsum
 from adsum.channels import Channel, Socket
 from tests.support.waiting import until
 
-from .running import run
+from .leak_check import run
 
 pytestmark = pytest.mark.processes
 

@@ -13,15 +13,15 @@ import adsum
 from adsum.channels import tokens
 from adsum.channels.sessions import Sessions
 from adsum.channels.tokens import Route, Token
-from tests.node.children import in_child
+from tests.support.forked_child import in_child
 from tests.support.nodes import running
 from tests.support.waiting import DEADLINE, until
 
-from .logged import Log
-from .polling import browser, polling
-from .raw import raw
-from .running import run
-from .site import Site, serving, site, two_sites
+from .captured_log import Log
+from .http_poller import http_poller, unasked_http_poller
+from .leak_check import run
+from .served_app import ServedApp, served_app, serving, two_served_apps
+from .ws_client import ws_client
 
 BEAT = '[null,"7","phoenix","heartbeat",{}]'
 BEATEN = '[null,"7","phoenix","phx_reply",{"status":"ok","response":{}}]'
@@ -40,7 +40,7 @@ def tampered(token: str | None, part: str) -> str:
     return ".".join(parts)
 
 
-async def post_unread(site: Site, token: str) -> dict[str, Any]:
+async def post_unread(served_app: ServedApp, token: str) -> dict[str, Any]:
     """The answer to a POST whose body must not be read."""
     sent: list[Any] = []
 
@@ -58,14 +58,14 @@ async def post_unread(site: Site, token: str) -> dict[str, Any]:
         "headers": [(b"host", b"testserver"), (b"content-length", b"1000000")],
         "client": ("192.0.2.1", 0),
     }
-    await site.socket(scope, receive, send)
+    await served_app.socket(scope, receive, send)
     answer: dict[str, Any] = json.loads(sent[1]["body"])
     return answer
 
 
 def test_token_does_not_reveal_the_name_of_its_node() -> None:
     async def main() -> None:
-        async with site() as made, polling(made) as ann:
+        async with served_app() as made, http_poller(made) as ann:
             assert ann.token is not None
             parts = [part for part in ann.token.split(".") if not part.isdecimal()]
             shown = [base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)) for part in parts]
@@ -81,8 +81,8 @@ def test_tampered_token_is_refused_without_reading_the_body(
     part: str, where: str, cluster_name: str, log: Log
 ) -> None:
     async def main() -> None:
-        async with two_sites(cluster_name) as (one, two), polling(one) as ann:
-            ann.site = two
+        async with two_served_apps(cluster_name) as (one, two), http_poller(one) as ann:
+            ann.app = two
             await ann.join("room:1")  # by now both know each other's routes
             at = one if where == "at its worker" else two
             before = one.node.stats()["received_bytes_total"]
@@ -92,7 +92,7 @@ def test_tampered_token_is_refused_without_reading_the_body(
             assert len(log.lines) == 1
             assert "192.0.2.1" in log.lines[0]
             assert await ann.post(BEAT) == {"status": 200}
-            await ann.hears(BEATEN)
+            await ann.receives(BEATEN)
 
     run(main())
 
@@ -108,12 +108,12 @@ def test_forged_tokens_relay_nothing_and_broadcasts_keep_arriving(cluster_name: 
 
     async def main() -> None:
         async with (
-            two_sites(cluster_name) as (one, two),
-            polling(one) as ann,
-            raw(one) as bob,
+            two_served_apps(cluster_name) as (one, two),
+            http_poller(one) as ann,
+            ws_client(one) as bob,
             httpx2.AsyncClient(trust_env=False, timeout=DEADLINE) as http,
         ):
-            ann.site = two
+            ann.app = two
             await ann.join("room:1")
             await bob.join("room:1")
             forged = [tampered(ann.token, PARTS[n % 4]) for n in range(32)]
@@ -122,7 +122,7 @@ def test_forged_tokens_relay_nothing_and_broadcasts_keep_arriving(cluster_name: 
             for n in range(100):
                 await two.socket.broadcast("room:1", "shout", {"n": n})
             for n in range(100):
-                await bob.hears(f'[null,null,"room:1","shout",{{"n":{n}}}]')
+                await bob.receives(f'[null,null,"room:1","shout",{{"n":{n}}}]')
             await asyncio.gather(*attack)
             relayed = one.node.stats()["received_bytes_total"] - before
             assert relayed < 100 * 300 + 20_000  # the broadcasts, and heartbeats
@@ -145,14 +145,14 @@ def test_token_that_arrives_before_its_route_waits_for_it(
     monkeypatch.setattr(Sessions, "answer", answer_late)
 
     async def main() -> None:
-        async with two_sites(cluster_name) as (one, two), polling(one) as ann:
-            ann.site = two
+        async with two_served_apps(cluster_name) as (one, two), http_poller(one) as ann:
+            ann.app = two
             early = asyncio.create_task(ann.post(BEAT))
             await asked.wait()
             assert not early.done()
             go.set()
             assert await early == {"status": 200}
-            await ann.hears(BEATEN)
+            await ann.receives(BEATEN)
 
     run(main())
 
@@ -165,15 +165,15 @@ def test_members_without_channels_delay_unknown_tokens_alone(
 
     async def main() -> None:
         async with running(3, cluster=cluster_name) as nodes:
-            one, two = Site(nodes[0]), Site(nodes[1])
-            async with serving(one), serving(two), polling(one) as ann:
-                ann.site = two
+            one, two = ServedApp(nodes[0]), ServedApp(nodes[1])
+            async with serving(one), serving(two), http_poller(one) as ann:
+                ann.app = two
                 await ann.join("room:1")
                 stranger = Route.draw("shop").token("A" * 32, 0)
                 for _ in range(3):
                     assert await post_unread(two, stranger) == {"status": 410}
                 assert await ann.post(BEAT) == {"status": 200}
-                await ann.hears(BEATEN)
+                await ann.receives(BEATEN)
 
     run(main())
 
@@ -181,18 +181,18 @@ def test_members_without_channels_delay_unknown_tokens_alone(
 def test_token_of_a_former_life_is_void_everywhere(cluster_name: str) -> None:
     async def main() -> None:
         async with running(1, cluster=cluster_name) as nodes:
-            two = Site(nodes[0])
-            one = Site(adsum.Node(cluster=cluster_name, name="one"))
-            async with serving(one), serving(two), browser(two) as ann:
+            two = ServedApp(nodes[0])
+            one = ServedApp(adsum.Node(cluster=cluster_name, name="one"))
+            async with serving(one), serving(two), unasked_http_poller(two) as ann:
                 olds: list[str] = []
                 for _ in range(2):
                     async with one.node:
-                        ann.site, ann.token = one, None
+                        ann.app, ann.token = one, None
                         await ann.begin()
                         for old in olds:
                             assert await post_unread(one, old) == {"status": 410}
                             assert await post_unread(two, old) == {"status": 410}
-                        ann.site = two
+                        ann.app = two
                         await ann.join("room:1")
                         olds.append(str(ann.token))
                     assert await post_unread(two, olds[-1]) == {"status": 410}
@@ -202,15 +202,15 @@ def test_token_of_a_former_life_is_void_everywhere(cluster_name: str) -> None:
 
 def test_clusters_do_not_accept_each_others_tokens_and_log_the_remedy(log: Log) -> None:
     async def main() -> None:
-        one, two = [Site(adsum.Node(cluster=name, siblings=False)) for name in ("one", "two")]
-        async with one.node, two.node, serving(one), serving(two), polling(one) as ann:
-            ann.site = two
+        one, two = [ServedApp(adsum.Node(cluster=name, siblings=False)) for name in ("one", "two")]
+        async with one.node, two.node, serving(one), serving(two), http_poller(one) as ann:
+            ann.app = two
             for _ in range(30):
                 assert await ann.post(BEAT) == {"status": 410}
             (line,) = log.lines
             assert "ADSUM_CLUSTER" in line
             assert two.node.cluster in line
-            ann.site = one
+            ann.app = one
             assert await ann.post(BEAT) == {"status": 200}
 
     run(main())
@@ -222,8 +222,8 @@ def test_token_of_a_stopped_worker_is_no_mistake(
     """Else each deployment would warn of clients that poll."""
 
     async def main() -> None:
-        async with two_sites(cluster_name) as (one, two), polling(one) as ann:
-            ann.site = two
+        async with two_served_apps(cluster_name) as (one, two), http_poller(one) as ann:
+            ann.app = two
             await one.node.stop()
             await until(lambda: "up" not in {member.status for member in two.node.members()})
             with caplog.at_level(logging.INFO, "adsum"):
@@ -236,7 +236,7 @@ def test_token_of_a_stopped_worker_is_no_mistake(
 
 
 def test_child_process_does_not_use_the_route_of_its_parent() -> None:
-    made = Site()
+    made = ServedApp()
 
     def route() -> Route:
         return Sessions.of(made.node)._routes.own
@@ -283,14 +283,14 @@ def test_routes_pass_between_members_unchanged() -> None:
 
 def test_unknown_sessions_cost_few_log_lines(cluster_name: str, log: Log) -> None:
     async def main() -> None:
-        async with two_sites(cluster_name) as (one, two), polling(one) as ann:
+        async with two_served_apps(cluster_name) as (one, two), http_poller(one) as ann:
             token = Token.read(str(ann.token))
             assert token is not None
             gone = Sessions.of(one.node)._routes.own.token("A" * 32, 0)
             for _ in range(20):
                 assert await post_unread(one, gone) == {"status": 410}
             assert log.everything.count("a session that has ended") == 1
-            ann.site = two
+            ann.app = two
             for _ in range(20):
                 assert await ann.post(BEAT, token=gone) == {"status": 410}
             assert log.everything.count("a session that has ended") == 2

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from adsum.channels.topics import Pattern
 from adsum.errors import ConfigurationError
-from tests.effort import examples
+from tests.support.effort import examples
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, expect, sync_playwright
 
-from tests.chromium import CHROMIUM, FLAGS
+from tests.support.chromium import CHROMIUM, FLAGS
 from tests.support.waiting import DEADLINE
 
-from .running import Demo
+from .demo_process import Demo
 
 SIZES = {"desktop": (1280, 900), "phone": (390, 844)}
 #: What browsers say of a server that is killed; it cannot be kept from them.

@@ -9,7 +9,7 @@ from adsum.channels.hub import _MAX_BYTES
 from adsum.channels.process import GRACE, MAX_PUSH
 from adsum.channels.socket import CONNECT_TIMEOUT, TIMEOUT
 from adsum.values.limits import MAX_PAYLOAD
-from tests.docs.pages import ROOT
+from tests.support.markdown_pages import ROOT
 
 MIB = 1024 * 1024
 PAGE = (ROOT / "docs/channels.md").read_text()

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import adsum
-from tests.docs.pages import PAGES, ROOT, blocks, relative
+from tests.support.markdown_pages import PAGES, ROOT, blocks, relative
 
 WITH_PYTHON = [page for page in PAGES if any(b.info.startswith("python") for b in blocks(page))]
 MODULES = [

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from tests.docs.pages import ROOT, blocks
+from tests.support.markdown_pages import ROOT, blocks
 
 PAGE = ROOT / "CONTRIBUTING.md"
 MAKEFILE = (ROOT / "Makefile").read_text()

@@ -15,9 +15,10 @@ from urllib.request import ProxyHandler, Request, build_opener
 import pytest
 from websockets.asyncio.client import connect
 
-from tests.docs.programs import EXAMPLES, WORKERS, Environment, program, server
 from tests.support.ports import free_port
 from tests.support.waiting import DEADLINE
+
+from .example_processes import EXAMPLES, WORKERS, Environment, program, server
 
 pytestmark = pytest.mark.processes
 NO_PROXY = build_opener(ProxyHandler({}))

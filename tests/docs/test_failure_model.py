@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from adsum.testing import Simulation
-from tests.measuring import Measured, recording
+from tests.support.measurements import Measured, recording
 
 pytestmark = pytest.mark.parametrize("seed", range(1, 21) if recording() else [1])
 

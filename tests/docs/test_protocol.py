@@ -6,7 +6,7 @@ from adsum.replication.codec import decode, encode
 from adsum.replication.messages import Heartbeat, ProtocolMessage
 from adsum.transport.framing import HELLO, PAYLOAD, encode_frame
 from adsum.transport.handshake import Handshake, decode_hello
-from tests.docs.pages import ROOT, blocks
+from tests.support.markdown_pages import ROOT, blocks
 
 PAGE = ROOT / "docs/protocol.md"
 FRAMES = [block.text.strip().encode() for block in blocks(PAGE) if block.info == "json frame"]

@@ -8,7 +8,7 @@ import pytest
 
 import adsum
 from adsum.config import Settings, resolve_settings
-from tests.docs.pages import PAGES, ROOT, relative
+from tests.support.markdown_pages import PAGES, ROOT, relative
 
 PAGE = (ROOT / "docs/configuration.md").read_text()
 #: The rows of the table of settings: keyword, variable, default, what is accepted.

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from tests.measuring import Row
+from tests.support.measurements import Row
 
 BEGIN = "<!-- measured: begin -->"
 END = "<!-- measured: end -->"

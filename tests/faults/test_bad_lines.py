@@ -7,12 +7,12 @@ from functools import partial
 
 import pytest
 
-from tests.measuring import Measured
+from tests.support.measurements import Measured
 from tests.support.waiting import eventually
 
 from .cluster import Cluster, alike, flickers, nobody_leaves, when_joined, when_left
 from .namespaces import Network
-from .switch import Fate, Line
+from .packet_switch import Fate, Line
 
 pytestmark = pytest.mark.processes
 

@@ -5,10 +5,10 @@ from functools import partial
 
 import pytest
 
-from tests.measuring import Measured
+from tests.support.measurements import Measured
 from tests.support.waiting import eventually
 
-from .launching import Launcher
+from .node_launcher import Launcher
 
 pytestmark = pytest.mark.processes
 

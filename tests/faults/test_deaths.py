@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.measuring import Measured
+from tests.support.measurements import Measured
 from tests.support.waiting import eventually
+from tests.support.worker_processes import Worker, sibling_sockets
 
-from ..node.processes import Worker, sibling_sockets
 from .cluster import Cluster, flickers, when_left
 from .memory_group import MemoryGroup, memory_group
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.measuring import Measured
 from tests.support.environment import clean_environment
+from tests.support.measurements import Measured
+from tests.support.worker_processes import WORKER, python
 
-from ..node.processes import WORKER, python
 from .cluster import Cluster, flickers, nobody_leaves, when_joined
-from .disks import Disk, small_disk
+from .small_disk import Disk, small_disk
 
 pytestmark = pytest.mark.processes
 

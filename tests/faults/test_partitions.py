@@ -7,14 +7,14 @@ from functools import partial
 
 import pytest
 
-from tests.measuring import Measured
+from tests.support.measurements import Measured
 from tests.support.waiting import eventually
+from tests.support.worker_processes import Worker
 
-from ..node.processes import Worker
 from .cluster import Cluster, flickers, nobody_leaves, when_joined, when_left
 from .namespaces import Host, Network
+from .packet_switch import Line
 from .procfs import connections
-from .switch import Line
 
 pytestmark = pytest.mark.processes
 

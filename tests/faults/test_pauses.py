@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.measuring import Measured
+from tests.support.measurements import Measured
 
 from .cluster import Cluster, flickers, nobody_leaves, when_joined, when_left
 

@@ -9,7 +9,7 @@ from functools import partial
 
 import pytest
 
-from tests.measuring import Measured
+from tests.support.measurements import Measured
 from tests.support.waiting import eventually
 
 from .cluster import Cluster, alike, flickers, nobody_leaves, when_joined

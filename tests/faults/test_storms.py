@@ -6,12 +6,12 @@ from functools import partial
 
 import pytest
 
-from tests.measuring import Measured
+from tests.support.measurements import Measured
 from tests.support.waiting import eventually
+from tests.support.worker_processes import Worker, sibling_sockets
 
-from ..node.processes import Worker, sibling_sockets
 from .cluster import Cluster, leaves, when_joined
-from .launching import Launcher
+from .node_launcher import Launcher
 from .procfs import descriptors, megabytes
 
 pytestmark = pytest.mark.processes

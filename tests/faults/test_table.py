@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.measuring import RECORD, Measured, Record
+from tests.support.measurements import RECORD, Measured, Record
 
 from .table import BEGIN, END, render, replace
 

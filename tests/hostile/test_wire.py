@@ -23,12 +23,21 @@ from adsum.transport.handshake import VERSIONS, Handshake, encode_hello
 from adsum.transport.limits import TransportLimits
 from adsum.transport.memory import connect
 from adsum.transport.sockets import SocketTransport
-from tests.effort import examples
+from tests.support.effort import examples
+from tests.support.raw_peer import RawPeer
+from tests.support.transports import Recorder, bound_port, identity, in_loop
 from tests.support.waiting import DEADLINE, until
-from tests.transport.harness import RawPeer, Recorder, bound_port, identity, in_loop
 
-from .siege import open_files
-from .wire import SECRET, Encounter, Lines, cut, genuine_frames, genuine_greeting, usual_frames
+from .attacked_node import open_files
+from .attacked_transport import (
+    SECRET,
+    AttackedTransport,
+    Lines,
+    cut,
+    genuine_frames,
+    genuine_greeting,
+    usual_frames,
+)
 
 GREETING, _ = genuine_greeting()
 STREAM = GREETING + usual_frames()
@@ -61,11 +70,11 @@ def mutants(draw: st.DrawFn) -> bytes:
     return bytes(stream)
 
 
-def meet(scenario: Callable[[Encounter], Awaitable[None]]) -> list[str]:
+def meet(scenario: Callable[[AttackedTransport], Awaitable[None]]) -> list[str]:
     """Play a scenario to its end; returns the log lines."""
 
     async def play() -> None:
-        encounter = Encounter()
+        encounter = AttackedTransport()
         await encounter.begin()
         async with asyncio.timeout(DEADLINE):
             await scenario(encounter)
@@ -77,7 +86,7 @@ def meet(scenario: Callable[[Encounter], Awaitable[None]]) -> list[str]:
 
 
 def test_the_genuine_stream_is_taken_in() -> None:
-    async def scenario(encounter: Encounter) -> None:
+    async def scenario(encounter: AttackedTransport) -> None:
         await encounter.hear(cut(STREAM, [1, 5, 200]))
         assert len(encounter.node.opened) == 2
         assert len(encounter.node.payloads) == 2
@@ -88,7 +97,7 @@ def test_the_genuine_stream_is_taken_in() -> None:
 @EXAMPLES
 @given(st.binary(min_size=1, max_size=400), chunks_at)
 def test_bytes_of_a_stranger_cost_one_line(garbage: bytes, at: list[int]) -> None:
-    async def scenario(encounter: Encounter) -> None:
+    async def scenario(encounter: AttackedTransport) -> None:
         await encounter.hear(cut(garbage, at))
         assert len(encounter.node.opened) == 1
 
@@ -100,7 +109,7 @@ def test_bytes_of_a_stranger_cost_one_line(garbage: bytes, at: list[int]) -> Non
 def test_a_mutated_stream_opens_a_link_only_if_its_greeting_is_whole(
     stream: bytes, at: list[int]
 ) -> None:
-    async def scenario(encounter: Encounter) -> None:
+    async def scenario(encounter: AttackedTransport) -> None:
         await encounter.hear(cut(stream, at))
         assert (len(encounter.node.opened) == 2) == stream.startswith(GREETING)
 
@@ -110,7 +119,7 @@ def test_a_mutated_stream_opens_a_link_only_if_its_greeting_is_whole(
 @EXAMPLES
 @given(st.binary(min_size=1, max_size=400) | mutants(), chunks_at)
 def test_bytes_of_whoever_was_dialled_give_a_stated_error(answer: bytes, at: list[int]) -> None:
-    async def scenario(encounter: Encounter) -> None:
+    async def scenario(encounter: AttackedTransport) -> None:
         raw = RawPeer()
         link = encounter.transport.dial_link("somewhere")
         assert link.outcome is not None
@@ -138,7 +147,7 @@ def test_a_handshake_takes_any_frame_or_raises_protocol_errors(body: bytes) -> N
 
 @in_loop
 async def test_a_recorded_handshake_opens_no_second_link() -> None:
-    encounter = Encounter(nonce=secrets.token_bytes)
+    encounter = AttackedTransport(nonce=secrets.token_bytes)
     await encounter.begin()
     said = await record(encounter, "eve")
     opened = len(encounter.node.opened)
@@ -155,7 +164,7 @@ async def test_a_recorded_handshake_opens_no_second_link() -> None:
 @in_loop
 async def test_a_node_is_not_convinced_by_its_own_words() -> None:
     """Without the secret: its hello, and then whatever it says, are sent back to it."""
-    encounter = Encounter(nonce=secrets.token_bytes)
+    encounter = AttackedTransport(nonce=secrets.token_bytes)
     await encounter.begin()
     raw = await encounter.stranger()
     raw.send(encode_frame(HELLO, encode_hello(identity("eve"), VERSIONS, bytes(32), True)))
@@ -177,7 +186,7 @@ async def test_a_node_is_not_convinced_by_its_own_words() -> None:
 
 @in_loop
 async def test_a_proof_for_one_link_is_worthless_on_another_that_is_open_at_the_same_time() -> None:
-    encounter = Encounter(nonce=secrets.token_bytes)
+    encounter = AttackedTransport(nonce=secrets.token_bytes)
     await encounter.begin()
     member = Handshake(identity("eve"), dialling=True, secret=SECRET)
     hello = member.start()
@@ -216,7 +225,7 @@ FROM_ELSEWHERE = {
 
 @pytest.mark.parametrize("reason", FROM_ELSEWHERE)
 def test_a_hello_from_elsewhere_is_answered_with_a_reason_and_one_line(reason: str) -> None:
-    async def scenario(encounter: Encounter) -> None:
+    async def scenario(encounter: AttackedTransport) -> None:
         raw = await encounter.stranger()
         raw.send(encode_frame(HELLO, FROM_ELSEWHERE[reason]))
         await until(lambda: raw.goodbyes)
@@ -230,7 +239,7 @@ def test_a_hello_from_elsewhere_is_answered_with_a_reason_and_one_line(reason: s
 
 @in_loop
 async def test_a_version_of_the_future_that_still_speaks_ours_is_welcome() -> None:
-    encounter = Encounter()
+    encounter = AttackedTransport()
     await encounter.begin()
     raw = await encounter.stranger()
     future = Handshake(identity("eve"), dialling=True, secret=SECRET, versions=(1, 7))
@@ -247,7 +256,7 @@ async def test_a_version_of_the_future_that_still_speaks_ours_is_welcome() -> No
 
 @in_loop
 async def test_members_that_break_the_protocol_in_a_flood_cost_two_lines() -> None:
-    encounter = Encounter()
+    encounter = AttackedTransport()
     await encounter.begin()
     with Lines() as log:
         for _ in range(50):
@@ -352,7 +361,7 @@ async def test_a_node_without_protection_is_not_led_beyond_its_host() -> None:
     await transport.close()
 
 
-async def record(encounter: Encounter, name: str) -> list[bytes]:
+async def record(encounter: AttackedTransport, name: str) -> list[bytes]:
     """What a member says until it is linked, as somebody on the path records it."""
     member = Handshake(identity(name), dialling=True, secret=SECRET)
     raw = await encounter.stranger()

@@ -3,41 +3,21 @@
 import asyncio
 import gc
 import threading
-from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import adsum
+from tests.support.closed_loops import closed_loop_warnings, collect_closed_loops, run_and_close
+from tests.support.eager_tasks import fetch_names
 from tests.support.nodes import run
 from tests.support.ports import free_port
 from tests.support.waiting import until
 
-from .test_eager_tasks import names
+__all__ = ["collect_closed_loops"]
 
-NewLoop = Callable[[], asyncio.AbstractEventLoop]
-
-# What asyncio says of tasks and connections that its loop was closed under.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
-
-
-@pytest.fixture(autouse=True)
-def collect_what_closed_loops_left() -> Iterator[None]:
-    yield
-    gc.collect()
-
-
-def run_and_close(main: Coroutine[Any, Any, None], make: NewLoop = asyncio.new_event_loop) -> None:
-    """Run something in a loop, and close that in the midst of all else that it does."""
-    loop = make()
-    try:
-        loop.run_until_complete(main)
-    finally:
-        loop.close()
+pytestmark = closed_loop_warnings
 
 
 class Run:
@@ -76,7 +56,7 @@ class Run:
         assert all(reader.closed for reader in self.kept[:2])
 
 
-@pytest.mark.parametrize("fetch", [None, names], ids=["plain", "fetch"])
+@pytest.mark.parametrize("fetch", [None, fetch_names], ids=["plain", "fetch"])
 @pytest.mark.parametrize("readers", ["waiting", "dropped", "dropped later"])
 @pytest.mark.parametrize("end", [asyncio.run, run_and_close])
 def test_a_watch_in_the_next_run_receives_every_change(

@@ -16,10 +16,9 @@ from adsum import forks
 from adsum.replication.entry import Transition
 from adsum.replication.messages import Publish
 from adsum.testing import Cluster
+from tests.support.forked_child import collect, descriptors, fork, in_child
 from tests.support.nodes import run
 from tests.support.waiting import until
-
-from .children import collect, descriptors, fork, in_child
 
 
 def test_nodes_made_before_a_fork_start_in_each_child_and_form_a_cluster(cluster_name: str) -> None:

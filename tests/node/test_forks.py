@@ -13,12 +13,11 @@ import pytest
 
 from tests.support.ports import free_port
 from tests.support.waiting import eventually
-
-from .processes import Process, python
+from tests.support.worker_processes import Process, python
 
 pytestmark = pytest.mark.processes
 
-SCRIPT = Path(__file__).with_name("forking.py")
+SCRIPT = Path(__file__).with_name("forking_worker.py")
 TRANSPORTS = ["unix", "tcp", "tls"]
 #: Ways to make a child that stays: `os.fork` in the thread of the event loop and in another one,
 #: `multiprocessing.Process`, `ProcessPoolExecutor`.

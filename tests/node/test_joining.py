@@ -16,13 +16,12 @@ import pytest
 
 import adsum
 from adsum.driver import joinlog
-from tests.measuring import Measured
 from tests.support.environment import clean_environment
+from tests.support.measurements import Measured
 from tests.support.nodes import run, running
 from tests.support.ports import free_port
 from tests.support.waiting import DEADLINE, eventually, until
-
-from .processes import Worker, Workers, python
+from tests.support.worker_processes import Worker, Workers, python
 
 PUBLISHER = Path(__file__).with_name("publisher.py")
 TCP: dict[str, Any] = {"siblings": False, "listen": "127.0.0.1:0"}

@@ -17,8 +17,7 @@ import pytest
 
 from tests.support.ports import free_port
 from tests.support.waiting import DEADLINE, eventually
-
-from .processes import Worker, Workers, sibling_sockets
+from tests.support.worker_processes import Worker, Workers, sibling_sockets
 
 pytestmark = pytest.mark.processes
 

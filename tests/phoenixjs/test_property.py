@@ -17,9 +17,10 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from ..effort import scaled
-from .sequence import Sequence
-from .site import Site
+from tests.support.effort import scaled
+
+from .random_sequence import Sequence
+from .site_cluster import SiteCluster
 
 pytestmark = pytest.mark.processes
 
@@ -36,7 +37,7 @@ class Stage:
     def __init__(self) -> None:
         self._runner = asyncio.Runner()
         # Sessions whose poll is lost do not live long, for everybody has to wait for their end.
-        self._site = Site(3, keep_alive=False, lifetime=2.0)
+        self._site = SiteCluster(3, keep_alive=False, lifetime=2.0)
         self._runner.run(self._site.__aenter__())
 
     def play(self, seed: int, *, cuts: bool) -> None:
@@ -54,7 +55,7 @@ class Stage:
             assert [c for c in complaints if not any(text in c for text in expected)] == []
 
     @asynccontextmanager
-    async def _clean_site(self) -> AsyncIterator[Site]:
+    async def _clean_site(self) -> AsyncIterator[SiteCluster]:
         """The site with all nodes alive and nobody connected, whatever was before."""
         site = self._site
         await site.clear()

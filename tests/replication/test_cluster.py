@@ -5,7 +5,7 @@ import pytest
 from adsum.replication.effects import Severity
 from adsum.replication.timing import Timing
 from adsum.testing import Simulation
-from tests.effort import scaled
+from tests.support.effort import scaled
 
 
 @pytest.fixture

@@ -32,7 +32,7 @@ from adsum.replication.state import Replica
 from adsum.replication.timing import Timing
 from adsum.values.jsontext import encode_object
 from adsum.values.limits import MAX_LINGER, MAX_META, MAX_NUMBER
-from tests.effort import examples
+from tests.support.effort import examples
 
 text = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=30)
 number = st.integers(0, MAX_NUMBER - 1)

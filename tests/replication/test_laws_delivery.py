@@ -10,7 +10,7 @@ from adsum.replication.messages import Delta, Sync
 from adsum.replication.state import Replica
 from adsum.replication.streams import SliceFeed, cut
 from adsum.replication.timing import Timing
-from tests.effort import examples
+from tests.support.effort import examples
 
 from .strategies import Action, History, Peer, check_lists, numbers, picked, sequences, tight, verbs
 

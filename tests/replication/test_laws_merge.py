@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from adsum.replication.entry import Entry
 from adsum.replication.messages import Delta, Sync
 from adsum.replication.state import Replica
-from tests.effort import examples
+from tests.support.effort import examples
 
 from .strategies import Action, History, Peer, actions, check_lists, numbers, tight
 

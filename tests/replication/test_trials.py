@@ -16,7 +16,7 @@ from adsum.testing import BrokenLawError, Simulation, Trial
 from adsum.testing.__main__ import attempt, main
 from adsum.testing.simulator.faults import Step
 from adsum.testing.simulator.trial import LENGTH, LOSS
-from tests.effort import scaled
+from tests.support.effort import scaled
 
 ROOT = Path(__file__).parents[2]
 #: What once failed, and what it was cut down to.

@@ -17,7 +17,7 @@ from adsum.replication.group import Group
 from adsum.replication.state import Replica
 from adsum.replication.view import View
 from adsum.values.frozen import FrozenDict
-from tests.effort import examples
+from tests.support.effort import examples
 
 from .strategies import (
     TOPICS,

@@ -14,7 +14,7 @@ from adsum.replication.view import View
 from adsum.replication.visibility import Visibility
 from adsum.testing import MakeCluster
 from adsum.testing.simulator.trial import Trial
-from tests.effort import examples
+from tests.support.effort import examples
 
 from .strategies import TOPICS, Action, History, Observer, numbers, picked, sequences, verbs
 

@@ -10,9 +10,8 @@ from adsum.errors import DialRefusedError, HandshakeError, ListenError
 from adsum.transport.framing import FRAME_LIMIT
 from adsum.transport.handshake import VERSIONS, SelfDialError
 from adsum.transport.limits import TransportLimits
+from tests.support.transports import Recorder, World, in_loop
 from tests.support.waiting import until
-
-from .harness import Recorder, World, in_loop
 
 
 @in_loop

@@ -9,9 +9,8 @@ from adsum.transport.base import Link
 from adsum.transport.framing import FRAME_LIMIT, PAYLOAD, encode_frame
 from adsum.transport.limits import TransportLimits
 from adsum.transport.turns import FRAME_COST, TurnBudget
+from tests.support.transports import Recorder, World, in_loop
 from tests.support.waiting import until
-
-from .harness import Recorder, World, in_loop
 
 BUDGET = TransportLimits().turn_budget
 

@@ -24,7 +24,7 @@ from adsum.transport.framing import (
     encode_payload,
 )
 from adsum.transport.handshake import Handshake
-from tests.effort import examples
+from tests.support.effort import examples
 
 from .test_framing import cut
 from .test_handshake import SECRET, acceptor, dialler, frame, shake

@@ -23,9 +23,8 @@ from adsum.transport.framing import (
 )
 from adsum.transport.handshake import Handshake
 from adsum.transport.limits import TransportLimits
+from tests.support.transports import Recorder, World, identity, in_loop
 from tests.support.waiting import until
-
-from .harness import Recorder, World, identity, in_loop
 
 GARBAGE = {
     "http": b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",

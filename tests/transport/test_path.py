@@ -6,9 +6,8 @@ from pathlib import Path
 import pytest
 
 from adsum.transport.tls import TLS
+from tests.support.transports import Recorder, World, in_loop
 from tests.support.waiting import until
-
-from .harness import Recorder, World, in_loop
 
 MARKER = b"a meta of ann"
 

@@ -27,10 +27,11 @@ from adsum.transport.handshake import Handshake
 from adsum.transport.limits import TransportLimits
 from adsum.transport.tls import TLS
 from tests.support.ports import free_port
+from tests.support.raw_peer import RawPeer, tagged
+from tests.support.transports import Recorder, World, identity, in_loop
 from tests.support.waiting import DEADLINE, until
 
-from .harness import RawPeer, Recorder, World, identity, in_loop, tagged
-from .relay import Flow, Relay
+from .tampering_relay import Relay, RelayedDirection
 
 WRONG_TAG = "a frame with a wrong tag: it was altered, repeated, moved or added on its way"
 NO_TAG = bytes(TAG_BYTES)
@@ -152,7 +153,7 @@ async def relay_to(target: str) -> AsyncIterator[tuple[Relay, str]]:
         await relay.close()
 
 
-async def relayed_link(relay: Relay, number: int) -> Flow:
+async def relayed_link(relay: Relay, number: int) -> RelayedDirection:
     """Wait for a link whose whole handshake was relayed; returns what its dialler sends."""
     await until(lambda: len(relay.links) > number)
     await until(lambda: all(flow.proved for flow in relay.links[number]))

@@ -28,9 +28,8 @@ from adsum.transport.sockets import SocketTransport
 from adsum.transport.tls import TLS, require_security
 from tests.support.certificates import make_authority, sign
 from tests.support.ports import free_port_range
+from tests.support.transports import Recorder, World, bound_port, in_loop
 from tests.support.waiting import until
-
-from .harness import Recorder, World, bound_port, in_loop
 
 
 @pytest.fixture

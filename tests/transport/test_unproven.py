@@ -19,9 +19,9 @@ from adsum.transport.limits import TransportLimits
 from adsum.transport.sockets import SocketTransport
 from adsum.transport.tls import TLS
 from adsum.transport.unproven import Unproven, network_of
+from tests.support.raw_peer import RawPeer
+from tests.support.transports import Recorder, bound_port, identity, in_loop
 from tests.support.waiting import until
-
-from .harness import RawPeer, Recorder, bound_port, identity, in_loop
 
 #: Nobody is given up for being slow in these tests, so only a dropped connection makes room.
 PATIENT = TransportLimits(handshake_timeout=600.0)

@@ -17,9 +17,8 @@ from adsum.errors import HandshakeError
 from adsum.transport import discovery
 from adsum.transport.sockets import SocketTransport
 from adsum.transport.users import foreign_user
+from tests.support.transports import Recorder, identity
 from tests.support.waiting import DEADLINE, until
-
-from .harness import Recorder, identity
 
 #: The user of the children; any but this one will do.
 NOBODY = 65534
