@@ -31,7 +31,7 @@ def programs(folder: Path) -> str:
     return done.stdout + done.stderr
 
 
-def test_a_user_without_rights_is_given_one_line_that_names_the_missing_packages(
+def test_user_without_rights_is_given_one_line_that_names_the_missing_packages(
     tmp_path: Path,
 ) -> None:
     stub(tmp_path, "id", "echo 1000")

@@ -77,7 +77,7 @@ async def test_lines_within_the_interval_are_counted(
     assert all(record.levelno == logging.ERROR for record in caplog.records)
 
 
-def test_keys_are_counted_apart_and_their_number_is_bounded(
+def test_log_keys_are_counted_separately_and_memory_bound(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     refused = SparseLog(logger, "refused: %s")
@@ -89,7 +89,7 @@ def test_keys_are_counted_apart_and_their_number_is_bounded(
     assert messages(caplog) == [f"refused: 9999 (and {10_000 - MAX_KEYS - 2} more like it)"]
 
 
-def test_calm_keys_make_room(
+def test_quiet_log_keys_are_evicted_first(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = [0.0]

@@ -196,17 +196,17 @@ def check_log(text: str) -> None:
 @pytest.mark.parametrize(
     "attack", sorted(set(ATTACKS) - {"harmless", "silent_links", "heartbeat_frames"})
 )
-def test_honest_clients_do_not_notice(servers: Cluster, attack: str) -> None:
+def test_attack_does_not_affect_honest_clients(servers: Cluster, attack: str) -> None:
     report = asyncio.run(withstand(servers, attack))
     assert report["done"] > 0, report
 
 
-def test_sixty_thousand_heartbeats_are_all_answered(servers: Cluster) -> None:
+def test_heartbeat_flood_within_limits_is_answered_completely(servers: Cluster) -> None:
     report = asyncio.run(withstand(servers, "heartbeat_frames"))
     assert report == {"replies": 60_000, "done": 1}
 
 
-def test_new_nodes_join_beside_silent_links(servers: Cluster) -> None:
+def test_nodes_join_beside_silent_links(servers: Cluster) -> None:
     """One by TCP with the secret, and one by the Unix sockets of its siblings."""
     common = {"cluster": servers.name, "secret": SECRET}
 

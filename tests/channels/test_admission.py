@@ -65,7 +65,7 @@ async def connect(made: ServedApp, transport: str) -> int:
 
 @pytest.mark.slow
 @TRANSPORTS
-def test_a_client_is_refused_if_connect_takes_too_long(
+def test_connect_timeout_refuses_the_client(
     transport: str, monkeypatch: pytest.MonkeyPatch, log: Log
 ) -> None:
     monkeypatch.setattr(sockets, "CONNECT_TIMEOUT", 0.2)
@@ -85,7 +85,7 @@ def test_a_client_is_refused_if_connect_takes_too_long(
 
 
 @TRANSPORTS
-def test_clients_that_wait_for_connect_count_as_connections(transport: str) -> None:
+def test_pending_connects_count_towards_the_connection_limit(transport: str) -> None:
     async def main() -> None:
         async with guarded(limits=Limits(connections=2)) as (made, doorman):
             waiting = [asyncio.create_task(connect(made, transport)) for _ in range(2)]
@@ -100,7 +100,7 @@ def test_clients_that_wait_for_connect_count_as_connections(transport: str) -> N
 
 
 @TRANSPORTS
-def test_a_client_that_goes_while_connect_decides_gives_its_place_away(transport: str) -> None:
+def test_disconnect_during_connect_leaks_no_connection_slot(transport: str) -> None:
     async def main() -> None:
         async with guarded(limits=Limits(connections=1)) as (made, doorman):
             for number in range(1, 4):
@@ -116,7 +116,7 @@ def test_a_client_that_goes_while_connect_decides_gives_its_place_away(transport
     run(main())
 
 
-def test_a_server_that_stops_while_connect_decides_gives_the_place_away() -> None:
+def test_server_stop_during_connect_leaks_no_connection_slot() -> None:
     async def main() -> None:
         doorman = Doorman()
         app = App(connect=doorman, limits=Limits(connections=1))
@@ -132,7 +132,7 @@ def test_a_server_that_stops_while_connect_decides_gives_the_place_away() -> Non
     run(main())
 
 
-def test_a_timeout_of_the_application_is_its_own(log: Log) -> None:
+def test_timeout_error_of_the_application_is_not_the_connect_timeout(log: Log) -> None:
     async def impatient(client: Client) -> None:
         async with asyncio.timeout(0.01):
             await asyncio.Event().wait()

@@ -52,7 +52,7 @@ def frame(ref: str, topic: str, size: int) -> str:
 
 @pytest.mark.usefixtures("one_held")
 @pytest.mark.parametrize("slow", ["join", "event"])
-def test_a_client_is_read_no_further_while_too_many_bytes_wait(slow: str) -> None:
+def test_backpressure_pauses_reading_while_too_many_bytes_are_queued(slow: str) -> None:
     async def main() -> None:
         Slow.go = asyncio.Event()
         app = App(Slow, limits=Limits(backlog=10_000))
@@ -72,7 +72,7 @@ def test_a_client_is_read_no_further_while_too_many_bytes_wait(slow: str) -> Non
 
 
 @pytest.mark.usefixtures("one_held")
-def test_the_bytes_that_wait_are_those_of_all_channels_of_a_client_and_of_no_other() -> None:
+def test_backpressure_counts_queued_bytes_for_each_client() -> None:
     async def main() -> None:
         Slow.go = asyncio.Event()
         app = App(Slow, limits=Limits(backlog=10_000))
@@ -92,7 +92,7 @@ def test_the_bytes_that_wait_are_those_of_all_channels_of_a_client_and_of_no_oth
 
 @pytest.mark.usefixtures("one_held")
 @pytest.mark.parametrize("how", ["leaves", "crashes"])
-def test_what_is_dropped_at_the_end_of_a_channel_waits_no_more(how: str) -> None:
+def test_frames_dropped_at_channel_end_release_backpressure(how: str) -> None:
     class Fragile(Slow, topic="fragile"):
         async def wait(self, payload: Any) -> dict[str, Any]:
             await self.go.wait()
@@ -119,9 +119,7 @@ def test_what_is_dropped_at_the_end_of_a_channel_waits_no_more(how: str) -> None
 
 @pytest.mark.parametrize("limits", [Limits(waiting=5), Limits(backlog=1000)])
 @pytest.mark.parametrize("slow", ["join", "event"])
-def test_a_client_that_goes_while_too_much_of_it_waits_is_present_no_more(
-    limits: Limits, slow: str
-) -> None:
+def test_disconnect_under_backpressure_ends_presences(limits: Limits, slow: str) -> None:
     async def main() -> None:
         Slow.go = asyncio.Event()
         app = App(Slow, limits=limits)
@@ -143,7 +141,7 @@ def test_a_client_that_goes_while_too_much_of_it_waits_is_present_no_more(
     run(main())
 
 
-def test_no_mark_of_a_channel_that_has_ended_waits_for_a_client_that_does_not_read() -> None:
+def test_ended_channel_leaves_no_mark_in_the_outbox_of_a_slow_consumer() -> None:
     async def main() -> None:
         app = App(Tracking, limits=Limits(joins=1000, updates=1000))
         async with app.node, asgi_client(app.socket) as slow:

@@ -110,7 +110,7 @@ async def closes(made: ServedApp, frame: str | bytes, code: int, query: str = "v
 
 
 @pytest.mark.parametrize("what", NO_FRAMES)
-def test_what_is_no_frame_closes_the_connection_with_1011(what: str, log: Log) -> None:
+def test_malformed_frame_closes_the_connection_with_1011(what: str, log: Log) -> None:
     async def main() -> None:
         async with company(log) as (made, _):
             await closes(made, NO_FRAMES[what], 1011)
@@ -119,7 +119,7 @@ def test_what_is_no_frame_closes_the_connection_with_1011(what: str, log: Log) -
 
 
 @pytest.mark.parametrize("what", NO_BINARY_FRAMES)
-def test_bytes_that_are_no_push_close_the_connection_with_1011(what: str, log: Log) -> None:
+def test_malformed_binary_push_closes_the_connection_with_1011(what: str, log: Log) -> None:
     async def main() -> None:
         async with company(log) as (made, _):
             await closes(made, NO_BINARY_FRAMES[what], 1011)
@@ -128,7 +128,7 @@ def test_bytes_that_are_no_push_close_the_connection_with_1011(what: str, log: L
 
 
 @pytest.mark.parametrize("what", NO_V1_FRAMES)
-def test_what_is_no_frame_of_version_1_closes_with_1011(what: str, log: Log) -> None:
+def test_malformed_v1_frame_closes_the_connection_with_1011(what: str, log: Log) -> None:
     async def main() -> None:
         async with company(log) as (made, _):
             await closes(made, NO_V1_FRAMES[what], 1011, "vsn=1.0.0")
@@ -137,7 +137,7 @@ def test_what_is_no_frame_of_version_1_closes_with_1011(what: str, log: Log) -> 
 
 
 @pytest.mark.parametrize("letter", ["x", "é", "😀"])
-def test_a_frame_that_is_too_large_closes_the_connection_with_1009(letter: str, log: Log) -> None:
+def test_oversized_frame_closes_the_connection_with_1009(letter: str, log: Log) -> None:
     async def main() -> None:
         async with company(log, limits=Limits(frame_size=1000)) as (made, _):
             head = '["3","9","room:1","echo",{"a":"'
@@ -151,7 +151,7 @@ def test_a_frame_that_is_too_large_closes_the_connection_with_1009(letter: str, 
     run(main())
 
 
-def test_bytes_that_are_too_many_close_the_connection_with_1009(log: Log) -> None:
+def test_oversized_binary_frame_closes_the_connection_with_1009(log: Log) -> None:
     async def main() -> None:
         async with company(log, limits=Limits(frame_size=1000)) as (made, _):
             frame = b"\x00\x01\x01\x06\x03" + b"39room:1bin" + MARKER.encode() * 100
@@ -163,7 +163,7 @@ def test_bytes_that_are_too_many_close_the_connection_with_1009(log: Log) -> Non
 @pytest.mark.parametrize(
     "payload", ["1", '"the-marker"', "[[]]", "true", '{"a":1e400}', '{"\\ud800":"\\ud800"}']
 )
-def test_any_json_is_a_payload_and_what_it_does_to_a_handler_is_the_channels_own(
+def test_payload_of_any_json_reaches_the_handler_and_crashes_only_its_channel(
     payload: str,
 ) -> None:
     async def main() -> None:
@@ -184,7 +184,7 @@ def test_any_json_is_a_payload_and_what_it_does_to_a_handler_is_the_channels_own
     run(main())
 
 
-def test_a_text_that_is_not_utf_8_ends_the_connection_alone() -> None:
+def test_invalid_utf_8_text_closes_only_its_connection() -> None:
     async def main() -> None:
         async with served_app() as made, ws_client(made) as ann, ws_client(made) as eve:
             await eve.present("room:1", "eve")
@@ -196,7 +196,7 @@ def test_a_text_that_is_not_utf_8_ends_the_connection_alone() -> None:
     run(main())
 
 
-def test_a_body_that_is_too_large_is_answered_413(log: Log) -> None:
+def test_oversized_longpoll_body_is_answered_413(log: Log) -> None:
     async def main() -> None:
         limits = Limits(frame_size=1000)
         async with company(log, limits=limits) as (made, _), http_poller(made) as ann:
@@ -206,7 +206,7 @@ def test_a_body_that_is_too_large_is_answered_413(log: Log) -> None:
     run(main())
 
 
-def test_a_body_that_is_not_utf_8_is_answered_400(log: Log) -> None:
+def test_invalid_utf_8_longpoll_body_is_answered_400(log: Log) -> None:
     async def main() -> None:
         async with company(log) as (made, _), http_poller(made) as ann:
             assert await ann.post(b"\xff" + MARKER.encode()) == {"status": 400}
@@ -216,7 +216,7 @@ def test_a_body_that_is_not_utf_8_is_answered_400(log: Log) -> None:
 
 
 @pytest.mark.parametrize("line", ["the-marker", "dGhlLW1hcmtlcg==", "[", "{}", "null", " "])
-def test_a_line_that_is_no_frame_ends_the_session(line: str, log: Log) -> None:
+def test_malformed_longpoll_line_ends_the_session(line: str, log: Log) -> None:
     async def main() -> None:
         async with company(log) as (made, _), http_poller(made) as ann:
             assert await ann.post(line, kind="text/plain") == {"status": 410}
@@ -225,7 +225,7 @@ def test_a_line_that_is_no_frame_ends_the_session(line: str, log: Log) -> None:
     run(main())
 
 
-def test_a_line_that_is_too_large_ends_the_session(log: Log) -> None:
+def test_oversized_longpoll_line_ends_the_session(log: Log) -> None:
     async def main() -> None:
         limits = Limits(frame_size=1000)
         async with company(log, limits=limits) as (made, _), http_poller(made) as ann:
@@ -235,7 +235,7 @@ def test_a_line_that_is_too_large_ends_the_session(log: Log) -> None:
     run(main())
 
 
-def test_a_hundred_parameters_may_be_in_an_url_and_no_more(log: Log) -> None:
+def test_url_parameters_are_limited_to_a_hundred(log: Log) -> None:
     async def main() -> None:
         async with company(log) as (made, _), http_poller(made) as ann:
             ann.query = "&".join(["vsn=2.0.0", *[f"a{n}={MARKER}" for n in range(200)]])

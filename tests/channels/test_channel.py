@@ -17,7 +17,7 @@ from .captured_log import Log
 from .leak_check import run
 
 
-def test_events_of_one_channel_are_handled_one_after_the_other_in_order() -> None:
+def test_events_of_one_channel_are_handled_in_order() -> None:
     seen: list[str] = []
 
     class Room(Channel, topic="room"):
@@ -44,7 +44,7 @@ def test_events_of_one_channel_are_handled_one_after_the_other_in_order() -> Non
     run(main())
 
 
-def test_what_is_sent_before_the_join_is_answered_waits_for_it() -> None:
+def test_events_before_the_join_reply_are_queued() -> None:
     class Room(Channel, topic="room"):
         async def join(self, payload: Any) -> None:
             self.here = False
@@ -98,7 +98,7 @@ def test_channels_of_one_client_are_handled_concurrently() -> None:
     run(main())
 
 
-def test_a_channel_knows_its_topic_its_params_and_its_client() -> None:
+def test_channel_has_topic_params_and_client() -> None:
     class Message(Channel, topic="room:{room}:user:{user}"):
         async def join(self, payload: Any) -> dict[str, Any]:
             return {"topic": self.topic, **self.params, "who": self.client.params["who"]}
@@ -168,7 +168,7 @@ def test_reply_that_is_no_object_is_logged_as_the_reply(caplog: pytest.LogCaptur
     assert "reply must be a dict (a JSON object), not str 'hi'" in caplog.text
 
 
-def test_the_first_pattern_that_matches_serves_a_topic() -> None:
+def test_first_matching_pattern_routes_a_topic() -> None:
     class Lobby(Channel, topic="room:lobby"):
         async def join(self, payload: Any) -> dict[str, Any]:
             return {"by": "lobby"}
@@ -186,7 +186,7 @@ def test_the_first_pattern_that_matches_serves_a_topic() -> None:
     run(main())
 
 
-def test_a_subclass_inherits_handlers_and_may_replace_them() -> None:
+def test_subclass_inherits_and_overrides_handlers() -> None:
     class Base(Channel):
         @on("a")
         async def a(self, payload: Any) -> dict[str, Any]:
@@ -211,7 +211,7 @@ def test_a_subclass_inherits_handlers_and_may_replace_them() -> None:
     run(main())
 
 
-def test_a_method_that_a_subclass_overrides_goes_on_handling_its_event() -> None:
+def test_overridden_method_still_handles_its_event() -> None:
     class Base(Channel):
         @on("say")
         async def say(self, payload: Any) -> dict[str, Any]:
@@ -239,7 +239,7 @@ def test_a_method_that_a_subclass_overrides_goes_on_handling_its_event() -> None
     run(main())
 
 
-def test_a_channel_that_cannot_be_made_refuses_the_join_and_harms_nobody(log: Log) -> None:
+def test_channel_constructor_error_refuses_only_the_join(log: Log) -> None:
     class Numbered(Channel, topic="number:{number}"):
         def __init__(self, *args: Any) -> None:
             super().__init__(*args)
@@ -263,7 +263,7 @@ def test_a_channel_that_cannot_be_made_refuses_the_join_and_harms_nobody(log: Lo
     run(main())
 
 
-def test_what_a_channel_spawned_is_cancelled_at_its_end() -> None:
+def test_spawned_task_is_cancelled_at_channel_end() -> None:
     told: list[str] = []
 
     class Room(Channel, topic="room"):
@@ -289,7 +289,7 @@ def test_what_a_channel_spawned_is_cancelled_at_its_end() -> None:
     run(main())
 
 
-def test_what_a_channel_spawned_crashes_the_channel_if_it_raises(log: Log) -> None:
+def test_spawned_task_that_raises_crashes_the_channel(log: Log) -> None:
     ends: list[str] = []
 
     class Room(Channel, topic="room"):
@@ -315,7 +315,7 @@ def test_what_a_channel_spawned_crashes_the_channel_if_it_raises(log: Log) -> No
     run(main())
 
 
-def test_what_a_channel_spawned_and_is_done_ends_nothing() -> None:
+def test_finished_spawned_task_does_not_end_the_channel() -> None:
     class Room(Channel, topic="room"):
         async def join(self, payload: Any) -> None:
             self.spawn(self.greet())
@@ -337,7 +337,7 @@ def test_what_a_channel_spawned_and_is_done_ends_nothing() -> None:
     run(main())
 
 
-def test_a_channel_that_has_ended_tracks_and_spawns_nothing() -> None:
+def test_ended_channel_cannot_track_or_spawn() -> None:
     kept: list[Any] = []
 
     class Room(Channel, topic="room"):
@@ -362,7 +362,7 @@ def test_a_channel_that_has_ended_tracks_and_spawns_nothing() -> None:
     run(main())
 
 
-def test_a_channel_tracks_several_keys_updates_and_untracks_them() -> None:
+def test_channel_tracks_updates_and_untracks_several_keys() -> None:
     async def main() -> None:
         app = App(Tracking)
         async with app.node, Browser(app.socket) as ann, Browser(app.socket) as bob:
@@ -384,7 +384,7 @@ def test_a_channel_tracks_several_keys_updates_and_untracks_them() -> None:
     run(main())
 
 
-def test_tracking_a_key_twice_crashes_the_channel_and_leaves_nothing_behind() -> None:
+def test_duplicate_track_crashes_the_channel_and_leaks_nothing() -> None:
     async def main() -> None:
         app = App(Tracking)
         async with app.node, Browser(app.socket) as ann:
@@ -397,7 +397,7 @@ def test_tracking_a_key_twice_crashes_the_channel_and_leaves_nothing_behind() ->
     run(main())
 
 
-def test_refusals_that_no_frame_can_carry_crash_as_other_mistakes_do(log: Log) -> None:
+def test_unencodable_refusal_crashes_the_channel(log: Log) -> None:
     class Room(Channel, topic="room:{room}"):
         async def join(self, payload: Any) -> None:
             if self.params["room"] == "bad":
@@ -420,7 +420,7 @@ def test_refusals_that_no_frame_can_carry_crash_as_other_mistakes_do(log: Log) -
     run(main())
 
 
-def test_a_reply_that_no_frame_can_carry_crashes_the_channel() -> None:
+def test_unencodable_reply_crashes_the_channel() -> None:
     class Room(Channel, topic="room:{room}"):
         async def join(self, payload: Any) -> Any:
             return payload.get("response", {}) if self.params["room"] == "1" else [1]

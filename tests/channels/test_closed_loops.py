@@ -31,7 +31,7 @@ class Room(Channel, topic="room"):
 
 
 @pytest.mark.parametrize("fetch", [None, fetch_names], ids=["plain", "fetch"])
-def test_a_room_in_the_next_run_sends_every_change(
+def test_feed_of_the_next_run_sends_every_change(
     fetch: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     app = App(Room, fetch=fetch)
@@ -66,7 +66,7 @@ def test_a_room_in_the_next_run_sends_every_change(
     assert "failed" not in caplog.text
 
 
-def test_sessions_of_clients_that_poll_and_questions_are_forgotten() -> None:
+def test_longpoll_sessions_and_questions_are_dropped_with_a_closed_loop() -> None:
     app = App(Room)
     sessions = Sessions.of(app.node)
     begun = list[Any]()
@@ -89,7 +89,7 @@ def test_sessions_of_clients_that_poll_and_questions_are_forgotten() -> None:
 
 
 @pytest.mark.slow
-def test_connections_that_outlived_an_interrupted_stop_are_forgotten() -> None:
+def test_connections_of_an_interrupted_stop_are_dropped() -> None:
     app = App(Room, timeout=4.0)  # swept each second
     kept = list[Any]()
 
@@ -111,7 +111,7 @@ def test_connections_that_outlived_an_interrupted_stop_are_forgotten() -> None:
     run(begin_again())
 
 
-def test_a_closed_loop_in_which_clients_are_in_line_is_freed() -> None:
+def test_closed_loop_with_queued_clients_leaks_nothing() -> None:
     async def flood() -> Any:
         app = App(Room)
         await app.node.start()
@@ -130,7 +130,7 @@ def test_a_closed_loop_in_which_clients_are_in_line_is_freed() -> None:
     assert loops[0]() is None  # the signals of the process keep the last one
 
 
-def test_a_client_whose_loop_is_closed_while_connect_decides_is_not_counted() -> None:
+def test_client_of_a_loop_closed_during_connect_is_not_counted() -> None:
     async def connect(client: Client) -> None:
         await asyncio.Event().wait()
 

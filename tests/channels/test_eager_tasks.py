@@ -11,7 +11,7 @@ from .feed_scenario import FeedScenario
 
 
 @needs_eager
-def test_a_room_with_fetch_that_is_empty_at_first_sends_later_changes() -> None:
+def test_feed_with_fetch_on_an_empty_topic_sends_later_changes() -> None:
     async def part(scenario: FeedScenario) -> None:
         reader = scenario.reader()
         await scenario.rest()
@@ -25,7 +25,7 @@ def test_a_room_with_fetch_that_is_empty_at_first_sends_later_changes() -> None:
 
 
 @needs_eager
-def test_an_event_is_handled_to_its_end_before_a_broadcast_that_it_caused() -> None:
+def test_event_handler_ends_before_its_own_broadcast_is_delivered() -> None:
     done: list[str] = []
 
     class PresenceFeed(Channel, topic="room"):

@@ -91,7 +91,7 @@ class App:
     ("how", "reason"),
     [("leave", "left"), ("close", "closed"), ("crash", "crashed"), ("stop", "stopped")],
 )
-def test_terminate_is_called_once_with_the_reason_and_nobody_is_present(
+def test_terminate_is_called_once_with_the_reason_after_presences_left(
     how: str, reason: str
 ) -> None:
     async def main() -> None:
@@ -113,7 +113,7 @@ def test_terminate_is_called_once_with_the_reason_and_nobody_is_present(
     run(main())
 
 
-def test_terminate_is_called_with_replaced_before_the_next_channel_joins() -> None:
+def test_rejoin_terminates_old_channel_with_replaced_before_the_new_join() -> None:
     async def main() -> None:
         app = App()
         async with app.node, Browser(app.socket) as ann:
@@ -139,7 +139,7 @@ def test_terminate_is_not_called_for_a_join_that_is_refused_or_crashes(how: str)
     run(main())
 
 
-def test_what_was_sent_before_the_client_went_is_still_handled_in_order() -> None:
+def test_events_before_a_disconnect_are_handled_in_order() -> None:
     async def main() -> None:
         app = App()
         async with app.node, Browser(app.socket) as ann:
@@ -152,7 +152,7 @@ def test_what_was_sent_before_the_client_went_is_still_handled_in_order() -> Non
     run(main())
 
 
-def test_what_was_sent_before_the_topic_was_joined_anew_is_still_handled() -> None:
+def test_events_before_a_rejoin_are_still_handled() -> None:
     async def main() -> None:
         app = App()
         async with app.node, Browser(app.socket) as ann:
@@ -166,7 +166,7 @@ def test_what_was_sent_before_the_topic_was_joined_anew_is_still_handled() -> No
 
 
 @pytest.mark.parametrize(("event", "reason"), [("stop", "stopped"), ("crash", "crashed")])
-def test_what_waits_behind_a_stop_or_a_crash_is_not_handled(event: str, reason: str) -> None:
+def test_events_queued_behind_a_stop_or_crash_are_dropped(event: str, reason: str) -> None:
     async def main() -> None:
         app = App()
         async with app.node, asgi_client(app.socket) as ann:
@@ -180,7 +180,7 @@ def test_what_waits_behind_a_stop_or_a_crash_is_not_handled(event: str, reason: 
     run(main())
 
 
-def test_a_handler_may_finish_after_its_client_has_gone_and_harms_nobody() -> None:
+def test_handler_may_finish_after_a_disconnect() -> None:
     async def main() -> None:
         app = App()
         async with app.node, Browser(app.socket) as bob:
@@ -203,7 +203,7 @@ def short_grace(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("short_grace")
-def test_a_handler_that_does_not_end_is_cancelled_after_the_grace() -> None:
+def test_hanging_handler_is_cancelled_after_the_grace() -> None:
     async def main() -> None:
         app = App()
         async with app.node, Browser(app.socket) as ann:
@@ -217,7 +217,7 @@ def test_a_handler_that_does_not_end_is_cancelled_after_the_grace() -> None:
 
 
 @pytest.mark.usefixtures("short_grace")
-def test_a_handler_that_does_not_end_holds_up_a_new_join_for_the_grace_alone() -> None:
+def test_hanging_handler_delays_a_rejoin_by_the_grace_only() -> None:
     async def main() -> None:
         app = App()
         async with app.node, Browser(app.socket) as ann:
@@ -231,7 +231,7 @@ def test_a_handler_that_does_not_end_holds_up_a_new_join_for_the_grace_alone() -
 
 
 @pytest.mark.usefixtures("short_grace")
-def test_terminate_that_does_not_end_is_given_up(log: Log) -> None:
+def test_hanging_terminate_is_abandoned(log: Log) -> None:
     class Slow(Channel, topic="slow"):
         async def terminate(self, reason: str) -> None:
             await asyncio.Event().wait()
@@ -267,7 +267,7 @@ class Patient(Channel, topic="patient"):
 
 
 @pytest.mark.parametrize("waits", [False, True])
-def test_terminate_has_its_whole_time_also_after_a_handler_that_took_some(
+def test_terminate_has_its_full_grace_after_a_slow_handler(
     waits: bool, log: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(process, "GRACE", 0.2)
@@ -285,7 +285,7 @@ def test_terminate_has_its_whole_time_also_after_a_handler_that_took_some(
     run(main())
 
 
-def test_events_and_leaves_after_the_end_are_answered_as_on_any_topic() -> None:
+def test_events_and_leaves_after_channel_end_are_answered_as_unjoined() -> None:
     async def main() -> None:
         app = App()
         async with app.node, Browser(app.socket) as ann:
@@ -299,7 +299,7 @@ def test_events_and_leaves_after_the_end_are_answered_as_on_any_topic() -> None:
     run(main())
 
 
-def test_a_node_that_stops_closes_with_1012_and_a_restarted_one_works_again() -> None:
+def test_node_stop_closes_with_1012_and_restart_serves_again() -> None:
     async def main() -> None:
         app = App()
         async with app.node:
@@ -327,7 +327,7 @@ def test_a_node_that_stops_closes_with_1012_and_a_restarted_one_works_again() ->
 
 
 @pytest.mark.slow
-def test_a_node_works_in_one_event_loop_after_the_other() -> None:
+def test_channels_work_in_consecutive_event_loops() -> None:
     app = App(timeout=0.2)
 
     async def main() -> None:
@@ -340,7 +340,7 @@ def test_a_node_works_in_one_event_loop_after_the_other() -> None:
     run(main())
 
 
-def test_a_client_that_vanishes_while_it_is_let_in_leaves_nothing() -> None:
+def test_disconnect_during_accept_leaks_nothing() -> None:
     class Slowly(Channel, topic="slowly"):
         async def join(self, payload: Any) -> None:
             await self.client.assigns["go"].wait()
@@ -377,7 +377,7 @@ class Hesitant(AsgiClient):
         await super()._from_server(message)
 
 
-def test_disconnect_closes_a_connection_that_is_not_accepted_yet() -> None:
+def test_disconnect_closes_a_pending_connection() -> None:
     async def main() -> None:
         app = App()
         async with app.node:

@@ -129,32 +129,32 @@ async def alone(frames: Frames, query: str = "vsn=2.0.0", **settings: Any) -> No
 @example(['["1","1","room:1","phx_join",{"track":"eve"}]'] * 3)
 @example(['["1","1","room:1","phx_join",{"refuse":{"a":Infinity}}]'])
 @example(['["1","1","room:1","phx_join",{}]', '["1","2","room:1","refuse",{"a":1e400}]'])
-def test_a_sequence_of_frames_harms_nobody(frames: Frames) -> None:
+def test_random_frames_do_not_affect_other_clients(frames: Frames) -> None:
     run(alone(frames))
 
 
 @examples(20)
 @given(sequences_1)
-def test_a_sequence_of_frames_of_version_1_harms_nobody(frames: Frames) -> None:
+def test_random_v1_frames_do_not_affect_other_clients(frames: Frames) -> None:
     run(alone(frames, "vsn=1.0.0"))
 
 
 @examples(40)
 @given(mixed)
-def test_garbage_after_whatever_was_said_harms_nobody(frames: Frames) -> None:
+def test_garbage_after_random_frames_does_not_affect_other_clients(frames: Frames) -> None:
     run(alone(frames))
 
 
 @examples(20)
 @given(sequences_2)
-def test_a_sequence_of_frames_against_tight_limits_harms_nobody(frames: Frames) -> None:
+def test_random_frames_under_tight_rate_limits_do_not_affect_other_clients(frames: Frames) -> None:
     limits = Limits(channels=1, joins=3, updates=2, waiting=2, outbox=600, frame_size=200)
     run(alone(frames, limits=limits))
 
 
 @examples(10)
 @given(st.lists(mixed, min_size=1, max_size=3))
-def test_over_real_sockets_nobody_is_harmed_either(lives: list[Frames]) -> None:
+def test_random_frames_over_real_sockets_do_not_affect_other_clients(lives: list[Frames]) -> None:
     async def main() -> None:
         async with served_app() as made, ws_client(made) as bob:
             await bob.join("room:1", {"track": "bob"})

@@ -55,9 +55,7 @@ class App:
 
 
 @pytest.mark.parametrize(("code", "stay"), [(1012, True), (1000, False), (1001, False)])
-def test_who_is_cut_off_by_a_server_that_restarts_lingers_and_nobody_else(
-    code: int, stay: bool
-) -> None:
+def test_server_restart_lingers_only_its_disconnected_clients(code: int, stay: bool) -> None:
     async def main() -> None:
         app = App(30.0)
         async with app.node:
@@ -68,7 +66,7 @@ def test_who_is_cut_off_by_a_server_that_restarts_lingers_and_nobody_else(
     run(main())
 
 
-def test_no_more_linger_than_may_be_connected_and_those_who_are_connected_count() -> None:
+def test_lingering_clients_count_towards_the_connection_limit() -> None:
     async def main() -> None:
         app = App(30.0, connections=5)
         async with app.node, asgi_client(app.socket) as ann, asgi_client(app.socket):
@@ -82,7 +80,7 @@ def test_no_more_linger_than_may_be_connected_and_those_who_are_connected_count(
     run(main())
 
 
-def test_who_has_lingered_makes_room_for_others_who_linger() -> None:
+def test_ended_linger_frees_room_for_other_lingering_clients() -> None:
     async def main() -> None:
         app = App(0.05, connections=2)
         async with app.node:
@@ -94,7 +92,7 @@ def test_who_has_lingered_makes_room_for_others_who_linger() -> None:
     run(main())
 
 
-def test_who_is_cancelled_by_a_server_that_stops_lingers_and_is_told_to_come_back() -> None:
+def test_client_cancelled_by_a_stopping_server_lingers_and_is_closed_with_1012() -> None:
     async def main() -> None:
         app = App(30.0)
         async with app.node:
@@ -172,7 +170,7 @@ def test_join_that_outlives_its_connection_is_never_shown() -> None:
     run(main())
 
 
-def test_nothing_is_sent_to_a_client_that_has_gone() -> None:
+def test_disconnected_client_is_sent_nothing() -> None:
     async def main() -> None:
         app = App(0.0)
         async with app.node:

@@ -53,7 +53,7 @@ def test_ids_topics_and_events_are_logged_in_one_line(frame: Any, log: Log) -> N
     run(main())
 
 
-def test_a_refusal_is_logged_in_one_line(log: Log) -> None:
+def test_refusal_is_logged_in_one_line(log: Log) -> None:
     async def main() -> None:
         app = App(Room, connect=connect)
         async with app.node:

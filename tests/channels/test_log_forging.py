@@ -162,7 +162,7 @@ def header(text: str) -> bytes:
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_no_frame_forges_a_line(seed: int, written: Written) -> None:
+def test_no_client_frame_forges_a_log_line(seed: int, written: Written) -> None:
     random_ = random.Random(seed)
 
     async def main() -> None:
@@ -194,7 +194,7 @@ async def misbehave(client: AsgiClient, random_: random.Random) -> None:
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_no_request_forges_a_line(seed: int, written: Written) -> None:
+def test_no_request_forges_a_log_line(seed: int, written: Written) -> None:
     random_ = random.Random(seed)
 
     async def main() -> None:
@@ -261,7 +261,7 @@ async def ask(socket: Socket, scope: dict[str, Any], body: bytes) -> None:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_no_message_of_a_peer_forges_a_line(seed: int, written: Written) -> None:
+def test_no_message_of_a_peer_forges_a_log_line(seed: int, written: Written) -> None:
     random_ = random.Random(seed)
 
     async def main() -> None:
@@ -280,7 +280,7 @@ def test_no_message_of_a_peer_forges_a_line(seed: int, written: Written) -> None
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_no_frame_of_a_peer_puts_its_text_into_an_error(seed: int) -> None:
+def test_no_text_of_a_peers_frame_enters_an_error(seed: int) -> None:
     random_ = random.Random(seed)
     found: list[str] = []
     for kind in range(12):
@@ -294,7 +294,7 @@ def test_no_frame_of_a_peer_puts_its_text_into_an_error(seed: int) -> None:
     assert all(text.isprintable() and len(text) <= 500 for text in found)
 
 
-def test_meta_of_a_peer_that_is_not_accepted_is_named_by_a_short_path() -> None:
+def test_rejected_meta_of_a_peer_is_named_by_a_short_path() -> None:
     meta: Any = 1
     for _ in range(40):
         meta = {f"\n{FORGED}" + "k" * 1000: meta}
@@ -305,7 +305,7 @@ def test_meta_of_a_peer_that_is_not_accepted_is_named_by_a_short_path() -> None:
     assert len(str(error.value)) <= 400
 
 
-def test_no_hello_puts_its_text_into_an_error() -> None:
+def test_no_text_of_a_hello_enters_an_error() -> None:
     hello = ["adsum", [3, 3], f"c\n{FORGED}" + "\U000e0001" * 200, "n", 1, [], "00" * 32]
     assert decode_hello(json.dumps(hello).encode())
     own = Handshake(NodeIdentity("main", "me", 1, ()), dialling=False, secret=None)
@@ -315,7 +315,7 @@ def test_no_hello_puts_its_text_into_an_error() -> None:
     assert len(str(error.value)) <= 400
 
 
-def test_a_flood_of_joins_without_a_user_costs_one_traceback(written: Written) -> None:
+def test_join_crash_flood_costs_one_traceback(written: Written) -> None:
     async def main() -> None:
         app = App(Room, connect=connect)
         async with app.node:
@@ -333,7 +333,7 @@ def test_a_flood_of_joins_without_a_user_costs_one_traceback(written: Written) -
 
 
 @pytest.mark.parametrize("what", ["garbage", "unknown events", "refusals", "crashes of connect"])
-def test_a_client_that_comes_again_and_again_costs_few_lines(what: str, written: Written) -> None:
+def test_reconnect_flood_costs_few_log_lines(what: str, written: Written) -> None:
     queries = {"refusals": "connect=refuse", "crashes of connect": "connect=crash"}
 
     async def main() -> None:
@@ -352,7 +352,7 @@ def test_a_client_that_comes_again_and_again_costs_few_lines(what: str, written:
     run(main())
 
 
-def test_the_longest_keys_of_one_connection_cost_few_characters(written: Written) -> None:
+def test_longest_keys_cost_few_characters_in_the_log(written: Written) -> None:
     async def main() -> None:
         app = App(Room)
         async with app.node, asgi_client(app.socket) as client:
@@ -370,5 +370,5 @@ def test_the_longest_keys_of_one_connection_cost_few_characters(written: Written
     run(main())
 
 
-def test_quoted_texts_are_what_the_checks_take_them_for() -> None:
+def test_quoted_texts_are_as_the_checks_assume() -> None:
     assert quoted(f"\n{FORGED}") == f"'\\n{FORGED}'"

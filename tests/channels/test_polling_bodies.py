@@ -93,7 +93,7 @@ async def answers(
     yield 500, await ask(made)
 
 
-def test_no_answer_may_be_stored(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_longpoll_answers_forbid_caching(monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> None:
         made = ServedApp(limits=Limits(connections=2))
         async with made.node:
@@ -148,7 +148,7 @@ async def answers_at(port: int) -> bool:
         return False
 
 
-def test_clients_behind_a_caching_proxy_get_sessions_of_their_own(tmp_path: Path) -> None:
+def test_longpoll_clients_behind_a_caching_proxy_get_separate_sessions(tmp_path: Path) -> None:
     async def main() -> None:
         async with (
             served_app() as made,
@@ -210,7 +210,7 @@ def piece(body: bytes, *, more: bool = True) -> dict[str, Any]:
     return {"type": "http.request", "body": body, "more_body": more}
 
 
-def test_body_that_trickles_is_refused_after_a_bounded_time(
+def test_slow_longpoll_body_is_refused_after_a_timeout(
     monkeypatch: pytest.MonkeyPatch, log: Log
 ) -> None:
     monkeypatch.setattr(longpoll, "BODY_PATIENCE", 0.2)
@@ -228,7 +228,7 @@ def test_body_that_trickles_is_refused_after_a_bounded_time(
     run(main())
 
 
-def test_body_that_grows_too_large_is_read_no_further(log: Log) -> None:
+def test_oversized_longpoll_body_is_not_read_on(log: Log) -> None:
     async def main() -> None:
         async with served_app(limits=Limits(frame_size=1000)) as made, http_poller(made) as ann:
             large = Trickle(made, ann)
@@ -240,7 +240,7 @@ def test_body_that_grows_too_large_is_read_no_further(log: Log) -> None:
     run(main())
 
 
-def test_body_that_is_cut_off_logs_nothing(log: Log) -> None:
+def test_truncated_longpoll_body_logs_nothing(log: Log) -> None:
     async def main() -> None:
         async with served_app() as made, http_poller(made) as ann:
             cut = Trickle(made, ann)
@@ -254,7 +254,7 @@ def test_body_that_is_cut_off_logs_nothing(log: Log) -> None:
 
 
 @pytest.mark.parametrize("where", ["at its worker", "at another one"])
-def test_one_body_of_a_session_is_read_at_a_time(where: str, cluster_name: str) -> None:
+def test_longpoll_session_reads_one_body_at_a_time(where: str, cluster_name: str) -> None:
     async def main() -> None:
         async with two_served_apps(cluster_name) as (one, two), http_poller(one) as ann:
             at = one if where == "at its worker" else two
@@ -273,7 +273,7 @@ def test_one_body_of_a_session_is_read_at_a_time(where: str, cluster_name: str) 
     run(main())
 
 
-def test_body_too_large_for_the_way_to_its_worker_is_refused(
+def test_longpoll_body_too_large_to_relay_is_refused(
     cluster_name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("adsum.channels.relay.MAX_QUESTION", 10_000)

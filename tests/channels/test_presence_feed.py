@@ -21,7 +21,7 @@ def play(part: Callable[[FeedScenario], Awaitable[None]], **settings: Any) -> No
     run(FeedScenario(**settings).play(part))
 
 
-def test_the_first_frame_is_the_state_and_each_later_one_a_diff() -> None:
+def test_first_frame_is_presence_state_and_later_ones_are_diffs() -> None:
     async def part(scenario: FeedScenario) -> None:
         scenario.track("a")
         reader = scenario.reader()
@@ -34,7 +34,7 @@ def test_the_first_frame_is_the_state_and_each_later_one_a_diff() -> None:
     play(part)
 
 
-def test_what_changes_before_a_cut_is_in_the_state_and_in_no_diff() -> None:
+def test_changes_before_a_flush_are_in_the_state_and_in_no_diff() -> None:
     async def part(scenario: FeedScenario) -> None:
         first = scenario.reader()
         await scenario.rest()
@@ -48,7 +48,7 @@ def test_what_changes_before_a_cut_is_in_the_state_and_in_no_diff() -> None:
     play(part)
 
 
-def test_what_the_node_has_not_told_of_yet_is_in_the_state_and_in_no_diff() -> None:
+def test_unobserved_changes_are_in_the_state_and_in_no_diff() -> None:
     async def part(scenario: FeedScenario) -> None:
         reader = scenario.reader()
         scenario.track("a")
@@ -60,7 +60,7 @@ def test_what_the_node_has_not_told_of_yet_is_in_the_state_and_in_no_diff() -> N
     play(part)
 
 
-def test_diffs_that_a_reader_missed_come_as_one() -> None:
+def test_missed_diffs_are_merged_for_a_slow_consumer() -> None:
     async def part(scenario: FeedScenario) -> None:
         slow, quick = scenario.reader(), scenario.reader()
         await scenario.rest()
@@ -79,7 +79,7 @@ def test_diffs_that_a_reader_missed_come_as_one() -> None:
     play(part)
 
 
-def test_what_came_and_went_unseen_makes_no_frame() -> None:
+def test_join_and_leave_between_reads_make_no_frame() -> None:
     async def part(scenario: FeedScenario) -> None:
         slow = scenario.reader()
         await scenario.rest()
@@ -96,7 +96,7 @@ def test_what_came_and_went_unseen_makes_no_frame() -> None:
     play(part)
 
 
-def test_a_reader_that_was_sent_a_late_state_gets_what_changed_since_its_cut() -> None:
+def test_late_state_is_followed_by_the_changes_since_its_flush() -> None:
     async def part(scenario: FeedScenario) -> None:
         slow = scenario.reader()
         scenario.feed.flush_presences()  # the state is cut, and not read
@@ -112,7 +112,7 @@ def test_a_reader_that_was_sent_a_late_state_gets_what_changed_since_its_cut() -
     play(part)
 
 
-def test_a_storm_of_changes_is_cut_into_few_diffs_and_the_first_at_once() -> None:
+def test_change_storm_is_batched_into_few_diffs_and_the_first_is_immediate() -> None:
     async def part(scenario: FeedScenario) -> None:
         reader = scenario.reader()
         await scenario.rest()
@@ -130,7 +130,9 @@ def test_a_storm_of_changes_is_cut_into_few_diffs_and_the_first_at_once() -> Non
     play(part)
 
 
-def test_states_and_diffs_are_made_once_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_states_and_diffs_are_encoded_once_for_all_followers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     made = {"states": 0, "diffs": 0}
 
     def state_text(*arguments: Any) -> str:
@@ -172,7 +174,7 @@ def test_states_and_diffs_are_made_once_for_all(monkeypatch: pytest.MonkeyPatch)
     play(part)
 
 
-def test_who_has_left_is_sent_nothing_even_if_its_turn_comes() -> None:
+def test_left_follower_is_sent_nothing() -> None:
     async def part(scenario: FeedScenario) -> None:
         reader = scenario.reader()
         await scenario.rest()
@@ -190,7 +192,7 @@ def test_who_has_left_is_sent_nothing_even_if_its_turn_comes() -> None:
 
 
 @pytest.mark.parametrize("state_if_slow", [True, False])
-def test_who_missed_more_than_is_remembered_gets_a_state_or_is_told_to_go(
+def test_slow_consumer_beyond_history_gets_a_state_or_is_closed(
     state_if_slow: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rooms, "REMEMBERED", 5)
@@ -289,7 +291,7 @@ async def names_fetched(topic: str, entries: dict[str, Any]) -> dict[str, Any]:
 
 @examples(100)
 @given(STEPS, st.booleans(), st.booleans(), st.sampled_from([None, 2]))
-def test_whoever_reads_whenever_knows_who_is_there_and_each_ref_comes_and_goes_once(
+def test_followers_of_any_speed_converge_and_see_each_ref_once(
     steps: list[tuple[str, Any]], state_if_slow: bool, fetches: bool, counts_above: int | None
 ) -> None:
     async def part(scenario: FeedScenario) -> None:

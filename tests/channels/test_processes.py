@@ -117,7 +117,7 @@ async def knows(client: WsClient, *keys: str) -> None:
                 present = (present | set(frame[4]["joins"])) - set(frame[4]["leaves"])
 
 
-def test_clients_of_all_workers_see_and_hear_each_other_and_a_killed_worker_is_missed(
+def test_clients_of_all_workers_share_presences_and_a_killed_worker_leaves(
     workers: Port,
 ) -> None:
     async def main() -> None:
@@ -140,7 +140,7 @@ def test_clients_of_all_workers_see_and_hear_each_other_and_a_killed_worker_is_m
     run(main())
 
 
-def test_a_client_that_polls_needs_no_sticky_sessions(workers: Port) -> None:
+def test_longpoll_needs_no_sticky_sessions(workers: Port) -> None:
     async def main() -> None:
         async with everywhere(workers) as found, unasked_http_poller(workers) as ann:
             ann.http.headers["connection"] = "close"  # each request may reach another worker

@@ -50,7 +50,7 @@ def answer(number: int, value: Any) -> Publish:
     return Publish(TOPIC, "answer", dump(body))
 
 
-def test_a_question_is_answered_by_the_node_that_is_asked(cluster_name: str) -> None:
+def test_relayed_question_is_answered_by_its_target(cluster_name: str) -> None:
     async def main() -> None:
         async with two_that_ask(cluster_name) as (one, two, name):
             two.go.set()
@@ -62,7 +62,7 @@ def test_a_question_is_answered_by_the_node_that_is_asked(cluster_name: str) -> 
     run(main())
 
 
-def test_an_answer_counts_only_from_the_node_that_was_asked(cluster_name: str) -> None:
+def test_answer_from_another_node_than_the_target_is_dropped(cluster_name: str) -> None:
     async def main() -> None:
         async with two_that_ask(cluster_name) as (one, two, name):
             asking = asyncio.create_task(one.ask(name, {"n": 1}, DEADLINE))
@@ -77,7 +77,7 @@ def test_an_answer_counts_only_from_the_node_that_was_asked(cluster_name: str) -
     run(main())
 
 
-def test_the_numbers_of_one_life_of_a_node_are_not_those_of_the_next(cluster_name: str) -> None:
+def test_question_numbers_of_two_incarnations_differ(cluster_name: str) -> None:
     async def main() -> None:
         numbers = list[int]()
         for _ in range(3):
@@ -102,7 +102,7 @@ def pieces(event: str, number: int, text: str, of: int) -> list[Publish]:
     return [Publish(TOPIC, event, dump(body)) for body in bodies]
 
 
-def test_long_texts_take_turns_with_each_other_and_leave_the_link_to_others(
+def test_long_relayed_texts_take_turns_and_do_not_block_the_link(
     cluster_name: str,
 ) -> None:
     async def main() -> None:
@@ -135,7 +135,7 @@ def test_long_texts_take_turns_with_each_other_and_leave_the_link_to_others(
 
 
 @pytest.mark.slow
-def test_long_questions_beyond_the_bound_are_refused_and_short_ones_pass(
+def test_long_questions_beyond_the_memory_bound_are_refused(
     cluster_name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(relay, "ROOM_PATIENCE", 0.2)
@@ -157,7 +157,7 @@ def test_long_questions_beyond_the_bound_are_refused_and_short_ones_pass(
     run(main())
 
 
-def test_question_that_is_too_long_is_refused_before_anything_is_sent(cluster_name: str) -> None:
+def test_oversized_question_is_refused_before_sending(cluster_name: str) -> None:
     async def main() -> None:
         async with two_that_ask(cluster_name) as (one, two, name):
             before = one._node.stats()["sent_bytes_total"]
@@ -169,7 +169,7 @@ def test_question_that_is_too_long_is_refused_before_anything_is_sent(cluster_na
     run(main())
 
 
-def test_node_refuses_questions_beyond_what_it_keeps_with_one_line(
+def test_questions_beyond_the_memory_bound_are_refused_with_one_line(
     cluster_name: str, monkeypatch: pytest.MonkeyPatch, log: Log
 ) -> None:
     monkeypatch.setattr(relay, "MAX_KEPT", 1000)
@@ -191,7 +191,7 @@ def test_node_refuses_questions_beyond_what_it_keeps_with_one_line(
 
 
 @pytest.mark.slow
-def test_incomplete_questions_are_bounded_for_each_sender(
+def test_incomplete_questions_are_memory_bound_for_each_sender(
     cluster_name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(relay, "MAX_KEPT", 1000)
@@ -213,7 +213,7 @@ def test_incomplete_questions_are_bounded_for_each_sender(
     run(main())
 
 
-def test_answers_that_nobody_waits_for_are_not_kept(cluster_name: str) -> None:
+def test_unexpected_answers_are_dropped(cluster_name: str) -> None:
     async def main() -> None:
         async with two_that_ask(cluster_name) as (one, two, name):
             for number in range(100):

@@ -49,9 +49,7 @@ class Room(Channel, topic="room"):
 
 @pytest.mark.parametrize("by", ["push", "broadcast", "broadcast_from"])
 @pytest.mark.parametrize("event", EVENTS)
-def test_forwarded_reserved_event_crashes_only_the_channel_of_its_client(
-    by: str, event: str, log: Log
-) -> None:
+def test_forwarded_reserved_event_crashes_only_its_channel(by: str, event: str, log: Log) -> None:
     async def main() -> None:
         app = App(Room)
         async with app.node, asgi_client(app.socket) as ann, asgi_client(app.socket) as bob:
@@ -100,9 +98,7 @@ def test_socket_refuses_to_broadcast_a_reserved_event(event: str, payload: Any) 
 @pytest.mark.parametrize(
     ("event", "error"), [("", ValueError), ("x" * 1025, ValueError), (None, TypeError)]
 )
-def test_push_checks_the_name_of_an_event_as_a_broadcast_does(
-    event: Any, error: type[Exception]
-) -> None:
+def test_push_of_a_reserved_event_is_refused(event: Any, error: type[Exception]) -> None:
     caught: list[Exception] = []
 
     class Pushing(Channel, topic="room"):
@@ -126,7 +122,7 @@ def test_push_checks_the_name_of_an_event_as_a_broadcast_does(
 
 @pytest.mark.parametrize("event", EVENTS)
 @pytest.mark.parametrize("kind", ["text", "bytes"])
-def test_reserved_event_from_a_member_is_dropped_with_one_line(
+def test_reserved_event_of_a_member_is_dropped_with_one_line(
     event: str, kind: str, log: Log
 ) -> None:
     async def main() -> None:

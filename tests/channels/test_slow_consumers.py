@@ -74,7 +74,7 @@ class App:
         client.assigns["go"] = self.go
 
 
-def test_too_many_channels_are_refused_and_one_that_ended_makes_room() -> None:
+def test_channel_limit_refuses_joins_until_a_channel_ends() -> None:
     async def main() -> None:
         app = App(limits=Limits(channels=2))
         async with app.node, Browser(app.socket) as ann:
@@ -89,7 +89,7 @@ def test_too_many_channels_are_refused_and_one_that_ended_makes_room() -> None:
     run(main())
 
 
-def test_too_many_joins_are_refused_until_the_interval_is_over() -> None:
+def test_rate_limit_refuses_joins_until_the_interval_ends() -> None:
     async def main() -> None:
         app = App(limits=Limits(joins=3, interval=0.2))
         async with app.node, Browser(app.socket) as ann:
@@ -108,7 +108,7 @@ def test_too_many_joins_are_refused_until_the_interval_is_over() -> None:
     run(main())
 
 
-def test_joins_of_topics_that_nobody_serves_count_as_joins() -> None:
+def test_rate_limit_counts_joins_of_unmatched_topics() -> None:
     async def main() -> None:
         app = App(limits=Limits(joins=3))
         async with app.node, Browser(app.socket) as ann:
@@ -122,7 +122,7 @@ def test_joins_of_topics_that_nobody_serves_count_as_joins() -> None:
     run(main())
 
 
-def test_too_many_updates_are_refused_and_the_channel_lives_on() -> None:
+def test_rate_limit_refuses_updates_and_keeps_the_channel() -> None:
     async def main() -> None:
         app = App(limits=Limits(updates=3))
         async with app.node, Browser(app.socket) as ann:
@@ -146,7 +146,7 @@ def one_held(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("one_held")
-def test_a_client_is_read_no_further_while_too_many_of_its_events_wait() -> None:
+def test_backpressure_pauses_reading_while_too_many_events_are_queued() -> None:
     async def main() -> None:
         app = App(limits=Limits(waiting=5))
         async with app.node, asgi_client(app.socket) as ann:
@@ -170,7 +170,7 @@ def test_a_client_is_read_no_further_while_too_many_of_its_events_wait() -> None
 
 
 @pytest.mark.usefixtures("one_held")
-def test_a_client_that_is_read_no_further_can_still_be_closed() -> None:
+def test_client_under_backpressure_can_be_closed() -> None:
     async def main() -> None:
         app = App(limits=Limits(waiting=1))
         async with app.node, asgi_client(app.socket) as ann:
@@ -188,7 +188,7 @@ def test_a_client_that_is_read_no_further_can_still_be_closed() -> None:
 
 
 @pytest.mark.usefixtures("one_held")
-def test_a_channel_that_ends_while_its_client_is_read_no_further_lets_it_be_read() -> None:
+def test_channel_end_releases_backpressure() -> None:
     async def main() -> None:
         app = App(limits=Limits(waiting=1))
         async with app.node, asgi_client(app.socket) as ann:
@@ -205,7 +205,7 @@ def test_a_channel_that_ends_while_its_client_is_read_no_further_lets_it_be_read
     run(main())
 
 
-def test_once_there_is_room_nobody_goes_on_asking_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_released_backpressure_leaves_no_waiter(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = list[Connection]()
     room = Connection.room
 
@@ -232,7 +232,7 @@ def test_once_there_is_room_nobody_goes_on_asking_for_it(monkeypatch: pytest.Mon
     run(main())
 
 
-def test_whoever_waits_for_room_in_a_mailbox_is_told_of_it() -> None:
+def test_room_in_a_mailbox_wakes_its_waiters() -> None:
     async def main() -> None:
         app = App(limits=Limits(waiting=1))
         async with app.node, asgi_client(app.socket) as ann:
@@ -253,7 +253,7 @@ def test_whoever_waits_for_room_in_a_mailbox_is_told_of_it() -> None:
     run(main())
 
 
-def test_a_client_that_does_not_read_what_it_is_sent_is_closed_with_1013(log: Log) -> None:
+def test_slow_consumer_overflow_closes_with_1013(log: Log) -> None:
     async def main() -> None:
         app = App(limits=Limits(outbox=10_000))
         async with app.node, asgi_client(app.socket) as slow, asgi_client(app.socket) as quick:
@@ -273,7 +273,7 @@ def test_a_client_that_does_not_read_what_it_is_sent_is_closed_with_1013(log: Lo
     run(main())
 
 
-def test_one_frame_larger_than_the_outbox_reaches_a_client_that_reads() -> None:
+def test_frame_larger_than_the_outbox_reaches_a_client_that_reads() -> None:
     async def main() -> None:
         app = App(limits=Limits(outbox=100))
         async with app.node, asgi_client(app.socket) as ann:
@@ -292,7 +292,7 @@ async def until_sent(app: App, topic: str) -> None:
         await asyncio.sleep(0)
 
 
-def test_presences_of_a_slow_client_are_merged_and_do_not_count_for_its_outbox() -> None:
+def test_presence_diffs_of_a_slow_consumer_are_merged_outside_its_outbox() -> None:
     async def main() -> None:
         app = App(limits=Limits(outbox=2000))
         async with app.node, asgi_client(app.socket) as slow:
@@ -320,7 +320,7 @@ def test_presences_of_a_slow_client_are_merged_and_do_not_count_for_its_outbox()
     run(main())
 
 
-def test_what_came_and_went_while_a_client_did_not_read_is_never_told() -> None:
+def test_join_and_leave_unread_by_a_slow_consumer_are_never_sent() -> None:
     async def main() -> None:
         app = App()
         async with app.node, asgi_client(app.socket) as slow:
@@ -361,7 +361,7 @@ async def fall_behind(app: App, slow: AsgiClient) -> Presence:
 
 
 @pytest.mark.parametrize("when_slow", ["state", "close"])
-def test_a_client_that_is_too_far_behind_gets_a_new_state_or_is_closed(
+def test_slow_consumer_too_far_behind_gets_a_new_state_or_is_closed(
     when_slow: Literal["state", "close"], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rooms, "REMEMBERED", 20)
@@ -385,7 +385,7 @@ def test_a_client_that_is_too_far_behind_gets_a_new_state_or_is_closed(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("reads_in_the_end", [False, True])
-def test_a_client_that_never_takes_the_end_is_present_no_more_and_counts_until_it_has_gone(
+def test_slow_consumer_that_ignores_its_close_leaves_and_counts_until_gone(
     monkeypatch: pytest.MonkeyPatch, reads_in_the_end: bool
 ) -> None:
     monkeypatch.setattr("adsum.channels.connection.GRACE", 0.05)
@@ -428,7 +428,7 @@ class Counting(Room, topic="crowd"):
     counts_above = 10
 
 
-def test_above_a_limit_clients_are_told_counts_and_below_it_states_again() -> None:
+def test_counts_replace_states_above_counts_above() -> None:
     async def main() -> None:
         app = App(Counting)
         async with app.node, asgi_client(app.socket) as ann:
@@ -463,7 +463,7 @@ def test_above_a_limit_clients_are_told_counts_and_below_it_states_again() -> No
     run(main())
 
 
-def test_the_same_count_is_told_once() -> None:
+def test_duplicate_count_is_not_sent() -> None:
     async def main() -> None:
         app = App(Counting)
         async with app.node, asgi_client(app.socket) as ann:
@@ -480,7 +480,7 @@ def test_the_same_count_is_told_once() -> None:
     run(main())
 
 
-def test_a_filter_that_does_not_keep_up_ends_its_own_channel_alone() -> None:
+def test_slow_intercept_overflow_ends_only_its_channel() -> None:
     class Filtered(Channel, topic="filtered"):
         @intercept("news")
         async def slowly(self, payload: Any) -> Any:

@@ -47,7 +47,7 @@ async def four_sockets(cluster: str) -> AsyncIterator[list[Socket]]:
         yield [socket_on(presence) for presence in presences for _ in range(2)]
 
 
-def test_a_broadcast_reaches_the_clients_of_all_sockets_once(cluster_name: str) -> None:
+def test_broadcast_reaches_clients_of_all_sockets_once(cluster_name: str) -> None:
     async def main() -> None:
         async with four_sockets(cluster_name) as sockets:
             browsers = [await Browser(one, {"user": "ann"}).connect() for one in sockets]
@@ -82,7 +82,7 @@ def test_disconnect_closes_the_connections_of_all_sockets(cluster_name: str) -> 
 
 @pytest.mark.parametrize("own", [0, 1])
 @pytest.mark.parametrize("asked", range(4))
-def test_a_session_of_any_socket_is_found_through_any_socket(
+def test_longpoll_session_is_found_through_any_socket(
     own: int, asked: int, cluster_name: str
 ) -> None:
     async def main() -> None:

@@ -14,7 +14,7 @@ from .served_app import ServedApp, served_app
 from .ws_client import url
 
 
-def test_stolen_token_of_a_session_reads_its_frames_and_sends_in_its_name() -> None:
+def test_stolen_session_token_reads_and_sends_for_its_session() -> None:
     async def main() -> None:
         async with (
             served_app() as made,
@@ -31,7 +31,7 @@ def test_stolen_token_of_a_session_reads_its_frames_and_sends_in_its_name() -> N
     run(main())
 
 
-def test_old_token_of_a_session_sends_in_its_name() -> None:
+def test_old_session_token_still_sends_for_its_session() -> None:
     async def main() -> None:
         async with (
             served_app() as made,
@@ -47,7 +47,7 @@ def test_old_token_of_a_session_sends_in_its_name() -> None:
     run(main())
 
 
-def test_token_of_a_session_that_has_ended_opens_nothing() -> None:
+def test_token_of_an_ended_session_opens_nothing() -> None:
     async def main() -> None:
         async with (
             served_app() as made,
@@ -65,7 +65,7 @@ def test_token_of_a_session_that_has_ended_opens_nothing() -> None:
 
 
 @pytest.mark.parametrize(("origins", "accepted"), [(None, True), (["http://here.example"], False)])
-def test_page_whose_host_name_was_pointed_here_is_accepted_unless_origins_are_set(
+def test_dns_rebinding_origin_is_accepted_unless_origins_are_set(
     origins: Sequence[str] | None, accepted: bool
 ) -> None:
     """DNS rebinding: the browser sends the attacker's name as both `Host` and `Origin`."""

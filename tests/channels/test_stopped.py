@@ -52,7 +52,7 @@ async def beats(client: WsClient) -> None:
         await asyncio.sleep(PERIOD)
 
 
-def test_a_stopped_server_closes_nobody_who_was_sending_all_the_time(
+def test_paused_server_closes_no_client_that_kept_sending(
     server: tuple[Port, int],
 ) -> None:
     async def main() -> None:

@@ -24,7 +24,7 @@ async def refused(made: ServedApp, query: str = "vsn=2.0.0", origin: str | None 
     return caught.value.response.status_code
 
 
-def test_a_client_has_the_params_headers_and_address_that_it_came_with() -> None:
+def test_handshake_passes_params_headers_and_address_to_connect() -> None:
     async def main() -> None:
         async with (
             served_app() as made,
@@ -40,7 +40,7 @@ def test_a_client_has_the_params_headers_and_address_that_it_came_with() -> None
 
 
 @pytest.mark.parametrize("version", ["3.0.0", "0.9.0", "2", "two", "", "2.0.0.0", "1.1.0"])
-def test_any_other_version_is_refused_with_403(version: str, log: Log) -> None:
+def test_handshake_of_an_unknown_version_is_refused_with_403(version: str, log: Log) -> None:
     async def main() -> None:
         async with served_app() as made:
             assert await refused(made, f"vsn={version}") == 403
@@ -50,7 +50,7 @@ def test_any_other_version_is_refused_with_403(version: str, log: Log) -> None:
     run(main())
 
 
-def test_a_connection_that_the_application_refuses_gets_403() -> None:
+def test_connect_refusal_is_answered_403() -> None:
     async def main() -> None:
         async with served_app() as made:
             assert await refused(made, "vsn=2.0.0&refused=1") == 403
@@ -60,7 +60,7 @@ def test_a_connection_that_the_application_refuses_gets_403() -> None:
     run(main())
 
 
-def test_a_connection_whose_authorisation_crashes_gets_403_and_a_traceback(log: Log) -> None:
+def test_connect_crash_is_answered_403_with_a_traceback(log: Log) -> None:
     async def main() -> None:
         async with served_app() as made:
             assert await refused(made, "vsn=2.0.0&crash=1") == 403
@@ -70,7 +70,7 @@ def test_a_connection_whose_authorisation_crashes_gets_403_and_a_traceback(log: 
     run(main())
 
 
-def test_a_get_without_an_upgrade_gets_426() -> None:
+def test_handshake_without_upgrade_is_answered_426() -> None:
     async def main() -> None:
         async with served_app() as made, httpx2.AsyncClient(verify=False, trust_env=False) as http:
             base = f"http://127.0.0.1:{made.port}"
@@ -83,7 +83,7 @@ def test_a_get_without_an_upgrade_gets_426() -> None:
 
 @pytest.mark.parametrize("token", ["secret", "a", "ab", "abc", "", "ä😀~~>>", '{"n":1}'])
 @pytest.mark.parametrize("alphabet", ["url", "standard"])
-def test_a_token_in_a_subprotocol_is_handed_to_connect(token: str, alphabet: str) -> None:
+def test_auth_token_of_the_subprotocol_reaches_connect(token: str, alphabet: str) -> None:
     encode = base64.urlsafe_b64encode if alphabet == "url" else base64.b64encode
     offered = PREFIX + encode(token.encode()).decode().rstrip("=")
 
@@ -96,7 +96,7 @@ def test_a_token_in_a_subprotocol_is_handed_to_connect(token: str, alphabet: str
     run(main())
 
 
-def test_no_subprotocol_is_selected_where_phoenix_is_not_offered() -> None:
+def test_handshake_selects_no_subprotocol_unless_phoenix_is_offered() -> None:
     async def main() -> None:
         async with served_app() as made:
             async with ws_client(made) as ann:
@@ -111,7 +111,7 @@ def test_no_subprotocol_is_selected_where_phoenix_is_not_offered() -> None:
     run(main())
 
 
-def test_a_token_that_is_not_base64_is_refused_with_403_and_not_logged(log: Log) -> None:
+def test_auth_token_that_is_not_base64_is_refused_with_403_and_not_logged(log: Log) -> None:
     async def main() -> None:
         async with served_app() as made:
             with pytest.raises(InvalidStatus) as caught:
@@ -124,7 +124,7 @@ def test_a_token_that_is_not_base64_is_refused_with_403_and_not_logged(log: Log)
     run(main())
 
 
-def test_an_origin_is_checked_against_the_host_by_default(log: Log) -> None:
+def test_origin_is_checked_against_the_host_by_default(log: Log) -> None:
     async def main() -> None:
         async with served_app() as made:
             for origin in f"http://127.0.0.1:{made.port}", "https://127.0.0.1":
@@ -138,7 +138,7 @@ def test_an_origin_is_checked_against_the_host_by_default(log: Log) -> None:
     run(main())
 
 
-def test_a_list_of_origins_can_be_configured() -> None:
+def test_origin_list_is_configurable() -> None:
     async def main() -> None:
         async with served_app(origins=["https://example.com", "//*.example.org"]) as made:
             for origin in "https://example.com", "http://www.example.org":
@@ -150,7 +150,7 @@ def test_a_list_of_origins_can_be_configured() -> None:
     run(main())
 
 
-def test_the_check_of_origins_can_be_off() -> None:
+def test_origin_check_can_be_disabled() -> None:
     async def main() -> None:
         async with served_app(origins=["*"]) as made:
             for origin in "https://evil.example", "null":
@@ -160,7 +160,7 @@ def test_the_check_of_origins_can_be_off() -> None:
     run(main())
 
 
-def test_more_connections_than_the_limit_are_refused_with_503(log: Log) -> None:
+def test_connections_beyond_the_limit_are_refused_with_503(log: Log) -> None:
     async def main() -> None:
         async with served_app(limits=Limits(connections=1)) as made:
             async with ws_client(made) as ann:
@@ -193,7 +193,7 @@ def test_disconnect_closes_every_connection_of_an_id_in_the_cluster(cluster_name
 
 
 @pytest.mark.slow
-def test_a_silent_client_is_closed_and_one_that_beats_is_not() -> None:
+def test_client_without_heartbeat_is_closed_after_the_timeout() -> None:
     async def main() -> None:
         async with (
             served_app(timeout=0.3) as made,
@@ -211,7 +211,7 @@ def test_a_silent_client_is_closed_and_one_that_beats_is_not() -> None:
     run(main())
 
 
-def test_a_node_that_stops_tells_its_clients_to_connect_again() -> None:
+def test_node_stop_asks_clients_to_reconnect_with_1012() -> None:
     async def main() -> None:
         async with served_app() as made, ws_client(made) as ann:
             await ann.present("room:1", "ann")

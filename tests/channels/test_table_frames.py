@@ -15,7 +15,7 @@ JOINED = '["3","3","room:1","phx_reply",{"status":"ok","response":{}}]'
 JOIN = '["3","3","room:1","phx_join",{}]'
 
 
-def test_a_heartbeat_is_answered_on_the_topic_phoenix() -> None:
+def test_heartbeat_is_answered_on_the_topic_phoenix() -> None:
     async def main() -> None:
         async with served_app() as made, ws_client(made) as ann:
             await ann.ask(
@@ -26,7 +26,7 @@ def test_a_heartbeat_is_answered_on_the_topic_phoenix() -> None:
     run(main())
 
 
-def test_a_join_is_answered_with_the_response_of_the_channel() -> None:
+def test_join_reply_has_the_response_of_the_channel() -> None:
     async def main() -> None:
         async with served_app() as made, ws_client(made) as ann:
             await ann.ask(JOIN, JOINED)
@@ -38,7 +38,7 @@ def test_a_join_is_answered_with_the_response_of_the_channel() -> None:
     run(main())
 
 
-def test_a_refused_join_is_answered_with_the_reason_and_nothing_is_joined() -> None:
+def test_refused_join_is_answered_with_the_reason() -> None:
     async def main() -> None:
         async with served_app() as made, ws_client(made) as ann:
             await ann.ask(
@@ -60,7 +60,7 @@ def test_a_refused_join_is_answered_with_the_reason_and_nothing_is_joined() -> N
     run(main())
 
 
-def test_a_join_that_raises_is_answered_with_join_crashed() -> None:
+def test_join_that_raises_is_answered_with_join_crashed() -> None:
     async def main() -> None:
         async with served_app() as made, ws_client(made) as ann:
             await ann.ask(
@@ -74,7 +74,7 @@ def test_a_join_that_raises_is_answered_with_join_crashed() -> None:
 
 
 @pytest.mark.parametrize("topic", ["nope:1", "room", "room:", "room:a:b", "phoenix", "aroom:1"])
-def test_a_topic_that_nobody_serves_is_answered_with_unmatched_topic(topic: str) -> None:
+def test_join_of_an_unserved_topic_is_answered_unmatched_topic(topic: str) -> None:
     async def main() -> None:
         async with served_app() as made, ws_client(made) as ann:
             await ann.ask(
@@ -86,7 +86,7 @@ def test_a_topic_that_nobody_serves_is_answered_with_unmatched_topic(topic: str)
     run(main())
 
 
-def test_an_event_is_answered_ok_or_error_with_the_response_of_its_handler() -> None:
+def test_event_reply_has_the_response_of_its_handler() -> None:
     async def main() -> None:
         async with served_app() as made, ws_client(made) as ann:
             await ann.ask(JOIN, JOINED)
@@ -106,7 +106,7 @@ def test_an_event_is_answered_ok_or_error_with_the_response_of_its_handler() -> 
     run(main())
 
 
-def test_an_event_whose_handler_returns_nothing_is_not_answered() -> None:
+def test_event_whose_handler_returns_none_gets_no_reply() -> None:
     async def main() -> None:
         async with served_app() as made, ws_client(made) as ann:
             await ann.ask(JOIN, JOINED)
@@ -119,7 +119,7 @@ def test_an_event_whose_handler_returns_nothing_is_not_answered() -> None:
     run(main())
 
 
-def test_an_event_on_a_topic_that_is_not_joined_is_answered_with_unmatched_topic() -> None:
+def test_event_on_an_unjoined_topic_is_answered_unmatched_topic() -> None:
     async def main() -> None:
         async with served_app() as made, ws_client(made) as ann:
             unmatched = '{"status":"error","response":{"reason":"unmatched topic"}}'
@@ -136,7 +136,7 @@ def test_an_event_on_a_topic_that_is_not_joined_is_answered_with_unmatched_topic
     run(main())
 
 
-def test_a_leave_is_answered_and_then_the_channel_closes_with_its_join_ref_twice() -> None:
+def test_leave_is_answered_then_phx_close_is_sent_with_the_join_ref() -> None:
     async def main() -> None:
         async with served_app() as made, ws_client(made) as ann:
             await ann.present("room:1", "ann")
@@ -152,7 +152,7 @@ def test_a_leave_is_answered_and_then_the_channel_closes_with_its_join_ref_twice
     run(main())
 
 
-def test_leaving_what_was_never_joined_is_answered_ok_all_the_same() -> None:
+def test_leave_of_an_unjoined_topic_is_answered_ok() -> None:
     async def main() -> None:
         async with served_app() as made, ws_client(made) as ann:
             await ann.ask(
@@ -168,7 +168,7 @@ def test_leaving_what_was_never_joined_is_answered_ok_all_the_same() -> None:
     run(main())
 
 
-def test_a_broadcast_has_neither_join_ref_nor_ref_and_reaches_everybody_on_the_topic() -> None:
+def test_broadcast_without_refs_reaches_all_clients_of_the_topic() -> None:
     async def main() -> None:
         async with (
             served_app() as made,
@@ -193,7 +193,7 @@ def test_a_broadcast_has_neither_join_ref_nor_ref_and_reaches_everybody_on_the_t
     run(main())
 
 
-def test_a_broadcast_to_all_others_does_not_come_back() -> None:
+def test_broadcast_from_excludes_its_sender() -> None:
     async def main() -> None:
         async with served_app() as made, ws_client(made) as ann, ws_client(made) as bob:
             await ann.join("room:1")
@@ -205,7 +205,7 @@ def test_a_broadcast_to_all_others_does_not_come_back() -> None:
     run(main())
 
 
-def test_a_broadcast_reaches_the_clients_of_every_node(cluster_name: str) -> None:
+def test_broadcast_reaches_clients_of_every_node(cluster_name: str) -> None:
     async def main() -> None:
         async with (
             two_served_apps(cluster_name) as (one, two),
@@ -225,7 +225,7 @@ def test_a_broadcast_reaches_the_clients_of_every_node(cluster_name: str) -> Non
     run(main())
 
 
-def test_a_push_to_one_channel_has_its_join_ref_and_no_ref() -> None:
+def test_push_has_the_join_ref_and_no_ref() -> None:
     async def main() -> None:
         async with served_app() as made, ws_client(made) as ann, ws_client(made) as bob:
             await ann.join("room:1")
@@ -239,7 +239,7 @@ def test_a_push_to_one_channel_has_its_join_ref_and_no_ref() -> None:
 
 
 @pytest.mark.parametrize("event", ["crash", "what nobody handles", "phx_reply"])
-def test_a_crash_ends_the_channel_alone_and_its_presences_leave(event: str, log: Log) -> None:
+def test_handler_crash_ends_only_its_channel_and_presences_leave(event: str, log: Log) -> None:
     async def main() -> None:
         async with served_app() as made, ws_client(made) as ann:
             await ann.present("room:1", "ann")
@@ -262,7 +262,7 @@ def test_a_crash_ends_the_channel_alone_and_its_presences_leave(event: str, log:
     run(main())
 
 
-def test_a_channel_that_stops_closes_after_the_reply() -> None:
+def test_channel_stop_sends_phx_close_after_the_reply() -> None:
     async def main() -> None:
         async with served_app() as made, ws_client(made) as ann:
             await ann.present("room:1", "ann")
@@ -278,7 +278,7 @@ def test_a_channel_that_stops_closes_after_the_reply() -> None:
     run(main())
 
 
-def test_joining_a_joined_topic_ends_the_old_channel_and_the_new_one_joins() -> None:
+def test_rejoin_replaces_old_channel() -> None:
     async def main() -> None:
         async with served_app() as made, ws_client(made) as ann, ws_client(made) as bob:
             await bob.present("room:1", "bob")
@@ -314,7 +314,7 @@ def test_joining_a_joined_topic_ends_the_old_channel_and_the_new_one_joins() -> 
     run(main())
 
 
-def test_integer_refs_are_echoed_as_they_came() -> None:
+def test_integer_refs_are_echoed_unchanged() -> None:
     async def main() -> None:
         async with served_app() as made, ws_client(made) as ann:
             await ann.ask(
@@ -338,7 +338,7 @@ def test_integer_refs_are_echoed_as_they_came() -> None:
     run(main())
 
 
-def test_pings_are_ponged() -> None:
+def test_ping_is_answered_with_pong() -> None:
     async def main() -> None:
         async with served_app() as made, ws_client(made) as ann:
             pong = await ann.connection.ping(b"are you there")
@@ -347,7 +347,7 @@ def test_pings_are_ponged() -> None:
     run(main())
 
 
-def test_a_binary_push_gets_a_binary_reply_as_in_the_example() -> None:
+def test_binary_push_gets_the_documented_binary_reply() -> None:
     async def main() -> None:
         async with served_app() as made, ws_client(made) as ann:
             await ann.join("room:lobby", ref="30")
@@ -379,7 +379,7 @@ def test_bytes_are_broadcast_and_pushed_as_binary_frames() -> None:
 
 
 @pytest.mark.parametrize("query", ["vsn=1.0.0", "", "user=ann"])
-def test_version_1_has_objects_without_join_refs(query: str) -> None:
+def test_v1_frames_are_objects_without_join_refs(query: str) -> None:
     async def main() -> None:
         async with served_app() as made, ws_client(made, query) as ann:
             await ann.ask(
@@ -415,7 +415,7 @@ def test_version_1_has_objects_without_join_refs(query: str) -> None:
     run(main())
 
 
-def test_clients_of_both_versions_hear_each_other() -> None:
+def test_clients_of_v1_and_v2_exchange_broadcasts() -> None:
     async def main() -> None:
         async with (
             served_app() as made,
@@ -437,7 +437,7 @@ def test_clients_of_both_versions_hear_each_other() -> None:
     run(main())
 
 
-def test_bytes_do_not_reach_a_client_of_version_1_which_goes_on() -> None:
+def test_binary_broadcast_skips_a_v1_client_which_stays_connected() -> None:
     async def main() -> None:
         async with served_app() as made, ws_client(made, "vsn=1.0.0") as ann:
             await ann.send('{"topic":"room:1","event":"phx_join","payload":{},"ref":"3"}')
@@ -449,7 +449,7 @@ def test_bytes_do_not_reach_a_client_of_version_1_which_goes_on() -> None:
     run(main())
 
 
-def test_client_of_version_1_that_sends_bytes_is_answered_in_text() -> None:
+def test_v1_client_that_sends_bytes_is_answered_in_text() -> None:
     async def main() -> None:
         async with served_app() as made, ws_client(made, "vsn=1.0.0") as ann:
             await ann.send(b'{"topic":"room:1","event":"phx_join","payload":{},"ref":"3"}')
@@ -476,7 +476,7 @@ def test_elements_after_the_fifth_are_ignored() -> None:
     run(main())
 
 
-def test_the_payloads_of_the_world_pass_unchanged() -> None:
+def test_unicode_payloads_pass_unchanged() -> None:
     async def main() -> None:
         async with served_app() as made, ws_client(made) as ann:
             await ann.join("room:1")

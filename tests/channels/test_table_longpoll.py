@@ -25,7 +25,7 @@ def short_window(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sessions, "WINDOW", 0.05)
 
 
-def test_the_first_get_makes_a_session_and_says_410() -> None:
+def test_first_poll_creates_a_session_with_410() -> None:
     async def main() -> None:
         async with served_app() as made, unasked_http_poller(made, "vsn=2.0.0&user=ann") as ann:
             said = await ann.get()
@@ -36,7 +36,7 @@ def test_the_first_get_makes_a_session_and_says_410() -> None:
     run(main())
 
 
-def test_a_get_is_answered_200_with_the_frames_that_wait() -> None:
+def test_poll_is_answered_200_with_queued_frames() -> None:
     async def main() -> None:
         async with served_app() as made, http_poller(made) as ann:
             before = ann.token
@@ -48,7 +48,7 @@ def test_a_get_is_answered_200_with_the_frames_that_wait() -> None:
     run(main())
 
 
-def test_a_get_waits_for_the_first_frame() -> None:
+def test_poll_waits_for_the_first_frame() -> None:
     async def main() -> None:
         async with served_app() as made, http_poller(made) as ann, http_poller(made) as bob:
             await ann.join("room:1")
@@ -61,7 +61,7 @@ def test_a_get_waits_for_the_first_frame() -> None:
 
 
 @pytest.mark.usefixtures("short_window")
-def test_a_get_that_waits_in_vain_is_answered_204_and_the_session_lives_on() -> None:
+def test_poll_without_frames_is_answered_204_and_keeps_the_session() -> None:
     async def main() -> None:
         async with served_app() as made, http_poller(made) as ann:
             before = ann.token
@@ -72,7 +72,7 @@ def test_a_get_that_waits_in_vain_is_answered_204_and_the_session_lives_on() -> 
     run(main())
 
 
-def test_who_may_not_connect_gets_403() -> None:
+def test_longpoll_connect_refusal_is_answered_403() -> None:
     async def main() -> None:
         async with served_app() as made:
             for query in "vsn=2.0.0&refused=1", "vsn=3.0.0":
@@ -86,7 +86,7 @@ def test_who_may_not_connect_gets_403() -> None:
     run(main())
 
 
-def test_requests_with_large_headers_get_403_and_one_line(log: Log) -> None:
+def test_longpoll_request_with_large_headers_is_answered_403_with_one_line(log: Log) -> None:
     async def main() -> None:
         async with served_app() as made, http_poller(made) as ann:
             large = [("a", "b")] * 10_000
@@ -100,7 +100,7 @@ def test_requests_with_large_headers_get_403_and_one_line(log: Log) -> None:
     run(main())
 
 
-def test_a_batch_is_taken_in_order() -> None:
+def test_longpoll_batch_is_applied_in_order() -> None:
     async def main() -> None:
         async with served_app() as made, http_poller(made) as ann:
             lines = [f'["3","{n}","room:1","echo",{{"n":{n}}}]' for n in range(4, 60)]
@@ -112,7 +112,7 @@ def test_a_batch_is_taken_in_order() -> None:
 
 
 @pytest.mark.parametrize("text", ["\u2028", "\u2029", "\x85", "\x7f", "\xa0", "é😀"])
-def test_a_batch_is_cut_at_line_feeds_alone(text: str) -> None:
+def test_longpoll_batch_is_split_at_line_feeds_only(text: str) -> None:
     async def main() -> None:
         async with served_app() as made, http_poller(made) as ann:
             await ann.join("room:1")
@@ -125,7 +125,7 @@ def test_a_batch_is_cut_at_line_feeds_alone(text: str) -> None:
     run(main())
 
 
-def test_a_body_that_is_no_batch_is_one_frame() -> None:
+def test_longpoll_body_without_ndjson_type_is_one_frame() -> None:
     async def main() -> None:
         async with served_app() as made, http_poller(made) as ann:
             assert await ann.post(BEAT, kind="text/plain") == {"status": 200}
@@ -137,7 +137,7 @@ def test_a_body_that_is_no_batch_is_one_frame() -> None:
     run(main())
 
 
-def test_bytes_are_sent_as_base64() -> None:
+def test_longpoll_sends_bytes_as_base64() -> None:
     async def main() -> None:
         async with served_app() as made, http_poller(made) as ann, ws_client(made) as bob:
             await ann.join("room:1")
@@ -150,7 +150,7 @@ def test_bytes_are_sent_as_base64() -> None:
     run(main())
 
 
-def test_a_client_that_polls_is_replied_an_error_instead_of_bytes() -> None:
+def test_longpoll_binary_reply_is_replaced_by_an_error() -> None:
     async def main() -> None:
         async with served_app() as made, http_poller(made) as ann:
             await ann.join("room:1")
@@ -165,7 +165,7 @@ def test_a_client_that_polls_is_replied_an_error_instead_of_bytes() -> None:
     run(main())
 
 
-def test_asked_with_the_number_before_the_same_answer_is_given_again() -> None:
+def test_duplicate_poll_with_the_previous_number_repeats_the_answer() -> None:
     async def main() -> None:
         async with served_app() as made, http_poller(made) as ann:
             before = ann.token
@@ -179,7 +179,7 @@ def test_asked_with_the_number_before_the_same_answer_is_given_again() -> None:
     run(main())
 
 
-def test_asked_with_an_older_number_still_the_session_is_gone() -> None:
+def test_poll_with_an_older_number_ends_the_session() -> None:
     async def main() -> None:
         async with served_app() as made, http_poller(made) as ann:
             first = ann.token
@@ -191,7 +191,7 @@ def test_asked_with_an_older_number_still_the_session_is_gone() -> None:
     run(main())
 
 
-def test_asked_with_the_number_before_after_the_answer_arrived_the_session_is_gone() -> None:
+def test_poll_with_a_stale_number_after_acknowledgement_ends_the_session() -> None:
     async def main() -> None:
         async with served_app() as made, http_poller(made) as ann:
             before = ann.token
@@ -207,7 +207,7 @@ def test_asked_with_the_number_before_after_the_answer_arrived_the_session_is_go
     run(main())
 
 
-def test_of_two_gets_that_wait_the_older_is_answered_with_nothing() -> None:
+def test_concurrent_poll_answers_the_older_one_empty() -> None:
     async def main() -> None:
         async with served_app() as made, http_poller(made) as ann:
             token = ann.token
@@ -221,7 +221,7 @@ def test_of_two_gets_that_wait_the_older_is_answered_with_nothing() -> None:
     run(main())
 
 
-def test_what_comes_while_a_newer_get_takes_over_is_for_the_newer() -> None:
+def test_frames_during_poll_takeover_go_to_the_newer_poll() -> None:
     async def main() -> None:
         async with served_app() as made, http_poller(made):
             (session,) = made.socket._longpoll._sessions._sessions.values()
@@ -257,7 +257,7 @@ def _waits(socket: object) -> bool:
         "é.é.0",
     ],
 )
-def test_an_unknown_or_forged_token_is_answered_410_and_opens_nothing(token: str) -> None:
+def test_unknown_or_forged_session_token_is_answered_410(token: str) -> None:
     async def main() -> None:
         async with served_app() as made, http_poller(made) as ann:
             for forged in token, str(ann.token).rpartition(".")[0] + ".99", f"{ann.token}9":
@@ -271,7 +271,7 @@ def test_an_unknown_or_forged_token_is_answered_410_and_opens_nothing(token: str
     run(main())
 
 
-def test_garbage_ends_the_session_with_one_line(log: Log) -> None:
+def test_longpoll_garbage_ends_the_session_with_one_line(log: Log) -> None:
     async def main() -> None:
         async with served_app() as made, http_poller(made) as ann:
             await ann.post('["3","3","room:1","phx_join",{"track":"ann"}]')
@@ -288,7 +288,7 @@ def test_garbage_ends_the_session_with_one_line(log: Log) -> None:
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "OPTIONS"])
-def test_a_site_that_is_accepted_may_read_the_answers_and_no_other(method: str, log: Log) -> None:
+def test_longpoll_cors_headers_are_sent_to_accepted_origins_only(method: str, log: Log) -> None:
     asked = {
         "access-control-request-method": "POST",
         "access-control-request-headers": "content-type,x-phoenix-authtoken",
@@ -318,7 +318,7 @@ def test_a_site_that_is_accepted_may_read_the_answers_and_no_other(method: str, 
     run(main())
 
 
-def test_other_methods_are_not_answered() -> None:
+def test_longpoll_rejects_other_http_methods() -> None:
     async def main() -> None:
         async with served_app() as made, http_poller(made) as ann:
             for method in "PUT", "DELETE":
@@ -328,7 +328,7 @@ def test_other_methods_are_not_answered() -> None:
     run(main())
 
 
-def test_a_token_comes_in_a_header() -> None:
+def test_longpoll_auth_token_is_read_from_a_header() -> None:
     async def main() -> None:
         async with served_app() as made, unasked_http_poller(made) as ann:
             await ann.get(**{"x-phoenix-authtoken": "secret"})
@@ -337,7 +337,7 @@ def test_a_token_comes_in_a_header() -> None:
     run(main())
 
 
-def test_version_1_is_spoken_as_well() -> None:
+def test_longpoll_serves_v1() -> None:
     async def main() -> None:
         async with served_app() as made, http_poller(made, "vsn=1.0.0") as ann:
             await ann.post('{"topic":"room:1","event":"phx_join","payload":{},"ref":"3"}')
@@ -349,7 +349,7 @@ def test_version_1_is_spoken_as_well() -> None:
     run(main())
 
 
-def test_presences_reach_a_client_that_polls() -> None:
+def test_longpoll_client_receives_presences() -> None:
     async def main() -> None:
         async with served_app() as made, http_poller(made) as ann, ws_client(made) as bob:
             await ann.post('["3","3","room:1","phx_join",{"track":"ann"}]')
@@ -362,7 +362,7 @@ def test_presences_reach_a_client_that_polls() -> None:
     run(main())
 
 
-def test_a_session_that_nobody_asks_for_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_longpoll_session_without_polls_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sessions, "LIFETIME", 0.1)
 
     async def main() -> None:
@@ -378,7 +378,7 @@ def test_a_session_that_nobody_asks_for_ends(monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("short_window")
-def test_a_client_that_polls_is_not_silent() -> None:
+def test_polling_client_is_not_timed_out_by_heartbeat() -> None:
     async def main() -> None:
         async with (
             served_app(timeout=0.3) as made,
@@ -394,7 +394,7 @@ def test_a_client_that_polls_is_not_silent() -> None:
     run(main())
 
 
-def test_a_node_that_stops_ends_the_sessions_and_those_that_wait() -> None:
+def test_node_stop_ends_longpoll_sessions_and_waiting_polls() -> None:
     async def main() -> None:
         async with served_app() as made, http_poller(made) as ann:
             waiting = asyncio.create_task(ann.get())
@@ -406,7 +406,7 @@ def test_a_node_that_stops_ends_the_sessions_and_those_that_wait() -> None:
     run(main())
 
 
-def test_requests_that_reach_another_node_are_passed_on(cluster_name: str) -> None:
+def test_longpoll_request_at_another_node_is_relayed(cluster_name: str) -> None:
     async def main() -> None:
         async with two_served_apps(cluster_name) as (one, two), http_poller(one) as ann:
             ann.app = two
@@ -422,7 +422,7 @@ def test_requests_that_reach_another_node_are_passed_on(cluster_name: str) -> No
     run(main())
 
 
-def test_large_bodies_and_answers_pass_between_nodes(cluster_name: str) -> None:
+def test_large_longpoll_bodies_and_answers_are_relayed(cluster_name: str) -> None:
     async def main() -> None:
         async with two_served_apps(cluster_name) as (one, two), http_poller(one) as ann:
             ann.app = two
@@ -439,7 +439,7 @@ def test_large_bodies_and_answers_pass_between_nodes(cluster_name: str) -> None:
     run(main())
 
 
-def test_the_same_answer_is_given_again_through_another_node(cluster_name: str) -> None:
+def test_duplicate_poll_through_another_node_repeats_the_answer(cluster_name: str) -> None:
     async def main() -> None:
         async with two_served_apps(cluster_name) as (one, two), http_poller(one) as ann:
             before = ann.token
@@ -451,7 +451,7 @@ def test_the_same_answer_is_given_again_through_another_node(cluster_name: str) 
     run(main())
 
 
-def test_a_session_of_a_node_that_is_gone_is_gone(cluster_name: str) -> None:
+def test_longpoll_session_of_a_dead_node_is_gone(cluster_name: str) -> None:
     async def main() -> None:
         async with two_served_apps(cluster_name) as (one, two), http_poller(one) as ann:
             ann.app = two

@@ -21,7 +21,7 @@ def ref_of(entries: dict[str, Any], key: str) -> str:
     return str(meta["phx_ref"])
 
 
-def test_the_state_follows_the_join_reply_with_the_join_ref_and_no_ref() -> None:
+def test_presence_state_follows_the_join_reply() -> None:
     async def main() -> None:
         async with served_app() as made, ws_client(made) as ann:
             await ann.ask(
@@ -36,7 +36,7 @@ def test_the_state_follows_the_join_reply_with_the_join_ref_and_no_ref() -> None
     run(main())
 
 
-def test_who_follows_without_tracking_gets_an_empty_state_of_an_empty_topic() -> None:
+def test_follow_of_an_empty_topic_sends_an_empty_presence_state() -> None:
     async def main() -> None:
         async with served_app() as made, ws_client(made) as ann:
             await ann.join("room:1", {"follow": True})
@@ -46,7 +46,7 @@ def test_who_follows_without_tracking_gets_an_empty_state_of_an_empty_topic() ->
     run(main())
 
 
-def test_what_fetch_adds_is_beside_the_metas_in_states_and_diffs() -> None:
+def test_fetched_fields_are_beside_the_metas_in_states_and_diffs() -> None:
     async def fetch(topic: str, entries: dict[str, Any]) -> dict[str, Any]:
         return {key: {"user": {"name": key.upper()}} for key in entries}
 
@@ -64,7 +64,7 @@ def test_what_fetch_adds_is_beside_the_metas_in_states_and_diffs() -> None:
     run(main())
 
 
-def test_every_change_is_a_diff_of_joins_and_leaves_by_key() -> None:
+def test_change_is_sent_as_presence_diff_by_key() -> None:
     async def main() -> None:
         async with served_app() as made, ws_client(made) as ann, ws_client(made) as bob:
             await ann.present("room:1", "ann")
@@ -78,7 +78,7 @@ def test_every_change_is_a_diff_of_joins_and_leaves_by_key() -> None:
     run(main())
 
 
-def test_an_update_is_one_diff_whose_join_names_the_ref_that_leaves() -> None:
+def test_update_is_one_diff_with_phx_ref_prev() -> None:
     async def main() -> None:
         async with served_app() as made, ws_client(made) as ann, ws_client(made) as bob:
             await ann.present("room:1", "ann")
@@ -97,7 +97,7 @@ def test_an_update_is_one_diff_whose_join_names_the_ref_that_leaves() -> None:
     run(main())
 
 
-def test_a_joiner_is_told_of_itself_once() -> None:
+def test_joiner_receives_itself_once() -> None:
     async def main() -> None:
         async with served_app() as made, ws_client(made) as ann:
             state = await ann.present("room:1", "ann")
@@ -112,7 +112,7 @@ def test_a_joiner_is_told_of_itself_once() -> None:
     run(main())
 
 
-def test_who_tracks_after_the_join_is_sent_the_state_then() -> None:
+def test_track_after_the_join_sends_the_presence_state() -> None:
     async def main() -> None:
         async with served_app() as made, ws_client(made) as ann:
             await ann.join("room:1")
@@ -125,7 +125,7 @@ def test_who_tracks_after_the_join_is_sent_the_state_then() -> None:
     run(main())
 
 
-def test_a_client_that_is_gone_leaves_everywhere_at_once(cluster_name: str) -> None:
+def test_disconnected_client_leaves_on_every_node_at_once(cluster_name: str) -> None:
     async def main() -> None:
         async with (
             two_served_apps(cluster_name) as (one, two),
@@ -159,7 +159,7 @@ async def fold_until(client: WsClient, presence: Presence, made: ServedApp, coun
         presence.take(json.loads(await client.read()))
 
 
-def test_under_a_storm_of_joins_each_ref_reaches_each_client_exactly_once() -> None:
+def test_join_storm_sends_each_ref_to_each_client_exactly_once() -> None:
     count = 60
 
     async def join(
@@ -189,7 +189,7 @@ def test_under_a_storm_of_joins_each_ref_reaches_each_client_exactly_once() -> N
     run(main())
 
 
-def test_under_load_changes_are_gathered_into_few_diffs() -> None:
+def test_changes_under_load_are_batched_into_few_diffs() -> None:
     async def main() -> None:
         async with served_app() as made, ws_client(made) as ann:
             await ann.present("room:1", "ann")

@@ -63,7 +63,7 @@ async def post_unread(served_app: ServedApp, token: str) -> dict[str, Any]:
     return answer
 
 
-def test_token_does_not_reveal_the_name_of_its_node() -> None:
+def test_session_token_does_not_reveal_the_node_name() -> None:
     async def main() -> None:
         async with served_app() as made, http_poller(made) as ann:
             assert ann.token is not None
@@ -77,7 +77,7 @@ def test_token_does_not_reveal_the_name_of_its_node() -> None:
 
 @pytest.mark.parametrize("part", PARTS)
 @pytest.mark.parametrize("where", ["at its worker", "at another one"])
-def test_tampered_token_is_refused_without_reading_the_body(
+def test_tampered_session_token_is_refused_without_reading_the_body(
     part: str, where: str, cluster_name: str, log: Log
 ) -> None:
     async def main() -> None:
@@ -97,7 +97,9 @@ def test_tampered_token_is_refused_without_reading_the_body(
     run(main())
 
 
-def test_forged_tokens_relay_nothing_and_broadcasts_keep_arriving(cluster_name: str) -> None:
+def test_forged_session_tokens_relay_nothing_and_broadcasts_keep_arriving(
+    cluster_name: str,
+) -> None:
     async def forge(client: httpx2.AsyncClient, url: str) -> None:
         for _ in range(4):
             try:
@@ -130,7 +132,7 @@ def test_forged_tokens_relay_nothing_and_broadcasts_keep_arriving(cluster_name: 
     run(main())
 
 
-def test_token_that_arrives_before_its_route_waits_for_it(
+def test_session_token_that_arrives_before_its_route_waits_for_it(
     cluster_name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     go, asked = asyncio.Event(), asyncio.Event()
@@ -178,7 +180,7 @@ def test_members_without_channels_delay_unknown_tokens_alone(
     run(main())
 
 
-def test_token_of_a_former_life_is_void_everywhere(cluster_name: str) -> None:
+def test_session_token_of_an_old_incarnation_is_void_everywhere(cluster_name: str) -> None:
     async def main() -> None:
         async with running(1, cluster=cluster_name) as nodes:
             two = ServedApp(nodes[0])
@@ -200,7 +202,7 @@ def test_token_of_a_former_life_is_void_everywhere(cluster_name: str) -> None:
     run(main())
 
 
-def test_clusters_do_not_accept_each_others_tokens_and_log_the_remedy(log: Log) -> None:
+def test_session_token_of_another_cluster_is_refused_and_logged_with_the_remedy(log: Log) -> None:
     async def main() -> None:
         one, two = [ServedApp(adsum.Node(cluster=name, siblings=False)) for name in ("one", "two")]
         async with one.node, two.node, serving(one), serving(two), http_poller(one) as ann:
@@ -216,7 +218,7 @@ def test_clusters_do_not_accept_each_others_tokens_and_log_the_remedy(log: Log) 
     run(main())
 
 
-def test_token_of_a_stopped_worker_is_no_mistake(
+def test_session_token_of_a_stopped_worker_logs_nothing(
     cluster_name: str, log: Log, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Else each deployment would warn of clients that poll."""
@@ -235,7 +237,7 @@ def test_token_of_a_stopped_worker_is_no_mistake(
     run(main())
 
 
-def test_child_process_does_not_use_the_route_of_its_parent() -> None:
+def test_forked_child_does_not_use_the_route_of_its_parent() -> None:
     made = ServedApp()
 
     def route() -> Route:
@@ -267,7 +269,7 @@ def test_child_process_does_not_use_the_route_of_its_parent() -> None:
         {"route": "A" * 19, "key": ["00"] * 64},
     ],
 )
-def test_answer_of_a_member_that_is_no_route_is_dropped(answer: Any) -> None:
+def test_malformed_route_of_a_member_is_dropped(answer: Any) -> None:
     with pytest.raises(ValueError, match=r"not a|hex"):
         Route.load(answer)
 

@@ -75,7 +75,7 @@ def _masked(frame: object) -> bytes:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("ws", ["websockets-sansio", "wsproto"])
-def test_clients_that_never_read_count_until_the_server_reports_their_ends(
+def test_slow_consumers_count_until_the_server_reports_their_disconnect(
     ws: str, log: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("adsum.channels.connection.GRACE", 0.2)
@@ -102,7 +102,7 @@ def test_clients_that_never_read_count_until_the_server_reports_their_ends(
     run(main())
 
 
-def test_server_that_stops_as_a_client_is_given_up_is_not_waited_for() -> None:
+def test_server_stop_does_not_wait_for_an_abandoned_slow_consumer() -> None:
     async def main() -> None:
         app = App()
         async with app.node:

@@ -55,7 +55,7 @@ def test_three_servers_see_each_other(demo: Demo, rooms: dict[str, RoomClient]) 
         eventually(partial(room.knows, expected), f"{node} knows that all are up")
 
 
-def test_the_page_and_what_it_needs_are_served(demo: Demo) -> None:
+def test_page_and_what_it_needs_are_served(demo: Demo) -> None:
     page = demo.fetch("")
     needed = re.findall(r'(?:href|src)="([^"#:]+)"', page)
     assert {"demo.js", "style.css"} <= {*needed}
@@ -66,7 +66,7 @@ def test_the_page_and_what_it_needs_are_served(demo: Demo) -> None:
     assert "//" not in page.replace("http://www.w3.org/2000/svg", ""), "nothing from elsewhere"
 
 
-def test_a_visitor_is_seen_on_every_server_and_goes_with_the_connection(
+def test_visitor_is_seen_on_every_server_and_goes_with_the_connection(
     demo: Demo, rooms: dict[str, RoomClient]
 ) -> None:
     with demo.visit("n1", "ann"):
@@ -74,7 +74,7 @@ def test_a_visitor_is_seen_on_every_server_and_goes_with_the_connection(
     nowhere(rooms, ANN)
 
 
-def test_a_visitor_who_leaves_may_join_again(demo: Demo, rooms: dict[str, RoomClient]) -> None:
+def test_visitor_who_leaves_may_join_again(demo: Demo, rooms: dict[str, RoomClient]) -> None:
     with demo.visit("n1", "ann") as ann:
         everywhere(rooms, ANN)
         ann.leave()
@@ -120,7 +120,7 @@ def test_two_devices_are_one_person(demo: Demo, rooms: dict[str, RoomClient]) ->
     nowhere(rooms, ANN)
 
 
-def test_what_is_said_is_heard_on_every_server(demo: Demo, rooms: dict[str, RoomClient]) -> None:
+def test_message_reaches_every_server(demo: Demo, rooms: dict[str, RoomClient]) -> None:
     with demo.visit("n2", "ann") as ann:
         assert ann.ask("shout", {"text": " hello "})["status"] == "ok"
         for node, room in {**rooms, "ann herself": ann}.items():
@@ -128,7 +128,7 @@ def test_what_is_said_is_heard_on_every_server(demo: Demo, rooms: dict[str, Room
             eventually(partial(room.heard, shout), f"{node} hears it")
 
 
-def test_who_only_looks_on_is_not_seen_and_says_nothing(rooms: dict[str, RoomClient]) -> None:
+def test_observer_is_not_present_and_cannot_send(rooms: dict[str, RoomClient]) -> None:
     onlooker = rooms["n1"]
     for answer in (onlooker.update(name="Ann"), onlooker.ask("shout", {"text": "hello"})):
         assert answer["status"] == "error"
@@ -145,7 +145,7 @@ def test_only_the_page_of_the_demo_may_connect(demo: Demo) -> None:
 @pytest.mark.parametrize(
     "garbage", ["nonsense", b"\x00\xff", "[1]", "[" * 50_000, "x" * 100_000], ids=lambda it: it[:9]
 )
-def test_garbage_costs_the_connection_and_harms_nobody(
+def test_garbage_closes_only_its_connection(
     demo: Demo, rooms: dict[str, RoomClient], garbage: str | bytes
 ) -> None:
     pid = demo.node("n1")["pid"]
@@ -161,7 +161,7 @@ def test_garbage_costs_the_connection_and_harms_nobody(
 @pytest.mark.parametrize(
     "payload", [None, 1, "here", [], {}, {**META, "name": " "}, {**META, "status": "dancing"}]
 )
-def test_what_makes_no_sense_in_the_room_is_answered(
+def test_invalid_room_event_is_answered_with_an_error(
     demo: Demo, rooms: dict[str, RoomClient], payload: Any
 ) -> None:
     with demo.visit("n1", "ann") as ann:
@@ -173,9 +173,7 @@ def test_what_makes_no_sense_in_the_room_is_answered(
         everywhere(rooms, ANN, name="Ann", status="here")
 
 
-def test_a_killed_server_is_noticed_and_comes_back(
-    demo: Demo, rooms: dict[str, RoomClient]
-) -> None:
+def test_killed_server_is_noticed_and_comes_back(demo: Demo, rooms: dict[str, RoomClient]) -> None:
     others = {"n2": rooms["n2"], "n3": rooms["n3"]}
     with demo.visit("n1", "ann"):
         everywhere(rooms, ANN, node="n1")
@@ -193,7 +191,7 @@ def test_a_killed_server_is_noticed_and_comes_back(
         everywhere({**others, "n1": ann}, "robot:n1:Ada", node="n1")
 
 
-def test_a_device_whose_server_is_killed_goes_to_another(
+def test_device_reconnects_to_another_server_after_a_crash(
     demo: Demo, rooms: dict[str, RoomClient]
 ) -> None:
     others = {"n2": rooms["n2"], "n3": rooms["n3"]}
@@ -209,7 +207,7 @@ def test_a_device_whose_server_is_killed_goes_to_another(
             everywhere({**others, "n1": returned}, ANN, node="n2")
 
 
-def test_a_cut_network_has_two_sides_and_heals(demo: Demo, rooms: dict[str, RoomClient]) -> None:
+def test_partition_shows_two_sides_and_heals(demo: Demo, rooms: dict[str, RoomClient]) -> None:
     alone, others = {"n1": rooms["n1"]}, {"n2": rooms["n2"], "n3": rooms["n3"]}
     with demo.visit("n1", "ann") as ann, demo.visit("n3", "ben", name="Ben") as ben:
         everywhere(rooms, ANN)
@@ -240,7 +238,7 @@ def test_a_cut_network_has_two_sides_and_heals(demo: Demo, rooms: dict[str, Room
             assert {*room.most.values()} == {1}, "nobody was there twice"
 
 
-def test_who_is_killed_beyond_the_cut_is_missed_on_that_side_only(
+def test_crash_beyond_a_partition_is_detected_on_that_side_only(
     demo: Demo, rooms: dict[str, RoomClient]
 ) -> None:
     assert demo.post("network/split/n1") == 200
@@ -256,9 +254,7 @@ def test_who_is_killed_beyond_the_cut_is_missed_on_that_side_only(
     everywhere({"n1": rooms["n1"], "n2": rooms["n2"]}, "robot:n1:Ada")
 
 
-def test_a_paused_server_is_hidden_until_it_goes_on(
-    demo: Demo, rooms: dict[str, RoomClient]
-) -> None:
+def test_paused_server_is_hidden_until_it_goes_on(demo: Demo, rooms: dict[str, RoomClient]) -> None:
     others = {"n1": rooms["n1"], "n2": rooms["n2"]}
     demo.act("pause", "n3")
     assert demo.node("n3")["state"] == "paused"
@@ -273,7 +269,7 @@ def test_a_paused_server_is_hidden_until_it_goes_on(
     assert "robot:n1:Ada" not in rooms["n3"].gone
 
 
-def test_a_running_server_is_restarted_politely(demo: Demo) -> None:
+def test_running_server_is_restarted_politely(demo: Demo) -> None:
     pid = demo.node("n2")["pid"]
     assert demo.act("restart", "n2") == 200
     assert demo.measured("stop", "n2").keys() == {"n1", "n3"}
@@ -282,7 +278,7 @@ def test_a_running_server_is_restarted_politely(demo: Demo) -> None:
     assert not is_alive(pid)
 
 
-def test_what_makes_no_sense_is_refused(demo: Demo) -> None:
+def test_invalid_action_is_refused(demo: Demo) -> None:
     assert demo.act("resume", "n1") == 409
     assert demo.act("explode", "n1") == 404
     assert demo.act("kill", "n9") == 404
@@ -322,7 +318,7 @@ def test_servers_do_not_outlive_a_supervisor_that_is_killed() -> None:
         eventually(lambda: not demo.alive(), "the servers end")
 
 
-def test_a_failing_cleanup_of_processes_leaves_no_directory(
+def test_failing_cleanup_of_processes_leaves_no_directory(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def fail() -> set[int]:

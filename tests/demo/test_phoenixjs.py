@@ -38,7 +38,7 @@ def no_registry(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @pytest.mark.processes
-def test_what_is_installed_is_the_version_that_is_asked_for() -> None:
+def test_installed_version_is_the_pinned_one() -> None:
     static = install()
     assert {file.name for file in static.iterdir()} >= FILES
     assert '"version": "1.8.16"' in (static.parents[1] / "package.json").read_text()
@@ -162,13 +162,13 @@ def test_without_node_it_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> Non
         install()
 
 
-def test_a_cache_that_cannot_be_written_is_named(cache: Path) -> None:
+def test_cache_that_cannot_be_written_is_named(cache: Path) -> None:
     (cache / "adsum").write_text("in the way")
     with pytest.raises(InstallError, match="cannot be put into"):
         install()
 
 
-def test_a_relative_cache_is_ignored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_relative_cache_is_ignored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", "relative")
     monkeypatch.setenv("HOME", str(tmp_path))
     place = tmp_path / ".cache" / "adsum" / "phoenix-1.8.16-6cd34991"

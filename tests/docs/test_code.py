@@ -23,7 +23,7 @@ MODULES = [
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", WITH_PYTHON, ids=relative)
-def test_the_python_of_a_page_runs(page: Path, environment: dict[str, str]) -> None:
+def test_python_of_a_page_runs(page: Path, environment: dict[str, str]) -> None:
     if "import FastAPI" in page.read_text() and importlib.util.find_spec("fastapi") is None:
         pytest.skip("needs fastapi")
     ended = subprocess.run(

@@ -58,9 +58,7 @@ def test_plain_asyncio_asks_live_workers_only(environment: Environment) -> None:
 @pytest.mark.parametrize(
     ("tests", "passed"), [("test_fastapi_app.py", 3), ("test_fastapi_channels.py", 7)]
 )
-def test_the_tests_of_an_application_pass(
-    environment: Environment, tests: str, passed: int
-) -> None:
+def test_tests_of_an_application_pass(environment: Environment, tests: str, passed: int) -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
     ended = subprocess.run(
         [*command, "--rootdir", str(EXAMPLES), str(EXAMPLES / tests)],

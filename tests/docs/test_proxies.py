@@ -78,7 +78,7 @@ async def site(
             yield ports[FRONT], servers
 
 
-def test_proxy_carries_both_transports_and_clients_that_go_leave(
+def test_proxy_carries_both_transports_and_disconnected_clients_leave(
     environment: Environment, directory: Path, name: str
 ) -> None:
     async def main() -> None:

@@ -17,7 +17,7 @@ ATTACKS = frozenset(
     )
 )
 #: A case of a test that has the attacks as its parameters.
-ATTACK = "test_honest_clients_do_not_notice"
+ATTACK = "test_attack_does_not_affect_honest_clients"
 
 
 def cells(line: str) -> tuple[str, ...]:

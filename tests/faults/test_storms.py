@@ -28,7 +28,7 @@ SETTINGS = {
 }
 
 
-def test_three_hundred_lives_of_one_name_leave_nothing_behind(
+def test_restart_storm_of_300_incarnations_leaks_nothing(
     cluster: Callable[..., Cluster], launcher: Launcher, measured: Measured
 ) -> None:
     nodes = cluster(**SETTINGS)

@@ -36,7 +36,7 @@ UNHARMED = {"room": ["ann", "mine"]}
 LAST = MAX_NUMBER - 1
 
 
-def test_a_relay_that_was_not_asked_for_is_not_believed() -> None:
+def test_unrequested_relay_is_rejected() -> None:
     attacked = AttackedEngine()
     attacked.eve_says(
         Delta(ANN, 0, 9, (entry(ANN, 9, "forged"),), reset=True),
@@ -49,7 +49,7 @@ def test_a_relay_that_was_not_asked_for_is_not_believed() -> None:
     assert attacked.engine.slices()[ANN].horizon == 1
 
 
-def test_whoever_has_a_live_link_to_somebody_asks_nobody_else_about_it() -> None:
+def test_linked_replica_is_fetched_from_no_relay() -> None:
     attacked = AttackedEngine()
     attacked.eve_says(*told_of(ANN, 1, 2, 3, version=LAST), Vouch(ANN, LAST))
     attacked.wait(5.0)
@@ -59,7 +59,7 @@ def test_whoever_has_a_live_link_to_somebody_asks_nobody_else_about_it() -> None
 
 @pytest.mark.parametrize("reset", [False, True])
 @pytest.mark.parametrize("after", [0, 1, 5, LAST])
-def test_a_claim_about_the_slice_of_the_receiver_closes_the_link(after: int, reset: bool) -> None:
+def test_delta_about_the_receivers_slice_closes_the_link(after: int, reset: bool) -> None:
     attacked = AttackedEngine()
     with pytest.raises(ProtocolError, match="about the slice of this node"):
         attacked.eve_says(Delta(ME, after, LAST, (), reset=reset))
@@ -70,7 +70,7 @@ def test_a_claim_about_the_slice_of_the_receiver_closes_the_link(after: int, res
     "claim",
     [Sync(ME, 2, True), Sync(ME, LAST, False), *told_of(ME, LAST), *told_of(ME, 0, version=LAST)],
 )
-def test_a_claim_of_changes_that_this_node_never_made_closes_the_link_with_one_line(
+def test_claim_of_unmade_own_changes_closes_the_link_with_one_line(
     claim: ProtocolMessage,
 ) -> None:
     attacked = AttackedEngine()
@@ -80,7 +80,7 @@ def test_a_claim_of_changes_that_this_node_never_made_closes_the_link_with_one_l
     assert attacked.shown() == UNHARMED
 
 
-def test_the_same_false_claim_on_one_link_after_the_other_costs_one_line() -> None:
+def test_repeated_false_claim_on_many_links_is_logged_once() -> None:
     attacked = AttackedEngine()
     for id in range(100, 150):
         attacked.link(id, EVE)
@@ -89,7 +89,7 @@ def test_the_same_false_claim_on_one_link_after_the_other_costs_one_line() -> No
     assert len(attacked.notices()) == 1
 
 
-def test_a_sync_for_versions_or_slices_that_never_existed_is_not_answered() -> None:
+def test_fetch_of_nonexistent_versions_or_slices_is_not_answered() -> None:
     attacked = AttackedEngine()
     attacked.wait(0.1)
     before = [m for m in attacked.sent(TO_EVE) if isinstance(m, Delta)]
@@ -101,7 +101,7 @@ def test_a_sync_for_versions_or_slices_that_never_existed_is_not_answered() -> N
     assert not attacked.closed()
 
 
-def test_horizons_and_counters_do_not_go_back() -> None:
+def test_stale_horizons_and_counters_are_ignored() -> None:
     attacked = AttackedEngine()
     attacked.eve_says(Delta(EVE, 0, 7, (entry(EVE, 7, "eve"),)), Heartbeat(9, 7))
     attacked.eve_says(Delta(EVE, 0, 3, (entry(EVE, 3, "old"),)), Delta(EVE, 6, 7, ((7, 7),)))
@@ -111,7 +111,7 @@ def test_horizons_and_counters_do_not_go_back() -> None:
     assert attacked.engine.slices()[EVE].horizon == 7
 
 
-def test_the_largest_numbers_harm_only_who_says_them() -> None:
+def test_maximum_numbers_harm_only_their_sender() -> None:
     attacked = AttackedEngine()
     attacked.eve_says(Heartbeat(LAST, LAST), Delta(EVE, 0, LAST, (entry(EVE, LAST, "eve"),)))
     attacked.eve_says(Sync(EVE, LAST, True), Ask(Replica("ann", LAST)), Vouch(ANN, LAST))
@@ -122,7 +122,7 @@ def test_the_largest_numbers_harm_only_who_says_them() -> None:
 
 
 @pytest.mark.slow
-def test_thousands_of_invented_nodes_are_bounded_and_forgotten_in_favour_of_nobody() -> None:
+def test_invented_members_are_bounded_and_evict_no_real_one() -> None:
     attacked = AttackedEngine()
     for counter in (1, 2):
         for start in range(0, 3 * MAX_MEMBERS, 500):
@@ -135,7 +135,7 @@ def test_thousands_of_invented_nodes_are_bounded_and_forgotten_in_favour_of_nobo
     assert attacked.status(ANN) == "up"
 
 
-def test_what_is_repeated_costs_nothing() -> None:
+def test_replayed_messages_cost_nothing() -> None:
     attacked = AttackedEngine()
     said: list[ProtocolMessage] = [
         Sync(ME, 0, True),
@@ -157,7 +157,7 @@ def test_what_is_repeated_costs_nothing() -> None:
     assert total_items(attacked.engine) <= before + len(said)
 
 
-def test_whoever_asks_for_everything_again_and_again_is_sent_a_bounded_part_in_each_turn() -> None:
+def test_repeated_fetch_of_everything_is_answered_in_bounded_parts() -> None:
     attacked = AttackedEngine()
     for number in range(3000):
         attacked.engine.track("hall", f"user {number}", '{"text":"' + "x" * 100 + '"}')
@@ -174,7 +174,7 @@ def test_whoever_asks_for_everything_again_and_again_is_sent_a_bounded_part_in_e
     assert total_items(attacked.engine) <= before + 10
 
 
-def test_whoever_asks_and_does_not_read_is_sent_nothing() -> None:
+def test_fetch_by_a_peer_that_does_not_read_is_not_answered() -> None:
     attacked = AttackedEngine()
     for number in range(3000):
         attacked.engine.track("hall", f"user {number}", "{}")
@@ -187,7 +187,7 @@ def test_whoever_asks_and_does_not_read_is_sent_nothing() -> None:
     assert not [m for m in attacked.sent(TO_EVE) if isinstance(m, Delta)]
 
 
-def test_the_largest_metas_are_passed_on_in_frames_that_fit() -> None:
+def test_relayed_metas_of_maximum_size_fit_into_frames() -> None:
     attacked = AttackedEngine()
     hard = '{"":"' + "\\\\" * (MAX_META // 2 - 4) + '"}'
     assert len(hard) <= MAX_META
@@ -202,7 +202,7 @@ def test_the_largest_metas_are_passed_on_in_frames_that_fit() -> None:
     assert max(map(len, frames)) <= FRAME_LIMIT
 
 
-def test_a_storm_of_links_that_open_and_close_leaves_nothing_behind() -> None:
+def test_link_open_close_storm_leaks_nothing() -> None:
     attacked = AttackedEngine()
     attacked.wait(2.0)
     before = total_items(attacked.engine)
@@ -216,7 +216,7 @@ def test_a_storm_of_links_that_open_and_close_leaves_nothing_behind() -> None:
     assert attacked.status(ANN) == "up"
 
 
-def test_another_life_of_a_linked_node_is_refused_and_the_living_one_stays() -> None:
+def test_other_incarnation_of_a_linked_node_is_refused() -> None:
     attacked = AttackedEngine()
     for id in range(100, 150):
         attacked.link(id, Replica("ann", id))
@@ -226,7 +226,7 @@ def test_another_life_of_a_linked_node_is_refused_and_the_living_one_stays() -> 
     assert attacked.shown() == UNHARMED
 
 
-def test_the_memory_of_a_half_sent_slice_goes_with_its_link() -> None:
+def test_partial_catch_up_memory_is_freed_with_its_link() -> None:
     attacked = AttackedEngine()
     tracemalloc.start()
     try:
@@ -243,7 +243,7 @@ def test_the_memory_of_a_half_sent_slice_goes_with_its_link() -> None:
         tracemalloc.stop()
 
 
-def test_two_contents_of_one_version_leave_slice_and_view_in_agreement() -> None:
+def test_conflicting_entries_of_one_version_keep_slice_and_view_consistent() -> None:
     attacked = AttackedEngine()
     attacked.eve_says(
         Delta(EVE, 0, 3, (entry(EVE, 1, "k"),)),
@@ -259,21 +259,21 @@ def test_two_contents_of_one_version_leave_slice_and_view_in_agreement() -> None
     assert attacked.shown() == {"room": ["ann", "mine"]}
 
 
-def test_invented_namesakes_cost_one_line() -> None:
+def test_invented_duplicate_names_cost_one_log_line() -> None:
     attacked = AttackedEngine()
     for life in range(100, 200):
         attacked.eve_says(*told_of(Replica(ME.name, life), 1, 2))
     assert len(attacked.notices()) == 1
 
 
-def test_namesakes_that_dial_cost_one_line() -> None:
+def test_dialling_duplicate_names_cost_one_log_line() -> None:
     attacked = AttackedEngine()
     for life in range(100, 200):
         attacked.link(life, Replica(ME.name, life))
     assert len(attacked.notices()) == 1
 
 
-def test_goodbyes_without_end_cost_one_line() -> None:
+def test_goodbye_flood_costs_one_log_line() -> None:
     attacked = AttackedEngine()
     attacked.eve_says(*[Goodbye(50, 0, 5.0)] * 100)
     assert len(attacked.notices()) == 1
@@ -285,7 +285,7 @@ def forged(replica: Replica, counter: int = LAST, remaining: float = 0.0, held: 
 
 
 @pytest.mark.parametrize("remaining", [0.0, 3600.0])
-def test_forged_goodbye_hides_no_node_that_is_heard_directly(remaining: float) -> None:
+def test_forged_goodbye_hides_no_linked_node(remaining: float) -> None:
     attacked = AttackedEngine()
     attacked.eve_says(forged(ANN, remaining=remaining))
     attacked.wait(3.0)
@@ -294,7 +294,7 @@ def test_forged_goodbye_hides_no_node_that_is_heard_directly(remaining: float) -
     assert attacked.closed() == set()
 
 
-def test_goodbye_with_a_counter_that_is_no_higher_than_a_known_one_is_refused() -> None:
+def test_stale_goodbye_counter_is_refused() -> None:
     attacked = AttackedEngine(ann_is_linked=False)
     attacked.eve_says(*told_of(ANN, 6, 7))
     attacked.eve_says(forged(ANN, counter=7))
@@ -303,7 +303,7 @@ def test_goodbye_with_a_counter_that_is_no_higher_than_a_known_one_is_refused() 
     assert attacked.status(ANN) == "left"
 
 
-def test_higher_counter_on_the_owners_own_link_refutes_a_goodbye() -> None:
+def test_higher_heartbeat_counter_on_the_owners_link_refutes_a_goodbye() -> None:
     attacked = AttackedEngine(ann_is_linked=False)
     attacked.eve_says(*told_of(ANN, 1, 2), forged(ANN, counter=9))
     attacked.wait(0.1)
@@ -326,7 +326,7 @@ def test_two_heartbeats_on_a_new_link_refute_a_goodbye_with_any_counter() -> Non
     assert attacked.status(ANN) == "up"
 
 
-def test_late_heartbeats_after_a_goodbye_bring_nobody_back() -> None:
+def test_late_heartbeats_after_goodbye_revive_no_replica() -> None:
     attacked = AttackedEngine()
     attacked.ann_says(Heartbeat(20, 1))
     attacked._ann_is_linked = False
@@ -339,7 +339,7 @@ def test_late_heartbeats_after_a_goodbye_bring_nobody_back() -> None:
     assert attacked.status(ANN) == "left"
 
 
-def test_forged_goodbye_takes_no_name_from_a_living_member() -> None:
+def test_forged_goodbye_frees_no_name_of_a_live_member() -> None:
     attacked = AttackedEngine()
     attacked.eve_says(forged(Replica("ann", 4), remaining=60.0), forged(Replica("ann", 6)))
     assert attacked.status(ANN) == "up"
@@ -355,7 +355,7 @@ def test_forged_goodbye_of_this_node_is_ignored() -> None:
     assert attacked.closed() == set()
 
 
-def test_invented_goodbyes_are_bounded_and_cost_no_lines() -> None:
+def test_invented_goodbyes_are_memory_bound_and_not_logged() -> None:
     attacked = AttackedEngine()
     for first in range(0, 2 * MAX_MEMBERS, 500):
         ghosts = [Replica(f"ghost {number}", 1) for number in range(first, first + 500)]
@@ -365,7 +365,7 @@ def test_invented_goodbyes_are_bounded_and_cost_no_lines() -> None:
     assert attacked.notices() == []
 
 
-def test_requests_beyond_the_allowance_of_a_heartbeat_are_not_answered() -> None:
+def test_digest_requests_beyond_the_rate_limit_are_not_answered() -> None:
     attacked = AttackedEngine()
     attacked.effects.clear()
     attacked.eve_says(*[Pull(everything=True)] * 100)
@@ -373,7 +373,7 @@ def test_requests_beyond_the_allowance_of_a_heartbeat_are_not_answered() -> None
     assert len(answers) == MAX_ANSWERS
 
 
-def test_request_that_names_too_many_is_answered_for_some() -> None:
+def test_oversized_digest_request_is_answered_in_part() -> None:
     attacked = AttackedEngine()
     attacked.effects.clear()
     names = [Replica(f"ghost {number}", 1) for number in range(3000)]
@@ -382,7 +382,7 @@ def test_request_that_names_too_many_is_answered_for_some() -> None:
     assert [sighting.replica for sighting in sightings] == [ANN]
 
 
-def test_an_invented_name_does_not_forge_log_lines() -> None:
+def test_invented_name_forges_no_log_line() -> None:
     attacked = AttackedEngine()
     attacked.eve_says(*told_of(Replica("x\nERROR forged", 1), 1, 2, 3))
     attacked.wait(10.0)
@@ -390,7 +390,7 @@ def test_an_invented_name_does_not_forge_log_lines() -> None:
     assert all(text.isprintable() for text in attacked.notices())
 
 
-def test_one_replica_does_not_hold_any_number_of_links() -> None:
+def test_links_of_one_replica_are_bounded() -> None:
     attacked = AttackedEngine()
     for id in range(100, 200):
         attacked.link(id, Replica("a smaller name", 1))
@@ -398,7 +398,7 @@ def test_one_replica_does_not_hold_any_number_of_links() -> None:
     assert attacked.engine.links == 2 + SPARE_LINKS + 1
 
 
-def test_a_digest_fits_into_a_frame_whatever_one_was_told_of() -> None:
+def test_digest_fits_into_a_frame_with_any_sightings() -> None:
     attacked = AttackedEngine()
     long = ("\U0001f600" * 300,) * 16
     for counter in (1, 2):
@@ -410,7 +410,7 @@ def test_a_digest_fits_into_a_frame_whatever_one_was_told_of() -> None:
 
 
 @pytest.mark.slow
-def test_invented_nodes_are_not_all_dialled_at_once() -> None:
+def test_dials_of_invented_members_are_rate_limited() -> None:
     attacked = AttackedEngine()
     for number in range(2000):
         attacked.eve_says(*told_of(Replica(f"ghost {number}", 1), 1, at=f"10.0.0.1:{number + 1}"))
@@ -418,7 +418,7 @@ def test_invented_nodes_are_not_all_dialled_at_once() -> None:
     assert len([effect for effect in attacked.effects if isinstance(effect, Dial)]) <= MOST_DIALS
 
 
-def test_a_counter_that_its_owner_contradicts_is_not_told_to_others() -> None:
+def test_counter_contradicted_by_its_owner_is_not_relayed() -> None:
     attacked = AttackedEngine()
     attacked.eve_says(*told_of(ANN, 2**62))
     attacked.wait(3.0)  # the owner's heartbeats come on its own link meanwhile
@@ -429,7 +429,7 @@ def test_a_counter_that_its_owner_contradicts_is_not_told_to_others() -> None:
     assert [s.counter for s in told if s.replica == ANN] == [attacked._ann_counter]
 
 
-def test_nobody_moves_a_node_that_has_a_link() -> None:
+def test_forged_address_of_a_linked_node_is_ignored() -> None:
     attacked = AttackedEngine()
     attacked.eve_says(*told_of(ANN, 1, at="10.6.6.6:666"))
     assert [m.address for m in attacked.engine.members() if m.name == "ann"] == ["ann:1"]

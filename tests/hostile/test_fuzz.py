@@ -26,7 +26,7 @@ def test_random_frames_of_a_member_harm_no_other(first: int) -> None:
 
 
 @pytest.mark.parametrize("kept", KEPT, ids=lambda path: path.stem)
-def test_a_kept_attack_fails_no_more(kept: Path) -> None:
+def test_kept_attack_regressions_pass(kept: Path) -> None:
     assert RecordedAttack.from_json(kept.read_text()).failure() is None
 
 
@@ -43,7 +43,7 @@ def without_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("without_sweep")
-def test_an_attack_that_fails_is_kept_as_few_steps_that_fail_alike(
+def test_failing_attack_is_kept_shrunk_to_steps_that_fail_alike(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     seeds = iter(range(1200))
@@ -58,7 +58,7 @@ def test_an_attack_that_fails_is_kept_as_few_steps_that_fail_alike(
 
 
 @pytest.mark.usefixtures("without_sweep")
-def test_a_kept_attack_still_fails_where_the_core_is_broken_as_it_was() -> None:
+def test_kept_attack_fails_on_a_core_with_the_old_bug() -> None:
     """Otherwise its frames are not of this version of the protocol, and it checks nothing."""
     kept = RecordedAttack.from_json((REGRESSIONS / "a-reset-without-a-sweep.json").read_text())
     assert kept.failure() is not None

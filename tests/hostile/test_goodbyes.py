@@ -25,7 +25,7 @@ from .test_claims import LAST, forged
 OTHER_ANN = Replica("ann", 6)
 
 
-def test_refuted_goodbye_of_a_name_in_use_leaves_no_feed_of_a_closed_link() -> None:
+def test_refuted_goodbye_of_a_duplicate_name_leaks_no_feed_of_a_closed_link() -> None:
     attacked = AttackedEngine(ann_is_linked=False)
     attacked.eve_says(forged(ANN, remaining=60.0))
     attacked.link(10, OTHER_ANN)
@@ -38,7 +38,7 @@ def test_refuted_goodbye_of_a_name_in_use_leaves_no_feed_of_a_closed_link() -> N
     assert ANN not in attacked.engine.slices()
 
 
-def test_forged_goodbye_of_a_node_with_a_silent_link_lasts_until_it_dials_again() -> None:
+def test_forged_goodbye_of_a_silent_linked_node_lasts_until_reconnect() -> None:
     attacked = AttackedEngine()
     attacked.ann_says(Heartbeat(20, 1))
     attacked._ann_is_linked = False
@@ -52,7 +52,7 @@ def test_forged_goodbye_of_a_node_with_a_silent_link_lasts_until_it_dials_again(
 
 
 @pytest.mark.parametrize("character", ["\x01", '"', "\U0001f600", "a"])
-def test_names_of_any_characters_leave_requests_and_digests_below_the_frame_limit(
+def test_names_of_any_characters_keep_digests_below_the_frame_limit(
     character: str,
 ) -> None:
     attacked = AttackedEngine()
@@ -82,13 +82,13 @@ def seconds_for(farewells: list[Farewell]) -> float:
     return process_time() - began
 
 
-def test_goodbyes_of_many_lives_of_one_name_cost_as_much_as_those_of_many_names() -> None:
+def test_goodbyes_of_many_incarnations_cost_as_much_as_of_many_names() -> None:
     usual = seconds_for([Farewell(Replica(f"{n}", 1), 1, 1, 9.0, 0) for n in range(4000)])
     lives = seconds_for([Farewell(Replica("ghost", n), 1, 1, 9.0, 0) for n in range(4000)])
     assert lives < 10 * usual, "it was 40 times as much"
 
 
-def test_question_about_a_node_that_says_goodbye_is_forgotten() -> None:
+def test_suspect_query_about_a_departed_node_is_dropped() -> None:
     attacked = AttackedEngine()
     attacked.eve_says(Ask(ANN))
     attacked.ann_says(Goodbye(50, 1, 5.0))

@@ -23,7 +23,7 @@ from adsum.replication.timing import Timing
 from .attacked_engine import ANN, EVE, TO_ANN, TO_EVE, AttackedEngine, entry, told_of
 
 
-def test_a_member_can_pose_as_another_one_in_its_very_life() -> None:
+def test_member_can_impersonate_another_in_its_incarnation() -> None:
     """Name and incarnation are no secret: every digest tells them."""
     attacked = AttackedEngine()
     attacked.wait(2.0)
@@ -34,7 +34,7 @@ def test_a_member_can_pose_as_another_one_in_its_very_life() -> None:
     assert attacked.status(ANN) == "left"
 
 
-def test_a_member_can_invent_nodes_and_their_presences() -> None:
+def test_member_can_invent_nodes_and_their_presences() -> None:
     attacked = AttackedEngine()
     ghost = Replica("ghost", 1)
     attacked.eve_says(
@@ -43,13 +43,13 @@ def test_a_member_can_invent_nodes_and_their_presences() -> None:
     assert attacked.shown() == {"room": ["ann", "boo", "mine"]}
 
 
-def test_a_member_can_speak_for_a_node_to_which_there_is_no_link() -> None:
+def test_member_can_forge_relays_of_an_unlinked_node() -> None:
     attacked = AttackedEngine(ann_is_linked=False)
     attacked.eve_says(*told_of(ANN, 1, 2, version=9), Delta(ANN, 0, 9, (entry(ANN, 9, "forged"),)))
     assert attacked.shown() == {"room": ["forged", "mine"]}
 
 
-def test_a_member_can_keep_a_dead_node_alive_for_others() -> None:
+def test_member_can_keep_a_dead_node_alive_by_forged_vouches() -> None:
     attacked = AttackedEngine()
     attacked._ann_is_linked = False
     attacked.engine.link_down(1, attacked.now)
@@ -59,7 +59,7 @@ def test_a_member_can_keep_a_dead_node_alive_for_others() -> None:
     assert attacked.shown() == {"room": ["ann", "mine"]}
 
 
-def test_a_member_can_take_the_name_of_a_node_that_is_in_doubt() -> None:
+def test_member_can_take_the_name_of_a_suspect_node() -> None:
     attacked = AttackedEngine()
     attacked._ann_is_linked = False
     attacked.engine.link_down(1, attacked.now)
@@ -68,14 +68,14 @@ def test_a_member_can_take_the_name_of_a_node_that_is_in_doubt() -> None:
     assert attacked.status(Replica("ann", 666)) == "up"
 
 
-def test_a_member_can_tell_each_node_something_else_of_itself() -> None:
+def test_member_can_send_conflicting_slices_to_different_nodes() -> None:
     one, other = AttackedEngine(), AttackedEngine()
     one.eve_says(Delta(EVE, 0, 1, (entry(EVE, 1, "x"),)))
     other.eve_says(Delta(EVE, 0, 1, (entry(EVE, 1, "y"),)))
     assert one.shown() != other.shown()
 
 
-def test_a_member_can_make_others_take_another_life_of_a_name_for_the_present_one() -> None:
+def test_member_can_replace_the_incarnation_of_another() -> None:
     """Of two lives that are both alive the higher is shown everywhere, and who can tell them?"""
     attacked = AttackedEngine()
     attacked.eve_says(*told_of(Replica("ann", 9), 1, 2))
@@ -83,7 +83,7 @@ def test_a_member_can_make_others_take_another_life_of_a_name_for_the_present_on
     assert attacked.status(Replica("ann", 9)) == "up"
 
 
-def test_a_member_can_take_the_name_of_a_node_that_is_only_heard_of() -> None:
+def test_member_can_take_the_name_of_a_relayed_node() -> None:
     attacked = AttackedEngine(ann_is_linked=False)
     attacked.eve_says(*told_of(ANN, 1, 2, 3))
     for id in (100, 101):
@@ -92,9 +92,7 @@ def test_a_member_can_take_the_name_of_a_node_that_is_only_heard_of() -> None:
     assert attacked.status(ANN) == "unknown"
 
 
-def test_what_a_member_made_up_of_an_absent_node_keeps_that_one_away_until_it_is_forgotten() -> (
-    None
-):
+def test_forged_incarnation_of_an_absent_node_refuses_it_until_forgotten() -> None:
     """The owner is asked to go on from a version that it never made: it looks like a copy."""
     attacked = AttackedEngine(ann_is_linked=False)
     attacked.eve_says(*told_of(ANN, 1, 2, 3, version=2**62))
@@ -103,7 +101,7 @@ def test_what_a_member_made_up_of_an_absent_node_keeps_that_one_away_until_it_is
     assert [m.after for m in attacked.sent(TO_ANN) if isinstance(m, Sync)] == [2**62]
 
 
-def test_a_member_can_delay_the_start_of_others_by_an_invented_node() -> None:
+def test_member_can_delay_joining_of_others_by_an_invented_node() -> None:
     engine = Engine(Replica("new", 1), Timing(), Random(1), now=0.0)
     engine.add_seed("eve:1", lasting=True)
     engine.seeds_complete()
@@ -113,14 +111,14 @@ def test_a_member_can_delay_the_start_of_others_by_an_invented_node() -> None:
     assert not engine.joined  # `join_timeout` bounds the wait
 
 
-def test_a_member_can_publish_to_every_topic() -> None:
+def test_member_can_publish_to_every_topic() -> None:
     attacked = AttackedEngine()
     message = Publish("any topic", "event", "{}")
     attacked.eve_says(message)
     assert [e.message for e in attacked.effects if isinstance(e, Deliver)] == [message]
 
 
-def test_fingerprint_that_differs_wins_the_one_request_for_everything_of_a_heartbeat() -> None:
+def test_forged_fingerprint_wins_the_full_digest_request_of_a_heartbeat() -> None:
     attacked = AttackedEngine()
     attacked.eve_says(Heartbeat(1, 0), Digest(()))
     attacked.wait(2.0)

@@ -89,7 +89,7 @@ def foul_words(me: str) -> list[bytes]:
     ]
 
 
-def test_strangers_are_shown_the_door_and_cost_a_line_each(attacked: AttackedNode) -> None:
+def test_handshake_garbage_of_strangers_closes_with_one_line_each(attacked: AttackedNode) -> None:
     words = strange_words(attacked.cluster)
     with attacked.bounded(GROWTH):
         for word in words:
@@ -103,7 +103,7 @@ def test_strangers_are_shown_the_door_and_cost_a_line_each(attacked: AttackedNod
     attacked.is_unharmed()
 
 
-def test_members_that_break_the_protocol_lose_their_links_and_cost_a_line_each(
+def test_protocol_errors_of_members_close_their_links_with_one_line_each(
     attacked: AttackedNode,
 ) -> None:
     words = foul_words(attacked.victim.name)
@@ -143,7 +143,7 @@ def reflect(attacked: AttackedNode) -> None:
         assert "secrets differ" in mirror.dismissed()
 
 
-def test_a_storm_of_links_leaves_nothing_behind(attacked: AttackedNode) -> None:
+def test_link_storm_leaks_nothing(attacked: AttackedNode) -> None:
     with attacked.bounded(GROWTH_BY_MEMBER):
         for number in range(300):
             with Intruder(attacked.address) as member:
@@ -155,7 +155,7 @@ def test_a_storm_of_links_leaves_nothing_behind(attacked: AttackedNode) -> None:
     attacked.is_unharmed()
 
 
-def test_a_member_that_floods_a_node_with_itself_makes_it_neither_deaf_nor_large(
+def test_flood_of_a_member_keeps_node_responsive_and_memory_bound(
     attacked: AttackedNode,
 ) -> None:
     """Invented nodes, huge metas, frames again and again; and it asks for everything, unread."""
@@ -184,7 +184,7 @@ def invented(count: int) -> Iterator[Digest]:
         yield Digest(tuple([Sighting(name, 1, 1) for name in names]))
 
 
-def test_addresses_that_never_answer_do_not_use_up_the_files(
+def test_unanswered_dials_do_not_exhaust_file_descriptors(
     attacked_with_secret: AttackedNode,
 ) -> None:
     """Whoever is told of is dialled; here the kernel connects, and nobody says hello."""
@@ -206,7 +206,7 @@ def test_addresses_that_never_answer_do_not_use_up_the_files(
     attacked.is_unharmed()
 
 
-def test_ten_thousand_silent_connections_keep_nobody_out(
+def test_ten_thousand_silent_connections_block_no_handshake(
     attacked_with_secret: AttackedNode,
 ) -> None:
     attacked = attacked_with_secret
@@ -261,7 +261,7 @@ def wait_for_hang_ups(held: dict[int, socket.socket]) -> None:
             del held[number]
 
 
-def test_whoever_greets_a_byte_at_a_time_is_hung_up_on_in_time(
+def test_byte_by_byte_handshake_is_closed_at_the_timeout(
     attacked_with_secret: AttackedNode,
 ) -> None:
     attacked = attacked_with_secret

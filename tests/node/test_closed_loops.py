@@ -59,7 +59,7 @@ class Run:
 @pytest.mark.parametrize("fetch", [None, fetch_names], ids=["plain", "fetch"])
 @pytest.mark.parametrize("readers", ["waiting", "dropped", "dropped later"])
 @pytest.mark.parametrize("end", [asyncio.run, run_and_close])
-def test_a_watch_in_the_next_run_receives_every_change(
+def test_watch_in_the_next_run_receives_every_change(
     end: Any, readers: str, fetch: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     world = Run(fetch=fetch, readers=readers)
@@ -78,7 +78,7 @@ def test_stop_in_another_loop_ends_the_run() -> None:
     run(world.begin_again())
 
 
-def test_the_address_is_free_for_the_next_run() -> None:
+def test_address_is_free_for_the_next_run() -> None:
     port = free_port()
     node = adsum.Node(siblings=False, listen=f"127.0.0.1:{port}")
     run_and_close(node.start())
@@ -91,7 +91,7 @@ def test_the_address_is_free_for_the_next_run() -> None:
 
 
 @pytest.mark.parametrize("loops", ["asyncio", "uvloop"])
-def test_peers_hide_the_node_as_if_it_had_crashed(loops: str) -> None:
+def test_closed_loop_is_detected_by_peers_as_a_crash(loops: str) -> None:
     make = pytest.importorskip(loops).new_event_loop
     tcp: dict[str, Any] = {"siblings": False, "listen": "127.0.0.1:0", "cluster": "closed-loops"}
     stays, address, seen, done = adsum.Node(**tcp), list[str](), threading.Event(), list[float]()
@@ -122,7 +122,7 @@ def test_peers_hide_the_node_as_if_it_had_crashed(loops: str) -> None:
     assert done[0] < stays.settings.timing.down_after / 2
 
 
-def test_a_task_that_outlives_many_runs_keeps_no_callbacks() -> None:
+def test_long_task_leaks_no_callbacks_over_many_runs() -> None:
     async def main() -> None:
         node = adsum.Node(siblings=False)
         presence = adsum.Presence(node)

@@ -13,7 +13,7 @@ from tests.support.waiting import until
 
 
 @needs_eager
-def test_a_watch_with_fetch_on_an_empty_topic_receives_later_changes() -> None:
+def test_watch_with_fetch_on_an_empty_topic_receives_later_changes() -> None:
     async def main() -> None:
         node = adsum.Node(siblings=False)
         presence = adsum.Presence(node, fetch=fetch_names)
@@ -61,7 +61,7 @@ def test_start_task_begins_in_a_later_turn() -> None:
 
 @needs_eager
 @pytest.mark.filterwarnings("error")
-def test_a_task_that_is_cancelled_before_it_begins_never_runs() -> None:
+def test_task_that_is_cancelled_before_it_begins_never_runs() -> None:
     async def main() -> None:
         async def work() -> None:
             raise AssertionError("it ran")

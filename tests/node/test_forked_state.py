@@ -164,7 +164,7 @@ def test_close_of_an_inherited_run_ends_nothing_in_child() -> None:
     run(main())
 
 
-def test_observers_are_told_of_the_fork_at_the_first_start_in_child() -> None:
+def test_observers_are_notified_of_the_fork_at_first_start_in_child() -> None:
     async def main() -> None:
         node = adsum.Node(siblings=False)
         recorder = Recorder(node)

@@ -130,7 +130,9 @@ def test_kill_of_parent_is_detected_within_a_second_while_child_lives(
 
 
 @pytest.mark.parametrize("transport", ["tcp"])
-def test_restart_on_fixed_port_succeeds_while_child_of_former_life_lives(forkers: Forkers) -> None:
+def test_restart_on_fixed_port_succeeds_while_child_of_old_incarnation_lives(
+    forkers: Forkers,
+) -> None:
     parent, other = forkers.pair()
     _, (address,) = parent.ask("life")
     forkers.orphans.append(parent.ask("fork", "idle"))

@@ -41,7 +41,7 @@ async def two_tabs(site: SiteCluster, **how: Any) -> None:
     await site.agree(ROOM, BOTH)
 
 
-def test_two_pages_on_two_nodes_see_each_other_come_change_and_go() -> None:
+def test_pages_on_two_nodes_see_joins_updates_and_leaves() -> None:
     async def scenario(site: SiteCluster, tabs: ChromiumClients) -> None:
         for name, node in (("ann", "n1"), ("bob", "n2")):
             await site.connect(name, name, node)
@@ -59,7 +59,7 @@ def test_two_pages_on_two_nodes_see_each_other_come_change_and_go() -> None:
 
 
 @pytest.mark.parametrize("transport", ["websocket", "longpoll"])
-def test_when_a_node_dies_its_page_goes_to_another(transport: str) -> None:
+def test_page_reconnects_to_another_node_after_a_crash(transport: str) -> None:
     async def scenario(site: SiteCluster, tabs: ChromiumClients) -> None:
         await two_tabs(site, transport=transport)
         await site.kill("n1")
@@ -71,7 +71,7 @@ def test_when_a_node_dies_its_page_goes_to_another(transport: str) -> None:
     show(scenario)
 
 
-def test_where_websockets_are_blocked_a_page_falls_back_and_remembers() -> None:
+def test_blocked_websocket_falls_back_to_longpoll_and_is_remembered() -> None:
     async def scenario(site: SiteCluster, tabs: ChromiumClients) -> None:
         site.balancer.upgrades = False
         await two_tabs(site, longPollFallbackMs=500)
@@ -87,7 +87,7 @@ def test_where_websockets_are_blocked_a_page_falls_back_and_remembers() -> None:
 
 
 @pytest.mark.parametrize("transport", ["websocket", "longpoll"])
-def test_who_closes_the_tab_leaves(transport: str) -> None:
+def test_closed_tab_leaves(transport: str) -> None:
     async def scenario(site: SiteCluster, tabs: ChromiumClients) -> None:
         await two_tabs(site, transport=transport)
         await tabs.close("ann")
@@ -97,7 +97,7 @@ def test_who_closes_the_tab_leaves(transport: str) -> None:
 
 
 @pytest.mark.parametrize("transport", ["websocket", "longpoll"])
-def test_a_page_of_another_site_is_refused(transport: str) -> None:
+def test_page_of_another_origin_is_refused(transport: str) -> None:
     async def scenario(site: SiteCluster, tabs: ChromiumClients) -> None:
         await site.connect("ann", "ann", transport=transport)
         await until(partial(is_refused, site, "ann"), "ann is refused")
@@ -108,7 +108,7 @@ def test_a_page_of_another_site_is_refused(transport: str) -> None:
 
 
 @pytest.mark.parametrize("transport", ["websocket", "longpoll"])
-def test_a_page_of_another_site_that_is_accepted_works(transport: str) -> None:
+def test_page_of_an_accepted_origin_works(transport: str) -> None:
     async def scenario(site: SiteCluster, tabs: ChromiumClients) -> None:
         await two_tabs(site, transport=transport, authToken="token of somebody")
 

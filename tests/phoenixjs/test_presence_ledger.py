@@ -20,7 +20,7 @@ NOBODY: list[Any] = ["sync", {}]
         [["join", "ann", ["a1", "a2"]], ["sync", {"ann": ["a2", "a1"]}]],
     ],
 )
-def test_it_takes_real_changes(log: list[Any]) -> None:
+def test_ledger_accepts_real_changes(log: list[Any]) -> None:
     ledger = Ledger()
     ledger.take(log)
     assert ledger.came_back() == []
@@ -38,12 +38,12 @@ def test_it_takes_real_changes(log: list[Any]) -> None:
         ([JOIN, HERE, NOBODY], "is not what is shown"),
     ],
 )
-def test_it_refuses_what_is_no_real_change_or_was_not_told(log: list[Any], complaint: str) -> None:
+def test_ledger_rejects_false_or_missing_announcements(log: list[Any], complaint: str) -> None:
     with pytest.raises(AssertionError, match=complaint):
         Ledger().take(log)
 
 
-def test_it_knows_who_left_and_came_back_as_the_same() -> None:
+def test_ledger_detects_leave_and_rejoin_of_one_ref() -> None:
     ledger = Ledger()
     ledger.take([JOIN, HERE, LEAVE, NOBODY, JOIN, HERE])
     assert (ledger.came_back(), ledger.gone) == (["a1"], ["ann"])

@@ -75,10 +75,10 @@ def stage() -> Iterator[Stage]:
 
 
 @pytest.mark.parametrize("seed", range(scaled(3)))
-def test_clients_show_what_servers_list_and_are_told_once(stage: Stage, seed: int) -> None:
+def test_clients_show_what_servers_list_without_duplicates(stage: Stage, seed: int) -> None:
     stage.play(seed, cuts=False)
 
 
 @pytest.mark.parametrize("seed", range(1000, 1000 + scaled(3)))
-def test_so_they_do_when_links_between_nodes_are_cut(stage: Stage, seed: int) -> None:
+def test_clients_show_what_servers_list_through_netsplits(stage: Stage, seed: int) -> None:
     stage.play(seed, cuts=True)

@@ -24,7 +24,7 @@ async def four_people(site: SiteCluster) -> None:
     await site.agree(ROOM, FOUR)
 
 
-def test_when_a_node_dies_its_clients_go_to_another_and_nobody_is_missing_or_twice() -> None:
+def test_reconnect_after_a_node_crash_shows_no_missing_or_duplicate() -> None:
     async def scenario(site: SiteCluster) -> None:
         await four_people(site)
         before = {name: site.balancer.node_of(name) for name in FOUR}
@@ -40,7 +40,7 @@ def test_when_a_node_dies_its_clients_go_to_another_and_nobody_is_missing_or_twi
     run(scenario)
 
 
-def test_a_server_that_restarts_is_a_reconnect_to_its_clients() -> None:
+def test_server_restart_is_a_reconnect_for_its_clients() -> None:
     async def scenario(site: SiteCluster) -> None:
         await four_people(site)
         moved = [name for name in FOUR if site.balancer.node_of(name) == "n2"]
@@ -55,7 +55,7 @@ def test_a_server_that_restarts_is_a_reconnect_to_its_clients() -> None:
     run(scenario)
 
 
-def test_when_every_server_restarts_all_come_back() -> None:
+def test_reconnect_of_all_clients_after_every_server_restarts() -> None:
     async def scenario(site: SiteCluster) -> None:
         await four_people(site)
         for name in site.alive:
@@ -67,7 +67,7 @@ def test_when_every_server_restarts_all_come_back() -> None:
     run(scenario)
 
 
-def test_those_who_linger_are_seen_neither_to_leave_nor_to_come_while_a_server_restarts() -> None:
+def test_reconnect_during_linger_shows_no_leave_and_no_join() -> None:
     async def scenario(site: SiteCluster) -> None:
         await site.connect("ann", "ann", "n1")
         await site.join("ann", ROOM)
@@ -85,7 +85,7 @@ def test_those_who_linger_are_seen_neither_to_leave_nor_to_come_while_a_server_r
     run(scenario, environment={"ADSUM_LINGER": "2"})
 
 
-def test_a_channel_that_crashes_is_joined_again_and_nothing_else_of_the_client_is_touched() -> None:
+def test_crashed_channel_rejoins_and_other_channels_are_unaffected() -> None:
     async def scenario(site: SiteCluster) -> None:
         await four_people(site)
         await site.join("ann", "room:other", {"of": "ann"})
@@ -98,7 +98,7 @@ def test_a_channel_that_crashes_is_joined_again_and_nothing_else_of_the_client_i
     run(scenario)
 
 
-def test_a_channel_that_the_server_ends_stays_away() -> None:
+def test_channel_ended_by_the_server_does_not_rejoin() -> None:
     async def scenario(site: SiteCluster) -> None:
         await four_people(site)
         stopped = await site.clients.ask("push", client="ann", topic=ROOM, event="stop")
@@ -115,7 +115,7 @@ async def is_closed(site: SiteCluster, client: str) -> bool:
     return bool((await room_of(site, client))["status"] == "closed")
 
 
-def test_an_id_is_disconnected_on_every_node_and_its_clients_come_back() -> None:
+def test_disconnect_of_an_id_on_every_node_makes_its_clients_reconnect() -> None:
     async def scenario(site: SiteCluster) -> None:
         for client, user, node in (("a1", "ann", "n1"), ("a2", "ann", "n2"), ("b", "bob", "n2")):
             await site.connect(client, user, node)
@@ -131,7 +131,7 @@ def test_an_id_is_disconnected_on_every_node_and_its_clients_come_back() -> None
     run(scenario)
 
 
-def test_the_second_join_of_a_topic_on_one_socket_takes_the_place_of_the_first() -> None:
+def test_duplicate_join_on_one_socket_replaces_the_first() -> None:
     async def scenario(site: SiteCluster) -> None:
         await four_people(site)
         await site.join("ann", ROOM, {"of": "ann again"})
@@ -140,7 +140,7 @@ def test_the_second_join_of_a_topic_on_one_socket_takes_the_place_of_the_first()
     run(scenario)
 
 
-def test_who_leaves_and_joins_at_once_in_a_busy_room_is_told_nothing_of_the_time_before() -> None:
+def test_immediate_rejoin_in_a_busy_room_gets_no_stale_diff() -> None:
     """Diffs for the channel before are under way when the new one joins, and must not reach it."""
 
     async def scenario(site: SiteCluster) -> None:
@@ -165,7 +165,7 @@ async def update_on_and_on(site: SiteCluster, client: str) -> None:
         await site.clients.ask("update", client=client, topic=ROOM, meta=meta)
 
 
-def test_a_client_that_falls_silent_is_gone_after_the_timeout() -> None:
+def test_client_without_heartbeat_leaves_after_the_timeout() -> None:
     async def scenario(site: SiteCluster) -> None:
         await site.connect("ann", "ann", heartbeatIntervalMs=200)
         await site.join("ann", ROOM, {"of": "ann"})
@@ -178,7 +178,7 @@ def test_a_client_that_falls_silent_is_gone_after_the_timeout() -> None:
     run(scenario, timeout=1.0)
 
 
-def test_who_is_refused_stays_outside() -> None:
+def test_refused_client_stays_disconnected() -> None:
     async def scenario(site: SiteCluster) -> None:
         await site.connect("ann", "ann")
         refused = await site.join("ann", "room:cellar", {})
@@ -191,7 +191,7 @@ def test_who_is_refused_stays_outside() -> None:
     run(scenario, complaint="no channel of this socket has the topic")
 
 
-def test_broadcasts_reach_everybody_on_every_node_and_whispers_one() -> None:
+def test_broadcast_reaches_all_nodes_and_push_one_client() -> None:
     async def scenario(site: SiteCluster) -> None:
         await four_people(site)
         shouted = await site.clients.ask(

@@ -44,7 +44,7 @@ async def update_all(site: SiteCluster, rounds: Iterable[int]) -> dict[str, list
     return {name: [meta] for name, meta in metas.items()}
 
 
-def test_what_a_client_missed_is_told_as_one_change() -> None:
+def test_slow_consumer_gets_missed_changes_as_one_diff() -> None:
     async def scenario(site: SiteCluster) -> None:
         await crowded(site)
         await room_of(site, "ann")  # takes the log
@@ -60,7 +60,7 @@ def test_what_a_client_missed_is_told_as_one_change() -> None:
     run(scenario, updates=100_000, buffer=4096)
 
 
-def test_who_missed_more_than_is_remembered_gets_the_state_and_is_told_the_difference() -> None:
+def test_slow_consumer_beyond_history_gets_a_state_as_difference() -> None:
     async def scenario(site: SiteCluster) -> None:
         await crowded(site)
         site.balancer.hold("ann")
@@ -73,7 +73,7 @@ def test_who_missed_more_than_is_remembered_gets_the_state_and_is_told_the_diffe
     run(scenario, updates=100_000, buffer=4096)
 
 
-def test_who_missed_more_than_is_remembered_connects_again_if_so_configured() -> None:
+def test_slow_consumer_beyond_history_rejoins_if_configured() -> None:
     async def scenario(site: SiteCluster) -> None:
         await crowded(site)
         site.balancer.hold("ann")

@@ -60,7 +60,7 @@ async def transport_of(site: SiteCluster, client: str) -> str:
 
 @pytest.mark.parametrize("server", ["uvicorn", "hypercorn"])
 @pytest.mark.parametrize("transport", TRANSPORTS)
-def test_everything_works(server: str, transport: str) -> None:
+def test_every_feature_works_on_each_transport(server: str, transport: str) -> None:
     async def scenario(site: SiteCluster) -> None:
         await everything(site, transport=transport)
         assert (
@@ -75,11 +75,11 @@ def test_everything_works(server: str, transport: str) -> None:
     run(scenario, server=server, keep_alive=transport == "websocket")
 
 
-def test_everything_works_with_version_1_of_the_protocol() -> None:
+def test_every_feature_works_with_v1() -> None:
     run(partial(everything, version1=True))
 
 
-def test_everything_works_for_clients_of_both_versions_in_one_room() -> None:
+def test_every_feature_works_for_v1_and_v2_in_one_room() -> None:
     async def scenario(site: SiteCluster) -> None:
         await site.connect("old", "old", version1=True)
         await site.join("old", ROOM)
@@ -91,7 +91,7 @@ def test_everything_works_for_clients_of_both_versions_in_one_room() -> None:
 
 
 @pytest.mark.parametrize("server", ["uvicorn", "hypercorn"])
-def test_where_websockets_are_blocked_the_fallback_works(server: str) -> None:
+def test_blocked_websocket_falls_back_to_longpoll(server: str) -> None:
     async def scenario(site: SiteCluster) -> None:
         await everything(site, longPollFallbackMs=500)
         assert await transport_of(site, "ann") == "LongPoll"
@@ -99,7 +99,7 @@ def test_where_websockets_are_blocked_the_fallback_works(server: str) -> None:
     run(scenario, server=server, upgrades=False, keep_alive=False)
 
 
-def test_where_a_proxy_blocks_websockets_the_fallback_works_and_is_remembered() -> None:
+def test_websocket_blocked_by_a_proxy_falls_back_and_is_remembered() -> None:
     async def scenario(site: SiteCluster) -> None:
         site.balancer.upgrades = False
         await everything(site, longPollFallbackMs=500)
@@ -112,7 +112,7 @@ def test_where_a_proxy_blocks_websockets_the_fallback_works_and_is_remembered() 
     run(scenario, keep_alive=False)
 
 
-def test_where_websockets_get_through_nobody_falls_back() -> None:
+def test_working_websocket_never_falls_back() -> None:
     async def scenario(site: SiteCluster) -> None:
         await everything(site, longPollFallbackMs=2000)
         assert await transport_of(site, "ann") == "WebSocket"
@@ -121,7 +121,7 @@ def test_where_websockets_get_through_nobody_falls_back() -> None:
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
-def test_a_token_comes_outside_the_url(transport: str) -> None:
+def test_auth_token_is_sent_outside_the_url(transport: str) -> None:
     async def scenario(site: SiteCluster) -> None:
         # Its base64 has a "+", where base64url has a "-". A "/" phoenix.js cannot even send.
         token = "token of ann ~~~ >>>"
@@ -138,7 +138,7 @@ def encoded(data: bytes) -> dict[str, str]:
     return {"bytes": base64.b64encode(data).decode()}
 
 
-def test_bytes_go_both_ways_over_websockets() -> None:
+def test_binary_payloads_go_both_ways_over_websockets() -> None:
     async def scenario(site: SiteCluster) -> None:
         for name in ("ann", "bob"):
             await site.connect(name, name)
@@ -153,7 +153,7 @@ def test_bytes_go_both_ways_over_websockets() -> None:
     run(scenario)
 
 
-def test_bytes_go_to_the_server_by_long_polling_and_not_back() -> None:
+def test_binary_payloads_reach_the_server_by_longpoll_only() -> None:
     async def scenario(site: SiteCluster) -> None:
         for name, transport in (("ann", "longpoll"), ("bob", "websocket")):
             await site.connect(name, name, transport=transport)
@@ -172,7 +172,7 @@ def test_bytes_go_to_the_server_by_long_polling_and_not_back() -> None:
     run(scenario, keep_alive=False, complaint="gets no binary payloads")
 
 
-def test_who_polls_comes_back_when_its_node_dies_or_restarts() -> None:
+def test_longpoll_client_reconnects_after_crash_or_restart() -> None:
     async def scenario(site: SiteCluster) -> None:
         for name in ("ann", "bob"):
             await site.connect(name, name, transport="longpoll")
@@ -189,7 +189,7 @@ def test_who_polls_comes_back_when_its_node_dies_or_restarts() -> None:
     run(scenario, keep_alive=False, complaint=None)
 
 
-def test_who_polls_and_goes_leaves() -> None:
+def test_longpoll_client_that_goes_leaves() -> None:
     async def scenario(site: SiteCluster) -> None:
         for name in ("ann", "bob"):
             await site.connect(name, name, transport="longpoll")
@@ -224,7 +224,7 @@ async def has_members(server: Server, count: int) -> bool:
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
-def test_any_number_of_workers_behind_one_port_are_one(transport: str) -> None:
+def test_workers_behind_one_port_act_as_one(transport: str) -> None:
     people = [f"user{number}" for number in range(8)]
     expected = {name: [{"of": name}] for name in people}
 

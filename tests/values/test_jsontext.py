@@ -87,7 +87,7 @@ def test_names_that_are_no_strings_are_refused(name: object) -> None:
         checked_name(name, "topic", 10)
 
 
-def test_a_string_of_a_subclass_becomes_a_plain_string() -> None:
+def test_string_of_a_subclass_becomes_a_plain_string() -> None:
     assert type(checked_name(Device.PHONE, "key", 10)) is str
     assert checked_name(Device.PHONE, "key", 10) == "phone"
 
