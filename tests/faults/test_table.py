@@ -22,9 +22,9 @@ def record_of_two_tests() -> Record:
 TABLE = """\
 | fault | what the others see | low, median, high | times | test |
 | --- | --- | --- | --- | --- |
-| kill | leaves | 0.231, 0.25, 0.5 s | 3 | `tests/a.py::test_a` |
-| kill | memory | 1234 MB | 1 | `tests/a.py::test_a` |
-| stop | a leave | 5.51 s | 1 | `tests/b.py::test_b` |
+| kill | leaves | 0.231, 0.25, 0.5 s | 3 | [a](../tests/a.py) |
+| kill | memory | 1234 MB | 1 | [a](../tests/a.py) |
+| stop | a leave | 5.51 s | 1 | [b](../tests/b.py) |
 """
 
 
