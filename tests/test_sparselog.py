@@ -32,6 +32,14 @@ logger = logging.getLogger("adsum.test")
 NASTY = "x\n2026-01-01 ERROR forged \x1b[2J" + "y" * 65_000
 
 
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The time of the log, as its only item, which a test sets."""
+    now = [0.0]
+    monkeypatch.setattr("adsum.sparselog.time.monotonic", lambda: now[0])
+    return now
+
+
 def messages(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records]
 
@@ -90,10 +98,8 @@ def test_log_keys_are_counted_separately_and_memory_bound(
 
 
 def test_quiet_log_keys_are_evicted_first(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    caplog: pytest.LogCaptureFixture, clock: list[float]
 ) -> None:
-    clock = [0.0]
-    monkeypatch.setattr("adsum.sparselog.time.monotonic", lambda: clock[0])
     refused = SparseLog(logger, "refused: %s")
     for address in range(3 * MAX_KEYS):
         if address % MAX_KEYS == 0:
@@ -103,10 +109,8 @@ def test_quiet_log_keys_are_evicted_first(
 
 
 def test_many_addresses_that_change_do_not_fill_the_log(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    caplog: pytest.LogCaptureFixture, clock: list[float]
 ) -> None:
-    clock = [0.0]
-    monkeypatch.setattr("adsum.sparselog.time.monotonic", lambda: clock[0])
     refused = SparseLog(logger, "refused: %s")
     seconds, rate = int(CALM) // 2, 100
     for number in range(seconds * rate):
@@ -119,10 +123,8 @@ def test_many_addresses_that_change_do_not_fill_the_log(
 
 
 def test_without_a_running_loop_the_count_is_logged_with_the_next_line(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    caplog: pytest.LogCaptureFixture, clock: list[float]
 ) -> None:
-    clock = [0.0]
-    monkeypatch.setattr("adsum.sparselog.time.monotonic", lambda: clock[0])
     refused = SparseLog(logger, "refused: %s")
     for number in range(5):
         refused.log(number)
@@ -132,10 +134,8 @@ def test_without_a_running_loop_the_count_is_logged_with_the_next_line(
 
 
 def test_lines_of_one_key_in_a_minute_are_bounded(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    caplog: pytest.LogCaptureFixture, clock: list[float]
 ) -> None:
-    clock = [0.0]
-    monkeypatch.setattr("adsum.sparselog.time.monotonic", lambda: clock[0])
     refused = SparseLog(logger, "refused: %s")
     counts = []
     for _ in range(5):

@@ -1,10 +1,23 @@
 """Run a test in an event loop of its own, and fail if it leaks a task or an exception."""
 
 import asyncio
-from collections.abc import Coroutine
-from typing import Any
+import functools
+from collections.abc import Callable, Coroutine
+from typing import Any, ParamSpec
 
 from tests.support.waiting import DEADLINE, until
+
+P = ParamSpec("P")
+
+
+def leak_checked(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
+    """Make a test of a coroutine function, which runs as `run` does."""
+
+    @functools.wraps(test)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> None:
+        run(test(*args, **kwargs))
+
+    return wrapper
 
 
 def run(work: Coroutine[Any, Any, Any]) -> Any:

@@ -57,7 +57,7 @@ def test_browser_presence_waits_for_a_running_fetch() -> None:
     run(main())
 
 
-def test_browser_presence_error_says_that_channel_neither_tracks_nor_follows(
+def test_browser_presence_error_names_a_channel_that_neither_tracks_nor_follows(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(browser, "PATIENCE", 0.05)

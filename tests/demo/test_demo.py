@@ -55,7 +55,7 @@ def test_three_servers_see_each_other(demo: Demo, rooms: dict[str, RoomClient]) 
         eventually(partial(room.knows, expected), f"{node} knows that all are up")
 
 
-def test_page_and_what_it_needs_are_served(demo: Demo) -> None:
+def test_page_and_its_assets_are_served(demo: Demo) -> None:
     page = demo.fetch("")
     needed = re.findall(r'(?:href|src)="([^"#:]+)"', page)
     assert {"demo.js", "style.css"} <= {*needed}
@@ -74,7 +74,7 @@ def test_visitor_is_seen_on_every_server_and_goes_with_the_connection(
     nowhere(rooms, ANN)
 
 
-def test_visitor_who_leaves_may_join_again(demo: Demo, rooms: dict[str, RoomClient]) -> None:
+def test_visitor_can_rejoin_after_a_leave(demo: Demo, rooms: dict[str, RoomClient]) -> None:
     with demo.visit("n1", "ann") as ann:
         everywhere(rooms, ANN)
         ann.leave()

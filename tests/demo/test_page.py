@@ -236,7 +236,7 @@ def test_nothing_moves_where_motion_is_not_wanted(visit: Visit) -> None:
     assert tour.page.evaluate(running) == 0
 
 
-def test_visitor_who_reloads_is_the_same_person(visit: Visit) -> None:
+def test_reloaded_page_is_the_same_visitor(visit: Visit) -> None:
     tour = visit()
     tour.press("Join the room")
     tour.shows("n2", "phone n1")

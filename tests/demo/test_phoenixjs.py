@@ -60,7 +60,7 @@ def test_several_processes_may_install_at_once_and_the_next_one_needs_no_npm(
 
 @pytest.mark.processes
 @pytest.mark.usefixtures("no_registry")
-def test_without_a_registry_it_says_so_and_leaves_nothing_behind(cache: Path) -> None:
+def test_missing_npm_registry_is_reported_and_leaks_nothing(cache: Path) -> None:
     with pytest.raises(InstallError, match=r"could not fetch phoenix@1\.8\.16(.|\n)*ECONNREFUSED"):
         install()
     assert not [*(cache / "adsum").iterdir()]

@@ -138,7 +138,7 @@ def test_aiohttp_carries_sockets_and_long_polls_between_processes(environment: E
     asyncio.run(main())
 
 
-def test_aiohttp_tells_clients_to_connect_again_when_it_stops(environment: Environment) -> None:
+def test_aiohttp_stop_asks_clients_to_reconnect(environment: Environment) -> None:
     async def main() -> None:
         environment["PORT"] = str(free_port())
         async with (

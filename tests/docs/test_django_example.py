@@ -19,7 +19,7 @@ from .example_processes import EXAMPLES, WORKERS, Environment, program, server, 
 pytestmark = pytest.mark.processes
 
 
-def test_django_lets_in_who_has_a_session_and_speaks_to_rooms(environment: Environment) -> None:
+def test_django_accepts_sessions_and_broadcasts_to_rooms(environment: Environment) -> None:
     async def main() -> None:
         async with (
             server(
@@ -62,6 +62,7 @@ def test_django_runs_under_hypercorn_too(environment: Environment) -> None:
         (["--deploy"], {}, "(adsum.W001) Processes on other hosts cannot join the cluster."),
         (["--deploy"], {"ADSUM_LISTEN": "127.0.0.1:0"}, "(adsum.W002) Whoever has an account"),
     ],
+    ids=["default", "no secret", "wrong linger", "no listen", "no local secret"],
 )
 def test_django_checks_the_settings(
     environment: Environment, options: list[str], variables: dict[str, str], said: str

@@ -88,7 +88,7 @@ def test_fastapi_shows_the_same_in_every_worker(environment: Environment) -> Non
     asyncio.run(main())
 
 
-def test_starlette_tells_workers_and_messages(environment: Environment) -> None:
+def test_starlette_lists_workers_and_messages(environment: Environment) -> None:
     async def main() -> None:
         async with server(environment, "starlette_app:app") as port:
             all_there = await every_worker(

@@ -13,7 +13,7 @@ FRAMES = [block.text.strip().encode() for block in blocks(PAGE) if block.info ==
 
 
 @pytest.mark.parametrize("frame", FRAMES, ids=lambda frame: frame[:2].decode())
-def test_frame_is_what_the_codec_makes(frame: bytes) -> None:
+def test_documented_frame_equals_the_encoded_message(frame: bytes) -> None:
     assert encode(decode(frame)) == frame
 
 

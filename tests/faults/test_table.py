@@ -51,7 +51,11 @@ def test_new_table_replaces_the_old_one() -> None:
     assert replace(once, TABLE) == once
 
 
-@pytest.mark.parametrize("page", ["", f"{BEGIN}\n", f"{END}\n{BEGIN}\n", f"{BEGIN}\n{END}\n" * 2])
+@pytest.mark.parametrize(
+    "page",
+    ["", f"{BEGIN}\n", f"{END}\n{BEGIN}\n", f"{BEGIN}\n{END}\n" * 2],
+    ids=["no place", "no end", "wrong order", "two places"],
+)
 def test_page_without_exactly_one_table_place_is_refused(page: str) -> None:
     with pytest.raises(ValueError, match="once, in this order"):
         replace(page, TABLE)

@@ -74,7 +74,7 @@ def test_empty_variable_is_not_given() -> None:
         ("join_timeout", 3601, "seconds from 0 to 3600"),
     ],
 )
-def test_wrong_setting_is_named_with_what_is_accepted(
+def test_wrong_setting_error_names_it_and_its_range(
     field: str, value: object, accepted: str
 ) -> None:
     text = refusal({field: value})

@@ -65,9 +65,7 @@ def test_ipv6_address_is_made_canonical() -> None:
         (7400, "not a string"),
     ],
 )
-def test_wrong_address_is_refused_naming_field_value_and_what_is_accepted(
-    text: str, hint: str
-) -> None:
+def test_wrong_address_error_names_field_value_and_format(text: str, hint: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         parse(text, "peers")
 
@@ -85,7 +83,7 @@ def test_path_of_a_unix_socket_is_measured_in_bytes() -> None:
 
 
 @given(st.text())
-def test_any_text_is_either_refused_or_parses_to_what_its_format_parses_to(text: str) -> None:
+def test_any_text_is_refused_or_round_trips_through_format(text: str) -> None:
     try:
         address = parse(text)
     except ConfigurationError:

@@ -361,7 +361,9 @@ def test_default_cluster_is_that_of_the_command_and_the_directory(
     assert default_cluster() != here
 
 
-def test_programs_given_on_the_command_line_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_programs_given_on_the_command_line_are_distinguished(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr("sys.argv", ["-c"])
     monkeypatch.setattr("sys.orig_argv", ["python", "-c", "one()"])
     one = default_cluster()

@@ -245,7 +245,7 @@ async def test_goodbye_within_the_greeting_of_the_acceptor_is_understood(world: 
 
 
 @in_loop
-async def test_forged_goodbye_does_not_cut_short_what_a_closing_link_sends(world: World) -> None:
+async def test_forged_goodbye_does_not_truncate_frames_of_a_closing_link(world: World) -> None:
     acceptor = Recorder()
     address = await world.listening("acceptor", acceptor, limits=TransportLimits(close_grace=60))
     raw, other = await world.proved_raw(address), await world.proved_raw(address, "other")

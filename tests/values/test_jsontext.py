@@ -38,7 +38,7 @@ class Level(IntEnum):
     HIGH = 3
 
 
-def test_enums_of_strings_and_numbers_are_what_they_stand_for() -> None:
+def test_enums_of_strings_and_numbers_are_encoded_by_value() -> None:
     text = encode_object({"device": Device.PHONE, "level": Level.HIGH}, "meta", 100)
     assert text == '{"device":"phone","level":3}'
 
