@@ -6,12 +6,17 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from .eager import start_tasks_eagerly
-from .measuring import Measured, Record
 from .support.certificates import make_authority, sign
 from .support.environment import clean_environment
+from .support.measurements import Measured, Record
+
+# No example is timed, as the machine may be busy.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 _record = Record()
 _serial = itertools.count()

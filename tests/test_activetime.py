@@ -9,7 +9,8 @@ from collections.abc import Callable
 import pytest
 
 from adsum.activetime import TICK, ActiveTimer, active_timeout
-from tests.support.waiting import until
+
+from .support.waiting import until
 
 STEPS = round(5.0 / TICK)
 

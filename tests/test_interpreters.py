@@ -26,14 +26,14 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_an_absent_version_passes_with_one_line(
+def test_absent_version_passes_with_one_line(
     home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert interpreters.passes("3.12")
     assert capsys.readouterr().out == "CPython 3.12 is absent: its tests are left out\n"
 
 
-def test_a_shim_that_refuses_to_run_is_passed_over_for_the_version_of_pyenv(home: Path) -> None:
+def test_shim_that_refuses_to_run_is_passed_over_for_the_version_of_pyenv(home: Path) -> None:
     executable(home / "bin" / f"python{HERE}", "echo 'pyenv: command not found' >&2; exit 127")
     assert interpreters.find(HERE) is None
     python = home / f"pyenv/versions/{HERE}.1/bin/python{HERE}"

@@ -12,8 +12,8 @@ import tokenize
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.docs.pages import ROOT
-from tests.docs.pages import prose as page_prose
+from tests.support.markdown_pages import ROOT
+from tests.support.markdown_pages import prose as page_prose
 
 SOURCE = ROOT / "src"
 PAGES = [

@@ -168,7 +168,7 @@ def test_imports_point_downwards_only(part: str) -> None:
 
 
 @pytest.mark.parametrize("path", files_of("replication"), ids=lambda path: path.stem)
-def test_the_core_imports_no_clock_no_io_and_no_randomness(path: Path) -> None:
+def test_core_imports_no_clock_no_io_and_no_randomness(path: Path) -> None:
     for module, names in imports(path):
         top = module.split(".")[0]
         if top == "adsum":
@@ -179,7 +179,7 @@ def test_the_core_imports_no_clock_no_io_and_no_randomness(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", files_of("replication"), ids=lambda path: path.stem)
-def test_the_core_calls_nothing_that_reaches_the_world(path: Path) -> None:
+def test_core_calls_nothing_that_reaches_the_world(path: Path) -> None:
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
             assert node.func.id not in BANNED_CALLS, f"{path.name} calls {node.func.id}()"

@@ -6,6 +6,6 @@ from .mutants import CORE, MUTANTS, ROOT, Mutant
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.what)
-def test_what_a_mutant_breaks_is_there(mutant: Mutant) -> None:
+def test_source_line_of_each_mutant_exists(mutant: Mutant) -> None:
     assert (ROOT / CORE / mutant.file).read_text().count(mutant.text) == 1
     assert mutant.text != mutant.instead

@@ -31,7 +31,7 @@ def programs(folder: Path) -> str:
     return done.stdout + done.stderr
 
 
-def test_a_user_without_rights_is_given_one_line_that_names_the_missing_packages(
+def test_user_without_rights_is_given_one_line_that_names_the_missing_packages(
     tmp_path: Path,
 ) -> None:
     stub(tmp_path, "id", "echo 1000")
@@ -56,7 +56,7 @@ def test_root_of_another_system_is_given_the_line(tmp_path: Path) -> None:
     assert programs(tmp_path).count("\n") == 1
 
 
-def test_nothing_is_said_or_done_where_all_programs_are_there(tmp_path: Path) -> None:
+def test_complete_programs_install_and_print_nothing(tmp_path: Path) -> None:
     for name in ("id", "chromium", "haproxy", "ip", "nginx", "openssl"):
         stub(tmp_path, name)
     assert programs(tmp_path) == ""

@@ -28,7 +28,7 @@ def normal(name: str) -> str:
     return re.split(r"[^\w.-]", name, maxsplit=1)[0].lower().replace("_", "-")
 
 
-def test_the_requirements_are_enough_to_run_the_tests() -> None:
+def test_requirements_are_enough_to_run_the_tests() -> None:
     named = {normal(line) for line in LINES if not line.startswith(("#", "-"))} | {"adsum"}
     if "-e .[demo]" in LINES:
         named |= {normal(line) for line in requires("adsum") or () if "demo" in line}
@@ -40,5 +40,5 @@ def test_the_requirements_are_enough_to_run_the_tests() -> None:
     assert missing == set()
 
 
-def test_the_requirements_are_pinned() -> None:
+def test_requirements_are_pinned() -> None:
     assert "-c constraints.txt" in LINES

@@ -24,11 +24,20 @@ from adsum.sparselog import (
     SparseLogger,
     traceback_text,
 )
-from tests.support.waiting import until
-from tests.transport.harness import in_loop
+
+from .support.transports import in_loop
+from .support.waiting import until
 
 logger = logging.getLogger("adsum.test")
 NASTY = "x\n2026-01-01 ERROR forged \x1b[2J" + "y" * 65_000
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The time of the log, as its only item, which a test sets."""
+    now = [0.0]
+    monkeypatch.setattr("adsum.sparselog.time.monotonic", lambda: now[0])
+    return now
 
 
 def messages(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -76,7 +85,7 @@ async def test_lines_within_the_interval_are_counted(
     assert all(record.levelno == logging.ERROR for record in caplog.records)
 
 
-def test_keys_are_counted_apart_and_their_number_is_bounded(
+def test_log_keys_are_counted_separately_and_memory_bound(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     refused = SparseLog(logger, "refused: %s")
@@ -88,11 +97,9 @@ def test_keys_are_counted_apart_and_their_number_is_bounded(
     assert messages(caplog) == [f"refused: 9999 (and {10_000 - MAX_KEYS - 2} more like it)"]
 
 
-def test_calm_keys_make_room(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+def test_quiet_log_keys_are_evicted_first(
+    caplog: pytest.LogCaptureFixture, clock: list[float]
 ) -> None:
-    clock = [0.0]
-    monkeypatch.setattr("adsum.sparselog.time.monotonic", lambda: clock[0])
     refused = SparseLog(logger, "refused: %s")
     for address in range(3 * MAX_KEYS):
         if address % MAX_KEYS == 0:
@@ -102,10 +109,8 @@ def test_calm_keys_make_room(
 
 
 def test_many_addresses_that_change_do_not_fill_the_log(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    caplog: pytest.LogCaptureFixture, clock: list[float]
 ) -> None:
-    clock = [0.0]
-    monkeypatch.setattr("adsum.sparselog.time.monotonic", lambda: clock[0])
     refused = SparseLog(logger, "refused: %s")
     seconds, rate = int(CALM) // 2, 100
     for number in range(seconds * rate):
@@ -118,10 +123,8 @@ def test_many_addresses_that_change_do_not_fill_the_log(
 
 
 def test_without_a_running_loop_the_count_is_logged_with_the_next_line(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    caplog: pytest.LogCaptureFixture, clock: list[float]
 ) -> None:
-    clock = [0.0]
-    monkeypatch.setattr("adsum.sparselog.time.monotonic", lambda: clock[0])
     refused = SparseLog(logger, "refused: %s")
     for number in range(5):
         refused.log(number)
@@ -131,10 +134,8 @@ def test_without_a_running_loop_the_count_is_logged_with_the_next_line(
 
 
 def test_lines_of_one_key_in_a_minute_are_bounded(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    caplog: pytest.LogCaptureFixture, clock: list[float]
 ) -> None:
-    clock = [0.0]
-    monkeypatch.setattr("adsum.sparselog.time.monotonic", lambda: clock[0])
     refused = SparseLog(logger, "refused: %s")
     counts = []
     for _ in range(5):

@@ -1,4 +1,4 @@
-"""What suites share is in `tests/support`: one wait, one free port, no imports of a conftest."""
+"""Helpers of several suites are in `tests/support`; a suite imports only itself and these."""
 
 import ast
 import asyncio
@@ -54,6 +54,28 @@ def test_support_imports_no_suite() -> None:
             for module in imported(path, tree):
                 own = module == "tests" or module.startswith("tests.support")
                 assert own or not module.startswith("tests."), f"{path} imports {module}"
+
+
+def test_no_suite_imports_another_suite() -> None:
+    # Modules directly in `tests` belong to no suite: they may import any, and any may import them.
+    suites = {path.parts[0] for path, _ in parsed() if len(path.parts) > 1}
+    for path, tree in parsed():
+        others = suites - {path.parts[0], SUPPORT.name} if len(path.parts) > 1 else set()
+        for module in imported(path, tree):
+            package, _, rest = module.partition(".")
+            foreign = package == "tests" and rest.split(".")[0] in others
+            assert not foreign, f"{path} imports {module}"
+
+
+def test_module_of_support_is_used_by_more_than_one_suite() -> None:
+    users: dict[str, set[str]] = {}
+    for path, tree in parsed():
+        for module in imported(path, tree):
+            users.setdefault(module, set()).add(path.parts[0])
+    for path in sorted(SUPPORT.glob("*.py")):
+        if path.stem not in ("__init__", "worker"):  # the worker is a program
+            used_by = users.get(f"tests.support.{path.stem}", set())
+            assert len(used_by) > 1, f"{path.name} is used by {sorted(used_by)}"
 
 
 def test_shared_helpers_are_defined_once() -> None:

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.phoenixjs.servers import fetch
 from tests.support.environment import clean_environment
+from tests.support.http_json import fetch_json
 from tests.support.ports import free_port
 from tests.support.waiting import eventually
 
@@ -62,11 +62,11 @@ class Server:
 
     def members(self) -> Any:
         """The status of each member by name; None if the server does not answer."""
-        return fetch(f"http://127.0.0.1:{self.port}/members")
+        return fetch_json(f"http://127.0.0.1:{self.port}/members")
 
     def present(self) -> Any:
         """The keys that are present in the rooms that it has served."""
-        return fetch(f"http://127.0.0.1:{self.port}/present")
+        return fetch_json(f"http://127.0.0.1:{self.port}/present")
 
     def memory(self) -> int:
         """The resident memory of the process, in bytes."""

@@ -23,11 +23,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.node.processes import Workers
 from tests.support.waiting import eventually
+from tests.support.worker_processes import Workers
 
 from .attacker import ATTACKS, FORGED, MIB
-from .bystander import Notes, bystander
+from .honest_client import Notes, honest_client
 from .servers import ROOT, SECRET, Cluster, Server, cluster
 
 pytestmark = [
@@ -106,7 +106,7 @@ async def observe(
     async with AsyncExitStack() as stack:
         both = [
             await stack.enter_async_context(
-                bystander(one.port, one.name, other=other.name, honest=names)
+                honest_client(one.port, one.name, other=other.name, honest=names)
             )
             for one, other in ((near, far), (far, near))
         ]
@@ -161,7 +161,7 @@ async def withstand(
     assert servers.is_whole()
     for server in servers.servers:
         async with asyncio.timeout(NEW_CLIENT):
-            async with bystander(server.port, "newcomer") as newcomer:
+            async with honest_client(server.port, "newcomer") as newcomer:
                 await newcomer.has_been_answered()
     for server, keys, memory, files in before:
         check_log(server.log())
@@ -196,17 +196,17 @@ def check_log(text: str) -> None:
 @pytest.mark.parametrize(
     "attack", sorted(set(ATTACKS) - {"harmless", "silent_links", "heartbeat_frames"})
 )
-def test_honest_clients_do_not_notice(servers: Cluster, attack: str) -> None:
+def test_attack_does_not_affect_honest_clients(servers: Cluster, attack: str) -> None:
     report = asyncio.run(withstand(servers, attack))
     assert report["done"] > 0, report
 
 
-def test_sixty_thousand_heartbeats_are_all_answered(servers: Cluster) -> None:
+def test_heartbeat_flood_within_limits_is_answered_completely(servers: Cluster) -> None:
     report = asyncio.run(withstand(servers, "heartbeat_frames"))
     assert report == {"replies": 60_000, "done": 1}
 
 
-def test_new_nodes_join_beside_silent_links(servers: Cluster) -> None:
+def test_nodes_join_beside_silent_links(servers: Cluster) -> None:
     """One by TCP with the secret, and one by the Unix sockets of its siblings."""
     common = {"cluster": servers.name, "secret": SECRET}
 

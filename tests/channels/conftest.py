@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from .logged import Log
+from .captured_log import Log
 
 
 @pytest.fixture

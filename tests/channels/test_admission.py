@@ -10,15 +10,15 @@ from websockets.exceptions import InvalidMessage, InvalidStatus
 
 from adsum.channels import Client, Limits
 from adsum.channels import socket as sockets
-from tests.channels.app import App
 from tests.support.waiting import until
 
-from .line import Line
-from .logged import Log
-from .polling import browser
-from .raw import raw
-from .running import run
-from .site import Site, site
+from .app import App
+from .asgi_client import AsgiClient
+from .captured_log import Log
+from .http_poller import unasked_http_poller
+from .leak_check import run
+from .served_app import ServedApp, served_app
+from .ws_client import ws_client
 
 TRANSPORTS = pytest.mark.parametrize("transport", ["websocket", "longpoll"])
 
@@ -41,21 +41,21 @@ class Doorman:
 
 
 @asynccontextmanager
-async def guarded(**settings: Any) -> AsyncIterator[tuple[Site, Doorman]]:
+async def guarded(**settings: Any) -> AsyncIterator[tuple[ServedApp, Doorman]]:
     """A served site with a doorman."""
-    async with site(**settings) as made:
+    async with served_app(**settings) as made:
         doorman = Doorman()
         made.socket._connect = doorman
         yield made, doorman
 
 
-async def connect(made: Site, transport: str) -> int:
+async def connect(made: ServedApp, transport: str) -> int:
     """Connect, and go at once; returns the status."""
     if transport == "longpoll":
-        async with browser(made) as client:
+        async with unasked_http_poller(made) as client:
             return int((await client.get())["status"])
     try:
-        async with raw(made):
+        async with ws_client(made):
             return 101
     except InvalidStatus as error:
         return error.response.status_code
@@ -65,7 +65,7 @@ async def connect(made: Site, transport: str) -> int:
 
 @pytest.mark.slow
 @TRANSPORTS
-def test_a_client_is_refused_if_connect_takes_too_long(
+def test_connect_timeout_refuses_the_client(
     transport: str, monkeypatch: pytest.MonkeyPatch, log: Log
 ) -> None:
     monkeypatch.setattr(sockets, "CONNECT_TIMEOUT", 0.2)
@@ -85,7 +85,7 @@ def test_a_client_is_refused_if_connect_takes_too_long(
 
 
 @TRANSPORTS
-def test_clients_that_wait_for_connect_count_as_connections(transport: str) -> None:
+def test_pending_connects_count_towards_the_connection_limit(transport: str) -> None:
     async def main() -> None:
         async with guarded(limits=Limits(connections=2)) as (made, doorman):
             waiting = [asyncio.create_task(connect(made, transport)) for _ in range(2)]
@@ -100,7 +100,7 @@ def test_clients_that_wait_for_connect_count_as_connections(transport: str) -> N
 
 
 @TRANSPORTS
-def test_a_client_that_goes_while_connect_decides_gives_its_place_away(transport: str) -> None:
+def test_disconnect_during_connect_leaks_no_connection_slot(transport: str) -> None:
     async def main() -> None:
         async with guarded(limits=Limits(connections=1)) as (made, doorman):
             for number in range(1, 4):
@@ -116,12 +116,12 @@ def test_a_client_that_goes_while_connect_decides_gives_its_place_away(transport
     run(main())
 
 
-def test_a_server_that_stops_while_connect_decides_gives_the_place_away() -> None:
+def test_server_stop_during_connect_leaks_no_connection_slot() -> None:
     async def main() -> None:
         doorman = Doorman()
         app = App(connect=doorman, limits=Limits(connections=1))
         async with app.node:
-            ann = Line(app.socket)
+            ann = AsgiClient(app.socket)
             opening = asyncio.create_task(ann.open())
             await until(lambda: doorman.asked)
             await ann.cancel()
@@ -132,13 +132,13 @@ def test_a_server_that_stops_while_connect_decides_gives_the_place_away() -> Non
     run(main())
 
 
-def test_a_timeout_of_the_application_is_its_own(log: Log) -> None:
+def test_timeout_error_of_the_application_is_not_the_connect_timeout(log: Log) -> None:
     async def impatient(client: Client) -> None:
         async with asyncio.timeout(0.01):
             await asyncio.Event().wait()
 
     async def main() -> None:
-        async with site() as made:
+        async with served_app() as made:
             made.socket._connect = impatient
             assert await connect(made, "websocket") == 403
         assert len(log.lines) == 1

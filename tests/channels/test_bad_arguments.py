@@ -24,7 +24,7 @@ from adsum.channels import (
 from adsum.errors import ConfigurationError
 from adsum.testing import Browser
 
-from .running import run
+from .leak_check import run
 
 NAN = float("nan")
 
@@ -110,7 +110,7 @@ class Nameless(Channel):
         (lambda: Limits(interval=NAN), "interval=nan", "seconds above 0"),
     ],
 )
-def test_a_wrong_argument_of_a_socket_is_refused(
+def test_wrong_argument_of_a_socket_is_refused(
     call: Callable[[], Any], beginning: str, accepted: str
 ) -> None:
     text = refusal(call)
@@ -152,7 +152,7 @@ def with_database(function: Callable[..., Any]) -> Callable[..., Any]:
     "function",
     [connect, Doorman(), Doorman().method, partial(connect), logged(connect), AsyncMock()],
 )
-def test_whatever_is_awaited_when_it_is_called_may_authorise(function: Any) -> None:
+def test_connect_may_be_any_async_callable(function: Any) -> None:
     async def main() -> None:
         made = socket(connect=function)
         async with made._hub.presence.node, Browser(made) as ann:
@@ -164,7 +164,7 @@ def test_whatever_is_awaited_when_it_is_called_may_authorise(function: Any) -> N
 # Channels.
 
 
-def test_a_synchronous_method_is_refused() -> None:
+def test_synchronous_method_is_refused() -> None:
     with pytest.raises(ConfigurationError) as caught:
 
         class Sync(Channel, topic="sync"):
@@ -192,7 +192,7 @@ def test_a_synchronous_method_is_refused() -> None:
             say = None  # type: ignore[assignment]
 
 
-def test_a_method_with_other_arguments_is_refused() -> None:
+def test_method_with_other_arguments_is_refused() -> None:
     with pytest.raises(ConfigurationError, match=r"Short\.join\(self\): must be `async def join"):
 
         class Short(Channel):
@@ -277,7 +277,7 @@ def test_methods_that_can_be_called_with_the_payload_are_accepted() -> None:
 
 
 @pytest.mark.parametrize("mark", [on, intercept])
-def test_a_decorator_without_parentheses_is_refused(mark: Any) -> None:
+def test_decorator_without_parentheses_is_refused(mark: Any) -> None:
     async def say(self: Channel, payload: Any) -> None:
         """Handles nothing."""
 
@@ -289,17 +289,17 @@ def test_a_decorator_without_parentheses_is_refused(mark: Any) -> None:
 
 @pytest.mark.parametrize("mark", [on, intercept])
 @pytest.mark.parametrize("event", [None, 5, b"say", "", "phx_close", "x" * 1025])
-def test_an_event_is_a_text_of_the_application(mark: Any, event: Any) -> None:
+def test_event_name_must_be_an_unreserved_string(mark: Any, event: Any) -> None:
     assert refusal(lambda: mark(event)).startswith("event=")
 
 
 @pytest.mark.parametrize("event", ["presence_state", "presence_diff"])
-def test_presences_pass_no_filter(event: str) -> None:
+def test_intercept_of_presence_events_is_refused(event: str) -> None:
     assert f"event={event!r}" in refusal(lambda: intercept(event))
 
 
 @pytest.mark.parametrize("name", ["push", "track", "broadcast", "topic", "client", "join"])
-def test_a_handler_hides_nothing_of_a_channel(name: str) -> None:
+def test_handler_that_shadows_a_channel_attribute_is_refused(name: str) -> None:
     async def handler(self: Channel, payload: Any) -> None:
         """Has a name that is taken."""
 
@@ -308,12 +308,12 @@ def test_a_handler_hides_nothing_of_a_channel(name: str) -> None:
 
 
 @pytest.mark.parametrize("value", [-1, True, 1.5, "5"])
-def test_counts_above_is_a_whole_number(value: Any) -> None:
+def test_counts_above_must_be_a_whole_number(value: Any) -> None:
     text = refusal(lambda: type("Hall", (Channel,), {"counts_above": value}))
     assert text == f"Hall.counts_above={value!r}: must be a whole number from 0"
 
 
-def test_a_class_that_was_broken_later_is_refused_by_the_socket() -> None:
+def test_class_that_was_broken_later_is_refused_by_the_socket() -> None:
     class Changed(Channel, topic="changed"):
         """Is changed below."""
 
@@ -321,7 +321,7 @@ def test_a_class_that_was_broken_later_is_refused_by_the_socket() -> None:
     assert "Changed.join=" in refusal(lambda: socket([Changed]))
 
 
-def test_an_abstract_class_is_refused_by_the_socket() -> None:
+def test_abstract_class_is_refused_by_the_socket() -> None:
     class Abstract(Channel, ABC, topic="abstract"):
         @abstractmethod
         async def user(self) -> str:
@@ -364,7 +364,7 @@ class Wrong(Channel, topic="wrong:{call}"):
         ("reason", "reason=404: must be a text, or a dict"),
     ],
 )
-def test_a_wrong_argument_of_a_call_in_a_channel_is_refused(call: str, words: str) -> None:
+def test_wrong_argument_of_a_call_in_a_channel_is_refused(call: str, words: str) -> None:
     async def main() -> None:
         made = socket([Wrong])
         async with made._hub.presence.node, Browser(made) as ann:
@@ -374,7 +374,7 @@ def test_a_wrong_argument_of_a_call_in_a_channel_is_refused(call: str, words: st
 
 
 @pytest.mark.parametrize("id", [42, b"ann", "", "x" * 1025])
-def test_an_id_that_nothing_disconnects_cannot_be_given(id: Any) -> None:
+def test_client_id_that_disconnect_cannot_name_is_refused(id: Any) -> None:
     client = Client()
     with pytest.raises((TypeError, ValueError), match="id must"):
         client.id = id

@@ -10,11 +10,11 @@ import pytest
 from adsum.channels import Limits
 from tests.support.waiting import until
 
-from .logged import Log
-from .polling import polling
-from .raw import Raw, raw
-from .running import run
-from .site import Site, site
+from .captured_log import Log
+from .http_poller import http_poller
+from .leak_check import run
+from .served_app import ServedApp, served_app
+from .ws_client import WsClient, ws_client
 
 MARKER = "the-marker"
 #: Frames of version 2 that are none; the connection closes with 1011.
@@ -82,24 +82,24 @@ NO_V1_FRAMES: dict[str, str | bytes] = {
 
 
 @asynccontextmanager
-async def company(log: Log, **settings: Any) -> AsyncIterator[tuple[Site, Raw]]:
+async def company(log: Log, **settings: Any) -> AsyncIterator[tuple[ServedApp, WsClient]]:
     """A site with somebody in a room, who must not notice anything but that others come and go."""
-    async with site(**settings) as made, raw(made) as bob:
+    async with served_app(**settings) as made, ws_client(made) as bob:
         await bob.join("room:9", {"track": "bob"})
         await bob.read()
         log.clear()
         yield made, bob
         await bob.send('["3","9","room:9","shout",{"still":"here"}]')
-        await bob.hears('[null,null,"room:9","shout",{"still":"here"}]')
+        await bob.receives('[null,null,"room:9","shout",{"still":"here"}]')
         await until(lambda: made.keys("room:1") == [])
         assert made.keys("room:9") == ["bob"]
         assert len(log.lines) == 1, log.lines
         assert MARKER not in log.everything
 
 
-async def closes(made: Site, frame: str | bytes, code: int, query: str = "vsn=2.0.0") -> None:
+async def closes(made: ServedApp, frame: str | bytes, code: int, query: str = "vsn=2.0.0") -> None:
     """Somebody who is present sends a frame, and the connection is closed."""
-    async with raw(made, query) as eve:
+    async with ws_client(made, query) as eve:
         if "1.0" in query:
             await eve.send('{"topic":"room:1","event":"phx_join","payload":{},"ref":"3"}')
             await eve.read()
@@ -110,7 +110,7 @@ async def closes(made: Site, frame: str | bytes, code: int, query: str = "vsn=2.
 
 
 @pytest.mark.parametrize("what", NO_FRAMES)
-def test_what_is_no_frame_closes_the_connection_with_1011(what: str, log: Log) -> None:
+def test_malformed_frame_closes_the_connection_with_1011(what: str, log: Log) -> None:
     async def main() -> None:
         async with company(log) as (made, _):
             await closes(made, NO_FRAMES[what], 1011)
@@ -119,7 +119,7 @@ def test_what_is_no_frame_closes_the_connection_with_1011(what: str, log: Log) -
 
 
 @pytest.mark.parametrize("what", NO_BINARY_FRAMES)
-def test_bytes_that_are_no_push_close_the_connection_with_1011(what: str, log: Log) -> None:
+def test_malformed_binary_push_closes_the_connection_with_1011(what: str, log: Log) -> None:
     async def main() -> None:
         async with company(log) as (made, _):
             await closes(made, NO_BINARY_FRAMES[what], 1011)
@@ -128,7 +128,7 @@ def test_bytes_that_are_no_push_close_the_connection_with_1011(what: str, log: L
 
 
 @pytest.mark.parametrize("what", NO_V1_FRAMES)
-def test_what_is_no_frame_of_version_1_closes_with_1011(what: str, log: Log) -> None:
+def test_malformed_v1_frame_closes_the_connection_with_1011(what: str, log: Log) -> None:
     async def main() -> None:
         async with company(log) as (made, _):
             await closes(made, NO_V1_FRAMES[what], 1011, "vsn=1.0.0")
@@ -137,12 +137,12 @@ def test_what_is_no_frame_of_version_1_closes_with_1011(what: str, log: Log) -> 
 
 
 @pytest.mark.parametrize("letter", ["x", "é", "😀"])
-def test_a_frame_that_is_too_large_closes_the_connection_with_1009(letter: str, log: Log) -> None:
+def test_oversized_frame_closes_the_connection_with_1009(letter: str, log: Log) -> None:
     async def main() -> None:
         async with company(log, limits=Limits(frame_size=1000)) as (made, _):
             head = '["3","9","room:1","echo",{"a":"'
             size = (1000 - len(head) - 3) // len(letter.encode())
-            async with raw(made) as ann:  # as large as may be
+            async with ws_client(made) as ann:  # as large as may be
                 await ann.join("room:1")
                 await ann.send(f'{head}{letter * size}"}}]')
                 assert (await ann.payload('["3","9","room:1","phx_reply",'))["status"] == "ok"
@@ -151,7 +151,7 @@ def test_a_frame_that_is_too_large_closes_the_connection_with_1009(letter: str, 
     run(main())
 
 
-def test_bytes_that_are_too_many_close_the_connection_with_1009(log: Log) -> None:
+def test_oversized_binary_frame_closes_the_connection_with_1009(log: Log) -> None:
     async def main() -> None:
         async with company(log, limits=Limits(frame_size=1000)) as (made, _):
             frame = b"\x00\x01\x01\x06\x03" + b"39room:1bin" + MARKER.encode() * 100
@@ -163,11 +163,11 @@ def test_bytes_that_are_too_many_close_the_connection_with_1009(log: Log) -> Non
 @pytest.mark.parametrize(
     "payload", ["1", '"the-marker"', "[[]]", "true", '{"a":1e400}', '{"\\ud800":"\\ud800"}']
 )
-def test_any_json_is_a_payload_and_what_it_does_to_a_handler_is_the_channels_own(
+def test_payload_of_any_json_reaches_the_handler_and_crashes_only_its_channel(
     payload: str,
 ) -> None:
     async def main() -> None:
-        async with site() as made, raw(made) as ann:
+        async with served_app() as made, ws_client(made) as ann:
             await ann.join("room:1")
             await ann.join("room:2", ref="4")
             await ann.send(f'["3","9","room:1","echo",{payload}]')
@@ -184,9 +184,9 @@ def test_any_json_is_a_payload_and_what_it_does_to_a_handler_is_the_channels_own
     run(main())
 
 
-def test_a_text_that_is_not_utf_8_ends_the_connection_alone() -> None:
+def test_invalid_utf_8_text_closes_only_its_connection() -> None:
     async def main() -> None:
-        async with site() as made, raw(made) as ann, raw(made) as eve:
+        async with served_app() as made, ws_client(made) as ann, ws_client(made) as eve:
             await eve.present("room:1", "eve")
             await eve.connection.send(b"\xff\xfe", text=True)
             assert await eve.closed() == 1007
@@ -196,19 +196,19 @@ def test_a_text_that_is_not_utf_8_ends_the_connection_alone() -> None:
     run(main())
 
 
-def test_a_body_that_is_too_large_is_answered_413(log: Log) -> None:
+def test_oversized_longpoll_body_is_answered_413(log: Log) -> None:
     async def main() -> None:
         limits = Limits(frame_size=1000)
-        async with company(log, limits=limits) as (made, _), polling(made) as ann:
+        async with company(log, limits=limits) as (made, _), http_poller(made) as ann:
             assert await ann.post(MARKER * 2000) == {"status": 413}
             await ann.join("room:1")
 
     run(main())
 
 
-def test_a_body_that_is_not_utf_8_is_answered_400(log: Log) -> None:
+def test_invalid_utf_8_longpoll_body_is_answered_400(log: Log) -> None:
     async def main() -> None:
-        async with company(log) as (made, _), polling(made) as ann:
+        async with company(log) as (made, _), http_poller(made) as ann:
             assert await ann.post(b"\xff" + MARKER.encode()) == {"status": 400}
             await ann.join("room:1")
 
@@ -216,28 +216,28 @@ def test_a_body_that_is_not_utf_8_is_answered_400(log: Log) -> None:
 
 
 @pytest.mark.parametrize("line", ["the-marker", "dGhlLW1hcmtlcg==", "[", "{}", "null", " "])
-def test_a_line_that_is_no_frame_ends_the_session(line: str, log: Log) -> None:
+def test_malformed_longpoll_line_ends_the_session(line: str, log: Log) -> None:
     async def main() -> None:
-        async with company(log) as (made, _), polling(made) as ann:
+        async with company(log) as (made, _), http_poller(made) as ann:
             assert await ann.post(line, kind="text/plain") == {"status": 410}
             assert (await ann.get())["status"] == 410
 
     run(main())
 
 
-def test_a_line_that_is_too_large_ends_the_session(log: Log) -> None:
+def test_oversized_longpoll_line_ends_the_session(log: Log) -> None:
     async def main() -> None:
         limits = Limits(frame_size=1000)
-        async with company(log, limits=limits) as (made, _), polling(made) as ann:
+        async with company(log, limits=limits) as (made, _), http_poller(made) as ann:
             frame = json.dumps(["3", "9", "room:1", "echo", {"a": MARKER * 100}])
             assert await ann.post(frame) == {"status": 410}
 
     run(main())
 
 
-def test_a_hundred_parameters_may_be_in_an_url_and_no_more(log: Log) -> None:
+def test_url_parameters_are_limited_to_a_hundred(log: Log) -> None:
     async def main() -> None:
-        async with company(log) as (made, _), polling(made) as ann:
+        async with company(log) as (made, _), http_poller(made) as ann:
             ann.query = "&".join(["vsn=2.0.0", *[f"a{n}={MARKER}" for n in range(200)]])
             assert (await ann.get())["status"] == 403
 

@@ -10,7 +10,7 @@ from adsum.testing import Browser, browser
 from adsum.values.jsontext import dump
 
 from .app import App, Tracking
-from .running import run
+from .leak_check import run
 
 
 class Room(Channel, topic="room"):
@@ -27,7 +27,7 @@ async def fetch(topic: str, entries: dict[str, Any]) -> dict[str, Any]:
     return {key: {"user": {"name": key.upper()}} for key in entries}
 
 
-def test_presence_waits_for_the_first_state_and_keeps_what_fetch_adds() -> None:
+def test_browser_presence_waits_for_first_state_and_keeps_fetched_fields() -> None:
     async def main() -> None:
         app = App(Room, fetch=fetch)
         async with app.node, Browser(app.socket, {"user": "ann"}) as ann:
@@ -39,7 +39,7 @@ def test_presence_waits_for_the_first_state_and_keeps_what_fetch_adds() -> None:
     run(main())
 
 
-def test_presence_waits_for_a_fetch_that_is_under_way() -> None:
+def test_browser_presence_waits_for_a_running_fetch() -> None:
     async def main() -> None:
         app = App(Room, fetch=fetch)
         async with app.node, Browser(app.socket, {"user": "ann"}) as ann:
@@ -57,7 +57,7 @@ def test_presence_waits_for_a_fetch_that_is_under_way() -> None:
     run(main())
 
 
-def test_presence_says_that_a_channel_neither_tracks_nor_follows(
+def test_browser_presence_error_names_a_channel_that_neither_tracks_nor_follows(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(browser, "PATIENCE", 0.05)
@@ -78,7 +78,7 @@ def send_wrong_diff(app: App, diff: dict[str, Any]) -> None:
         connection.send(connection.serializer.broadcast("room", "presence_diff", dump(diff)))
 
 
-def test_a_diff_that_names_somebody_who_was_not_there_fails_the_test() -> None:
+def test_leave_of_absent_key_in_a_diff_fails_the_test() -> None:
     diff = {"joins": {}, "leaves": {"eve": {"metas": [{"phx_ref": "r1"}]}}}
 
     async def main() -> None:
@@ -93,7 +93,7 @@ def test_a_diff_that_names_somebody_who_was_not_there_fails_the_test() -> None:
     run(main())
 
 
-def test_a_diff_that_names_a_ref_that_was_not_there_fails_the_test() -> None:
+def test_leave_of_absent_ref_in_a_diff_fails_the_test() -> None:
     diff = {"joins": {}, "leaves": {"ann": {"metas": [{"phx_ref": "r1"}]}}}
 
     async def main() -> None:

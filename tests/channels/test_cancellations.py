@@ -11,9 +11,9 @@ from adsum.testing import Browser, RefusedByServerError
 from tests.support.waiting import DEADLINE, until
 
 from .app import App, Tracking
-from .line import Line
-from .logged import Log
-from .running import run
+from .asgi_client import AsgiClient
+from .captured_log import Log
+from .leak_check import run
 
 CANCELLED = "RuntimeError: something that it waited for was cancelled"
 
@@ -53,9 +53,7 @@ class Room(Channel, topic="room:{where}"):
 
 
 @pytest.mark.parametrize("where", ["handler", "filter"])
-def test_what_waits_for_something_that_is_cancelled_crashes_its_channel(
-    where: str, log: Log
-) -> None:
+def test_cancelled_awaitable_in_handler_crashes_its_channel(where: str, log: Log) -> None:
     async def main() -> None:
         app = App(Room)
         Room.ends.clear()
@@ -75,7 +73,7 @@ def test_what_waits_for_something_that_is_cancelled_crashes_its_channel(
     run(main())
 
 
-def test_a_join_that_waits_for_something_that_is_cancelled_crashes(log: Log) -> None:
+def test_cancelled_awaitable_in_join_crashes_the_join(log: Log) -> None:
     async def main() -> None:
         app = App(Room)
         Room.ends.clear()
@@ -89,7 +87,7 @@ def test_a_join_that_waits_for_something_that_is_cancelled_crashes(log: Log) -> 
     run(main())
 
 
-def test_terminate_that_waits_for_something_that_is_cancelled_is_logged(log: Log) -> None:
+def test_cancelled_awaitable_in_terminate_is_logged(log: Log) -> None:
     async def main() -> None:
         app = App(Room)
         Room.ends.clear()
@@ -183,7 +181,7 @@ class Cancelling(Channel, topic="{way}:{where}"):
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("where", ["handler", "filter", "spawn"])
-def test_channel_whose_task_is_cancelled_by_its_own_code_crashes(
+def test_handler_that_cancels_its_own_task_crashes_the_channel(
     where: str, way: str, log: Log
 ) -> None:
     async def main() -> None:
@@ -207,9 +205,7 @@ def test_channel_whose_task_is_cancelled_by_its_own_code_crashes(
 
 
 @pytest.mark.parametrize("way", sorted({*WAYS} - {"returns"}))
-def test_join_whose_task_is_cancelled_by_its_own_code_is_answered_as_a_crash(
-    way: str, log: Log
-) -> None:
+def test_join_that_cancels_its_own_task_is_answered_as_crash(way: str, log: Log) -> None:
     async def main() -> None:
         app = App(Cancelling)
         Cancelling.ends.clear()
@@ -223,7 +219,7 @@ def test_join_whose_task_is_cancelled_by_its_own_code_is_answered_as_a_crash(
     run(main())
 
 
-def test_join_that_returns_with_its_task_cancelled_succeeds_and_crashes(log: Log) -> None:
+def test_join_that_returns_with_its_task_cancelled_succeeds_then_crashes(log: Log) -> None:
     async def main() -> None:
         app = App(Cancelling)
         Cancelling.ends.clear()
@@ -238,7 +234,7 @@ def test_join_that_returns_with_its_task_cancelled_succeeds_and_crashes(log: Log
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_terminate_whose_task_is_cancelled_by_its_own_code_is_logged(way: str, log: Log) -> None:
+def test_terminate_that_cancels_its_own_task_is_logged(way: str, log: Log) -> None:
     async def main() -> None:
         app = App(Cancelling)
         Cancelling.ends.clear()
@@ -277,7 +273,7 @@ def test_handler_that_cancels_its_task_and_swallows_that_goes_on(log: Log) -> No
     run(main())
 
 
-def test_terminate_that_takes_too_long_is_still_told_from_a_cancellation(
+def test_terminate_timeout_is_distinguished_from_cancellation(
     log: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Slow(Channel, topic="room"):
@@ -297,14 +293,14 @@ def test_terminate_that_takes_too_long_is_still_told_from_a_cancellation(
 
 
 @pytest.mark.parametrize("way", ["raises", "awaits"])
-def test_connect_that_is_cancelled_by_what_it_awaits_refuses_the_client(way: str, log: Log) -> None:
+def test_cancelled_awaitable_in_connect_refuses_the_client(way: str, log: Log) -> None:
     async def connect(client: Client) -> None:
         await (raise_a_cancellation() if way == "raises" else awaiting_what_is_cancelled())
 
     async def main() -> None:
         app = App(Room, connect=connect)
         async with app.node:
-            ann = Line(app.socket)
+            ann = AsgiClient(app.socket)
             await ann.open()
             await ann.served()
             assert ann.closed == 403
@@ -322,13 +318,13 @@ def cancel_all(runner: asyncio.Runner) -> set["asyncio.Task[Any]"]:
 
 
 @pytest.mark.parametrize("turns", range(6))
-def test_a_loop_that_ends_waits_for_nothing_that_was_about_to_be_handled(turns: int) -> None:
+def test_closing_loop_does_not_wait_for_queued_events(turns: int) -> None:
     """Whatever turn it is: the frame is not read yet, or its handling has not begun, or has."""
 
     async def main() -> None:
         app = App(Tracking)
         await app.node.start()
-        ann = Line(app.socket)
+        ann = AsgiClient(app.socket)
         await ann.open()
         await ann.join("room")
         ann.push("1", "2", "room", "track", {"key": "ann"})
@@ -340,7 +336,7 @@ def test_a_loop_that_ends_waits_for_nothing_that_was_about_to_be_handled(turns: 
         assert cancel_all(runner) == set()
 
 
-def test_loop_that_ends_is_no_crash_of_what_it_cancels(log: Log) -> None:
+def test_cancellation_by_a_closing_loop_is_no_channel_crash(log: Log) -> None:
     class Hanging(Channel, topic="room"):
         @on("hang")
         async def hang(self, payload: Any) -> None:
@@ -353,7 +349,7 @@ def test_loop_that_ends_is_no_crash_of_what_it_cancels(log: Log) -> None:
     async def main() -> None:
         app = App(Hanging)
         await app.node.start()
-        ann = Line(app.socket)
+        ann = AsgiClient(app.socket)
         await ann.open()
         await ann.join("room")
         ann.push("1", "2", "room", "hang", {})

@@ -12,12 +12,13 @@ from adsum.testing import Browser, RefusedByServerError
 from tests.support.waiting import until
 
 from .app import App, Tracking
-from .line import line
-from .logged import Log
-from .running import run
+from .asgi_client import asgi_client
+from .captured_log import Log
+from .leak_check import leak_checked, run
 
 
-def test_events_of_one_channel_are_handled_one_after_the_other_in_order() -> None:
+@leak_checked
+async def test_events_of_one_channel_are_handled_in_order() -> None:
     seen: list[str] = []
 
     class Room(Channel, topic="room"):
@@ -32,19 +33,17 @@ def test_events_of_one_channel_are_handled_one_after_the_other_in_order() -> Non
         async def done(self, payload: Any) -> dict[str, Any]:
             return {}
 
-    async def main() -> None:
-        app = App(Room)
-        async with app.node, Browser(app.socket) as ann:
-            room = await ann.join("room")
-            for n in range(10):
-                await room.push("do", {"n": n, "turns": 10 - n})
-            await room.ask("done")
-            assert seen == [f"{what} {n}" for n in range(10) for what in ("begin", "end")]
-
-    run(main())
+    app = App(Room)
+    async with app.node, Browser(app.socket) as ann:
+        room = await ann.join("room")
+        for n in range(10):
+            await room.push("do", {"n": n, "turns": 10 - n})
+        await room.ask("done")
+        assert seen == [f"{what} {n}" for n in range(10) for what in ("begin", "end")]
 
 
-def test_what_is_sent_before_the_join_is_answered_waits_for_it() -> None:
+@leak_checked
+async def test_events_before_the_join_reply_are_queued() -> None:
     class Room(Channel, topic="room"):
         async def join(self, payload: Any) -> None:
             self.here = False
@@ -57,22 +56,20 @@ def test_what_is_sent_before_the_join_is_answered_waits_for_it() -> None:
         async def ask(self, payload: Any) -> dict[str, Any]:
             return {"here": self.here}
 
-    async def main() -> None:
-        app = App(Room)
-        async with app.node, line(app.socket) as ann:
-            ann.push("1", "1", "room", "phx_join", {})
-            ann.push("1", "2", "room", "ask", {})
-            assert json.loads(await ann.read())[3:] == [
-                "phx_reply",
-                {"status": "ok", "response": {}},
-            ]
-            assert json.loads(await ann.read())[3] == "early"
-            assert (await ann.reply("2"))["response"] == {"here": True}
-
-    run(main())
+    app = App(Room)
+    async with app.node, asgi_client(app.socket) as ann:
+        ann.push("1", "1", "room", "phx_join", {})
+        ann.push("1", "2", "room", "ask", {})
+        assert json.loads(await ann.read())[3:] == [
+            "phx_reply",
+            {"status": "ok", "response": {}},
+        ]
+        assert json.loads(await ann.read())[3] == "early"
+        assert (await ann.reply("2"))["response"] == {"here": True}
 
 
-def test_channels_of_one_client_are_handled_concurrently() -> None:
+@leak_checked
+async def test_channels_of_one_client_are_handled_concurrently() -> None:
     class Room(Channel, topic="room:{room}"):
         async def join(self, payload: Any) -> None:
             self.go = self.client.assigns.setdefault("go", asyncio.Event())
@@ -87,32 +84,27 @@ def test_channels_of_one_client_are_handled_concurrently() -> None:
             self.go.set()
             return {}
 
-    async def main() -> None:
-        app = App(Room)
-        async with app.node, Browser(app.socket) as ann:
-            one, two = await ann.join("room:1"), await ann.join("room:2")
-            waiting = asyncio.create_task(one.ask("wait"))
-            assert await two.ask("go") == {}
-            assert await waiting == {}
-
-    run(main())
+    app = App(Room)
+    async with app.node, Browser(app.socket) as ann:
+        one, two = await ann.join("room:1"), await ann.join("room:2")
+        waiting = asyncio.create_task(one.ask("wait"))
+        assert await two.ask("go") == {}
+        assert await waiting == {}
 
 
-def test_a_channel_knows_its_topic_its_params_and_its_client() -> None:
+@leak_checked
+async def test_channel_has_topic_params_and_client() -> None:
     class Message(Channel, topic="room:{room}:user:{user}"):
         async def join(self, payload: Any) -> dict[str, Any]:
             return {"topic": self.topic, **self.params, "who": self.client.params["who"]}
 
-    async def main() -> None:
-        app = App(Message)
-        async with app.node, Browser(app.socket, {"who": "ann"}) as ann:
-            joined = await ann.join("room:a b:user:é")
-            expected = {"topic": "room:a b:user:é", "room": "a b", "user": "é", "who": "ann"}
-            assert joined.response == expected
-            with pytest.raises(RefusedByServerError, match="unmatched topic"):
-                await ann.join("room:a:b:user:1")
-
-    run(main())
+    app = App(Message)
+    async with app.node, Browser(app.socket, {"who": "ann"}) as ann:
+        joined = await ann.join("room:a b:user:é")
+        expected = {"topic": "room:a b:user:é", "room": "a b", "user": "é", "who": "ann"}
+        assert joined.response == expected
+        with pytest.raises(RefusedByServerError, match="unmatched topic"):
+            await ann.join("room:a:b:user:1")
 
 
 def test_join_of_an_unmatched_topic_is_logged(caplog: pytest.LogCaptureFixture) -> None:
@@ -132,22 +124,20 @@ def test_join_of_an_unmatched_topic_is_logged(caplog: pytest.LogCaptureFixture) 
     assert len(lines) <= 2
 
 
-def test_ask_fails_at_once_if_the_channel_crashes() -> None:
+@leak_checked
+async def test_ask_fails_at_once_if_the_channel_crashes() -> None:
     class Room(Channel, topic="room:{room}"):
         @on("boom")
         async def boom(self, payload: Any) -> None:
             raise ZeroDivisionError
 
-    async def main() -> None:
-        app = App(Room)
-        async with app.node, Browser(app.socket) as ann:
-            room = await ann.join("room:1")
-            async with asyncio.timeout(2):
-                with pytest.raises(AssertionError, match="crashed before a reply to 'boom'"):
-                    await room.ask("boom")
-            await room.expect("phx_error")
-
-    run(main())
+    app = App(Room)
+    async with app.node, Browser(app.socket) as ann:
+        room = await ann.join("room:1")
+        async with asyncio.timeout(2):
+            with pytest.raises(AssertionError, match="crashed before a reply to 'boom'"):
+                await room.ask("boom")
+        await room.expect("phx_error")
 
 
 def test_reply_that_is_no_object_is_logged_as_the_reply(caplog: pytest.LogCaptureFixture) -> None:
@@ -168,7 +158,8 @@ def test_reply_that_is_no_object_is_logged_as_the_reply(caplog: pytest.LogCaptur
     assert "reply must be a dict (a JSON object), not str 'hi'" in caplog.text
 
 
-def test_the_first_pattern_that_matches_serves_a_topic() -> None:
+@leak_checked
+async def test_first_matching_pattern_routes_a_topic() -> None:
     class Lobby(Channel, topic="room:lobby"):
         async def join(self, payload: Any) -> dict[str, Any]:
             return {"by": "lobby"}
@@ -177,16 +168,14 @@ def test_the_first_pattern_that_matches_serves_a_topic() -> None:
         async def join(self, payload: Any) -> dict[str, Any]:
             return {"by": "room"}
 
-    async def main() -> None:
-        app = App(Lobby, Room)
-        async with app.node, Browser(app.socket) as ann:
-            assert (await ann.join("room:lobby")).response == {"by": "lobby"}
-            assert (await ann.join("room:1")).response == {"by": "room"}
-
-    run(main())
+    app = App(Lobby, Room)
+    async with app.node, Browser(app.socket) as ann:
+        assert (await ann.join("room:lobby")).response == {"by": "lobby"}
+        assert (await ann.join("room:1")).response == {"by": "room"}
 
 
-def test_a_subclass_inherits_handlers_and_may_replace_them() -> None:
+@leak_checked
+async def test_subclass_inherits_and_overrides_handlers() -> None:
     class Base(Channel):
         @on("a")
         async def a(self, payload: Any) -> dict[str, Any]:
@@ -201,17 +190,15 @@ def test_a_subclass_inherits_handlers_and_may_replace_them() -> None:
         async def other(self, payload: Any) -> dict[str, Any]:
             return {"by": "room"}
 
-    async def main() -> None:
-        app = App(Room)
-        async with app.node, Browser(app.socket) as ann:
-            room = await ann.join("room")
-            assert await room.ask("a") == {"by": "base"}
-            assert await room.ask("b") == {"by": "room"}
-
-    run(main())
+    app = App(Room)
+    async with app.node, Browser(app.socket) as ann:
+        room = await ann.join("room")
+        assert await room.ask("a") == {"by": "base"}
+        assert await room.ask("b") == {"by": "room"}
 
 
-def test_a_method_that_a_subclass_overrides_goes_on_handling_its_event() -> None:
+@leak_checked
+async def test_overridden_method_still_handles_its_event() -> None:
     class Base(Channel):
         @on("say")
         async def say(self, payload: Any) -> dict[str, Any]:
@@ -228,18 +215,16 @@ def test_a_method_that_a_subclass_overrides_goes_on_handling_its_event() -> None
         async def show(self, payload: Any) -> dict[str, Any]:
             return {"by": "room"}
 
-    async def main() -> None:
-        app = App(Room)
-        async with app.node, Browser(app.socket) as ann:
-            room = await ann.join("room")
-            assert await room.ask("say") == {"by": "room", "over": "base"}
-            await app.socket.broadcast("room", "news", {})
-            assert await room.expect("news") == {"by": "room"}
-
-    run(main())
+    app = App(Room)
+    async with app.node, Browser(app.socket) as ann:
+        room = await ann.join("room")
+        assert await room.ask("say") == {"by": "room", "over": "base"}
+        await app.socket.broadcast("room", "news", {})
+        assert await room.expect("news") == {"by": "room"}
 
 
-def test_a_channel_that_cannot_be_made_refuses_the_join_and_harms_nobody(log: Log) -> None:
+@leak_checked
+async def test_channel_constructor_error_refuses_only_the_join(log: Log) -> None:
     class Numbered(Channel, topic="number:{number}"):
         def __init__(self, *args: Any) -> None:
             super().__init__(*args)
@@ -249,21 +234,19 @@ def test_a_channel_that_cannot_be_made_refuses_the_join_and_harms_nobody(log: Lo
         async def ask(self, payload: Any) -> dict[str, Any]:
             return {"number": self.number}
 
-    async def main() -> None:
-        app = App(Numbered)
-        async with app.node, Browser(app.socket) as ann:
-            room = await ann.join("number:1")
-            with pytest.raises(RefusedByServerError, match="join crashed"):
-                await ann.join("number:one")
-            assert len(log.lines) == 1
-            assert "ValueError: invalid literal" in log.everything
-            assert await room.ask("ask") == {"number": 1}
-            assert app.socket.stats()["channels"] == 1
-
-    run(main())
+    app = App(Numbered)
+    async with app.node, Browser(app.socket) as ann:
+        room = await ann.join("number:1")
+        with pytest.raises(RefusedByServerError, match="join crashed"):
+            await ann.join("number:one")
+        assert len(log.lines) == 1
+        assert "ValueError: invalid literal" in log.everything
+        assert await room.ask("ask") == {"number": 1}
+        assert app.socket.stats()["channels"] == 1
 
 
-def test_what_a_channel_spawned_is_cancelled_at_its_end() -> None:
+@leak_checked
+async def test_spawned_task_is_cancelled_at_channel_end() -> None:
     told: list[str] = []
 
     class Room(Channel, topic="room"):
@@ -277,19 +260,17 @@ def test_what_a_channel_spawned_is_cancelled_at_its_end() -> None:
             finally:
                 told.append("cancelled")
 
-    async def main() -> None:
-        app = App(Room)
-        async with app.node, Browser(app.socket) as ann:
-            room = await ann.join("room")
-            assert await room.expect("tick") == {}
-            assert told == []
-            await room.leave()
-            await until(lambda: told == ["cancelled"])
-
-    run(main())
+    app = App(Room)
+    async with app.node, Browser(app.socket) as ann:
+        room = await ann.join("room")
+        assert await room.expect("tick") == {}
+        assert told == []
+        await room.leave()
+        await until(lambda: told == ["cancelled"])
 
 
-def test_what_a_channel_spawned_crashes_the_channel_if_it_raises(log: Log) -> None:
+@leak_checked
+async def test_spawned_task_that_raises_crashes_the_channel(log: Log) -> None:
     ends: list[str] = []
 
     class Room(Channel, topic="room"):
@@ -303,19 +284,17 @@ def test_what_a_channel_spawned_crashes_the_channel_if_it_raises(log: Log) -> No
         async def terminate(self, reason: str) -> None:
             ends.append(reason)
 
-    async def main() -> None:
-        app = App(Room)
-        async with app.node, Browser(app.socket) as ann:
-            room = await ann.join("room")
-            assert await room.expect("phx_error") == {}
-            await until(lambda: ends == ["crashed"])
-            assert app.presence.list("room") == {}
-            assert log.everything.count("RuntimeError: what was spawned fails") == 1
-
-    run(main())
+    app = App(Room)
+    async with app.node, Browser(app.socket) as ann:
+        room = await ann.join("room")
+        assert await room.expect("phx_error") == {}
+        await until(lambda: ends == ["crashed"])
+        assert app.presence.list("room") == {}
+        assert log.everything.count("RuntimeError: what was spawned fails") == 1
 
 
-def test_what_a_channel_spawned_and_is_done_ends_nothing() -> None:
+@leak_checked
+async def test_finished_spawned_task_does_not_end_the_channel() -> None:
     class Room(Channel, topic="room"):
         async def join(self, payload: Any) -> None:
             self.spawn(self.greet())
@@ -327,77 +306,69 @@ def test_what_a_channel_spawned_and_is_done_ends_nothing() -> None:
         async def ask(self, payload: Any) -> dict[str, Any]:
             return {}
 
-    async def main() -> None:
-        app = App(Room)
-        async with app.node, Browser(app.socket) as ann:
-            room = await ann.join("room")
-            assert await room.expect("hello") == {}
-            assert await room.ask("ask") == {}
-
-    run(main())
+    app = App(Room)
+    async with app.node, Browser(app.socket) as ann:
+        room = await ann.join("room")
+        assert await room.expect("hello") == {}
+        assert await room.ask("ask") == {}
 
 
-def test_a_channel_that_has_ended_tracks_and_spawns_nothing() -> None:
+@leak_checked
+async def test_ended_channel_cannot_track_or_spawn() -> None:
     kept: list[Any] = []
 
     class Room(Channel, topic="room"):
         async def join(self, payload: Any) -> None:
             kept.append(self)
 
-    async def main() -> None:
-        app = App(Room)
-        async with app.node, Browser(app.socket) as ann:
-            room = await ann.join("room")
-            await room.leave()
-            (channel,) = kept
-            with pytest.raises(UsageError, match="has ended"):
-                channel.track("ann")
-            with pytest.raises(UsageError, match="has ended"):
-                channel.spawn(asyncio.sleep(0))
-            channel.push("late", {})
-            channel.stop()
-            await room.refute("late")
-            assert app.presence.topics() == []
-
-    run(main())
+    app = App(Room)
+    async with app.node, Browser(app.socket) as ann:
+        room = await ann.join("room")
+        await room.leave()
+        (channel,) = kept
+        with pytest.raises(UsageError, match="has ended"):
+            channel.track("ann")
+        with pytest.raises(UsageError, match="has ended"):
+            channel.spawn(asyncio.sleep(0))
+        channel.push("late", {})
+        channel.stop()
+        await room.refute("late")
+        assert app.presence.topics() == []
 
 
-def test_a_channel_tracks_several_keys_updates_and_untracks_them() -> None:
-    async def main() -> None:
-        app = App(Tracking)
-        async with app.node, Browser(app.socket) as ann, Browser(app.socket) as bob:
-            room, other = await ann.join("room"), await bob.join("room")
-            await other.ask("track", {"key": "bob"})
-            assert await room.ask("track", {"key": "a", "meta": {"n": 1}}) == {"active": True}
-            await room.ask("track", {"key": "b"})
-            await room.ask("update", {"key": "a", "meta": {"m": 2}})
-            for each in room, other:
-                present = await each.presence()
-                assert list(present) == ["a", "b", "bob"]
-                (meta,) = present["a"]["metas"]
-                assert (meta["n"], meta["m"]) == (1, 2)
-            assert await room.ask("untrack", {"key": "a"}) == {"active": False}
-            assert list(await other.presence()) == ["b", "bob"] == list(app.presence.list("room"))
-            await ann.close()
-            assert list(await other.presence()) == ["bob"]
-
-    run(main())
+@leak_checked
+async def test_channel_tracks_updates_and_untracks_several_keys() -> None:
+    app = App(Tracking)
+    async with app.node, Browser(app.socket) as ann, Browser(app.socket) as bob:
+        room, other = await ann.join("room"), await bob.join("room")
+        await other.ask("track", {"key": "bob"})
+        assert await room.ask("track", {"key": "a", "meta": {"n": 1}}) == {"active": True}
+        await room.ask("track", {"key": "b"})
+        await room.ask("update", {"key": "a", "meta": {"m": 2}})
+        for each in room, other:
+            present = await each.presence()
+            assert list(present) == ["a", "b", "bob"]
+            (meta,) = present["a"]["metas"]
+            assert (meta["n"], meta["m"]) == (1, 2)
+        assert await room.ask("untrack", {"key": "a"}) == {"active": False}
+        assert list(await other.presence()) == ["b", "bob"] == list(app.presence.list("room"))
+        await ann.close()
+        assert list(await other.presence()) == ["bob"]
 
 
-def test_tracking_a_key_twice_crashes_the_channel_and_leaves_nothing_behind() -> None:
-    async def main() -> None:
-        app = App(Tracking)
-        async with app.node, Browser(app.socket) as ann:
-            room = await ann.join("room")
-            await room.ask("track", {"key": "a"})
-            await room.push("track", {"key": "a"})
-            await room.expect("phx_error")
-            assert app.presence.topics() == []
-
-    run(main())
+@leak_checked
+async def test_duplicate_track_crashes_the_channel_and_leaks_nothing() -> None:
+    app = App(Tracking)
+    async with app.node, Browser(app.socket) as ann:
+        room = await ann.join("room")
+        await room.ask("track", {"key": "a"})
+        await room.push("track", {"key": "a"})
+        await room.expect("phx_error")
+        assert app.presence.topics() == []
 
 
-def test_refusals_that_no_frame_can_carry_crash_as_other_mistakes_do(log: Log) -> None:
+@leak_checked
+async def test_unencodable_refusal_crashes_the_channel(log: Log) -> None:
     class Room(Channel, topic="room:{room}"):
         async def join(self, payload: Any) -> None:
             if self.params["room"] == "bad":
@@ -407,20 +378,18 @@ def test_refusals_that_no_frame_can_carry_crash_as_other_mistakes_do(log: Log) -
         async def refuse(self, payload: Any) -> None:
             raise RefusedError({"when": object()})
 
-    async def main() -> None:
-        app = App(Room)
-        async with app.node, Browser(app.socket) as ann:
-            with pytest.raises(RefusedByServerError, match="join crashed"):
-                await ann.join("room:bad")
-            room = await ann.join("room:1")
-            await room.push("refuse")
-            assert await room.expect("phx_error") == {}
-            assert len(log.lines) == 2
-
-    run(main())
+    app = App(Room)
+    async with app.node, Browser(app.socket) as ann:
+        with pytest.raises(RefusedByServerError, match="join crashed"):
+            await ann.join("room:bad")
+        room = await ann.join("room:1")
+        await room.push("refuse")
+        assert await room.expect("phx_error") == {}
+        assert len(log.lines) == 2
 
 
-def test_a_reply_that_no_frame_can_carry_crashes_the_channel() -> None:
+@leak_checked
+async def test_unencodable_reply_crashes_the_channel() -> None:
     class Room(Channel, topic="room:{room}"):
         async def join(self, payload: Any) -> Any:
             return payload.get("response", {}) if self.params["room"] == "1" else [1]
@@ -433,15 +402,12 @@ def test_a_reply_that_no_frame_can_carry_crashes_the_channel() -> None:
         async def tell(self, payload: Any) -> Any:
             self.push("told", {"n": float("nan")})
 
-    async def main() -> None:
-        app = App(Room)
-        async with app.node, Browser(app.socket) as ann:
-            with pytest.raises(RefusedByServerError, match="join crashed"):
-                await ann.join("room:2")
-            for event in "ask", "tell":
-                room = await ann.join("room:1")
-                await room.push(event)
-                assert await room.expect("phx_error") == {}
-            assert ann.closed is None
-
-    run(main())
+    app = App(Room)
+    async with app.node, Browser(app.socket) as ann:
+        with pytest.raises(RefusedByServerError, match="join crashed"):
+            await ann.join("room:2")
+        for event in "ask", "tell":
+            room = await ann.join("room:1")
+            await room.push(event)
+            assert await room.expect("phx_error") == {}
+        assert ann.closed is None

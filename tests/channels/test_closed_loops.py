@@ -12,18 +12,17 @@ from adsum.channels.connection import Connection
 from adsum.channels.frames import V2_TEXT
 from adsum.channels.sessions import Sessions
 from adsum.channels.tokens import Token
-from tests.node import test_closed_loops as closed_loops
-from tests.node.test_closed_loops import collect_what_closed_loops_left, run_and_close
-from tests.node.test_eager_tasks import names
+from tests.support.closed_loops import closed_loop_warnings, collect_closed_loops, run_and_close
+from tests.support.eager_tasks import fetch_names
 from tests.support.waiting import until
 
 from .app import App
-from .line import Line, line
-from .running import run
+from .asgi_client import AsgiClient, asgi_client
+from .leak_check import run
 
-__all__ = ["collect_what_closed_loops_left"]
+__all__ = ["collect_closed_loops"]
 
-pytestmark = closed_loops.pytestmark
+pytestmark = closed_loop_warnings
 
 
 class Room(Channel, topic="room"):
@@ -31,16 +30,16 @@ class Room(Channel, topic="room"):
         self.follow()
 
 
-@pytest.mark.parametrize("fetch", [None, names], ids=["plain", "fetch"])
-def test_a_room_in_the_next_run_sends_every_change(
+@pytest.mark.parametrize("fetch", [None, fetch_names], ids=["plain", "fetch"])
+def test_feed_of_the_next_run_sends_every_change(
     fetch: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     app = App(Room, fetch=fetch)
-    old = list[Line]()
+    old = list[AsgiClient]()
 
     async def begin() -> None:
         await app.node.start()
-        old.append(Line(app.socket))
+        old.append(AsgiClient(app.socket))
         await old[0].open()
         await old[0].join("room")
         app.presence.track("room", "old", owner=None)
@@ -48,7 +47,7 @@ def test_a_room_in_the_next_run_sends_every_change(
         app.presence.track("room", "later", owner=None)  # and its diff is being made
 
     async def begin_again() -> None:
-        async with app.node, line(app.socket) as ann:
+        async with app.node, asgi_client(app.socket) as ann:
             await ann.join("room")
             assert await ann.payload("presence_state") == {}
             for key in ("ann", "bob"):
@@ -67,7 +66,7 @@ def test_a_room_in_the_next_run_sends_every_change(
     assert "failed" not in caplog.text
 
 
-def test_sessions_of_clients_that_poll_and_questions_are_forgotten() -> None:
+def test_longpoll_sessions_and_questions_are_dropped_with_a_closed_loop() -> None:
     app = App(Room)
     sessions = Sessions.of(app.node)
     begun = list[Any]()
@@ -90,19 +89,19 @@ def test_sessions_of_clients_that_poll_and_questions_are_forgotten() -> None:
 
 
 @pytest.mark.slow
-def test_connections_that_outlived_an_interrupted_stop_are_forgotten() -> None:
+def test_connections_of_an_interrupted_stop_are_dropped() -> None:
     app = App(Room, timeout=4.0)  # swept each second
     kept = list[Any]()
 
     async def begin() -> None:
         await app.node.start()
-        kept.append(Line(app.socket))
+        kept.append(AsgiClient(app.socket))
         await kept[0].open()
         kept.append(asyncio.create_task(app.node.stop()))
         await asyncio.sleep(0)
 
     async def begin_again() -> None:
-        async with app.node, line(app.socket):
+        async with app.node, asgi_client(app.socket):
             assert app.socket.stats()["connections"] == 1
             hub = app.socket._hub
             sweeps = hub.sweeps
@@ -112,12 +111,12 @@ def test_connections_that_outlived_an_interrupted_stop_are_forgotten() -> None:
     run(begin_again())
 
 
-def test_a_closed_loop_in_which_clients_are_in_line_is_freed() -> None:
+def test_closed_loop_with_queued_clients_leaks_nothing() -> None:
     async def flood() -> Any:
         app = App(Room)
         await app.node.start()
         for _ in range(10):
-            flooder = Line(app.socket)
+            flooder = AsgiClient(app.socket)
             await flooder.open()
             for _ in range(2000):
                 flooder.send('[null,"b","phoenix","heartbeat",{}]')
@@ -131,13 +130,13 @@ def test_a_closed_loop_in_which_clients_are_in_line_is_freed() -> None:
     assert loops[0]() is None  # the signals of the process keep the last one
 
 
-def test_a_client_whose_loop_is_closed_while_connect_decides_is_not_counted() -> None:
+def test_client_of_a_loop_closed_during_connect_is_not_counted() -> None:
     async def connect(client: Client) -> None:
         await asyncio.Event().wait()
 
     async def begin() -> None:
         await app.node.start()
-        ann = Line(app.socket)
+        ann = AsgiClient(app.socket)
         begun.append(asyncio.create_task(ann.open()))
         await until(lambda: hub.admissions)
         begun.append(ann)

@@ -9,7 +9,7 @@ from adsum.channels import Channel, Socket, intercept, on
 from adsum.errors import ConfigurationError, NodeNotRunningError, UsageError
 from adsum.testing import Browser, RefusedByServerError
 
-from .running import run
+from .leak_check import run
 
 
 class Room(Channel, topic="room:{room}"):
@@ -32,7 +32,7 @@ def socket(channels: Any = (Room,), **settings: Any) -> Socket:
         ({"origins": ["a.b"]}, ["origins", "'a.b'", "'https://example.com'"]),
     ],
 )
-def test_a_wrong_setting_is_refused_with_its_name_its_value_and_what_is_accepted(
+def test_wrong_setting_error_names_setting_value_and_range(
     settings: dict[str, Any], words: list[str]
 ) -> None:
     with pytest.raises(ConfigurationError) as caught:
@@ -41,7 +41,7 @@ def test_a_wrong_setting_is_refused_with_its_name_its_value_and_what_is_accepted
         assert word in str(caught.value)
 
 
-def test_two_channels_may_not_have_the_same_topic() -> None:
+def test_duplicate_topic_of_two_channels_is_refused() -> None:
     class Other(Channel, topic="room:{room}"):
         """Another."""
 
@@ -49,7 +49,7 @@ def test_two_channels_may_not_have_the_same_topic() -> None:
         socket([Room, Other])
 
 
-def test_a_channel_has_a_topic() -> None:
+def test_channel_without_a_topic_is_refused() -> None:
     class Nameless(Channel):
         """Has none."""
 
@@ -58,21 +58,21 @@ def test_a_channel_has_a_topic() -> None:
 
 
 @pytest.mark.parametrize("wrong", [dict, object])
-def test_only_subclasses_of_channel_are_channels(wrong: Any) -> None:
+def test_class_that_is_no_channel_is_refused(wrong: Any) -> None:
     with pytest.raises(UsageError, match="not a subclass of Channel"):
         socket([wrong])
 
 
 @pytest.mark.parametrize("mark", [on, intercept])
 @pytest.mark.parametrize("event", ["", "phx_join", "phx_anything"])
-def test_events_of_the_protocol_are_not_the_applications(mark: Any, event: str) -> None:
+def test_handler_for_a_protocol_event_is_refused(mark: Any, event: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         mark(event)
     assert f"event={event!r}" in str(caught.value)
 
 
 @pytest.mark.parametrize("mark", [on, intercept])
-def test_a_handler_is_async(mark: Any) -> None:
+def test_synchronous_handler_is_refused(mark: Any) -> None:
     with pytest.raises(ConfigurationError, match="must be `async def "):
 
         @mark("event")  # type: ignore[untyped-decorator]  # either of two
@@ -80,7 +80,7 @@ def test_a_handler_is_async(mark: Any) -> None:
             """Is not."""
 
 
-def test_one_event_has_one_handler() -> None:
+def test_duplicate_handler_of_an_event_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="handles 'event' twice"):
 
         class Twice(Channel, topic="twice"):
@@ -93,7 +93,7 @@ def test_one_event_has_one_handler() -> None:
                 """The other."""
 
 
-def test_the_lifespan_is_that_of_the_application_around_it() -> None:
+def test_socket_leaves_lifespan_to_the_surrounding_application() -> None:
     async def main() -> None:
         with pytest.raises(RuntimeError, match="lifespan"):
             await socket()({"type": "lifespan"}, None, None)  # type: ignore[arg-type]  # not called
@@ -101,7 +101,7 @@ def test_the_lifespan_is_that_of_the_application_around_it() -> None:
     run(main())
 
 
-def test_a_node_that_does_not_run_carries_no_broadcast_and_disconnects_nobody() -> None:
+def test_broadcast_and_disconnect_raise_on_a_node_that_is_not_running() -> None:
     async def main() -> None:
         with pytest.raises(NodeNotRunningError):
             await socket().broadcast("room:1", "event", {})
@@ -128,7 +128,7 @@ def test_a_node_that_does_not_run_carries_no_broadcast_and_disconnects_nobody() 
         ("room:1", "e" * 256, b"x", ValueError),
     ],
 )
-def test_what_no_frame_can_carry_is_not_broadcast(
+def test_unencodable_broadcast_is_refused(
     topic: Any, event: str, payload: Any, error: type[Exception]
 ) -> None:
     async def main() -> None:
@@ -140,7 +140,7 @@ def test_what_no_frame_can_carry_is_not_broadcast(
     run(main())
 
 
-def test_the_largest_payloads_are_broadcast() -> None:
+def test_largest_payload_is_broadcast() -> None:
     async def main() -> None:
         node = adsum.Node(siblings=False)
         async with node:
@@ -155,20 +155,20 @@ def test_node_that_is_not_running_is_logged_once_until_it_runs(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     node = adsum.Node(siblings=False)
-    site = Socket(adsum.Presence(node), [])
+    served_app = Socket(adsum.Presence(node), [])
 
     async def refused() -> list[str]:
         caplog.clear()
         for _ in range(3):
             with pytest.raises(RefusedByServerError):
-                await Browser(site).connect()
+                await Browser(served_app).connect()
         return [record.getMessage() for record in caplog.records]
 
     async def main() -> None:
         (never,) = await refused()
         assert "it was never started" in never
         assert "Daphne runs no lifespan" in never
-        async with node, Browser(site):
+        async with node, Browser(served_app):
             pass
         assert await refused() == [
             "all clients are refused: the node is not running: it has stopped"

@@ -3,29 +3,29 @@
 from typing import Any
 
 from adsum.channels import Channel, intercept, on
-from tests.node.test_eager_tasks import names, needs_eager, run
+from tests.support.eager_tasks import fetch_names, needs_eager, run_eagerly
 
 from .app import App
-from .line import line
-from .test_rooms import Stage
+from .asgi_client import asgi_client
+from .feed_scenario import FeedScenario
 
 
 @needs_eager
-def test_a_room_with_fetch_that_is_empty_at_first_sends_later_changes() -> None:
-    async def part(stage: Stage) -> None:
-        reader = stage.reader()
-        await stage.rest()
+def test_feed_with_fetch_on_an_empty_topic_sends_later_changes() -> None:
+    async def part(scenario: FeedScenario) -> None:
+        reader = scenario.reader()
+        await scenario.rest()
         for key in ("a", "b"):
-            stage.track(key)
-            await stage.rest()
+            scenario.track(key)
+            await scenario.rest()
         assert reader.events() == ["state", "diff", "diff"]
-        assert reader.presence.state == await stage.presence.fetch("room")
+        assert reader.presence.state == await scenario.presence.fetch("room")
 
-    run(Stage(fetch=names).play(part))
+    run_eagerly(FeedScenario(fetch=fetch_names).play(part))
 
 
 @needs_eager
-def test_an_event_is_handled_to_its_end_before_a_broadcast_that_it_caused() -> None:
+def test_event_handler_ends_before_its_own_broadcast_is_delivered() -> None:
     done: list[str] = []
 
     class PresenceFeed(Channel, topic="room"):
@@ -43,10 +43,10 @@ def test_an_event_is_handled_to_its_end_before_a_broadcast_that_it_caused() -> N
 
     async def main() -> None:
         app = App(PresenceFeed)
-        async with app.node, line(app.socket) as ann:
+        async with app.node, asgi_client(app.socket) as ann:
             await ann.join("room")
             ann.push("1", "2", "room", "do", {})
             assert await ann.payload("news") == {}
             assert done == ["begin", "end", "filter"]
 
-    run(main())
+    run_eagerly(main())

@@ -11,9 +11,9 @@ from adsum.errors import NodeNotRunningError
 from adsum.testing import Browser, RefusedByServerError
 from tests.support.waiting import until
 
-from .line import Line, line
-from .logged import Log
-from .running import run
+from .asgi_client import AsgiClient, asgi_client
+from .captured_log import Log
+from .leak_check import leak_checked, run
 
 
 class Room(Channel, topic="room:{room}"):
@@ -91,108 +91,94 @@ class App:
     ("how", "reason"),
     [("leave", "left"), ("close", "closed"), ("crash", "crashed"), ("stop", "stopped")],
 )
-def test_terminate_is_called_once_with_the_reason_and_nobody_is_present(
+@leak_checked
+async def test_terminate_is_called_once_with_the_reason_after_presences_left(
     how: str, reason: str
 ) -> None:
-    async def main() -> None:
-        app = App()
-        async with app.node, Browser(app.socket) as ann:
-            room = await ann.join("room:1")
-            assert list(app.presence.list("room:1")) == ["ann"]
-            if how == "leave":
-                await room.leave()
-            elif how == "close":
-                await ann.close()
-            else:
-                await room.push(how)
-            await until(lambda: app.story)
-            assert app.presence.topics() == []
+    app = App()
+    async with app.node, Browser(app.socket) as ann:
+        room = await ann.join("room:1")
+        assert list(app.presence.list("room:1")) == ["ann"]
+        if how == "leave":
+            await room.leave()
+        elif how == "close":
             await ann.close()
-            assert app.story == [(reason, [])]
+        else:
+            await room.push(how)
+        await until(lambda: app.story)
+        assert app.presence.topics() == []
+        await ann.close()
+        assert app.story == [(reason, [])]
 
-    run(main())
 
-
-def test_terminate_is_called_with_replaced_before_the_next_channel_joins() -> None:
-    async def main() -> None:
-        app = App()
-        async with app.node, Browser(app.socket) as ann:
-            await ann.join("room:1")
-            await ann.join("room:1")
-            assert app.story == [("replaced", [])]
-            await ann.close()
-            assert app.story == [("replaced", []), ("closed", [])]
-
-    run(main())
+@leak_checked
+async def test_rejoin_terminates_old_channel_with_replaced_before_the_new_join() -> None:
+    app = App()
+    async with app.node, Browser(app.socket) as ann:
+        await ann.join("room:1")
+        await ann.join("room:1")
+        assert app.story == [("replaced", [])]
+        await ann.close()
+        assert app.story == [("replaced", []), ("closed", [])]
 
 
 @pytest.mark.parametrize("how", ["refuse", "crash"])
-def test_terminate_is_not_called_for_a_join_that_is_refused_or_crashes(how: str) -> None:
-    async def main() -> None:
-        app = App()
-        async with app.node, Browser(app.socket) as ann:
-            with pytest.raises(RefusedByServerError):
-                await ann.join("room:1", {how: True})
-            assert app.presence.topics() == []
-        assert app.story == []
-
-    run(main())
+@leak_checked
+async def test_terminate_is_not_called_for_a_join_that_is_refused_or_crashes(how: str) -> None:
+    app = App()
+    async with app.node, Browser(app.socket) as ann:
+        with pytest.raises(RefusedByServerError):
+            await ann.join("room:1", {how: True})
+        assert app.presence.topics() == []
+    assert app.story == []
 
 
-def test_what_was_sent_before_the_client_went_is_still_handled_in_order() -> None:
-    async def main() -> None:
-        app = App()
-        async with app.node, Browser(app.socket) as ann:
-            room = await ann.join("room:1")
-            for n in range(20):
-                await room.push("note", n)
-            await ann.close()
-            assert app.story == [*range(20), ("closed", [])]
-
-    run(main())
+@leak_checked
+async def test_events_before_a_disconnect_are_handled_in_order() -> None:
+    app = App()
+    async with app.node, Browser(app.socket) as ann:
+        room = await ann.join("room:1")
+        for n in range(20):
+            await room.push("note", n)
+        await ann.close()
+        assert app.story == [*range(20), ("closed", [])]
 
 
-def test_what_was_sent_before_the_topic_was_joined_anew_is_still_handled() -> None:
-    async def main() -> None:
-        app = App()
-        async with app.node, Browser(app.socket) as ann:
-            room = await ann.join("room:1")
-            await room.push("note", 1)
-            await room.push("note", 2)
-            await ann.join("room:1")
-            assert app.story == [1, 2, ("replaced", [])]
-
-    run(main())
+@leak_checked
+async def test_events_before_a_rejoin_are_still_handled() -> None:
+    app = App()
+    async with app.node, Browser(app.socket) as ann:
+        room = await ann.join("room:1")
+        await room.push("note", 1)
+        await room.push("note", 2)
+        await ann.join("room:1")
+        assert app.story == [1, 2, ("replaced", [])]
 
 
 @pytest.mark.parametrize(("event", "reason"), [("stop", "stopped"), ("crash", "crashed")])
-def test_what_waits_behind_a_stop_or_a_crash_is_not_handled(event: str, reason: str) -> None:
-    async def main() -> None:
-        app = App()
-        async with app.node, line(app.socket) as ann:
-            await ann.join("room:1")
-            for ref, what in enumerate(["note", event, "note", "note"]):
-                ann.push("1", str(ref), "room:1", what, ref)
-            await until(lambda: len(app.story) == 2)
-            await ann.is_alive()
-            assert app.story == [0, (reason, [])]
-
-    run(main())
+@leak_checked
+async def test_events_queued_behind_a_stop_or_crash_are_dropped(event: str, reason: str) -> None:
+    app = App()
+    async with app.node, asgi_client(app.socket) as ann:
+        await ann.join("room:1")
+        for ref, what in enumerate(["note", event, "note", "note"]):
+            ann.push("1", str(ref), "room:1", what, ref)
+        await until(lambda: len(app.story) == 2)
+        await ann.is_alive()
+        assert app.story == [0, (reason, [])]
 
 
-def test_a_handler_may_finish_after_its_client_has_gone_and_harms_nobody() -> None:
-    async def main() -> None:
-        app = App()
-        async with app.node, Browser(app.socket) as bob:
-            other = await bob.join("room:1")
-            async with Browser(app.socket, {"user": "eve"}) as eve:
-                room = await eve.join("room:1")
-                await room.push("late")
-            assert app.story == [("late", False, ["ann"]), ("closed", ["ann"])]
-            assert await other.expect("told") == {}
-            assert list(await other.presence()) == ["ann"]
-
-    run(main())
+@leak_checked
+async def test_handler_may_finish_after_a_disconnect() -> None:
+    app = App()
+    async with app.node, Browser(app.socket) as bob:
+        other = await bob.join("room:1")
+        async with Browser(app.socket, {"user": "eve"}) as eve:
+            room = await eve.join("room:1")
+            await room.push("late")
+        assert app.story == [("late", False, ["ann"]), ("closed", ["ann"])]
+        assert await other.expect("told") == {}
+        assert list(await other.presence()) == ["ann"]
 
 
 @pytest.fixture
@@ -203,35 +189,32 @@ def short_grace(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("short_grace")
-def test_a_handler_that_does_not_end_is_cancelled_after_the_grace() -> None:
-    async def main() -> None:
-        app = App()
-        async with app.node, Browser(app.socket) as ann:
-            room = await ann.join("room:1")
-            await room.push("hang")
-            await room.push("note", "never")
-            await ann.close()
-            assert app.story == ["cancelled", ("closed", [])]
-
-    run(main())
+@leak_checked
+async def test_hanging_handler_is_cancelled_after_the_grace() -> None:
+    app = App()
+    async with app.node, Browser(app.socket) as ann:
+        room = await ann.join("room:1")
+        await room.push("hang")
+        await room.push("note", "never")
+        await ann.close()
+        assert app.story == ["cancelled", ("closed", [])]
 
 
 @pytest.mark.usefixtures("short_grace")
-def test_a_handler_that_does_not_end_holds_up_a_new_join_for_the_grace_alone() -> None:
-    async def main() -> None:
-        app = App()
-        async with app.node, Browser(app.socket) as ann:
-            room = await ann.join("room:1")
-            await room.push("hang")
-            await ann.join("room:1")
-            assert app.story == ["cancelled", ("replaced", [])]
-            await room.expect("phx_close")
-
-    run(main())
+@leak_checked
+async def test_hanging_handler_delays_a_rejoin_by_the_grace_only() -> None:
+    app = App()
+    async with app.node, Browser(app.socket) as ann:
+        room = await ann.join("room:1")
+        await room.push("hang")
+        await ann.join("room:1")
+        assert app.story == ["cancelled", ("replaced", [])]
+        await room.expect("phx_close")
 
 
 @pytest.mark.usefixtures("short_grace")
-def test_terminate_that_does_not_end_is_given_up(log: Log) -> None:
+@leak_checked
+async def test_hanging_terminate_is_abandoned(log: Log) -> None:
     class Slow(Channel, topic="slow"):
         async def terminate(self, reason: str) -> None:
             await asyncio.Event().wait()
@@ -240,17 +223,14 @@ def test_terminate_that_does_not_end_is_given_up(log: Log) -> None:
         async def terminate(self, reason: str) -> None:
             raise RuntimeError("terminate crashes")
 
-    async def main() -> None:
-        node = adsum.Node(siblings=False)
-        socket = Socket(adsum.Presence(node), [Slow, Crashing])
-        async with node, Browser(socket) as ann:
-            for topic in "slow", "crashing":
-                await (await ann.join(topic)).leave()
-            await ann.close()
-        assert len(log.lines) == 2
-        assert "RuntimeError: terminate crashes" in log.everything
-
-    run(main())
+    node = adsum.Node(siblings=False)
+    socket = Socket(adsum.Presence(node), [Slow, Crashing])
+    async with node, Browser(socket) as ann:
+        for topic in "slow", "crashing":
+            await (await ann.join(topic)).leave()
+        await ann.close()
+    assert len(log.lines) == 2
+    assert "RuntimeError: terminate crashes" in log.everything
 
 
 class Patient(Channel, topic="patient"):
@@ -267,39 +247,35 @@ class Patient(Channel, topic="patient"):
 
 
 @pytest.mark.parametrize("waits", [False, True])
-def test_terminate_has_its_whole_time_also_after_a_handler_that_took_some(
+@leak_checked
+async def test_terminate_has_its_full_grace_after_a_slow_handler(
     waits: bool, log: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(process, "GRACE", 0.2)
 
-    async def main() -> None:
-        app = App(channels=[Patient])
-        async with app.node, Browser(app.socket) as ann:
-            room = await ann.join("patient")
-            if waits:
-                await room.push("wait")
-            await ann.close()
-            assert app.story == [*(["waited"] if waits else []), "closed"]
-            assert log.lines == ["Patient on 'patient': terminate took longer than 0.2 s"]
-
-    run(main())
+    app = App(channels=[Patient])
+    async with app.node, Browser(app.socket) as ann:
+        room = await ann.join("patient")
+        if waits:
+            await room.push("wait")
+        await ann.close()
+        assert app.story == [*(["waited"] if waits else []), "closed"]
+        assert log.lines == ["Patient on 'patient': terminate took longer than 0.2 s"]
 
 
-def test_events_and_leaves_after_the_end_are_answered_as_on_any_topic() -> None:
-    async def main() -> None:
-        app = App()
-        async with app.node, Browser(app.socket) as ann:
-            room = await ann.join("room:1")
-            await room.push("stop")
-            assert await room.expect("phx_close") == {}
-            with pytest.raises(RefusedByServerError, match="unmatched topic"):
-                await room.ask("note")
-            await room.leave()
-
-    run(main())
+@leak_checked
+async def test_events_and_leaves_after_channel_end_are_answered_as_unjoined() -> None:
+    app = App()
+    async with app.node, Browser(app.socket) as ann:
+        room = await ann.join("room:1")
+        await room.push("stop")
+        assert await room.expect("phx_close") == {}
+        with pytest.raises(RefusedByServerError, match="unmatched topic"):
+            await room.ask("note")
+        await room.leave()
 
 
-def test_a_node_that_stops_closes_with_1012_and_a_restarted_one_works_again() -> None:
+def test_node_stop_closes_with_1012_and_restart_serves_again() -> None:
     async def main() -> None:
         app = App()
         async with app.node:
@@ -327,7 +303,7 @@ def test_a_node_that_stops_closes_with_1012_and_a_restarted_one_works_again() ->
 
 
 @pytest.mark.slow
-def test_a_node_works_in_one_event_loop_after_the_other() -> None:
+def test_channels_work_in_consecutive_event_loops() -> None:
     app = App(timeout=0.2)
 
     async def main() -> None:
@@ -340,7 +316,8 @@ def test_a_node_works_in_one_event_loop_after_the_other() -> None:
     run(main())
 
 
-def test_a_client_that_vanishes_while_it_is_let_in_leaves_nothing() -> None:
+@leak_checked
+async def test_disconnect_during_accept_leaks_nothing() -> None:
     class Slowly(Channel, topic="slowly"):
         async def join(self, payload: Any) -> None:
             await self.client.assigns["go"].wait()
@@ -349,27 +326,24 @@ def test_a_client_that_vanishes_while_it_is_let_in_leaves_nothing() -> None:
         async def terminate(self, reason: str) -> None:
             self.client.assigns["ends"].append(reason)
 
-    async def main() -> None:
-        node = adsum.Node(siblings=False)
-        presence, go, ends = adsum.Presence(node), asyncio.Event(), list[str]()
+    node = adsum.Node(siblings=False)
+    presence, go, ends = adsum.Presence(node), asyncio.Event(), list[str]()
 
-        async def connect(client: Any) -> None:
-            client.assigns.update(go=go, ends=ends)
+    async def connect(client: Any) -> None:
+        client.assigns.update(go=go, ends=ends)
 
-        socket = Socket(presence, [Slowly], connect=connect)
-        async with node, line(socket) as ann:
-            ann.push("1", "1", "slowly", "phx_join", {})
-            await until(lambda: socket._hub.connections)
-            ann.vanish()
-            await until(lambda: not socket._hub.connections)
-            go.set()
-            await ann.served()
-            assert (presence.topics(), ends) == ([], ["closed"])
-
-    run(main())
+    socket = Socket(presence, [Slowly], connect=connect)
+    async with node, asgi_client(socket) as ann:
+        ann.push("1", "1", "slowly", "phx_join", {})
+        await until(lambda: socket._hub.connections)
+        ann.vanish()
+        await until(lambda: not socket._hub.connections)
+        go.set()
+        await ann.served()
+        assert (presence.topics(), ends) == ([], ["closed"])
 
 
-class Hesitant(Line):
+class Hesitant(AsgiClient):
     """A client whose connection is accepted only when it reads."""
 
     async def _from_server(self, message: Any) -> None:
@@ -377,18 +351,16 @@ class Hesitant(Line):
         await super()._from_server(message)
 
 
-def test_disconnect_closes_a_connection_that_is_not_accepted_yet() -> None:
-    async def main() -> None:
-        app = App()
-        async with app.node:
-            ann = Hesitant(app.socket, "vsn=2.0.0&id=users:4")
-            ann.reads.clear()
-            opening = asyncio.create_task(ann.open())
-            await until(lambda: app.socket.stats()["connections"] == 1)
-            await app.socket.disconnect("users:4")
-            ann.reads.set()
-            await opening
-            await until(lambda: ann.closed == 1000)
-            await ann.served()
-
-    run(main())
+@leak_checked
+async def test_disconnect_closes_a_pending_connection() -> None:
+    app = App()
+    async with app.node:
+        ann = Hesitant(app.socket, "vsn=2.0.0&id=users:4")
+        ann.reads.clear()
+        opening = asyncio.create_task(ann.open())
+        await until(lambda: app.socket.stats()["connections"] == 1)
+        await app.socket.disconnect("users:4")
+        ann.reads.set()
+        await opening
+        await until(lambda: ann.closed == 1000)
+        await ann.served()

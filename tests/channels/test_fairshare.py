@@ -21,10 +21,10 @@ from adsum.replication.messages import Publish
 from tests.support.waiting import until
 
 from .app import App
-from .asking import Asking
-from .line import Line, line
-from .logged import Log
-from .running import run
+from .asgi_client import AsgiClient, asgi_client
+from .asgi_poller import AsgiPoller
+from .captured_log import Log
+from .leak_check import run
 
 BEAT = '[null,"b","phoenix","heartbeat",{}]'
 #: The most pieces of work in a turn: a budget, and what some clients have left of their rounds.
@@ -96,7 +96,7 @@ def busy() -> None:
 # The budget alone.
 
 
-def test_work_is_done_at_once_while_the_budget_lasts_and_in_rounds_beyond() -> None:
+def test_work_runs_at_once_within_the_budget_and_in_rounds_beyond() -> None:
     async def main() -> None:
         turns, shares = Turns(), [FairShare() for _ in range(20)]
         order = list[int]()
@@ -122,7 +122,7 @@ def test_work_is_done_at_once_while_the_budget_lasts_and_in_rounds_beyond() -> N
     run(main())
 
 
-def test_a_client_that_comes_waits_for_one_round_of_the_others() -> None:
+def test_new_client_waits_for_one_round_of_the_others() -> None:
     async def main() -> None:
         shares, done = [FairShare() for _ in range(10)], list[int]()
         for number, share in enumerate(shares):
@@ -137,7 +137,7 @@ def test_a_client_that_comes_waits_for_one_round_of_the_others() -> None:
     run(main())
 
 
-def test_large_work_is_done_piece_by_piece() -> None:
+def test_large_work_is_done_in_pieces() -> None:
     async def main() -> None:
         turns, share = Turns(), FairShare()
         async with turns:
@@ -149,7 +149,7 @@ def test_large_work_is_done_piece_by_piece() -> None:
     run(main())
 
 
-def test_work_that_takes_long_ends_the_turn() -> None:
+def test_slow_work_ends_the_turn() -> None:
     async def main() -> None:
         turns, share = Turns(), FairShare()
 
@@ -166,7 +166,7 @@ def test_work_that_takes_long_ends_the_turn() -> None:
     run(main())
 
 
-def test_work_that_raises_keeps_nobody_from_his_turn() -> None:
+def test_work_that_raises_blocks_no_other_turn() -> None:
     async def main() -> None:
         complaints, share, other, done = list[Any](), FairShare(), FairShare(), list[None]()
         loop = asyncio.get_running_loop()
@@ -181,7 +181,7 @@ def test_work_that_raises_keeps_nobody_from_his_turn() -> None:
     asyncio.run(main())
 
 
-def test_a_turn_that_is_no_longer_waited_for_holds_up_nobody() -> None:
+def test_cancelled_turn_blocks_no_other() -> None:
     async def main() -> None:
         share = FairShare()
         share.charge(BUDGET)
@@ -198,7 +198,7 @@ def test_a_turn_that_is_no_longer_waited_for_holds_up_nobody() -> None:
 # What clients do.
 
 
-async def flooded(app: App, flooders: list[Line], frames: int, bystander: Line) -> int:
+async def flooded(app: App, flooders: list[AsgiClient], frames: int, bystander: AsgiClient) -> int:
     """The number of frames that were handled until a bystander got its reply."""
     for flooder in flooders:
         for _ in range(frames):
@@ -208,11 +208,11 @@ async def flooded(app: App, flooders: list[Line], frames: int, bystander: Line) 
     return app.socket.stats()["received_frames_total"] - before
 
 
-def test_a_bystander_waits_for_a_round_and_not_for_the_frames_that_others_have_queued() -> None:
+def test_flood_delays_other_clients_by_one_round_only() -> None:
     async def main() -> None:
         app = App(Busy)
-        async with app.node, line(app.socket) as bystander:
-            flooders = [Line(app.socket) for _ in range(10)]
+        async with app.node, asgi_client(app.socket) as bystander:
+            flooders = [AsgiClient(app.socket) for _ in range(10)]
             for flooder in flooders:
                 await flooder.open()
             for _ in range(3):
@@ -224,10 +224,10 @@ def test_a_bystander_waits_for_a_round_and_not_for_the_frames_that_others_have_q
     run(main())
 
 
-def test_a_flood_whose_replies_are_read_is_answered_and_not_closed() -> None:
+def test_flood_whose_replies_are_read_is_answered() -> None:
     async def main() -> None:
         app = App(Busy, limits=Limits(outbox=20_000))
-        async with app.node, line(app.socket) as flooder:
+        async with app.node, asgi_client(app.socket) as flooder:
             for _ in range(5000):
                 flooder.send(BEAT)
             await until(lambda: len(flooder.frames) == 5000 or flooder.closed is not None)
@@ -236,9 +236,9 @@ def test_a_flood_whose_replies_are_read_is_answered_and_not_closed() -> None:
     run(main())
 
 
-async def flood_without_reading(app: App) -> Line:
+async def flood_without_reading(app: App) -> AsgiClient:
     """A client that sends heartbeats and takes no reply, once all of them were read."""
-    flooder = Line(app.socket)
+    flooder = AsgiClient(app.socket)
     await flooder.open()
     flooder.reads.clear()
     for _ in range(20_000):
@@ -247,13 +247,13 @@ async def flood_without_reading(app: App) -> Line:
     return flooder
 
 
-async def is_closed_as_too_slow(flooder: Line) -> None:
+async def is_closed_as_too_slow(flooder: AsgiClient) -> None:
     flooder.reads.set()
     await until(lambda: flooder.closed == 1013)
     await flooder.served()
 
 
-def test_client_that_takes_no_frame_for_a_while_is_read_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slow_consumer_that_pauses_briefly_is_read_on(monkeypatch: pytest.MonkeyPatch) -> None:
     """Some servers report no end of a connection while frames wait in front of it."""
     monkeypatch.setattr("adsum.channels.connection.GRACE", 0.05)
 
@@ -266,7 +266,9 @@ def test_client_that_takes_no_frame_for_a_while_is_read_on(monkeypatch: pytest.M
     run(main())
 
 
-def test_client_that_reads_again_is_waited_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slow_consumer_that_reads_again_is_waited_for_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr("adsum.channels.connection.GRACE", 0.05)
 
     async def main() -> None:
@@ -285,10 +287,10 @@ def test_client_that_reads_again_is_waited_for_again(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.usefixtures("busy")
-def test_replies_to_all_that_waits_do_not_overflow_the_outbox_of_a_client_that_reads() -> None:
+def test_replies_to_queued_frames_cause_no_outbox_overflow_for_a_reader() -> None:
     async def main() -> None:
         app = App(Busy, limits=Limits(outbox=20_000))
-        async with app.node, Busy.turns, line(app.socket) as flooder:
+        async with app.node, Busy.turns, asgi_client(app.socket) as flooder:
             await flooder.join("busy:1")
             flooder.push("1", "w", "busy:1", "wait", {})
             for n in range(90):
@@ -302,7 +304,7 @@ def test_replies_to_all_that_waits_do_not_overflow_the_outbox_of_a_client_that_r
     run(main())
 
 
-def test_a_flood_whose_replies_are_not_read_is_closed_with_1013(
+def test_outbox_overflow_by_unread_replies_closes_with_1013(
     log: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("adsum.channels.connection.GRACE", 0.05)
@@ -319,10 +321,10 @@ def test_a_flood_whose_replies_are_not_read_is_closed_with_1013(
 
 
 @pytest.mark.usefixtures("busy")
-def test_handlers_that_never_wait_are_called_a_few_in_a_turn() -> None:
+def test_handlers_without_awaits_share_turns() -> None:
     async def main() -> None:
         app = App(Busy)
-        async with app.node, Busy.turns as turns, line(app.socket) as flooder:
+        async with app.node, Busy.turns as turns, asgi_client(app.socket) as flooder:
             for n in range(50):
                 await flooder.join(f"busy:{n}")
                 flooder.push("1", "w", f"busy:{n}", "wait", {})
@@ -339,7 +341,7 @@ def test_handlers_that_never_wait_are_called_a_few_in_a_turn() -> None:
 @pytest.mark.slow
 @pytest.mark.usefixtures("busy")
 @pytest.mark.parametrize("how", ["they go", "disconnect", "the node stops"])
-def test_the_ends_of_many_channels_at_once_take_many_turns(how: str) -> None:
+def test_mass_channel_end_takes_many_turns(how: str) -> None:
     async def connect(client: Any) -> None:
         client.id = "crowd"
 
@@ -347,7 +349,7 @@ def test_the_ends_of_many_channels_at_once_take_many_turns(how: str) -> None:
         app = App(Busy, connect=connect)
         async with Busy.turns as turns:
             await app.node.start()
-            crowd = [Line(app.socket) for _ in range(10)]
+            crowd = [AsgiClient(app.socket) for _ in range(10)]
             for one in crowd:
                 await one.open()
                 for n in range(50):
@@ -370,11 +372,11 @@ def test_the_ends_of_many_channels_at_once_take_many_turns(how: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("busy")
-def test_few_broadcasts_to_many_clients_are_made_in_one_turn() -> None:
+def test_few_broadcasts_to_many_clients_take_one_turn() -> None:
     async def main() -> None:
         app = App(Busy)
         async with app.node, Busy.turns as turns:
-            crowd = [Line(app.socket) for _ in range(300)]
+            crowd = [AsgiClient(app.socket) for _ in range(300)]
             for one in crowd:
                 await one.open()
                 await one.join("busy:1")
@@ -389,10 +391,10 @@ def test_few_broadcasts_to_many_clients_are_made_in_one_turn() -> None:
 
 
 @pytest.mark.usefixtures("busy")
-def test_a_broadcast_of_another_node_costs_its_link_what_its_delivery_costs() -> None:
+def test_remote_broadcast_is_charged_to_its_link() -> None:
     async def main() -> None:
         app = App(Busy)
-        async with app.node, line(app.socket) as ann, line(app.socket) as bob:
+        async with app.node, asgi_client(app.socket) as ann, asgi_client(app.socket) as bob:
             for one in ann, bob:
                 await one.join("busy:1")
             driver = app.node.driver
@@ -411,12 +413,12 @@ def test_a_broadcast_of_another_node_costs_its_link_what_its_delivery_costs() ->
 # Requests.
 
 
-async def post(client: Asking, body: bytes) -> int:
+async def post(client: AsgiPoller, body: bytes) -> int:
     said = await client._request("POST", body, asyncio.Event())
     return int(said["status"])
 
 
-def test_a_request_is_taken_in_up_to_the_first_line_that_is_no_frame(
+def test_longpoll_body_is_applied_up_to_the_first_malformed_line(
     log: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decoded = list[str]()
@@ -431,7 +433,7 @@ def test_a_request_is_taken_in_up_to_the_first_line_that_is_no_frame(
     async def main() -> None:
         app = App(Busy)
         async with app.node:
-            client = Asking(app.socket)
+            client = AsgiPoller(app.socket)
             await client.begin()
             body = b"\n".join([BEAT.encode(), *[b"x"] * 500_000])
             assert await post(client, body) == 410
@@ -442,11 +444,11 @@ def test_a_request_is_taken_in_up_to_the_first_line_that_is_no_frame(
 
 
 @pytest.mark.parametrize("blank", [b"\n", b" \n", b"\r\n", b" "])
-def test_a_request_of_blank_lines_is_no_frame(blank: bytes, log: Log) -> None:
+def test_longpoll_body_of_blank_lines_is_malformed(blank: bytes, log: Log) -> None:
     async def main() -> None:
         app = App(Busy)
         async with app.node:
-            client = Asking(app.socket)
+            client = AsgiPoller(app.socket)
             await client.begin()
             assert await post(client, blank * (1024 * 1024 // len(blank))) == 200
             assert app.socket.stats()["received_frames_total"] == 0
@@ -457,11 +459,11 @@ def test_a_request_of_blank_lines_is_no_frame(blank: bytes, log: Log) -> None:
     run(main())
 
 
-def test_a_bystander_does_not_wait_for_a_request_of_many_frames() -> None:
+def test_longpoll_body_of_many_frames_delays_no_other_client() -> None:
     async def main() -> None:
         app = App(Busy)
-        async with app.node, line(app.socket) as bystander:
-            client = Asking(app.socket)
+        async with app.node, asgi_client(app.socket) as bystander:
+            client = AsgiPoller(app.socket)
             await client.begin()
             posting = asyncio.create_task(post(client, b"\n".join([BEAT.encode()] * 20_000)))
             handled = list[int]()

@@ -9,12 +9,12 @@ from adsum.testing import Browser
 from tests.support.waiting import until
 
 from .app import App, Tracking
-from .line import Line, line
-from .logged import Log
-from .running import run
+from .asgi_client import AsgiClient, asgi_client
+from .captured_log import Log
+from .leak_check import run
 
 
-def test_fetch_is_asked_once_for_each_diff_however_many_follow() -> None:
+def test_fetch_is_called_once_for_each_diff_for_all_followers() -> None:
     asked: list[list[str]] = []
 
     async def fetch(topic: str, entries: dict[str, Any]) -> dict[str, Any]:
@@ -52,19 +52,19 @@ class Gate:
         return {}
 
 
-async def present(client: Line, key: str) -> None:
+async def present(client: AsgiClient, key: str) -> None:
     """Join, and track."""
     await client.join("room")
     client.push("1", "2", "room", "track", {"key": key})
     assert (await client.reply("2"))["status"] == "ok"
 
 
-def test_who_leaves_while_its_state_is_fetched_is_sent_nothing_and_not_kept() -> None:
+def test_leave_during_fetch_of_its_state_sends_nothing_and_leaks_nothing() -> None:
     async def main() -> None:
         gate = Gate()
         app = App(Tracking, fetch=gate.fetch)
         gate.open.set()
-        async with app.node, line(app.socket) as ann, line(app.socket) as bob:
+        async with app.node, asgi_client(app.socket) as ann, asgi_client(app.socket) as bob:
             await present(ann, "a")
             assert list(await ann.payload("presence_state")) == ["a"]
             gate.open.clear()
@@ -83,12 +83,12 @@ def test_who_leaves_while_its_state_is_fetched_is_sent_nothing_and_not_kept() ->
     run(main())
 
 
-def test_who_leaves_while_the_state_of_another_is_fetched_takes_it_not_along() -> None:
+def test_leave_during_fetch_does_not_cancel_the_fetch_of_others() -> None:
     async def main() -> None:
         gate = Gate()
         app = App(Tracking, fetch=gate.fetch)
         gate.open.set()
-        async with app.node, line(app.socket) as ann, line(app.socket) as bob:
+        async with app.node, asgi_client(app.socket) as ann, asgi_client(app.socket) as bob:
             await present(bob, "b")
             await bob.payload("presence_state")
             gate.open.clear()
@@ -104,7 +104,7 @@ def test_who_leaves_while_the_state_of_another_is_fetched_takes_it_not_along() -
     run(main())
 
 
-def test_what_is_no_json_is_left_out_for_its_key_alone_and_cuts_off_nobody(log: Log) -> None:
+def test_unencodable_fetch_result_is_omitted_for_its_key_only(log: Log) -> None:
     async def fetch(topic: str, entries: dict[str, Any]) -> dict[str, Any]:
         return {
             key: {"since": datetime(2026, 1, 1)} if key.startswith("bad") else {"name": key.upper()}
@@ -140,12 +140,12 @@ class Counting(Channel, topic="crowd"):
         self.follow()
 
 
-def test_a_client_is_sent_a_state_though_it_was_behind_when_lists_began_anew() -> None:
+def test_client_behind_counts_is_sent_a_state_when_lists_resume() -> None:
     async def main() -> None:
         gate = Gate()
         gate.open.set()
         app = App(Counting, fetch=gate.fetch)
-        async with app.node, line(app.socket) as slow:
+        async with app.node, asgi_client(app.socket) as slow:
             await slow.join("crowd")
             assert await slow.payload("presence_state") == {}
             slow.reads.clear()
@@ -171,7 +171,7 @@ def test_a_client_is_sent_a_state_though_it_was_behind_when_lists_began_anew() -
     run(main())
 
 
-async def until_told(app: App, slow: Line) -> None:
+async def until_told(app: App, slow: AsgiClient) -> None:
     """Let a room cut, and what it fetches come."""
     await until(lambda: not app.socket.flush_presences())
     for _ in range(5):

@@ -7,8 +7,8 @@ from adsum.channels import Channel, intercept, on
 from adsum.testing import Browser
 
 from .app import App
-from .logged import Log
-from .running import run
+from .captured_log import Log
+from .leak_check import run
 
 
 class Filtering(Channel, topic="filtered"):
@@ -30,7 +30,7 @@ class Filtering(Channel, topic="filtered"):
         raise RuntimeError("the filter crashes")
 
 
-def test_a_filter_lets_pass_alters_or_drops_what_is_broadcast() -> None:
+def test_intercept_passes_alters_or_drops_a_broadcast() -> None:
     async def main() -> None:
         app = App(Filtering)
         async with (
@@ -51,7 +51,7 @@ def test_a_filter_lets_pass_alters_or_drops_what_is_broadcast() -> None:
     run(main())
 
 
-def test_a_filter_that_crashes_ends_the_channel_alone(log: Log) -> None:
+def test_intercept_crash_ends_only_its_channel(log: Log) -> None:
     async def main() -> None:
         app = App(Filtering)
         async with (
@@ -69,7 +69,7 @@ def test_a_filter_that_crashes_ends_the_channel_alone(log: Log) -> None:
     run(main())
 
 
-def test_a_filter_keeps_the_order_of_what_is_broadcast() -> None:
+def test_intercept_keeps_the_order_of_broadcasts() -> None:
     class Room(Channel, topic="room"):
         @intercept("n")
         async def slowly(self, payload: Any) -> Any:

@@ -8,10 +8,10 @@ import pytest
 import adsum
 from adsum.channels import Channel, Socket
 from adsum.channels.relay import Question, Relay
-from tests.node.children import in_child
+from tests.support.forked_child import in_child
 
-from .line import line
-from .running import run
+from .asgi_client import asgi_client
+from .leak_check import run
 
 ended: list[str] = []
 
@@ -34,13 +34,13 @@ def test_channels_of_parent_do_not_end_in_child_that_runs_the_node() -> None:
     async def serve_in_child() -> Any:
         async with node:
             before = socket.stats()["connections"]
-            async with line(socket) as bob:
+            async with asgi_client(socket) as bob:
                 await bob.join("room:child")
                 listed = presence.topics()
             return before, listed, ended
 
     async def main() -> None:
-        async with node, line(socket) as ann:
+        async with node, asgi_client(socket) as ann:
             await ann.join("room:parent")
             found = in_child(lambda: asyncio.run(serve_in_child()))
             assert found == [0, ["room:child"], ["room:child"]]

@@ -11,7 +11,7 @@ from adsum.channels.frames import MAX_REF, V1, V2, V2_TEXT, Frame, serializer_fo
 from adsum.errors import ProtocolError, UsageError
 from adsum.values.jsontext import dump
 from adsum.values.limits import MAX_NAME
-from tests.effort import examples
+from tests.support.effort import examples
 
 names = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=60)
 refs = st.none() | st.integers(-(2**62), 2**62) | names
@@ -27,7 +27,7 @@ binary_refs = st.none() | short
 
 @examples(100)
 @given(refs, refs, names, names, values)
-def test_a_frame_of_version_2_is_read_as_it_was_written(
+def test_v2_frame_round_trips(
     join_ref: Any, ref: Any, topic: str, event: str, payload: Any
 ) -> None:
     array = [join_ref, ref, topic, event, payload]
@@ -37,7 +37,7 @@ def test_a_frame_of_version_2_is_read_as_it_was_written(
 
 @examples(100)
 @given(refs, refs, names, names, values)
-def test_a_frame_of_version_1_is_read_as_it_was_written(
+def test_v1_frame_round_trips(
     join_ref: Any, ref: Any, topic: str, event: str, payload: Any
 ) -> None:
     value = {"topic": topic, "event": event, "payload": payload, "ref": ref}
@@ -49,7 +49,7 @@ def test_a_frame_of_version_1_is_read_as_it_was_written(
 
 @examples(50)
 @given(refs, names, names, values)
-def test_frame_of_version_1_is_read_from_bytes_as_from_text(
+def test_v1_frame_is_decoded_from_bytes_and_text_alike(
     ref: Any, topic: str, event: str, payload: Any
 ) -> None:
     value = {"topic": topic, "event": event, "payload": payload, "ref": ref}
@@ -67,14 +67,14 @@ def test_elements_after_the_fifth_are_ignored(
         assert serializer.decode(json.dumps(array + more)) == serializer.decode(json.dumps(array))
 
 
-def test_the_first_clients_join_without_a_join_ref_and_the_ref_is_taken_for_it() -> None:
+def test_v1_join_without_join_ref_uses_its_ref() -> None:
     text = '{"topic":"t","event":"phx_join","payload":{},"ref":"3"}'
     assert V1.decode(text) == Frame("3", "3", "t", "phx_join", {})
 
 
 @examples(100)
 @given(refs, refs, names, names, st.dictionaries(st.text(), values))
-def test_what_the_server_sends_in_version_2_is_the_array_in_compact_ascii(
+def test_v2_frame_of_the_server_is_a_compact_ascii_array(
     join_ref: Any, ref: Any, topic: str, event: str, payload: Any
 ) -> None:
     body = dump(payload)
@@ -89,7 +89,7 @@ def test_what_the_server_sends_in_version_2_is_the_array_in_compact_ascii(
 
 @examples(100)
 @given(refs, refs, names, names, st.dictionaries(st.text(), values))
-def test_what_the_server_sends_in_version_1_is_the_object_without_a_join_ref(
+def test_v1_frame_of_the_server_is_an_object_without_join_ref(
     join_ref: Any, ref: Any, topic: str, event: str, payload: Any
 ) -> None:
     body = dump(payload)
@@ -100,7 +100,7 @@ def test_what_the_server_sends_in_version_1_is_the_object_without_a_join_ref(
     assert V1.reply(join_ref, ref, topic, "ok", body) == dump(reply)
 
 
-def test_the_binary_frames_are_those_of_the_example() -> None:
+def test_binary_frames_match_the_documented_example() -> None:
     push = bytes.fromhex("00 02 02 0a 03") + b"3035room:lobbybin\x01\x02\x03\xff"
     assert V2.decode(push) == Frame("30", "35", "room:lobby", "bin", b"\x01\x02\x03\xff")
     reply = bytes.fromhex("01 02 02 0a 02") + b"3035room:lobbyok\x01\x02\x03\xff"
@@ -142,7 +142,7 @@ def test_binary_frames_carry_their_names_and_any_bytes(
 
 @examples(200)
 @given(st.text() | st.binary() | values.map(json.dumps) | st.lists(values).map(json.dumps))
-def test_whatever_comes_is_a_frame_or_breaks_the_protocol(data: str | bytes) -> None:
+def test_any_text_decodes_or_raises_protocol_error(data: str | bytes) -> None:
     for serializer in V1, V2, V2_TEXT:
         try:
             frame = serializer.decode(data)
@@ -155,7 +155,7 @@ def test_whatever_comes_is_a_frame_or_breaks_the_protocol(data: str | bytes) -> 
 
 @examples(100)
 @given(st.binary(max_size=30))
-def test_whatever_bytes_come_after_a_zero_are_a_push_or_break_the_protocol(data: bytes) -> None:
+def test_any_bytes_after_zero_decode_as_push_or_raise_protocol_error(data: bytes) -> None:
     try:
         frame = V2.decode(b"\x00" + data)
     except ProtocolError:
@@ -163,7 +163,7 @@ def test_whatever_bytes_come_after_a_zero_are_a_push_or_break_the_protocol(data:
     assert isinstance(frame.payload, bytes)
 
 
-def test_names_and_refs_have_a_most_length() -> None:
+def test_names_and_refs_beyond_the_length_limit_are_rejected() -> None:
     assert V2.decode(dump(["r" * MAX_REF, None, "t" * MAX_NAME, "e" * MAX_NAME, 1])).payload == 1
     for frame in (
         ["r" * (MAX_REF + 1), None, "t", "e", 1],
@@ -177,7 +177,7 @@ def test_names_and_refs_have_a_most_length() -> None:
             V2.decode(dump(frame))
 
 
-def test_what_a_version_has_no_room_for_is_a_mistake_of_the_caller() -> None:
+def test_frame_that_a_version_cannot_carry_raises_value_error() -> None:
     with pytest.raises(UsageError):
         V1.message(None, None, "t", "e", b"")
     with pytest.raises(UsageError):
@@ -209,5 +209,5 @@ def test_what_a_version_has_no_room_for_is_a_mistake_of_the_caller() -> None:
         ("02.0.0", None),
     ],
 )
-def test_a_version_is_named_by_its_first_two_numbers(version: str, serializer: object) -> None:
+def test_serializer_is_chosen_by_major_and_minor_version(version: str, serializer: object) -> None:
     assert serializer_for(version) is serializer

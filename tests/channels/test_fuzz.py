@@ -7,13 +7,13 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from adsum.channels import Limits
-from tests.effort import examples
+from tests.support.effort import examples
 from tests.support.waiting import until
 
-from .line import Line, line
-from .raw import raw
-from .running import run
-from .site import Site, site
+from .asgi_client import AsgiClient, asgi_client
+from .leak_check import run
+from .served_app import ServedApp, served_app
+from .ws_client import ws_client
 
 Frames = list[str | bytes]
 
@@ -90,11 +90,11 @@ sequences_1 = st.lists(objects, max_size=20)
 mixed = st.tuples(sequences_2, broken() | garbage).map(lambda pair: [*pair[0], pair[1]])
 
 
-async def harms_nobody(made: Site, frames: Frames, query: str = "vsn=2.0.0") -> None:
+async def harms_nobody(made: ServedApp, frames: Frames, query: str = "vsn=2.0.0") -> None:
     """Somebody sends frames while somebody else is in the same room."""
-    async with line(made.socket) as bob:
+    async with asgi_client(made.socket) as bob:
         assert (await bob.join("room:1", {"track": "bob"}))["status"] == "ok"
-        eve = Line(made.socket, query)
+        eve = AsgiClient(made.socket, query)
         await eve.open()
         for frame in frames:
             eve.send(frame)
@@ -102,7 +102,7 @@ async def harms_nobody(made: Site, frames: Frames, query: str = "vsn=2.0.0") -> 
         await others_are_well(made, bob)
 
 
-async def others_are_well(made: Site, bob: Line) -> None:
+async def others_are_well(made: ServedApp, bob: AsgiClient) -> None:
     """The one in the room can talk, and is there alone."""
     bob.push("1", "9", "room:1", "echo", {"still": "here"})
     assert await bob.reply("9") == {"status": "ok", "response": {"still": "here"}}
@@ -118,7 +118,7 @@ async def others_are_well(made: Site, bob: Line) -> None:
 
 
 async def alone(frames: Frames, query: str = "vsn=2.0.0", **settings: Any) -> None:
-    made = Site(**settings)
+    made = ServedApp(**settings)
     async with made.node:
         await harms_nobody(made, frames, query)
     assert made.socket.stats()["connections"] == made.socket.stats()["followers"] == 0
@@ -129,37 +129,37 @@ async def alone(frames: Frames, query: str = "vsn=2.0.0", **settings: Any) -> No
 @example(['["1","1","room:1","phx_join",{"track":"eve"}]'] * 3)
 @example(['["1","1","room:1","phx_join",{"refuse":{"a":Infinity}}]'])
 @example(['["1","1","room:1","phx_join",{}]', '["1","2","room:1","refuse",{"a":1e400}]'])
-def test_a_sequence_of_frames_harms_nobody(frames: Frames) -> None:
+def test_random_frames_do_not_affect_other_clients(frames: Frames) -> None:
     run(alone(frames))
 
 
 @examples(20)
 @given(sequences_1)
-def test_a_sequence_of_frames_of_version_1_harms_nobody(frames: Frames) -> None:
+def test_random_v1_frames_do_not_affect_other_clients(frames: Frames) -> None:
     run(alone(frames, "vsn=1.0.0"))
 
 
 @examples(40)
 @given(mixed)
-def test_garbage_after_whatever_was_said_harms_nobody(frames: Frames) -> None:
+def test_garbage_after_random_frames_does_not_affect_other_clients(frames: Frames) -> None:
     run(alone(frames))
 
 
 @examples(20)
 @given(sequences_2)
-def test_a_sequence_of_frames_against_tight_limits_harms_nobody(frames: Frames) -> None:
+def test_random_frames_under_tight_rate_limits_do_not_affect_other_clients(frames: Frames) -> None:
     limits = Limits(channels=1, joins=3, updates=2, waiting=2, outbox=600, frame_size=200)
     run(alone(frames, limits=limits))
 
 
 @examples(10)
 @given(st.lists(mixed, min_size=1, max_size=3))
-def test_over_real_sockets_nobody_is_harmed_either(lives: list[Frames]) -> None:
+def test_random_frames_over_real_sockets_do_not_affect_other_clients(lives: list[Frames]) -> None:
     async def main() -> None:
-        async with site() as made, raw(made) as bob:
+        async with served_app() as made, ws_client(made) as bob:
             await bob.join("room:1", {"track": "bob"})
             for frames in lives:
-                async with raw(made) as eve:
+                async with ws_client(made) as eve:
                     for frame in frames:
                         if isinstance(frame, str):
                             frame = frame.encode("utf-8", "replace").decode()

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from adsum.channels.frames import V1, V2
 from adsum.channels.handshake import MAX_HEADERS, MAX_QUERY, read
 from adsum.channels.origins import Origins, RejectedError
-from tests.effort import examples
+from tests.support.effort import examples
 
 ANY = Origins(["*"])
 PREFIX = "base64url.bearer.phx."
@@ -29,7 +29,7 @@ def scope(query: str = "vsn=2.0.0", *protocols: str, **headers: str) -> dict[str
 @examples(200)
 @given(st.text(st.characters(exclude_categories=["Cs"])))
 @example("~~??>>ÿÿ")
-def test_a_token_is_read_in_both_alphabets_with_and_without_padding(token: str) -> None:
+def test_auth_token_is_decoded_in_both_alphabets_with_and_without_padding(token: str) -> None:
     for encode in base64.urlsafe_b64encode, base64.b64encode:
         encoded = encode(token.encode()).decode()
         for offered in encoded, encoded.rstrip("="):
@@ -42,7 +42,7 @@ def test_a_token_is_read_in_both_alphabets_with_and_without_padding(token: str) 
 @example("a")
 @example("_w")
 @example("a b")
-def test_a_token_that_is_none_is_rejected_without_being_told(text: str) -> None:
+def test_malformed_auth_token_is_rejected_and_not_logged(text: str) -> None:
     try:
         client, _ = read(scope("", PREFIX + text), ANY, "websocket")
     except RejectedError as error:
@@ -51,14 +51,14 @@ def test_a_token_that_is_none_is_rejected_without_being_told(text: str) -> None:
         assert client.token is not None
 
 
-def test_a_token_also_comes_in_a_header_and_there_may_be_none() -> None:
+def test_auth_token_is_read_from_header_or_absent() -> None:
     client, _ = read(scope(x_phoenix_authtoken="secret"), ANY, "longpoll")
     assert (client.token, client.transport) == ("secret", "longpoll")
     client, _ = read(scope("vsn=2.0.0", "phoenix"), ANY, "websocket")
     assert client.token is None
 
 
-def test_a_client_is_what_it_says_of_itself() -> None:
+def test_handshake_fills_params_headers_and_address_of_the_client() -> None:
     client, serializer = read(
         scope("vsn=2.0.0&a=1&a=2&b=&c=%C3%A9+%26", USER_AGENT="x"), ANY, "websocket"
     )
@@ -71,7 +71,7 @@ def test_a_client_is_what_it_says_of_itself() -> None:
     assert read(nowhere, ANY, "websocket")[0].address is None
 
 
-def test_headers_that_come_more_than_once_are_joined_cookies_by_semicolons() -> None:
+def test_duplicate_headers_are_joined_and_cookies_by_semicolons() -> None:
     pairs = [("Cookie", "a=1"), ("accept", "x"), ("cookie", "b=2"), ("Accept", "y")]
     several = [(name.encode(), value.encode()) for name, value in pairs]
     client, _ = read({**scope(), "headers": several}, ANY, "websocket")
@@ -79,12 +79,12 @@ def test_headers_that_come_more_than_once_are_joined_cookies_by_semicolons() -> 
 
 
 @pytest.mark.parametrize("query", ["vsn=3.0.0", "vsn=", "&".join(f"a{n}=1" for n in range(101))])
-def test_another_version_and_too_many_parameters_are_rejected(query: str) -> None:
+def test_handshake_of_unknown_version_or_too_many_parameters_is_rejected(query: str) -> None:
     with pytest.raises(RejectedError):
         read(scope(query), ANY, "websocket")
 
 
-def test_large_headers_and_parameters_are_rejected() -> None:
+def test_handshake_with_large_headers_or_parameters_is_rejected() -> None:
     ends = [(b"a", b"")] * (MAX_HEADERS // 16)  # uvicorn passes on any number
     for headers in ends, [(b"a", b"b" * MAX_HEADERS)], [(b"a" * MAX_HEADERS, b"")]:
         with pytest.raises(RejectedError, match=r"^its headers are too large$"):

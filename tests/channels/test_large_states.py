@@ -7,11 +7,11 @@ import pytest
 from adsum.channels.sessions import MAX_STATE
 from tests.support.waiting import until
 
-from .logged import Log
-from .polling import polling
-from .raw import raw
-from .running import run
-from .site import two_sites
+from .captured_log import Log
+from .http_poller import http_poller
+from .leak_check import run
+from .served_app import two_served_apps
+from .ws_client import ws_client
 
 BEAT = '[null,"7","phoenix","heartbeat",{}]'
 BEATEN = '[null,"7","phoenix","phx_reply",{"status":"ok","response":{}}]'
@@ -24,12 +24,16 @@ def test_state_that_is_too_long_closes_its_channel_and_names_the_remedy(
     where: str, cluster_name: str, log: Log
 ) -> None:
     async def main() -> None:
-        async with two_sites(cluster_name) as (one, two), polling(one) as ann, raw(one) as bob:
+        async with (
+            two_served_apps(cluster_name) as (one, two),
+            http_poller(one) as ann,
+            ws_client(one) as bob,
+        ):
             for n in range(MAX_STATE // 60_000 + 1):
                 one.presence.track("room:1", f"key{n}", {"text": TEXT}, owner=None)
-            ann.site = one if where == "at its worker" else two
+            ann.app = one if where == "at its worker" else two
             await ann.post('["3","3","room:1","phx_join",{"follow":true}]')
-            await ann.hears(
+            await ann.receives(
                 '["3","3","room:1","phx_reply",{"status":"ok","response":{}}]',
                 '["3","3","room:1","phx_close",{}]',
             )
@@ -37,7 +41,7 @@ def test_state_that_is_too_long_closes_its_channel_and_names_the_remedy(
             assert "counts_above" in line
             assert "room:1" in line
             await ann.post(BEAT)
-            await ann.hears(BEATEN)
+            await ann.receives(BEATEN)
             await bob.join("room:1")  # and nothing else is closed
             await until(lambda: one.socket.stats()["channels"] == 1)
 
@@ -47,8 +51,8 @@ def test_state_that_is_too_long_closes_its_channel_and_names_the_remedy(
 @pytest.mark.slow
 def test_longest_state_reaches_a_client_through_another_worker(cluster_name: str) -> None:
     async def main() -> None:
-        async with two_sites(cluster_name) as (one, two), polling(one) as ann:
-            ann.site = two
+        async with two_served_apps(cluster_name) as (one, two), http_poller(one) as ann:
+            ann.app = two
             count = MAX_STATE // 60_000 - 2
             for n in range(count):
                 one.presence.track("room:1", f"key{n}", {"text": TEXT}, owner=None)

@@ -10,19 +10,19 @@ from hypothesis import strategies as st
 from adsum.channels import Limits
 from adsum.channels.limits import Meter
 from adsum.errors import ConfigurationError
-from tests.effort import examples
+from tests.support.effort import examples
 
 
 @pytest.mark.parametrize("field", [field.name for field in fields(Limits)])
 @pytest.mark.parametrize("value", [0, -1, float("nan"), "5", None, True])
-def test_a_limit_that_is_not_above_zero_is_refused_by_name(field: str, value: Any) -> None:
+def test_rate_limit_that_is_not_positive_is_refused_by_name(field: str, value: Any) -> None:
     with pytest.raises(ConfigurationError) as caught:
         Limits(**{field: value})
     accepted = "a number of seconds above 0" if field == "interval" else "a whole number from 1"
     assert str(caught.value) == f"{field}={value!r}: must be {accepted}"
 
 
-def test_a_meter_allows_so_many_in_an_interval_and_again_in_the_next() -> None:
+def test_rate_limit_allows_its_count_in_each_interval() -> None:
     meter = Meter(3, 10.0)
     assert [meter.allows(100.0 + n) for n in range(5)] == [True, True, True, False, False]
     assert not meter.allows(109.9)
@@ -31,7 +31,7 @@ def test_a_meter_allows_so_many_in_an_interval_and_again_in_the_next() -> None:
 
 @examples(100)
 @given(st.integers(1, 5), st.lists(st.floats(0, 5), max_size=60))
-def test_no_more_than_twice_the_limit_is_allowed_in_any_interval(
+def test_rate_limit_never_allows_twice_its_count_in_an_interval(
     limit: int, pauses: list[float]
 ) -> None:
     meter, now, allowed = Meter(limit, 10.0), 1000.0, list[float]()

@@ -12,8 +12,8 @@ from adsum.channels.frames import V2_TEXT
 from adsum.channels.sessions import Sessions
 from tests.support.waiting import until
 
-from .line import Line, line
-from .running import run
+from .asgi_client import AsgiClient, asgi_client
+from .leak_check import run
 
 
 class Room(Channel, topic="room:{room}"):
@@ -46,7 +46,7 @@ class App:
 
     async def come_and_go(self, topic: str, code: int) -> None:
         """Be a client that is present, and whose connection ends with a code."""
-        made = Line(self.socket)
+        made = AsgiClient(self.socket)
         await made.open()
         await made.join(topic)
         assert topic in self.presence.topics()
@@ -55,9 +55,7 @@ class App:
 
 
 @pytest.mark.parametrize(("code", "stay"), [(1012, True), (1000, False), (1001, False)])
-def test_who_is_cut_off_by_a_server_that_restarts_lingers_and_nobody_else(
-    code: int, stay: bool
-) -> None:
+def test_server_restart_lingers_only_its_disconnected_clients(code: int, stay: bool) -> None:
     async def main() -> None:
         app = App(30.0)
         async with app.node:
@@ -68,10 +66,10 @@ def test_who_is_cut_off_by_a_server_that_restarts_lingers_and_nobody_else(
     run(main())
 
 
-def test_no_more_linger_than_may_be_connected_and_those_who_are_connected_count() -> None:
+def test_lingering_clients_count_towards_the_connection_limit() -> None:
     async def main() -> None:
         app = App(30.0, connections=5)
-        async with app.node, line(app.socket) as ann, line(app.socket):
+        async with app.node, asgi_client(app.socket) as ann, asgi_client(app.socket):
             await ann.join("room:ann")
             for n in range(20):
                 await app.come_and_go(f"room:{n}", 1012)
@@ -82,7 +80,7 @@ def test_no_more_linger_than_may_be_connected_and_those_who_are_connected_count(
     run(main())
 
 
-def test_who_has_lingered_makes_room_for_others_who_linger() -> None:
+def test_ended_linger_frees_room_for_other_lingering_clients() -> None:
     async def main() -> None:
         app = App(0.05, connections=2)
         async with app.node:
@@ -94,11 +92,11 @@ def test_who_has_lingered_makes_room_for_others_who_linger() -> None:
     run(main())
 
 
-def test_who_is_cancelled_by_a_server_that_stops_lingers_and_is_told_to_come_back() -> None:
+def test_client_cancelled_by_a_stopping_server_lingers_and_is_closed_with_1012() -> None:
     async def main() -> None:
         app = App(30.0)
         async with app.node:
-            made = Line(app.socket)
+            made = AsgiClient(app.socket)
             await made.open()
             await made.join("room:1")
             await made.cancel()
@@ -142,7 +140,7 @@ def test_polling_client_whose_session_ends_during_the_stop_lingers(stopping: boo
 def test_client_that_leaves_its_channel_during_the_stop_leaves_at_once() -> None:
     async def main() -> None:
         app = App(30.0)
-        async with app.node, line(app.socket) as ann:
+        async with app.node, asgi_client(app.socket) as ann:
             await ann.join("room:1")
             app.node.begin_stop()
             ann.push("1", "2", "room:1", "phx_leave", {})
@@ -156,7 +154,7 @@ def test_join_that_outlives_its_connection_is_never_shown() -> None:
     async def main() -> None:
         app = App(30.0)
         async with app.node:
-            made = Line(app.socket)
+            made = AsgiClient(app.socket)
             await made.open()
             Slow.joining, Slow.tracked, Slow.go_on = False, False, asyncio.Event()
             made.push("1", "1", "slow:1", "phx_join", {})
@@ -172,11 +170,11 @@ def test_join_that_outlives_its_connection_is_never_shown() -> None:
     run(main())
 
 
-def test_nothing_is_sent_to_a_client_that_has_gone() -> None:
+def test_disconnected_client_is_sent_nothing() -> None:
     async def main() -> None:
         app = App(0.0)
         async with app.node:
-            made = Line(app.socket)
+            made = AsgiClient(app.socket)
             await made.open()
             await made.join("room:1")
             made.vanish(1001)

@@ -8,9 +8,9 @@ from adsum.channels import Channel, Client, RefusedError, on
 from tests.support.waiting import until
 
 from .app import App
-from .line import Line, line
-from .logged import Log
-from .running import run
+from .asgi_client import AsgiClient, asgi_client
+from .captured_log import Log
+from .leak_check import run
 
 FORGED = "x\nERROR root the disk is full"
 ESCAPED = r"x\nERROR root the disk is full"
@@ -38,7 +38,7 @@ async def connect(client: Client) -> None:
 def test_ids_topics_and_events_are_logged_in_one_line(frame: Any, log: Log) -> None:
     async def main() -> None:
         app = App(Room, connect=connect)
-        async with app.node, line(app.socket) as ann:
+        async with app.node, asgi_client(app.socket) as ann:
             await ann.join(f"room:{FORGED}")
             log.clear()
             if frame == "nonsense":
@@ -53,11 +53,11 @@ def test_ids_topics_and_events_are_logged_in_one_line(frame: Any, log: Log) -> N
     run(main())
 
 
-def test_a_refusal_is_logged_in_one_line(log: Log) -> None:
+def test_refusal_is_logged_in_one_line(log: Log) -> None:
     async def main() -> None:
         app = App(Room, connect=connect)
         async with app.node:
-            ann = Line(app.socket, "vsn=2.0.0&refuse=1")
+            ann = AsgiClient(app.socket, "vsn=2.0.0&refuse=1")
             await ann.open()
             await ann.served()
             assert ann.closed == 403

@@ -21,8 +21,8 @@ from adsum.values.jsontext import dump
 from tests.support.waiting import until
 
 from .app import App
-from .line import Line, line
-from .running import run
+from .asgi_client import AsgiClient, asgi_client
+from .leak_check import run
 
 #: No line of the log may begin with it, and nothing may be longer.
 FORGED = "FORGED 2026-01-01 ERROR the disk is full"
@@ -162,7 +162,7 @@ def header(text: str) -> bytes:
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_no_frame_forges_a_line(seed: int, written: Written) -> None:
+def test_no_client_frame_forges_a_log_line(seed: int, written: Written) -> None:
     random_ = random.Random(seed)
 
     async def main() -> None:
@@ -170,14 +170,14 @@ def test_no_frame_forges_a_line(seed: int, written: Written) -> None:
         async with app.node:
             for kind in ["user", "key", "lookup", "refuse", ""] * 3:
                 query = f"vsn=2.0.0&join={kind}&id={url(nasty(random_))}"
-                await misbehave(Line(app.socket, query), random_)
+                await misbehave(AsgiClient(app.socket, query), random_)
         written.check()
         assert written.records
 
     run(main())
 
 
-async def misbehave(client: Line, random_: random.Random) -> None:
+async def misbehave(client: AsgiClient, random_: random.Random) -> None:
     """Join, and send nasty events until the server has had enough."""
     await client.open()
     topic = nasty(random_)[: random_.choice([5, 900, 2000])]
@@ -194,14 +194,14 @@ async def misbehave(client: Line, random_: random.Random) -> None:
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_no_request_forges_a_line(seed: int, written: Written) -> None:
+def test_no_request_forges_a_log_line(seed: int, written: Written) -> None:
     random_ = random.Random(seed)
 
     async def main() -> None:
         app = App(Room, connect=connect)
         async with app.node:
             for place in ["origin", "host", "vsn", "subprotocol", "refuse", "crash", "address"] * 2:
-                client = Line(app.socket, "vsn=2.0.0")
+                client = AsgiClient(app.socket, "vsn=2.0.0")
                 spoil(client._scope, place, nasty(random_))
                 await client.open()
                 if client.closed is None:
@@ -261,12 +261,12 @@ async def ask(socket: Socket, scope: dict[str, Any], body: bytes) -> None:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_no_message_of_a_peer_forges_a_line(seed: int, written: Written) -> None:
+def test_no_message_of_a_peer_forges_a_log_line(seed: int, written: Written) -> None:
     random_ = random.Random(seed)
 
     async def main() -> None:
         app = App(Room)
-        async with app.node, line(app.socket) as ann:
+        async with app.node, asgi_client(app.socket) as ann:
             await ann.join("room")
             for _ in range(20):
                 for topic in ["channels/relay", "channels/text/room", "channels/bytes/room"]:
@@ -280,7 +280,7 @@ def test_no_message_of_a_peer_forges_a_line(seed: int, written: Written) -> None
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_no_frame_of_a_peer_puts_its_text_into_an_error(seed: int) -> None:
+def test_no_text_of_a_peers_frame_enters_an_error(seed: int) -> None:
     random_ = random.Random(seed)
     found: list[str] = []
     for kind in range(12):
@@ -294,7 +294,7 @@ def test_no_frame_of_a_peer_puts_its_text_into_an_error(seed: int) -> None:
     assert all(text.isprintable() and len(text) <= 500 for text in found)
 
 
-def test_meta_of_a_peer_that_is_not_accepted_is_named_by_a_short_path() -> None:
+def test_rejected_meta_of_a_peer_is_named_by_a_short_path() -> None:
     meta: Any = 1
     for _ in range(40):
         meta = {f"\n{FORGED}" + "k" * 1000: meta}
@@ -305,7 +305,7 @@ def test_meta_of_a_peer_that_is_not_accepted_is_named_by_a_short_path() -> None:
     assert len(str(error.value)) <= 400
 
 
-def test_no_hello_puts_its_text_into_an_error() -> None:
+def test_no_text_of_a_hello_enters_an_error() -> None:
     hello = ["adsum", [3, 3], f"c\n{FORGED}" + "\U000e0001" * 200, "n", 1, [], "00" * 32]
     assert decode_hello(json.dumps(hello).encode())
     own = Handshake(NodeIdentity("main", "me", 1, ()), dialling=False, secret=None)
@@ -315,12 +315,12 @@ def test_no_hello_puts_its_text_into_an_error() -> None:
     assert len(str(error.value)) <= 400
 
 
-def test_a_flood_of_joins_without_a_user_costs_one_traceback(written: Written) -> None:
+def test_join_crash_flood_costs_one_traceback(written: Written) -> None:
     async def main() -> None:
         app = App(Room, connect=connect)
         async with app.node:
             for _ in range(10):
-                async with line(app.socket, "vsn=2.0.0&join=user") as client:
+                async with asgi_client(app.socket, "vsn=2.0.0&join=user") as client:
                     for number in range(100):
                         client.push("1", str(number), f"room-{number}", "phx_join", {})
                     await client.reply("99")
@@ -333,14 +333,14 @@ def test_a_flood_of_joins_without_a_user_costs_one_traceback(written: Written) -
 
 
 @pytest.mark.parametrize("what", ["garbage", "unknown events", "refusals", "crashes of connect"])
-def test_a_client_that_comes_again_and_again_costs_few_lines(what: str, written: Written) -> None:
+def test_reconnect_flood_costs_few_log_lines(what: str, written: Written) -> None:
     queries = {"refusals": "connect=refuse", "crashes of connect": "connect=crash"}
 
     async def main() -> None:
         app = App(Room, connect=connect)
         async with app.node:
             for number in range(100):
-                client = Line(app.socket, f"vsn=2.0.0&{queries.get(what, '')}")
+                client = AsgiClient(app.socket, f"vsn=2.0.0&{queries.get(what, '')}")
                 await client.open()
                 client.push("1", "1", "room", "phx_join", {})
                 client.push("1", "2", "room", f"unknown {number}", {})
@@ -352,10 +352,10 @@ def test_a_client_that_comes_again_and_again_costs_few_lines(what: str, written:
     run(main())
 
 
-def test_the_longest_keys_of_one_connection_cost_few_characters(written: Written) -> None:
+def test_longest_keys_cost_few_characters_in_the_log(written: Written) -> None:
     async def main() -> None:
         app = App(Room)
-        async with app.node, line(app.socket) as client:
+        async with app.node, asgi_client(app.socket) as client:
             for number in range(100):
                 deep: Any = 1
                 for _ in range(34):
@@ -370,5 +370,5 @@ def test_the_longest_keys_of_one_connection_cost_few_characters(written: Written
     run(main())
 
 
-def test_quoted_texts_are_what_the_checks_take_them_for() -> None:
+def test_quoted_texts_are_as_the_checks_assume() -> None:
     assert quoted(f"\n{FORGED}") == f"'\\n{FORGED}'"

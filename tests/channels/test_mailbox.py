@@ -7,7 +7,7 @@ from adsum.channels.fairshare import FairShare
 from adsum.channels.mailbox import Mailbox
 from tests.support.waiting import until
 
-from .running import run
+from .leak_check import run
 
 
 class Story:
@@ -42,7 +42,7 @@ async def until_idle(story: Story) -> None:
     await until(lambda: story.told[-1:] == ["idle"])
 
 
-def test_work_is_done_in_order_and_what_comes_first_after_what_is_under_way() -> None:
+def test_mailbox_runs_in_order_and_urgent_work_after_the_current_one() -> None:
     async def main() -> None:
         story = Story()
         mailbox = Mailbox(story)
@@ -57,7 +57,7 @@ def test_work_is_done_in_order_and_what_comes_first_after_what_is_under_way() ->
     run(main())
 
 
-def test_a_piece_of_work_that_raises_is_told_and_the_next_is_done() -> None:
+def test_mailbox_work_that_raises_is_reported_and_the_next_runs() -> None:
     async def main() -> None:
         story, error = Story(), RuntimeError("it fails")
         mailbox = Mailbox(story)
@@ -69,7 +69,7 @@ def test_a_piece_of_work_that_raises_is_told_and_the_next_is_done() -> None:
     run(main())
 
 
-def test_a_piece_of_work_that_is_cancelled_is_told_and_the_next_is_done() -> None:
+def test_cancelled_mailbox_work_is_reported_and_the_next_runs() -> None:
     async def main() -> None:
         story = Story()
         mailbox = Mailbox(story)
@@ -84,7 +84,7 @@ def test_a_piece_of_work_that_is_cancelled_is_told_and_the_next_is_done() -> Non
     run(main())
 
 
-def test_a_cancellation_before_the_first_step_is_told_and_the_work_is_done() -> None:
+def test_cancellation_before_the_first_step_is_reported_and_the_work_runs() -> None:
     async def main() -> None:
         story = Story()
         mailbox = Mailbox(story)
@@ -96,7 +96,7 @@ def test_a_cancellation_before_the_first_step_is_told_and_the_work_is_done() -> 
     run(main())
 
 
-def test_what_is_dropped_is_freed_and_not_done() -> None:
+def test_dropped_mailbox_work_is_freed_and_not_run() -> None:
     async def main() -> None:
         story = Story()
         mailbox = Mailbox(story)

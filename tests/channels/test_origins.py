@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from adsum.channels.origins import Origins, RejectedError
 from adsum.errors import ConfigurationError
-from tests.effort import examples
+from tests.support.effort import examples
 
 
 @pytest.mark.parametrize(
@@ -35,7 +35,7 @@ from tests.effort import examples
         ("https://example.com", "user@example.com", False),
     ],
 )
-def test_by_default_a_page_may_connect_to_the_host_that_it_came_from(
+def test_default_origin_check_accepts_only_the_same_host(
     origin: str | None, host: str | None, accepted: bool
 ) -> None:
     assert Origins(None).accepts(origin, host) is accepted
@@ -121,19 +121,21 @@ def test_by_default_a_page_may_connect_to_the_host_that_it_came_from(
         ("*", "no origin", True),
     ],
 )
-def test_a_list_says_which_sites_may_connect(configured: str, origin: str, accepted: bool) -> None:
+def test_origin_list_determines_accepted_origins(
+    configured: str, origin: str, accepted: bool
+) -> None:
     # The host that is asked counts for nothing then.
     assert Origins([configured]).accepts(origin, "example.com") is accepted
 
 
-def test_clients_that_are_no_browsers_send_no_origin_and_an_empty_list_lets_no_site_in() -> None:
+def test_missing_origin_is_accepted_and_an_empty_list_refuses_every_origin() -> None:
     assert Origins([]).accepts(None, "example.com")
     assert not Origins([]).accepts("https://example.com", "example.com")
 
 
 @examples(200)
 @given(st.text(), st.none() | st.text())
-def test_whatever_an_origin_and_a_host_are_they_are_compared(origin: str, host: str | None) -> None:
+def test_any_origin_and_host_can_be_compared(origin: str, host: str | None) -> None:
     for origins in Origins(None), Origins(["https://example.com", "//*.example.com"]):
         assert origins.accepts(origin, host) in (True, False)
 
@@ -196,9 +198,9 @@ def test_whatever_an_origin_and_a_host_are_they_are_compared(origin: str, host: 
         5,
         b"https://example.com",
     ],
-    ids=repr,
+    ids=lambda pattern: repr(pattern)[:40],
 )
-def test_pattern_that_no_origin_can_match_is_refused_with_what_would_be_accepted(
+def test_origin_pattern_that_can_never_match_is_refused(
     wrong: object,
 ) -> None:
     with pytest.raises(ConfigurationError) as caught:
@@ -222,7 +224,7 @@ TEXTS = st.one_of(
 
 @examples(1000)
 @given(TEXTS)
-def test_accepted_pattern_matches_an_origin(pattern: str) -> None:
+def test_accepted_origin_pattern_matches_an_origin(pattern: str) -> None:
     try:
         origins = Origins([pattern])
     except ConfigurationError:
@@ -252,7 +254,7 @@ def test_accepted_pattern_matches_an_origin(pattern: str) -> None:
         ("https://" + "a." * 80 + "example", False),
     ],
 )
-def test_refusal_names_the_setting_that_would_allow_the_origin(
+def test_origin_refusal_names_the_setting_that_would_accept_it(
     origin: str, can_be_listed: bool
 ) -> None:
     with pytest.raises(RejectedError) as caught:
@@ -264,6 +266,6 @@ def test_refusal_names_the_setting_that_would_allow_the_origin(
         Origins([origin]).check({"origin": origin, "host": "example.com"})
 
 
-def test_one_text_is_no_list_of_origins() -> None:
+def test_string_instead_of_an_origin_list_is_refused() -> None:
     with pytest.raises(ConfigurationError, match=r"origins='https://example\.com'"):
         Origins("https://example.com")

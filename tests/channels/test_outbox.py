@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from adsum.channels.frames import Wire
 from adsum.channels.outbox import Closing, Outbox
-from tests.effort import examples
+from tests.support.effort import examples
 
 
 class Mark:
@@ -35,7 +35,7 @@ def drain(outbox: Outbox) -> list[Wire]:
     return frames
 
 
-def test_frames_come_out_in_order_and_marks_make_theirs_when_their_turn_comes() -> None:
+def test_outbox_keeps_order_and_marks_make_frames_when_due() -> None:
     outbox, mark = Outbox(100, Filled(), Filled()), Mark("early")
     assert outbox.put("a")
     outbox.put_source(mark)
@@ -47,7 +47,7 @@ def test_frames_come_out_in_order_and_marks_make_theirs_when_their_turn_comes() 
     assert not outbox
 
 
-def test_it_says_that_there_is_something_when_there_was_nothing() -> None:
+def test_outbox_signals_when_it_stops_being_empty() -> None:
     filled = Filled()
     outbox = Outbox(100, filled, Filled())
     outbox.put("a")
@@ -59,7 +59,7 @@ def test_it_says_that_there_is_something_when_there_was_nothing() -> None:
     assert filled.times == 2
 
 
-def test_there_is_no_room_beyond_the_limit_but_for_one_frame() -> None:
+def test_outbox_overflow_is_reported_beyond_the_limit_and_one_frame() -> None:
     outbox = Outbox(10, Filled(), Filled())
     assert outbox.put("x" * 1000)
     assert not outbox.put("y")
@@ -69,7 +69,7 @@ def test_there_is_no_room_beyond_the_limit_but_for_one_frame() -> None:
     assert not outbox.put("x")
 
 
-def test_a_mark_that_is_taken_out_is_asked_no_more() -> None:
+def test_removed_mark_makes_no_frame() -> None:
     outbox, gone = Outbox(100, Filled(), Filled()), Mark("gone")
     outbox.put("a")
     outbox.put_source(gone)
@@ -79,7 +79,7 @@ def test_a_mark_that_is_taken_out_is_asked_no_more() -> None:
     assert drain(outbox) == ["a", "b"]
 
 
-def test_an_end_comes_after_what_waits_or_instead_of_it() -> None:
+def test_outbox_end_follows_or_replaces_queued_frames() -> None:
     for drop, left in (False, ["a"]), (True, []):
         outbox = Outbox(10, Filled(), Filled())
         outbox.put("a")
@@ -91,13 +91,13 @@ def test_an_end_comes_after_what_waits_or_instead_of_it() -> None:
         assert outbox.closing == Closing(1000, "")
 
 
-def test_the_end_of_an_empty_outbox_is_told_at_once() -> None:
+def test_end_of_an_empty_outbox_is_signalled_at_once() -> None:
     filled = Filled()
     Outbox(10, filled, Filled()).close(Closing(1000, ""))
     assert filled.times == 1
 
 
-def test_whoever_reads_it_down_to_the_half_is_told_once() -> None:
+def test_outbox_half_drained_signals_end_of_backpressure_once() -> None:
     drained = Filled()
     outbox = Outbox(10, Filled(), drained)
     for _ in range(4):
@@ -108,7 +108,7 @@ def test_whoever_reads_it_down_to_the_half_is_told_once() -> None:
         assert (drained.times, outbox.half_full) == (times, times == 0)
 
 
-def test_an_end_that_drops_what_waits_does_so_after_another_end() -> None:
+def test_outbox_end_that_drops_queued_frames_overrides_an_earlier_end() -> None:
     outbox = Outbox(10, Filled(), Filled())
     outbox.put("a")
     outbox.close(Closing(1001, ""))
@@ -119,7 +119,7 @@ def test_an_end_that_drops_what_waits_does_so_after_another_end() -> None:
 
 @examples(100)
 @given(st.integers(1, 50), st.lists(st.none() | st.text("x", max_size=20), max_size=50))
-def test_what_waits_is_never_more_than_the_limit_and_one_frame(
+def test_outbox_memory_bound_is_the_limit_and_one_frame(
     limit: int, steps: list[str | None]
 ) -> None:
     outbox, expected = Outbox(limit, Filled(), Filled()), list[str]()

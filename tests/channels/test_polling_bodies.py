@@ -16,17 +16,17 @@ from adsum.channels import Limits, longpoll
 from tests.support.ports import free_port
 from tests.support.waiting import until
 
-from .logged import Log
-from .polling import Polling, browser, polling
-from .running import run
-from .site import Site, site, two_sites
+from .captured_log import Log
+from .http_poller import HttpPoller, http_poller, unasked_http_poller
+from .leak_check import run
+from .served_app import ServedApp, served_app, two_served_apps
 
 BEAT = '[null,"7","phoenix","heartbeat",{}]'
 Answer = tuple[int, dict[str, str], bytes]
 
 
 async def ask(
-    made: Site,
+    made: ServedApp,
     method: str = "GET",
     path: str = "/longpoll",
     query: str = "vsn=2.0.0",
@@ -59,7 +59,9 @@ async def ask(
     return sent[0]["status"], shown, sent[1]["body"]
 
 
-async def answers(made: Site, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[int, Answer]]:
+async def answers(
+    made: ServedApp, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[tuple[int, Answer]]:
     """Every kind of answer, each with the HTTP status that it must have."""
     begun = await ask(made)
     yield 200, begun
@@ -91,9 +93,9 @@ async def answers(made: Site, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[
     yield 500, await ask(made)
 
 
-def test_no_answer_may_be_stored(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_longpoll_answers_forbid_caching(monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> None:
-        made = Site(limits=Limits(connections=2))
+        made = ServedApp(limits=Limits(connections=2))
         async with made.node:
             async for status, (found, headers, _) in answers(made, monkeypatch):
                 assert (found, headers.get("cache-control")) == (status, "no-store")
@@ -146,24 +148,28 @@ async def answers_at(port: int) -> bool:
         return False
 
 
-def test_clients_behind_a_caching_proxy_get_sessions_of_their_own(tmp_path: Path) -> None:
+def test_longpoll_clients_behind_a_caching_proxy_get_separate_sessions(tmp_path: Path) -> None:
     async def main() -> None:
-        async with site() as made, browser(made) as ann, browser(made) as bob:
+        async with (
+            served_app() as made,
+            unasked_http_poller(made) as ann,
+            unasked_http_poller(made) as bob,
+        ):
             with caching_proxy(tmp_path, made.port) as port:
                 deadline = asyncio.get_running_loop().time() + 10
                 while not await answers_at(port):
                     assert asyncio.get_running_loop().time() < deadline
                     await asyncio.sleep(0.02)
-                proxied = Site.__new__(Site)
+                proxied = ServedApp.__new__(ServedApp)
                 proxied.port = port
-                ann.site = bob.site = proxied
+                ann.app = bob.app = proxied
                 await ann.begin()
                 await bob.begin()
                 assert ann.token != bob.token
                 await ann.join("room:1")
                 await bob.join("room:1")
                 for client in ann, bob:
-                    client.site = made
+                    client.app = made
             assert made.socket.stats()["connections"] == 2
 
     run(main())
@@ -172,7 +178,7 @@ def test_clients_behind_a_caching_proxy_get_sessions_of_their_own(tmp_path: Path
 class Trickle:
     """A POST whose body comes piece by piece, as the test says."""
 
-    def __init__(self, made: Site, client: Polling) -> None:
+    def __init__(self, made: ServedApp, client: HttpPoller) -> None:
         self.pieces: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self.reading = asyncio.Event()
         self.sent: list[Any] = []
@@ -204,13 +210,13 @@ def piece(body: bytes, *, more: bool = True) -> dict[str, Any]:
     return {"type": "http.request", "body": body, "more_body": more}
 
 
-def test_body_that_trickles_is_refused_after_a_bounded_time(
+def test_slow_longpoll_body_is_refused_after_a_timeout(
     monkeypatch: pytest.MonkeyPatch, log: Log
 ) -> None:
     monkeypatch.setattr(longpoll, "BODY_PATIENCE", 0.2)
 
     async def main() -> None:
-        async with site() as made, polling(made) as ann:
+        async with served_app() as made, http_poller(made) as ann:
             slow = Trickle(made, ann)
             while not slow.task.done():
                 slow.pieces.put_nowait(piece(b"x"))
@@ -222,9 +228,9 @@ def test_body_that_trickles_is_refused_after_a_bounded_time(
     run(main())
 
 
-def test_body_that_grows_too_large_is_read_no_further(log: Log) -> None:
+def test_oversized_longpoll_body_is_not_read_on(log: Log) -> None:
     async def main() -> None:
-        async with site(limits=Limits(frame_size=1000)) as made, polling(made) as ann:
+        async with served_app(limits=Limits(frame_size=1000)) as made, http_poller(made) as ann:
             large = Trickle(made, ann)
             for _ in range(17):
                 large.pieces.put_nowait(piece(b"x" * 1000))
@@ -234,9 +240,9 @@ def test_body_that_grows_too_large_is_read_no_further(log: Log) -> None:
     run(main())
 
 
-def test_body_that_is_cut_off_logs_nothing(log: Log) -> None:
+def test_truncated_longpoll_body_logs_nothing(log: Log) -> None:
     async def main() -> None:
-        async with site() as made, polling(made) as ann:
+        async with served_app() as made, http_poller(made) as ann:
             cut = Trickle(made, ann)
             cut.pieces.put_nowait(piece(BEAT.encode()))
             cut.pieces.put_nowait({"type": "http.disconnect"})
@@ -248,9 +254,9 @@ def test_body_that_is_cut_off_logs_nothing(log: Log) -> None:
 
 
 @pytest.mark.parametrize("where", ["at its worker", "at another one"])
-def test_one_body_of_a_session_is_read_at_a_time(where: str, cluster_name: str) -> None:
+def test_longpoll_session_reads_one_body_at_a_time(where: str, cluster_name: str) -> None:
     async def main() -> None:
-        async with two_sites(cluster_name) as (one, two), polling(one) as ann:
+        async with two_served_apps(cluster_name) as (one, two), http_poller(one) as ann:
             at = one if where == "at its worker" else two
             first = Trickle(at, ann)
             await first.reading.wait()
@@ -267,14 +273,14 @@ def test_one_body_of_a_session_is_read_at_a_time(where: str, cluster_name: str) 
     run(main())
 
 
-def test_body_too_large_for_the_way_to_its_worker_is_refused(
+def test_longpoll_body_too_large_to_relay_is_refused(
     cluster_name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("adsum.channels.relay.MAX_QUESTION", 10_000)
 
     async def main() -> None:
-        async with two_sites(cluster_name) as (one, two), polling(one) as ann:
-            ann.site = two
+        async with two_served_apps(cluster_name) as (one, two), http_poller(one) as ann:
+            ann.app = two
             assert await ann.post("x" * 10_000) == {"status": 413}
             assert await ann.post(BEAT) == {"status": 200}
 

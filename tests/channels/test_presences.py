@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from adsum.channels.presences import beside, diff_text, state_text
 from adsum.replication.entry import Entry, Transition
 from adsum.sparselog import SparseLogger
-from tests.effort import examples
+from tests.support.effort import examples
 
 metas = st.sampled_from(["{}", '{"a":1}', '{"a":[{"b":"\\ud83d"}],"c":null}'])
 keys = st.sampled_from(["ann", "bob", 'q"\\', "é", "__proto__", "\ud83d"])
@@ -21,7 +21,7 @@ def entry(id: int, key: str, meta: str = "{}", version: int = 0, name: str = "n1
     return version, id, "room", key, meta, None if version == id else id, name, 0xABC
 
 
-def test_a_state_has_each_key_with_its_metas_in_the_order_in_which_nodes_list_them() -> None:
+def test_presence_state_has_keys_and_metas_in_list_order() -> None:
     entries = [entry(3, "bob"), entry(2, "ann", name="n2"), entry(1, "ann", '{"a":1}')]
     assert state_text(entries, {}) == (
         '{"ann":{"metas":[{"a":1,"phx_ref":"abc-1"},{"phx_ref":"abc-2"}]},'
@@ -30,7 +30,7 @@ def test_a_state_has_each_key_with_its_metas_in_the_order_in_which_nodes_list_th
     assert state_text([], {}) == "{}"
 
 
-def test_what_is_fetched_is_beside_the_metas_and_does_not_replace_them() -> None:
+def test_fetched_fields_are_beside_the_metas() -> None:
     ann = {"user": {"name": "Ann"}, "metas": "mine"}
     extras: dict[str, dict[str, Any]] = {"ann": ann, "nobody": {"a": 1}, "x": {}}
     fetched = beside("room", extras, SparseLogger(logging.getLogger("adsum")))
@@ -42,7 +42,7 @@ def test_what_is_fetched_is_beside_the_metas_and_does_not_replace_them() -> None
     )
 
 
-def test_an_update_joins_naming_the_ref_that_this_client_knew_and_which_leaves() -> None:
+def test_update_diff_joins_with_ref_prev_known_to_this_client() -> None:
     old, new = entry(1, "ann", version=5), entry(1, "ann", '{"b":1}', version=9)
     assert diff_text([(old, new)], {}) == (
         '{"joins":{"ann":{"metas":[{"b":1,"phx_ref_prev":"abc-5","phx_ref":"abc-9"}]}},'
@@ -50,13 +50,13 @@ def test_an_update_joins_naming_the_ref_that_this_client_knew_and_which_leaves()
     )
 
 
-def test_nothing_is_said_where_nothing_changed() -> None:
+def test_no_change_makes_no_diff() -> None:
     assert diff_text([], {}) is None
 
 
 @examples(150)
 @given(st.lists(st.tuples(keys, metas, st.sampled_from(["join", "leave", "update"])), max_size=20))
-def test_a_diff_is_json_and_has_every_meta_once(changes: list[tuple[str, str, str]]) -> None:
+def test_presence_diff_is_json_and_has_each_meta_once(changes: list[tuple[str, str, str]]) -> None:
     transitions: list[Transition] = []
     for number, (key, meta, kind) in enumerate(changes, 1):
         old, new = entry(number, key, meta), entry(number, key, meta, 1000 + number)

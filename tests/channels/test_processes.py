@@ -18,17 +18,17 @@ from tests.support.environment import clean_environment
 from tests.support.ports import free_port
 from tests.support.waiting import DEADLINE
 
-from .polling import browser
-from .raw import Raw, raw
-from .running import run
-from .site import Site
+from .http_poller import unasked_http_poller
+from .leak_check import run
+from .served_app import ServedApp
+from .ws_client import WsClient, ws_client
 
 pytestmark = pytest.mark.processes
 
 WORKERS = 2
 
 
-class Port(Site):
+class Port(ServedApp):
     """Where the workers are, for clients that ask a site for its port."""
 
     def __init__(self, port: int) -> None:
@@ -39,7 +39,14 @@ class Port(Site):
 def workers(cluster_name: str) -> Iterator[Port]:
     """Workers of one application, which serve one port."""
     port = free_port()
-    command = [sys.executable, "-m", "uvicorn", "tests.channels.workers:app", "--port", str(port)]
+    command = [
+        sys.executable,
+        "-m",
+        "uvicorn",
+        "tests.channels.multi_worker_app:app",
+        "--port",
+        str(port),
+    ]
     process = subprocess.Popen(
         [*command, "--workers", str(WORKERS), "--log-level", "warning"],
         env={**clean_environment(), "ADSUM_CLUSTER": cluster_name},
@@ -60,26 +67,26 @@ async def serves(port: int) -> bool:
         return False
 
 
-async def joined(client: Raw, key: str) -> dict[str, Any]:
+async def joined(client: WsClient, key: str) -> dict[str, Any]:
     """Join as somebody; returns the response."""
     await client.send(json.dumps(["3", "3", "room:1", "phx_join", {"track": key}]))
     return dict((await client.payload('["3","3","room:1","phx_reply",'))["response"])
 
 
 @asynccontextmanager
-async def everywhere(workers: Port) -> AsyncIterator[dict[int, tuple[str, Raw]]]:
+async def everywhere(workers: Port) -> AsyncIterator[dict[int, tuple[str, WsClient]]]:
     """A client on each worker, by the worker's process."""
-    found: dict[int, tuple[str, Raw]] = {}
+    found: dict[int, tuple[str, WsClient]] = {}
     async with AsyncExitStack() as stack:
         while not await serves(workers.port):
             pass
         number = 0
         while len(found) < WORKERS:
-            async with raw(workers) as probe:  # until there are as many nodes
+            async with ws_client(workers) as probe:  # until there are as many nodes
                 response = await joined(probe, "probe")
             if response["members"] < WORKERS:
                 continue
-            client = await stack.enter_async_context(raw(workers))
+            client = await stack.enter_async_context(ws_client(workers))
             key = f"user:{number}"
             process = (await joined(client, key))["process"]
             if process in found:
@@ -90,7 +97,7 @@ async def everywhere(workers: Port) -> AsyncIterator[dict[int, tuple[str, Raw]]]
         yield found
 
 
-async def following(client: Raw, event: str) -> Any:
+async def following(client: WsClient, event: str) -> Any:
     """The payload of the next such event, after others."""
     while True:
         frame = json.loads(await client.read())
@@ -98,7 +105,7 @@ async def following(client: Raw, event: str) -> Any:
             return frame[4]
 
 
-async def knows(client: Raw, *keys: str) -> None:
+async def knows(client: WsClient, *keys: str) -> None:
     """Read until these, and no others, are present."""
     present: set[str] = set()
     while present != set(keys):
@@ -110,7 +117,7 @@ async def knows(client: Raw, *keys: str) -> None:
                 present = (present | set(frame[4]["joins"])) - set(frame[4]["leaves"])
 
 
-def test_clients_of_all_workers_see_and_hear_each_other_and_a_killed_worker_is_missed(
+def test_clients_of_all_workers_share_presences_and_a_killed_worker_leaves(
     workers: Port,
 ) -> None:
     async def main() -> None:
@@ -126,16 +133,16 @@ def test_clients_of_all_workers_see_and_hear_each_other_and_a_killed_worker_is_m
             assert await gone.closed() == 1006
             while keys[0] not in (await following(client, "presence_diff"))["leaves"]:
                 pass
-            async with raw(workers) as again:
+            async with ws_client(workers) as again:
                 await joined(again, "again")
                 await knows(again, key, "again")
 
     run(main())
 
 
-def test_a_client_that_polls_needs_no_sticky_sessions(workers: Port) -> None:
+def test_longpoll_needs_no_sticky_sessions(workers: Port) -> None:
     async def main() -> None:
-        async with everywhere(workers) as found, browser(workers) as ann:
+        async with everywhere(workers) as found, unasked_http_poller(workers) as ann:
             ann.http.headers["connection"] = "close"  # each request may reach another worker
             await ann.begin()
             await ann.post('["3","3","room:1","phx_join",{"track":"ann"}]')

@@ -11,9 +11,9 @@ from adsum.replication.messages import Publish
 from adsum.values.jsontext import dump
 
 from .app import App
-from .line import line
-from .logged import Log
-from .running import run
+from .asgi_client import asgi_client
+from .captured_log import Log
+from .leak_check import run
 
 EVENTS = [
     "phx_close",
@@ -49,12 +49,10 @@ class Room(Channel, topic="room"):
 
 @pytest.mark.parametrize("by", ["push", "broadcast", "broadcast_from"])
 @pytest.mark.parametrize("event", EVENTS)
-def test_forwarded_reserved_event_crashes_only_the_channel_of_its_client(
-    by: str, event: str, log: Log
-) -> None:
+def test_forwarded_reserved_event_crashes_only_its_channel(by: str, event: str, log: Log) -> None:
     async def main() -> None:
         app = App(Room)
-        async with app.node, line(app.socket) as ann, line(app.socket) as bob:
+        async with app.node, asgi_client(app.socket) as ann, asgi_client(app.socket) as bob:
             await bob.join("room", {"user": "bob"})
             await ann.join("room", {"user": "ann"})
             await ann.payload("presence_state")
@@ -77,7 +75,7 @@ def test_forwarded_reserved_event_crashes_only_the_channel_of_its_client(
 def test_other_events_are_sent(by: str, event: str) -> None:
     async def main() -> None:
         app = App(Room)
-        async with app.node, line(app.socket) as ann:
+        async with app.node, asgi_client(app.socket) as ann:
             await ann.join("room")
             ann.push("1", "2", "room", "forward", {"event": event, "by": by})
             assert await ann.payload(event) == {}
@@ -100,9 +98,7 @@ def test_socket_refuses_to_broadcast_a_reserved_event(event: str, payload: Any) 
 @pytest.mark.parametrize(
     ("event", "error"), [("", ValueError), ("x" * 1025, ValueError), (None, TypeError)]
 )
-def test_push_checks_the_name_of_an_event_as_a_broadcast_does(
-    event: Any, error: type[Exception]
-) -> None:
+def test_push_of_a_reserved_event_is_refused(event: Any, error: type[Exception]) -> None:
     caught: list[Exception] = []
 
     class Pushing(Channel, topic="room"):
@@ -117,7 +113,7 @@ def test_push_checks_the_name_of_an_event_as_a_broadcast_does(
 
     async def main() -> None:
         app = App(Pushing)
-        async with app.node, line(app.socket) as ann:
+        async with app.node, asgi_client(app.socket) as ann:
             await ann.join("room")
             assert [type(one) for one in caught] == [error, error]
 
@@ -126,12 +122,12 @@ def test_push_checks_the_name_of_an_event_as_a_broadcast_does(
 
 @pytest.mark.parametrize("event", EVENTS)
 @pytest.mark.parametrize("kind", ["text", "bytes"])
-def test_reserved_event_from_a_member_is_dropped_with_one_line(
+def test_reserved_event_of_a_member_is_dropped_with_one_line(
     event: str, kind: str, log: Log
 ) -> None:
     async def main() -> None:
         app = App(Room)
-        async with app.node, line(app.socket) as ann:
+        async with app.node, asgi_client(app.socket) as ann:
             await ann.join("room")
             await ann.payload("presence_state")
             before = len(ann.frames)
@@ -163,7 +159,7 @@ def test_client_may_send_events_of_any_name_that_has_a_handler() -> None:
 
     async def main() -> None:
         app = App(Listening)
-        async with app.node, line(app.socket) as ann:
+        async with app.node, asgi_client(app.socket) as ann:
             await ann.join("room")
             ann.push("1", "2", "room", "presence_diff", {"a": 1})
             assert await ann.reply("2") == {"status": "ok", "response": {"got": {"a": 1}}}

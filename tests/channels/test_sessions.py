@@ -9,8 +9,8 @@ from adsum.channels import Channel, Limits, Socket, on, sessions
 from tests.support.waiting import until
 
 from .app import App
-from .asking import Asking
-from .running import run
+from .asgi_poller import AsgiPoller
+from .leak_check import run
 
 
 class Slow(Channel, topic="slow"):
@@ -33,10 +33,10 @@ TOO_MUCH = [["1", f"w{n}", "slow", "wait", {}] for n in range(5)]
 LIMITS = Limits(waiting=2)
 
 
-async def joined(app: App) -> Asking:
+async def joined(app: App) -> AsgiPoller:
     """A client that has read the reply to its join, and the state."""
     Slow.go = asyncio.Event()
-    ann = Asking(app.socket)
+    ann = AsgiPoller(app.socket)
     await ann.begin()
     assert await ann.post(JOIN) == 200
     frames: list[str] = []
@@ -50,7 +50,7 @@ def the_session(socket: Socket) -> sessions.Session:
     return session
 
 
-def test_a_post_while_another_is_taken_in_is_answered_409_and_harms_nothing() -> None:
+def test_concurrent_longpoll_post_is_answered_409() -> None:
     async def main() -> None:
         app = App(Slow, limits=LIMITS)
         async with app.node:
@@ -72,7 +72,9 @@ def test_a_post_while_another_is_taken_in_is_answered_409_and_harms_nothing() ->
     run(main())
 
 
-def test_a_post_that_waits_for_too_long_ends_its_session(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_longpoll_post_under_backpressure_too_long_ends_its_session(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(sessions, "PATIENCE", 0.05)
 
     async def main() -> None:
@@ -90,7 +92,7 @@ def test_a_post_that_waits_for_too_long_ends_its_session(monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("how", ["its connection ends", "the server cancels it"])
-def test_a_session_whose_poll_broke_off_ends_soon(
+def test_longpoll_session_with_a_broken_poll_ends_soon(
     how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sessions, "LIFETIME_IF_BROKEN", 0.05)

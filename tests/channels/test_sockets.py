@@ -12,8 +12,8 @@ from adsum.testing import Browser
 from tests.support.nodes import running
 from tests.support.waiting import until
 
-from .asking import Asking
-from .running import run
+from .asgi_poller import AsgiPoller
+from .leak_check import run
 
 
 class Room(Channel, topic="room:{room}"):
@@ -47,7 +47,7 @@ async def four_sockets(cluster: str) -> AsyncIterator[list[Socket]]:
         yield [socket_on(presence) for presence in presences for _ in range(2)]
 
 
-def test_a_broadcast_reaches_the_clients_of_all_sockets_once(cluster_name: str) -> None:
+def test_broadcast_reaches_clients_of_all_sockets_once(cluster_name: str) -> None:
     async def main() -> None:
         async with four_sockets(cluster_name) as sockets:
             browsers = [await Browser(one, {"user": "ann"}).connect() for one in sockets]
@@ -82,12 +82,12 @@ def test_disconnect_closes_the_connections_of_all_sockets(cluster_name: str) -> 
 
 @pytest.mark.parametrize("own", [0, 1])
 @pytest.mark.parametrize("asked", range(4))
-def test_a_session_of_any_socket_is_found_through_any_socket(
+def test_longpoll_session_is_found_through_any_socket(
     own: int, asked: int, cluster_name: str
 ) -> None:
     async def main() -> None:
         async with four_sockets(cluster_name) as sockets:
-            ann = Asking(sockets[own])
+            ann = AsgiPoller(sockets[own])
             await ann.begin()
             ann.socket = sockets[asked]
             assert await ann.post(["1", "1", "room:1", "phx_join", {}]) == 200

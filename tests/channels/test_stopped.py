@@ -14,11 +14,11 @@ from tests.support.environment import clean_environment
 from tests.support.ports import free_port
 from tests.support.waiting import DEADLINE
 
-from .impatient import TIMEOUT
-from .polling import polling
-from .raw import Raw, raw
-from .running import run
+from .http_poller import http_poller
+from .leak_check import run
+from .short_timeout_app import TIMEOUT
 from .test_processes import Port, serves
+from .ws_client import WsClient, ws_client
 
 pytestmark = pytest.mark.processes
 
@@ -31,7 +31,7 @@ STOPPED, PERIOD = 3 * TIMEOUT, TIMEOUT / 10
 def server(cluster_name: str) -> Iterator[tuple[Port, int]]:
     """A server in a process of its own."""
     port = free_port()
-    command = [sys.executable, "-m", "uvicorn", "tests.channels.impatient:app"]
+    command = [sys.executable, "-m", "uvicorn", "tests.channels.short_timeout_app:app"]
     process = subprocess.Popen(
         [*command, "--port", str(port), "--log-level", "warning"],
         env={**clean_environment(), "ADSUM_CLUSTER": cluster_name},
@@ -45,25 +45,25 @@ def server(cluster_name: str) -> Iterator[tuple[Port, int]]:
         process.wait(DEADLINE)
 
 
-async def beats(client: Raw) -> None:
+async def beats(client: WsClient) -> None:
     """Send all the time."""
     while True:
         await client.send(BEAT)
         await asyncio.sleep(PERIOD)
 
 
-def test_a_stopped_server_closes_nobody_who_was_sending_all_the_time(
+def test_paused_server_closes_no_client_that_kept_sending(
     server: tuple[Port, int],
 ) -> None:
     async def main() -> None:
         port, pid = server
         while not await serves(port.port):
             pass
-        async with raw(port) as ann:
+        async with ws_client(port) as ann:
             await ann.present("room:1", "ann")
             beating = asyncio.create_task(beats(ann))
             for number in range(2):
-                async with polling(port) as bob:
+                async with http_poller(port) as bob:
                     os.kill(pid, signal.SIGSTOP)
                     asking = asyncio.create_task(bob.get())
                     await asyncio.sleep(STOPPED)

@@ -12,7 +12,7 @@ import adsum
 from adsum.channels import Channel, Socket
 from tests.support.waiting import until
 
-from .running import run
+from .leak_check import run
 
 pytestmark = pytest.mark.processes
 
@@ -56,7 +56,7 @@ def scope(number: int) -> dict[str, Any]:
     return {"type": "websocket", "path": "/websocket", "query_string": query, "headers": []}
 
 
-def test_two_thousand_clients_who_enter_at_once_cost_each_a_bounded_number_of_frames() -> None:
+def test_join_storm_of_2000_clients_costs_each_bounded_frames() -> None:
     async def main() -> None:
         node = adsum.Node(siblings=False)
         socket = Socket(adsum.Presence(node), [Room])

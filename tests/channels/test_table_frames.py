@@ -6,18 +6,18 @@ import pytest
 
 from tests.support.waiting import until
 
-from .logged import Log
-from .raw import raw
-from .running import run
-from .site import site, two_sites
+from .captured_log import Log
+from .leak_check import run
+from .served_app import served_app, two_served_apps
+from .ws_client import ws_client
 
 JOINED = '["3","3","room:1","phx_reply",{"status":"ok","response":{}}]'
 JOIN = '["3","3","room:1","phx_join",{}]'
 
 
-def test_a_heartbeat_is_answered_on_the_topic_phoenix() -> None:
+def test_heartbeat_is_answered_on_the_topic_phoenix() -> None:
     async def main() -> None:
-        async with site() as made, raw(made) as ann:
+        async with served_app() as made, ws_client(made) as ann:
             await ann.ask(
                 '[null,"7","phoenix","heartbeat",{}]',
                 '[null,"7","phoenix","phx_reply",{"status":"ok","response":{}}]',
@@ -26,9 +26,9 @@ def test_a_heartbeat_is_answered_on_the_topic_phoenix() -> None:
     run(main())
 
 
-def test_a_join_is_answered_with_the_response_of_the_channel() -> None:
+def test_join_reply_has_the_response_of_the_channel() -> None:
     async def main() -> None:
-        async with site() as made, raw(made) as ann:
+        async with served_app() as made, ws_client(made) as ann:
             await ann.ask(JOIN, JOINED)
             await ann.ask(
                 '["4","5","room:2","phx_join",{"response":{"n":1}}]',
@@ -38,9 +38,9 @@ def test_a_join_is_answered_with_the_response_of_the_channel() -> None:
     run(main())
 
 
-def test_a_refused_join_is_answered_with_the_reason_and_nothing_is_joined() -> None:
+def test_refused_join_is_answered_with_the_reason() -> None:
     async def main() -> None:
-        async with site() as made, raw(made) as ann:
+        async with served_app() as made, ws_client(made) as ann:
             await ann.ask(
                 '["3","3","room:1","phx_join",{"refuse":"unauthorized"}]',
                 '["3","3","room:1","phx_reply",'
@@ -60,9 +60,9 @@ def test_a_refused_join_is_answered_with_the_reason_and_nothing_is_joined() -> N
     run(main())
 
 
-def test_a_join_that_raises_is_answered_with_join_crashed() -> None:
+def test_join_that_raises_is_answered_with_join_crashed() -> None:
     async def main() -> None:
-        async with site() as made, raw(made) as ann:
+        async with served_app() as made, ws_client(made) as ann:
             await ann.ask(
                 '["3","3","room:1","phx_join",{"crash":1}]',
                 '["3","3","room:1","phx_reply",'
@@ -74,9 +74,9 @@ def test_a_join_that_raises_is_answered_with_join_crashed() -> None:
 
 
 @pytest.mark.parametrize("topic", ["nope:1", "room", "room:", "room:a:b", "phoenix", "aroom:1"])
-def test_a_topic_that_nobody_serves_is_answered_with_unmatched_topic(topic: str) -> None:
+def test_join_of_an_unserved_topic_is_answered_unmatched_topic(topic: str) -> None:
     async def main() -> None:
-        async with site() as made, raw(made) as ann:
+        async with served_app() as made, ws_client(made) as ann:
             await ann.ask(
                 f'["3","3","{topic}","phx_join",{{}}]',
                 f'[null,"3","{topic}","phx_reply",'
@@ -86,9 +86,9 @@ def test_a_topic_that_nobody_serves_is_answered_with_unmatched_topic(topic: str)
     run(main())
 
 
-def test_an_event_is_answered_ok_or_error_with_the_response_of_its_handler() -> None:
+def test_event_reply_has_the_response_of_its_handler() -> None:
     async def main() -> None:
-        async with site() as made, raw(made) as ann:
+        async with served_app() as made, ws_client(made) as ann:
             await ann.ask(JOIN, JOINED)
             await ann.ask(
                 '["3","9","room:1","echo",{"a":[1,"x",null]}]',
@@ -106,9 +106,9 @@ def test_an_event_is_answered_ok_or_error_with_the_response_of_its_handler() -> 
     run(main())
 
 
-def test_an_event_whose_handler_returns_nothing_is_not_answered() -> None:
+def test_event_whose_handler_returns_none_gets_no_reply() -> None:
     async def main() -> None:
-        async with site() as made, raw(made) as ann:
+        async with served_app() as made, ws_client(made) as ann:
             await ann.ask(JOIN, JOINED)
             await ann.send('["3","9","room:1","mute",{}]')
             await ann.ask(  # the channel's events are handled in order, so this is the next frame
@@ -119,9 +119,9 @@ def test_an_event_whose_handler_returns_nothing_is_not_answered() -> None:
     run(main())
 
 
-def test_an_event_on_a_topic_that_is_not_joined_is_answered_with_unmatched_topic() -> None:
+def test_event_on_an_unjoined_topic_is_answered_unmatched_topic() -> None:
     async def main() -> None:
-        async with site() as made, raw(made) as ann:
+        async with served_app() as made, ws_client(made) as ann:
             unmatched = '{"status":"error","response":{"reason":"unmatched topic"}}'
             await ann.ask(
                 '["3","9","room:1","echo",{}]', f'[null,"9","room:1","phx_reply",{unmatched}]'
@@ -136,9 +136,9 @@ def test_an_event_on_a_topic_that_is_not_joined_is_answered_with_unmatched_topic
     run(main())
 
 
-def test_a_leave_is_answered_and_then_the_channel_closes_with_its_join_ref_twice() -> None:
+def test_leave_is_answered_then_phx_close_is_sent_with_the_join_ref() -> None:
     async def main() -> None:
-        async with site() as made, raw(made) as ann:
+        async with served_app() as made, ws_client(made) as ann:
             await ann.present("room:1", "ann")
             await ann.ask(
                 '["3","10","room:1","phx_leave",{}]',
@@ -152,9 +152,9 @@ def test_a_leave_is_answered_and_then_the_channel_closes_with_its_join_ref_twice
     run(main())
 
 
-def test_leaving_what_was_never_joined_is_answered_ok_all_the_same() -> None:
+def test_leave_of_an_unjoined_topic_is_answered_ok() -> None:
     async def main() -> None:
-        async with site() as made, raw(made) as ann:
+        async with served_app() as made, ws_client(made) as ann:
             await ann.ask(
                 '["3","10","room:1","phx_leave",{}]',
                 '["3","10","room:1","phx_reply",{"status":"ok","response":{}}]',
@@ -168,9 +168,14 @@ def test_leaving_what_was_never_joined_is_answered_ok_all_the_same() -> None:
     run(main())
 
 
-def test_a_broadcast_has_neither_join_ref_nor_ref_and_reaches_everybody_on_the_topic() -> None:
+def test_broadcast_without_refs_reaches_all_clients_of_the_topic() -> None:
     async def main() -> None:
-        async with site() as made, raw(made) as ann, raw(made) as bob, raw(made) as eve:
+        async with (
+            served_app() as made,
+            ws_client(made) as ann,
+            ws_client(made) as bob,
+            ws_client(made) as eve,
+        ):
             for ref, client, topic in (
                 ("3", ann, "room:1"),
                 ("4", bob, "room:1"),
@@ -179,46 +184,50 @@ def test_a_broadcast_has_neither_join_ref_nor_ref_and_reaches_everybody_on_the_t
                 await client.join(topic, ref=ref)
             await ann.send('["3","9","room:1","shout",{"text":"hi"}]')
             for client in ann, bob:
-                await client.hears('[null,null,"room:1","shout",{"text":"hi"}]')
+                await client.receives('[null,null,"room:1","shout",{"text":"hi"}]')
             await made.socket.broadcast("room:1", "news", {"n": 1})
             for client in ann, bob:
-                await client.hears('[null,null,"room:1","news",{"n":1}]')
+                await client.receives('[null,null,"room:1","news",{"n":1}]')
             await eve.is_alive()
 
     run(main())
 
 
-def test_a_broadcast_to_all_others_does_not_come_back() -> None:
+def test_broadcast_from_excludes_its_sender() -> None:
     async def main() -> None:
-        async with site() as made, raw(made) as ann, raw(made) as bob:
+        async with served_app() as made, ws_client(made) as ann, ws_client(made) as bob:
             await ann.join("room:1")
             await bob.join("room:1")
             await ann.send('["3","9","room:1","whisper",{}]')
-            await bob.hears('[null,null,"room:1","shout",{}]')
+            await bob.receives('[null,null,"room:1","shout",{}]')
             await ann.is_alive()
 
     run(main())
 
 
-def test_a_broadcast_reaches_the_clients_of_every_node(cluster_name: str) -> None:
+def test_broadcast_reaches_clients_of_every_node(cluster_name: str) -> None:
     async def main() -> None:
-        async with two_sites(cluster_name) as (one, two), raw(one) as ann, raw(two) as bob:
+        async with (
+            two_served_apps(cluster_name) as (one, two),
+            ws_client(one) as ann,
+            ws_client(two) as bob,
+        ):
             await ann.join("room:1")
             await bob.join("room:1")
             for event in "shout", "whisper":
                 await bob.send(f'["3","9","room:1","{event}",{{"by":"{event}"}}]')
-                await ann.hears(f'[null,null,"room:1","shout",{{"by":"{event}"}}]')
-            await bob.hears('[null,null,"room:1","shout",{"by":"shout"}]')
+                await ann.receives(f'[null,null,"room:1","shout",{{"by":"{event}"}}]')
+            await bob.receives('[null,null,"room:1","shout",{"by":"shout"}]')
             await two.socket.broadcast("room:1", "news", b"\x01\xff")
             for client in ann, bob:
-                await client.hears(b"\x02\x06\x04room:1news\x01\xff")
+                await client.receives(b"\x02\x06\x04room:1news\x01\xff")
 
     run(main())
 
 
-def test_a_push_to_one_channel_has_its_join_ref_and_no_ref() -> None:
+def test_push_has_the_join_ref_and_no_ref() -> None:
     async def main() -> None:
-        async with site() as made, raw(made) as ann, raw(made) as bob:
+        async with served_app() as made, ws_client(made) as ann, ws_client(made) as bob:
             await ann.join("room:1")
             await bob.join("room:1")
             await ann.ask(
@@ -230,9 +239,9 @@ def test_a_push_to_one_channel_has_its_join_ref_and_no_ref() -> None:
 
 
 @pytest.mark.parametrize("event", ["crash", "what nobody handles", "phx_reply"])
-def test_a_crash_ends_the_channel_alone_and_its_presences_leave(event: str, log: Log) -> None:
+def test_handler_crash_ends_only_its_channel_and_presences_leave(event: str, log: Log) -> None:
     async def main() -> None:
-        async with site() as made, raw(made) as ann:
+        async with served_app() as made, ws_client(made) as ann:
             await ann.present("room:1", "ann")
             await ann.present("room:2", "ann", ref="4")
             await ann.ask(
@@ -253,9 +262,9 @@ def test_a_crash_ends_the_channel_alone_and_its_presences_leave(event: str, log:
     run(main())
 
 
-def test_a_channel_that_stops_closes_after_the_reply() -> None:
+def test_channel_stop_sends_phx_close_after_the_reply() -> None:
     async def main() -> None:
-        async with site() as made, raw(made) as ann:
+        async with served_app() as made, ws_client(made) as ann:
             await ann.present("room:1", "ann")
             await ann.ask(
                 '["3","9","room:1","halt",{}]',
@@ -269,15 +278,15 @@ def test_a_channel_that_stops_closes_after_the_reply() -> None:
     run(main())
 
 
-def test_joining_a_joined_topic_ends_the_old_channel_and_the_new_one_joins() -> None:
+def test_rejoin_replaces_old_channel() -> None:
     async def main() -> None:
-        async with site() as made, raw(made) as ann, raw(made) as bob:
+        async with served_app() as made, ws_client(made) as ann, ws_client(made) as bob:
             await bob.present("room:1", "bob")
             first = await ann.present("room:1", "ann")
             old = first["ann"]["metas"][0]["phx_ref"]
             await bob.payload('["3",null,"room:1","presence_diff",')
             await ann.send('["8","8","room:1","phx_join",{"track":"ann"}]')
-            await ann.hears(
+            await ann.receives(
                 '["3","3","room:1","phx_close",{}]',
                 '["8","8","room:1","phx_reply",{"status":"ok","response":{}}]',
             )
@@ -305,9 +314,9 @@ def test_joining_a_joined_topic_ends_the_old_channel_and_the_new_one_joins() -> 
     run(main())
 
 
-def test_integer_refs_are_echoed_as_they_came() -> None:
+def test_integer_refs_are_echoed_unchanged() -> None:
     async def main() -> None:
-        async with site() as made, raw(made) as ann:
+        async with served_app() as made, ws_client(made) as ann:
             await ann.ask(
                 '[null,7,"phoenix","heartbeat",{}]',
                 '[null,7,"phoenix","phx_reply",{"status":"ok","response":{}}]',
@@ -329,18 +338,18 @@ def test_integer_refs_are_echoed_as_they_came() -> None:
     run(main())
 
 
-def test_pings_are_ponged() -> None:
+def test_ping_is_answered_with_pong() -> None:
     async def main() -> None:
-        async with site() as made, raw(made) as ann:
+        async with served_app() as made, ws_client(made) as ann:
             pong = await ann.connection.ping(b"are you there")
             await pong
 
     run(main())
 
 
-def test_a_binary_push_gets_a_binary_reply_as_in_the_example() -> None:
+def test_binary_push_gets_the_documented_binary_reply() -> None:
     async def main() -> None:
-        async with site() as made, raw(made) as ann:
+        async with served_app() as made, ws_client(made) as ann:
             await ann.join("room:lobby", ref="30")
             await ann.ask(
                 bytes.fromhex("00 02 02 0a 03") + b"3035room:lobbybin" + b"\x01\x02\x03\xff",
@@ -352,7 +361,7 @@ def test_a_binary_push_gets_a_binary_reply_as_in_the_example() -> None:
 
 def test_bytes_are_broadcast_and_pushed_as_binary_frames() -> None:
     async def main() -> None:
-        async with site() as made, raw(made) as ann:
+        async with served_app() as made, ws_client(made) as ann:
             await ann.join("room:1")
             await ann.ask(
                 b"\x00\x01\x01\x06\x05" + b"39room:1shout\x01\xff",
@@ -370,9 +379,9 @@ def test_bytes_are_broadcast_and_pushed_as_binary_frames() -> None:
 
 
 @pytest.mark.parametrize("query", ["vsn=1.0.0", "", "user=ann"])
-def test_version_1_has_objects_without_join_refs(query: str) -> None:
+def test_v1_frames_are_objects_without_join_refs(query: str) -> None:
     async def main() -> None:
-        async with site() as made, raw(made, query) as ann:
+        async with served_app() as made, ws_client(made, query) as ann:
             await ann.ask(
                 '{"topic":"phoenix","event":"heartbeat","payload":{},"ref":"1"}',
                 '{"topic":"phoenix","event":"phx_reply",'
@@ -406,9 +415,13 @@ def test_version_1_has_objects_without_join_refs(query: str) -> None:
     run(main())
 
 
-def test_clients_of_both_versions_hear_each_other() -> None:
+def test_clients_of_v1_and_v2_exchange_broadcasts() -> None:
     async def main() -> None:
-        async with site() as made, raw(made, "vsn=1.0.0") as old, raw(made) as new:
+        async with (
+            served_app() as made,
+            ws_client(made, "vsn=1.0.0") as old,
+            ws_client(made) as new,
+        ):
             await old.send('{"topic":"room:1","event":"phx_join","payload":{"track":"a"},"ref":1}')
             await old.read()
             state = json.loads(await old.read())
@@ -419,26 +432,26 @@ def test_clients_of_both_versions_hear_each_other() -> None:
             assert (diff["event"], diff["ref"]) == ("presence_diff", None)
             assert list(diff["payload"]["joins"]) == ["b"]
             await new.send('["3","9","room:1","shout",{}]')
-            await old.hears('{"topic":"room:1","event":"shout","payload":{},"ref":null}')
+            await old.receives('{"topic":"room:1","event":"shout","payload":{},"ref":null}')
 
     run(main())
 
 
-def test_bytes_do_not_reach_a_client_of_version_1_which_goes_on() -> None:
+def test_binary_broadcast_skips_a_v1_client_which_stays_connected() -> None:
     async def main() -> None:
-        async with site() as made, raw(made, "vsn=1.0.0") as ann:
+        async with served_app() as made, ws_client(made, "vsn=1.0.0") as ann:
             await ann.send('{"topic":"room:1","event":"phx_join","payload":{},"ref":"3"}')
             await ann.read()
             await made.socket.broadcast("room:1", "news", b"\x01")
             await made.socket.broadcast("room:1", "news", {"n": 2})
-            await ann.hears('{"topic":"room:1","event":"news","payload":{"n":2},"ref":null}')
+            await ann.receives('{"topic":"room:1","event":"news","payload":{"n":2},"ref":null}')
 
     run(main())
 
 
-def test_client_of_version_1_that_sends_bytes_is_answered_in_text() -> None:
+def test_v1_client_that_sends_bytes_is_answered_in_text() -> None:
     async def main() -> None:
-        async with site() as made, raw(made, "vsn=1.0.0") as ann:
+        async with served_app() as made, ws_client(made, "vsn=1.0.0") as ann:
             await ann.send(b'{"topic":"room:1","event":"phx_join","payload":{},"ref":"3"}')
             reply = json.loads(await ann.read())
             assert (reply["event"], reply["ref"]) == ("phx_reply", "3")
@@ -454,7 +467,7 @@ def test_client_of_version_1_that_sends_bytes_is_answered_in_text() -> None:
 
 def test_elements_after_the_fifth_are_ignored() -> None:
     async def main() -> None:
-        async with site() as made, raw(made) as ann:
+        async with served_app() as made, ws_client(made) as ann:
             await ann.join("room:1")
             await ann.send('["3","9","room:1","echo",{"n":1},"more",{"and":"more"}]')
             reply = await ann.payload('["3","9","room:1","phx_reply",')
@@ -463,9 +476,9 @@ def test_elements_after_the_fifth_are_ignored() -> None:
     run(main())
 
 
-def test_the_payloads_of_the_world_pass_unchanged() -> None:
+def test_unicode_payloads_pass_unchanged() -> None:
     async def main() -> None:
-        async with site() as made, raw(made) as ann:
+        async with served_app() as made, ws_client(made) as ann:
             await ann.join("room:1")
             payload = {"é": '😀 \u2028 \x00 " \\', "deep": [[{"a": [1.5, -0.0, 10**30]}]], "": ""}
             await ann.send(json.dumps(["3", "9", "room:1", "echo", payload], ensure_ascii=False))

@@ -9,11 +9,11 @@ import pytest
 from adsum.channels import sessions
 from tests.support.waiting import until
 
-from .logged import Log
-from .polling import browser, polling
-from .raw import raw
-from .running import run
-from .site import site, two_sites
+from .captured_log import Log
+from .http_poller import http_poller, unasked_http_poller
+from .leak_check import run
+from .served_app import served_app, two_served_apps
+from .ws_client import ws_client
 
 BEAT = '[null,"7","phoenix","heartbeat",{}]'
 BEATEN = '[null,"7","phoenix","phx_reply",{"status":"ok","response":{}}]'
@@ -25,9 +25,9 @@ def short_window(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sessions, "WINDOW", 0.05)
 
 
-def test_the_first_get_makes_a_session_and_says_410() -> None:
+def test_first_poll_creates_a_session_with_410() -> None:
     async def main() -> None:
-        async with site() as made, browser(made, "vsn=2.0.0&user=ann") as ann:
+        async with served_app() as made, unasked_http_poller(made, "vsn=2.0.0&user=ann") as ann:
             said = await ann.get()
             assert said == {"status": 410, "token": ann.token, "messages": []}
             (client,) = made.clients
@@ -36,9 +36,9 @@ def test_the_first_get_makes_a_session_and_says_410() -> None:
     run(main())
 
 
-def test_a_get_is_answered_200_with_the_frames_that_wait() -> None:
+def test_poll_is_answered_200_with_queued_frames() -> None:
     async def main() -> None:
-        async with site() as made, polling(made) as ann:
+        async with served_app() as made, http_poller(made) as ann:
             before = ann.token
             assert await ann.post(BEAT) == {"status": 200}
             said = await ann.get()
@@ -48,9 +48,9 @@ def test_a_get_is_answered_200_with_the_frames_that_wait() -> None:
     run(main())
 
 
-def test_a_get_waits_for_the_first_frame() -> None:
+def test_poll_waits_for_the_first_frame() -> None:
     async def main() -> None:
-        async with site() as made, polling(made) as ann, polling(made) as bob:
+        async with served_app() as made, http_poller(made) as ann, http_poller(made) as bob:
             await ann.join("room:1")
             await bob.join("room:1")
             waiting = asyncio.create_task(ann.get())
@@ -61,9 +61,9 @@ def test_a_get_waits_for_the_first_frame() -> None:
 
 
 @pytest.mark.usefixtures("short_window")
-def test_a_get_that_waits_in_vain_is_answered_204_and_the_session_lives_on() -> None:
+def test_poll_without_frames_is_answered_204_and_keeps_the_session() -> None:
     async def main() -> None:
-        async with site() as made, polling(made) as ann:
+        async with served_app() as made, http_poller(made) as ann:
             before = ann.token
             assert await ann.get() == {"status": 204, "token": before, "messages": []}
             await ann.post(BEAT)
@@ -72,23 +72,23 @@ def test_a_get_that_waits_in_vain_is_answered_204_and_the_session_lives_on() -> 
     run(main())
 
 
-def test_who_may_not_connect_gets_403() -> None:
+def test_longpoll_connect_refusal_is_answered_403() -> None:
     async def main() -> None:
-        async with site() as made:
+        async with served_app() as made:
             for query in "vsn=2.0.0&refused=1", "vsn=3.0.0":
-                async with browser(made, query) as ann:
+                async with unasked_http_poller(made, query) as ann:
                     answer = await ann.http.get(ann.url())
                     assert (answer.status_code, answer.json()["status"]) == (403, 403)
-            async with browser(made) as eve:
+            async with unasked_http_poller(made) as eve:
                 assert (await eve.get(origin="https://evil.example"))["status"] == 403
             assert made.socket.stats()["connections"] == 0
 
     run(main())
 
 
-def test_requests_with_large_headers_get_403_and_one_line(log: Log) -> None:
+def test_longpoll_request_with_large_headers_is_answered_403_with_one_line(log: Log) -> None:
     async def main() -> None:
-        async with site() as made, polling(made) as ann:
+        async with served_app() as made, http_poller(made) as ann:
             large = [("a", "b")] * 10_000
             for method in "GET", "POST":
                 answer = await ann.http.request(method, ann.url(), headers=large)
@@ -100,9 +100,9 @@ def test_requests_with_large_headers_get_403_and_one_line(log: Log) -> None:
     run(main())
 
 
-def test_a_batch_is_taken_in_order() -> None:
+def test_longpoll_batch_is_applied_in_order() -> None:
     async def main() -> None:
-        async with site() as made, polling(made) as ann:
+        async with served_app() as made, http_poller(made) as ann:
             lines = [f'["3","{n}","room:1","echo",{{"n":{n}}}]' for n in range(4, 60)]
             assert await ann.post('["3","3","room:1","phx_join",{}]', *lines) == {"status": 200}
             frames = [json.loads(frame) for frame in await ann.frames(57)]
@@ -112,9 +112,9 @@ def test_a_batch_is_taken_in_order() -> None:
 
 
 @pytest.mark.parametrize("text", ["\u2028", "\u2029", "\x85", "\x7f", "\xa0", "é😀"])
-def test_a_batch_is_cut_at_line_feeds_alone(text: str) -> None:
+def test_longpoll_batch_is_split_at_line_feeds_only(text: str) -> None:
     async def main() -> None:
-        async with site() as made, polling(made) as ann:
+        async with served_app() as made, http_poller(made) as ann:
             await ann.join("room:1")
             frame = ["3", "9", "room:1", "echo", {"text": text}]
             lines = [json.dumps(frame, ensure_ascii=False, separators=(",", ":")), BEAT, ""]
@@ -125,49 +125,49 @@ def test_a_batch_is_cut_at_line_feeds_alone(text: str) -> None:
     run(main())
 
 
-def test_a_body_that_is_no_batch_is_one_frame() -> None:
+def test_longpoll_body_without_ndjson_type_is_one_frame() -> None:
     async def main() -> None:
-        async with site() as made, polling(made) as ann:
+        async with served_app() as made, http_poller(made) as ann:
             assert await ann.post(BEAT, kind="text/plain") == {"status": 200}
-            await ann.hears(BEATEN)
+            await ann.receives(BEATEN)
             spread = json.dumps(json.loads(BEAT), indent=1)
             assert await ann.post(spread, kind="application/json") == {"status": 200}
-            await ann.hears(BEATEN)
+            await ann.receives(BEATEN)
 
     run(main())
 
 
-def test_bytes_are_sent_as_base64() -> None:
+def test_longpoll_sends_bytes_as_base64() -> None:
     async def main() -> None:
-        async with site() as made, polling(made) as ann, raw(made) as bob:
+        async with served_app() as made, http_poller(made) as ann, ws_client(made) as bob:
             await ann.join("room:1")
             await bob.join("room:1")
             frame = b"\x00\x01\x01\x06\x05" + b"39room:1shout\x01\xff"
             assert await ann.post(base64.b64encode(frame), BEAT) == {"status": 200}
-            await bob.hears(b"\x02\x06\x05" + b"room:1shout\x01\xff")
-            await ann.hears(BEATEN)  # and there is no way to send bytes to a client that polls
+            await bob.receives(b"\x02\x06\x05" + b"room:1shout\x01\xff")
+            await ann.receives(BEATEN)  # and there is no way to send bytes to a client that polls
 
     run(main())
 
 
-def test_a_client_that_polls_is_replied_an_error_instead_of_bytes() -> None:
+def test_longpoll_binary_reply_is_replaced_by_an_error() -> None:
     async def main() -> None:
-        async with site() as made, polling(made) as ann:
+        async with served_app() as made, http_poller(made) as ann:
             await ann.join("room:1")
             frame = b"\x00\x01\x01\x06\x03" + b"39room:1bin\x01"
             await ann.post(base64.b64encode(frame))
             reason = '{"reason":"this connection carries no bytes"}'
             response = f'{{"status":"error","response":{reason}}}'
-            await ann.hears(f'["3","9","room:1","phx_reply",{response}]')
+            await ann.receives(f'["3","9","room:1","phx_reply",{response}]')
             await ann.post('["3","10","room:1","echo",{}]')
-            await ann.hears('["3","10","room:1","phx_reply",{"status":"ok","response":{}}]')
+            await ann.receives('["3","10","room:1","phx_reply",{"status":"ok","response":{}}]')
 
     run(main())
 
 
-def test_asked_with_the_number_before_the_same_answer_is_given_again() -> None:
+def test_duplicate_poll_with_the_previous_number_repeats_the_answer() -> None:
     async def main() -> None:
-        async with site() as made, polling(made) as ann:
+        async with served_app() as made, http_poller(made) as ann:
             before = ann.token
             await ann.post(BEAT)
             first = await ann.get(before)
@@ -179,9 +179,9 @@ def test_asked_with_the_number_before_the_same_answer_is_given_again() -> None:
     run(main())
 
 
-def test_asked_with_an_older_number_still_the_session_is_gone() -> None:
+def test_poll_with_an_older_number_ends_the_session() -> None:
     async def main() -> None:
-        async with site() as made, polling(made) as ann:
+        async with served_app() as made, http_poller(made) as ann:
             first = ann.token
             for _ in range(2):
                 await ann.post(BEAT)
@@ -191,9 +191,9 @@ def test_asked_with_an_older_number_still_the_session_is_gone() -> None:
     run(main())
 
 
-def test_asked_with_the_number_before_after_the_answer_arrived_the_session_is_gone() -> None:
+def test_poll_with_a_stale_number_after_acknowledgement_ends_the_session() -> None:
     async def main() -> None:
-        async with site() as made, polling(made) as ann:
+        async with served_app() as made, http_poller(made) as ann:
             before = ann.token
             await ann.post(BEAT)
             present = (await ann.get())["token"]
@@ -207,9 +207,9 @@ def test_asked_with_the_number_before_after_the_answer_arrived_the_session_is_go
     run(main())
 
 
-def test_of_two_gets_that_wait_the_older_is_answered_with_nothing() -> None:
+def test_concurrent_poll_answers_the_older_one_empty() -> None:
     async def main() -> None:
-        async with site() as made, polling(made) as ann:
+        async with served_app() as made, http_poller(made) as ann:
             token = ann.token
             older = asyncio.create_task(ann.get(token))
             await until(lambda: _waits(made.socket))
@@ -221,9 +221,9 @@ def test_of_two_gets_that_wait_the_older_is_answered_with_nothing() -> None:
     run(main())
 
 
-def test_what_comes_while_a_newer_get_takes_over_is_for_the_newer() -> None:
+def test_frames_during_poll_takeover_go_to_the_newer_poll() -> None:
     async def main() -> None:
-        async with site() as made, polling(made):
+        async with served_app() as made, http_poller(made):
             (session,) = made.socket._longpoll._sessions._sessions.values()
             older = asyncio.create_task(session.poll(0))
             await until(lambda: _waits(made.socket))
@@ -257,23 +257,23 @@ def _waits(socket: object) -> bool:
         "é.é.0",
     ],
 )
-def test_an_unknown_or_forged_token_is_answered_410_and_opens_nothing(token: str) -> None:
+def test_unknown_or_forged_session_token_is_answered_410(token: str) -> None:
     async def main() -> None:
-        async with site() as made, polling(made) as ann:
+        async with served_app() as made, http_poller(made) as ann:
             for forged in token, str(ann.token).rpartition(".")[0] + ".99", f"{ann.token}9":
                 kept = ann.token
                 assert (await ann.get(forged))["status"] == 410
                 ann.token = kept
             assert await ann.post(BEAT, token=token) == {"status": 410}
             await ann.post(BEAT)
-            await ann.hears(BEATEN)
+            await ann.receives(BEATEN)
 
     run(main())
 
 
-def test_garbage_ends_the_session_with_one_line(log: Log) -> None:
+def test_longpoll_garbage_ends_the_session_with_one_line(log: Log) -> None:
     async def main() -> None:
-        async with site() as made, polling(made) as ann:
+        async with served_app() as made, http_poller(made) as ann:
             await ann.post('["3","3","room:1","phx_join",{"track":"ann"}]')
             assert await ann.post(BEAT, '"marker"', BEAT) == {"status": 410}
             said = await ann.get()
@@ -288,14 +288,17 @@ def test_garbage_ends_the_session_with_one_line(log: Log) -> None:
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "OPTIONS"])
-def test_a_site_that_is_accepted_may_read_the_answers_and_no_other(method: str, log: Log) -> None:
+def test_longpoll_cors_headers_are_sent_to_accepted_origins_only(method: str, log: Log) -> None:
     asked = {
         "access-control-request-method": "POST",
         "access-control-request-headers": "content-type,x-phoenix-authtoken",
     }
 
     async def main() -> None:
-        async with site(origins=["https://example.com"]) as made, browser(made) as ann:
+        async with (
+            served_app(origins=["https://example.com"]) as made,
+            unasked_http_poller(made) as ann,
+        ):
             origin = "https://example.com"
             headers = {"origin": origin, **asked}
             answer = await ann.http.request(method, ann.url(), headers=headers)
@@ -315,9 +318,9 @@ def test_a_site_that_is_accepted_may_read_the_answers_and_no_other(method: str, 
     run(main())
 
 
-def test_other_methods_are_not_answered() -> None:
+def test_longpoll_rejects_other_http_methods() -> None:
     async def main() -> None:
-        async with site() as made, polling(made) as ann:
+        async with served_app() as made, http_poller(made) as ann:
             for method in "PUT", "DELETE":
                 answer = await ann.http.request(method, ann.url())
                 assert answer.status_code == 400
@@ -325,20 +328,20 @@ def test_other_methods_are_not_answered() -> None:
     run(main())
 
 
-def test_a_token_comes_in_a_header() -> None:
+def test_longpoll_auth_token_is_read_from_a_header() -> None:
     async def main() -> None:
-        async with site() as made, browser(made) as ann:
+        async with served_app() as made, unasked_http_poller(made) as ann:
             await ann.get(**{"x-phoenix-authtoken": "secret"})
             assert made.clients[0].token == "secret"
 
     run(main())
 
 
-def test_version_1_is_spoken_as_well() -> None:
+def test_longpoll_serves_v1() -> None:
     async def main() -> None:
-        async with site() as made, polling(made, "vsn=1.0.0") as ann:
+        async with served_app() as made, http_poller(made, "vsn=1.0.0") as ann:
             await ann.post('{"topic":"room:1","event":"phx_join","payload":{},"ref":"3"}')
-            await ann.hears(
+            await ann.receives(
                 '{"topic":"room:1","event":"phx_reply",'
                 '"payload":{"status":"ok","response":{}},"ref":"3"}'
             )
@@ -346,9 +349,9 @@ def test_version_1_is_spoken_as_well() -> None:
     run(main())
 
 
-def test_presences_reach_a_client_that_polls() -> None:
+def test_longpoll_client_receives_presences() -> None:
     async def main() -> None:
-        async with site() as made, polling(made) as ann, raw(made) as bob:
+        async with served_app() as made, http_poller(made) as ann, ws_client(made) as bob:
             await ann.post('["3","3","room:1","phx_join",{"track":"ann"}]')
             _, state = await ann.frames(2)
             assert state.startswith('["3",null,"room:1","presence_state",{"ann":{"metas":')
@@ -359,11 +362,11 @@ def test_presences_reach_a_client_that_polls() -> None:
     run(main())
 
 
-def test_a_session_that_nobody_asks_for_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_longpoll_session_without_polls_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sessions, "LIFETIME", 0.1)
 
     async def main() -> None:
-        async with site() as made, polling(made) as ann:
+        async with served_app() as made, http_poller(made) as ann:
             await ann.post('["3","3","room:1","phx_join",{"track":"ann"}]')
             await until(lambda: made.ends == [("room:1", "closed")])
             assert made.keys("room:1") == []
@@ -375,9 +378,13 @@ def test_a_session_that_nobody_asks_for_ends(monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("short_window")
-def test_a_client_that_polls_is_not_silent() -> None:
+def test_polling_client_is_not_timed_out_by_heartbeat() -> None:
     async def main() -> None:
-        async with site(timeout=0.3) as made, polling(made) as ann, raw(made) as silent:
+        async with (
+            served_app(timeout=0.3) as made,
+            http_poller(made) as ann,
+            ws_client(made) as silent,
+        ):
             await silent.present("room:1", "silent")
             while made.keys("room:1"):
                 assert (await ann.get())["status"] == 204
@@ -387,9 +394,9 @@ def test_a_client_that_polls_is_not_silent() -> None:
     run(main())
 
 
-def test_a_node_that_stops_ends_the_sessions_and_those_that_wait() -> None:
+def test_node_stop_ends_longpoll_sessions_and_waiting_polls() -> None:
     async def main() -> None:
-        async with site() as made, polling(made) as ann:
+        async with served_app() as made, http_poller(made) as ann:
             waiting = asyncio.create_task(ann.get())
             await until(lambda: _waits(made.socket))
             await made.node.stop()
@@ -399,14 +406,14 @@ def test_a_node_that_stops_ends_the_sessions_and_those_that_wait() -> None:
     run(main())
 
 
-def test_requests_that_reach_another_node_are_passed_on(cluster_name: str) -> None:
+def test_longpoll_request_at_another_node_is_relayed(cluster_name: str) -> None:
     async def main() -> None:
-        async with two_sites(cluster_name) as (one, two), polling(one) as ann:
-            ann.site = two
+        async with two_served_apps(cluster_name) as (one, two), http_poller(one) as ann:
+            ann.app = two
             await ann.join("room:1")
-            for site in one, two:
+            for served_app in one, two:
                 waiting = asyncio.create_task(ann.get())
-                ann.site = one if site is two else two
+                ann.app = one if served_app is two else two
                 await ann.post('["3","9","room:1","tell me",{"n":1}]')
                 assert (await waiting)["messages"] == ['["3",null,"room:1","told",{"n":1}]']
             assert one.socket.stats()["connections"] == 1
@@ -415,10 +422,10 @@ def test_requests_that_reach_another_node_are_passed_on(cluster_name: str) -> No
     run(main())
 
 
-def test_large_bodies_and_answers_pass_between_nodes(cluster_name: str) -> None:
+def test_large_longpoll_bodies_and_answers_are_relayed(cluster_name: str) -> None:
     async def main() -> None:
-        async with two_sites(cluster_name) as (one, two), polling(one) as ann:
-            ann.site = two
+        async with two_served_apps(cluster_name) as (one, two), http_poller(one) as ann:
+            ann.app = two
             await ann.join("room:1")
             text = '"\\é😀' * 6_000
             lines = [
@@ -432,22 +439,22 @@ def test_large_bodies_and_answers_pass_between_nodes(cluster_name: str) -> None:
     run(main())
 
 
-def test_the_same_answer_is_given_again_through_another_node(cluster_name: str) -> None:
+def test_duplicate_poll_through_another_node_repeats_the_answer(cluster_name: str) -> None:
     async def main() -> None:
-        async with two_sites(cluster_name) as (one, two), polling(one) as ann:
+        async with two_served_apps(cluster_name) as (one, two), http_poller(one) as ann:
             before = ann.token
             await ann.post(BEAT)
             first = await ann.get(before)
-            ann.site = two
+            ann.app = two
             assert await ann.get(before) == first
 
     run(main())
 
 
-def test_a_session_of_a_node_that_is_gone_is_gone(cluster_name: str) -> None:
+def test_longpoll_session_of_a_dead_node_is_gone(cluster_name: str) -> None:
     async def main() -> None:
-        async with two_sites(cluster_name) as (one, two), polling(one) as ann:
-            ann.site = two
+        async with two_served_apps(cluster_name) as (one, two), http_poller(one) as ann:
+            ann.app = two
             waiting = asyncio.create_task(ann.get())
             await until(lambda: _waits(one.socket))
             await one.node.stop()

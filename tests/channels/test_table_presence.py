@@ -7,10 +7,10 @@ from typing import Any
 
 from tests.support.waiting import until
 
-from .phoenix import Presence
-from .raw import Raw, raw
-from .running import run
-from .site import Site, site, two_sites
+from .leak_check import run
+from .phoenix_presence import Presence
+from .served_app import ServedApp, served_app, two_served_apps
+from .ws_client import WsClient, ws_client
 
 STATE = '["3",null,"room:1","presence_state",'
 DIFF = '["3",null,"room:1","presence_diff",'
@@ -21,9 +21,9 @@ def ref_of(entries: dict[str, Any], key: str) -> str:
     return str(meta["phx_ref"])
 
 
-def test_the_state_follows_the_join_reply_with_the_join_ref_and_no_ref() -> None:
+def test_presence_state_follows_the_join_reply() -> None:
     async def main() -> None:
-        async with site() as made, raw(made) as ann:
+        async with served_app() as made, ws_client(made) as ann:
             await ann.ask(
                 '["3","3","room:1","phx_join",{"track":"ann","meta":{"device":"phone"}}]',
                 '["3","3","room:1","phx_reply",{"status":"ok","response":{}}]',
@@ -36,22 +36,22 @@ def test_the_state_follows_the_join_reply_with_the_join_ref_and_no_ref() -> None
     run(main())
 
 
-def test_who_follows_without_tracking_gets_an_empty_state_of_an_empty_topic() -> None:
+def test_follow_of_an_empty_topic_sends_an_empty_presence_state() -> None:
     async def main() -> None:
-        async with site() as made, raw(made) as ann:
+        async with served_app() as made, ws_client(made) as ann:
             await ann.join("room:1", {"follow": True})
-            await ann.hears('["3",null,"room:1","presence_state",{}]')
+            await ann.receives('["3",null,"room:1","presence_state",{}]')
             assert made.keys("room:1") == []
 
     run(main())
 
 
-def test_what_fetch_adds_is_beside_the_metas_in_states_and_diffs() -> None:
+def test_fetched_fields_are_beside_the_metas_in_states_and_diffs() -> None:
     async def fetch(topic: str, entries: dict[str, Any]) -> dict[str, Any]:
         return {key: {"user": {"name": key.upper()}} for key in entries}
 
     async def main() -> None:
-        async with site(fetch=fetch) as made, raw(made) as ann, raw(made) as bob:
+        async with served_app(fetch=fetch) as made, ws_client(made) as ann, ws_client(made) as bob:
             state = await ann.present("room:1", "ann")
             assert state["ann"]["user"] == {"name": "ANN"}
             await bob.present("room:1", "bob")
@@ -64,23 +64,23 @@ def test_what_fetch_adds_is_beside_the_metas_in_states_and_diffs() -> None:
     run(main())
 
 
-def test_every_change_is_a_diff_of_joins_and_leaves_by_key() -> None:
+def test_change_is_sent_as_presence_diff_by_key() -> None:
     async def main() -> None:
-        async with site() as made, raw(made) as ann, raw(made) as bob:
+        async with served_app() as made, ws_client(made) as ann, ws_client(made) as bob:
             await ann.present("room:1", "ann")
             state = await bob.present("room:1", "bob")
             ref = ref_of(state, "bob")
             meta = f'{{"bob":{{"metas":[{{"phx_ref":"{ref}"}}]}}}}'
-            await ann.hears(f'{DIFF}{{"joins":{meta},"leaves":{{}}}}]')
+            await ann.receives(f'{DIFF}{{"joins":{meta},"leaves":{{}}}}]')
             await bob.connection.close()
-            await ann.hears(f'{DIFF}{{"joins":{{}},"leaves":{meta}}}]')
+            await ann.receives(f'{DIFF}{{"joins":{{}},"leaves":{meta}}}]')
 
     run(main())
 
 
-def test_an_update_is_one_diff_whose_join_names_the_ref_that_leaves() -> None:
+def test_update_is_one_diff_with_phx_ref_prev() -> None:
     async def main() -> None:
-        async with site() as made, raw(made) as ann, raw(made) as bob:
+        async with served_app() as made, ws_client(made) as ann, ws_client(made) as bob:
             await ann.present("room:1", "ann")
             old = ref_of(await bob.present("room:1", "bob"), "bob")
             await ann.payload(DIFF)
@@ -97,24 +97,24 @@ def test_an_update_is_one_diff_whose_join_names_the_ref_that_leaves() -> None:
     run(main())
 
 
-def test_a_joiner_is_told_of_itself_once() -> None:
+def test_joiner_receives_itself_once() -> None:
     async def main() -> None:
-        async with site() as made, raw(made) as ann:
+        async with served_app() as made, ws_client(made) as ann:
             state = await ann.present("room:1", "ann")
             assert list(state) == ["ann"]
             made.socket.flush_presences()
             await ann.is_alive()
             await ann.send('["3","9","room:1","untrack",{}]')
-            await ann.hears('["3","9","room:1","phx_reply",{"status":"ok","response":{}}]')
+            await ann.receives('["3","9","room:1","phx_reply",{"status":"ok","response":{}}]')
             diff = await ann.payload(DIFF)
             assert (diff["joins"], list(diff["leaves"])) == ({}, ["ann"])
 
     run(main())
 
 
-def test_who_tracks_after_the_join_is_sent_the_state_then() -> None:
+def test_track_after_the_join_sends_the_presence_state() -> None:
     async def main() -> None:
-        async with site() as made, raw(made) as ann:
+        async with served_app() as made, ws_client(made) as ann:
             await ann.join("room:1")
             await ann.is_alive()
             await ann.send('["3","9","room:1","track",{"key":"ann"}]')
@@ -125,9 +125,13 @@ def test_who_tracks_after_the_join_is_sent_the_state_then() -> None:
     run(main())
 
 
-def test_a_client_that_is_gone_leaves_everywhere_at_once(cluster_name: str) -> None:
+def test_disconnected_client_leaves_on_every_node_at_once(cluster_name: str) -> None:
     async def main() -> None:
-        async with two_sites(cluster_name) as (one, two), raw(one) as ann, raw(two) as bob:
+        async with (
+            two_served_apps(cluster_name) as (one, two),
+            ws_client(one) as ann,
+            ws_client(two) as bob,
+        ):
             await ann.present("room:1", "ann")
             await until(lambda: one.keys("room:1") == two.keys("room:1") == ["ann"])
             state = await bob.present("room:1", "bob")
@@ -141,7 +145,7 @@ def test_a_client_that_is_gone_leaves_everywhere_at_once(cluster_name: str) -> N
     run(main())
 
 
-async def fold_until(client: Raw, presence: Presence, made: Site, count: int) -> None:
+async def fold_until(client: WsClient, presence: Presence, made: ServedApp, count: int) -> None:
     """Read until somebody knows of so many."""
     while (
         presence.refs()
@@ -155,18 +159,20 @@ async def fold_until(client: Raw, presence: Presence, made: Site, count: int) ->
         presence.take(json.loads(await client.read()))
 
 
-def test_under_a_storm_of_joins_each_ref_reaches_each_client_exactly_once() -> None:
+def test_join_storm_sends_each_ref_to_each_client_exactly_once() -> None:
     count = 60
 
-    async def join(stack: AsyncExitStack, made: Site, number: int) -> tuple[Raw, Presence]:
-        client = await stack.enter_async_context(raw(made))
+    async def join(
+        stack: AsyncExitStack, made: ServedApp, number: int
+    ) -> tuple[WsClient, Presence]:
+        client = await stack.enter_async_context(ws_client(made))
         key = f"user:{number % 20}"  # so there are several metas under a key
         await client.send(json.dumps(["3", "3", "room:1", "phx_join", {"track": key}]))
         assert json.loads(await client.read())[3] == "phx_reply"
         return client, Presence("3")
 
     async def main() -> None:
-        async with site() as made, AsyncExitStack() as stack:
+        async with served_app() as made, AsyncExitStack() as stack:
             joined = await asyncio.gather(*[join(stack, made, n) for n in range(count)])
             await asyncio.gather(*[fold_until(*pair, made, 20) for pair in joined])
             for _, presence in joined:
@@ -183,9 +189,9 @@ def test_under_a_storm_of_joins_each_ref_reaches_each_client_exactly_once() -> N
     run(main())
 
 
-def test_under_load_changes_are_gathered_into_few_diffs() -> None:
+def test_changes_under_load_are_batched_into_few_diffs() -> None:
     async def main() -> None:
-        async with site() as made, raw(made) as ann:
+        async with served_app() as made, ws_client(made) as ann:
             await ann.present("room:1", "ann")
             for number in range(200):
                 made.presence.track("room:1", f"user:{number}", owner=None)

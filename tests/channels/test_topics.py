@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from adsum.channels.topics import Pattern
 from adsum.errors import ConfigurationError
-from tests.effort import examples
+from tests.support.effort import examples
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,7 @@ from tests.effort import examples
         ("{any}", "everything", {"any": "everything"}),
     ],
 )
-def test_a_parameter_is_one_or_more_characters_other_than_a_colon(
+def test_topic_parameter_matches_one_or_more_characters_except_colon(
     pattern: str, topic: str, params: dict[str, str] | None
 ) -> None:
     assert Pattern(pattern).match(topic) == params
@@ -47,7 +47,7 @@ filled = st.text(st.characters(exclude_characters=":", exclude_categories=["Cs"]
 
 @examples(100)
 @given(parts, filled, parts, filled)
-def test_what_is_put_into_a_pattern_comes_out_of_the_topic(
+def test_topic_pattern_round_trips_its_parameters(
     head: str, one: str, middle: str, two: str
 ) -> None:
     pattern = Pattern(f"{head}:{{one}}:{middle}:{{two}}")
@@ -72,7 +72,7 @@ def test_what_is_put_into_a_pattern_comes_out_of_the_topic(
     ]
     + ["room: {room}", "room :1", " room", "room:{ room }", "room:1\n"],
 )
-def test_what_is_no_pattern_is_refused_with_what_would_be(text: str) -> None:
+def test_malformed_topic_pattern_is_refused_with_a_suggestion(text: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         Pattern(text)
     assert f"topic={text!r}" in str(caught.value)
@@ -80,19 +80,19 @@ def test_what_is_no_pattern_is_refused_with_what_would_be(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["room:*", "room:<room>", "room:{room:int}"])
-def test_a_parameter_of_another_router_is_refused_with_the_one_to_write(text: str) -> None:
+def test_topic_parameter_syntax_of_another_router_is_refused_with_a_suggestion(text: str) -> None:
     with pytest.raises(ConfigurationError, match=r"write 'room:\{name\}' for every room"):
         Pattern(text)
 
 
 @pytest.mark.parametrize("text", [None, 5, b"room", ["room"], Pattern("room")])
-def test_a_pattern_is_a_text(text: Any) -> None:
+def test_topic_pattern_that_is_no_string_is_refused(text: Any) -> None:
     with pytest.raises(ConfigurationError, match=r"topic=.*: must be a str such as"):
         Pattern(text)
 
 
 @pytest.mark.parametrize("text", ["a->b", "a<b>c", "room::1", "room:", "room:{class}", "a b"])
-def test_what_is_unusual_and_harmless_is_a_pattern(text: str) -> None:
+def test_unusual_topic_pattern_is_accepted(text: str) -> None:
     assert Pattern(text).text == text
 
 
@@ -109,12 +109,12 @@ def test_what_is_unusual_and_harmless_is_a_pattern(text: str) -> None:
         ("lobby", "lobby", True),
     ],
 )
-def test_a_pattern_covers_another_whose_topics_it_all_matches(
+def test_topic_pattern_that_covers_another_is_detected(
     wide: str, narrow: str, covers: bool
 ) -> None:
     assert Pattern(wide).covers(Pattern(narrow)) is covers
 
 
-def test_the_topic_of_heartbeats_is_nobodys() -> None:
+def test_heartbeat_topic_phoenix_is_reserved() -> None:
     with pytest.raises(ConfigurationError, match="phoenix"):
         Pattern("phoenix")

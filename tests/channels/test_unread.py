@@ -11,11 +11,11 @@ from adsum.channels import Limits
 from tests.support.waiting import until
 
 from .app import App
-from .line import Line
-from .logged import Log
-from .raw import raw
-from .running import run
-from .site import Site, site
+from .asgi_client import AsgiClient
+from .captured_log import Log
+from .leak_check import run
+from .served_app import ServedApp, served_app
+from .ws_client import ws_client
 
 #: What each frame makes the server send.
 TEXT = "x" * 16_000
@@ -24,7 +24,7 @@ TEXT = "x" * 16_000
 class Unread:
     """A WebSocket client that sends and never reads."""
 
-    def __init__(self, made: Site) -> None:
+    def __init__(self, made: ServedApp) -> None:
         self._site = made
         self._sock = sockets.socket()
         self._sock.setsockopt(sockets.SOL_SOCKET, sockets.SO_RCVBUF, 4096)
@@ -75,14 +75,14 @@ def _masked(frame: object) -> bytes:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("ws", ["websockets-sansio", "wsproto"])
-def test_clients_that_never_read_count_until_the_server_reports_their_ends(
+def test_slow_consumers_count_until_the_server_reports_their_disconnect(
     ws: str, log: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("adsum.channels.connection.GRACE", 0.2)
 
     async def main() -> None:
         limits = Limits(connections=3, outbox=200_000)
-        async with site(limits=limits, timeout=1.0, ws=ws) as made:
+        async with served_app(limits=limits, timeout=1.0, ws=ws) as made:
             unread = [Unread(made) for _ in range(3)]
             for one in unread:
                 await one.open()
@@ -91,22 +91,22 @@ def test_clients_that_never_read_count_until_the_server_reports_their_ends(
             await until(lambda: not hub.connections, "they are not given up")
             assert made.socket.stats()["connections"] == 3
             with pytest.raises(InvalidStatus, match="503"):
-                await raw(made).__aenter__()
+                await ws_client(made).__aenter__()
             assert len([line for line in log.lines if "does not read" in line]) >= 1
             for one in unread:
                 one.close()
             await until(lambda: made.socket.stats()["connections"] == 0)
-            async with raw(made) as ann:
+            async with ws_client(made) as ann:
                 await ann.is_alive()
 
     run(main())
 
 
-def test_server_that_stops_as_a_client_is_given_up_is_not_waited_for() -> None:
+def test_server_stop_does_not_wait_for_an_abandoned_slow_consumer() -> None:
     async def main() -> None:
         app = App()
         async with app.node:
-            ann = Line(app.socket)
+            ann = AsgiClient(app.socket)
             await ann.open()
             await ann.is_alive()
             (connection,) = app.socket._hub.connections

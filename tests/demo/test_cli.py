@@ -12,7 +12,7 @@ import pytest
 from adsum.cli import main
 
 
-def test_it_tells_its_version(capsys: pytest.CaptureFixture[str]) -> None:
+def test_cli_prints_its_version(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as exit:
         main(["--version"])
     assert exit.value.code == 0
@@ -22,13 +22,13 @@ def test_it_tells_its_version(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     "arguments", [[], ["dance"], ["demo", "--nodes", "1"], ["demo", "--port", "x"]]
 )
-def test_it_refuses_what_it_does_not_know(arguments: list[str]) -> None:
+def test_cli_refuses_unknown_arguments(arguments: list[str]) -> None:
     with pytest.raises(SystemExit) as exit:
         main(arguments)
     assert exit.value.code == 2
 
 
-def test_it_names_the_extra_that_is_missing(
+def test_cli_names_the_missing_extra(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
@@ -37,7 +37,7 @@ def test_it_names_the_extra_that_is_missing(
 
 
 @pytest.mark.processes
-def test_it_says_what_to_do_where_phoenixjs_cannot_be_fetched(tmp_path: Path) -> None:
+def test_cli_gives_advice_if_phoenixjs_cannot_be_fetched(tmp_path: Path) -> None:
     nothing = {"XDG_CACHE_HOME": str(tmp_path), "npm_config_cache": str(tmp_path / "npm")}
     done = subprocess.run(
         [sys.executable, "-m", "adsum.cli", "demo"],

@@ -11,8 +11,8 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from tests.support.waiting import eventually
 
-from .running import Demo, is_alive
-from .visitor import META, Visitor
+from .demo_process import Demo, is_alive
+from .room_client import META, RoomClient
 
 pytestmark = pytest.mark.processes
 
@@ -28,7 +28,7 @@ def demo() -> Iterator[Demo]:
 
 
 @pytest.fixture
-def rooms(demo: Demo) -> Iterator[dict[str, Visitor]]:
+def rooms(demo: Demo) -> Iterator[dict[str, RoomClient]]:
     """Somebody who looks on at each server."""
     with demo.visit("n1") as n1, demo.visit("n2") as n2, demo.visit("n3") as n3:
         rooms = {"n1": n1, "n2": n2, "n3": n3}
@@ -38,24 +38,24 @@ def rooms(demo: Demo) -> Iterator[dict[str, Visitor]]:
         yield rooms
 
 
-def everywhere(rooms: dict[str, Visitor], key: str, **fields: str) -> None:
+def everywhere(rooms: dict[str, RoomClient], key: str, **fields: str) -> None:
     """Wait until every server shows somebody, once."""
     for node, room in rooms.items():
         eventually(partial(room.sees, key, **fields), f"{node} shows {key} {fields}")
 
 
-def nowhere(rooms: dict[str, Visitor], key: str) -> None:
+def nowhere(rooms: dict[str, RoomClient], key: str) -> None:
     for node, room in rooms.items():
         eventually(partial(room.misses, key), f"{node} does not show {key}")
 
 
-def test_three_servers_see_each_other(demo: Demo, rooms: dict[str, Visitor]) -> None:
+def test_three_servers_see_each_other(demo: Demo, rooms: dict[str, RoomClient]) -> None:
     for node, room in rooms.items():
         expected = {name: "self" if name == node else "up" for name in NODES}
         eventually(partial(room.knows, expected), f"{node} knows that all are up")
 
 
-def test_the_page_and_what_it_needs_are_served(demo: Demo) -> None:
+def test_page_and_its_assets_are_served(demo: Demo) -> None:
     page = demo.fetch("")
     needed = re.findall(r'(?:href|src)="([^"#:]+)"', page)
     assert {"demo.js", "style.css"} <= {*needed}
@@ -66,15 +66,15 @@ def test_the_page_and_what_it_needs_are_served(demo: Demo) -> None:
     assert "//" not in page.replace("http://www.w3.org/2000/svg", ""), "nothing from elsewhere"
 
 
-def test_a_visitor_is_seen_on_every_server_and_goes_with_the_connection(
-    demo: Demo, rooms: dict[str, Visitor]
+def test_visitor_is_seen_on_every_server_and_goes_with_the_connection(
+    demo: Demo, rooms: dict[str, RoomClient]
 ) -> None:
     with demo.visit("n1", "ann"):
         everywhere(rooms, ANN, name="Ann", node="n1")
     nowhere(rooms, ANN)
 
 
-def test_a_visitor_who_leaves_may_join_again(demo: Demo, rooms: dict[str, Visitor]) -> None:
+def test_visitor_can_rejoin_after_a_leave(demo: Demo, rooms: dict[str, RoomClient]) -> None:
     with demo.visit("n1", "ann") as ann:
         everywhere(rooms, ANN)
         ann.leave()
@@ -83,7 +83,7 @@ def test_a_visitor_who_leaves_may_join_again(demo: Demo, rooms: dict[str, Visito
         everywhere(rooms, ANN)
 
 
-def test_rename_away_and_typing_are_updates(demo: Demo, rooms: dict[str, Visitor]) -> None:
+def test_rename_away_and_typing_are_updates(demo: Demo, rooms: dict[str, RoomClient]) -> None:
     with demo.visit("n1", "ann") as ann:
         everywhere(rooms, ANN, name="Ann")
         before = {node: len(room.diffs) for node, room in rooms.items()}
@@ -100,7 +100,7 @@ def test_rename_away_and_typing_are_updates(demo: Demo, rooms: dict[str, Visitor
                     assert joins["metas"][0]["phx_ref_prev"] == leaves["metas"][0]["phx_ref"]
 
 
-def test_two_devices_are_one_person(demo: Demo, rooms: dict[str, Visitor]) -> None:
+def test_two_devices_are_one_person(demo: Demo, rooms: dict[str, RoomClient]) -> None:
     with demo.visit("n1", "ann", device="phone") as phone:
         everywhere(rooms, ANN, device="phone")
         with demo.visit("n3", "ann", device="laptop"):
@@ -120,7 +120,7 @@ def test_two_devices_are_one_person(demo: Demo, rooms: dict[str, Visitor]) -> No
     nowhere(rooms, ANN)
 
 
-def test_what_is_said_is_heard_on_every_server(demo: Demo, rooms: dict[str, Visitor]) -> None:
+def test_message_reaches_every_server(demo: Demo, rooms: dict[str, RoomClient]) -> None:
     with demo.visit("n2", "ann") as ann:
         assert ann.ask("shout", {"text": " hello "})["status"] == "ok"
         for node, room in {**rooms, "ann herself": ann}.items():
@@ -128,7 +128,7 @@ def test_what_is_said_is_heard_on_every_server(demo: Demo, rooms: dict[str, Visi
             eventually(partial(room.heard, shout), f"{node} hears it")
 
 
-def test_who_only_looks_on_is_not_seen_and_says_nothing(rooms: dict[str, Visitor]) -> None:
+def test_observer_is_not_present_and_cannot_send(rooms: dict[str, RoomClient]) -> None:
     onlooker = rooms["n1"]
     for answer in (onlooker.update(name="Ann"), onlooker.ask("shout", {"text": "hello"})):
         assert answer["status"] == "error"
@@ -145,8 +145,8 @@ def test_only_the_page_of_the_demo_may_connect(demo: Demo) -> None:
 @pytest.mark.parametrize(
     "garbage", ["nonsense", b"\x00\xff", "[1]", "[" * 50_000, "x" * 100_000], ids=lambda it: it[:9]
 )
-def test_garbage_costs_the_connection_and_harms_nobody(
-    demo: Demo, rooms: dict[str, Visitor], garbage: str | bytes
+def test_garbage_closes_only_its_connection(
+    demo: Demo, rooms: dict[str, RoomClient], garbage: str | bytes
 ) -> None:
     pid = demo.node("n1")["pid"]
     with demo.visit("n1", "ann") as ann:
@@ -161,8 +161,8 @@ def test_garbage_costs_the_connection_and_harms_nobody(
 @pytest.mark.parametrize(
     "payload", [None, 1, "here", [], {}, {**META, "name": " "}, {**META, "status": "dancing"}]
 )
-def test_what_makes_no_sense_in_the_room_is_answered(
-    demo: Demo, rooms: dict[str, Visitor], payload: Any
+def test_invalid_room_event_is_answered_with_an_error(
+    demo: Demo, rooms: dict[str, RoomClient], payload: Any
 ) -> None:
     with demo.visit("n1", "ann") as ann:
         everywhere(rooms, ANN)
@@ -173,7 +173,7 @@ def test_what_makes_no_sense_in_the_room_is_answered(
         everywhere(rooms, ANN, name="Ann", status="here")
 
 
-def test_a_killed_server_is_noticed_and_comes_back(demo: Demo, rooms: dict[str, Visitor]) -> None:
+def test_killed_server_is_noticed_and_comes_back(demo: Demo, rooms: dict[str, RoomClient]) -> None:
     others = {"n2": rooms["n2"], "n3": rooms["n3"]}
     with demo.visit("n1", "ann"):
         everywhere(rooms, ANN, node="n1")
@@ -191,8 +191,8 @@ def test_a_killed_server_is_noticed_and_comes_back(demo: Demo, rooms: dict[str, 
         everywhere({**others, "n1": ann}, "robot:n1:Ada", node="n1")
 
 
-def test_a_device_whose_server_is_killed_goes_to_another(
-    demo: Demo, rooms: dict[str, Visitor]
+def test_device_reconnects_to_another_server_after_a_crash(
+    demo: Demo, rooms: dict[str, RoomClient]
 ) -> None:
     others = {"n2": rooms["n2"], "n3": rooms["n3"]}
     with demo.visit("n1", "ann") as ann:
@@ -207,7 +207,7 @@ def test_a_device_whose_server_is_killed_goes_to_another(
             everywhere({**others, "n1": returned}, ANN, node="n2")
 
 
-def test_a_cut_network_has_two_sides_and_heals(demo: Demo, rooms: dict[str, Visitor]) -> None:
+def test_partition_shows_two_sides_and_heals(demo: Demo, rooms: dict[str, RoomClient]) -> None:
     alone, others = {"n1": rooms["n1"]}, {"n2": rooms["n2"], "n3": rooms["n3"]}
     with demo.visit("n1", "ann") as ann, demo.visit("n3", "ben", name="Ben") as ben:
         everywhere(rooms, ANN)
@@ -238,8 +238,8 @@ def test_a_cut_network_has_two_sides_and_heals(demo: Demo, rooms: dict[str, Visi
             assert {*room.most.values()} == {1}, "nobody was there twice"
 
 
-def test_who_is_killed_beyond_the_cut_is_missed_on_that_side_only(
-    demo: Demo, rooms: dict[str, Visitor]
+def test_crash_beyond_a_partition_is_detected_on_that_side_only(
+    demo: Demo, rooms: dict[str, RoomClient]
 ) -> None:
     assert demo.post("network/split/n1") == 200
     demo.measured("split", "n1")
@@ -254,7 +254,7 @@ def test_who_is_killed_beyond_the_cut_is_missed_on_that_side_only(
     everywhere({"n1": rooms["n1"], "n2": rooms["n2"]}, "robot:n1:Ada")
 
 
-def test_a_paused_server_is_hidden_until_it_goes_on(demo: Demo, rooms: dict[str, Visitor]) -> None:
+def test_paused_server_is_hidden_until_it_goes_on(demo: Demo, rooms: dict[str, RoomClient]) -> None:
     others = {"n1": rooms["n1"], "n2": rooms["n2"]}
     demo.act("pause", "n3")
     assert demo.node("n3")["state"] == "paused"
@@ -269,7 +269,7 @@ def test_a_paused_server_is_hidden_until_it_goes_on(demo: Demo, rooms: dict[str,
     assert "robot:n1:Ada" not in rooms["n3"].gone
 
 
-def test_a_running_server_is_restarted_politely(demo: Demo) -> None:
+def test_running_server_is_restarted_politely(demo: Demo) -> None:
     pid = demo.node("n2")["pid"]
     assert demo.act("restart", "n2") == 200
     assert demo.measured("stop", "n2").keys() == {"n1", "n3"}
@@ -278,7 +278,7 @@ def test_a_running_server_is_restarted_politely(demo: Demo) -> None:
     assert not is_alive(pid)
 
 
-def test_what_makes_no_sense_is_refused(demo: Demo) -> None:
+def test_invalid_action_is_refused(demo: Demo) -> None:
     assert demo.act("resume", "n1") == 409
     assert demo.act("explode", "n1") == 404
     assert demo.act("kill", "n9") == 404
@@ -318,7 +318,7 @@ def test_servers_do_not_outlive_a_supervisor_that_is_killed() -> None:
         eventually(lambda: not demo.alive(), "the servers end")
 
 
-def test_a_failing_cleanup_of_processes_leaves_no_directory(
+def test_failing_cleanup_of_processes_leaves_no_directory(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def fail() -> set[int]:

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, expect, sync_playwright
 
-from tests.chromium import CHROMIUM, FLAGS
+from tests.support.chromium import CHROMIUM, FLAGS
 from tests.support.waiting import DEADLINE
 
-from .running import Demo
+from .demo_process import Demo
 
 SIZES = {"desktop": (1280, 900), "phone": (390, 844)}
 #: What browsers say of a server that is killed; it cannot be kept from them.
@@ -116,7 +116,7 @@ def visit(demo: Demo, chromium: Browser) -> Iterator[Visit]:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("size", [*SIZES])
-def test_a_tour_of_everything(visit: Visit, size: str, scheme: str) -> None:
+def test_tour_of_everything(visit: Visit, size: str, scheme: str) -> None:
     tour = visit(size, color_scheme=scheme)
     tour.fits()
     tour.press("Join the room")
@@ -163,7 +163,7 @@ def test_a_tour_of_everything(visit: Visit, size: str, scheme: str) -> None:
     expect(tour.you("n3")).to_have_count(0)
 
 
-def test_what_one_does_is_seen_on_every_server(visit: Visit) -> None:
+def test_action_is_seen_on_every_server(visit: Visit) -> None:
     tour = visit()
     tour.press("Join the room")
     tour.is_through("phone", "n1")
@@ -196,7 +196,7 @@ def test_two_windows_are_two_people(visit: Visit) -> None:
         tour.people("n2", 7)
 
 
-def test_a_device_leaves_a_server_that_stands_still(visit: Visit) -> None:
+def test_device_leaves_a_server_that_stands_still(visit: Visit) -> None:
     tour = visit()
     tour.press("Join the room")
     tour.is_through("phone", "n1")
@@ -236,7 +236,7 @@ def test_nothing_moves_where_motion_is_not_wanted(visit: Visit) -> None:
     assert tour.page.evaluate(running) == 0
 
 
-def test_a_visitor_who_reloads_is_the_same_person(visit: Visit) -> None:
+def test_reloaded_page_is_the_same_visitor(visit: Visit) -> None:
     tour = visit()
     tour.press("Join the room")
     tour.shows("n2", "phone n1")

@@ -38,7 +38,7 @@ def no_registry(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @pytest.mark.processes
-def test_what_is_installed_is_the_version_that_is_asked_for() -> None:
+def test_installed_version_is_the_pinned_one() -> None:
     static = install()
     assert {file.name for file in static.iterdir()} >= FILES
     assert '"version": "1.8.16"' in (static.parents[1] / "package.json").read_text()
@@ -60,7 +60,7 @@ def test_several_processes_may_install_at_once_and_the_next_one_needs_no_npm(
 
 @pytest.mark.processes
 @pytest.mark.usefixtures("no_registry")
-def test_without_a_registry_it_says_so_and_leaves_nothing_behind(cache: Path) -> None:
+def test_missing_npm_registry_is_reported_and_leaks_nothing(cache: Path) -> None:
     with pytest.raises(InstallError, match=r"could not fetch phoenix@1\.8\.16(.|\n)*ECONNREFUSED"):
         install()
     assert not [*(cache / "adsum").iterdir()]
@@ -162,13 +162,13 @@ def test_without_node_it_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> Non
         install()
 
 
-def test_a_cache_that_cannot_be_written_is_named(cache: Path) -> None:
+def test_cache_that_cannot_be_written_is_named(cache: Path) -> None:
     (cache / "adsum").write_text("in the way")
     with pytest.raises(InstallError, match="cannot be put into"):
         install()
 
 
-def test_a_relative_cache_is_ignored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_relative_cache_is_ignored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", "relative")
     monkeypatch.setenv("HOME", str(tmp_path))
     place = tmp_path / ".cache" / "adsum" / "phoenix-1.8.16-6cd34991"

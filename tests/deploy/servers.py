@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tests.docs.pages import ROOT, blocks
-from tests.phoenixjs.servers import fetch
 from tests.support.environment import clean_environment
+from tests.support.http_json import fetch_json
+from tests.support.markdown_pages import ROOT, blocks
 from tests.support.ports import free_port
 from tests.support.waiting import DEADLINE
 
@@ -104,4 +104,4 @@ class Server:
 
     async def get(self, path: str) -> Any:
         """The answer to a request; None if there is none."""
-        return await asyncio.to_thread(fetch, f"http://127.0.0.1:{self.port}/{path}")
+        return await asyncio.to_thread(fetch_json, f"http://127.0.0.1:{self.port}/{path}")

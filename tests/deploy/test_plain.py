@@ -9,11 +9,11 @@ import pytest
 from websockets.asyncio.client import connect
 
 import adsum
-from tests.phoenixjs.balancer import Balancer
+from tests.support.tcp_balancer import Balancer
 from tests.support.waiting import DEADLINE, until
 
 from .servers import COMMANDS, Server
-from .visitors import Visitor
+from .ws_clients import WsClient
 
 pytestmark = pytest.mark.processes
 
@@ -68,7 +68,7 @@ def test_rolling_deploy_shows_plain_clients_no_leave_and_no_join(
             stack.push_async_callback(balancer.stop)
             await balancer.start()
             visitors = [
-                Visitor(balancer.port, user, SLOWEST * number / len(USERS))
+                WsClient(balancer.port, user, SLOWEST * number / len(USERS))
                 for number, user in enumerate(USERS)
             ]
             for visitor in visitors:
@@ -89,11 +89,11 @@ def test_rolling_deploy_shows_plain_clients_no_leave_and_no_join(
     asyncio.run(main())
 
 
-def sees_all(visitor: Visitor) -> bool:
+def sees_all(visitor: WsClient) -> bool:
     return sorted(visitor.present) == USERS
 
 
-async def everybody_once(servers: list[Server], visitors: list[Visitor]) -> None:
+async def everybody_once(servers: list[Server], visitors: list[WsClient]) -> None:
     """Wait until every server and every visitor shows each user once, when linger is over."""
     async with asyncio.timeout(DEADLINE):
         while True:

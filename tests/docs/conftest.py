@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.docs.pages import ROOT
+from tests.support.markdown_pages import ROOT
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from pathlib import Path
 
-from tests.docs.pages import ROOT
+from tests.support.markdown_pages import ROOT
 
 #: The arguments of Sphinx in the Makefile.
 RECIPE = re.compile(r"^\t\$\(BIN\)/sphinx-build (.+)$", re.MULTILINE)

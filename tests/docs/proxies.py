@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.docs.pages import ROOT, blocks
+from tests.support.markdown_pages import ROOT, blocks
 from tests.support.ports import free_port
 from tests.support.waiting import DEADLINE
 

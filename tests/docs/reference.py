@@ -3,7 +3,7 @@
 import importlib
 import re
 
-from tests.docs.pages import ROOT
+from tests.support.markdown_pages import ROOT
 
 PACKAGES = ("adsum", "adsum.channels", "adsum.testing")
 #: Every public name with its package.

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import CodeType
 from typing import Any
 
-from tests.docs.pages import Block, blocks
+from tests.support.markdown_pages import Block, blocks
 
 ARROW = "# -> "
 

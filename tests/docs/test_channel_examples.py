@@ -7,10 +7,11 @@ import httpx2
 import pytest
 from websockets.exceptions import ConnectionClosed
 
-from tests.docs.programs import WORKERS, Environment, program, server, serving
-from tests.docs.sites import Poller, code_of_end, on_all_workers, status_of, website
-from tests.docs.tab import tab
 from tests.support.ports import free_port
+
+from .channel_client import channel_client
+from .example_clients import Poller, code_of_end, on_all_workers, status_of, website
+from .example_processes import WORKERS, Environment, program, server, serving
 
 pytestmark = pytest.mark.processes
 NO_DEFLATE = ("--ws-per-message-deflate", "false")
@@ -26,8 +27,8 @@ def test_fastapi_has_one_sign_in_for_requests_and_sockets(environment: Environme
             assert (await web.get("/rooms/1")).status_code == 401
             assert (await web.get("/rooms/1", headers=bearer(token))).json()["present"] == {}
             for wrong in (None, token.replace("ann", "bob"), f"ann:{time.time():.0f}:00"):
-                assert await status_of(tab(port, token=wrong)) == 403
-            async with tab(port, token=token) as ann:
+                assert await status_of(channel_client(port, token=wrong)) == 403
+            async with channel_client(port, token=token) as ann:
                 await ann.join("room:1")
                 await ann.sees("room:1", "ann")
                 answer = await web.get("/rooms/1", headers=bearer(token))
@@ -46,8 +47,8 @@ def test_fastapi_speaks_to_rooms_on_all_workers_and_disconnects_a_user_everywher
         ):
             ann, bob = await fastapi_token(web, "ann"), await fastapi_token(web, "bob")
             async with (
-                on_all_workers(lambda: tab(port, token=ann), "room:1") as anns,
-                tab(port, token=bob) as watcher,
+                on_all_workers(lambda: channel_client(port, token=ann), "room:1") as anns,
+                channel_client(port, token=bob) as watcher,
             ):
                 await watcher.join("room:1")
                 for one in (*anns, watcher):
@@ -76,11 +77,11 @@ def test_starlette_shows_states_counts_rooms_and_mutes(environment: Environment)
             website(port, "/") as web,
         ):
             assert "<title>" in (await web.get("/")).text
-            assert await status_of(tab(port)) == 403
+            assert await status_of(channel_client(port)) == 403
             async with (
-                on_all_workers(lambda: tab(port, {"user": "eye"}), "lobby") as lobby,
-                tab(port, {"user": "ann"}) as ann,
-                tab(port, {"user": "bob"}) as bob,
+                on_all_workers(lambda: channel_client(port, {"user": "eye"}), "lobby") as lobby,
+                channel_client(port, {"user": "ann"}) as ann,
+                channel_client(port, {"user": "bob"}) as bob,
             ):
                 for one in (ann, bob):
                     await one.join("room:1")
@@ -118,9 +119,9 @@ def test_aiohttp_carries_sockets_and_long_polls_between_processes(environment: E
             serving(environment, "aiohttp_app.py"),
             serving(environment, "aiohttp_app.py"),
             website(port, "/rooms/1") as web,
-            on_all_workers(lambda: tab(port, {"user": "ann"}), "room:1") as anns,
+            on_all_workers(lambda: channel_client(port, {"user": "ann"}), "room:1") as anns,
         ):
-            assert await status_of(tab(port, {"vsn": "9.9.9"})) == 403
+            assert await status_of(channel_client(port, {"vsn": "9.9.9"})) == 403
             poller = Poller(web, {"user": "bob"})
             await poller.begin()
             await poller.send(["1", "1", "room:1", "phx_join", {}])
@@ -137,13 +138,13 @@ def test_aiohttp_carries_sockets_and_long_polls_between_processes(environment: E
     asyncio.run(main())
 
 
-def test_aiohttp_tells_clients_to_connect_again_when_it_stops(environment: Environment) -> None:
+def test_aiohttp_stop_asks_clients_to_reconnect(environment: Environment) -> None:
     async def main() -> None:
         environment["PORT"] = str(free_port())
         async with (
             program(environment, "aiohttp_app.py") as process,
             website(int(environment["PORT"]), "/rooms/1"),
-            tab(int(environment["PORT"])) as one,
+            channel_client(int(environment["PORT"])) as one,
         ):
             await one.join("room:1")
             process.terminate()
@@ -159,8 +160,8 @@ def test_aiohttp_waits_for_a_client_that_does_not_read(environment: Environment)
         async with (
             serving(environment, "aiohttp_app.py"),
             website(int(environment["PORT"]), "/rooms/1"),
-            tab(int(environment["PORT"])) as slow,
-            tab(int(environment["PORT"])) as fast,
+            channel_client(int(environment["PORT"])) as slow,
+            channel_client(int(environment["PORT"])) as fast,
         ):
             for one in (slow, fast):
                 await one.join("room:1")

@@ -9,7 +9,7 @@ from adsum.channels.hub import _MAX_BYTES
 from adsum.channels.process import GRACE, MAX_PUSH
 from adsum.channels.socket import CONNECT_TIMEOUT, TIMEOUT
 from adsum.values.limits import MAX_PAYLOAD
-from tests.docs.pages import ROOT
+from tests.support.markdown_pages import ROOT
 
 MIB = 1024 * 1024
 PAGE = (ROOT / "docs/channels.md").read_text()
@@ -20,7 +20,7 @@ def test_every_limit_is_in_the_table_with_its_default() -> None:
     assert rows == {field.name: str(field.default) for field in fields(Limits)}
 
 
-def test_the_fixed_limits_are_as_said() -> None:
+def test_fixed_limits_are_as_said() -> None:
     prose = " ".join(PAGE.split())
     assert f"at most {MAX_PUSH // 1024**2} MiB as JSON text or bytes" in prose
     assert f"at most {MAX_PAYLOAD // 1024} KiB as JSON text" in prose
@@ -41,7 +41,7 @@ def test_the_fixed_limits_are_as_said() -> None:
     assert f"than was handled in {sessions.PATIENCE:g} seconds" in prose
 
 
-def test_the_budget_of_a_turn_is_as_said() -> None:
+def test_budget_of_a_turn_is_as_said() -> None:
     prose = " ".join(PAGE.split())
     assert f"{BUDGET // WORK} small pieces of work, {BUDGET // 1024} KiB of frames" in prose
     assert f"or {1000 * BUDGET // _SECOND} milliseconds of handlers" in prose

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import adsum
-from tests.docs.pages import PAGES, ROOT, blocks, relative
+from tests.support.markdown_pages import PAGES, ROOT, blocks, relative
 
 WITH_PYTHON = [page for page in PAGES if any(b.info.startswith("python") for b in blocks(page))]
 MODULES = [
@@ -23,7 +23,7 @@ MODULES = [
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", WITH_PYTHON, ids=relative)
-def test_the_python_of_a_page_runs(page: Path, environment: dict[str, str]) -> None:
+def test_python_of_a_page_runs(page: Path, environment: dict[str, str]) -> None:
     if "import FastAPI" in page.read_text() and importlib.util.find_spec("fastapi") is None:
         pytest.skip("needs fastapi")
     ended = subprocess.run(

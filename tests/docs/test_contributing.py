@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from tests.docs.pages import ROOT, blocks
+from tests.support.markdown_pages import ROOT, blocks
 
 PAGE = ROOT / "CONTRIBUTING.md"
 MAKEFILE = (ROOT / "Makefile").read_text()
@@ -14,11 +14,27 @@ NAMED = sorted(set(re.findall(r"\b((?:src|tests|docs)/[\w./-]*\w)(?:::(\w+))?", 
 #: The words that follow `make` on the page.
 TARGETS = sorted(set(re.findall(r"(?:^|`)make ([a-z]+)", PAGE.read_text(), re.MULTILINE)))
 
+#: The rows of the table of terms: a term, and files with tests that have it in their names.
+TERMS = re.findall(
+    r"^\| ([a-z -]+) \| ((?:`tests/[\w/.]+`(?:, )?)+) \|$", PAGE.read_text(), re.MULTILINE
+)
+
 
 @pytest.mark.parametrize(("path", "test"), NAMED)
 def test_file_in_a_command_exists(path: str, test: str) -> None:
     assert (ROOT / path).exists()
     assert not test or f"def {test}(" in (ROOT / path).read_text()
+
+
+@pytest.mark.parametrize(("term", "files"), TERMS, ids=[term for term, _ in TERMS])
+def test_files_of_a_term_have_tests_with_it(term: str, files: str) -> None:
+    word = term.replace(" ", "_")
+    for path in re.findall(r"`(.+?)`", files):
+        assert re.search(rf"def test_\w*{word}\w*\(", (ROOT / path).read_text()), path
+
+
+def test_terms_are_found() -> None:
+    assert len(TERMS) > 20
 
 
 @pytest.mark.parametrize("target", TARGETS)

@@ -5,13 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.pages import ROOT, blocks
-from tests.docs.programs import Environment, program
-from tests.docs.readme import write_application
-from tests.docs.sites import status_of, website
-from tests.docs.tab import tab
+from tests.support.markdown_pages import ROOT, blocks
 from tests.support.ports import free_port
 from tests.support.waiting import DEADLINE
+
+from .channel_client import channel_client
+from .example_clients import status_of, website
+from .example_processes import Environment, program
+from .readme_app import write_application
 
 pytestmark = pytest.mark.processes
 
@@ -30,7 +31,7 @@ def test_node_that_was_never_started_is_logged_once_with_the_remedy(
         async with program(environment, *daphne("app:app", port), directory=tmp_path) as process:
             async with website(port, "/"):
                 for _ in range(3):
-                    assert await status_of(tab(port, {"user": "ann"})) == 403
+                    assert await status_of(channel_client(port, {"user": "ann"})) == 403
             process.terminate()
             output = (await asyncio.wait_for(process.stdout.read(), DEADLINE)).decode()
             assert output.count("the node is not running: it was never started") == 1
@@ -55,8 +56,8 @@ def test_node_that_starts_with_the_first_request_is_in_the_cluster(
             program(environment, *daphne("app:application", other), directory=tmp_path),
             website(one, "/"),
             website(other, "/"),
-            tab(one, {"user": "ann"}) as ann,
-            tab(other, {"user": "bob"}) as bob,
+            channel_client(one, {"user": "ann"}) as ann,
+            channel_client(other, {"user": "bob"}) as bob,
         ):
             for each in (ann, bob):
                 await each.join("room:1")

@@ -9,16 +9,17 @@ import sys
 import httpx2
 import pytest
 
-from tests.docs.programs import EXAMPLES, WORKERS, Environment, program, server, serving
-from tests.docs.sites import django_cookie, on_all_workers, status_of, website
-from tests.docs.tab import tab
 from tests.support.ports import free_port
 from tests.support.waiting import DEADLINE, until
+
+from .channel_client import channel_client
+from .example_clients import django_cookie, on_all_workers, status_of, website
+from .example_processes import EXAMPLES, WORKERS, Environment, program, server, serving
 
 pytestmark = pytest.mark.processes
 
 
-def test_django_lets_in_who_has_a_session_and_speaks_to_rooms(environment: Environment) -> None:
+def test_django_accepts_sessions_and_broadcasts_to_rooms(environment: Environment) -> None:
     async def main() -> None:
         async with (
             server(
@@ -61,6 +62,7 @@ def test_django_runs_under_hypercorn_too(environment: Environment) -> None:
         (["--deploy"], {}, "(adsum.W001) Processes on other hosts cannot join the cluster."),
         (["--deploy"], {"ADSUM_LISTEN": "127.0.0.1:0"}, "(adsum.W002) Whoever has an account"),
     ],
+    ids=["default", "no secret", "wrong linger", "no listen", "no local secret"],
 )
 def test_django_checks_the_settings(
     environment: Environment, options: list[str], variables: dict[str, str], said: str
@@ -115,13 +117,13 @@ def test_django_warns_of_a_member_that_is_down(environment: Environment) -> None
 
 async def django_scene(port: int, web: httpx2.AsyncClient) -> None:
     """Sign in, meet, speak, and be listed."""
-    assert await status_of(tab(port)) == 403
+    assert await status_of(channel_client(port)) == 403
     forged = {"cookie": "sessionid=eyJ1c2VyIjoiYW5uIn0:1tHRC9:x"}
-    assert await status_of(tab(port, headers=forged)) == 403
+    assert await status_of(channel_client(port, headers=forged)) == 403
     ann, bob = await django_cookie(port, "ann"), await django_cookie(port, "bob")
     async with (
-        on_all_workers(lambda: tab(port, headers=ann), "room:1") as anns,
-        tab(port, headers=bob) as watcher,
+        on_all_workers(lambda: channel_client(port, headers=ann), "room:1") as anns,
+        channel_client(port, headers=bob) as watcher,
     ):
         await watcher.join("room:1")
         for one in (*anns, watcher):

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.programs import Environment, server, serving
-from tests.docs.readme import command, write_application
-from tests.docs.sites import website
-from tests.docs.windows import Window, browser, needs_chromium
 from tests.support.ports import free_port
+
+from .browser_window import Window, browser, needs_chromium
+from .example_clients import website
+from .example_processes import Environment, server, serving
+from .readme_app import command, write_application
 
 pytestmark = [pytest.mark.processes, needs_chromium]
 

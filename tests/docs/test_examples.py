@@ -15,9 +15,10 @@ from urllib.request import ProxyHandler, Request, build_opener
 import pytest
 from websockets.asyncio.client import connect
 
-from tests.docs.programs import EXAMPLES, WORKERS, Environment, program, server
 from tests.support.ports import free_port
 from tests.support.waiting import DEADLINE
+
+from .example_processes import EXAMPLES, WORKERS, Environment, program, server
 
 pytestmark = pytest.mark.processes
 NO_PROXY = build_opener(ProxyHandler({}))
@@ -57,9 +58,7 @@ def test_plain_asyncio_asks_live_workers_only(environment: Environment) -> None:
 @pytest.mark.parametrize(
     ("tests", "passed"), [("test_fastapi_app.py", 3), ("test_fastapi_channels.py", 7)]
 )
-def test_the_tests_of_an_application_pass(
-    environment: Environment, tests: str, passed: int
-) -> None:
+def test_tests_of_an_application_pass(environment: Environment, tests: str, passed: int) -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
     ended = subprocess.run(
         [*command, "--rootdir", str(EXAMPLES), str(EXAMPLES / tests)],
@@ -89,7 +88,7 @@ def test_fastapi_shows_the_same_in_every_worker(environment: Environment) -> Non
     asyncio.run(main())
 
 
-def test_starlette_tells_workers_and_messages(environment: Environment) -> None:
+def test_starlette_lists_workers_and_messages(environment: Environment) -> None:
     async def main() -> None:
         async with server(environment, "starlette_app:app") as port:
             all_there = await every_worker(

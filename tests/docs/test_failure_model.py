@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from adsum.testing import Simulation
-from tests.measuring import Measured, recording
+from tests.support.measurements import Measured, recording
 
 pytestmark = pytest.mark.parametrize("seed", range(1, 21) if recording() else [1])
 
@@ -43,7 +43,7 @@ def seconds_until(simulation: Simulation, condition: Callable[[], bool], most: f
     return simulation.clock.now - began
 
 
-def test_a_crash_is_seen_after_a_refused_dial(seed: int, measured: Measured) -> None:
+def test_crash_is_detected_after_a_refused_dial(seed: int, measured: Measured) -> None:
     simulation = cluster(seed)
     simulation.kill("n3")
     seconds = seconds_until(simulation, lambda: nobody_sees(simulation, "n3"), 0.3)
@@ -51,13 +51,13 @@ def test_a_crash_is_seen_after_a_refused_dial(seed: int, measured: Measured) -> 
     measured(fault="simulated: a crash", sees="its presences leave", seconds=[seconds])
 
 
-def test_a_goodbye_is_seen_at_once(seed: int) -> None:
+def test_goodbye_is_applied_at_once(seed: int) -> None:
     simulation = cluster(seed)
     simulation.stop("n3")
     seconds_until(simulation, lambda: nobody_sees(simulation, "n3"), 0.05)
 
 
-def test_a_goodbye_that_lingers_is_seen_when_it_said(seed: int) -> None:
+def test_goodbye_with_linger_hides_when_linger_ends(seed: int) -> None:
     simulation = cluster(seed)
     simulation.stop("n3", linger=3.0)
     simulation.run(2.9)
@@ -65,7 +65,7 @@ def test_a_goodbye_that_lingers_is_seen_when_it_said(seed: int) -> None:
     seconds_until(simulation, lambda: nobody_sees(simulation, "n3"), 0.2)
 
 
-def test_a_stopped_process_is_hidden_by_its_silence_and_hides_nobody_when_it_goes_on(
+def test_paused_process_is_down_by_silence_and_hides_no_peer_on_resume(
     seed: int,
 ) -> None:
     simulation = cluster(seed)
@@ -79,7 +79,7 @@ def test_a_stopped_process_is_hidden_by_its_silence_and_hides_nobody_when_it_goe
         assert all(sees(simulation, "n3", other) for other in simulation.nodes)
 
 
-def test_a_short_block_of_the_event_loop_is_not_seen(seed: int) -> None:
+def test_short_block_of_the_event_loop_hides_nothing(seed: int) -> None:
     simulation = cluster(seed)
     simulation.node("n3").pause()
     simulation.run(3)
@@ -89,9 +89,7 @@ def test_a_short_block_of_the_event_loop_is_not_seen(seed: int) -> None:
     simulation.check_agreement()
 
 
-def test_each_side_of_a_partition_shows_its_own_until_it_heals(
-    seed: int, measured: Measured
-) -> None:
+def test_partition_shows_each_side_its_own_until_it_heals(seed: int, measured: Measured) -> None:
     simulation = cluster(seed)
     simulation.partition(["n1", "n2"], ["n3", "n4", "n5"])
 
@@ -107,7 +105,7 @@ def test_each_side_of_a_partition_shows_its_own_until_it_heals(
 
 
 @pytest.mark.slow
-def test_a_partition_longer_than_memory_heals_too(seed: int) -> None:
+def test_partition_longer_than_forget_after_heals(seed: int) -> None:
     simulation = cluster(seed)
     simulation.partition(["n1", "n2"], ["n3", "n4", "n5"])
     simulation.run(25 * 60)
@@ -116,7 +114,7 @@ def test_a_partition_longer_than_memory_heals_too(seed: int) -> None:
 
 
 @pytest.mark.parametrize("one_way", [False, True])
-def test_a_link_between_two_that_is_cut_hides_nobody(
+def test_netsplit_between_two_nodes_hides_no_presence(
     seed: int, one_way: bool, measured: Measured
 ) -> None:
     simulation = cluster(seed)
@@ -132,7 +130,7 @@ def test_a_link_between_two_that_is_cut_hides_nobody(
     measured(fault=fault, sees="a change of one is seen by the other", seconds=[seconds])
 
 
-def test_nodes_behind_one_hub_see_one_another(seed: int, measured: Measured) -> None:
+def test_nodes_behind_one_hub_list_each_other(seed: int, measured: Measured) -> None:
     simulation = Simulation(nodes=1, seed=seed)
     for leaf in ("n2", "n3", "n4", "n5"):
         for other in simulation.nodes:
@@ -150,7 +148,7 @@ def test_nodes_behind_one_hub_see_one_another(seed: int, measured: Measured) -> 
     measured(fault=fault, sees="a change of one is seen by another", seconds=[seen])
 
 
-def test_a_link_that_breaks_and_comes_back_hides_nobody(seed: int) -> None:
+def test_reconnect_of_a_broken_link_hides_no_presence(seed: int) -> None:
     simulation = cluster(seed)
     for _ in range(20):
         for link in simulation.network.between("n1", "n2"):
@@ -159,7 +157,7 @@ def test_a_link_that_breaks_and_comes_back_hides_nobody(seed: int) -> None:
         assert all_agree(simulation)
 
 
-def test_a_node_that_blocks_while_another_is_suspect_condemns_nobody(seed: int) -> None:
+def test_block_during_suspicion_declares_no_peer_down(seed: int) -> None:
     simulation = cluster(seed)
     for link in simulation.network.between("n1", "n2"):
         simulation.network.sever(link)
@@ -172,7 +170,7 @@ def test_a_node_that_blocks_while_another_is_suspect_condemns_nobody(seed: int) 
         assert list(simulation.node("n1").present("room")) == list(simulation.nodes)
 
 
-def test_a_slow_line_hides_nobody(seed: int) -> None:
+def test_slow_consumer_is_not_suspected(seed: int) -> None:
     simulation = cluster(seed)
     simulation.network.usual.bandwidth = 100_000.0
     for number in range(2000):
@@ -184,7 +182,7 @@ def test_a_slow_line_hides_nobody(seed: int) -> None:
 
 
 @pytest.mark.slow
-def test_a_line_that_is_too_narrow_is_given_up_and_heals_when_it_is_wide(seed: int) -> None:
+def test_too_narrow_line_is_closed_and_heals_when_it_widens(seed: int) -> None:
     simulation = cluster(seed)
     links = simulation.network.between("n1", "n2")
     simulation.network.usual.bandwidth = 20_000.0
@@ -197,7 +195,7 @@ def test_a_line_that_is_too_narrow_is_given_up_and_heals_when_it_is_wide(seed: i
     seconds_until(simulation, lambda: all_agree(simulation), 6.0)
 
 
-def test_who_can_hear_but_not_be_heard_is_hidden_and_comes_back(seed: int) -> None:
+def test_one_way_partition_hides_and_heals(seed: int) -> None:
     simulation = cluster(seed)
     for other in ("n2", "n3", "n4", "n5"):
         simulation.network.cut("n1", other)
@@ -208,7 +206,7 @@ def test_who_can_hear_but_not_be_heard_is_hidden_and_comes_back(seed: int) -> No
     seconds_until(simulation, lambda: all_agree(simulation), 6.0)
 
 
-def test_a_restart_under_the_same_name_replaces_the_former_life(seed: int) -> None:
+def test_restart_under_the_same_name_replaces_the_old_incarnation(seed: int) -> None:
     simulation = cluster(seed)
     simulation.kill("n3")
     simulation.run(0.5)
@@ -216,7 +214,7 @@ def test_a_restart_under_the_same_name_replaces_the_former_life(seed: int) -> No
     seconds_until(simulation, lambda: all_agree(simulation), 2.1)
 
 
-def test_restart_under_the_same_name_shows_the_former_life_until_its_linger_ends(seed: int) -> None:
+def test_restart_after_goodbye_shows_the_old_incarnation_until_linger_ends(seed: int) -> None:
     simulation = cluster(seed)
     simulation.stop("n3", linger=60.0)
     simulation.run(0.5)

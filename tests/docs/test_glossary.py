@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from tests.docs.pages import ROOT
+from tests.support.markdown_pages import ROOT
 
 _, *TERMS = re.split(r"^### ", (ROOT / "docs/glossary.md").read_text(), flags=re.MULTILINE)
 #: The paragraph that ends a term: source, link to a page, module.

@@ -12,7 +12,7 @@ from adsum.replication.timing import Timing
 from adsum.testing import Simulation
 
 
-def test_nobody_speaks_for_another() -> None:
+def test_delta_about_another_owners_slice_is_refused() -> None:
     me, peer = Replica("me", 1), Replica("peer", 1)
     engine = Engine(me, Timing(), Random(1), 0.0)
     engine.link_up(1, peer, ("peer",), None, 0.0)
@@ -23,7 +23,7 @@ def test_nobody_speaks_for_another() -> None:
 
 
 @pytest.mark.slow
-def test_an_interrupted_transfer_shows_nothing() -> None:
+def test_interrupted_catch_up_shows_nothing() -> None:
     """Of a slice of many frames either nothing is shown or all of it, whenever it is cut off."""
     counts = set()
     for milliseconds in range(0, 40, 4):
@@ -42,7 +42,7 @@ def test_an_interrupted_transfer_shows_nothing() -> None:
     assert 0 in counts
 
 
-def test_an_update_is_never_a_leave() -> None:
+def test_update_is_never_shown_as_leave() -> None:
     simulation = Simulation(nodes=3, seed=6)
     ann = simulation.node("n1").track("room", "ann")
     simulation.run(1)

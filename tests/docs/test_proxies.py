@@ -17,12 +17,13 @@ import httpx2
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from tests.docs.programs import Environment, program
-from tests.docs.proxies import BACK, FRONT, free_ports, proxy
-from tests.docs.readme import write_application
-from tests.docs.sites import Poller, website
-from tests.docs.tab import tab
 from tests.support.waiting import DEADLINE, until
+
+from .channel_client import channel_client
+from .example_clients import Poller, website
+from .example_processes import Environment, program
+from .proxies import BACK, FRONT, free_ports, proxy
+from .readme_app import write_application
 
 pytestmark = [pytest.mark.processes, pytest.mark.parametrize("name", ["nginx", "haproxy"])]
 
@@ -77,13 +78,13 @@ async def site(
             yield ports[FRONT], servers
 
 
-def test_proxy_carries_both_transports_and_clients_that_go_leave(
+def test_proxy_carries_both_transports_and_disconnected_clients_leave(
     environment: Environment, directory: Path, name: str
 ) -> None:
     async def main() -> None:
         async with (
             site(name, environment, directory) as (port, _),
-            tab(port, {"user": "ann"}) as ann,
+            channel_client(port, {"user": "ann"}) as ann,
             client(port) as web,
         ):
             await ann.join(ROOM)
@@ -146,7 +147,7 @@ async def stay(port: int, seen: Counter[str]) -> None:
     """Join over a WebSocket, and again whenever the server ends it, and now and then besides."""
     while True:
         try:
-            async with tab(port, {"user": "ann"}) as ann:
+            async with channel_client(port, {"user": "ann"}) as ann:
                 await ann.join(ROOM)
                 seen["join"] += 1
                 with suppress(TimeoutError):

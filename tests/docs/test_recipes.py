@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from adsum.testing import Browser, Cluster, MakeCluster
-from tests.docs.pages import ROOT, blocks
+from tests.support.markdown_pages import ROOT, blocks
 from tests.support.waiting import until
 
 PAGE = ROOT / "docs/recipes.md"

@@ -5,14 +5,19 @@ from functools import cache
 
 import pytest
 
-from tests.attacks.attacker import ATTACKS
-from tests.docs.pages import ROOT
+from tests.support.markdown_pages import ROOT
 
 HEAD = ("action", "possible", "shown by")
 #: `test_name`, or `test_name[case]`.
 NAMED = re.compile(r"`(test_\w+)(?:\[(\w+)\])?`")
+#: The attacks that `tests/attacks/attacker.py` registers.
+ATTACKS = frozenset(
+    re.findall(
+        r"^@attack\ndef (\w+)\(", (ROOT / "tests/attacks/attacker.py").read_text(), re.MULTILINE
+    )
+)
 #: A case of a test that has the attacks as its parameters.
-ATTACK = "test_honest_clients_do_not_notice"
+ATTACK = "test_attack_does_not_affect_honest_clients"
 
 
 def cells(line: str) -> tuple[str, ...]:

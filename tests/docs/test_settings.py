@@ -8,7 +8,7 @@ import pytest
 
 import adsum
 from adsum.config import Settings, resolve_settings
-from tests.docs.pages import PAGES, ROOT, relative
+from tests.support.markdown_pages import PAGES, ROOT, relative
 
 PAGE = (ROOT / "docs/configuration.md").read_text()
 #: The rows of the table of settings: keyword, variable, default, what is accepted.
@@ -29,14 +29,14 @@ def default_of(settings: Settings, name: str) -> str:
     return f"`{value}`" if isinstance(value, bool) else str(value)
 
 
-def test_every_setting_is_described_and_no_other() -> None:
+def test_every_setting_is_documented_and_no_other() -> None:
     assert sorted(ROWS) == sorted(KEYWORDS)
     for name in KEYWORDS:
         assert f"### `{name}`\n" in PAGE
 
 
 @pytest.mark.parametrize("name", KEYWORDS)
-def test_a_setting_has_the_default_and_the_variable_that_the_page_says(name: str) -> None:
+def test_setting_has_the_default_and_the_variable_that_the_page_says(name: str) -> None:
     variable, default, _ = ROWS[name]
     assert default == default_of(resolve_settings({}, {}), name)
     assert set(re.findall(r"ADSUM_\w+", variable)) <= VARIABLES
@@ -57,7 +57,7 @@ def test_every_variable_that_a_page_names_exists(page: Path) -> None:
         if (match := re.match(r"seconds, from ([\d.]+)", accepted))
     ],
 )
-def test_a_duration_has_the_least_value_that_the_page_says(name: str, least: float) -> None:
+def test_duration_has_the_least_value_that_the_page_says(name: str, least: float) -> None:
     rest = {"heartbeat_interval": 0.02, "coalesce_interval": 0.0, "link_grace": 0.01}
     rest |= {"down_after": 0.1, "forget_after": 1.0} if name != "linger" else {}
     resolve_settings({**rest, name: least}, {})

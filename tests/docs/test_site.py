@@ -8,10 +8,10 @@ from urllib.parse import unquote, urldefrag, urlsplit
 import pytest
 from playwright.async_api import async_playwright
 
-from tests.chromium import CHROMIUM, FLAGS
+from tests.docs.browser_window import needs_chromium
 from tests.docs.html_pages import References, build, references
 from tests.docs.reference import PUBLIC
-from tests.docs.windows import needs_chromium
+from tests.support.chromium import CHROMIUM, FLAGS
 
 pytestmark = pytest.mark.processes
 KINDS = ["Tutorial", "How-to guides", "Reference", "Explanation"]

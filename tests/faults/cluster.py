@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.waiting import eventually
+from tests.support.worker_processes import Worker, Workers
 
-from ..node.processes import Worker, Workers
 from .namespaces import Network
 
 #: Every address that other hosts could reach asks for one.

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from ..node.processes import Workers
+from tests.support.worker_processes import Workers
+
 from .cluster import Cluster
-from .launching import Launcher
 from .namespaces import Network, need_namespaces
+from .node_launcher import Launcher
 
 _serial = itertools.count()
 

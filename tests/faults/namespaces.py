@@ -18,7 +18,7 @@ from typing import Self
 
 import pytest
 
-from .switch import Line, Switch
+from .packet_switch import Line, PacketSwitch
 
 _TUN = Path("/dev/net/tun")
 _FIRST = IPv4Address("10.77.0.1")
@@ -80,7 +80,7 @@ class Network:
             for host in self.hosts:
                 stack.callback(host.take_down)
                 host.set_up()
-            self.switch = Switch({host.address: host.port for host in self.hosts}, self._seed)
+            self.switch = PacketSwitch({host.address: host.port for host in self.hosts}, self._seed)
             self.switch.start()
             stack.callback(self.switch.stop)
             self._stack = stack.pop_all()

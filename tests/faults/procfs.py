@@ -4,7 +4,7 @@ import os
 from ipaddress import IPv4Address
 from pathlib import Path
 
-from ..node.processes import Process
+from tests.support.worker_processes import Process
 
 _ESTABLISHED = "01"
 

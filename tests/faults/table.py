@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from tests.measuring import Row
+from tests.support.measurements import Row
 
 BEGIN = "<!-- measured: begin -->"
 END = "<!-- measured: end -->"
@@ -33,7 +33,13 @@ def replace(page: str, table: str) -> str:
 
 
 def _cells(row: Row) -> list[str]:
-    return [row["fault"], row["sees"], _figures(row), str(row["count"]), f"`{row['test']}`"]
+    return [row["fault"], row["sees"], _figures(row), str(row["count"]), _link(row["test"])]
+
+
+def _link(test: str) -> str:
+    """A link from a page in `docs` to the file of a test; the record has the test's whole id."""
+    path = test.partition("::")[0]
+    return f"[{Path(path).stem}](../{path})"
 
 
 def _figures(row: Row) -> str:

@@ -7,12 +7,12 @@ from functools import partial
 
 import pytest
 
-from tests.measuring import Measured
+from tests.support.measurements import Measured
 from tests.support.waiting import eventually
 
 from .cluster import Cluster, alike, flickers, nobody_leaves, when_joined, when_left
 from .namespaces import Network
-from .switch import Fate, Line
+from .packet_switch import Fate, Line
 
 pytestmark = pytest.mark.processes
 
@@ -29,7 +29,7 @@ SETTINGS = {"heartbeat_interval": 0.5, "down_after": 3.0}
 
 
 @pytest.mark.parametrize("wrong", BAD_LINES)
-def test_on_a_bad_line_nobody_leaves_and_every_change_arrives(
+def test_packet_faults_cause_no_leave_and_lose_no_change(
     network: Callable[[int], Network],
     cluster: Callable[..., Cluster],
     measured: Measured,
@@ -45,7 +45,7 @@ def test_on_a_bad_line_nobody_leaves_and_every_change_arrives(
     measured(fault=wrong, sees="a change is seen", seconds=times)
 
 
-def test_much_arrives_whole_over_a_line_with_every_fault(
+def test_large_catch_up_arrives_over_a_line_with_every_packet_fault(
     network: Callable[[int], Network], cluster: Callable[..., Cluster], measured: Measured
 ) -> None:
     net, nodes = network(3), cluster(**SETTINGS)
@@ -64,7 +64,7 @@ def test_much_arrives_whole_over_a_line_with_every_fault(
 @pytest.mark.parametrize(
     "wrong", ["loss 10%", "delay 100ms 50ms", "delay 20ms reorder 25%", "duplicate 25%"]
 )
-def test_where_the_kernel_itself_spoils_the_line_nobody_leaves_either(
+def test_netem_packet_faults_cause_no_leave(
     network: Callable[[int], Network],
     cluster: Callable[..., Cluster],
     measured: Measured,

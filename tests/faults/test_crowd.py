@@ -5,10 +5,10 @@ from functools import partial
 
 import pytest
 
-from tests.measuring import Measured
+from tests.support.measurements import Measured
 from tests.support.waiting import eventually
 
-from .launching import Launcher
+from .node_launcher import Launcher
 
 pytestmark = pytest.mark.processes
 
@@ -19,7 +19,7 @@ EVERYBODY = [[f"{p}.{n}" for n in range(NODES)] for p in range(PROCESSES)]
 
 
 @pytest.mark.timeout(240)
-def test_two_hundred_nodes_list_one_another_and_see_ten_of_them_leave(
+def test_two_hundred_nodes_converge_and_see_ten_killed_ones_leave(
     launcher: Launcher, unique_name: str, measured: Measured
 ) -> None:
     began = time.monotonic()

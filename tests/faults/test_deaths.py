@@ -8,17 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.measuring import Measured
+from tests.support.measurements import Measured
 from tests.support.waiting import eventually
+from tests.support.worker_processes import Worker, sibling_sockets
 
-from ..node.processes import Worker, sibling_sockets
 from .cluster import Cluster, flickers, when_left
 from .memory_group import MemoryGroup, memory_group
 
 pytestmark = pytest.mark.processes
 
 
-def test_who_was_connected_to_a_killed_process_leaves_soon_and_nobody_else_does(
+def test_kill_makes_only_the_presences_of_that_process_leave(
     cluster: Callable[..., Cluster], measured: Measured
 ) -> None:
     nodes = cluster()
@@ -36,7 +36,7 @@ def test_who_was_connected_to_a_killed_process_leaves_soon_and_nobody_else_does(
     measured(fault="kill -9", sees="its presences leave", seconds=times)
 
 
-def test_a_process_that_is_told_to_stop_leaves_at_once_and_leaves_nothing_behind(
+def test_sigterm_says_goodbye_at_once_and_leaks_nothing(
     cluster: Callable[..., Cluster], measured: Measured, tmp_path: Path
 ) -> None:
     nodes = cluster()
@@ -58,7 +58,7 @@ def test_a_process_that_is_told_to_stop_leaves_at_once_and_leaves_nothing_behind
     measured(fault="SIGTERM", sees="its presences leave", seconds=times)
 
 
-def test_who_comes_elsewhere_while_a_stopped_process_lingers_never_leaves(
+def test_rejoin_elsewhere_during_linger_shows_no_leave(
     cluster: Callable[..., Cluster], measured: Measured
 ) -> None:
     nodes = cluster(linger=1.5)
@@ -78,7 +78,7 @@ def test_who_comes_elsewhere_while_a_stopped_process_lingers_never_leaves(
     measured(fault="SIGTERM, linger 1.5 s", sees="who came nowhere else leaves", seconds=times)
 
 
-def test_a_process_that_the_kernel_kills_for_want_of_memory_leaves_as_one_that_is_killed(
+def test_out_of_memory_kill_is_detected_as_crash(
     memory: MemoryGroup, cluster: Callable[..., Cluster], measured: Measured
 ) -> None:
     nodes = cluster()

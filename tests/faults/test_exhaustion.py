@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.measuring import Measured
 from tests.support.environment import clean_environment
+from tests.support.measurements import Measured
+from tests.support.worker_processes import WORKER, python
 
-from ..node.processes import WORKER, python
 from .cluster import Cluster, flickers, nobody_leaves, when_joined
-from .disks import Disk, small_disk
+from .small_disk import Disk, small_disk
 
 pytestmark = pytest.mark.processes
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.processes
 FILES = 64
 
 
-def test_a_process_without_descriptors_keeps_its_links_and_makes_new_ones_once_it_has_some(
+def test_file_descriptor_exhaustion_keeps_links_and_delays_new_ones(
     cluster: Callable[..., Cluster], measured: Measured, tmp_path: Path
 ) -> None:
     nodes, log = cluster(), tmp_path / "log"
@@ -49,7 +49,7 @@ def test_a_process_without_descriptors_keeps_its_links_and_makes_new_ones_once_i
 
 
 @pytest.mark.parametrize("begun", [True, False])
-def test_a_node_says_clearly_that_there_is_no_room_for_its_socket(
+def test_full_disk_raises_an_error_that_names_the_socket(
     disk: Disk, cluster: Callable[..., Cluster], begun: bool
 ) -> None:
     nodes = cluster()
@@ -67,7 +67,7 @@ def test_a_node_says_clearly_that_there_is_no_room_for_its_socket(
     nobody_leaves(0.5, *nodes.tracked.values())
 
 
-def test_a_socket_takes_no_space(disk: Disk, cluster: Callable[..., Cluster]) -> None:
+def test_unix_socket_takes_no_disk_space(disk: Disk, cluster: Callable[..., Cluster]) -> None:
     nodes = cluster()
     disk.fill_with_bytes()
     nodes.start("ann", "bob", prefix=disk.prefix)

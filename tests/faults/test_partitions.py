@@ -7,21 +7,21 @@ from functools import partial
 
 import pytest
 
-from tests.measuring import Measured
+from tests.support.measurements import Measured
 from tests.support.waiting import eventually
+from tests.support.worker_processes import Worker
 
-from ..node.processes import Worker
 from .cluster import Cluster, flickers, nobody_leaves, when_joined, when_left
 from .namespaces import Host, Network
+from .packet_switch import Line
 from .procfs import connections
-from .switch import Line
 
 pytestmark = pytest.mark.processes
 
 CUT = Line(cut=True)
 
 
-def test_each_side_of_a_partition_shows_its_own_until_it_heals(
+def test_partition_shows_each_side_its_own_until_it_heals(
     network: Callable[[int], Network], cluster: Callable[..., Cluster], measured: Measured
 ) -> None:
     net, nodes = network(3), cluster()
@@ -44,7 +44,7 @@ def test_each_side_of_a_partition_shows_its_own_until_it_heals(
     measured(fault="full partition, healed", sees="all join again", seconds=[back])
 
 
-def test_a_node_that_hears_and_is_not_heard_is_hidden_until_it_is_heard(
+def test_one_way_partition_hides_the_node_until_it_heals(
     network: Callable[[int], Network], cluster: Callable[..., Cluster], measured: Measured
 ) -> None:
     net, nodes = network(3), cluster()
@@ -68,7 +68,7 @@ def test_a_node_that_hears_and_is_not_heard_is_hidden_until_it_is_heard(
 
 
 @pytest.mark.parametrize("ways", ["both ways", "one way"])
-def test_two_that_cannot_reach_each_other_stay_listed_and_learn_through_the_third(
+def test_netsplit_between_two_nodes_is_relayed_by_the_third(
     network: Callable[[int], Network],
     cluster: Callable[..., Cluster],
     measured: Measured,
@@ -98,7 +98,7 @@ def test_two_that_cannot_reach_each_other_stay_listed_and_learn_through_the_thir
     measured(fault=f"{fault}; healed", sees="the link is back", seconds=[linked])
 
 
-def test_a_peer_that_vanishes_without_a_word_is_hidden_and_its_connections_are_dropped(
+def test_peer_that_vanishes_without_fin_is_hidden_and_its_links_close(
     network: Callable[[int], Network], cluster: Callable[..., Cluster], measured: Measured
 ) -> None:
     net, nodes = network(3), cluster()

@@ -6,14 +6,14 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.measuring import Measured
+from tests.support.measurements import Measured
 
 from .cluster import Cluster, flickers, nobody_leaves, when_joined, when_left
 
 pytestmark = pytest.mark.processes
 
 
-def test_a_stopped_process_is_hidden_and_is_back_at_once_and_hides_nobody(
+def test_sigstop_hides_the_process_and_sigcont_hides_no_peer(
     cluster: Callable[..., Cluster], measured: Measured
 ) -> None:
     nodes = cluster()
@@ -34,7 +34,7 @@ def test_a_stopped_process_is_hidden_and_is_back_at_once_and_hides_nobody(
     measured(fault="SIGCONT", sees="they join again", seconds=back)
 
 
-def test_a_loop_that_is_blocked_for_ten_seconds_is_hidden_and_is_back_at_once_and_hides_nobody(
+def test_blocked_loop_hides_the_process_and_resume_hides_no_peer(
     cluster: Callable[..., Cluster], measured: Measured
 ) -> None:
     nodes = cluster()

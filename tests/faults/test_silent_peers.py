@@ -9,7 +9,7 @@ from functools import partial
 
 import pytest
 
-from tests.measuring import Measured
+from tests.support.measurements import Measured
 from tests.support.waiting import eventually
 
 from .cluster import Cluster, alike, flickers, nobody_leaves, when_joined
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.processes
 KEYS, ROUNDS, SIZE = 500, 100, 1000
 
 
-def test_a_peer_that_never_says_a_word_costs_a_connection_and_delays_nobody(
+def test_silent_peer_costs_one_connection_and_delays_no_change(
     cluster: Callable[..., Cluster], measured: Measured, mute: socket.socket
 ) -> None:
     nodes = cluster()
@@ -43,7 +43,7 @@ def test_a_peer_that_never_says_a_word_costs_a_connection_and_delays_nobody(
     measured(fault="a peer that never says a word", sees="a change is seen", seconds=times)
 
 
-def test_what_a_stopped_node_does_not_read_waits_nowhere_and_is_there_when_it_goes_on(
+def test_slow_consumer_is_memory_bound_and_catches_up_on_resume(
     cluster: Callable[..., Cluster], measured: Measured
 ) -> None:
     nodes = cluster()

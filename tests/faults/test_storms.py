@@ -6,12 +6,12 @@ from functools import partial
 
 import pytest
 
-from tests.measuring import Measured
+from tests.support.measurements import Measured
 from tests.support.waiting import eventually
+from tests.support.worker_processes import Worker, sibling_sockets
 
-from ..node.processes import Worker, sibling_sockets
 from .cluster import Cluster, leaves, when_joined
-from .launching import Launcher
+from .node_launcher import Launcher
 from .procfs import descriptors, megabytes
 
 pytestmark = pytest.mark.processes
@@ -28,7 +28,7 @@ SETTINGS = {
 }
 
 
-def test_three_hundred_lives_of_one_name_leave_nothing_behind(
+def test_restart_storm_of_300_incarnations_leaks_nothing(
     cluster: Callable[..., Cluster], launcher: Launcher, measured: Measured
 ) -> None:
     nodes = cluster(**SETTINGS)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.measuring import RECORD, Measured, Record
+from tests.support.measurements import RECORD, Measured, Record
 
 from .table import BEGIN, END, render, replace
 
@@ -22,18 +22,18 @@ def record_of_two_tests() -> Record:
 TABLE = """\
 | fault | what the others see | low, median, high | times | test |
 | --- | --- | --- | --- | --- |
-| kill | leaves | 0.231, 0.25, 0.5 s | 3 | `tests/a.py::test_a` |
-| kill | memory | 1234 MB | 1 | `tests/a.py::test_a` |
-| stop | a leave | 5.51 s | 1 | `tests/b.py::test_b` |
+| kill | leaves | 0.231, 0.25, 0.5 s | 3 | [a](../tests/a.py) |
+| kill | memory | 1234 MB | 1 | [a](../tests/a.py) |
+| stop | a leave | 5.51 s | 1 | [b](../tests/b.py) |
 """
 
 
-def test_the_table_does_not_depend_on_the_order_of_the_tests() -> None:
+def test_table_does_not_depend_on_the_order_of_tests() -> None:
     rows = record_of_two_tests().rows
     assert render(rows) == render(reversed(rows)) == TABLE
 
 
-def test_what_was_measured_is_kept_in_the_file_that_the_environment_names(
+def test_measurements_are_saved_to_the_file_of_the_environment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     record = record_of_two_tests()
@@ -44,14 +44,18 @@ def test_what_was_measured_is_kept_in_the_file_that_the_environment_names(
     assert json.loads((tmp_path / "record.json").read_text()) == record.rows
 
 
-def test_the_table_takes_the_place_of_the_one_before() -> None:
+def test_new_table_replaces_the_old_one() -> None:
     page = f"above\n{BEGIN}\nold\n{END}\nbelow\n"
     once = replace(page, TABLE)
     assert once == f"above\n{BEGIN}\n\n{TABLE}\n{END}\nbelow\n"
     assert replace(once, TABLE) == once
 
 
-@pytest.mark.parametrize("page", ["", f"{BEGIN}\n", f"{END}\n{BEGIN}\n", f"{BEGIN}\n{END}\n" * 2])
-def test_a_page_without_one_place_for_the_table_is_refused(page: str) -> None:
+@pytest.mark.parametrize(
+    "page",
+    ["", f"{BEGIN}\n", f"{END}\n{BEGIN}\n", f"{BEGIN}\n{END}\n" * 2],
+    ids=["no place", "no end", "wrong order", "two places"],
+)
+def test_page_without_exactly_one_table_place_is_refused(page: str) -> None:
     with pytest.raises(ValueError, match="once, in this order"):
         replace(page, TABLE)

@@ -5,20 +5,20 @@ from pathlib import Path
 
 import pytest
 
-from .siege import Siege, siege
+from .attacked_node import AttackedNode, attacked_node
 
 
 @pytest.fixture(params=["unix", "tcp", "secret"])
-def besieged(
+def attacked(
     request: pytest.FixtureRequest,
     cluster_name: str,  # the fixture of that name
     tmp_path: Path,
-) -> Iterator[Siege]:
-    with siege(cluster_name, request.param, tmp_path) as made:
+) -> Iterator[AttackedNode]:
+    with attacked_node(cluster_name, request.param, tmp_path) as made:
         yield made
 
 
 @pytest.fixture
-def besieged_with_secret(cluster_name: str, tmp_path: Path) -> Iterator[Siege]:  # likewise
-    with siege(cluster_name, "secret", tmp_path) as made:
+def attacked_with_secret(cluster_name: str, tmp_path: Path) -> Iterator[AttackedNode]:  # likewise
+    with attacked_node(cluster_name, "secret", tmp_path) as made:
         yield made

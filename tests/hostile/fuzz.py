@@ -1,7 +1,7 @@
 """Attacks from seeds, made step by step, since the hostile member answers what it hears.
 
 The seed decides how the hostile member is inclined. It stands for the same attack only as long as
-attacks are made, and engines answer, as they do now; a `Case` has the steps themselves.
+attacks are made, and engines answer, as they do now; a `RecordedAttack` has the steps themselves.
 """
 
 from itertools import count
@@ -11,14 +11,14 @@ from typing import Any
 from adsum.replication.state import Replica
 
 from .adversary import KEYS, TOPICS, Adversary
-from .case import Case
-from .scene import HONEST_LINK, Members, Scene, Step
+from .attack_simulation import HONEST_LINK, AttackSimulation, Members, Step
+from .recorded_attack import RecordedAttack
 
 #: The rounds of an attack; each has several steps.
 ROUNDS = 40
 
 
-def attack(seed: int) -> Case | None:
+def attack(seed: int) -> RecordedAttack | None:
     """Make and run the attack of a seed; returns it if it breaks a law, up to that step."""
     fuzz = Fuzz(seed)
     try:
@@ -26,7 +26,7 @@ def attack(seed: int) -> Case | None:
             fuzz.round()
         fuzz.scene.end()
     except Exception:
-        return Case(seed, fuzz.members, tuple(fuzz.steps))
+        return RecordedAttack(seed, fuzz.members, tuple(fuzz.steps))
     return None
 
 
@@ -40,7 +40,7 @@ class Fuzz:
         victim, honest, hostile = self.members
         self._adversary = Adversary(random, hostile, (victim, honest))
         self.steps: list[Step] = []
-        self.scene = Scene(seed, self.members, self._adversary.hear)
+        self.scene = AttackSimulation(seed, self.members, self._adversary.hear)
         self._serial = count(HONEST_LINK + 1)
 
     def round(self) -> None:

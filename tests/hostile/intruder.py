@@ -18,8 +18,8 @@ from adsum.transport.framing import (
     encode_payload,
 )
 from adsum.transport.handshake import Handshake
+from tests.support.raw_peer import tagged
 from tests.support.waiting import DEADLINE
-from tests.transport.harness import tagged
 
 
 class Intruder:

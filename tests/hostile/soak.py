@@ -14,8 +14,8 @@ from pathlib import Path
 
 from adsum.testing.simulator.soak import cores, range_of, soak
 
-from .case import Case
 from .fuzz import attack
+from .recorded_attack import RecordedAttack
 
 REGRESSIONS = Path(__file__).with_name("regressions")
 
@@ -32,7 +32,7 @@ def attempt(seed: int, *, keep: Path) -> str | None:
     return f"{case.report()}\nreplay: python -m tests.hostile.soak --replay-file {file}"
 
 
-def replay(case: Case | None) -> int:
+def replay(case: RecordedAttack | None) -> int:
     """Print the report of a case that fails; returns the exit code."""
     if case is None or case.failure() is None:
         print("every law holds")
@@ -54,7 +54,7 @@ def main() -> int:
     parser.add_argument("--replay-file", type=Path, help="run an attack that was kept")
     options = parser.parse_args()
     if options.replay_file is not None:
-        return replay(Case.from_json(options.replay_file.read_text()))
+        return replay(RecordedAttack.from_json(options.replay_file.read_text()))
     if options.replay is not None:
         return replay(attack(options.replay))
     seeds = range_of(options.first, options.seeds)

@@ -7,10 +7,10 @@ import pytest
 from adsum.replication import streams
 from adsum.replication.entry import Transition
 from adsum.replication.state import Slice
-from tests.effort import scaled
+from tests.support.effort import scaled
 
-from .case import Case
 from .fuzz import attack
+from .recorded_attack import RecordedAttack
 from .soak import REGRESSIONS, attempt, replay
 
 SEEDS = scaled(120)
@@ -26,8 +26,8 @@ def test_random_frames_of_a_member_harm_no_other(first: int) -> None:
 
 
 @pytest.mark.parametrize("kept", KEPT, ids=lambda path: path.stem)
-def test_a_kept_attack_fails_no_more(kept: Path) -> None:
-    assert Case.from_json(kept.read_text()).failure() is None
+def test_kept_attack_regressions_pass(kept: Path) -> None:
+    assert RecordedAttack.from_json(kept.read_text()).failure() is None
 
 
 @pytest.fixture
@@ -43,13 +43,13 @@ def without_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("without_sweep")
-def test_an_attack_that_fails_is_kept_as_few_steps_that_fail_alike(
+def test_failing_attack_is_kept_shrunk_to_steps_that_fail_alike(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     seeds = iter(range(1200))
     seed, report = next((n, told) for n in seeds if (told := attempt(n, keep=tmp_path)))
-    kept = Case.from_json((tmp_path / f"{seed}.json").read_text())
-    assert Case.from_json(kept.to_json()) == kept
+    kept = RecordedAttack.from_json((tmp_path / f"{seed}.json").read_text())
+    assert RecordedAttack.from_json(kept.to_json()) == kept
     assert len(kept.steps) < 30
     assert report == f"{kept.report()}\nreplay: {how_to_replay(tmp_path, seed)}"
     assert "AssertionError: the entry in the slice of a shown one: " in report
@@ -58,9 +58,9 @@ def test_an_attack_that_fails_is_kept_as_few_steps_that_fail_alike(
 
 
 @pytest.mark.usefixtures("without_sweep")
-def test_a_kept_attack_still_fails_where_the_core_is_broken_as_it_was() -> None:
+def test_kept_attack_fails_on_a_core_with_the_old_bug() -> None:
     """Otherwise its frames are not of this version of the protocol, and it checks nothing."""
-    kept = Case.from_json((REGRESSIONS / "a-reset-without-a-sweep.json").read_text())
+    kept = RecordedAttack.from_json((REGRESSIONS / "a-reset-without-a-sweep.json").read_text())
     assert kept.failure() is not None
 
 

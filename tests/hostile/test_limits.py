@@ -20,88 +20,88 @@ from adsum.replication.messages import (
 from adsum.replication.state import Replica
 from adsum.replication.timing import Timing
 
-from .stage import ANN, EVE, TO_ANN, TO_EVE, Stage, entry, told_of
+from .attacked_engine import ANN, EVE, TO_ANN, TO_EVE, AttackedEngine, entry, told_of
 
 
-def test_a_member_can_pose_as_another_one_in_its_very_life() -> None:
+def test_member_can_impersonate_another_in_its_incarnation() -> None:
     """Name and incarnation are no secret: every digest tells them."""
-    stage = Stage()
-    stage.wait(2.0)
-    stage.link(100, ANN)
-    stage._hear(100, Delta(ANN, 1, 2, ((2, 1),)))
-    assert stage.shown() == {"room": ["mine"]}
-    stage._hear(100, Goodbye(9, 2, 0.0))
-    assert stage.status(ANN) == "left"
+    attacked = AttackedEngine()
+    attacked.wait(2.0)
+    attacked.link(100, ANN)
+    attacked._hear(100, Delta(ANN, 1, 2, ((2, 1),)))
+    assert attacked.shown() == {"room": ["mine"]}
+    attacked._hear(100, Goodbye(9, 2, 0.0))
+    assert attacked.status(ANN) == "left"
 
 
-def test_a_member_can_invent_nodes_and_their_presences() -> None:
-    stage = Stage()
+def test_member_can_invent_nodes_and_their_presences() -> None:
+    attacked = AttackedEngine()
     ghost = Replica("ghost", 1)
-    stage.eve_says(*told_of(ghost, 1, 2, version=1), Delta(ghost, 0, 1, (entry(ghost, 1, "boo"),)))
-    assert stage.shown() == {"room": ["ann", "boo", "mine"]}
+    attacked.eve_says(
+        *told_of(ghost, 1, 2, version=1), Delta(ghost, 0, 1, (entry(ghost, 1, "boo"),))
+    )
+    assert attacked.shown() == {"room": ["ann", "boo", "mine"]}
 
 
-def test_a_member_can_speak_for_a_node_to_which_there_is_no_link() -> None:
-    stage = Stage(ann_is_linked=False)
-    stage.eve_says(*told_of(ANN, 1, 2, version=9), Delta(ANN, 0, 9, (entry(ANN, 9, "forged"),)))
-    assert stage.shown() == {"room": ["forged", "mine"]}
+def test_member_can_forge_relays_of_an_unlinked_node() -> None:
+    attacked = AttackedEngine(ann_is_linked=False)
+    attacked.eve_says(*told_of(ANN, 1, 2, version=9), Delta(ANN, 0, 9, (entry(ANN, 9, "forged"),)))
+    assert attacked.shown() == {"room": ["forged", "mine"]}
 
 
-def test_a_member_can_keep_a_dead_node_alive_for_others() -> None:
-    stage = Stage()
-    stage._ann_is_linked = False
-    stage.engine.link_down(1, stage.now)
+def test_member_can_keep_a_dead_node_alive_by_forged_vouches() -> None:
+    attacked = AttackedEngine()
+    attacked._ann_is_linked = False
+    attacked.engine.link_down(1, attacked.now)
     for counter in range(1, 60):
-        stage.eve_says(*told_of(ANN, counter))
-        stage.wait(0.5)
-    assert stage.shown() == {"room": ["ann", "mine"]}
+        attacked.eve_says(*told_of(ANN, counter))
+        attacked.wait(0.5)
+    assert attacked.shown() == {"room": ["ann", "mine"]}
 
 
-def test_a_member_can_take_the_name_of_a_node_that_is_in_doubt() -> None:
-    stage = Stage()
-    stage._ann_is_linked = False
-    stage.engine.link_down(1, stage.now)
-    stage.link(100, Replica("ann", 666))
-    assert stage.shown() == {"room": ["mine"]}
-    assert stage.status(Replica("ann", 666)) == "up"
+def test_member_can_take_the_name_of_a_suspect_node() -> None:
+    attacked = AttackedEngine()
+    attacked._ann_is_linked = False
+    attacked.engine.link_down(1, attacked.now)
+    attacked.link(100, Replica("ann", 666))
+    assert attacked.shown() == {"room": ["mine"]}
+    assert attacked.status(Replica("ann", 666)) == "up"
 
 
-def test_a_member_can_tell_each_node_something_else_of_itself() -> None:
-    one, other = Stage(), Stage()
+def test_member_can_send_conflicting_slices_to_different_nodes() -> None:
+    one, other = AttackedEngine(), AttackedEngine()
     one.eve_says(Delta(EVE, 0, 1, (entry(EVE, 1, "x"),)))
     other.eve_says(Delta(EVE, 0, 1, (entry(EVE, 1, "y"),)))
     assert one.shown() != other.shown()
 
 
-def test_a_member_can_make_others_take_another_life_of_a_name_for_the_present_one() -> None:
+def test_member_can_replace_the_incarnation_of_another() -> None:
     """Of two lives that are both alive the higher is shown everywhere, and who can tell them?"""
-    stage = Stage()
-    stage.eve_says(*told_of(Replica("ann", 9), 1, 2))
-    assert stage.shown() == {"room": ["mine"]}
-    assert stage.status(Replica("ann", 9)) == "up"
+    attacked = AttackedEngine()
+    attacked.eve_says(*told_of(Replica("ann", 9), 1, 2))
+    assert attacked.shown() == {"room": ["mine"]}
+    assert attacked.status(Replica("ann", 9)) == "up"
 
 
-def test_a_member_can_take_the_name_of_a_node_that_is_only_heard_of() -> None:
-    stage = Stage(ann_is_linked=False)
-    stage.eve_says(*told_of(ANN, 1, 2, 3))
+def test_member_can_take_the_name_of_a_relayed_node() -> None:
+    attacked = AttackedEngine(ann_is_linked=False)
+    attacked.eve_says(*told_of(ANN, 1, 2, 3))
     for id in (100, 101):
-        stage.link(id, Replica("ann", 666))
-        stage.engine.link_down(id, stage.now)
-    assert stage.status(ANN) == "unknown"
+        attacked.link(id, Replica("ann", 666))
+        attacked.engine.link_down(id, attacked.now)
+    assert attacked.status(ANN) == "unknown"
 
 
-def test_what_a_member_made_up_of_an_absent_node_keeps_that_one_away_until_it_is_forgotten() -> (
-    None
-):
+def test_forged_incarnation_of_an_absent_node_refuses_it_until_forgotten() -> None:
     """The owner is asked to go on from a version that it never made: it looks like a copy."""
-    stage = Stage(ann_is_linked=False)
-    stage.eve_says(*told_of(ANN, 1, 2, 3, version=2**62))
-    stage.eve_says(Delta(ANN, 0, 2**62, (entry(ANN, 2**62, "forged"),)))
-    stage.link(TO_ANN, ANN)
-    assert [m.after for m in stage.sent(TO_ANN) if isinstance(m, Sync)] == [2**62]
+    attacked = AttackedEngine(ann_is_linked=False)
+    attacked.eve_says(*told_of(ANN, 1, 2, 3, version=2**62))
+    attacked.eve_says(Delta(ANN, 0, 2**62, (entry(ANN, 2**62, "forged"),)))
+    attacked.link(TO_ANN, ANN)
+    assert [m.after for m in attacked.sent(TO_ANN) if isinstance(m, Sync)] == [2**62]
 
 
-def test_a_member_can_delay_the_start_of_others_by_an_invented_node() -> None:
+def test_member_can_delay_joining_of_others_by_an_invented_node() -> None:
     engine = Engine(Replica("new", 1), Timing(), Random(1), now=0.0)
     engine.add_seed("eve:1", lasting=True)
     engine.seeds_complete()
@@ -111,19 +111,19 @@ def test_a_member_can_delay_the_start_of_others_by_an_invented_node() -> None:
     assert not engine.joined  # `join_timeout` bounds the wait
 
 
-def test_a_member_can_publish_to_every_topic() -> None:
-    stage = Stage()
+def test_member_can_publish_to_every_topic() -> None:
+    attacked = AttackedEngine()
     message = Publish("any topic", "event", "{}")
-    stage.eve_says(message)
-    assert [e.message for e in stage.effects if isinstance(e, Deliver)] == [message]
+    attacked.eve_says(message)
+    assert [e.message for e in attacked.effects if isinstance(e, Deliver)] == [message]
 
 
-def test_fingerprint_that_differs_wins_the_one_request_for_everything_of_a_heartbeat() -> None:
-    stage = Stage()
-    stage.eve_says(Heartbeat(1, 0), Digest(()))
-    stage.wait(2.0)
-    stage.effects.clear()
+def test_forged_fingerprint_wins_the_full_digest_request_of_a_heartbeat() -> None:
+    attacked = AttackedEngine()
+    attacked.eve_says(Heartbeat(1, 0), Digest(()))
+    attacked.wait(2.0)
+    attacked.effects.clear()
     for counter in range(2, 30):
-        stage.eve_says(Heartbeat(counter, 0, members=counter), Digest(()))
-    asked = [m for m in stage.sent(TO_EVE) if isinstance(m, Pull) and m.everything]
+        attacked.eve_says(Heartbeat(counter, 0, members=counter), Digest(()))
+    asked = [m for m in attacked.sent(TO_EVE) if isinstance(m, Pull) and m.everything]
     assert len(asked) == 1

@@ -10,9 +10,7 @@ DELTA = '[2,"n",1,0,1,1,[1],[0],{topics},{keys},{metas},[0],[],[]]'
 
 @pytest.mark.parametrize("column", ["topics", "keys", "metas"])
 @pytest.mark.parametrize("instead", ['"t"', '{"t":1}', '{"{}":1}'])
-def test_a_column_is_a_list_and_nothing_that_can_be_walked_through_like_one(
-    column: str, instead: str
-) -> None:
+def test_delta_column_that_is_not_a_list_is_rejected(column: str, instead: str) -> None:
     columns = {"topics": '["t"]', "keys": '["k"]', "metas": '["{}"]'}
     decode(_delta(columns))
     with pytest.raises(ProtocolError):
@@ -20,7 +18,7 @@ def test_a_column_is_a_list_and_nothing_that_can_be_walked_through_like_one(
 
 
 @pytest.mark.parametrize("depth", [10, 500, 900, 950, 980, 1000, 100_000])
-def test_a_kind_that_is_nested_however_deep_is_refused(depth: int) -> None:
+def test_deeply_nested_message_kind_is_rejected(depth: int) -> None:
     for inner in ("", "1"):
         with pytest.raises(ProtocolError):
             decode(("[" * depth + inner + "]" * depth).encode())

@@ -32,8 +32,8 @@ from adsum.transport.limits import TransportLimits
 from adsum.values.limits import MAX_META
 from tests.support.waiting import eventually
 
+from .attacked_node import MIB, RESPONSIVE, AttackedNode, open_files
 from .intruder import Intruder
-from .siege import MIB, RESPONSIVE, Siege, open_files
 
 pytestmark = [
     pytest.mark.processes,
@@ -89,53 +89,53 @@ def foul_words(me: str) -> list[bytes]:
     ]
 
 
-def test_strangers_are_shown_the_door_and_cost_a_line_each(besieged: Siege) -> None:
-    words = strange_words(besieged.cluster)
-    with besieged.bounded(GROWTH):
+def test_handshake_garbage_of_strangers_closes_with_one_line_each(attacked: AttackedNode) -> None:
+    words = strange_words(attacked.cluster)
+    with attacked.bounded(GROWTH):
         for word in words:
-            with Intruder(besieged.address) as stranger:
+            with Intruder(attacked.address) as stranger:
                 stranger.send(word)
                 assert stranger.dismissed()
-            besieged.answers()
-        play_back(besieged)
-        reflect(besieged)
-    eventually(partial(besieged.has_told_of, len(words) + 3), "each is told of")
-    besieged.is_unharmed()
+            attacked.answers()
+        play_back(attacked)
+        reflect(attacked)
+    eventually(partial(attacked.has_told_of, len(words) + 3), "each is told of")
+    attacked.is_unharmed()
 
 
-def test_members_that_break_the_protocol_lose_their_links_and_cost_a_line_each(
-    besieged: Siege,
+def test_protocol_errors_of_members_close_their_links_with_one_line_each(
+    attacked: AttackedNode,
 ) -> None:
-    words = foul_words(besieged.victim.name)
-    with besieged.bounded(GROWTH_BY_MEMBER):
+    words = foul_words(attacked.victim.name)
+    with attacked.bounded(GROWTH_BY_MEMBER):
         for number, word in enumerate(words):
-            with Intruder(besieged.address) as member:
-                member.greet(besieged.who(f"eve {number}"), besieged.secret)
+            with Intruder(attacked.address) as member:
+                member.greet(attacked.who(f"eve {number}"), attacked.secret)
                 member.send(word)
                 assert member.dismissed()
-            besieged.answers()
-    eventually(partial(besieged.has_told_of, len(words)), "each is told of")
-    besieged.is_unharmed()
+            attacked.answers()
+    eventually(partial(attacked.has_told_of, len(words)), "each is told of")
+    attacked.is_unharmed()
 
 
-def play_back(besieged: Siege) -> None:
+def play_back(attacked: AttackedNode) -> None:
     """A member's handshake is played back, as somebody on the path could; it proves nothing."""
-    with Intruder(besieged.address) as member:
-        member.greet(besieged.who("eve"), besieged.secret)
-    with Intruder(besieged.address) as thief:
+    with Intruder(attacked.address) as member:
+        member.greet(attacked.who("eve"), attacked.secret)
+    with Intruder(attacked.address) as thief:
         thief.send(b"".join(member.said))
         assert "secrets differ" in thief.dismissed()
 
 
-def reflect(besieged: Siege) -> None:
+def reflect(attacked: AttackedNode) -> None:
     """The node's own challenge is sent back to it, as a hello and as a proof."""
-    with Intruder(besieged.address) as mirror:
-        mirror.send(hello(besieged.cluster))
+    with Intruder(attacked.address) as mirror:
+        mirror.send(hello(attacked.cluster))
         challenge = mirror.take()
         assert challenge is not None
         mirror.send(encode_frame(PROOF, challenge[1]))
         assert "secrets differ" in mirror.dismissed()
-    with Intruder(besieged.address) as mirror:
+    with Intruder(attacked.address) as mirror:
         mirror.send(encode_frame(*challenge))
         answer = mirror.take()
         assert answer is not None
@@ -143,39 +143,39 @@ def reflect(besieged: Siege) -> None:
         assert "secrets differ" in mirror.dismissed()
 
 
-def test_a_storm_of_links_leaves_nothing_behind(besieged: Siege) -> None:
-    with besieged.bounded(GROWTH_BY_MEMBER):
+def test_link_storm_leaks_nothing(attacked: AttackedNode) -> None:
+    with attacked.bounded(GROWTH_BY_MEMBER):
         for number in range(300):
-            with Intruder(besieged.address) as member:
-                member.greet(besieged.who("eve"), besieged.secret)
+            with Intruder(attacked.address) as member:
+                member.greet(attacked.who("eve"), attacked.secret)
             if number % 50 == 0:
-                besieged.answers()
-    eventually(lambda: besieged.victim.ask("stats")["links"] == 1, "only the honest link is left")
-    assert besieged.lines() == []
-    besieged.is_unharmed()
+                attacked.answers()
+    eventually(lambda: attacked.victim.ask("stats")["links"] == 1, "only the honest link is left")
+    assert attacked.lines() == []
+    attacked.is_unharmed()
 
 
-def test_a_member_that_floods_a_node_with_itself_makes_it_neither_deaf_nor_large(
-    besieged: Siege,
+def test_flood_of_a_member_keeps_node_responsive_and_memory_bound(
+    attacked: AttackedNode,
 ) -> None:
     """Invented nodes, huge metas, frames again and again; and it asks for everything, unread."""
-    besieged.victim.ask("track_many", "hall", 5000)
+    attacked.victim.ask("track_many", "hall", 5000)
     meta = '{"x":"' + "x" * (MAX_META - 8) + '"}'
     big: Entry = (1, 1, "big", "eve", meta, None, "eve", 1)
     me = Replica("eve", 1)
     me_too: list[ProtocolMessage] = [Delta(me, 0, 1, (big,)), Delta(me, 0, 1, (big,), last=False)]
-    with besieged.bounded(GROWTH_BY_MEMBER), Intruder(besieged.address) as member:
-        node = member.greet(besieged.who("eve"), besieged.secret)
+    with attacked.bounded(GROWTH_BY_MEMBER), Intruder(attacked.address) as member:
+        node = member.greet(attacked.who("eve"), attacked.secret)
         victim = Replica(node.name, node.incarnation)
         for digest in invented(3 * MAX_MEMBERS):
             member.say(digest)
-        besieged.answers()
+        attacked.answers()
         for _ in range(100):
             member.say(*me_too, Sync(victim, 0, True), Sync(victim, 0, False))
-        besieged.answers()
-        assert len(besieged.victim.ask("members")) <= MAX_MEMBERS + 1
-    assert besieged.lines() == []
-    besieged.is_unharmed()
+        attacked.answers()
+        assert len(attacked.victim.ask("members")) <= MAX_MEMBERS + 1
+    assert attacked.lines() == []
+    attacked.is_unharmed()
 
 
 def invented(count: int) -> Iterator[Digest]:
@@ -184,9 +184,11 @@ def invented(count: int) -> Iterator[Digest]:
         yield Digest(tuple([Sighting(name, 1, 1) for name in names]))
 
 
-def test_addresses_that_never_answer_do_not_use_up_the_files(besieged_with_secret: Siege) -> None:
+def test_unanswered_dials_do_not_exhaust_file_descriptors(
+    attacked_with_secret: AttackedNode,
+) -> None:
     """Whoever is told of is dialled; here the kernel connects, and nobody says hello."""
-    attacked = besieged_with_secret
+    attacked = attacked_with_secret
     before, dials = attacked.files(), TransportLimits().pending_dials
     with ExitStack() as stack:
         silent = [stack.enter_context(socket.create_server(LOOPBACK)) for _ in range(2 * dials)]
@@ -204,8 +206,10 @@ def test_addresses_that_never_answer_do_not_use_up_the_files(besieged_with_secre
     attacked.is_unharmed()
 
 
-def test_ten_thousand_silent_connections_keep_nobody_out(besieged_with_secret: Siege) -> None:
-    attacked = besieged_with_secret
+def test_ten_thousand_silent_connections_block_no_handshake(
+    attacked_with_secret: AttackedNode,
+) -> None:
+    attacked = attacked_with_secret
     files = attacked.files()
     with (
         open_files(SILENT + 500),
@@ -222,7 +226,7 @@ def test_ten_thousand_silent_connections_keep_nobody_out(besieged_with_secret: S
 
 
 @contextmanager
-def silent_connections(attacked: Siege) -> Iterator[list[socket.socket]]:
+def silent_connections(attacked: AttackedNode) -> Iterator[list[socket.socket]]:
     """Ten thousand of them, a hundred at a time, so that the kernel drops none.
 
     The node hangs up on all but 64 at once; they are kept open here.
@@ -257,8 +261,10 @@ def wait_for_hang_ups(held: dict[int, socket.socket]) -> None:
             del held[number]
 
 
-def test_whoever_greets_a_byte_at_a_time_is_hung_up_on_in_time(besieged_with_secret: Siege) -> None:
-    attacked = besieged_with_secret
+def test_byte_by_byte_handshake_is_closed_at_the_timeout(
+    attacked_with_secret: AttackedNode,
+) -> None:
+    attacked = attacked_with_secret
     count, greeting = 60, hello(attacked.cluster)
     began = time.monotonic()
     with ExitStack() as stack, attacked.bounded(GROWTH):

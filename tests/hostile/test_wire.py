@@ -23,12 +23,21 @@ from adsum.transport.handshake import VERSIONS, Handshake, encode_hello
 from adsum.transport.limits import TransportLimits
 from adsum.transport.memory import connect
 from adsum.transport.sockets import SocketTransport
-from tests.effort import examples
+from tests.support.effort import examples
+from tests.support.raw_peer import RawPeer
+from tests.support.transports import Recorder, bound_port, identity, in_loop
 from tests.support.waiting import DEADLINE, until
-from tests.transport.harness import RawPeer, Recorder, bound_port, identity, in_loop
 
-from .siege import open_files
-from .wire import SECRET, Encounter, Lines, cut, genuine_frames, genuine_greeting, usual_frames
+from .attacked_node import open_files
+from .attacked_transport import (
+    SECRET,
+    AttackedTransport,
+    Lines,
+    cut,
+    genuine_frames,
+    genuine_greeting,
+    usual_frames,
+)
 
 GREETING, _ = genuine_greeting()
 STREAM = GREETING + usual_frames()
@@ -61,11 +70,11 @@ def mutants(draw: st.DrawFn) -> bytes:
     return bytes(stream)
 
 
-def meet(scenario: Callable[[Encounter], Awaitable[None]]) -> list[str]:
+def meet(scenario: Callable[[AttackedTransport], Awaitable[None]]) -> list[str]:
     """Play a scenario to its end; returns the log lines."""
 
     async def play() -> None:
-        encounter = Encounter()
+        encounter = AttackedTransport()
         await encounter.begin()
         async with asyncio.timeout(DEADLINE):
             await scenario(encounter)
@@ -76,8 +85,8 @@ def meet(scenario: Callable[[Encounter], Awaitable[None]]) -> list[str]:
     return log.lines
 
 
-def test_the_genuine_stream_is_taken_in() -> None:
-    async def scenario(encounter: Encounter) -> None:
+def test_genuine_stream_is_accepted() -> None:
+    async def scenario(encounter: AttackedTransport) -> None:
         await encounter.hear(cut(STREAM, [1, 5, 200]))
         assert len(encounter.node.opened) == 2
         assert len(encounter.node.payloads) == 2
@@ -87,8 +96,8 @@ def test_the_genuine_stream_is_taken_in() -> None:
 
 @EXAMPLES
 @given(st.binary(min_size=1, max_size=400), chunks_at)
-def test_bytes_of_a_stranger_cost_one_line(garbage: bytes, at: list[int]) -> None:
-    async def scenario(encounter: Encounter) -> None:
+def test_random_bytes_before_the_handshake_cost_one_line(garbage: bytes, at: list[int]) -> None:
+    async def scenario(encounter: AttackedTransport) -> None:
         await encounter.hear(cut(garbage, at))
         assert len(encounter.node.opened) == 1
 
@@ -97,10 +106,10 @@ def test_bytes_of_a_stranger_cost_one_line(garbage: bytes, at: list[int]) -> Non
 
 @EXAMPLES
 @given(mutants(), chunks_at)
-def test_a_mutated_stream_opens_a_link_only_if_its_greeting_is_whole(
+def test_mutated_stream_opens_a_link_only_if_its_handshake_is_intact(
     stream: bytes, at: list[int]
 ) -> None:
-    async def scenario(encounter: Encounter) -> None:
+    async def scenario(encounter: AttackedTransport) -> None:
         await encounter.hear(cut(stream, at))
         assert (len(encounter.node.opened) == 2) == stream.startswith(GREETING)
 
@@ -109,8 +118,10 @@ def test_a_mutated_stream_opens_a_link_only_if_its_greeting_is_whole(
 
 @EXAMPLES
 @given(st.binary(min_size=1, max_size=400) | mutants(), chunks_at)
-def test_bytes_of_whoever_was_dialled_give_a_stated_error(answer: bytes, at: list[int]) -> None:
-    async def scenario(encounter: Encounter) -> None:
+def test_random_bytes_of_a_dialled_peer_raise_a_documented_error(
+    answer: bytes, at: list[int]
+) -> None:
+    async def scenario(encounter: AttackedTransport) -> None:
         raw = RawPeer()
         link = encounter.transport.dial_link("somewhere")
         assert link.outcome is not None
@@ -127,7 +138,7 @@ def test_bytes_of_whoever_was_dialled_give_a_stated_error(answer: bytes, at: lis
 
 
 @given(st.binary(max_size=300))
-def test_a_handshake_takes_any_frame_or_raises_protocol_errors(body: bytes) -> None:
+def test_handshake_accepts_any_frame_or_raises_protocol_error(body: bytes) -> None:
     for kind in range(7):
         with suppress(ProtocolError):
             Handshake(identity("node"), dialling=True, secret=SECRET).receive(kind, body)
@@ -137,8 +148,8 @@ def test_a_handshake_takes_any_frame_or_raises_protocol_errors(body: bytes) -> N
 
 
 @in_loop
-async def test_a_recorded_handshake_opens_no_second_link() -> None:
-    encounter = Encounter(nonce=secrets.token_bytes)
+async def test_replayed_handshake_opens_no_second_link() -> None:
+    encounter = AttackedTransport(nonce=secrets.token_bytes)
     await encounter.begin()
     said = await record(encounter, "eve")
     opened = len(encounter.node.opened)
@@ -153,9 +164,9 @@ async def test_a_recorded_handshake_opens_no_second_link() -> None:
 
 
 @in_loop
-async def test_a_node_is_not_convinced_by_its_own_words() -> None:
+async def test_reflected_handshake_is_rejected() -> None:
     """Without the secret: its hello, and then whatever it says, are sent back to it."""
-    encounter = Encounter(nonce=secrets.token_bytes)
+    encounter = AttackedTransport(nonce=secrets.token_bytes)
     await encounter.begin()
     raw = await encounter.stranger()
     raw.send(encode_frame(HELLO, encode_hello(identity("eve"), VERSIONS, bytes(32), True)))
@@ -176,8 +187,8 @@ async def test_a_node_is_not_convinced_by_its_own_words() -> None:
 
 
 @in_loop
-async def test_a_proof_for_one_link_is_worthless_on_another_that_is_open_at_the_same_time() -> None:
-    encounter = Encounter(nonce=secrets.token_bytes)
+async def test_replayed_proof_fails_on_a_concurrent_link() -> None:
+    encounter = AttackedTransport(nonce=secrets.token_bytes)
     await encounter.begin()
     member = Handshake(identity("eve"), dialling=True, secret=SECRET)
     hello = member.start()
@@ -215,8 +226,8 @@ FROM_ELSEWHERE = {
 
 
 @pytest.mark.parametrize("reason", FROM_ELSEWHERE)
-def test_a_hello_from_elsewhere_is_answered_with_a_reason_and_one_line(reason: str) -> None:
-    async def scenario(encounter: Encounter) -> None:
+def test_hello_of_another_cluster_is_rejected_with_one_line(reason: str) -> None:
+    async def scenario(encounter: AttackedTransport) -> None:
         raw = await encounter.stranger()
         raw.send(encode_frame(HELLO, FROM_ELSEWHERE[reason]))
         await until(lambda: raw.goodbyes)
@@ -229,8 +240,8 @@ def test_a_hello_from_elsewhere_is_answered_with_a_reason_and_one_line(reason: s
 
 
 @in_loop
-async def test_a_version_of_the_future_that_still_speaks_ours_is_welcome() -> None:
-    encounter = Encounter()
+async def test_hello_of_a_future_version_that_supports_ours_is_accepted() -> None:
+    encounter = AttackedTransport()
     await encounter.begin()
     raw = await encounter.stranger()
     future = Handshake(identity("eve"), dialling=True, secret=SECRET, versions=(1, 7))
@@ -246,8 +257,8 @@ async def test_a_version_of_the_future_that_still_speaks_ours_is_welcome() -> No
 
 
 @in_loop
-async def test_members_that_break_the_protocol_in_a_flood_cost_two_lines() -> None:
-    encounter = Encounter()
+async def test_protocol_error_flood_of_members_costs_two_lines() -> None:
+    encounter = AttackedTransport()
     await encounter.begin()
     with Lines() as log:
         for _ in range(50):
@@ -259,7 +270,7 @@ async def test_members_that_break_the_protocol_in_a_flood_cost_two_lines() -> No
 
 
 @in_loop
-async def test_a_flood_of_connections_leaves_the_loop_to_everything_else() -> None:
+async def test_connection_flood_leaves_the_loop_responsive() -> None:
     """All that wait are refused, but not in one turn."""
     limits = TransportLimits(pending_handshakes=0)
     transport = SocketTransport(identity("node"), Recorder(), secret=SECRET, limits=limits)
@@ -284,7 +295,7 @@ async def test_a_flood_of_connections_leaves_the_loop_to_everything_else() -> No
 
 @pytest.mark.slow
 @in_loop
-async def test_a_process_without_free_files_says_so_once_a_second() -> None:
+async def test_exhausted_file_descriptors_are_logged_once_a_second() -> None:
     transport = SocketTransport(identity("node"), Recorder(), secret=SECRET)
     address = await transport.listen("127.0.0.1:0")
     stranger = socket.socket()
@@ -305,7 +316,7 @@ def connected(port: int) -> socket.socket:
 
 @pytest.mark.slow
 @in_loop
-async def test_no_more_is_dialled_at_a_time_than_stated() -> None:
+async def test_concurrent_dials_are_bounded() -> None:
     """Peers tell of addresses, and those who answer there may be slow on purpose."""
     limits = TransportLimits(pending_dials=3, handshake_timeout=0.1, close_grace=0.1)
     transport = SocketTransport(identity("node"), Recorder(), secret=SECRET, limits=limits)
@@ -324,7 +335,7 @@ async def test_no_more_is_dialled_at_a_time_than_stated() -> None:
 
 @pytest.mark.slow
 @in_loop
-async def test_failed_dials_and_handshakes_release_their_slots() -> None:
+async def test_failed_dials_and_handshakes_leak_no_slots() -> None:
     limits = TransportLimits(pending_dials=2, handshake_timeout=0.1, close_grace=0.1)
     transport = SocketTransport(identity("node"), Recorder(), secret=SECRET, limits=limits)
     other = SocketTransport(identity("other"), Recorder(), secret=b"x" * 16)
@@ -345,14 +356,14 @@ async def test_failed_dials_and_handshakes_release_their_slots() -> None:
 
 
 @in_loop
-async def test_a_node_without_protection_is_not_led_beyond_its_host() -> None:
+async def test_node_without_a_secret_dials_no_forged_remote_address() -> None:
     transport = SocketTransport(identity("node"), Recorder())
     with pytest.raises(ConfigurationError, match="beyond this host"):
         await transport.dial("192.0.2.1:7400")
     await transport.close()
 
 
-async def record(encounter: Encounter, name: str) -> list[bytes]:
+async def record(encounter: AttackedTransport, name: str) -> list[bytes]:
     """What a member says until it is linked, as somebody on the path records it."""
     member = Handshake(identity(name), dialling=True, secret=SECRET)
     raw = await encounter.stranger()

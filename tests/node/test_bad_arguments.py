@@ -83,7 +83,7 @@ WRONG: list[tuple[Call, str, str]] = [
 
 
 @pytest.mark.parametrize(("call", "beginning", "accepted"), WRONG)
-def test_a_wrong_argument_of_a_constructor_is_refused(
+def test_wrong_argument_of_a_constructor_is_refused(
     call: Call, beginning: str, accepted: str
 ) -> None:
     with pytest.raises(adsum.ConfigurationError) as caught:
@@ -144,7 +144,7 @@ async def done(call: Callable[..., Any], *arguments: Any) -> None:
 
 
 @pytest.mark.parametrize(("call", "error", "words"), CALLS)
-def test_a_wrong_argument_of_a_call_is_refused(
+def test_wrong_argument_of_a_call_is_refused(
     call: Callable[[Any, Any], Any], error: type[Exception], words: str
 ) -> None:
     async def main() -> None:
@@ -210,7 +210,7 @@ async def given_a_database(topic: str, entries: dict[str, Any]) -> dict[str, Any
         AsyncMock(return_value={}),
     ],
 )
-def test_whatever_is_awaited_when_it_is_called_is_an_async_function(function: Any) -> None:
+def test_any_async_callable_is_accepted_as_fetch(function: Any) -> None:
     async def main() -> None:
         who = presence(fetch=function)
         async with who.node:
@@ -220,7 +220,7 @@ def test_whatever_is_awaited_when_it_is_called_is_an_async_function(function: An
     asyncio.run(main())
 
 
-def test_a_lifespan_of_the_application_is_accepted() -> None:
+def test_lifespan_of_the_application_is_accepted() -> None:
     presence().node.wrap_lifespan(asynccontextmanager(generator))
 
 
@@ -233,7 +233,7 @@ def unknown(caplog: pytest.LogCaptureFixture, **environment: str) -> list[str]:
     return [record.getMessage() for record in caplog.records]
 
 
-def test_an_unknown_variable_is_logged_with_the_one_that_is_meant(
+def test_unknown_variable_is_logged_with_the_one_that_is_meant(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ADSUM_PEER", "10.0.0.1:7400")
@@ -246,7 +246,7 @@ def test_an_unknown_variable_is_logged_with_the_one_that_is_meant(
     assert "hunter2" not in record.getMessage()
 
 
-def test_a_variable_in_lower_case_is_unknown(caplog: pytest.LogCaptureFixture) -> None:
+def test_variable_in_lower_case_is_unknown(caplog: pytest.LogCaptureFixture) -> None:
     [line] = unknown(caplog, adsum_linger="5")
     assert "'adsum_linger' (did you mean ADSUM_LINGER?)" in line
 
@@ -306,7 +306,7 @@ def test_settings_empty_ones_and_those_of_services_are_not_logged(
         ("ADSUM_RUNTIME_DIR", "relative", "absolute path"),
     ],
 )
-def test_an_error_names_the_variable_that_the_value_came_from(
+def test_error_names_the_variable_that_the_value_came_from(
     name: str, value: str, accepted: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(name, value)
@@ -316,7 +316,7 @@ def test_an_error_names_the_variable_that_the_value_came_from(
     assert accepted in str(caught.value)
 
 
-def test_a_short_secret_of_a_variable_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_short_secret_of_a_variable_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ADSUM_SECRET", "hunter2")
     with pytest.raises(adsum.ConfigurationError, match=r"^ADSUM_SECRET of 7 bytes: ") as caught:
         adsum.Node()
@@ -325,7 +325,7 @@ def test_a_short_secret_of_a_variable_is_not_shown(monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize("field", ["listen", "peers", "advertise"])
 @pytest.mark.parametrize("scheme", ["tcp", "http", "tls", "unix", "redis", "wss"])
-def test_an_address_has_no_scheme(field: str, scheme: str) -> None:
+def test_address_has_no_scheme(field: str, scheme: str) -> None:
     given: dict[str, Any] = {"listen": "127.0.0.1:0", field: f"{scheme}://10.0.0.1:7400"}
     with pytest.raises(adsum.ConfigurationError) as caught:
         adsum.Node(**given)

@@ -3,41 +3,21 @@
 import asyncio
 import gc
 import threading
-from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import adsum
+from tests.support.closed_loops import closed_loop_warnings, collect_closed_loops, run_and_close
+from tests.support.eager_tasks import fetch_names
 from tests.support.nodes import run
 from tests.support.ports import free_port
 from tests.support.waiting import until
 
-from .test_eager_tasks import names
+__all__ = ["collect_closed_loops"]
 
-NewLoop = Callable[[], asyncio.AbstractEventLoop]
-
-# What asyncio says of tasks and connections that its loop was closed under.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
-
-
-@pytest.fixture(autouse=True)
-def collect_what_closed_loops_left() -> Iterator[None]:
-    yield
-    gc.collect()
-
-
-def run_and_close(main: Coroutine[Any, Any, None], make: NewLoop = asyncio.new_event_loop) -> None:
-    """Run something in a loop, and close that in the midst of all else that it does."""
-    loop = make()
-    try:
-        loop.run_until_complete(main)
-    finally:
-        loop.close()
+pytestmark = closed_loop_warnings
 
 
 class Run:
@@ -76,10 +56,10 @@ class Run:
         assert all(reader.closed for reader in self.kept[:2])
 
 
-@pytest.mark.parametrize("fetch", [None, names], ids=["plain", "fetch"])
+@pytest.mark.parametrize("fetch", [None, fetch_names], ids=["plain", "fetch"])
 @pytest.mark.parametrize("readers", ["waiting", "dropped", "dropped later"])
 @pytest.mark.parametrize("end", [asyncio.run, run_and_close])
-def test_a_watch_in_the_next_run_receives_every_change(
+def test_watch_in_the_next_run_receives_every_change(
     end: Any, readers: str, fetch: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     world = Run(fetch=fetch, readers=readers)
@@ -98,7 +78,7 @@ def test_stop_in_another_loop_ends_the_run() -> None:
     run(world.begin_again())
 
 
-def test_the_address_is_free_for_the_next_run() -> None:
+def test_address_is_free_for_the_next_run() -> None:
     port = free_port()
     node = adsum.Node(siblings=False, listen=f"127.0.0.1:{port}")
     run_and_close(node.start())
@@ -111,7 +91,7 @@ def test_the_address_is_free_for_the_next_run() -> None:
 
 
 @pytest.mark.parametrize("loops", ["asyncio", "uvloop"])
-def test_peers_hide_the_node_as_if_it_had_crashed(loops: str) -> None:
+def test_closed_loop_is_detected_by_peers_as_a_crash(loops: str) -> None:
     make = pytest.importorskip(loops).new_event_loop
     tcp: dict[str, Any] = {"siblings": False, "listen": "127.0.0.1:0", "cluster": "closed-loops"}
     stays, address, seen, done = adsum.Node(**tcp), list[str](), threading.Event(), list[float]()
@@ -142,7 +122,7 @@ def test_peers_hide_the_node_as_if_it_had_crashed(loops: str) -> None:
     assert done[0] < stays.settings.timing.down_after / 2
 
 
-def test_a_task_that_outlives_many_runs_keeps_no_callbacks() -> None:
+def test_long_task_leaks_no_callbacks_over_many_runs() -> None:
     async def main() -> None:
         node = adsum.Node(siblings=False)
         presence = adsum.Presence(node)

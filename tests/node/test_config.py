@@ -23,7 +23,7 @@ def test_defaults_are_those_of_the_protocol() -> None:
     assert settings.timing.down_after == 6.0
 
 
-def test_the_environment_overrides_defaults_and_keywords_override_it() -> None:
+def test_environment_overrides_defaults_and_keywords_override_it() -> None:
     environment = {"ADSUM_CLUSTER": "chat", "ADSUM_DOWN_AFTER": "9.5", "ADSUM_SIBLINGS": "no"}
     settings = resolve_settings({"cluster": "mail"}, environment)
     assert settings.cluster == "mail"
@@ -40,7 +40,7 @@ def test_one_address_is_a_list_of_one() -> None:
     assert resolve_settings({"listen": "127.0.0.1:0"}, {}).listen == ("127.0.0.1:0",)
 
 
-def test_an_empty_variable_is_not_given() -> None:
+def test_empty_variable_is_not_given() -> None:
     assert resolve_settings({}, {"ADSUM_NAME": "", "ADSUM_LISTEN": ""}).listen == ()
 
 
@@ -74,7 +74,7 @@ def test_an_empty_variable_is_not_given() -> None:
         ("join_timeout", 3601, "between 0 s and 3600 s"),
     ],
 )
-def test_a_wrong_setting_is_named_with_what_is_accepted(
+def test_wrong_setting_error_names_it_and_its_range(
     field: str, value: object, accepted: str
 ) -> None:
     text = refusal({field: value})
@@ -103,7 +103,7 @@ def test_settings_that_contradict_each_other_are_refused(
 
 @pytest.mark.parametrize("field", ["listen", "peers"])
 @pytest.mark.parametrize("address", ["10.0.0.1:7400", "example.org:7400", "[2001:db8::1]:7400"])
-def test_off_loopback_it_refuses_without_a_secret_or_tls(field: str, address: str) -> None:
+def test_address_off_loopback_without_secret_or_tls_is_refused(field: str, address: str) -> None:
     text = refusal({field: address})
     assert address in text
     assert "ADSUM_SECRET" in text
@@ -115,7 +115,7 @@ def test_every_interface_is_off_loopback(address: str) -> None:
     assert "ADSUM_SECRET" in refusal({"listen": address})
 
 
-def test_a_secret_is_never_in_an_error() -> None:
+def test_secret_is_never_in_an_error() -> None:
     assert "hunter2" not in refusal({"secret": "hunter2"})
 
 

@@ -2,38 +2,21 @@
 
 import asyncio
 import gc
-from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
 
 import adsum
 from adsum import tasks
-from tests.support.waiting import DEADLINE, until
-
-EAGER: Callable[..., Any] | None = getattr(asyncio, "eager_task_factory", None)
-needs_eager = pytest.mark.skipif(EAGER is None, reason="asyncio has eager tasks from 3.12")
-
-
-def run(main: Coroutine[Any, Any, None]) -> None:
-    """Run a test in a loop whose tasks begin eagerly."""
-
-    async def eagerly() -> None:
-        asyncio.get_running_loop().set_task_factory(EAGER)
-        await asyncio.wait_for(main, 2 * DEADLINE)
-
-    asyncio.run(eagerly())
-
-
-async def names(topic: str, entries: dict[str, Any]) -> dict[str, Any]:
-    return {key: {"user": key.title()} for key in entries}
+from tests.support.eager_tasks import fetch_names, needs_eager, run_eagerly
+from tests.support.waiting import until
 
 
 @needs_eager
-def test_a_watch_with_fetch_on_an_empty_topic_receives_later_changes() -> None:
+def test_watch_with_fetch_on_an_empty_topic_receives_later_changes() -> None:
     async def main() -> None:
         node = adsum.Node(siblings=False)
-        presence = adsum.Presence(node, fetch=names)
+        presence = adsum.Presence(node, fetch=fetch_names)
         async with node:
             watch = presence.watch("room")
             assert await anext(watch) == adsum.Diff()
@@ -41,7 +24,7 @@ def test_a_watch_with_fetch_on_an_empty_topic_receives_later_changes() -> None:
                 presence.track("room", key)
                 assert (await anext(watch)).joins[key]["user"] == key.title()
 
-    run(main())
+    run_eagerly(main())
 
 
 @needs_eager
@@ -57,7 +40,7 @@ def test_nodes_replicate_and_stop() -> None:
             presence = adsum.Presence(two)
             await until(lambda: presence.count("room") == 1)
 
-    run(main())
+    run_eagerly(main())
 
 
 @needs_eager
@@ -73,12 +56,12 @@ def test_start_task_begins_in_a_later_turn() -> None:
         assert not began.is_set()
         assert await task == 5
 
-    run(main())
+    run_eagerly(main())
 
 
 @needs_eager
 @pytest.mark.filterwarnings("error")
-def test_a_task_that_is_cancelled_before_it_begins_never_runs() -> None:
+def test_task_that_is_cancelled_before_it_begins_never_runs() -> None:
     async def main() -> None:
         async def work() -> None:
             raise AssertionError("it ran")
@@ -88,7 +71,7 @@ def test_a_task_that_is_cancelled_before_it_begins_never_runs() -> None:
         await asyncio.wait([task])
         assert task.cancelled()
 
-    run(main())
+    run_eagerly(main())
 
 
 def test_cancelled_task_of_another_task_factory_leaves_no_coroutine_behind(

@@ -50,7 +50,7 @@ def failures(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 @pytest.mark.parametrize("name", ["tick", "take_effects", "take_changes"])
-def test_a_step_that_raises_is_logged_once_and_tried_again_a_heartbeat_later(
+def test_failing_engine_step_is_logged_once_and_retried_after_a_heartbeat(
     name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def main() -> None:
@@ -72,7 +72,7 @@ def test_a_step_that_raises_is_logged_once_and_tried_again_a_heartbeat_later(
     assert len(line) < 5000
 
 
-def test_the_timer_is_set_where_the_engine_cannot_tell_its_next_deadline(
+def test_timer_is_set_when_the_next_deadline_raises(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     wake_at: Any = Engine.wake_at
@@ -92,7 +92,7 @@ def test_the_timer_is_set_where_the_engine_cannot_tell_its_next_deadline(
 
 
 @pytest.mark.parametrize("name", ["link_up", "link_down", "receive", "link_writable"])
-def test_the_clock_goes_on_after_a_link_event_that_raises(name: str) -> None:
+def test_clock_goes_on_after_a_link_event_that_raises(name: str) -> None:
     async def main() -> None:
         tcp = {**SETTINGS, "listen": "127.0.0.1:0", "cluster": "faults"}
         async with adsum.Node(**tcp) as one, adsum.Node(**tcp, peers=one.address) as two:

@@ -17,10 +17,9 @@ from adsum.driver.observer import Observer
 from adsum.replication.entry import Transition
 from adsum.replication.messages import Publish
 from adsum.testing import Cluster
+from tests.support.forked_child import collect, descriptors, fork, in_child
 from tests.support.nodes import run
 from tests.support.waiting import until
-
-from .children import collect, descriptors, fork, in_child
 
 
 def test_nodes_made_before_a_fork_start_in_each_child_and_form_a_cluster(cluster_name: str) -> None:
@@ -166,7 +165,7 @@ def test_close_of_an_inherited_run_ends_nothing_in_child() -> None:
     run(main())
 
 
-def test_observers_are_told_of_the_fork_at_the_first_start_in_child() -> None:
+def test_observers_are_notified_of_the_fork_at_first_start_in_child() -> None:
     async def main() -> None:
         node = adsum.Node(siblings=False)
         recorder = Recorder(node)

@@ -13,12 +13,11 @@ import pytest
 
 from tests.support.ports import free_port
 from tests.support.waiting import eventually
-
-from .processes import Process, python
+from tests.support.worker_processes import Process, python
 
 pytestmark = pytest.mark.processes
 
-SCRIPT = Path(__file__).with_name("forking.py")
+SCRIPT = Path(__file__).with_name("forking_worker.py")
 TRANSPORTS = ["unix", "tcp", "tls"]
 #: Ways to make a child that stays: `os.fork` in the thread of the event loop and in another one,
 #: `multiprocessing.Process`, `ProcessPoolExecutor`.
@@ -131,7 +130,9 @@ def test_kill_of_parent_is_detected_within_a_second_while_child_lives(
 
 
 @pytest.mark.parametrize("transport", ["tcp"])
-def test_restart_on_fixed_port_succeeds_while_child_of_former_life_lives(forkers: Forkers) -> None:
+def test_restart_on_fixed_port_succeeds_while_child_of_old_incarnation_lives(
+    forkers: Forkers,
+) -> None:
     parent, other = forkers.pair()
     _, (address,) = parent.ask("life")
     forkers.orphans.append(parent.ask("fork", "idle"))

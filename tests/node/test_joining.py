@@ -16,13 +16,12 @@ import pytest
 
 import adsum
 from adsum.driver import joinlog
-from tests.measuring import Measured
 from tests.support.environment import clean_environment
+from tests.support.measurements import Measured
 from tests.support.nodes import run, running
 from tests.support.ports import free_port
 from tests.support.waiting import DEADLINE, eventually, until
-
-from .processes import Worker, Workers, python
+from tests.support.worker_processes import Worker, Workers, python
 
 PUBLISHER = Path(__file__).with_name("publisher.py")
 TCP: dict[str, Any] = {"siblings": False, "listen": "127.0.0.1:0"}
@@ -87,7 +86,7 @@ def test_publish_after_joining_through_one_seed_reaches_thirty_nodes(cluster_nam
     run(main())
 
 
-def test_two_nodes_that_are_each_others_only_peers_join_at_once(cluster_name: str) -> None:
+def test_two_nodes_that_are_each_others_only_seeds_join_at_once(cluster_name: str) -> None:
     async def main() -> None:
         for _ in range(10):
             ports = free_port(), free_port()
@@ -110,7 +109,7 @@ def test_two_nodes_that_are_each_others_only_peers_join_at_once(cluster_name: st
 
 
 @pytest.mark.parametrize("other", [{"secret": "x" * 16}, {"cluster": "mail"}])
-def test_peer_that_rejects_the_handshake_has_answered(
+def test_peer_that_rejects_the_handshake_counts_as_answered(
     other: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     async def main() -> None:
@@ -126,7 +125,7 @@ def test_peer_that_rejects_the_handshake_has_answered(
     assert "no link to 127.0.0.1" in caplog.text
 
 
-def test_own_address_among_the_peers_has_answered(cluster_name: str) -> None:
+def test_own_address_among_the_peers_counts_as_answered(cluster_name: str) -> None:
     async def main() -> None:
         address = f"127.0.0.1:{free_port()}"
         alone: dict[str, Any] = {"siblings": False, "cluster": cluster_name}
@@ -139,7 +138,7 @@ def test_own_address_among_the_peers_has_answered(cluster_name: str) -> None:
 
 
 @pytest.mark.parametrize("fails", [True, False], ids=["unresolvable", "resolved"])
-def test_host_name_has_answered_with_its_look_up_and_its_addresses(
+def test_host_name_counts_as_answered_with_lookup_and_all_addresses(
     cluster_name: str, fails: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def main() -> None:
@@ -166,7 +165,7 @@ def test_host_name_has_answered_with_its_look_up_and_its_addresses(
     run(main())
 
 
-def test_lifespan_starts_up_with_the_whole_list(cluster_name: str) -> None:
+def test_lifespan_starts_with_the_complete_list(cluster_name: str) -> None:
     async def main() -> None:
         async with adsum.Node(cluster=cluster_name) as first:
             for number in range(1000):
@@ -181,7 +180,7 @@ def test_lifespan_starts_up_with_the_whole_list(cluster_name: str) -> None:
 # A node that does not join in time.
 
 
-def test_start_returns_after_the_bound_and_the_node_joins_later(
+def test_start_returns_after_join_timeout_and_the_node_joins_later(
     cluster_name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def main() -> None:
@@ -215,7 +214,7 @@ def test_start_does_not_wait_with_a_join_timeout_of_zero(
 
 
 @pytest.mark.slow
-def test_start_returns_at_five_times_the_bound_while_there_is_progress(
+def test_start_returns_at_five_join_timeouts_while_catch_up_progresses(
     cluster_name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def main() -> None:
@@ -231,7 +230,7 @@ def test_start_returns_at_five_times_the_bound_while_there_is_progress(
 
 
 @pytest.mark.slow
-def test_node_whose_name_is_refused_has_not_joined(cluster_name: str) -> None:
+def test_node_with_refused_duplicate_name_has_not_joined(cluster_name: str) -> None:
     async def main() -> None:
         async with (
             adsum.Node(cluster=cluster_name, name="worker") as first,
@@ -456,7 +455,7 @@ def test_message_of_a_node_that_starts_publishes_and_stops_reaches_all(
 
 @pytest.mark.processes
 @pytest.mark.parametrize("transport", ["unix", "tcp"])
-def test_messages_of_fifty_processes_that_publish_and_stop_reach_all_without_a_warning(
+def test_messages_of_fifty_short_lived_processes_reach_all_without_a_warning(
     cluster_name: str, transport: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def publish(settings: dict[str, Any], number: int) -> tuple[bytes, bytes]:
@@ -483,7 +482,7 @@ def test_messages_of_fifty_processes_that_publish_and_stop_reach_all_without_a_w
 
 
 @pytest.mark.processes
-def test_respawned_worker_lists_everything_when_it_is_ready(
+def test_respawned_worker_lists_all_presences_when_ready(
     cluster_name: str, measured: Measured
 ) -> None:
     count = 50_000

@@ -23,7 +23,7 @@ from tests.support.ports import free_port
 from tests.support.waiting import DEADLINE, until
 
 
-def test_starting_and_stopping_twice_does_nothing_more() -> None:
+def test_duplicate_start_and_stop_do_nothing() -> None:
     async def main() -> None:
         node = adsum.Node(siblings=False)
         await node.stop()
@@ -38,7 +38,7 @@ def test_starting_and_stopping_twice_does_nothing_more() -> None:
     run(main())
 
 
-def test_whoever_starts_it_while_it_starts_waits_for_it() -> None:
+def test_concurrent_start_waits_for_the_first() -> None:
     async def main() -> None:
         node = adsum.Node(siblings=False, listen="127.0.0.1:0")
         first = asyncio.create_task(node.start())
@@ -52,7 +52,7 @@ def test_whoever_starts_it_while_it_starts_waits_for_it() -> None:
     run(main())
 
 
-def test_a_start_while_it_stops_waits_for_the_end() -> None:
+def test_start_during_stop_waits_for_its_end() -> None:
     async def main() -> None:
         node = adsum.Node(siblings=False)
         presence = adsum.Presence(node)
@@ -68,7 +68,7 @@ def test_a_start_while_it_stops_waits_for_the_end() -> None:
     run(main())
 
 
-def test_a_node_whose_loop_ended_without_a_stop_starts_again_in_another() -> None:
+def test_node_of_an_ended_loop_starts_again_in_another() -> None:
     node = adsum.Node(siblings=False)
     presence = adsum.Presence(node)
 
@@ -84,7 +84,7 @@ def test_a_node_whose_loop_ended_without_a_stop_starts_again_in_another() -> Non
     asyncio.run(again())
 
 
-def test_a_node_that_runs_in_another_loop_is_refused() -> None:
+def test_node_that_runs_in_another_loop_is_refused() -> None:
     async def elsewhere() -> None:
         with pytest.raises((adsum.UsageError, adsum.WrongThreadError)):
             await node.start()
@@ -99,7 +99,7 @@ def test_a_node_that_runs_in_another_loop_is_refused() -> None:
         loop.close()
 
 
-def test_each_run_is_a_new_life_in_whatever_loop(cluster_name: str) -> None:
+def test_each_run_is_a_new_incarnation(cluster_name: str) -> None:
     node = adsum.Node(cluster=cluster_name, name="me")
     presence = adsum.Presence(node)
     lives = set[int]()
@@ -115,7 +115,7 @@ def test_each_run_is_a_new_life_in_whatever_loop(cluster_name: str) -> None:
     assert len(lives) == 3
 
 
-def test_a_failed_start_leaves_nothing_behind_and_may_be_tried_again() -> None:
+def test_failed_start_leaks_nothing_and_can_be_retried() -> None:
     async def main() -> None:
         async with adsum.Node(siblings=False, listen="127.0.0.1:0") as first:
             address = first.address
@@ -130,7 +130,7 @@ def test_a_failed_start_leaves_nothing_behind_and_may_be_tried_again() -> None:
     run(main())
 
 
-def test_the_address_tells_the_port_that_was_free() -> None:
+def test_address_names_the_bound_port() -> None:
     async def main() -> None:
         async with adsum.Node(siblings=False, listen="127.0.0.1:0") as node:
             assert node.address is not None
@@ -159,7 +159,7 @@ def test_node_listens_on_one_port_over_both_address_families(cluster_name: str) 
     run(main())
 
 
-def test_one_peer_is_enough_because_addresses_spread() -> None:
+def test_one_seed_is_enough_because_digests_spread_addresses() -> None:
     async def main() -> None:
         tcp: dict[str, Any] = {"siblings": False, "listen": "127.0.0.1:0", "cluster": "spread"}
         async with adsum.Node(**tcp) as first:
@@ -188,7 +188,7 @@ def test_nodes_of_different_clusters_never_merge(cluster_name: str) -> None:
 
 
 @pytest.mark.slow
-def test_a_peer_of_another_cluster_is_refused_with_one_line(
+def test_handshake_of_another_cluster_is_refused_with_one_line(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async def main() -> None:
@@ -207,7 +207,7 @@ def test_a_peer_of_another_cluster_is_refused_with_one_line(
     assert len(lines) == 1
 
 
-def test_complaints_of_many_addresses_are_bounded(
+def test_log_lines_for_many_failing_addresses_are_bounded(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(linkdriver, "MAX_COMPLAINTS", 3)
@@ -229,7 +229,7 @@ def test_complaints_of_many_addresses_are_bounded(
     run(main())
 
 
-def test_only_who_knows_the_secret_gets_in() -> None:
+def test_handshake_without_the_secret_is_refused() -> None:
     async def main() -> None:
         tcp: dict[str, Any] = {"siblings": False, "listen": "127.0.0.1:0", "cluster": "secret"}
         async with (
@@ -247,7 +247,7 @@ def test_only_who_knows_the_secret_gets_in() -> None:
 
 
 @pytest.mark.slow
-def test_a_stopped_node_leaves_at_once_and_lingers_if_told_to(cluster_name: str) -> None:
+def test_stop_says_goodbye_at_once_or_after_linger(cluster_name: str) -> None:
     async def main() -> None:
         async with running(1, cluster=cluster_name) as [stays]:
             presence = adsum.Presence(stays)
@@ -264,7 +264,7 @@ def test_a_stopped_node_leaves_at_once_and_lingers_if_told_to(cluster_name: str)
     run(main())
 
 
-def test_a_name_may_be_used_again_at_once(cluster_name: str) -> None:
+def test_name_is_reusable_right_after_goodbye(cluster_name: str) -> None:
     async def main() -> None:
         async with running(1, cluster=cluster_name) as [stays]:
             presence = adsum.Presence(stays)
@@ -279,7 +279,7 @@ def test_a_name_may_be_used_again_at_once(cluster_name: str) -> None:
 
 
 @pytest.mark.slow
-def test_a_second_node_of_a_live_name_is_refused_loudly(
+def test_duplicate_name_of_a_live_node_is_refused_and_logged(
     cluster_name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def main() -> None:
@@ -322,7 +322,7 @@ def test_long_host_name_is_cut_so_the_automatic_name_fits(monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("round_trip", range(2))
-def test_the_lifespan_runs_the_node_in_every_test_client(round_trip: int) -> None:
+def test_lifespan_runs_the_node_in_every_test_client(round_trip: int) -> None:
     app = Starlette(routes=[Route("/{user}", show)], lifespan=node.lifespan)
     with TestClient(app) as client:
         body = client.get("/ann").json()
@@ -332,7 +332,7 @@ def test_the_lifespan_runs_the_node_in_every_test_client(round_trip: int) -> Non
     assert not node.running
 
 
-def test_the_lifespan_composes_with_the_users_own() -> None:
+def test_lifespan_composes_with_the_users_own() -> None:
     events = list[str]()
 
     @asynccontextmanager
@@ -351,7 +351,7 @@ def test_the_lifespan_composes_with_the_users_own() -> None:
     assert not node.running
 
 
-def test_stats_and_members_tell_what_the_node_knows(cluster_name: str) -> None:
+def test_stats_and_members_report_the_state_of_the_node(cluster_name: str) -> None:
     async def main() -> None:
         async with running(2, cluster=cluster_name) as [one, two]:
             adsum.Presence(one).track("room", "ann", owner=None)
@@ -367,7 +367,7 @@ def test_stats_and_members_tell_what_the_node_knows(cluster_name: str) -> None:
     run(main())
 
 
-def test_a_name_that_is_not_known_yet_is_looked_up_again(
+def test_unresolved_host_name_is_resolved_again(
     cluster_name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And the links that exist go on while it is not known."""

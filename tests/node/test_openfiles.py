@@ -97,7 +97,7 @@ def test_process_close_to_the_limit_warns_at_most_once_a_minute(
     assert "of 1024 files are open" in caplog.text
 
 
-def test_no_limit_is_no_reason_to_warn(
+def test_unlimited_open_files_log_no_warning(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)

@@ -18,7 +18,7 @@ async def alone() -> tuple[adsum.Node, adsum.Presence]:
     return node, presence
 
 
-def test_a_presence_is_visible_when_track_returns() -> None:
+def test_presence_is_listed_when_track_returns() -> None:
     async def main() -> None:
         node, presence = await alone()
         presence.track("room", "ann", {"device": "phone"})
@@ -33,7 +33,7 @@ def test_a_presence_is_visible_when_track_returns() -> None:
     run(main())
 
 
-def test_absence_is_empty() -> None:
+def test_list_of_an_empty_topic_is_empty() -> None:
     async def main() -> None:
         node, presence = await alone()
         assert presence.list("room") == {}
@@ -45,7 +45,7 @@ def test_absence_is_empty() -> None:
     run(main())
 
 
-def test_an_update_takes_a_value_or_a_function_and_makes_a_new_ref() -> None:
+def test_update_takes_a_meta_or_a_function_and_makes_a_new_ref() -> None:
     async def main() -> None:
         node, presence = await alone()
         me = presence.track("room", "ann", {"device": "phone"})
@@ -64,7 +64,7 @@ def test_an_update_takes_a_value_or_a_function_and_makes_a_new_ref() -> None:
 
 
 @pytest.mark.parametrize("change", ["update", "untrack", "untrack_all"])
-def test_a_function_that_changes_the_presence_itself_is_refused(change: str) -> None:
+def test_update_function_that_changes_the_presence_is_refused(change: str) -> None:
     async def main() -> None:
         node, presence = await alone()
         me = presence.track("room", "ann", {"n": 0})
@@ -89,7 +89,7 @@ def test_a_function_that_changes_the_presence_itself_is_refused(change: str) -> 
 
 
 @pytest.mark.parametrize("end", ["untrack", "with", "untrack_all"])
-def test_a_long_task_keeps_one_callback_while_it_tracks_and_none_after(end: str) -> None:
+def test_long_task_leaks_no_owner_callbacks(end: str) -> None:
     async def main() -> None:
         node, presence = await alone()
         task: Any = asyncio.current_task()
@@ -115,7 +115,7 @@ def test_a_long_task_keeps_one_callback_while_it_tracks_and_none_after(end: str)
     run(main())
 
 
-def test_what_get_returned_may_be_passed_back() -> None:
+def test_meta_from_get_can_be_passed_to_update() -> None:
     async def main() -> None:
         node, presence = await alone()
         me = presence.track("room", "ann", {"device": "phone"})
@@ -130,7 +130,7 @@ def test_what_get_returned_may_be_passed_back() -> None:
     run(main())
 
 
-def test_a_with_block_ends_its_presence() -> None:
+def test_with_block_untracks_its_presence() -> None:
     async def main() -> None:
         node, presence = await alone()
         with presence.track("room", "ann") as me:
@@ -159,7 +159,7 @@ async def _waits() -> None:
 
 
 @pytest.mark.parametrize("end", [_returns, _raises, _waits])
-def test_a_presence_ends_with_the_task_that_tracked_it(end: Any) -> None:
+def test_presence_ends_with_its_owner_task(end: Any) -> None:
     async def main() -> None:
         node, presence = await alone()
 
@@ -181,7 +181,7 @@ def test_a_presence_ends_with_the_task_that_tracked_it(end: Any) -> None:
     run(main())
 
 
-def test_an_untied_presence_stays_and_an_owner_ends_all_that_is_its_own() -> None:
+def test_presence_without_owner_stays_and_untrack_ends_all_of_an_owner() -> None:
     async def main() -> None:
         node, presence = await alone()
 
@@ -203,7 +203,7 @@ def test_an_untied_presence_stays_and_an_owner_ends_all_that_is_its_own() -> Non
     run(main())
 
 
-def test_one_key_may_be_present_several_times() -> None:
+def test_one_key_may_have_several_metas() -> None:
     async def main() -> None:
         node, presence = await alone()
         presence.track("room", "ann", {"device": "phone"}, owner=1)
@@ -217,7 +217,7 @@ def test_one_key_may_be_present_several_times() -> None:
     run(main())
 
 
-def test_tracking_the_same_thing_twice_is_refused_until_it_ended() -> None:
+def test_duplicate_track_of_an_owner_is_refused_until_it_ends() -> None:
     async def main() -> None:
         node, presence = await alone()
         me = presence.track("room", "ann")
@@ -247,7 +247,7 @@ def test_tracking_the_same_thing_twice_is_refused_until_it_ended() -> None:
         (("room", "ann", {"a": "x" * 70_000}), ValueError, "65536"),
     ],
 )
-def test_what_cannot_be_tracked_is_refused_and_leaves_no_trace(
+def test_invalid_track_is_refused_and_leaks_nothing(
     arguments: Any, error: type[Exception], names: str
 ) -> None:
     async def main() -> None:
@@ -261,7 +261,7 @@ def test_what_cannot_be_tracked_is_refused_and_leaves_no_trace(
     run(main())
 
 
-def test_a_function_that_fails_leaves_the_presence_as_it_was() -> None:
+def test_update_function_that_raises_changes_nothing() -> None:
     async def main() -> None:
         node, presence = await alone()
         me = presence.track("room", "ann", {"n": 1})
@@ -275,7 +275,7 @@ def test_a_function_that_fails_leaves_the_presence_as_it_was() -> None:
     run(main())
 
 
-def test_without_a_running_node_there_is_a_clear_error() -> None:
+def test_track_on_a_node_that_is_not_running_raises() -> None:
     async def main() -> None:
         node = adsum.Node(siblings=False)
         presence = adsum.Presence(node)
@@ -292,7 +292,7 @@ def test_without_a_running_node_there_is_a_clear_error() -> None:
     run(main())
 
 
-def test_stopping_the_node_ends_every_presence_and_handles_stay_harmless() -> None:
+def test_node_stop_ends_presences_and_their_handles_stay_harmless() -> None:
     async def main() -> None:
         node, presence = await alone()
         me = presence.track("room", "ann", owner=None)
@@ -307,7 +307,7 @@ def test_stopping_the_node_ends_every_presence_and_handles_stay_harmless() -> No
     run(main())
 
 
-def test_other_threads_are_told_to_stay_out() -> None:
+def test_call_from_another_thread_raises() -> None:
     async def main() -> None:
         node, presence = await alone()
         caught: list[BaseException] = []
@@ -327,7 +327,7 @@ def test_other_threads_are_told_to_stay_out() -> None:
     run(main())
 
 
-def test_outside_of_a_task_an_owner_is_asked_for() -> None:
+def test_track_outside_a_task_requires_an_owner() -> None:
     async def main() -> None:
         node, presence = await alone()
         outcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -345,7 +345,7 @@ def test_outside_of_a_task_an_owner_is_asked_for() -> None:
     run(main())
 
 
-def test_two_presences_on_one_node_see_the_same() -> None:
+def test_two_presences_of_one_node_list_the_same() -> None:
     async def main() -> None:
         node, presence = await alone()
         other = adsum.Presence(node)

@@ -17,8 +17,7 @@ import pytest
 
 from tests.support.ports import free_port
 from tests.support.waiting import DEADLINE, eventually
-
-from .processes import Worker, Workers, sibling_sockets
+from tests.support.worker_processes import Worker, Workers, sibling_sockets
 
 pytestmark = pytest.mark.processes
 
@@ -34,7 +33,7 @@ def cluster_of(workers: Workers, count: int, **settings: Any) -> list[Worker]:
     return started
 
 
-def test_three_processes_agree_within_milliseconds(cluster_name: str) -> None:
+def test_three_processes_converge_within_milliseconds(cluster_name: str) -> None:
     with Workers() as workers:
         first, *others = cluster_of(workers, 3, cluster=cluster_name)
         began = time.monotonic()
@@ -49,9 +48,7 @@ def test_three_processes_agree_within_milliseconds(cluster_name: str) -> None:
 
 
 @pytest.mark.parametrize("transport", ["unix", "tcp"])
-def test_a_killed_process_is_seen_to_leave_within_a_second(
-    cluster_name: str, transport: str
-) -> None:
+def test_killed_process_leaves_within_a_second(cluster_name: str, transport: str) -> None:
     with Workers() as workers:
         if transport == "unix":
             victim, *others = cluster_of(workers, 3, cluster=cluster_name)
@@ -73,7 +70,7 @@ def test_a_killed_process_is_seen_to_leave_within_a_second(
             assert left - killed < 1.5
 
 
-def test_a_stopped_process_is_hidden_and_comes_back_and_hides_nobody(cluster_name: str) -> None:
+def test_paused_process_is_hidden_then_back_and_hides_no_peer(cluster_name: str) -> None:
     fast = {"heartbeat_interval": 0.2, "down_after": 1.5}
     with Workers() as workers:
         victim, *others = cluster_of(workers, 3, cluster=cluster_name, **fast)
@@ -90,7 +87,7 @@ def test_a_stopped_process_is_hidden_and_comes_back_and_hides_nobody(cluster_nam
         assert [d for _, d in victim.diffs[seen:] if d[2]] == []
 
 
-def test_a_process_whose_loop_is_blocked_hides_nobody_when_it_goes_on(cluster_name: str) -> None:
+def test_blocked_loop_hides_no_peer_on_resume(cluster_name: str) -> None:
     fast = {"heartbeat_interval": 0.2, "down_after": 1.0}
     with Workers() as workers:
         victim, *others = cluster_of(workers, 3, cluster=cluster_name, **fast)
@@ -103,7 +100,7 @@ def test_a_process_whose_loop_is_blocked_hides_nobody_when_it_goes_on(cluster_na
         assert [d for _, d in victim.diffs[seen:] if d[2]] == []
 
 
-def test_a_restarted_process_replaces_its_former_self_without_ghosts(cluster_name: str) -> None:
+def test_restarted_process_replaces_its_old_incarnation_without_ghosts(cluster_name: str) -> None:
     with Workers() as workers:
         [witness] = cluster_of(workers, 1, cluster=cluster_name)
         for life in range(3):
@@ -127,7 +124,7 @@ def test_sockets_of_dead_processes_are_cleaned_up(cluster_name: str) -> None:
         eventually(partial(only_one_socket, cluster_name), "stale sockets are gone")
 
 
-def test_a_large_transfer_stalls_neither_side(cluster_name: str) -> None:
+def test_large_catch_up_blocks_neither_side(cluster_name: str) -> None:
     count = 100_000
     with Workers() as workers:
         owner = workers.start(cluster=cluster_name)
@@ -172,7 +169,7 @@ app = Starlette(routes=[Route("/", workers)], lifespan=node.wrap_lifespan(lifesp
 """
 
 
-def test_the_workers_of_one_uvicorn_form_one_cluster_and_two_applications_never_merge(
+def test_uvicorn_workers_form_one_cluster_and_two_applications_never_merge(
     tmp_path: Path,
 ) -> None:
     applications = []

@@ -20,7 +20,7 @@ async def everywhere(
     return pubsubs, [pubsub.subscribe("room") for pubsub in pubsubs]
 
 
-def test_a_message_reaches_every_subscriber_in_order(cluster_name: str) -> None:
+def test_message_reaches_every_subscriber_in_order(cluster_name: str) -> None:
     async def main() -> None:
         async with running(3, cluster=cluster_name) as nodes:
             pubsubs, subscriptions = await everywhere(nodes)
@@ -47,7 +47,7 @@ def test_message_reaches_subscribers_of_every_pubsub_of_the_node() -> None:
     run(main())
 
 
-def test_local_to_one_and_excluding(cluster_name: str) -> None:
+def test_publish_local_to_one_node_and_excluding_a_subscriber(cluster_name: str) -> None:
     async def main() -> None:
         async with running(3, cluster=cluster_name) as nodes:
             pubsubs, subscriptions = await everywhere(nodes)
@@ -72,7 +72,7 @@ def test_local_to_one_and_excluding(cluster_name: str) -> None:
     run(main())
 
 
-def test_to_whom_there_is_no_link_is_counted(cluster_name: str) -> None:
+def test_publish_counts_members_without_a_link_as_missed(cluster_name: str) -> None:
     async def main() -> None:
         async with running(1, cluster=cluster_name) as [node]:
             assert await adsum.PubSub(node).publish("room", {}, to="nobody") == 1
@@ -81,7 +81,7 @@ def test_to_whom_there_is_no_link_is_counted(cluster_name: str) -> None:
     run(main())
 
 
-def test_a_slow_subscriber_loses_the_oldest_and_is_told_how_many() -> None:
+def test_slow_consumer_loses_the_oldest_messages_and_gets_their_count() -> None:
     async def main() -> None:
         async with adsum.Node(siblings=False) as node:
             pubsub = adsum.PubSub(node)
@@ -94,7 +94,7 @@ def test_a_slow_subscriber_loses_the_oldest_and_is_told_how_many() -> None:
     run(main())
 
 
-def test_a_payload_cannot_be_altered_by_one_subscriber_for_another() -> None:
+def test_subscriber_cannot_alter_a_payload_for_another() -> None:
     async def main() -> None:
         async with adsum.Node(siblings=False) as node:
             pubsub = adsum.PubSub(node)
@@ -141,7 +141,7 @@ def test_closing_the_subscription_or_the_node_ends_the_iteration() -> None:
         (("room", {"a": "x" * 300_000}), ValueError),
     ],
 )
-def test_what_cannot_be_published_is_refused(arguments: Any, error: type[Exception]) -> None:
+def test_invalid_publish_is_refused(arguments: Any, error: type[Exception]) -> None:
     async def main() -> None:
         async with adsum.Node(siblings=False) as node:
             with pytest.raises(error):

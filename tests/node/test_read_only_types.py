@@ -93,7 +93,7 @@ async def with_ann(use: Callable[[adsum.Presence], Any]) -> None:
 
 
 @pytest.mark.parametrize("alter", [*ALTERING, alter_diff, alter_fetched, alter_message])
-def test_altering_what_is_shared_raises(alter: Callable[[adsum.Presence], Any]) -> None:
+def test_mutation_of_shared_values_raises(alter: Callable[[adsum.Presence], Any]) -> None:
     async def main() -> None:
         with pytest.raises((TypeError, AttributeError)):
             await with_ann(alter)
@@ -101,7 +101,7 @@ def test_altering_what_is_shared_raises(alter: Callable[[adsum.Presence], Any]) 
     asyncio.run(main())
 
 
-def test_what_is_the_callers_own_may_be_altered() -> None:
+def test_mutation_of_the_callers_own_values_is_allowed() -> None:
     async def use(presence: adsum.Presence) -> None:
         entries: dict[str, PresenceEntry] = presence.list("room")
         metas: list[Mapping[str, Any]] = presence.get("room", "ann")

@@ -33,7 +33,7 @@ def topics(presence: adsum.Presence, pubsub: adsum.PubSub) -> list[str]:
     return [*presence._feeds, *pubsub._subscriptions]
 
 
-def test_a_closed_reader_leaves_nothing_of_its_topic(opened: Open) -> None:
+def test_closed_reader_leaks_nothing(opened: Open) -> None:
     async def main() -> None:
         node = adsum.Node(siblings=False)
         presence, pubsub = adsum.Presence(node), adsum.PubSub(node)
@@ -48,7 +48,7 @@ def test_a_closed_reader_leaves_nothing_of_its_topic(opened: Open) -> None:
     run(main())
 
 
-def test_a_collected_reader_leaves_nothing_of_its_topic(opened: Open) -> None:
+def test_collected_reader_leaks_nothing(opened: Open) -> None:
     async def main() -> None:
         node = adsum.Node(siblings=False)
         presence, pubsub = adsum.Presence(node), adsum.PubSub(node)
@@ -61,7 +61,7 @@ def test_a_collected_reader_leaves_nothing_of_its_topic(opened: Open) -> None:
     run(main())
 
 
-def test_a_reader_that_a_task_awaits_survives_a_collection(opened: Open) -> None:
+def test_reader_that_a_task_awaits_survives_a_collection(opened: Open) -> None:
     async def main() -> None:
         node = adsum.Node(siblings=False)
         presence, pubsub = adsum.Presence(node), adsum.PubSub(node)

@@ -59,7 +59,7 @@ class Objects:
         return shown
 
 
-def test_a_repr_says_where_an_object_stands() -> None:
+def test_repr_shows_the_state_of_an_object() -> None:
     async def main() -> None:
         objects = Objects()
         assert objects.reprs() == [
@@ -94,7 +94,7 @@ def test_a_repr_says_where_an_object_stands() -> None:
     asyncio.run(main())
 
 
-def test_channels_have_one_too() -> None:
+def test_repr_of_channel_objects_shows_their_state() -> None:
     async def main() -> None:
         objects = Objects()
         async with objects.node, Browser(objects.socket, {"user": SECRET}, token=SECRET) as ann:
@@ -108,7 +108,7 @@ def test_channels_have_one_too() -> None:
     asyncio.run(main())
 
 
-def test_a_repr_is_had_in_any_thread_and_in_a_forked_child() -> None:
+def test_repr_works_in_any_thread_and_in_a_forked_child() -> None:
     async def main() -> None:
         objects = Objects()
         await objects.start()
@@ -129,7 +129,7 @@ def test_a_repr_is_had_in_any_thread_and_in_a_forked_child() -> None:
     asyncio.run(main())
 
 
-def test_a_repr_does_not_fail_while_everything_changes() -> None:
+def test_repr_does_not_fail_during_concurrent_changes() -> None:
     async def main() -> None:
         objects = Objects()
         await objects.start()
@@ -153,5 +153,5 @@ def test_a_repr_does_not_fail_while_everything_changes() -> None:
 
 
 @pytest.mark.parametrize("made", [adsum.Node(secret=SECRET, siblings=False).settings])
-def test_settings_show_no_secret(made: object) -> None:
+def test_repr_of_settings_shows_no_secret(made: object) -> None:
     assert SECRET not in repr(made)

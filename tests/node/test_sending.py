@@ -64,7 +64,7 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("patient")
-def test_burst_within_one_turn_arrives_complete_over_the_same_link(cluster_name: str) -> None:
+def test_burst_within_one_turn_arrives_completely_over_one_link(cluster_name: str) -> None:
     async def main() -> None:
         async with running(2, cluster=cluster_name) as (one, two):
             pubsub, inbox = adsum.PubSub(one), adsum.PubSub(two).subscribe("room", limit=BURST)
@@ -101,7 +101,7 @@ def test_burst_of_broadcasts_arrives_complete_over_the_same_link(cluster_name: s
 
 
 @pytest.mark.usefixtures("patient")
-def test_message_that_waits_for_several_peers_is_compressed_once(
+def test_message_queued_for_several_peers_is_compressed_once(
     cluster_name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     compressed = list[int]()
@@ -123,7 +123,7 @@ def test_message_that_waits_for_several_peers_is_compressed_once(
 
 
 @pytest.mark.usefixtures("patient")
-def test_relayed_question_and_answer_may_exceed_the_room_of_a_link(cluster_name: str) -> None:
+def test_relayed_question_and_answer_may_exceed_the_high_water_mark(cluster_name: str) -> None:
     class Echo(Relay):
         async def answer(self, question: Question) -> Question:
             return question
@@ -141,7 +141,7 @@ def test_relayed_question_and_answer_may_exceed_the_room_of_a_link(cluster_name:
 
 
 @pytest.mark.slow
-def test_peer_that_does_not_read_misses_messages_and_holds_up_no_other(cluster_name: str) -> None:
+def test_slow_consumer_misses_messages_and_delays_no_other(cluster_name: str) -> None:
     async def main() -> None:
         async with running(3, cluster=cluster_name) as (sender, stuck, reader):
             pubsub = adsum.PubSub(sender)
@@ -188,7 +188,7 @@ def test_cancelled_publish_is_counted_as_missed(cluster_name: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("cancelled", [False, True])
-def test_publishers_that_wait_return_when_the_node_stops(
+def test_publishers_under_backpressure_return_when_the_node_stops(
     cluster_name: str, cancelled: bool
 ) -> None:
     async def main() -> None:

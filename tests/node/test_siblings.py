@@ -24,8 +24,7 @@ from adsum.replication.engine import Engine
 from tests.support.environment import RUNTIME_DIR
 from tests.support.nodes import run, running
 from tests.support.waiting import DEADLINE, eventually, until
-
-from .processes import Workers, sibling_sockets
+from tests.support.worker_processes import Workers, sibling_sockets
 
 
 @pytest.fixture

@@ -39,7 +39,7 @@ def listed(presence: adsum.Presence, topic: str) -> dict[str, str]:
     return {m["phx_ref"]: key for key, e in presence.list(topic).items() for m in e["metas"]}
 
 
-def test_the_first_diff_has_everybody_and_each_later_one_what_changed() -> None:
+def test_first_diff_has_all_presences_and_later_ones_the_changes() -> None:
     async def main() -> None:
         node, presence = await alone()
         presence.track("room", "ann")
@@ -61,7 +61,7 @@ def test_the_first_diff_has_everybody_and_each_later_one_what_changed() -> None:
     run(main())
 
 
-def test_the_first_diff_comes_even_if_nobody_is_there() -> None:
+def test_first_diff_of_an_empty_topic_is_empty() -> None:
     async def main() -> None:
         node, presence = await alone()
         watch = presence.watch("room")
@@ -73,7 +73,7 @@ def test_the_first_diff_comes_even_if_nobody_is_there() -> None:
     run(main())
 
 
-def test_a_watch_tells_nothing_of_what_was_before_it_twice() -> None:
+def test_watch_reports_no_earlier_change_as_duplicate() -> None:
     async def main() -> None:
         node, presence = await alone()
         early = presence.watch("room")
@@ -90,7 +90,7 @@ def test_a_watch_tells_nothing_of_what_was_before_it_twice() -> None:
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_however_slow_a_reader_its_diffs_fold_to_the_list(seed: int) -> None:
+def test_diffs_of_a_slow_consumer_fold_to_the_list(seed: int) -> None:
     async def main() -> None:
         random = Random(seed)
         node, presence = await alone()
@@ -117,7 +117,7 @@ def test_however_slow_a_reader_its_diffs_fold_to_the_list(seed: int) -> None:
     run(main())
 
 
-def test_a_reader_that_does_not_read_costs_no_more_than_what_is_present() -> None:
+def test_slow_consumer_of_a_watch_is_memory_bound_by_the_presences() -> None:
     async def main() -> None:
         node, presence = await alone()
         watch = presence.watch("room")
@@ -184,7 +184,7 @@ async def with_fetch(fetch: Any, limit: float = 5.0) -> tuple[adsum.Node, adsum.
     return node, presence
 
 
-def test_entries_are_looked_up_once_for_a_list_and_once_for_a_diff_however_many_watch() -> None:
+def test_fetch_is_called_once_for_a_list_and_once_for_a_diff() -> None:
     async def main() -> None:
         table = Table()
         node, presence = await with_fetch(table.fetch)
@@ -209,7 +209,7 @@ def test_entries_are_looked_up_once_for_a_list_and_once_for_a_diff_however_many_
     run(main())
 
 
-def test_a_slow_look_up_reorders_nothing_and_holds_up_no_replication() -> None:
+def test_slow_fetch_keeps_order_and_delays_no_replication() -> None:
     async def main() -> None:
         table = Table()
         table.gate.clear()
@@ -233,7 +233,7 @@ def test_a_slow_look_up_reorders_nothing_and_holds_up_no_replication() -> None:
 
 
 @pytest.mark.slow
-def test_a_slow_reader_keeps_the_extras_of_pending_presences_alone() -> None:
+def test_slow_consumer_keeps_fetched_fields_of_pending_presences_only() -> None:
     async def main() -> None:
         node, presence = await with_fetch(Table().fetch)
         watch = presence.watch("room")
@@ -253,7 +253,7 @@ def test_a_slow_reader_keeps_the_extras_of_pending_presences_alone() -> None:
     run(main())
 
 
-def test_changes_that_wait_for_a_look_up_are_folded_for_each_presence() -> None:
+def test_changes_during_fetch_are_folded_for_each_presence() -> None:
     async def main() -> None:
         table = Table()
         node, presence = await with_fetch(table.fetch)
@@ -279,7 +279,7 @@ def test_changes_that_wait_for_a_look_up_are_folded_for_each_presence() -> None:
     run(main())
 
 
-def test_a_watch_that_is_closed_during_a_look_up_keeps_no_changes() -> None:
+def test_watch_closed_during_fetch_leaks_no_changes() -> None:
     async def main() -> None:
         table = Table()
         node, presence = await with_fetch(table.fetch)
@@ -304,7 +304,7 @@ def test_a_watch_that_is_closed_during_a_look_up_keeps_no_changes() -> None:
     run(main())
 
 
-def test_a_long_batch_is_presented_in_slices_and_read_as_one_diff(
+def test_long_batch_is_presented_in_slices_and_read_as_one_diff(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(tasks, "SLICE", 10)
@@ -340,7 +340,7 @@ def test_a_long_batch_is_presented_in_slices_and_read_as_one_diff(
     run(main())
 
 
-def test_a_look_up_that_others_cancel_ends_its_watches() -> None:
+def test_cancelled_fetch_ends_its_watches() -> None:
     async def main() -> None:
         table = Table()
         node, presence = await with_fetch(table.fetch)
@@ -362,7 +362,7 @@ def test_a_look_up_that_others_cancel_ends_its_watches() -> None:
     run(main())
 
 
-def test_a_slow_reader_of_presences_that_flap_receives_what_is_different_in_the_end(
+def test_slow_consumer_of_flapping_presences_gets_the_net_change(
     cluster: MakeCluster,
 ) -> None:
     two = cluster(2, forget_after=10.0)
@@ -412,7 +412,7 @@ async def _answers_nonsense(topic: str, entries: dict[str, Any]) -> Any:
 
 
 @pytest.mark.parametrize("fetch", [_fails, _hangs, _answers_nonsense])
-def test_a_look_up_that_fails_or_hangs_is_logged_and_entries_come_without(
+def test_failed_or_hanging_fetch_is_logged_and_entries_come_without(
     fetch: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def main() -> None:
@@ -431,7 +431,7 @@ def test_a_look_up_that_fails_or_hangs_is_logged_and_entries_come_without(
     assert "fetch for 'room'" in caplog.text
 
 
-def test_a_watch_that_nobody_refers_to_is_closed() -> None:
+def test_unreferenced_watch_is_closed() -> None:
     async def main() -> None:
         node, presence = await alone()
         presence.track("room", "ann")
@@ -461,7 +461,7 @@ def test_two_readers_of_one_watch_are_refused() -> None:
     run(main())
 
 
-def test_a_cancelled_read_loses_nothing() -> None:
+def test_cancelled_read_loses_no_diff() -> None:
     async def main() -> None:
         node, presence = await alone()
         watch = presence.watch("room")

@@ -18,7 +18,7 @@ def suggestions(error: adsum.WrongThreadError) -> list[str]:
     return [code for code in re.findall(r"`([^`]+)`", str(error)) if code.endswith(")")]
 
 
-def test_what_the_error_suggests_works_in_a_thread() -> None:
+def test_suggestion_of_the_wrong_thread_error_works() -> None:
     async def main() -> None:
         node = adsum.Node(siblings=False)
         presence = adsum.Presence(node)
@@ -61,7 +61,7 @@ def test_what_the_error_suggests_works_in_a_thread() -> None:
         lambda _, pubsub: asyncio.run(pubsub.publish("room", {})),
     ],
 )
-def test_every_call_of_another_thread_is_refused(call: Callable[[Any, Any], Any]) -> None:
+def test_every_call_from_another_thread_is_refused(call: Callable[[Any, Any], Any]) -> None:
     async def main() -> None:
         node = adsum.Node(siblings=False)
         presence, pubsub = adsum.Presence(node), adsum.PubSub(node)
@@ -73,7 +73,7 @@ def test_every_call_of_another_thread_is_refused(call: Callable[[Any, Any], Any]
 
 
 @pytest.mark.parametrize("kind", ["watch", "subscription"])
-def test_a_reader_in_another_loop_is_refused_instead_of_never_woken(kind: str) -> None:
+def test_reader_in_another_loop_is_refused_instead_of_never_woken(kind: str) -> None:
     async def read(reader: Any) -> Any:
         async with asyncio.timeout(5):
             return await anext(reader)
@@ -91,7 +91,7 @@ def test_a_reader_in_another_loop_is_refused_instead_of_never_woken(kind: str) -
     asyncio.run(main())
 
 
-def test_a_synchronous_endpoint_is_refused_and_may_make_the_suggested_call() -> None:
+def test_synchronous_endpoint_is_refused_and_may_make_the_suggested_call() -> None:
     node = adsum.Node(siblings=False)
     presence = adsum.Presence(node)
 

@@ -6,23 +6,13 @@ import json
 from pathlib import Path
 from typing import Any, Protocol
 
-import pytest
-
 from adsum.cli import phoenixjs
+from tests.support.phoenixjs_library import phoenix_directory
 from tests.support.waiting import DEADLINE
 
 DRIVER = Path(__file__).with_name("driver.mjs")
 #: Characters in one answer, which has the whole state of all clients.
 _MAX_LINE = 64 * 1024 * 1024
-
-
-def phoenix_directory() -> Path:
-    """The directory with phoenix.mjs; skips the test where it cannot be had."""
-    try:
-        phoenixjs.node_path()
-        return phoenixjs.install()
-    except phoenixjs.InstallError as error:
-        pytest.skip(f"phoenix.js is missing: {error}")
 
 
 class Clients(Protocol):

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from .clients import phoenix_directory
+from tests.support.phoenixjs_library import phoenix_directory
 
 
 @pytest.fixture(autouse=True)

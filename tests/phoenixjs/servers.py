@@ -1,17 +1,15 @@
 """Server processes of a test, each with one node: started, killed, asked what they list."""
 
 import asyncio
-import contextlib
 import json
 import signal
 import sys
-import urllib.error
-import urllib.request
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tests.support.environment import clean_environment
+from tests.support.http_json import fetch_json
 from tests.support.waiting import DEADLINE
 
 APP = Path(__file__).with_name("app.py")
@@ -86,10 +84,10 @@ class Server:
 
     async def get(self, path: str) -> Any:
         """What it answers; None if it does not."""
-        return await asyncio.to_thread(fetch, f"http://127.0.0.1:{self.port}/{path}")
+        return await asyncio.to_thread(fetch_json, f"http://127.0.0.1:{self.port}/{path}")
 
     async def post(self, path: str) -> Any:
-        return await asyncio.to_thread(fetch, f"http://127.0.0.1:{self.port}/{path}", b"")
+        return await asyncio.to_thread(fetch_json, f"http://127.0.0.1:{self.port}/{path}", b"")
 
     async def presences(self, topic: str) -> Any:
         return await self.get(f"presences/{topic}")
@@ -115,12 +113,3 @@ class Server:
                     "PHOENIXJS_OPTIONS": json.dumps(self._options),
                 },
             )
-
-
-def fetch(url: str, body: bytes | None = None) -> Any:
-    """The JSON that a server answers with; None if it does not answer."""
-    with contextlib.suppress(OSError):
-        request = urllib.request.Request(url, body)
-        with urllib.request.urlopen(request, timeout=5) as answer:
-            return json.load(answer)
-    return None

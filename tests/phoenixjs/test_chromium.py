@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
+from tests.support.phoenixjs_library import phoenix_directory
 from tests.support.waiting import until
 
-from .clients import phoenix_directory
-from .scenes import ROOM, is_refused, joined_times, received, run
-from .site import Site
-from .tabs import Tabs
+from .chromium_clients import ChromiumClients
+from .scenario import ROOM, is_refused, joined_times, received, run
+from .site_cluster import SiteCluster
 
 pytestmark = pytest.mark.processes
 
@@ -19,21 +19,21 @@ BOTH = {name: [{"of": name}] for name in ("ann", "bob")}
 
 
 def show(
-    scene: Callable[[Site, Tabs], Coroutine[Any, Any, None]],
+    scenario: Callable[[SiteCluster, ChromiumClients], Coroutine[Any, Any, None]],
     host: str = "127.0.0.1",
     **options: Any,
 ) -> None:
-    """Let a scene play in tabs; the consoles have to stay empty, but for failed connections."""
-    tabs = Tabs(host)
+    """Let a scenario play in tabs; the consoles have to stay empty, but for failed connections."""
+    tabs = ChromiumClients(host)
 
-    async def play(site: Site) -> None:
-        await scene(site, tabs)
+    async def play(site: SiteCluster) -> None:
+        await scenario(site, tabs)
         assert tabs.complaints == []
 
     run(play, clients=tabs, library=str(phoenix_directory()), **options)
 
 
-async def two_tabs(site: Site, **how: Any) -> None:
+async def two_tabs(site: SiteCluster, **how: Any) -> None:
     """Ann and Bob in one room, each in a tab of their own."""
     for name in BOTH:
         await site.connect(name, name, **how)
@@ -41,8 +41,8 @@ async def two_tabs(site: Site, **how: Any) -> None:
     await site.agree(ROOM, BOTH)
 
 
-def test_two_pages_on_two_nodes_see_each_other_come_change_and_go() -> None:
-    async def scene(site: Site, tabs: Tabs) -> None:
+def test_pages_on_two_nodes_see_joins_updates_and_leaves() -> None:
+    async def scenario(site: SiteCluster, tabs: ChromiumClients) -> None:
         for name, node in (("ann", "n1"), ("bob", "n2")):
             await site.connect(name, name, node)
             joined = await site.join(name, ROOM, {"of": name})
@@ -55,12 +55,12 @@ def test_two_pages_on_two_nodes_see_each_other_come_change_and_go() -> None:
         await tabs.ask("leave", client="ann", topic=ROOM)
         await site.agree(ROOM, {"bob": BOTH["bob"]})
 
-    show(scene)
+    show(scenario)
 
 
 @pytest.mark.parametrize("transport", ["websocket", "longpoll"])
-def test_when_a_node_dies_its_page_goes_to_another(transport: str) -> None:
-    async def scene(site: Site, tabs: Tabs) -> None:
+def test_page_reconnects_to_another_node_after_a_crash(transport: str) -> None:
+    async def scenario(site: SiteCluster, tabs: ChromiumClients) -> None:
         await two_tabs(site, transport=transport)
         await site.kill("n1")
         await site.agree(ROOM, BOTH)
@@ -68,11 +68,11 @@ def test_when_a_node_dies_its_page_goes_to_another(transport: str) -> None:
         await site.kill("n2")
         await site.agree(ROOM, BOTH)
 
-    show(scene)
+    show(scenario)
 
 
-def test_where_websockets_are_blocked_a_page_falls_back_and_remembers() -> None:
-    async def scene(site: Site, tabs: Tabs) -> None:
+def test_blocked_websocket_falls_back_to_longpoll_and_is_remembered() -> None:
+    async def scenario(site: SiteCluster, tabs: ChromiumClients) -> None:
         site.balancer.upgrades = False
         await two_tabs(site, longPollFallbackMs=500)
         looks = await site.look()
@@ -83,33 +83,33 @@ def test_where_websockets_are_blocked_a_page_falls_back_and_remembers() -> None:
         await until(partial(joined_times, site, "ann", 2), "ann is back")
         assert site.balancer.refused == refused
 
-    show(scene, keep_alive=False)
+    show(scenario, keep_alive=False)
 
 
 @pytest.mark.parametrize("transport", ["websocket", "longpoll"])
-def test_who_closes_the_tab_leaves(transport: str) -> None:
-    async def scene(site: Site, tabs: Tabs) -> None:
+def test_closed_tab_leaves(transport: str) -> None:
+    async def scenario(site: SiteCluster, tabs: ChromiumClients) -> None:
         await two_tabs(site, transport=transport)
         await tabs.close("ann")
         await site.agree(ROOM, {"bob": BOTH["bob"]})
 
-    show(scene)
+    show(scenario)
 
 
 @pytest.mark.parametrize("transport", ["websocket", "longpoll"])
-def test_a_page_of_another_site_is_refused(transport: str) -> None:
-    async def scene(site: Site, tabs: Tabs) -> None:
+def test_page_of_another_origin_is_refused(transport: str) -> None:
+    async def scenario(site: SiteCluster, tabs: ChromiumClients) -> None:
         await site.connect("ann", "ann", transport=transport)
         await until(partial(is_refused, site, "ann"), "ann is refused")
         hint = f"origins=['http://localhost:{site.balancer.port}']"
         assert all(hint in line for line in site.complaints())
 
-    show(scene, host="localhost", complaint=None)
+    show(scenario, host="localhost", complaint=None)
 
 
 @pytest.mark.parametrize("transport", ["websocket", "longpoll"])
-def test_a_page_of_another_site_that_is_accepted_works(transport: str) -> None:
-    async def scene(site: Site, tabs: Tabs) -> None:
+def test_page_of_an_accepted_origin_works(transport: str) -> None:
+    async def scenario(site: SiteCluster, tabs: ChromiumClients) -> None:
         await two_tabs(site, transport=transport, authToken="token of somebody")
 
-    show(scene, host="localhost", origins=["//localhost:{port}"])
+    show(scenario, host="localhost", origins=["//localhost:{port}"])

@@ -2,8 +2,8 @@
 
 import pytest
 
-from .scenes import ROOM, run
-from .site import Site
+from .scenario import ROOM, run
+from .site_cluster import SiteCluster
 
 pytestmark = pytest.mark.processes
 
@@ -16,7 +16,7 @@ PRESENT = {user: [{"of": user}] for user in USERS}
 
 @pytest.mark.parametrize(("names", "deploys"), [("automatic", 1), ("fixed", 2)])
 def test_rolling_deploys_show_no_client_a_leave_or_a_join(names: str, deploys: int) -> None:
-    async def scene(site: Site) -> None:
+    async def scenario(site: SiteCluster) -> None:
         for number, user in enumerate(USERS):
             await site.connect(user, user, pauseMs=SLOWEST * number / len(USERS))
             await site.join(user, ROOM, {"of": user})
@@ -31,4 +31,4 @@ def test_rolling_deploys_show_no_client_a_leave_or_a_join(names: str, deploys: i
         gone = {client: ledger.gone for (client, _), ledger in site.seen.items() if ledger.gone}
         assert gone == {}
 
-    run(scene, nodes=3, environment={"ADSUM_LINGER": "5"}, fixed_names=names == "fixed")
+    run(scenario, nodes=3, environment={"ADSUM_LINGER": "5"}, fixed_names=names == "fixed")

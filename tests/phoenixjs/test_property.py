@@ -17,9 +17,10 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from ..effort import scaled
-from .sequence import Sequence
-from .site import Site
+from tests.support.effort import scaled
+
+from .random_sequence import Sequence
+from .site_cluster import SiteCluster
 
 pytestmark = pytest.mark.processes
 
@@ -36,7 +37,7 @@ class Stage:
     def __init__(self) -> None:
         self._runner = asyncio.Runner()
         # Sessions whose poll is lost do not live long, for everybody has to wait for their end.
-        self._site = Site(3, keep_alive=False, lifetime=2.0)
+        self._site = SiteCluster(3, keep_alive=False, lifetime=2.0)
         self._runner.run(self._site.__aenter__())
 
     def play(self, seed: int, *, cuts: bool) -> None:
@@ -54,7 +55,7 @@ class Stage:
             assert [c for c in complaints if not any(text in c for text in expected)] == []
 
     @asynccontextmanager
-    async def _clean_site(self) -> AsyncIterator[Site]:
+    async def _clean_site(self) -> AsyncIterator[SiteCluster]:
         """The site with all nodes alive and nobody connected, whatever was before."""
         site = self._site
         await site.clear()
@@ -74,10 +75,10 @@ def stage() -> Iterator[Stage]:
 
 
 @pytest.mark.parametrize("seed", range(scaled(3)))
-def test_clients_show_what_servers_list_and_are_told_once(stage: Stage, seed: int) -> None:
+def test_clients_show_what_servers_list_without_duplicates(stage: Stage, seed: int) -> None:
     stage.play(seed, cuts=False)
 
 
 @pytest.mark.parametrize("seed", range(1000, 1000 + scaled(3)))
-def test_so_they_do_when_links_between_nodes_are_cut(stage: Stage, seed: int) -> None:
+def test_clients_show_what_servers_list_through_netsplits(stage: Stage, seed: int) -> None:
     stage.play(seed, cuts=True)

@@ -8,15 +8,15 @@ import pytest
 
 from tests.support.waiting import until
 
-from .scenes import ROOM, is_refused, joined_times, joins_of, received, room_of, run
-from .site import Site
+from .scenario import ROOM, is_refused, joined_times, joins_of, received, room_of, run
+from .site_cluster import SiteCluster
 
 pytestmark = pytest.mark.processes
 
 FOUR = {name: [{"of": name}] for name in ("ann", "bob", "cat", "dan")}
 
 
-async def four_people(site: Site) -> None:
+async def four_people(site: SiteCluster) -> None:
     """Ann and Bob, Cat and Dan, wherever the balancer put them, in one room."""
     for name in FOUR:
         await site.connect(name, name)
@@ -24,8 +24,8 @@ async def four_people(site: Site) -> None:
     await site.agree(ROOM, FOUR)
 
 
-def test_when_a_node_dies_its_clients_go_to_another_and_nobody_is_missing_or_twice() -> None:
-    async def scene(site: Site) -> None:
+def test_reconnect_after_a_node_crash_shows_no_missing_or_duplicate() -> None:
+    async def scenario(site: SiteCluster) -> None:
         await four_people(site)
         before = {name: site.balancer.node_of(name) for name in FOUR}
         assert set(before.values()) == {"n1", "n2"}
@@ -37,11 +37,11 @@ def test_when_a_node_dies_its_clients_go_to_another_and_nobody_is_missing_or_twi
         for ledger in site.seen.values():
             assert ledger.came_back() == []
 
-    run(scene)
+    run(scenario)
 
 
-def test_a_server_that_restarts_is_a_reconnect_to_its_clients() -> None:
-    async def scene(site: Site) -> None:
+def test_server_restart_is_a_reconnect_for_its_clients() -> None:
+    async def scenario(site: SiteCluster) -> None:
         await four_people(site)
         moved = [name for name in FOUR if site.balancer.node_of(name) == "n2"]
         await site.terminate("n2")
@@ -52,11 +52,11 @@ def test_a_server_that_restarts_is_a_reconnect_to_its_clients() -> None:
         site.balancer.drop(moved[0])
         await site.agree(ROOM, FOUR)
 
-    run(scene)
+    run(scenario)
 
 
-def test_when_every_server_restarts_all_come_back() -> None:
-    async def scene(site: Site) -> None:
+def test_reconnect_of_all_clients_after_every_server_restarts() -> None:
+    async def scenario(site: SiteCluster) -> None:
         await four_people(site)
         for name in site.alive:
             await site.terminate(name)
@@ -64,11 +64,11 @@ def test_when_every_server_restarts_all_come_back() -> None:
             await site.start(name)
         await site.agree(ROOM, FOUR)
 
-    run(scene)
+    run(scenario)
 
 
-def test_those_who_linger_are_seen_neither_to_leave_nor_to_come_while_a_server_restarts() -> None:
-    async def scene(site: Site) -> None:
+def test_reconnect_during_linger_shows_no_leave_and_no_join() -> None:
+    async def scenario(site: SiteCluster) -> None:
         await site.connect("ann", "ann", "n1")
         await site.join("ann", ROOM)
         site.balancer.ports.pop("n1")
@@ -82,11 +82,11 @@ def test_those_who_linger_are_seen_neither_to_leave_nor_to_come_while_a_server_r
         told = site.seen["ann", ROOM]
         assert (len(told.joins), told.gone) == (2, [])
 
-    run(scene, environment={"ADSUM_LINGER": "2"})
+    run(scenario, environment={"ADSUM_LINGER": "2"})
 
 
-def test_a_channel_that_crashes_is_joined_again_and_nothing_else_of_the_client_is_touched() -> None:
-    async def scene(site: Site) -> None:
+def test_crashed_channel_rejoins_and_other_channels_are_unaffected() -> None:
+    async def scenario(site: SiteCluster) -> None:
         await four_people(site)
         await site.join("ann", "room:other", {"of": "ann"})
         await site.clients.ask("push", client="ann", topic=ROOM, event="crash", waits=False)
@@ -95,11 +95,11 @@ def test_a_channel_that_crashes_is_joined_again_and_nothing_else_of_the_client_i
         ann = (await site.look())["ann"]
         assert (ann["opens"], ann["rooms"]["room:other"]["joins"]) == (1, 1)
 
-    run(scene)
+    run(scenario)
 
 
-def test_a_channel_that_the_server_ends_stays_away() -> None:
-    async def scene(site: Site) -> None:
+def test_channel_ended_by_the_server_does_not_rejoin() -> None:
+    async def scenario(site: SiteCluster) -> None:
         await four_people(site)
         stopped = await site.clients.ask("push", client="ann", topic=ROOM, event="stop")
         assert stopped == {"status": "ok", "response": {"stopping": True}}
@@ -108,15 +108,15 @@ def test_a_channel_that_the_server_ends_stays_away() -> None:
         await site.clients.ask("forget", client="ann")
         await site.agree(ROOM, others)
 
-    run(scene)
+    run(scenario)
 
 
-async def is_closed(site: Site, client: str) -> bool:
+async def is_closed(site: SiteCluster, client: str) -> bool:
     return bool((await room_of(site, client))["status"] == "closed")
 
 
-def test_an_id_is_disconnected_on_every_node_and_its_clients_come_back() -> None:
-    async def scene(site: Site) -> None:
+def test_disconnect_of_an_id_on_every_node_makes_its_clients_reconnect() -> None:
+    async def scenario(site: SiteCluster) -> None:
         for client, user, node in (("a1", "ann", "n1"), ("a2", "ann", "n2"), ("b", "bob", "n2")):
             await site.connect(client, user, node)
             await site.join(client, ROOM, {"of": client})
@@ -128,22 +128,22 @@ def test_an_id_is_disconnected_on_every_node_and_its_clients_come_back() -> None
         assert closes == [[1000], [1000], []]
         await site.agree(ROOM, {"ann": [{"of": "a1"}, {"of": "a2"}], "bob": [{"of": "b"}]})
 
-    run(scene)
+    run(scenario)
 
 
-def test_the_second_join_of_a_topic_on_one_socket_takes_the_place_of_the_first() -> None:
-    async def scene(site: Site) -> None:
+def test_duplicate_join_on_one_socket_replaces_the_first() -> None:
+    async def scenario(site: SiteCluster) -> None:
         await four_people(site)
         await site.join("ann", ROOM, {"of": "ann again"})
         await site.agree(ROOM, {**FOUR, "ann": [{"of": "ann again"}]})
 
-    run(scene)
+    run(scenario)
 
 
-def test_who_leaves_and_joins_at_once_in_a_busy_room_is_told_nothing_of_the_time_before() -> None:
+def test_immediate_rejoin_in_a_busy_room_gets_no_stale_diff() -> None:
     """Diffs for the channel before are under way when the new one joins, and must not reach it."""
 
-    async def scene(site: Site) -> None:
+    async def scenario(site: SiteCluster) -> None:
         await four_people(site)
         site.balancer.delay = 0.03
         busy = asyncio.create_task(update_on_and_on(site, "bob"))
@@ -156,17 +156,17 @@ def test_who_leaves_and_joins_at_once_in_a_busy_room_is_told_nothing_of_the_time
         await site.clients.ask("update", client="bob", topic=ROOM, meta={"of": "bob"})
         await site.agree(ROOM, FOUR)
 
-    run(scene)
+    run(scenario)
 
 
-async def update_on_and_on(site: Site, client: str) -> None:
+async def update_on_and_on(site: SiteCluster, client: str) -> None:
     for number in itertools.count():
         meta = {"of": client, "n": number}
         await site.clients.ask("update", client=client, topic=ROOM, meta=meta)
 
 
-def test_a_client_that_falls_silent_is_gone_after_the_timeout() -> None:
-    async def scene(site: Site) -> None:
+def test_client_without_heartbeat_leaves_after_the_timeout() -> None:
+    async def scenario(site: SiteCluster) -> None:
         await site.connect("ann", "ann", heartbeatIntervalMs=200)
         await site.join("ann", ROOM, {"of": "ann"})
         await site.connect("bob", "bob", heartbeatIntervalMs=60_000)
@@ -175,11 +175,11 @@ def test_a_client_that_falls_silent_is_gone_after_the_timeout() -> None:
         await site.agree(ROOM, {"ann": [{"of": "ann"}], "bob": [{"of": "bob"}]})
         assert await joins_of(site, "ann") == 1
 
-    run(scene, timeout=1.0)
+    run(scenario, timeout=1.0)
 
 
-def test_who_is_refused_stays_outside() -> None:
-    async def scene(site: Site) -> None:
+def test_refused_client_stays_disconnected() -> None:
+    async def scenario(site: SiteCluster) -> None:
         await site.connect("ann", "ann")
         refused = await site.join("ann", "room:cellar", {})
         assert refused == {"status": "error", "response": {"reason": "unauthorized"}}
@@ -188,11 +188,11 @@ def test_who_is_refused_stays_outside() -> None:
         await site.connect("nobody", "")
         await until(partial(is_refused, site, "nobody"), "nobody is refused")
 
-    run(scene, complaint="no channel of this socket has the topic")
+    run(scenario, complaint="no channel of this socket has the topic")
 
 
-def test_broadcasts_reach_everybody_on_every_node_and_whispers_one() -> None:
-    async def scene(site: Site) -> None:
+def test_broadcast_reaches_all_nodes_and_push_one_client() -> None:
+    async def scenario(site: SiteCluster) -> None:
         await four_people(site)
         shouted = await site.clients.ask(
             "push", client="ann", topic=ROOM, event="shout", payload={"text": "hi"}
@@ -206,4 +206,4 @@ def test_broadcasts_reach_everybody_on_every_node_and_whispers_one() -> None:
             heard = [["shout", {"text": "hi"}]] + [["whisper", whisper]] * (name == "bob")
             await until(partial(received, site, name, heard), f"{name} hears")
 
-    run(scene)
+    run(scenario)

@@ -16,9 +16,9 @@ from tests.support.ports import free_port
 from tests.support.waiting import until
 
 from .clients import NodeClients
-from .scenes import ROOM, is_refused, joined_times, received, run
+from .scenario import ROOM, is_refused, joined_times, received, run
 from .servers import Server
-from .site import Site, comparable, contents
+from .site_cluster import SiteCluster, comparable, contents
 
 pytestmark = pytest.mark.processes
 
@@ -26,7 +26,7 @@ BYTES = bytes([0, 1, 2, 255, 128, 10, 13])
 TRANSPORTS = ("websocket", "longpoll")
 
 
-async def everything(site: Site, **how: Any) -> None:
+async def everything(site: SiteCluster, **how: Any) -> None:
     """What most applications do: come, see others, speak, change, crash, go."""
     for name in ("ann", "bob"):
         await site.connect(name, name, **how)
@@ -47,21 +47,21 @@ async def everything(site: Site, **how: Any) -> None:
     await site.agree(ROOM, {"ann": [{"of": "ann", "away": True}]})
 
 
-async def push(site: Site, client: str, event: str, payload: Any, **how: Any) -> Any:
+async def push(site: SiteCluster, client: str, event: str, payload: Any, **how: Any) -> Any:
     return await site.clients.ask(
         "push", client=client, topic=ROOM, event=event, payload=payload, **how
     )
 
 
-async def transport_of(site: Site, client: str) -> str:
+async def transport_of(site: SiteCluster, client: str) -> str:
     name: str = (await site.look())[client]["transport"]
     return name
 
 
 @pytest.mark.parametrize("server", ["uvicorn", "hypercorn"])
 @pytest.mark.parametrize("transport", TRANSPORTS)
-def test_everything_works(server: str, transport: str) -> None:
-    async def scene(site: Site) -> None:
+def test_every_feature_works_on_each_transport(server: str, transport: str) -> None:
+    async def scenario(site: SiteCluster) -> None:
         await everything(site, transport=transport)
         assert (
             await transport_of(site, "ann")
@@ -72,35 +72,35 @@ def test_everything_works(server: str, transport: str) -> None:
         )
 
     # Each request of its own connection, and so to either node.
-    run(scene, server=server, keep_alive=transport == "websocket")
+    run(scenario, server=server, keep_alive=transport == "websocket")
 
 
-def test_everything_works_with_version_1_of_the_protocol() -> None:
+def test_every_feature_works_with_v1() -> None:
     run(partial(everything, version1=True))
 
 
-def test_everything_works_for_clients_of_both_versions_in_one_room() -> None:
-    async def scene(site: Site) -> None:
+def test_every_feature_works_for_v1_and_v2_in_one_room() -> None:
+    async def scenario(site: SiteCluster) -> None:
         await site.connect("old", "old", version1=True)
         await site.join("old", ROOM)
         await site.connect("polling", "polling", transport="longpoll")
         await site.join("polling", ROOM)
         await everything(site)
 
-    run(scene)
+    run(scenario)
 
 
 @pytest.mark.parametrize("server", ["uvicorn", "hypercorn"])
-def test_where_websockets_are_blocked_the_fallback_works(server: str) -> None:
-    async def scene(site: Site) -> None:
+def test_blocked_websocket_falls_back_to_longpoll(server: str) -> None:
+    async def scenario(site: SiteCluster) -> None:
         await everything(site, longPollFallbackMs=500)
         assert await transport_of(site, "ann") == "LongPoll"
 
-    run(scene, server=server, upgrades=False, keep_alive=False)
+    run(scenario, server=server, upgrades=False, keep_alive=False)
 
 
-def test_where_a_proxy_blocks_websockets_the_fallback_works_and_is_remembered() -> None:
-    async def scene(site: Site) -> None:
+def test_websocket_blocked_by_a_proxy_falls_back_and_is_remembered() -> None:
+    async def scenario(site: SiteCluster) -> None:
         site.balancer.upgrades = False
         await everything(site, longPollFallbackMs=500)
         refused = site.balancer.refused
@@ -109,20 +109,20 @@ def test_where_a_proxy_blocks_websockets_the_fallback_works_and_is_remembered() 
         await until(partial(joined_times, site, "ann", 2), "ann is back")
         assert (await transport_of(site, "ann"), site.balancer.refused) == ("LongPoll", refused)
 
-    run(scene, keep_alive=False)
+    run(scenario, keep_alive=False)
 
 
-def test_where_websockets_get_through_nobody_falls_back() -> None:
-    async def scene(site: Site) -> None:
+def test_working_websocket_never_falls_back() -> None:
+    async def scenario(site: SiteCluster) -> None:
         await everything(site, longPollFallbackMs=2000)
         assert await transport_of(site, "ann") == "WebSocket"
 
-    run(scene)
+    run(scenario)
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
-def test_a_token_comes_outside_the_url(transport: str) -> None:
-    async def scene(site: Site) -> None:
+def test_auth_token_is_sent_outside_the_url(transport: str) -> None:
+    async def scenario(site: SiteCluster) -> None:
         # Its base64 has a "+", where base64url has a "-". A "/" phoenix.js cannot even send.
         token = "token of ann ~~~ >>>"
         await site.connect("ann", "ann", transport=transport, authToken=token)
@@ -131,15 +131,15 @@ def test_a_token_comes_outside_the_url(transport: str) -> None:
         await site.connect("bob", "bob", transport=transport, authToken="token of nobody"[9:])
         await until(partial(is_refused, site, "bob"), "bob is refused")
 
-    run(scene, keep_alive=False)
+    run(scenario, keep_alive=False)
 
 
 def encoded(data: bytes) -> dict[str, str]:
     return {"bytes": base64.b64encode(data).decode()}
 
 
-def test_bytes_go_both_ways_over_websockets() -> None:
-    async def scene(site: Site) -> None:
+def test_binary_payloads_go_both_ways_over_websockets() -> None:
+    async def scenario(site: SiteCluster) -> None:
         for name in ("ann", "bob"):
             await site.connect(name, name)
             await site.join(name, ROOM, {})
@@ -150,11 +150,11 @@ def test_bytes_go_both_ways_over_websockets() -> None:
         await until(partial(received, site, "ann", both), "ann gets them")
         await until(partial(received, site, "bob", both[1:]), "bob gets them")
 
-    run(scene)
+    run(scenario)
 
 
-def test_bytes_go_to_the_server_by_long_polling_and_not_back() -> None:
-    async def scene(site: Site) -> None:
+def test_binary_payloads_reach_the_server_by_longpoll_only() -> None:
+    async def scenario(site: SiteCluster) -> None:
         for name, transport in (("ann", "longpoll"), ("bob", "websocket")):
             await site.connect(name, name, transport=transport)
             await site.join(name, ROOM, {})
@@ -169,11 +169,11 @@ def test_bytes_go_to_the_server_by_long_polling_and_not_back() -> None:
         )
         assert await push(site, "ann", "echo", {}) == {"status": "ok", "response": {}}
 
-    run(scene, keep_alive=False, complaint="gets no binary payloads")
+    run(scenario, keep_alive=False, complaint="gets no binary payloads")
 
 
-def test_who_polls_comes_back_when_its_node_dies_or_restarts() -> None:
-    async def scene(site: Site) -> None:
+def test_longpoll_client_reconnects_after_crash_or_restart() -> None:
+    async def scenario(site: SiteCluster) -> None:
         for name in ("ann", "bob"):
             await site.connect(name, name, transport="longpoll")
             await site.join(name, ROOM, {"of": name})
@@ -186,18 +186,18 @@ def test_who_polls_comes_back_when_its_node_dies_or_restarts() -> None:
         await site.agree(ROOM, both)
 
     # uvicorn complains of requests that it ends when it stops.
-    run(scene, keep_alive=False, complaint=None)
+    run(scenario, keep_alive=False, complaint=None)
 
 
-def test_who_polls_and_goes_leaves() -> None:
-    async def scene(site: Site) -> None:
+def test_longpoll_client_that_goes_leaves() -> None:
+    async def scenario(site: SiteCluster) -> None:
         for name in ("ann", "bob"):
             await site.connect(name, name, transport="longpoll")
             await site.join(name, ROOM, {"of": name})
         await site.clients.ask("leave", client="ann", topic=ROOM)
         await site.agree(ROOM, {"bob": [{"of": "bob"}]})
 
-    run(scene, keep_alive=False)
+    run(scenario, keep_alive=False)
 
 
 # One server with four workers on one port: nothing decides which of them gets a request.
@@ -224,7 +224,7 @@ async def has_members(server: Server, count: int) -> bool:
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
-def test_any_number_of_workers_behind_one_port_are_one(transport: str) -> None:
+def test_workers_behind_one_port_act_as_one(transport: str) -> None:
     people = [f"user{number}" for number in range(8)]
     expected = {name: [{"of": name}] for name in people}
 

@@ -5,7 +5,7 @@ import pytest
 from adsum.replication.effects import Severity
 from adsum.replication.timing import Timing
 from adsum.testing import Simulation
-from tests.effort import scaled
+from tests.support.effort import scaled
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def statuses(simulation: Simulation, name: str) -> dict[str, str]:
     return {m.name: m.status for m in simulation.node(name).engine.members()}
 
 
-def test_a_lost_change_is_noticed_at_the_next_heartbeat(three: Simulation) -> None:
+def test_lost_delta_is_detected_at_next_heartbeat(three: Simulation) -> None:
     three.network.usual.loss = 1.0
     three.node("n1").track("room", "ann")
     three.run(0.01)
@@ -37,7 +37,7 @@ def test_a_lost_change_is_noticed_at_the_next_heartbeat(three: Simulation) -> No
     three.check_agreement()
 
 
-def test_a_gap_is_noticed_with_the_next_change(three: Simulation) -> None:
+def test_version_gap_is_detected_with_next_delta(three: Simulation) -> None:
     three.run(three.timing.heartbeat_interval - three.clock.now % three.timing.heartbeat_interval)
     three.run(0.2)
     three.network.usual.loss = 1.0
@@ -49,7 +49,7 @@ def test_a_gap_is_noticed_with_the_next_change(three: Simulation) -> None:
     three.check_agreement()
 
 
-def test_a_change_is_seen_elsewhere_after_one_coalescing_interval(
+def test_change_is_replicated_after_one_coalescing_interval(
     three: Simulation,
 ) -> None:
     three.node("n1").track("room", "ann")
@@ -59,7 +59,7 @@ def test_a_change_is_seen_elsewhere_after_one_coalescing_interval(
     assert "ann" in room(three, "n3")
 
 
-def test_changes_under_load_travel_together(three: Simulation) -> None:
+def test_changes_under_load_are_coalesced_into_one_delta(three: Simulation) -> None:
     before = three.network.frames
     for number in range(1000):
         three.node("n1").track("room", f"u{number}")
@@ -69,13 +69,13 @@ def test_changes_under_load_travel_together(three: Simulation) -> None:
     three.check_agreement()
 
 
-def test_a_crash_is_seen_within_a_quarter_of_a_second(three: Simulation) -> None:
+def test_crash_is_detected_within_a_quarter_of_a_second(three: Simulation) -> None:
     three.kill("n1")
     three.run(0.25)
     assert room(three, "n2") == room(three, "n3") == ["n2", "n3"]
 
 
-def test_a_paused_node_is_hidden_within_down_after_and_hides_nobody_when_it_is_back(
+def test_paused_node_is_down_within_down_after_and_hides_no_peer_on_resume(
     three: Simulation,
 ) -> None:
     three.node("n1").pause()
@@ -89,7 +89,7 @@ def test_a_paused_node_is_hidden_within_down_after_and_hides_nobody_when_it_is_b
     three.check_agreement()
 
 
-def test_a_restarted_node_replaces_its_former_self_at_once(three: Simulation) -> None:
+def test_restarted_node_replaces_its_old_incarnation_at_once(three: Simulation) -> None:
     three.kill("n1")
     three.start("n1").track("room", "new")
     three.run(0.5)
@@ -97,7 +97,7 @@ def test_a_restarted_node_replaces_its_former_self_at_once(three: Simulation) ->
     assert statuses(three, "n2") == {"n1": "up", "n2": "self", "n3": "up"}
 
 
-def test_three_hundred_restarts_leave_nothing_behind(three: Simulation) -> None:
+def test_three_hundred_incarnations_leak_nothing(three: Simulation) -> None:
     for _ in range(300):
         three.kill("n1")
         three.run(three.rng.uniform(0.0, 0.4))
@@ -113,7 +113,7 @@ def test_three_hundred_restarts_leave_nothing_behind(three: Simulation) -> None:
     assert len(engine._dialler._peers) + len(engine._dialler._seeds) <= 5
 
 
-def test_both_sides_of_a_partition_go_on_and_converge_when_it_heals(three: Simulation) -> None:
+def test_split_brain_converges_when_the_partition_heals(three: Simulation) -> None:
     three.partition(["n1"], ["n2", "n3"])
     three.node("n1").track("room", "left")
     three.node("n2").track("room", "right")
@@ -126,7 +126,7 @@ def test_both_sides_of_a_partition_go_on_and_converge_when_it_heals(three: Simul
     assert room(three, "n1") == ["left", "n1", "n2", "n3", "right"]
 
 
-def test_where_only_one_link_is_cut_everybody_goes_on_seeing_everybody(three: Simulation) -> None:
+def test_cut_of_one_link_hides_no_node(three: Simulation) -> None:
     three.partition(["n1"], ["n2"])
     for step in range(300):
         three.run(0.1)
@@ -139,9 +139,7 @@ def test_where_only_one_link_is_cut_everybody_goes_on_seeing_everybody(three: Si
 
 
 @pytest.mark.parametrize(("source", "target"), [("n1", "n2"), ("n2", "n1")])
-def test_a_link_that_is_cut_one_way_hides_nobody_for_good(
-    three: Simulation, source: str, target: str
-) -> None:
+def test_one_way_cut_hides_no_node_for_good(three: Simulation, source: str, target: str) -> None:
     three.network.cut(source, target)
     three.run(30.0)
     three.node("n1").track("room", "x")
@@ -150,13 +148,13 @@ def test_a_link_that_is_cut_one_way_hides_nobody_for_good(
     three.check_agreement()
 
 
-def test_a_goodbye_ends_presences_at_once(three: Simulation) -> None:
+def test_goodbye_ends_presences_at_once(three: Simulation) -> None:
     three.stop("n1")
     three.run(0.01)
     assert room(three, "n2") == ["n2", "n3"]
 
 
-def test_who_lingers_is_shown_until_then(three: Simulation) -> None:
+def test_goodbye_with_linger_hides_presences_when_linger_ends(three: Simulation) -> None:
     three.stop("n1", linger=2.0)
     three.run(1.9)
     assert room(three, "n2") == ["n1", "n2", "n3"]
@@ -164,7 +162,7 @@ def test_who_lingers_is_shown_until_then(three: Simulation) -> None:
     assert room(three, "n2") == ["n2", "n3"]
 
 
-def test_a_new_node_gets_a_large_state_in_frames_and_shows_it_as_a_whole(three: Simulation) -> None:
+def test_large_catch_up_is_framed_and_shown_as_a_whole(three: Simulation) -> None:
     for number in range(5000):
         three.node("n1").track("big", f"u{number}")
     three.run(0.5)
@@ -177,7 +175,7 @@ def test_a_new_node_gets_a_large_state_in_frames_and_shows_it_as_a_whole(three: 
     three.check_agreement()
 
 
-def test_a_transfer_that_breaks_is_begun_again_and_shows_no_half(three: Simulation) -> None:
+def test_interrupted_catch_up_restarts_and_shows_no_partial_state(three: Simulation) -> None:
     for number in range(5000):
         three.node("n1").track("big", f"u{number}")
     three.run(0.5)
@@ -193,7 +191,7 @@ def test_a_transfer_that_breaks_is_begun_again_and_shows_no_half(three: Simulati
     three.check_agreement()
 
 
-def test_nodes_that_can_only_dial_one_hub_see_one_another_all_the_time() -> None:
+def test_nodes_behind_one_hub_list_each_other_through_its_relay() -> None:
     simulation = Simulation(nodes=1, seed=9, seeds_per_node=1)
     for number in range(12):
         for other in simulation.nodes:
@@ -206,7 +204,7 @@ def test_nodes_that_can_only_dial_one_hub_see_one_another_all_the_time() -> None
         simulation.check_agreement()
 
 
-def test_who_insists_on_a_name_in_use_is_refused_without_a_storm(three: Simulation) -> None:
+def test_duplicate_name_that_keeps_dialling_causes_no_link_storm(three: Simulation) -> None:
     three.start("n1", at="elsewhere")
     before = three.network.frames
     three.run(20.0)
@@ -214,7 +212,7 @@ def test_who_insists_on_a_name_in_use_is_refused_without_a_storm(three: Simulati
     assert sum(n.severity is Severity.ERROR for n in three.node("n2").notices) <= 2
 
 
-def test_a_sender_on_a_slow_link_is_not_taken_for_dead(three: Simulation) -> None:
+def test_sender_on_slow_link_is_not_suspected(three: Simulation) -> None:
     three.network.usual.bandwidth = 100_000.0
     for number in range(2000):
         three.node("n1").track("big", f"u{number}", {"pad": "x" * 500})
@@ -226,7 +224,7 @@ def test_a_sender_on_a_slow_link_is_not_taken_for_dead(three: Simulation) -> Non
     three.check_agreement()
 
 
-def test_the_dead_are_forgotten_everywhere() -> None:
+def test_down_replica_is_forgotten_by_every_node() -> None:
     simulation = Simulation(nodes=4, seed=3, timing=Timing(forget_after=60.0))
     simulation.run(1.0)
     simulation.node("n4").track("room", "ghost")
@@ -238,7 +236,7 @@ def test_the_dead_are_forgotten_everywhere() -> None:
         assert len(node.engine.slices()) == 3
 
 
-def test_a_second_node_of_a_live_name_is_refused_and_everybody_says_so(three: Simulation) -> None:
+def test_duplicate_name_of_live_node_is_refused_and_logged_by_all(three: Simulation) -> None:
     three.start("n1", at="elsewhere").track("room", "intruder")
     three.run(10.0)
     assert "intruder" not in room(three, "n2")
@@ -247,7 +245,7 @@ def test_a_second_node_of_a_live_name_is_refused_and_everybody_says_so(three: Si
     assert any("in use by another live node" in text for text in errors)
 
 
-def test_a_clock_that_jumps_hides_nobody(three: Simulation) -> None:
+def test_clock_jump_hides_no_replica(three: Simulation) -> None:
     for jump in (3600.0, -3600.0, 1e6):
         three.node("n1").set_clock(jump)
         assert room(three, "n1") == ["n1", "n2", "n3"]
@@ -256,7 +254,7 @@ def test_a_clock_that_jumps_hides_nobody(three: Simulation) -> None:
     three.check_agreement()
 
 
-def test_a_peer_that_does_not_read_costs_bounded_memory_and_is_caught_up(three: Simulation) -> None:
+def test_slow_consumer_costs_bounded_memory_and_catches_up(three: Simulation) -> None:
     three.node("n3").pause()
     three.network.cut("n1", "n3")
     queued = 0
@@ -272,7 +270,7 @@ def test_a_peer_that_does_not_read_costs_bounded_memory_and_is_caught_up(three: 
     three.check_agreement()
 
 
-def test_an_idle_cluster_says_little() -> None:
+def test_idle_cluster_sends_only_heartbeats() -> None:
     simulation = Simulation(nodes=3, seed=4)
     simulation.run(5.0)
     before = simulation.network.bytes
@@ -280,7 +278,7 @@ def test_an_idle_cluster_says_little() -> None:
     assert (simulation.network.bytes - before) / 100 / 3 < 250
 
 
-def test_thirty_nodes_that_know_one_address_each_find_one_another() -> None:
+def test_thirty_nodes_with_one_seed_each_discover_each_other() -> None:
     simulation = Simulation(nodes=30, seed=5, seeds_per_node=1)
     for node in simulation.alive:
         node.track("room", node.name)
@@ -291,7 +289,7 @@ def test_thirty_nodes_that_know_one_address_each_find_one_another() -> None:
 
 
 @pytest.mark.parametrize("seed", range(scaled(30)))
-def test_nodes_that_have_just_met_push_changes_to_each_other(seed: int) -> None:
+def test_nodes_push_changes_right_after_linking(seed: int) -> None:
     simulation = Simulation(nodes=4, seed=seed)
     for node in simulation.alive:
         node.track("room", node.name)
@@ -306,7 +304,7 @@ def test_nodes_that_have_just_met_push_changes_to_each_other(seed: int) -> None:
 
 
 @pytest.mark.parametrize("verb", ["node", "kill", "stop"])
-def test_a_place_without_a_node_is_named_beside_those_with_one(verb: str) -> None:
+def test_unknown_node_name_error_lists_existing_nodes(verb: str) -> None:
     simulation = Simulation(nodes=2, seed=1)
     with pytest.raises(ValueError, match=r"^place='n9': must be a place .*: 'n1', 'n2'$"):
         getattr(simulation, verb)("n9")

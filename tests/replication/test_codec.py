@@ -32,7 +32,7 @@ from adsum.replication.state import Replica
 from adsum.replication.timing import Timing
 from adsum.values.jsontext import encode_object
 from adsum.values.limits import MAX_LINGER, MAX_META, MAX_NUMBER
-from tests.effort import examples
+from tests.support.effort import examples
 
 text = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=30)
 number = st.integers(0, MAX_NUMBER - 1)
@@ -94,17 +94,17 @@ messages: st.SearchStrategy[ProtocolMessage] = st.one_of(
 
 
 @given(messages)
-def test_a_message_survives_the_wire(message: ProtocolMessage) -> None:
+def test_message_round_trips_through_the_codec(message: ProtocolMessage) -> None:
     assert decode(encode(message)) == message
 
 
 @given(messages)
-def test_the_wire_is_ascii_json(message: ProtocolMessage) -> None:
+def test_encoded_message_is_ascii_json(message: ProtocolMessage) -> None:
     assert isinstance(json.loads(encode(message)), list)
 
 
 @given(st.binary(max_size=60))
-def test_garbage_is_refused(data: bytes) -> None:
+def test_garbage_frame_is_rejected(data: bytes) -> None:
     with pytest.raises(ProtocolError):
         decode(data)
 
@@ -128,7 +128,7 @@ def in_order(fields: list[Any]) -> bool:
 
 
 @given(messages, st.data())
-def test_a_damaged_frame_is_a_message_or_refused_and_nothing_else(
+def test_corrupted_frame_decodes_or_raises_protocol_error(
     message: ProtocolMessage, data: st.DataObject
 ) -> None:
     frame = bytearray(encode(message))
@@ -145,7 +145,7 @@ stray: st.SearchStrategy[object] = json_value | st.sampled_from(
 
 @examples(100)
 @given(deltas() | messages, st.data())
-def test_a_frame_with_other_values_in_it_is_a_message_or_refused_and_nothing_else(
+def test_frame_with_replaced_values_decodes_or_raises_protocol_error(
     message: ProtocolMessage, data: st.DataObject
 ) -> None:
     fields = json.loads(encode(message))
@@ -161,7 +161,7 @@ def test_a_frame_with_other_values_in_it_is_a_message_or_refused_and_nothing_els
 
 
 @given(st.lists(json_value, max_size=8))
-def test_any_json_array_is_a_message_or_refused_and_nothing_else(fields: list[object]) -> None:
+def test_any_json_array_decodes_or_raises_protocol_error(fields: list[object]) -> None:
     check_decoding(json.dumps(fields).encode())
 
 
@@ -187,7 +187,7 @@ def delta(**altered: object) -> bytes:
     return json.dumps(list({**fields, **altered}.values())).encode()
 
 
-def test_a_delta_frame_that_nothing_was_altered_in_is_accepted() -> None:
+def test_unaltered_delta_frame_is_accepted() -> None:
     message = decode(delta())
     assert isinstance(message, Delta)
     assert message.changes == ((1, 1, "t", "k", "{}", None, "n", 1),)
@@ -268,18 +268,18 @@ def test_a_delta_frame_that_nothing_was_altered_in_is_accepted() -> None:
     ],
     ids=lambda frame: frame[:60].decode(),
 )
-def test_what_is_not_exactly_a_message_is_refused(frame: bytes) -> None:
+def test_malformed_message_is_rejected(frame: bytes) -> None:
     with pytest.raises(ProtocolError):
         decode(frame)
 
 
-def test_a_lone_join_is_small() -> None:
+def test_delta_of_one_join_is_small() -> None:
     owner = Replica("host-12345-ab12", 1_800_000_000_000 << 20)
     entry = (1000, 1000, "room:1", "user:12345", '{"device":"phone"}', None, *owner)
     assert len(encode(Delta(owner, 999, 1000, (entry,)))) < 250
 
 
-def test_the_garbage_collector_stops_visiting_entries() -> None:
+def test_garbage_collector_untracks_entries() -> None:
     engine = Engine(Replica("n", 1), Timing(), Random(1), now=0.0)
     own = engine.track("room", "ann", '{"device":"phone"}')
     received = decode(encode(Delta(Replica("m", 1), 0, 1, ((1, 1, "t", "k", "{}", None, "m", 1),))))

@@ -18,7 +18,7 @@ def farewell(remaining: float, replica: Replica = ANN, counter: int = 10) -> Far
     return Farewell(replica, counter, 3, remaining, 3)
 
 
-def test_absences_that_follow_each_other_add_up() -> None:
+def test_consecutive_absences_add_up() -> None:
     clock = Clock(0.0, heartbeat_interval=1.0)
     clock.advance(60.0, patience=1.0)
     clock.advance(60.5, patience=1.0)
@@ -33,7 +33,9 @@ def departures() -> Departures:
     return departures
 
 
-def test_departed_replica_lingers_then_is_remembered_then_forgotten(departures: Departures) -> None:
+def test_departed_replica_lingers_then_is_a_tombstone_then_forgotten(
+    departures: Departures,
+) -> None:
     assert departures.expire(4.99, sure=True) == []
     assert departures.lingers(ANN)
     assert departures.expire(5.0, sure=True) == [ANN]
@@ -44,20 +46,20 @@ def test_departed_replica_lingers_then_is_remembered_then_forgotten(departures: 
     assert ANN not in departures
 
 
-def test_relayed_remainder_only_shortens(departures: Departures) -> None:
+def test_relayed_linger_remainder_only_shortens(departures: Departures) -> None:
     assert not departures.note(farewell(5.0), 1.0, sure=True)
     assert not departures.note(farewell(60.0), 1.0, sure=True)
     assert departures.note(farewell(2.0), 1.0, sure=True)
     assert departures.expire(3.0, sure=True) == [ANN]
 
 
-def test_ended_linger_does_not_begin_again(departures: Departures) -> None:
+def test_ended_linger_does_not_restart(departures: Departures) -> None:
     departures.expire(5.0, sure=True)
     assert not departures.note(farewell(60.0), 6.0, sure=True)
     assert not departures.lingers(ANN)
 
 
-def test_unsure_remainder_is_replaced_by_a_sure_one_and_never_the_other_way() -> None:
+def test_certain_linger_remainder_replaces_uncertain_one_only() -> None:
     departures = Departures(TIMING)
     assert departures.note(farewell(1.0), 0.0, sure=False)
     assert departures.fingerprint == 0, "an unsure linger is not announced"
@@ -68,7 +70,7 @@ def test_unsure_remainder_is_replaced_by_a_sure_one_and_never_the_other_way() ->
     assert departures.expire(4.5, sure=True) == [ANN]
 
 
-def test_sure_statement_revives_an_unsure_linger_that_ended() -> None:
+def test_certain_remainder_revives_ended_uncertain_linger() -> None:
     departures = Departures(TIMING)
     departures.note(farewell(0.0), 0.0, sure=False)
     assert departures.expire(0.0, sure=True) == [ANN]
@@ -76,7 +78,7 @@ def test_sure_statement_revives_an_unsure_linger_that_ended() -> None:
     assert departures.lingers(ANN)
 
 
-def test_fingerprint_covers_exactly_the_replicas_that_linger(departures: Departures) -> None:
+def test_digest_fingerprint_covers_exactly_the_lingering_replicas(departures: Departures) -> None:
     departures.note(farewell(9.0, BOB), 0.0, sure=True)
     assert departures.fingerprint == mark(ANN) ^ mark(BOB)
     departures.expire(5.0, sure=True)
@@ -86,7 +88,7 @@ def test_fingerprint_covers_exactly_the_replicas_that_linger(departures: Departu
     assert BOB not in departures
 
 
-def test_number_of_departures_is_bounded_and_the_oldest_ended_go_first() -> None:
+def test_departed_replicas_are_bounded_and_oldest_ended_are_evicted() -> None:
     departures = Departures(TIMING)
     departures.note(farewell(0.0), 0.0, sure=True)
     departures.expire(0.0, sure=True)

@@ -26,13 +26,13 @@ def gaps(dialler: Dialler, address: str, *, refused: bool, rounds: int) -> list[
     return [later - earlier for earlier, later in pairwise(times)]
 
 
-def test_a_seed_is_dialled_at_once_and_only_once_at_a_time(dialler: Dialler) -> None:
+def test_seed_is_dialled_at_once_and_never_twice_in_parallel(dialler: Dialler) -> None:
     dialler.add_seed("a:1", 0.0, lasting=True)
     assert dialler.due(0.0, {}) == ["a:1"]
     assert dialler.due(100.0, {}) == []
 
 
-def test_waiting_doubles_up_to_a_limit_with_jitter(dialler: Dialler) -> None:
+def test_redial_backoff_doubles_up_to_a_limit_with_jitter(dialler: Dialler) -> None:
     dialler.add_seed("a:1", 0.0, lasting=True)
     waits = gaps(dialler, "a:1", refused=False, rounds=12)
     for failures, wait in enumerate(waits):
@@ -41,24 +41,24 @@ def test_waiting_doubles_up_to_a_limit_with_jitter(dialler: Dialler) -> None:
     assert len(set(waits)) == len(waits)
 
 
-def test_a_member_whose_process_is_gone_is_dialled_rarely(dialler: Dialler) -> None:
+def test_dial_refused_by_a_gone_process_is_retried_rarely(dialler: Dialler) -> None:
     dialler.add_peer("ann", ("a:1",), 0.0)
     assert max(gaps(dialler, "a:1", refused=True, rounds=15)) > 15.0
 
 
-def test_a_configured_seed_is_dialled_often_even_if_it_refuses(dialler: Dialler) -> None:
+def test_configured_seed_is_redialled_often_after_refusal(dialler: Dialler) -> None:
     dialler.add_seed("a:1", 0.0, lasting=True)
     assert max(gaps(dialler, "a:1", refused=True, rounds=15)) <= 3.0
 
 
-def test_a_seed_that_was_only_found_is_dropped_when_it_refuses(dialler: Dialler) -> None:
+def test_discovered_seed_is_dropped_after_refusal(dialler: Dialler) -> None:
     dialler.add_seed("unix:/gone", 0.0, lasting=False)
     dialler.due(0.0, {})
     dialler.failed("unix:/gone", True, 0.0)
     assert dialler.due(100.0, {}) == []
 
 
-def test_nobody_is_dialled_to_whom_there_is_a_link(dialler: Dialler) -> None:
+def test_linked_peer_is_not_dialled(dialler: Dialler) -> None:
     dialler.add_seed("a:1", 0.0, lasting=True)
     dialler.due(0.0, {})
     assert dialler.answered("a:1", "ann", 0.0) is None
@@ -67,7 +67,7 @@ def test_nobody_is_dialled_to_whom_there_is_a_link(dialler: Dialler) -> None:
     assert dialler.due(101.0, {}) == ["a:1"]
 
 
-def test_every_address_of_a_peer_is_tried_in_turn(dialler: Dialler) -> None:
+def test_dial_tries_every_address_of_a_peer_in_turn(dialler: Dialler) -> None:
     dialler.add_peer("ann", ("unix:/a", "a:1", "a:2"), 0.0)
     tried = []
     for _ in range(3):
@@ -78,7 +78,7 @@ def test_every_address_of_a_peer_is_tried_in_turn(dialler: Dialler) -> None:
     assert dialler.due(0.0, {}) == []
 
 
-def test_a_peer_is_gone_only_if_every_address_refuses(dialler: Dialler) -> None:
+def test_peer_is_gone_only_if_every_address_refuses(dialler: Dialler) -> None:
     dialler.add_peer("ann", ("unix:/a", "a:1"), 0.0)
     dialler.due(0.0, {})
     assert dialler.failed("unix:/a", refused=True, now=0.0) is None
@@ -91,13 +91,13 @@ def test_a_peer_is_gone_only_if_every_address_refuses(dialler: Dialler) -> None:
     assert dialler.failed("a:1", refused=False, now=1.0) is None
 
 
-def test_a_forgotten_peer_is_dialled_no_more(dialler: Dialler) -> None:
+def test_forgotten_peer_is_not_redialled(dialler: Dialler) -> None:
     dialler.add_peer("ann", ("a:1",), 0.0)
     dialler.forget_peer("ann")
     assert dialler.due(10.0, {}) == []
 
 
-def test_next_at_is_when_somebody_is_due(dialler: Dialler) -> None:
+def test_next_at_is_the_earliest_due_dial(dialler: Dialler) -> None:
     dialler.add_peer("ann", ("a:1",), 5.0)
     dialler.add_peer("bob", ("b:1",), 3.0)
     assert dialler.next_at == 3.0
@@ -106,14 +106,14 @@ def test_next_at_is_when_somebody_is_due(dialler: Dialler) -> None:
     assert dialler.next_at == 5.0
 
 
-def test_where_somebody_else_answers_the_one_looked_for_is_gone(dialler: Dialler) -> None:
+def test_dial_answered_by_another_identity_marks_the_peer_gone(dialler: Dialler) -> None:
     dialler.add_peer("ann", ("a:1",), 0.0)
     dialler.due(0.0, {})
     assert dialler.answered("a:1", "bob", 0.0) == "ann"
     assert dialler.due(100.0, {"bob": None}) == ["a:1"]
 
 
-def test_links_that_do_not_last_are_made_again_as_often_as_a_silent_peer_is_dialled(
+def test_short_lived_links_are_redialled_with_backoff(
     dialler: Dialler,
 ) -> None:
     dialler.add_peer("ann", ("a:1",), 0.0)
@@ -126,7 +126,7 @@ def test_links_that_do_not_last_are_made_again_as_often_as_a_silent_peer_is_dial
         now = dialler.next_at
 
 
-def test_so_many_are_dialled_at_a_time_and_the_rest_soon(dialler: Dialler) -> None:
+def test_parallel_dials_are_limited_and_the_rest_follow(dialler: Dialler) -> None:
     for number in range(3 * MOST_DIALS):
         dialler.add_peer(f"ghost {number}", (f"a:{number}",), 0.0)
     first = dialler.due(0.0, {})
@@ -137,7 +137,7 @@ def test_so_many_are_dialled_at_a_time_and_the_rest_soon(dialler: Dialler) -> No
     assert len(dialler.due(dialler.next_at, {})) == 10
 
 
-def test_where_many_do_not_answer_all_get_their_turn(dialler: Dialler) -> None:
+def test_dial_limit_starves_no_peer_when_many_are_silent(dialler: Dialler) -> None:
     names = [f"a:{number}" for number in range(5 * MOST_DIALS)]
     for address in names:
         dialler.add_peer(f"node {address}", (address,), 0.0)

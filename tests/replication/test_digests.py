@@ -41,7 +41,7 @@ def test_idle_cluster_sends_no_digest(nodes: int) -> None:
     assert kinds[Digest] == kinds[Pull] == 0
 
 
-def test_replica_that_is_not_heard_directly_is_pulled_with_each_heartbeat() -> None:
+def test_relayed_replica_is_fetched_with_each_heartbeat() -> None:
     traffic = Traffic(3)
     traffic.simulation.run(5.0)
     traffic.simulation.partition(["n1"], ["n2"])
@@ -51,7 +51,7 @@ def test_replica_that_is_not_heard_directly_is_pulled_with_each_heartbeat() -> N
     assert kinds[Digest] == kinds[Pull]
 
 
-def test_lost_news_of_a_member_is_found_with_the_next_heartbeats() -> None:
+def test_lost_sighting_is_recovered_by_digest_after_heartbeats() -> None:
     traffic = Traffic(3)
     simulation = traffic.simulation
     simulation.run(5.0)
@@ -68,7 +68,7 @@ def test_lost_news_of_a_member_is_found_with_the_next_heartbeats() -> None:
 
 
 @pytest.mark.slow
-def test_forming_cluster_sends_a_bounded_number_of_sightings() -> None:
+def test_forming_cluster_sends_bounded_sightings_in_digests() -> None:
     nodes = 60
     sightings = 0
     simulation = Simulation(0, seed=1, checked=False)
@@ -86,7 +86,7 @@ def test_forming_cluster_sends_a_bounded_number_of_sightings() -> None:
     assert sightings <= 6 * nodes * nodes
 
 
-def test_request_for_everything_names_the_replicas_that_linger_here() -> None:
+def test_full_digest_request_names_lingering_replicas() -> None:
     """Where two nodes never agree on the living, each of their requests is one for everything."""
     ann, bob = Replica("ann", 5), Replica("bob", 5)
     engine = Engine(Replica("me", 5), Timing(), Random(1), 0.0)

@@ -48,7 +48,7 @@ def entry(replica: Replica, version: int, key: str = "k") -> Delta:
     return Delta(replica, version - 1, version, (change,))
 
 
-def test_a_claim_about_this_nodes_own_slice_breaks_the_protocol(engine: Engine) -> None:
+def test_delta_about_receivers_own_slice_is_a_protocol_error(engine: Engine) -> None:
     engine.track("room", "me", "{}")
     with pytest.raises(ProtocolError, match="claim"):
         engine.receive(FIRST, entry(ME, 2), 0.1)
@@ -60,7 +60,7 @@ def test_a_claim_about_this_nodes_own_slice_breaks_the_protocol(engine: Engine) 
     [Sync(ME, 7, True), Digest((Sighting(ME, 0, 7),)), Digest((Sighting(ME, 99, 0),))],
     ids=["sync", "version", "counter"],
 )
-def test_who_tells_of_what_this_node_never_did_loses_its_link_loudly(
+def test_claim_of_unmade_own_changes_closes_the_link_and_is_logged(
     engine: Engine, message: ProtocolMessage
 ) -> None:
     engine.receive(FIRST, message, 0.1)
@@ -70,7 +70,7 @@ def test_who_tells_of_what_this_node_never_did_loses_its_link_loudly(
     assert [e.link for e in effects if isinstance(e, Close)] == [FIRST]
 
 
-def test_a_relay_that_was_not_asked_for_is_ignored(engine: Engine) -> None:
+def test_unrequested_relay_is_ignored(engine: Engine) -> None:
     engine.link_up(2, BOB, ("bob:1",), None, 0.0)
     engine.receive(FIRST, entry(BOB, 1), 0.1)
     assert engine.view.count("room") == 0
@@ -78,7 +78,7 @@ def test_a_relay_that_was_not_asked_for_is_ignored(engine: Engine) -> None:
     assert engine.view.count("room") == 1
 
 
-def test_what_is_said_of_unknown_replicas_does_no_harm(engine: Engine) -> None:
+def test_messages_about_unknown_replicas_are_harmless(engine: Engine) -> None:
     for message in (
         Sync(BOB, 0, True),
         Sync(BOB, 9, False),
@@ -92,21 +92,21 @@ def test_what_is_said_of_unknown_replicas_does_no_harm(engine: Engine) -> None:
 
 
 @pytest.mark.parametrize("message", [Vouch(ME, 3), Ask(ME), Digest((Sighting(ME, 0, 0),))])
-def test_what_is_said_of_this_node_does_no_harm(engine: Engine, message: ProtocolMessage) -> None:
+def test_sightings_of_this_node_are_harmless(engine: Engine, message: ProtocolMessage) -> None:
     engine.track("room", "me", "{}")
     engine.receive(FIRST, message, 0.1)
     assert closed_links(engine) == []
     assert engine.view.count("room") == 1
 
 
-def test_a_digest_that_replaces_its_own_sender_does_no_harm(engine: Engine) -> None:
+def test_digest_that_replaces_its_own_sender_is_harmless(engine: Engine) -> None:
     later = Replica("ann", 9)
     for counter in (1, 2):
         engine.receive(FIRST, Digest((Sighting(later, counter, 0), Sighting(BOB, 1, 0))), 0.1)
     assert len(closed(engine)) == 1
 
 
-def test_messages_on_links_that_are_gone_are_ignored(engine: Engine) -> None:
+def test_messages_on_closed_links_are_ignored(engine: Engine) -> None:
     engine.link_down(FIRST, 0.1)
     engine.receive(FIRST, Heartbeat(5, 0), 0.2)
     engine.link_writable(FIRST, False, 0.2)
@@ -114,21 +114,21 @@ def test_messages_on_links_that_are_gone_are_ignored(engine: Engine) -> None:
     assert closed_links(engine) == []
 
 
-def test_an_entry_that_moves_leaves_one_place_and_joins_the_other(engine: Engine) -> None:
+def test_entry_moved_to_another_topic_leaves_and_joins(engine: Engine) -> None:
     engine.receive(FIRST, entry(ANN, 1), 0.1)
     moved = (2, 1, "hall", "k", "{}", 1, *ANN)
     engine.receive(FIRST, Delta(ANN, 1, 2, (moved,)), 0.2)
     assert list(engine.view.topics) == ["hall"]
 
 
-def test_a_gap_is_asked_for_once_however_many_frames_come_after_it(engine: Engine) -> None:
+def test_gap_is_fetched_once_however_many_deltas_follow(engine: Engine) -> None:
     engine.receive(FIRST, Delta(ANN, 0, 0, ()), 0.1)
     for version in (5, 6, 7):
         engine.receive(FIRST, entry(ANN, version), 0.2)
     assert [m for m in sent(engine) if isinstance(m, Sync)] == [Sync(ANN, 0, True)]
 
 
-def test_a_direct_link_that_opens_while_a_relay_is_asked_is_followed_after_the_answer(
+def test_direct_link_takes_over_after_the_answer_of_a_relay_fetch(
     engine: Engine,
 ) -> None:
     for counter in (1, 2, 3):
@@ -140,7 +140,7 @@ def test_a_direct_link_that_opens_while_a_relay_is_asked_is_followed_after_the_a
     assert Sync(BOB, 1, True) in sent(engine)
 
 
-def test_a_goodbye_is_answered_by_forgetting_in_time(engine: Engine) -> None:
+def test_goodbye_leads_to_forgetting_in_time(engine: Engine) -> None:
     engine.receive(FIRST, entry(ANN, 1), 0.1)
     engine.receive(FIRST, Goodbye(1, 1, 0.0), 0.2)
     assert engine.wake_at <= 0.2
@@ -148,7 +148,7 @@ def test_a_goodbye_is_answered_by_forgetting_in_time(engine: Engine) -> None:
     assert engine.view.topics == {}
 
 
-def test_changes_at_once_wait_for_nothing_and_changes_after_them_a_little(engine: Engine) -> None:
+def test_first_change_is_sent_at_once_and_later_ones_are_coalesced(engine: Engine) -> None:
     engine.receive(FIRST, Sync(ME, 0, True), 1.0)
     engine.tick(1.0)
     engine.tick(1.1)
@@ -184,11 +184,11 @@ def closed_links(engine: Engine) -> list[int]:
 
 
 @pytest.mark.parametrize("me", ["a", "z"])
-def test_dial_beside_a_link_that_works_closes_the_new_link_at_either_end(me: str) -> None:
+def test_duplicate_link_beside_a_working_one_is_closed_at_both_ends(me: str) -> None:
     assert closed_links(with_two_links(me, dialled=True)) == [2]
 
 
-def test_new_link_of_a_peer_replaces_the_older_one_with_its_first_frame() -> None:
+def test_reconnect_replaces_old_link_with_its_first_frame() -> None:
     engine = with_two_links("a", dialled=False)
     assert closed_links(engine) == [], "the peer still sends over the older link"
     engine.publish(Publish("t", "e", "{}"), None, 3.0)
@@ -198,11 +198,11 @@ def test_new_link_of_a_peer_replaces_the_older_one_with_its_first_frame() -> Non
     assert closed_links(engine) == [1]
 
 
-def test_dial_beside_a_silent_link_keeps_the_new_link() -> None:
+def test_reconnect_beside_a_silent_link_keeps_the_new_link() -> None:
     assert closed_links(with_two_links("z", dialled=True, heard_at=1.0)) == []
 
 
-def test_links_of_a_peer_that_sends_nothing_are_bounded() -> None:
+def test_duplicate_links_of_a_silent_peer_are_bounded() -> None:
     engine = with_two_links("a", dialled=False)
     for number in range(3, 20):
         engine.link_up(number, BOB, ("bob:1",), None, 3.0 + 2 * number)

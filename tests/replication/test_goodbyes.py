@@ -28,7 +28,7 @@ def hidden_after(simulation: Simulation, place: str, most: float = 40.0) -> floa
     return simulation.clock.now - began
 
 
-def test_newcomer_shows_a_slice_that_lingers_and_hides_it_with_the_others() -> None:
+def test_newcomer_shows_lingering_slice_and_hides_it_with_the_others() -> None:
     simulation = cluster()
     simulation.stop("n3")
     simulation.stop("n1", linger=5.0)
@@ -54,7 +54,7 @@ def test_newcomer_learns_of_a_linger_from_another_newcomer() -> None:
 
 
 @pytest.mark.parametrize("linger", [0.0, 5.0, 20.0])
-def test_goodbye_reaches_a_node_whose_line_to_the_leaver_is_cut(linger: float) -> None:
+def test_goodbye_is_relayed_to_a_node_whose_link_to_the_leaver_is_cut(linger: float) -> None:
     simulation = cluster()
     simulation.partition(["n1"], ["n2"])
     simulation.run(0.2)
@@ -62,7 +62,7 @@ def test_goodbye_reaches_a_node_whose_line_to_the_leaver_is_cut(linger: float) -
     assert hidden_after(simulation, "n2") == pytest.approx(linger, abs=2.6)
 
 
-def test_goodbye_shows_a_slice_again_that_was_hidden_as_down() -> None:
+def test_goodbye_with_linger_shows_slice_of_down_replica_again() -> None:
     simulation = cluster(nodes=4)
     simulation.partition(["n1", "n4"], ["n2", "n3"])
     simulation.run(8.0)
@@ -75,7 +75,7 @@ def test_goodbye_shows_a_slice_again_that_was_hidden_as_down() -> None:
     assert hidden_after(simulation, "n2") == pytest.approx(12.0, abs=0.3)
 
 
-def test_former_life_lingers_beside_its_successor() -> None:
+def test_old_incarnation_lingers_beside_the_new_one() -> None:
     simulation = cluster()
     simulation.stop("n1", linger=5.0)
     simulation.run(0.5)
@@ -89,7 +89,7 @@ def test_former_life_lingers_beside_its_successor() -> None:
     assert list(simulation.node("n1").present("room")) == ["bob"]
 
 
-def test_linger_counts_time_in_which_the_relay_was_stopped() -> None:
+def test_linger_counts_time_in_which_the_relay_was_paused() -> None:
     simulation = cluster()
     simulation.stop("n1", linger=10.0)
     simulation.run(1.0)
@@ -103,7 +103,7 @@ def test_linger_counts_time_in_which_the_relay_was_stopped() -> None:
     assert not shows(simulation, "n4")
 
 
-def test_goodbye_that_waited_for_a_stopped_relay_reaches_no_newcomer() -> None:
+def test_goodbye_held_by_a_paused_relay_reaches_no_newcomer() -> None:
     simulation = cluster()
     simulation.kill("n3")
     simulation.run(1.0)
@@ -117,7 +117,7 @@ def test_goodbye_that_waited_for_a_stopped_relay_reaches_no_newcomer() -> None:
     assert not shows(simulation, "n4")
 
 
-def test_resumed_relay_learns_the_remainder_from_its_peers() -> None:
+def test_resumed_relay_learns_linger_remainder_from_peers() -> None:
     simulation = cluster()
     simulation.node("n2").pause()
     simulation.run(0.5)
@@ -130,7 +130,7 @@ def test_resumed_relay_learns_the_remainder_from_its_peers() -> None:
 
 
 @pytest.mark.parametrize("left_before", [0.1, 1.0, 1.9])
-def test_goodbye_right_before_a_node_resumes_hides_nothing_too_early(left_before: float) -> None:
+def test_goodbye_right_before_resume_hides_nothing_too_early(left_before: float) -> None:
     simulation = cluster()
     simulation.node("n2").pause()
     simulation.run(4.0 - left_before)
@@ -141,7 +141,7 @@ def test_goodbye_right_before_a_node_resumes_hides_nothing_too_early(left_before
     assert remainder - 0.1 <= hidden_after(simulation, "n2") <= max(remainder, 2.5) + 0.1
 
 
-def test_goodbye_that_waited_for_the_last_node_is_shown_for_at_most_2_5_heartbeats() -> None:
+def test_goodbye_held_by_the_last_node_lingers_at_most_2_5_heartbeats() -> None:
     simulation = cluster()
     simulation.stop("n3")
     simulation.node("n2").pause()
@@ -152,7 +152,7 @@ def test_goodbye_that_waited_for_the_last_node_is_shown_for_at_most_2_5_heartbea
     assert hidden_after(simulation, "n2") <= 2.5 + 0.1
 
 
-def test_node_that_resumes_after_a_goodbye_of_a_peer_it_no_longer_hears_shows_it() -> None:
+def test_resumed_node_shows_lingering_peer_it_has_no_link_to() -> None:
     simulation = cluster()
     simulation.network.cut("n1", "n2")
     simulation.run(0.1)
@@ -165,7 +165,7 @@ def test_node_that_resumes_after_a_goodbye_of_a_peer_it_no_longer_hears_shows_it
     )
 
 
-def test_one_stop_of_many_nodes_causes_no_flood() -> None:
+def test_goodbyes_of_many_nodes_at_once_cause_no_flood() -> None:
     simulation = cluster(nodes=20)
     simulation.run(10.0)
     before = simulation.network.frames
@@ -178,7 +178,7 @@ def test_one_stop_of_many_nodes_causes_no_flood() -> None:
     assert frames - idle < 3 * 20, "each node receives it once, from its owner"
 
 
-def test_departed_nodes_are_remembered_as_long_as_dead_ones() -> None:
+def test_departed_replicas_are_forgotten_as_late_as_down_ones() -> None:
     simulation = cluster()
     replica = simulation.node("n1").replica
     simulation.stop("n1", linger=1.0)
@@ -188,7 +188,7 @@ def test_departed_nodes_are_remembered_as_long_as_dead_ones() -> None:
     assert replica not in simulation.node("n2").engine._departures
 
 
-def test_goodbye_is_pushed_at_once_to_nodes_that_reach_only_a_hub() -> None:
+def test_goodbye_is_pushed_at_once_to_nodes_behind_a_hub() -> None:
     simulation = Simulation(nodes=4, seed=1, seeds_per_node=1)
     simulation.partition(["n2"], ["n3"], ["n4"])
     simulation.run(8.0)

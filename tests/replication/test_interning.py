@@ -21,13 +21,13 @@ def topic_of(number: int, name: str) -> str:
     return change[TOPIC]
 
 
-def test_entries_of_different_frames_share_the_string_of_their_topic() -> None:
+def test_entries_of_different_frames_share_the_interned_topic() -> None:
     first, second = topic_of(1, "room:shared"), topic_of(2, "room:shared")
     assert first == "room:shared"
     assert first is second
 
 
-def test_the_table_of_topics_stays_below_its_capacity() -> None:
+def test_interned_topics_stay_below_their_capacity() -> None:
     for number in range(2 * interning.CAPACITY // (1000 + interning.OVERHEAD)):
         interning.share(f"{number:01000d}")
         if number % 1000 == 0:
@@ -36,7 +36,7 @@ def test_the_table_of_topics_stays_below_its_capacity() -> None:
     assert 0 < len(interning._recent) <= interning.CAPACITY // (1000 + interning.OVERHEAD)
 
 
-def test_topics_that_ended_cost_no_memory() -> None:
+def test_ended_topics_leak_no_memory() -> None:
     """In a process of its own, because interned strings of CPython 3.12 are immortal."""
     script = """
 import asyncio, adsum, gc, resource

@@ -61,7 +61,7 @@ def test_link_without_a_first_frame_is_no_answer() -> None:
     assert engine.joined
 
 
-def test_slice_up_to_the_version_of_the_first_frame_is_waited_for() -> None:
+def test_joining_waits_for_catch_up_to_the_version_of_the_first_frame() -> None:
     engine = starting("ann:1")
     engine.link_up(1, ANN, ("ann:1",), "ann:1", 0.0)
     engine.receive(1, Heartbeat(1, 2, 0, 0), 0.0)
@@ -74,7 +74,7 @@ def test_slice_up_to_the_version_of_the_first_frame_is_waited_for() -> None:
     assert engine.joined
 
 
-def test_refused_dial_rejected_handshake_and_own_address_are_answers() -> None:
+def test_refused_dial_rejected_handshake_and_own_address_count_as_answers() -> None:
     engine = starting("a:1", "b:1", "c:1")
     engine.dial_failed("a:1", True, 0.0)
     engine.dial_rejected("b:1", 0.0)
@@ -89,14 +89,14 @@ def test_failed_dial_is_no_answer() -> None:
     assert not engine.joined
 
 
-def test_goodbye_before_the_first_frame_is_an_answer() -> None:
+def test_goodbye_before_the_first_frame_counts_as_answer() -> None:
     engine = starting("ann:1")
     engine.link_up(1, ANN, ("ann:1",), "ann:1", 0.0)
     engine.receive(1, Goodbye(1, 0, 0.0), 0.0)
     assert engine.joined
 
 
-def test_address_whose_link_is_closed_as_redundant_has_answered() -> None:
+def test_address_of_a_duplicate_link_counts_as_answered() -> None:
     """The peer has dialled first; of the two links the node with the lower name keeps one."""
     for me, peer in ((ANN, BOB), (BOB, ANN)):
         engine = starting("peer:1", me=me)
@@ -109,7 +109,7 @@ def test_address_whose_link_is_closed_as_redundant_has_answered() -> None:
         assert engine.joined
 
 
-def test_digest_that_names_a_slice_that_is_here_is_no_reason_to_wait() -> None:
+def test_joining_does_not_wait_for_a_slice_of_the_digest_that_is_current() -> None:
     engine = starting("ann:1", "bob:1")
     for number, peer in ((1, ANN), (2, BOB)):
         engine.link_up(number, peer, (f"{peer.name}:1",), f"{peer.name}:1", 0.0)
@@ -119,7 +119,7 @@ def test_digest_that_names_a_slice_that_is_here_is_no_reason_to_wait() -> None:
     assert engine.joined
 
 
-def test_replica_of_a_digest_is_waited_for_until_its_addresses_refuse() -> None:
+def test_joining_waits_for_replica_of_a_digest_until_its_addresses_refuse() -> None:
     engine = starting("ann:1")
     engine.link_up(1, ANN, ("ann:1",), "ann:1", 0.0)
     engine.receive(1, ALIVE, 0.0)
@@ -130,7 +130,7 @@ def test_replica_of_a_digest_is_waited_for_until_its_addresses_refuse() -> None:
     assert engine.joined
 
 
-def test_replica_of_a_digest_that_stays_silent_is_waited_for_until_it_counts_as_down() -> None:
+def test_joining_waits_for_silent_replica_of_a_digest_until_it_is_down() -> None:
     engine = starting("ann:1")
     engine.link_up(1, ANN, ("ann:1",), "ann:1", 0.0)
     engine.receive(1, ALIVE, 0.0)
@@ -153,7 +153,7 @@ def relayed() -> Engine:
     return engine
 
 
-def test_replica_that_is_relayed_while_it_is_dialled_is_waited_for() -> None:
+def test_joining_waits_for_dialled_replica_while_it_is_relayed() -> None:
     engine = relayed()
     assert engine.join_missing == [str(BOB), str(CAT)]
     for number, peer in ((2, BOB), (3, CAT)):
@@ -168,7 +168,7 @@ def test_replica_that_is_relayed_while_it_is_dialled_is_waited_for() -> None:
     assert Send((1, 2, 3), message) in engine.take_effects()
 
 
-def test_relayed_replica_without_a_link_is_enough_once_no_link_has_opened_for_a_while() -> None:
+def test_joining_accepts_relayed_replica_once_no_link_has_opened_for_a_while() -> None:
     engine = relayed()
     engine.tick(0.5)
     engine.dial_failed("bob:1", False, 0.5)  # no answer, which is no refusal
@@ -182,7 +182,7 @@ def test_relayed_replica_without_a_link_is_enough_once_no_link_has_opened_for_a_
     assert engine.joined
 
 
-def test_digests_that_repeat_a_relayed_replica_prolong_no_wait() -> None:
+def test_repeated_digests_of_a_relayed_replica_do_not_prolong_joining() -> None:
     engine = relayed()
     for counter in range(3, 12):
         now = LINK_PATIENCE * counter / 12
@@ -192,7 +192,7 @@ def test_digests_that_repeat_a_relayed_replica_prolong_no_wait() -> None:
     assert engine.joined
 
 
-def test_replica_that_tracks_nothing_and_cannot_be_dialled_is_not_waited_for() -> None:
+def test_joining_does_not_wait_for_empty_replica_without_a_link() -> None:
     engine = starting("ann:1")
     engine.link_up(1, ANN, ("ann:1",), "ann:1", 0.0)
     engine.receive(1, ALIVE, 0.0)
@@ -200,7 +200,7 @@ def test_replica_that_tracks_nothing_and_cannot_be_dialled_is_not_waited_for() -
     assert engine.joined
 
 
-def test_replica_that_is_gone_meanwhile_is_answered_with_its_goodbye() -> None:
+def test_fetch_of_a_departed_replica_is_answered_with_its_goodbye() -> None:
     engine = starting("ann:1")
     engine.link_up(1, ANN, ("ann:1",), "ann:1", 0.0)
     engine.receive(1, ALIVE, 0.0)
@@ -213,7 +213,7 @@ def test_replica_that_is_gone_meanwhile_is_answered_with_its_goodbye() -> None:
     assert engine.joined
 
 
-def test_version_that_a_peer_invents_is_corrected_by_the_owner() -> None:
+def test_version_invented_by_a_peer_is_corrected_by_the_owner() -> None:
     engine = starting("ann:1")
     engine.link_up(1, ANN, ("ann:1",), "ann:1", 0.0)
     engine.receive(1, ALIVE, 0.0)
@@ -224,7 +224,7 @@ def test_version_that_a_peer_invents_is_corrected_by_the_owner() -> None:
     assert engine.joined
 
 
-def test_digest_that_is_not_answered_is_requested_again_with_the_next_heartbeat() -> None:
+def test_unanswered_digest_request_is_repeated_with_next_heartbeat() -> None:
     engine = starting("ann:1")
     engine.link_up(1, ANN, ("ann:1",), "ann:1", 0.0)
     engine.receive(1, ALIVE, 0.0)
@@ -236,7 +236,7 @@ def test_digest_that_is_not_answered_is_requested_again_with_the_next_heartbeat(
     assert engine.joined
 
 
-def test_heartbeat_of_this_node_before_the_first_frame_of_a_peer_is_no_digest() -> None:
+def test_own_heartbeat_before_a_peers_first_frame_requests_no_digest() -> None:
     engine = starting("ann:1")
     engine.link_up(1, ANN, ("ann:1",), "ann:1", 0.5)
     engine.tick(1.0)
@@ -246,7 +246,7 @@ def test_heartbeat_of_this_node_before_the_first_frame_of_a_peer_is_no_digest() 
     assert engine.joined
 
 
-def test_goodbye_that_is_sent_unasked_is_no_answer_to_a_request() -> None:
+def test_unsolicited_goodbye_does_not_answer_a_digest_request() -> None:
     peer = starting(me=ANN)
     peer.link_up(1, BOB, ("bob:1",), None, 0.0)
     peer.link_up(2, ME, ("me:1",), None, 0.0)
@@ -261,7 +261,7 @@ def test_goodbye_that_is_sent_unasked_is_no_answer_to_a_request() -> None:
     assert not engine.joined
 
 
-def test_request_for_everything_is_repeated_before_other_requests() -> None:
+def test_full_digest_request_is_repeated_before_other_requests() -> None:
     engine = starting("ann:1")
     engine.link_up(1, ANN, ("ann:1",), "ann:1", 0.0)
     engine.receive(1, ALIVE, 0.0)
@@ -272,7 +272,7 @@ def test_request_for_everything_is_repeated_before_other_requests() -> None:
     assert pulls == [Pull(everything=True), Pull((CAT,))]
 
 
-def test_link_that_is_lost_before_the_digest_is_no_answer() -> None:
+def test_link_lost_before_the_digest_does_not_count_as_answer() -> None:
     engine = starting("ann:1")
     engine.link_up(1, ANN, ("ann:1",), "ann:1", 0.0)
     engine.receive(1, ALIVE, 0.0)
@@ -285,7 +285,7 @@ def test_link_that_is_lost_before_the_digest_is_no_answer() -> None:
     assert engine.joined
 
 
-def test_refused_dial_after_a_lost_link_is_an_answer() -> None:
+def test_refused_dial_after_a_lost_link_counts_as_answer() -> None:
     engine = starting("ann:1")
     engine.link_up(1, ANN, ("ann:1",), "ann:1", 0.0)
     engine.receive(1, ALIVE, 0.0)
@@ -294,7 +294,7 @@ def test_refused_dial_after_a_lost_link_is_an_answer() -> None:
     assert engine.joined
 
 
-def test_refused_name_is_neither_an_answer_nor_progress() -> None:
+def test_refused_duplicate_name_is_neither_answer_nor_progress() -> None:
     engine = starting("ann:1")
     progress = engine.join_progress
     for number in range(1, 5):
@@ -304,7 +304,7 @@ def test_refused_name_is_neither_an_answer_nor_progress() -> None:
     assert engine.join_progress == progress
 
 
-def test_living_namesake_is_dialled_again_soon_and_is_no_answer() -> None:
+def test_live_node_with_duplicate_name_is_redialled_soon_and_is_no_answer() -> None:
     engine = starting("me:1")
     engine.link_up(1, Replica("me", 4), ("me:1",), "me:1", 0.0)
     assert [e.link for e in engine.take_effects() if isinstance(e, Close)] == [1]
@@ -339,7 +339,7 @@ def test_first_message_of_a_newcomer_on_slow_lines_reaches_all(phase: int) -> No
     assert newcomer.engine.publish(message, None, simulation.clock.now).missed == 0
 
 
-def test_newcomer_behind_a_hub_joins_without_links_to_those_that_it_cannot_reach() -> None:
+def test_newcomer_behind_a_hub_joins_without_links_to_unreachable_nodes() -> None:
     simulation = Simulation(nodes=1, seed=1, seeds_per_node=1)
     for leaf in ("n2", "n3", "n4"):
         simulation.partition([other for other in simulation.nodes if other != "n1"], [leaf])
@@ -352,7 +352,7 @@ def test_newcomer_behind_a_hub_joins_without_links_to_those_that_it_cannot_reach
     assert newcomer.engine.links == 1
 
 
-def test_slice_that_lingers_is_waited_for() -> None:
+def test_joining_waits_for_lingering_slice() -> None:
     engine = starting("ann:1")
     engine.link_up(1, ANN, ("ann:1",), "ann:1", 0.1)
     engine.receive(1, ALIVE, 0.2)
@@ -363,7 +363,7 @@ def test_slice_that_lingers_is_waited_for() -> None:
     assert engine.view.count("room") == 1
 
 
-def test_newcomer_that_knows_one_of_thirty_lists_everybody_once_it_has_joined() -> None:
+def test_newcomer_with_one_seed_of_thirty_lists_all_once_joined() -> None:
     simulation = Simulation(nodes=30, seed=3, seeds_per_node=1)
     simulation.run(5.0)
     for node in simulation.alive:
@@ -376,7 +376,7 @@ def test_newcomer_that_knows_one_of_thirty_lists_everybody_once_it_has_joined() 
     assert len(newcomer.links) == 30
 
 
-def test_two_nodes_that_know_only_each_other_do_not_wait_for_each_other() -> None:
+def test_two_nodes_that_seed_each_other_join_without_waiting() -> None:
     simulation = Simulation(nodes=0, seed=1)
     one, two = simulation.create("n1"), simulation.create("n2")
     one.engine.add_seed("n2", lasting=True)

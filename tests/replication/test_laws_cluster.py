@@ -15,7 +15,7 @@ from adsum.replication.engine import Engine
 from adsum.replication.entry import ID, INCARNATION, META, NAME, Entry
 from adsum.replication.state import Replica
 from adsum.replication.timing import Timing
-from tests.effort import examples
+from tests.support.effort import examples
 
 from .strategies import TOPICS, History, Observer, check_lists, numbers, picked, tight
 

@@ -10,7 +10,7 @@ from adsum.replication.messages import Delta, Sync
 from adsum.replication.state import Replica
 from adsum.replication.streams import SliceFeed, cut
 from adsum.replication.timing import Timing
-from tests.effort import examples
+from tests.support.effort import examples
 
 from .strategies import Action, History, Peer, check_lists, numbers, picked, sequences, tight, verbs
 
@@ -158,7 +158,7 @@ def go(transfer: Transfer, step: str, number: int, *, in_order: bool) -> None:
 
 @laws
 @given(steps)
-def test_frames_that_are_lost_or_repeated_are_made_up_for_and_never_leave_half_a_state(
+def test_lost_and_duplicate_frames_converge_without_partial_state(
     steps: list[Action],
 ) -> None:
     transfer = Transfer()
@@ -172,7 +172,7 @@ def test_frames_that_are_lost_or_repeated_are_made_up_for_and_never_leave_half_a
 
 @laws
 @given(steps)
-def test_frames_in_any_order_come_to_the_same_while_all_removals_are_remembered(
+def test_reordered_frames_converge_while_all_tombstones_are_kept(
     steps: list[Action],
 ) -> None:
     transfer = Transfer()
@@ -193,7 +193,7 @@ rounds = st.lists(
 
 @laws
 @given(st.integers(1, 20), rounds)
-def test_a_reset_may_be_overtaken_at_any_point_and_as_often_as_may_be(
+def test_reset_restarted_at_any_point_converges(
     count: int, rounds: list[tuple[int, str, int]]
 ) -> None:
     transfer = Transfer()
@@ -212,7 +212,7 @@ def test_a_reset_may_be_overtaken_at_any_point_and_as_often_as_may_be(
     transfer.check_complete()
 
 
-def test_the_first_frame_of_a_reset_that_began_anew_may_be_lost() -> None:
+def test_lost_first_frame_of_a_restarted_reset_is_recovered() -> None:
     """The next one is not taken for the continuation of the reset before."""
     for budget in range(20, 300, 20):
         transfer = Transfer()

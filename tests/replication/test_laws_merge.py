@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from adsum.replication.entry import Entry
 from adsum.replication.messages import Delta, Sync
 from adsum.replication.state import Replica
-from tests.effort import examples
+from tests.support.effort import examples
 
 from .strategies import Action, History, Peer, actions, check_lists, numbers, tight
 
@@ -93,21 +93,21 @@ def states(draw: st.DrawFn, count: int) -> list[Peer]:
 
 @laws
 @given(states(2))
-def test_merging_is_commutative(peers: list[Peer]) -> None:
+def test_merge_is_commutative(peers: list[Peer]) -> None:
     a, b = peers
     agree(merged(a, b), merged(b, a))
 
 
 @laws
 @given(states(3))
-def test_merging_is_associative(peers: list[Peer]) -> None:
+def test_merge_is_associative(peers: list[Peer]) -> None:
     a, b, c = peers
     agree(merged(merged(a, b), c), merged(a, merged(b, c)))
 
 
 @laws
 @given(states(2))
-def test_merging_is_idempotent_and_tells_nobody_twice(peers: list[Peer]) -> None:
+def test_merge_is_idempotent_and_announces_no_duplicate(peers: list[Peer]) -> None:
     a, b = peers
     agree(a, merged(a, a))
     both = merged(a, b)
@@ -116,9 +116,7 @@ def test_merging_is_idempotent_and_tells_nobody_twice(peers: list[Peer]) -> None
 
 @laws
 @given(actions, st.lists(numbers, min_size=1, max_size=4))
-def test_what_comes_through_others_is_what_its_owner_had(
-    did: list[Action], starts: list[int]
-) -> None:
+def test_relayed_slice_equals_the_slice_of_its_owner(did: list[Action], starts: list[int]) -> None:
     history, teller = History(Replica("a", 1), did), Peer(Replica("a", 1))
     history.write(teller.exchange.own.slice, len(did))
     for number, start in enumerate(starts):

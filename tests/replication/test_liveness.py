@@ -33,25 +33,25 @@ def status(liveness: Liveness, now: float) -> Status | None:
     return member.status if member is not None else None
 
 
-def test_a_silent_replica_is_down_after_down_after(liveness: Liveness) -> None:
+def test_silent_replica_is_down_after_down_after(liveness: Liveness) -> None:
     assert status(liveness, 5.99) is Status.UP
     assert status(liveness, 6.0) is Status.DOWN
 
 
-def test_a_counter_that_stands_still_is_silence(liveness: Liveness) -> None:
+def test_repeated_heartbeat_counter_counts_as_silence(liveness: Liveness) -> None:
     for now in range(1, 6):
         liveness.hear_of(Sighting(ANN, 10, 0), float(now))
         liveness.hear_of(Sighting(ANN, 9, 0), float(now))
     assert status(liveness, 6.0) is Status.DOWN
 
 
-def test_a_counter_that_advances_keeps_it_up_however_it_is_heard(liveness: Liveness) -> None:
+def test_advancing_heartbeat_counter_keeps_replica_up_by_any_path(liveness: Liveness) -> None:
     liveness.hear(ANN, 11, 0, 5.0)
     liveness.hear_of(Sighting(ANN, 12, 0), 10.0)
     assert status(liveness, 15.9) is Status.UP
 
 
-def test_a_lost_link_is_suspicion_and_down_only_after_the_grace(liveness: Liveness) -> None:
+def test_lost_link_makes_suspect_and_down_only_after_link_grace(liveness: Liveness) -> None:
     assert liveness.lose_link(ANN, 2.0)
     assert status(liveness, 2.99) is Status.SUSPECT
     assert ann(liveness).alive
@@ -59,13 +59,13 @@ def test_a_lost_link_is_suspicion_and_down_only_after_the_grace(liveness: Livene
     assert not ann(liveness).alive
 
 
-def test_a_refused_dial_shortens_the_doubt(liveness: Liveness) -> None:
+def test_refused_dial_shortens_suspicion(liveness: Liveness) -> None:
     liveness.lose_link(ANN, 2.0)
     liveness.refuse("ann", 2.01)
     assert status(liveness, 2.01 + TIMING.refused_grace) is Status.DOWN
 
 
-def test_who_vouches_extends_the_doubt_to_the_next_heartbeat(liveness: Liveness) -> None:
+def test_vouch_extends_suspicion_to_the_next_heartbeat(liveness: Liveness) -> None:
     liveness.lose_link(ANN, 2.0)
     liveness.refuse("ann", 2.0)
     liveness.vouch(ANN, 10, "bob", 2.0)
@@ -73,14 +73,14 @@ def test_who_vouches_extends_the_doubt_to_the_next_heartbeat(liveness: Liveness)
     assert status(liveness, 3.5) is Status.DOWN
 
 
-def test_vouching_again_without_a_new_counter_extends_nothing(liveness: Liveness) -> None:
+def test_repeated_vouch_without_a_new_counter_extends_nothing(liveness: Liveness) -> None:
     liveness.lose_link(ANN, 2.0)
     for step in range(20):
         liveness.vouch(ANN, 10, "bob", 2.0 + step / 10)
     assert status(liveness, 3.5) is Status.DOWN
 
 
-def test_who_asks_takes_back_its_word(liveness: Liveness) -> None:
+def test_suspect_query_withdraws_the_senders_own_vouch(liveness: Liveness) -> None:
     liveness.lose_link(ANN, 2.0)
     liveness.refuse("ann", 2.0)
     liveness.vouch(ANN, 10, "bob", 2.0)
@@ -88,40 +88,40 @@ def test_who_asks_takes_back_its_word(liveness: Liveness) -> None:
     assert status(liveness, 2.0 + TIMING.refused_grace) is Status.DOWN
 
 
-def test_the_word_of_one_is_not_taken_back_by_another(liveness: Liveness) -> None:
+def test_vouch_of_one_peer_is_not_withdrawn_by_another(liveness: Liveness) -> None:
     liveness.lose_link(ANN, 2.0)
     liveness.vouch(ANN, 10, "bob", 2.0)
     liveness.retract(ANN, "eve")
     assert status(liveness, 3.4) is Status.SUSPECT
 
 
-def test_an_advancing_counter_ends_the_doubt(liveness: Liveness) -> None:
+def test_advancing_counter_ends_suspicion(liveness: Liveness) -> None:
     liveness.lose_link(ANN, 2.0)
     liveness.vouch(ANN, 11, "bob", 2.5)
     assert status(liveness, 8.4) is Status.UP
 
 
-def test_old_counters_of_the_dead_bring_nothing_back(liveness: Liveness) -> None:
+def test_stale_counters_do_not_revive_a_down_replica(liveness: Liveness) -> None:
     status(liveness, 6.0)
     for counter in (9, 10, 12, 12, 12):  # 12 had been missed here; it circulates still
         liveness.hear_of(Sighting(ANN, counter, 7), 7.0)
     assert status(liveness, 7.0) is Status.DOWN
 
 
-def test_only_an_advancing_counter_brings_back(liveness: Liveness) -> None:
+def test_down_replica_is_revived_only_by_an_advancing_counter(liveness: Liveness) -> None:
     status(liveness, 6.0)
     liveness.hear_of(Sighting(ANN, 12, 0), 7.0)
     liveness.hear_of(Sighting(ANN, 13, 0), 8.0)
     assert status(liveness, 8.0) is Status.UP
 
 
-def test_a_link_brings_back_at_once(liveness: Liveness) -> None:
+def test_new_link_revives_a_down_replica_at_once(liveness: Liveness) -> None:
     status(liveness, 6.0)
     assert liveness.meet(ANN, (), 7.0, rival_linked=False) is None
     assert status(liveness, 7.0) is Status.UP
 
 
-def test_who_is_only_heard_of_is_not_shown_before_it_proves_alive() -> None:
+def test_replica_known_by_digest_is_hidden_until_it_proves_alive() -> None:
     liveness = Liveness(TIMING, ME)
     liveness.hear_of(Sighting(ANN, 40, 3, ("here:1",)), 0.0)
     assert not ann(liveness).alive
@@ -129,13 +129,13 @@ def test_who_is_only_heard_of_is_not_shown_before_it_proves_alive() -> None:
     assert ann(liveness).alive
 
 
-def test_the_dead_are_forgotten(liveness: Liveness) -> None:
+def test_down_replica_is_forgotten_after_forget_after(liveness: Liveness) -> None:
     assert status(liveness, 6.0) is Status.DOWN
     assert status(liveness, 105.9) is Status.DOWN
     assert status(liveness, 106.0) is None
 
 
-def test_removed_member_frees_its_name_and_leaves_another_life_alone(liveness: Liveness) -> None:
+def test_removed_member_frees_its_name_but_no_other_incarnation(liveness: Liveness) -> None:
     liveness.remove(LATER)
     assert ann(liveness).replica == ANN
     liveness.remove(ANN)
@@ -143,7 +143,7 @@ def test_removed_member_frees_its_name_and_leaves_another_life_alone(liveness: L
     assert liveness.meet(LATER, (), 2.0, rival_linked=False) is None
 
 
-def test_fingerprint_covers_exactly_the_replicas_that_are_alive(liveness: Liveness) -> None:
+def test_digest_fingerprint_covers_exactly_the_alive_replicas(liveness: Liveness) -> None:
     alone = mark(ME)
     assert liveness.fingerprint == alone ^ mark(ANN)
     liveness.lose_link(ANN, 1.0)
@@ -158,27 +158,27 @@ def test_fingerprint_covers_exactly_the_replicas_that_are_alive(liveness: Livene
 
 
 @pytest.mark.parametrize("other", [LATER, Replica("ann", 1)])
-def test_another_life_replaces_a_dead_one_at_once(liveness: Liveness, other: Replica) -> None:
+def test_new_incarnation_replaces_a_down_one_at_once(liveness: Liveness, other: Replica) -> None:
     liveness.lose_link(ANN, 1.0)
     assert liveness.meet(other, (), 1.1, rival_linked=False) is None
     assert ann(liveness).replica == other
 
 
-def test_a_newcomer_with_the_name_of_a_live_node_is_refused(liveness: Liveness) -> None:
+def test_newcomer_with_duplicate_name_of_a_live_node_is_refused(liveness: Liveness) -> None:
     assert "in use" in str(liveness.meet(LATER, (), 1.0, rival_linked=True))
     liveness.hear(ANN, 11, 0, 1.5)
     assert status(liveness, 3.5) is Status.UP
     assert ann(liveness).replica == ANN
 
 
-def test_a_newcomer_gets_in_once_the_old_life_proves_silent(liveness: Liveness) -> None:
+def test_new_incarnation_is_admitted_once_the_old_one_is_silent(liveness: Liveness) -> None:
     assert liveness.meet(LATER, (), 1.0, rival_linked=True) is not None
     assert liveness.meet(LATER, (), 1.2, rival_linked=True) is not None
     assert status(liveness, 3.0) is Status.DOWN
     assert liveness.meet(LATER, (), 3.1, rival_linked=False) is None
 
 
-def test_of_two_live_lives_the_later_one_is_shown_everywhere(liveness: Liveness) -> None:
+def test_higher_of_two_live_incarnations_is_shown_everywhere(liveness: Liveness) -> None:
     liveness.hear_of(Sighting(LATER, 7, 0), 1.0)
     assert ann(liveness).replica == ANN
     liveness.hear_of(Sighting(LATER, 8, 0), 2.0)
@@ -188,13 +188,13 @@ def test_of_two_live_lives_the_later_one_is_shown_everywhere(liveness: Liveness)
     assert ann(liveness).replica == LATER
 
 
-def test_fresh_lists_nobody_who_is_doubted_or_down(liveness: Liveness) -> None:
+def test_fresh_lists_no_suspect_and_no_down_replica(liveness: Liveness) -> None:
     assert [member.replica for member in liveness.fresh()] == [ANN]
     liveness.lose_link(ANN, 1.0)
     assert list(liveness.fresh()) == []
 
 
-def test_there_is_a_limit_to_the_members() -> None:
+def test_members_are_bounded() -> None:
     liveness = Liveness(TIMING, ME)
     for number in range(MAX_MEMBERS + 10):
         liveness.hear_of(Sighting(Replica(f"n{number}", 1), 1, 0), 0.0)
@@ -202,7 +202,7 @@ def test_there_is_a_limit_to_the_members() -> None:
     assert liveness.meet(ANN, (), 0.0, rival_linked=False) is not None
 
 
-def test_check_at_is_never_later_than_what_is_due(liveness: Liveness) -> None:
+def test_check_at_is_never_later_than_a_due_change(liveness: Liveness) -> None:
     liveness.hear(ANN, 11, 0, 1.0)
     assert liveness.check_at <= 7.0
     liveness.lose_link(ANN, 2.0)
@@ -211,7 +211,7 @@ def test_check_at_is_never_later_than_what_is_due(liveness: Liveness) -> None:
     assert liveness.check_at <= 2.1 + TIMING.refused_grace
 
 
-def test_a_word_that_is_taken_back_is_acted_on_in_time(liveness: Liveness) -> None:
+def test_withdrawn_vouch_is_acted_on_in_time(liveness: Liveness) -> None:
     liveness.lose_link(ANN, 2.0)
     liveness.refuse("ann", 2.0)
     liveness.vouch(ANN, 10, "bob", 2.0)

@@ -64,7 +64,7 @@ def test_burst_beyond_the_high_water_mark_arrives_complete_and_in_order() -> Non
     assert simulation.network.most_waiting <= MAX_IN_FLIGHT + 2 * SIZE
 
 
-def test_later_messages_queue_behind_those_that_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_later_messages_queue_behind_queued_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(messaging, "MAX_WAITING", 200 * SIZE)  # fewer than pass through the queue
     simulation, (sender, receiver) = cluster(2, bandwidth=4e6)
     for turn in range(10):
@@ -74,7 +74,7 @@ def test_later_messages_queue_behind_those_that_wait(monkeypatch: pytest.MonkeyP
     assert received(receiver) == list(range(400))
 
 
-def test_slow_peer_that_reads_misses_nothing() -> None:
+def test_slow_consumer_that_reads_misses_no_message() -> None:
     simulation, (sender, receiver) = cluster(2, bandwidth=3e5)
     sendings = post(sender, 200)
     simulation.run(2.0 + 200 * SIZE / 3e5)
@@ -82,7 +82,7 @@ def test_slow_peer_that_reads_misses_nothing() -> None:
     assert {(sending.waiting, sending.missed) for sending in sendings} == {(0, 0)}
 
 
-def test_peer_that_hardly_reads_misses_what_has_no_room() -> None:
+def test_slow_consumer_misses_messages_beyond_the_queue() -> None:
     simulation, (sender, receiver) = cluster(2, bandwidth=1e5)
     sendings = post(sender, 200)
     simulation.run(messaging.PATIENCE + 0.01)
@@ -94,7 +94,7 @@ def test_peer_that_hardly_reads_misses_what_has_no_room() -> None:
     assert simulation.network.between("n1", "n2"), "the link was closed"
 
 
-def test_peer_that_does_not_read_is_waited_for_once() -> None:
+def test_publisher_waits_once_for_a_peer_that_does_not_read() -> None:
     simulation, (sender, receiver) = cluster(2)
     receiver.pause()
     simulation.network.cut("n1", "n2")
@@ -113,7 +113,7 @@ def test_peer_that_does_not_read_is_waited_for_once() -> None:
     assert received(receiver) == [*range(taken), 41]
 
 
-def test_peer_that_does_not_read_holds_up_no_other() -> None:
+def test_backpressure_of_one_peer_delays_no_other() -> None:
     simulation, (sender, stuck, reader) = cluster(3)
     simulation.network.cut("n1", stuck.place)
     sendings = post(sender, 100)
@@ -135,7 +135,7 @@ def test_withdrawn_message_is_missed_and_not_sent() -> None:
     assert sender.missed_messages == 1
 
 
-def test_lost_link_drops_what_waits_for_it() -> None:
+def test_lost_link_drops_its_queued_messages() -> None:
     simulation, (sender, receiver) = cluster(2, bandwidth=1e6)
     sendings = post(sender, 100)
     receiver.abandon()
@@ -144,7 +144,7 @@ def test_lost_link_drops_what_waits_for_it() -> None:
     assert sender.missed_messages == sum(sending.missed for sending in sendings) > 50
 
 
-def test_goodbye_drops_what_waits() -> None:
+def test_goodbye_drops_queued_messages() -> None:
     _, (sender, _) = cluster(2, bandwidth=1e6)
     sendings = post(sender, 100)
     sender.leave(0.0)
@@ -152,7 +152,7 @@ def test_goodbye_drops_what_waits() -> None:
     assert sender.missed_messages == sum(sending.missed for sending in sendings) > 50
 
 
-def test_messages_beyond_the_bound_of_a_queue_are_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_queue_overflow_counts_messages_as_missed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(messaging, "MAX_WAITING", 20 * SIZE)
     simulation, (sender, receiver) = cluster(2, bandwidth=4e6)
     sendings = post(sender, 100)
@@ -163,7 +163,7 @@ def test_messages_beyond_the_bound_of_a_queue_are_missed(monkeypatch: pytest.Mon
     assert len(received(receiver)) == 100 - sender.missed_messages
 
 
-def test_state_overtakes_messages_that_wait() -> None:
+def test_state_overtakes_queued_messages() -> None:
     simulation, (sender, receiver) = cluster(2, bandwidth=2e6)
     post(sender, 200)
     sender.track("room", "ann")
@@ -173,7 +173,7 @@ def test_state_overtakes_messages_that_wait() -> None:
     assert len(received(receiver)) < 100
 
 
-def test_heartbeats_flow_while_messages_wait() -> None:
+def test_heartbeats_are_sent_under_backpressure_of_messages() -> None:
     simulation, (sender, receiver) = cluster(2, bandwidth=2e5)
     for _ in range(30):
         post(sender, 50)
@@ -183,7 +183,7 @@ def test_heartbeats_flow_while_messages_wait() -> None:
     assert simulation.network.between("n1", "n2"), "the link was closed"
 
 
-def test_message_does_not_overtake_one_that_waits_when_there_is_room_again() -> None:
+def test_message_does_not_overtake_queued_one_when_backpressure_ends() -> None:
     sender = engine()
     sender.link_up(1, LARGER, ("zoe:1",), "zoe:1", 0.0)
     sender.link_writable(1, False, 0.0)
@@ -196,7 +196,7 @@ def test_message_does_not_overtake_one_that_waits_when_there_is_room_again() -> 
 # Links of which the smaller end keeps one.
 
 
-def test_larger_end_sends_messages_over_the_link_that_the_smaller_end_uses() -> None:
+def test_larger_end_of_duplicate_links_sends_over_the_one_the_smaller_end_uses() -> None:
     larger = engine()
     larger.link_up(1, SMALLER, ("ann:1",), "ann:1", 0.0)
     larger.link_up(2, SMALLER, ("ann:1",), None, 0.0)
@@ -211,7 +211,7 @@ def test_larger_end_sends_messages_over_the_link_that_the_smaller_end_uses() -> 
     assert list(sent_over(larger)) == [(1, "1"), (1, "2")]
 
 
-def test_smaller_end_sends_messages_at_once_over_the_link_that_it_keeps() -> None:
+def test_smaller_end_of_duplicate_links_sends_at_once_over_the_kept_one() -> None:
     smaller = engine()
     smaller.link_up(1, LARGER, ("zoe:1",), "zoe:1", 0.0)
     smaller.link_up(2, LARGER, ("zoe:1",), None, 0.0)
@@ -226,7 +226,7 @@ def released(engine: Engine) -> list[Sending]:
     return found
 
 
-def test_message_for_a_link_that_its_other_end_never_uses_is_missed() -> None:
+def test_message_on_a_duplicate_link_that_is_never_used_is_missed() -> None:
     larger = engine()
     larger.link_up(1, SMALLER, ("ann:1",), "ann:1", 0.0)
     sending = larger.publish(message(0), None, 0.1)
@@ -253,7 +253,7 @@ def interrupted() -> tuple[Engine, Sending]:
     return sender, sending
 
 
-def test_publisher_is_released_after_the_patience_and_a_peer_that_reads_is_sent_it_later(
+def test_publisher_is_released_from_backpressure_after_the_patience(
     interrupted: tuple[Engine, Sending],
 ) -> None:
     sender, sending = interrupted
@@ -277,7 +277,7 @@ def test_later_message_waits_for_the_peer_and_not_for_its_publisher(
     assert (sending.missed, later.missed) == (1, 1)
 
 
-def test_publisher_learns_of_a_peer_that_stopped_reading_while_it_waited() -> None:
+def test_publisher_under_backpressure_learns_of_a_peer_that_stopped_reading() -> None:
     sender = engine()
     sender.link_up(1, LARGER, ("zoe:1",), "zoe:1", 0.0)
     sender.link_writable(1, False, 0.0)

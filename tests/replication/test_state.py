@@ -43,14 +43,16 @@ def replicate(source: Slice, target: Slice) -> None:
     target.apply(changes, upto)
 
 
-def test_every_change_takes_the_next_version() -> None:
+def test_each_change_takes_the_next_version() -> None:
     slice = written([("track", 0), ("track", 0), ("update", 0), ("untrack", 1)])
     assert slice.horizon == 4
     assert content(slice) in ({1: 3}, {2: 2})
 
 
 @given(actions)
-def test_a_replica_that_was_told_everything_has_everything(history: list[tuple[str, int]]) -> None:
+def test_replica_that_applied_all_deltas_has_the_whole_slice(
+    history: list[tuple[str, int]],
+) -> None:
     source, copy = written(history), Slice(ME)
     replicate(source, copy)
     assert content(copy) == content(source)
@@ -58,7 +60,7 @@ def test_a_replica_that_was_told_everything_has_everything(history: list[tuple[s
 
 
 @given(actions, actions)
-def test_applying_again_changes_nothing(
+def test_duplicate_delta_changes_nothing(
     history: list[tuple[str, int]], more: list[tuple[str, int]]
 ) -> None:
     source, copy = written(history + more), Slice(ME)
@@ -71,7 +73,7 @@ def test_applying_again_changes_nothing(
 
 
 @given(actions, cuts)
-def test_pieces_of_any_size_add_up(history: list[tuple[str, int]], budgets: list[int]) -> None:
+def test_deltas_of_any_size_add_up(history: list[tuple[str, int]], budgets: list[int]) -> None:
     source, copy = written(history), Slice(ME)
     for budget in [*budgets, *[1] * len(history), 10**9]:
         changes, upto = source.changes_after(copy.horizon, budget)
@@ -83,7 +85,7 @@ def test_pieces_of_any_size_add_up(history: list[tuple[str, int]], budgets: list
 
 
 @given(actions)
-def test_the_horizon_never_goes_back(history: list[tuple[str, int]]) -> None:
+def test_horizon_never_decreases(history: list[tuple[str, int]]) -> None:
     source, copy = written(history), Slice(ME)
     replicate(source, copy)
     for version in range(source.horizon):
@@ -93,7 +95,7 @@ def test_the_horizon_never_goes_back(history: list[tuple[str, int]]) -> None:
 
 
 @given(actions)
-def test_transitions_fold_to_the_content(history: list[tuple[str, int]]) -> None:
+def test_transitions_fold_to_the_slice(history: list[tuple[str, int]]) -> None:
     source, copy, folded = written(history), Slice(ME), dict[int, int]()
     for budget in [1, 40, 80, 10**9]:
         changes, upto = source.changes_after(copy.horizon, budget)
@@ -106,13 +108,13 @@ def test_transitions_fold_to_the_content(history: list[tuple[str, int]]) -> None
     assert folded == content(copy) == content(source)
 
 
-def test_changes_after_costs_what_it_returns() -> None:
+def test_changes_after_costs_only_the_returned_entries() -> None:
     slice = written([("track", 0)] * 5000)
     slice.put(entry(5001))
     assert [change[VERSION] for change in slice.changes_after(5000, 10**9)[0]] == [5001]
 
 
-def test_history_is_bounded_and_forgotten_removals_raise_the_floor() -> None:
+def test_tombstones_are_bounded_and_dropped_ones_raise_the_floor() -> None:
     slice = Slice(ME)
     for _ in range(20 * SPARE_HISTORY):
         slice.put(entry(slice.horizon + 1))
@@ -122,7 +124,7 @@ def test_history_is_bounded_and_forgotten_removals_raise_the_floor() -> None:
     assert 0 < slice.floor < slice.horizon
 
 
-def test_what_is_above_the_floor_is_all_that_a_peer_above_it_needs() -> None:
+def test_catch_up_from_above_the_floor_is_complete() -> None:
     slice, copies = Slice(ME), list[Slice]()
     for step in range(6 * SPARE_HISTORY):
         slice.put(entry(slice.horizon + 1))
@@ -138,7 +140,7 @@ def test_what_is_above_the_floor_is_all_that_a_peer_above_it_needs() -> None:
         assert content(copy) == content(slice)
 
 
-def test_updates_do_not_let_the_log_grow() -> None:
+def test_updates_do_not_grow_the_log() -> None:
     slice = Slice(ME)
     slice.put(entry(1))
     for version in range(2, 10 * SPARE_HISTORY):
@@ -148,5 +150,5 @@ def test_updates_do_not_let_the_log_grow() -> None:
 
 
 @pytest.mark.parametrize("change", [entry(1), (1, 1)])
-def test_sizes_are_close_to_what_the_wire_takes(change: Change) -> None:
+def test_estimated_sizes_are_close_to_encoded_sizes(change: Change) -> None:
     assert 10 < size_of(change) < 60

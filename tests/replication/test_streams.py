@@ -62,7 +62,7 @@ def install(staging: Staging, view: View | None) -> Slice:
     return staging.install(Visibility(view or View()), shown=view is not None)
 
 
-def test_a_large_slice_is_cut_into_frames_and_the_last_says_so() -> None:
+def test_catch_up_of_a_large_slice_is_framed_and_its_end_is_marked() -> None:
     sent = frames(large(), SliceFeed(0, follow=True))
     assert len(sent) > 3
     assert [frame.last for frame in sent] == [False] * (len(sent) - 1) + [True]
@@ -71,7 +71,7 @@ def test_a_large_slice_is_cut_into_frames_and_the_last_says_so() -> None:
     assert [frame.after for frame in sent[1:]] == [frame.upto for frame in sent[:-1]]
 
 
-def test_a_catch_up_has_no_effect_before_its_last_frame() -> None:
+def test_catch_up_has_no_effect_before_its_last_frame() -> None:
     source, current, view = large(), Slice(ME), View()
     sent = frames(source, SliceFeed(0, follow=True))
     staging = Staging(current, sent[0])
@@ -82,7 +82,7 @@ def test_a_catch_up_has_no_effect_before_its_last_frame() -> None:
     assert versions(install(staging, view)) == versions(source) == shown(view)
 
 
-def test_what_changes_during_a_transfer_is_right_in_the_end() -> None:
+def test_changes_during_catch_up_converge() -> None:
     source, feed, sent = large(), SliceFeed(0, follow=True), list[Delta]()
     for _ in range(2):
         sent.append(cut(source, *feed.position(source)))
@@ -96,7 +96,7 @@ def test_what_changes_during_a_transfer_is_right_in_the_end() -> None:
     assert versions(take(Slice(ME), sent, view)) == versions(source) == shown(view)
 
 
-def test_frames_out_of_place_are_refused_and_change_nothing() -> None:
+def test_out_of_order_catch_up_frames_are_rejected_and_change_nothing() -> None:
     sent = frames(large(), SliceFeed(0, follow=True))
     staging = Staging(Slice(ME), sent[0])
     assert staging.add(sent[0])
@@ -104,7 +104,7 @@ def test_frames_out_of_place_are_refused_and_change_nothing() -> None:
     assert staging.horizon == sent[0].upto
 
 
-def test_a_frame_that_comes_twice_does_no_harm() -> None:
+def test_duplicate_catch_up_frame_is_harmless() -> None:
     source = large()
     sent = frames(source, SliceFeed(0, follow=True))
     staging = Staging(Slice(ME), sent[0])
@@ -114,7 +114,7 @@ def test_a_frame_that_comes_twice_does_no_harm() -> None:
     assert versions(install(staging, None)) == versions(source)
 
 
-def test_a_catch_up_on_top_of_what_is_known_shows_only_real_changes() -> None:
+def test_catch_up_over_known_entries_announces_only_changes() -> None:
     source, view = large(), View()
     current = take(Slice(ME), frames(source, SliceFeed(0, follow=True)), view)
     known = current.horizon
@@ -139,7 +139,7 @@ def churned(slice: Slice) -> None:
         end(slice, put(slice))
 
 
-def test_a_peer_below_the_floor_gets_a_reset_with_only_real_changes() -> None:
+def test_tombstone_below_floor_forces_reset_that_announces_only_changes() -> None:
     source, view = large(), View()
     current = take(Slice(ME), frames(source, SliceFeed(0, follow=True)), view)
     kept = dict(current.entries)
@@ -155,7 +155,7 @@ def test_a_peer_below_the_floor_gets_a_reset_with_only_real_changes() -> None:
     assert view.take_changes() == {"room": [(kept[5], None)]}
 
 
-def test_entries_that_a_reset_leaves_alone_are_not_kept_twice() -> None:
+def test_reset_keeps_no_second_copy_of_unchanged_entries() -> None:
     source = large()
     current = take(Slice(ME), frames(source, SliceFeed(0, follow=True)), None)
     known = dict(current.entries)
@@ -164,7 +164,7 @@ def test_entries_that_a_reset_leaves_alone_are_not_kept_twice() -> None:
     assert [entry for id, entry in known.items() if after.entries[id] is not entry] == []
 
 
-def test_a_stream_that_the_floor_overtakes_starts_again_as_a_reset() -> None:
+def test_floor_that_overtakes_a_catch_up_restarts_it_as_reset() -> None:
     source, feed = large(), SliceFeed(0, follow=True)
     first = cut(source, *feed.position(source))
     feed.advance(first)
@@ -178,7 +178,7 @@ def test_a_stream_that_the_floor_overtakes_starts_again_as_a_reset() -> None:
     assert versions(take(Slice(ME), sent, view)) == versions(source) == shown(view)
 
 
-def test_a_reset_that_the_floor_overtakes_starts_again_too() -> None:
+def test_floor_that_overtakes_a_reset_restarts_it() -> None:
     source, feed = large(), SliceFeed(1, follow=True)
     churned(source)
     feed.advance(cut(source, *feed.position(source)))
@@ -189,7 +189,7 @@ def test_a_reset_that_the_floor_overtakes_starts_again_too() -> None:
     assert versions(take(Slice(ME), frames(source, feed), None)) == versions(source)
 
 
-def test_a_reset_that_begins_anew_is_not_taken_for_its_own_continuation() -> None:
+def test_restarted_reset_is_not_taken_for_a_continuation() -> None:
     source, feed = large(600), SliceFeed(1, follow=True)
     churned(source)
     first = cut(source, *feed.position(source))
@@ -207,7 +207,7 @@ def test_a_reset_that_begins_anew_is_not_taken_for_its_own_continuation() -> Non
     assert versions(take(Slice(ME), again, None)) == versions(source)
 
 
-def test_a_stale_catch_up_does_not_overwrite_newer_values() -> None:
+def test_stale_catch_up_is_discarded() -> None:
     source = large()
     stale = frames(source, SliceFeed(0, follow=True))
     current = take(Slice(ME), stale, None)
@@ -218,18 +218,18 @@ def test_a_stale_catch_up_does_not_overwrite_newer_values() -> None:
     assert versions(after) == versions(source)
 
 
-def test_a_request_that_is_not_to_be_followed_is_over_after_its_answer() -> None:
+def test_fetch_without_follow_ends_with_its_answer() -> None:
     source, feed = large(3), SliceFeed(0, follow=False)
     assert feed.advance(cut(source, 0, reset=0))
 
 
-def test_a_request_that_finds_nothing_new_is_answered() -> None:
+def test_fetch_that_finds_nothing_new_is_answered() -> None:
     source = large(3)
     [answer] = frames(source, SliceFeed(3, follow=True))
     assert (answer.after, answer.upto, answer.changes, answer.last) == (3, 3, (), True)
 
 
 @pytest.mark.parametrize("count", [1, 2 * SPARE_HISTORY])
-def test_followers_at_one_position_share_a_message(count: int) -> None:
+def test_followers_at_one_version_share_an_encoded_message(count: int) -> None:
     source = large(count)
     assert SliceFeed(0, follow=True).position(source) == SliceFeed(0, follow=False).position(source)

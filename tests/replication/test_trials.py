@@ -16,7 +16,7 @@ from adsum.testing import BrokenLawError, Simulation, Trial
 from adsum.testing.__main__ import attempt, main
 from adsum.testing.simulator.faults import Step
 from adsum.testing.simulator.trial import LENGTH, LOSS
-from tests.effort import scaled
+from tests.support.effort import scaled
 
 ROOT = Path(__file__).parents[2]
 #: What once failed, and what it was cut down to.
@@ -25,42 +25,42 @@ KEPT = sorted(REGRESSIONS.glob("*.json"))
 
 
 @pytest.mark.parametrize("seed", range(scaled(40)))
-def test_after_any_faults_every_node_lists_exactly_what_is_tracked(seed: int) -> None:
+def test_cluster_converges_to_the_tracked_presences_after_any_faults(seed: int) -> None:
     Trial.from_seed(seed).run()
 
 
 @pytest.mark.parametrize("seed", range(47, 47 + 8 * scaled(10), 8))
-def test_lost_frames_are_found_out_and_mended(seed: int) -> None:
+def test_lost_frames_are_detected_as_gaps_and_recovered(seed: int) -> None:
     trial = Trial.from_seed(seed, 60)
     assert trial.loss == LOSS
     trial.run()
 
 
 @pytest.mark.parametrize("kept", KEPT, ids=lambda path: path.stem)
-def test_what_once_failed_holds(kept: Path) -> None:
+def test_kept_regressions_pass(kept: Path) -> None:
     Trial.from_json(kept.read_text()).run()
 
 
 @pytest.mark.processes
 @pytest.mark.timeout(900)
-def test_a_thousand_seeds_hold() -> None:
+def test_laws_hold_for_a_thousand_seeds() -> None:
     run = subprocess.run(command("--seeds", "1000"), cwd=ROOT, capture_output=True, text=True)
     assert run.returncode == 0, run.stdout
 
 
 @pytest.mark.slow
-def test_the_same_seed_gives_the_same_trace_under_every_hash_seed() -> None:
+def test_same_seed_gives_same_trace_under_every_hash_seed() -> None:
     first, second = trace("1"), trace("2")
     assert first == second
     assert len(first.splitlines()) > 1000
 
 
-def test_a_trial_that_is_kept_is_the_same_trial() -> None:
+def test_kept_trial_is_the_same_trial() -> None:
     trial = Trial.from_seed(11, 40)
     assert Trial.from_json(trial.to_json()) == trial
 
 
-def test_a_seed_that_fails_in_a_soak_fails_in_a_replay_with_the_same_report(
+def test_seed_that_fails_in_soak_fails_in_replay_with_the_same_report(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """With a core that never retransmits: a trial fails if and only if it loses frames."""
@@ -78,12 +78,12 @@ def test_a_seed_that_fails_in_a_soak_fails_in_a_replay_with_the_same_report(
 
 
 @pytest.mark.parametrize("trial", [Trial.from_seed(7), Trial.from_seed(7, 30), Trial.from_seed(8)])
-def test_the_command_of_a_trial_of_a_seed_names_the_seed(trial: Trial) -> None:
+def test_replay_command_of_a_seeded_trial_names_the_seed(trial: Trial) -> None:
     options = dict(zip(*[iter(trial.how_to_replay.split()[3:])] * 2, strict=True))
     assert Trial.from_seed(int(options["--replay"]), int(options.get("--steps", LENGTH))) == trial
 
 
-def test_the_command_of_any_other_trial_runs_that_trial() -> None:
+def test_replay_command_of_any_other_trial_runs_that_trial() -> None:
     kept = Trial.from_json(KEPT[0].read_text())
     shell = kept.how_to_replay.replace("python", sys.executable, 1)
     done = subprocess.run(shell, shell=True, cwd=ROOT, capture_output=True, text=True, check=False)
@@ -92,7 +92,7 @@ def test_the_command_of_any_other_trial_runs_that_trial() -> None:
 
 
 @pytest.mark.slow
-def test_a_failure_tells_its_seed_what_it_takes_its_trace_and_how_to_replay_it(
+def test_failure_report_has_seed_steps_trace_and_replay_command(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """With a core that shows for ever what a reset has left out."""
@@ -114,7 +114,7 @@ def test_a_failure_tells_its_seed_what_it_takes_its_trace_and_how_to_replay_it(
     assert told.endswith(f"replay: {long.how_to_replay}")
 
 
-def test_a_shrunk_trial_has_only_the_steps_that_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shrunk_trial_has_only_the_steps_that_fail(monkeypatch: pytest.MonkeyPatch) -> None:
     """With a law that is broken by one kind of step, one step of that kind remains."""
 
     def no_churn(trial: Trial, trace: object = None) -> None:
@@ -128,7 +128,7 @@ def test_a_shrunk_trial_has_only_the_steps_that_it_takes(monkeypatch: pytest.Mon
 
 
 @pytest.mark.processes
-def test_a_hundred_nodes_with_churn_come_to_agree() -> None:
+def test_hundred_nodes_converge_under_churn() -> None:
     simulation = Simulation(nodes=100, seed=1)
     for step in range(300):
         name = f"n{simulation.rng.randint(1, 100)}"
@@ -150,7 +150,7 @@ def test_a_hundred_nodes_with_churn_come_to_agree() -> None:
 @pytest.mark.parametrize(
     "text", [None, "no JSON", "{}", '{"steps": [], "other": 1}', '{"steps": 1}']
 )
-def test_a_file_that_is_no_kept_trial_is_refused_with_a_usage_error(
+def test_replay_of_an_invalid_file_is_a_usage_error(
     text: str | None,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

@@ -17,7 +17,7 @@ from adsum.replication.group import Group
 from adsum.replication.state import Replica
 from adsum.replication.view import View
 from adsum.values.frozen import FrozenDict
-from tests.effort import examples
+from tests.support.effort import examples
 
 from .strategies import (
     TOPICS,
@@ -115,7 +115,7 @@ happenings = st.sampled_from(["absorb", "list", "age", "watch", "look"])
 
 @examples(100)
 @given(sequences(st.tuples(verbs | happenings, numbers)))
-def test_the_view_equals_a_recomputation(history: list[Action]) -> None:
+def test_view_equals_a_recomputation(history: list[Action]) -> None:
     shown = Shown()
     for verb, pick in history:
         shown.act(verb, pick)
@@ -126,7 +126,7 @@ def test_the_view_equals_a_recomputation(history: list[Action]) -> None:
 
 @examples(100)
 @given(sequences(st.tuples(verbs | happenings, numbers)), st.sampled_from([1, 4]))
-def test_a_large_group_equals_a_recomputation(history: list[Action], patched_part: int) -> None:
+def test_large_topic_equals_a_recomputation(history: list[Action], patched_part: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(view_module, "LARGE", 2)
         patch.setattr(group_module, "_PATCHED_PART", patched_part)
@@ -140,7 +140,7 @@ def test_a_large_group_equals_a_recomputation(history: list[Action], patched_par
                     assert {"metas": shown.view.metas(topic, key)} == entry
 
 
-def test_a_change_in_a_large_group_presents_what_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_change_in_a_large_topic_presents_only_the_change(monkeypatch: pytest.MonkeyPatch) -> None:
     presented = list[int]()
 
     def present(entries: Any, previous: Any = None) -> Any:
@@ -165,7 +165,7 @@ def test_a_change_in_a_large_group_presents_what_changed(monkeypatch: pytest.Mon
         assert sum(presented) <= 1
 
 
-def test_the_answer_of_a_large_group_does_not_change_under_its_reader_and_is_json() -> None:
+def test_snapshot_of_a_large_topic_is_immutable_and_json() -> None:
     view = View()
     for id in range(1, 101):
         view.change(None, entry(A, id, id))
@@ -177,7 +177,7 @@ def test_the_answer_of_a_large_group_does_not_change_under_its_reader_and_is_jso
     assert before == kept == json.loads(json.dumps(before))
 
 
-def test_a_large_group_that_nobody_reads_keeps_no_answer() -> None:
+def test_large_topic_without_readers_caches_no_snapshot() -> None:
     view = View()
     for id in range(1, 101):
         view.change(None, entry(A, id, id))
@@ -222,14 +222,14 @@ def test_absorbing_a_view_equals_showing_its_entries_one_by_one(
     assert told(at_once) == told(one_by_one)
 
 
-def test_topics_that_nobody_is_on_are_gone() -> None:
+def test_empty_topics_are_removed() -> None:
     view, present = View(), entry(A, 1, 1)
     view.change(None, present)
     view.change(present, None)
     assert view.topics == {}
 
 
-def test_an_answer_does_not_change_under_its_reader() -> None:
+def test_snapshot_does_not_change_under_its_reader() -> None:
     view, first = View(), entry(A, 1, 1)
     view.change(None, first)
     before = rendered(view)
@@ -240,7 +240,7 @@ def test_an_answer_does_not_change_under_its_reader() -> None:
     assert before == kept
 
 
-def test_an_answer_cannot_be_used_to_alter_what_is_known() -> None:
+def test_snapshot_cannot_alter_the_view() -> None:
     view = View()
     view.change(None, entry(A, 1, 1))
     answer = rendered(view)
@@ -257,12 +257,12 @@ def test_an_answer_cannot_be_used_to_alter_what_is_known() -> None:
 
 
 @pytest.mark.parametrize("method", ["clear", "pop", "popitem", "setdefault", "update"])
-def test_no_method_of_a_read_only_dict_alters_it(method: str) -> None:
+def test_read_only_dict_rejects_every_mutation(method: str) -> None:
     with pytest.raises(TypeError):
         getattr(FrozenDict({"a": 1}), method)("a")
 
 
-def test_read_only_answers_are_ordinary_when_copied_compared_and_encoded() -> None:
+def test_read_only_snapshots_copy_compare_and_encode_as_dicts() -> None:
     view = View()
     view.change(None, entry(A, 1, 1))
     answer = rendered(view)["ann"]
@@ -275,14 +275,14 @@ def test_read_only_answers_are_ordinary_when_copied_compared_and_encoded() -> No
     assert rendered(view)["ann"] == plain
 
 
-def test_an_update_names_the_ref_that_it_replaced() -> None:
+def test_update_names_the_replaced_ref() -> None:
     view, first = View(), entry(A, 1, 1)
     view.change(None, first)
     view.change(first, entry(A, 1, 2))
     assert rendered(view)["ann"]["metas"][0]["phx_ref_prev"] == "1-1"
 
 
-def test_a_rendering_that_nobody_reads_is_forgotten() -> None:
+def test_unread_rendering_is_dropped() -> None:
     view = View()
     view.change(None, entry(A, 1, 1))
     view.render("room")

@@ -14,7 +14,7 @@ from adsum.replication.view import View
 from adsum.replication.visibility import Visibility
 from adsum.testing import MakeCluster
 from adsum.testing.simulator.trial import Trial
-from tests.effort import examples
+from tests.support.effort import examples
 
 from .strategies import TOPICS, Action, History, Observer, numbers, picked, sequences, verbs
 
@@ -111,9 +111,7 @@ ways = st.sampled_from(["turn", "turn", "step", "drop", "fill"])
 
 @examples(200)
 @given(sequences(st.tuples(verbs | ways, numbers)), st.sampled_from([1, 3, 1000]))
-def test_slices_that_are_shown_and_hidden_in_steps_are_whole_in_the_end(
-    history: list[Action], step: int
-) -> None:
+def test_slices_shown_and_hidden_in_steps_end_complete(history: list[Action], step: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(visibility_module, "STEP", step)
         shown = Shown()
@@ -130,7 +128,7 @@ def slice_of(count: int, replica: Replica = LIVES[0]) -> Slice:
     return slice
 
 
-def test_a_step_moves_as_much_as_is_stated_of_all_slices_together(
+def test_step_moves_a_bounded_number_of_entries_of_all_slices(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(visibility_module, "STEP", 10)
@@ -145,7 +143,7 @@ def test_a_step_moves_as_much_as_is_stated_of_all_slices_together(
     assert counts == [10, 20, 30, 40, 50, 60, 70, 75]
 
 
-def test_a_move_that_is_turned_round_goes_back_from_where_it_is(
+def test_reversed_move_of_a_slice_continues_from_its_position(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(visibility_module, "STEP", 10)
@@ -173,7 +171,7 @@ class Sizes(NodeObserver):
         self.sizes.append(len(transitions))
 
 
-def test_a_node_hides_and_shows_a_large_slice_over_several_turns(
+def test_large_slice_is_hidden_and_shown_over_several_turns(
     cluster: MakeCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(visibility_module, "STEP", 10)
@@ -196,14 +194,14 @@ def test_a_node_hides_and_shows_a_large_slice_over_several_turns(
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_the_laws_hold_while_slices_are_on_their_way(
+def test_laws_hold_while_slices_are_partly_shown(
     seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(visibility_module, "STEP", 1 + seed % 5)
     Trial.from_seed(seed).run()
 
 
-def test_no_value_is_older_than_its_slice_while_it_is_hidden(
+def test_no_stale_value_is_shown_while_a_slice_is_hidden(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(visibility_module, "STEP", 1)

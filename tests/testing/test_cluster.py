@@ -24,7 +24,7 @@ def people(cluster: MakeCluster) -> Cluster:
     return three
 
 
-def test_time_passes_only_when_it_is_told_to(cluster: MakeCluster) -> None:
+def test_virtual_time_advances_only_on_request(cluster: MakeCluster) -> None:
     two = cluster(2)
     two.settle()
     two[0].presence.track("room", "ann", owner=None)
@@ -34,7 +34,7 @@ def test_time_passes_only_when_it_is_told_to(cluster: MakeCluster) -> None:
     assert list(two[1].presence.list("room")) == ["ann"]
 
 
-def test_each_side_of_a_partition_has_its_own_until_it_heals(cluster: MakeCluster) -> None:
+def test_partition_lists_each_side_until_it_heals(cluster: MakeCluster) -> None:
     three = people(cluster)
     three.partition([0, 1], [2])
     three.settle()
@@ -45,14 +45,14 @@ def test_each_side_of_a_partition_has_its_own_until_it_heals(cluster: MakeCluste
     three.assert_online("room", "ann", "bob", "cleo")
 
 
-def test_a_link_that_is_cut_one_way_hides_nobody(cluster: MakeCluster) -> None:
+def test_one_way_cut_hides_no_presence(cluster: MakeCluster) -> None:
     three = people(cluster)
     three.cut(0, 1)
     three.settle()
     three.assert_online("room", "ann", "bob", "cleo")
 
 
-def test_who_is_killed_leaves_and_comes_back_empty(cluster: MakeCluster) -> None:
+def test_killed_node_leaves_and_restarts_empty(cluster: MakeCluster) -> None:
     three = people(cluster)
     three.kill("n1")
     with pytest.raises(NodeNotRunningError):
@@ -67,7 +67,7 @@ def test_who_is_killed_leaves_and_comes_back_empty(cluster: MakeCluster) -> None
     three.assert_online("room", "ann", "bob", "cleo")
 
 
-def test_a_goodbye_lingers_as_long_as_the_node_says(cluster: MakeCluster) -> None:
+def test_goodbye_lingers_as_configured(cluster: MakeCluster) -> None:
     two = cluster(2, linger=5.0)
     two[0].presence.track("room", "ann", owner=None)
     two.settle()
@@ -78,7 +78,7 @@ def test_a_goodbye_lingers_as_long_as_the_node_says(cluster: MakeCluster) -> Non
     two.assert_online("room")
 
 
-def test_who_is_paused_is_hidden_and_comes_back(cluster: MakeCluster) -> None:
+def test_paused_node_is_hidden_and_comes_back(cluster: MakeCluster) -> None:
     three = people(cluster)
     three.pause(1)
     three.settle()
@@ -88,7 +88,7 @@ def test_who_is_paused_is_hidden_and_comes_back(cluster: MakeCluster) -> None:
     three.assert_online("room", "ann", "bob", "cleo")
 
 
-def test_it_says_what_each_lists_and_what_was_done_if_it_is_not_so(cluster: MakeCluster) -> None:
+def test_failed_assertion_shows_lists_and_history(cluster: MakeCluster) -> None:
     three = people(cluster)
     three.kill(2)
     with pytest.raises(AssertionError) as failure:
@@ -100,7 +100,7 @@ def test_it_says_what_each_lists_and_what_was_done_if_it_is_not_so(cluster: Make
     assert told.endswith("after, with seed 0: settle(), kill('n3')")
 
 
-def test_whom_it_does_not_know_it_names(cluster: MakeCluster) -> None:
+def test_unknown_node_is_named_in_the_error(cluster: MakeCluster) -> None:
     with pytest.raises(LookupError, match=r"'n7' is no member.*<n1>, <n2>"):
         cluster(2).kill("n7")
     one = cluster(1)
@@ -174,7 +174,7 @@ def test_wait_joined_works_in_one_event_loop_after_another(cluster: MakeCluster)
     assert asyncio.run(two[1].node.wait_joined(0.01))
 
 
-def test_who_is_paused_publishes_when_it_goes_on(cluster: MakeCluster) -> None:
+def test_paused_node_publishes_on_resume(cluster: MakeCluster) -> None:
     async def main() -> None:
         two = cluster(2)
         two.settle()
@@ -191,7 +191,7 @@ def test_who_is_paused_publishes_when_it_goes_on(cluster: MakeCluster) -> None:
     asyncio.run(main())
 
 
-def test_a_partition_keeps_the_news_of_a_death_back(cluster: MakeCluster) -> None:
+def test_partition_delays_detection_of_a_crash(cluster: MakeCluster) -> None:
     three = people(cluster)
     three.partition([0, 1], [2])
     three.kill(2)
@@ -201,7 +201,7 @@ def test_a_partition_keeps_the_news_of_a_death_back(cluster: MakeCluster) -> Non
     three.assert_online("room", "ann", "bob")
 
 
-def test_a_pause_shortens_nobodys_time_to_notice_a_death(cluster: MakeCluster) -> None:
+def test_pause_does_not_shorten_detection_of_a_crash(cluster: MakeCluster) -> None:
     two = cluster(2)
     two[1].presence.track("room", "bob", owner=None)
     two.settle()
@@ -213,7 +213,7 @@ def test_a_pause_shortens_nobodys_time_to_notice_a_death(cluster: MakeCluster) -
     two.assert_online("room")
 
 
-def test_a_cluster_is_closed_whatever_happens_and_leaves_nothing_on_a_node() -> None:
+def test_closed_cluster_leaks_nothing_on_an_adopted_node() -> None:
     node = adsum.Node(name="app", siblings=False)
     for _ in range(3):
         with Cluster(1) as made:
@@ -223,7 +223,7 @@ def test_a_cluster_is_closed_whatever_happens_and_leaves_nothing_on_a_node() -> 
     assert node._observers == []
 
 
-def test_what_a_task_tracks_ends_with_the_task(cluster: MakeCluster) -> None:
+def test_presence_of_a_task_ends_with_it(cluster: MakeCluster) -> None:
     async def main() -> None:
         two = cluster(2)
         task = asyncio.create_task(visit(two[0].presence))
@@ -242,7 +242,7 @@ def test_what_a_task_tracks_ends_with_the_task(cluster: MakeCluster) -> None:
     asyncio.run(main())
 
 
-def test_a_node_is_adopted_before_it_starts_and_given_back_after_the_test() -> None:
+def test_node_is_adopted_before_start_and_released_after_the_test() -> None:
     async def main() -> None:
         made = Cluster(1)
         node = adsum.Node(name="app", siblings=False)
@@ -270,7 +270,7 @@ def test_a_node_is_adopted_before_it_starts_and_given_back_after_the_test() -> N
 
 
 @pytest.mark.skipif(importlib.util.find_spec("fastapi") is None, reason="needs fastapi")
-def test_an_application_in_a_test_client_is_one_of_the_nodes(
+def test_application_in_a_test_client_is_one_of_the_nodes(
     cluster: MakeCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from starlette.testclient import TestClient

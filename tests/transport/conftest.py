@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 
 from adsum.transport.tls import TLS
-
-from .harness import World
+from tests.support.transports import World
 
 KINDS = ("tcp", "tls", "unix", "memory")
 

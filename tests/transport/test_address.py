@@ -30,11 +30,11 @@ from adsum.transport.address import (
         "unix:/with space and: colon",
     ],
 )
-def test_a_canonical_address_is_formatted_as_it_was_written(text: str) -> None:
+def test_canonical_address_is_formatted_as_it_was_written(text: str) -> None:
     assert str(parse(text)) == text
 
 
-def test_an_ipv6_address_is_made_canonical() -> None:
+def test_ipv6_address_is_made_canonical() -> None:
     assert str(parse("[0:0::0001]:80")) == "[::1]:80"
 
 
@@ -65,9 +65,7 @@ def test_an_ipv6_address_is_made_canonical() -> None:
         (7400, "not a string"),
     ],
 )
-def test_a_wrong_address_is_refused_naming_field_value_and_what_is_accepted(
-    text: str, hint: str
-) -> None:
+def test_wrong_address_error_names_field_value_and_format(text: str, hint: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         parse(text, "peers")
 
@@ -78,14 +76,14 @@ def test_a_wrong_address_is_refused_naming_field_value_and_what_is_accepted(
     assert isinstance(caught.value, ValueError)
 
 
-def test_the_path_of_a_unix_socket_is_measured_in_bytes() -> None:
+def test_path_of_a_unix_socket_is_measured_in_bytes() -> None:
     parse("unix:/" + "x" * (SUN_PATH_LIMIT - 1))
     with pytest.raises(ConfigurationError):
         parse("unix:/" + "é" * (SUN_PATH_LIMIT - 1))
 
 
 @given(st.text())
-def test_any_text_is_either_refused_or_parses_to_what_its_format_parses_to(text: str) -> None:
+def test_any_text_is_refused_or_round_trips_through_format(text: str) -> None:
     try:
         address = parse(text)
     except ConfigurationError:
@@ -114,12 +112,12 @@ def test_other_hosts_are_neither(text: str) -> None:
     assert not parse(text).is_wildcard
 
 
-def test_a_wildcard_takes_the_host_that_the_peer_is_seen_at() -> None:
+def test_wildcard_takes_the_host_that_the_peer_is_seen_at() -> None:
     assert str(parse("0.0.0.0:7400").with_host("2001:db8::1")) == "[2001:db8::1]:7400"
     assert parse("unix:/a").with_host("10.0.0.1") == UnixAddress("/a")
 
 
-def test_a_range_stands_for_each_of_its_ports() -> None:
+def test_range_stands_for_each_of_its_ports() -> None:
     assert [str(address) for address in parse("a:1-3").each_port()] == ["a:1", "a:2", "a:3"]
     assert list(parse("unix:/a").each_port()) == [UnixAddress("/a")]
 

@@ -10,13 +10,12 @@ from adsum.errors import DialRefusedError, HandshakeError, ListenError
 from adsum.transport.framing import FRAME_LIMIT
 from adsum.transport.handshake import VERSIONS, SelfDialError
 from adsum.transport.limits import TransportLimits
+from tests.support.transports import Recorder, World, in_loop
 from tests.support.waiting import until
-
-from .harness import Recorder, World, in_loop
 
 
 @in_loop
-async def test_both_ends_learn_who_the_other_is_and_who_dialled(world: World) -> None:
+async def test_handshake_gives_both_ends_the_identity_and_direction(world: World) -> None:
     dialler, acceptor = await world.pair()
 
     assert dialler.link.peer.name == "acceptor"
@@ -27,7 +26,7 @@ async def test_both_ends_learn_who_the_other_is_and_who_dialled(world: World) ->
 
 
 @in_loop
-async def test_a_link_is_open_when_dial_returns(world: World) -> None:
+async def test_link_is_open_when_dial_returns(world: World) -> None:
     dialler = Recorder()
     address = await world.listening("acceptor", Recorder())
 
@@ -65,7 +64,7 @@ async def test_frames_of_any_size_up_to_the_limit_arrive_unchanged(world: World)
 
 
 @in_loop
-async def test_a_frame_above_the_limit_is_refused_and_the_link_lives(world: World) -> None:
+async def test_frame_above_the_limit_is_refused_and_the_link_stays_open(world: World) -> None:
     dialler, acceptor = await world.pair()
 
     with pytest.raises(ValueError, match=str(FRAME_LIMIT)):
@@ -117,7 +116,7 @@ async def test_link_that_its_peer_closes_is_not_writable_from_then_on(world: Wor
 
 
 @in_loop
-async def test_what_was_sent_before_closing_arrives_and_then_the_reason(world: World) -> None:
+async def test_frames_before_close_arrive_then_the_goodbye_reason(world: World) -> None:
     dialler, acceptor = await world.pair()
 
     for number in range(20):
@@ -131,7 +130,7 @@ async def test_what_was_sent_before_closing_arrives_and_then_the_reason(world: W
 
 
 @in_loop
-async def test_closing_twice_or_after_the_peer_closes_once(world: World) -> None:
+async def test_duplicate_close_closes_once(world: World) -> None:
     dialler, acceptor = await world.pair()
 
     dialler.link.close("first")
@@ -147,7 +146,7 @@ async def test_closing_twice_or_after_the_peer_closes_once(world: World) -> None
 
 
 @in_loop
-async def test_the_handler_is_never_called_inside_close_or_send(world: World) -> None:
+async def test_handler_is_never_called_inside_close_or_send(world: World) -> None:
     dialler, acceptor = await world.pair(
         limits=TransportLimits(send_high_water=1000, send_limit=10**9)
     )
@@ -197,7 +196,7 @@ async def test_closing_a_transport_closes_its_links_and_frees_its_address(world:
 
 
 @in_loop
-async def test_dialling_where_nobody_listens_is_refused(world: World) -> None:
+async def test_dial_without_a_listener_is_refused(world: World) -> None:
     gone = world.transport("gone")
     address = await gone.listen(world.free_address("gone"))
     await gone.close()
@@ -207,7 +206,7 @@ async def test_dialling_where_nobody_listens_is_refused(world: World) -> None:
 
 
 @in_loop
-async def test_an_address_in_use_cannot_be_listened_on(world: World) -> None:
+async def test_listen_on_an_address_in_use_is_refused(world: World) -> None:
     address = await world.listening("first", Recorder())
 
     with pytest.raises(ListenError):
@@ -263,9 +262,7 @@ async def test_versions_next_to_each_other_link_and_distant_ones_do_not(world: W
 
 
 @in_loop
-async def test_a_node_that_dials_itself_is_told_so(
-    world: World, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_dial_of_oneself_is_reported(world: World, caplog: pytest.LogCaptureFixture) -> None:
     recorder = Recorder()
     transport = world.transport("narcissus", recorder)
     address = await transport.listen(world.free_address("narcissus"))
@@ -279,7 +276,7 @@ async def test_a_node_that_dials_itself_is_told_so(
 
 
 @in_loop
-async def test_another_life_of_the_same_name_is_not_oneself(world: World) -> None:
+async def test_other_incarnation_of_the_same_name_is_not_oneself(world: World) -> None:
     dialler = Recorder()
     address = await world.listening("phoenix", Recorder(), incarnation=1)
 
@@ -289,7 +286,7 @@ async def test_another_life_of_the_same_name_is_not_oneself(world: World) -> Non
 
 
 @in_loop
-async def test_the_hello_tells_the_identity_set_last(world: World) -> None:
+async def test_hello_carries_the_identity_set_last(world: World) -> None:
     dialler, acceptor = Recorder(), Recorder()
     listening = world.transport("acceptor", acceptor)
     address = await listening.listen(world.free_address("acceptor"))
@@ -301,7 +298,7 @@ async def test_the_hello_tells_the_identity_set_last(world: World) -> None:
 
 
 @in_loop
-async def test_a_wildcard_address_means_where_the_peer_is_seen(world: World) -> None:
+async def test_wildcard_address_becomes_the_observed_peer_host(world: World) -> None:
     dialler = Recorder()
     listening = world.transport("acceptor")
     address = await listening.listen(world.free_address("acceptor"))
@@ -315,7 +312,7 @@ async def test_a_wildcard_address_means_where_the_peer_is_seen(world: World) -> 
     assert dialler.link.peer.addresses == seen
 
 
-def test_a_transport_works_in_a_second_event_loop(world: World) -> None:
+def test_transport_works_in_a_second_event_loop(world: World) -> None:
     async def scenario(second: World) -> None:
         dialler, acceptor = await second.pair()
         dialler.link.send(b"hello")
@@ -328,7 +325,7 @@ def test_a_transport_works_in_a_second_event_loop(world: World) -> None:
 
 
 @in_loop
-async def test_many_links_of_one_transport_do_not_mix(world: World) -> None:
+async def test_links_of_one_transport_do_not_mix_frames(world: World) -> None:
     acceptor = Recorder()
     address = await world.listening("acceptor", acceptor)
     diallers = [Recorder() for _ in range(10)]

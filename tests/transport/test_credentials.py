@@ -30,7 +30,7 @@ def test_both_ends_of_a_unix_connection_see_the_uid_of_the_other() -> None:
             assert peer_uid(dialled) == os.getuid()
 
 
-def test_a_socket_without_a_unix_peer_has_no_uid() -> None:
+def test_socket_without_a_unix_peer_has_no_uid() -> None:
     with socket.socket(socket.AF_UNIX) as unconnected, socket.socket(socket.AF_INET) as tcp:
         assert peer_uid(unconnected) is None
         assert peer_uid(tcp) is None
@@ -39,7 +39,7 @@ def test_a_socket_without_a_unix_peer_has_no_uid() -> None:
 
 @known
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
-def test_the_uid_of_another_user_is_seen() -> None:
+def test_uid_of_another_user_is_seen() -> None:
     # The kernel records the user at `connect`, in the thread that calls it.
     path = str(Path(tempfile.mkdtemp(dir="/tmp")) / "s")
     other = 12345

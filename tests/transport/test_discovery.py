@@ -44,7 +44,7 @@ def occupy(place: Path) -> None:
     place.chmod(0o750)
 
 
-def test_the_directories_are_for_this_user_alone(places: list[Path]) -> None:
+def test_directories_are_for_this_user_alone(places: list[Path]) -> None:
     directory = SiblingDirectory("cluster").new_path().parent
 
     assert directory.parent == places[0]
@@ -73,7 +73,7 @@ def test_places_follow_from_the_user_and_not_from_the_environment(
     assert all(str(os.getuid()) in str(place) for place in before)
 
 
-def test_the_user_id_is_part_of_every_place(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_user_id_is_part_of_every_place(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     here = discovery._places(None)
     monkeypatch.setattr("os.getuid", lambda: 4711)
@@ -81,7 +81,7 @@ def test_the_user_id_is_part_of_every_place(monkeypatch: pytest.MonkeyPatch) -> 
     assert not set(here) & set(discovery._places(None))
 
 
-def test_an_absent_place_is_skipped_silently(
+def test_absent_place_is_skipped_silently(
     places: list[Path], caplog: pytest.LogCaptureFixture
 ) -> None:
     places[0].parent.rmdir()
@@ -141,7 +141,7 @@ def test_no_safe_place_is_an_error_that_names_each(places: list[Path]) -> None:
         assert text in str(caught.value)
 
 
-def test_the_given_directory_replaces_all_places(tmp_path: Path, places: list[Path]) -> None:
+def test_given_runtime_directory_replaces_all_places(tmp_path: Path, places: list[Path]) -> None:
     directory = SiblingDirectory("cluster", str(tmp_path))
 
     path = directory.new_path()
@@ -155,9 +155,7 @@ def test_the_given_directory_replaces_all_places(tmp_path: Path, places: list[Pa
         directory.new_path()
 
 
-def test_a_link_in_place_of_the_directory_is_not_followed(
-    places: list[Path], tmp_path: Path
-) -> None:
+def test_link_in_place_of_the_directory_is_not_followed(places: list[Path], tmp_path: Path) -> None:
     trap = tmp_path / "trap"
     trap.mkdir(mode=0o700)
     for place in places:
@@ -199,12 +197,12 @@ def test_siblings_are_found_in_every_safe_place(places: list[Path]) -> None:
         sock.close()
 
 
-def test_the_search_creates_nothing(places: list[Path]) -> None:
+def test_search_creates_nothing(places: list[Path]) -> None:
     assert SiblingDirectory("cluster").find() == []
     assert not any(place.exists() for place in places)
 
 
-def test_the_socket_of_a_dead_process_is_removed_from_every_place(places: list[Path]) -> None:
+def test_socket_of_a_dead_process_is_removed_from_every_place(places: list[Path]) -> None:
     directory = SiblingDirectory("cluster")
     paths = []
     for place in places:
@@ -222,7 +220,7 @@ def test_the_socket_of_a_dead_process_is_removed_from_every_place(places: list[P
     assert [list(place.iterdir()) for place in places] == [[], [], []]
 
 
-def test_the_socket_of_a_living_process_stays() -> None:
+def test_socket_of_a_living_process_stays() -> None:
     directory = SiblingDirectory("cluster")
     path = directory.new_path()
     with bind(path) as sock:
@@ -319,7 +317,7 @@ def test_sweep_of_places_that_are_absent_or_unsafe_does_nothing(places: list[Pat
     assert (places[1] / "0123456789abcdef").is_dir()
 
 
-def test_a_name_is_resolved_to_every_address_and_port_of_it(
+def test_name_is_resolved_to_every_address_and_port_of_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async def scenario() -> list[str]:
@@ -339,16 +337,16 @@ def test_a_name_is_resolved_to_every_address_and_port_of_it(
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:7400", "[::1]:7400", "unix:/run/a.sock"])
-def test_an_address_without_a_name_stands_for_itself(address: str) -> None:
+def test_address_without_a_name_stands_for_itself(address: str) -> None:
     assert asyncio.run(resolve(address)) == [address]
 
 
-def test_a_name_that_is_not_known_is_an_error_that_may_pass() -> None:
+def test_name_that_is_not_known_is_an_error_that_may_pass() -> None:
     with pytest.raises(DialError, match=r"nobody\.invalid:7400"):
         asyncio.run(resolve("nobody.invalid:7400"))
 
 
-def test_the_default_cluster_is_that_of_the_command_and_the_directory(
+def test_default_cluster_is_that_of_the_command_and_the_directory(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr("sys.argv", ["app.py", "--port", "1"])
@@ -363,7 +361,9 @@ def test_the_default_cluster_is_that_of_the_command_and_the_directory(
     assert default_cluster() != here
 
 
-def test_programs_given_on_the_command_line_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_programs_given_on_the_command_line_are_distinguished(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr("sys.argv", ["-c"])
     monkeypatch.setattr("sys.orig_argv", ["python", "-c", "one()"])
     one = default_cluster()
@@ -388,7 +388,7 @@ async def app(scope, receive, send):
 
 @pytest.mark.processes
 @pytest.mark.parametrize("how", ["uvicorn", "python -m uvicorn"])
-def test_the_workers_of_one_uvicorn_have_the_same_default_cluster(tmp_path: Path, how: str) -> None:
+def test_workers_of_one_uvicorn_have_the_same_default_cluster(tmp_path: Path, how: str) -> None:
     pytest.importorskip("uvicorn")
     (tmp_path / "application.py").write_text(APPLICATION)
     script = str(Path(sys.executable).with_name("uvicorn"))

@@ -9,9 +9,8 @@ from adsum.transport.base import Link
 from adsum.transport.framing import FRAME_LIMIT, PAYLOAD, encode_frame
 from adsum.transport.limits import TransportLimits
 from adsum.transport.turns import FRAME_COST, TurnBudget
+from tests.support.transports import Recorder, World, in_loop
 from tests.support.waiting import until
-
-from .harness import Recorder, World, in_loop
 
 BUDGET = TransportLimits().turn_budget
 
@@ -54,7 +53,7 @@ class Meter(Recorder):
         return max(sum(size for _, size in turn) for turn in self.by_turn.values())
 
 
-def test_no_turn_hands_over_more_than_the_budget_and_one_frame(world: World) -> None:
+def test_turn_delivers_at_most_the_budget_and_one_frame(world: World) -> None:
     async def scenario(loop: CountingLoop) -> None:
         meter = Meter(loop)
         address = await world.listening("acceptor", meter)
@@ -72,7 +71,7 @@ def test_no_turn_hands_over_more_than_the_budget_and_one_frame(world: World) -> 
     in_counting_loop(world, scenario)
 
 
-def test_frames_that_inflate_to_much_come_one_a_turn(world: World) -> None:
+def test_frames_that_inflate_beyond_the_budget_take_one_turn_each(world: World) -> None:
     async def scenario(loop: CountingLoop) -> None:
         meter = Meter(loop)
         address = await world.listening("acceptor", meter)
@@ -88,7 +87,7 @@ def test_frames_that_inflate_to_much_come_one_a_turn(world: World) -> None:
     in_counting_loop(world, scenario)
 
 
-def test_a_flood_of_empty_frames_is_bounded_as_well(world: World) -> None:
+def test_flood_of_empty_frames_is_rate_limited(world: World) -> None:
     async def scenario(loop: CountingLoop) -> None:
         meter = Meter(loop)
         raw = await world.proved_raw(await world.listening("acceptor", meter))
@@ -102,7 +101,7 @@ def test_a_flood_of_empty_frames_is_bounded_as_well(world: World) -> None:
     in_counting_loop(world, scenario)
 
 
-def test_a_small_frame_is_handed_over_before_a_flood_on_another_link_ends(world: World) -> None:
+def test_flood_on_one_link_does_not_delay_a_frame_on_another(world: World) -> None:
     async def scenario(loop: CountingLoop) -> None:
         meter = Meter(loop)
         address = await world.listening("acceptor", meter)
@@ -119,7 +118,7 @@ def test_a_small_frame_is_handed_over_before_a_flood_on_another_link_ends(world:
 
 
 @in_loop
-async def test_a_link_with_a_long_backlog_is_not_read_until_it_is_worked_off(world: World) -> None:
+async def test_backpressure_pauses_reading_of_a_link_with_a_long_backlog(world: World) -> None:
     """What a peer can make this end hold is the backlog, one read and one frame."""
     acceptor = Recorder()
     limits = TransportLimits(receive_backlog=64 * 1024, turn_budget=1)
@@ -157,7 +156,7 @@ class Queue:
 
 
 @in_loop
-async def test_an_idle_budget_hands_over_in_the_same_turn() -> None:
+async def test_idle_budget_delivers_in_the_same_turn() -> None:
     log: list[str] = []
     turns = TurnBudget(100)
 
@@ -167,7 +166,7 @@ async def test_an_idle_budget_hands_over_in_the_same_turn() -> None:
 
 
 @in_loop
-async def test_what_is_beyond_the_budget_takes_turns_by_link() -> None:
+async def test_frames_beyond_the_budget_take_turns_by_link() -> None:
     log: list[str] = []
     turns = TurnBudget(20)
     queues = [Queue(name, 4, log) for name in "abc"]
@@ -181,7 +180,7 @@ async def test_what_is_beyond_the_budget_takes_turns_by_link() -> None:
     assert [queue.drained for queue in queues] == [1, 1, 1]
 
 
-def test_frames_whose_handling_is_charged_for_come_one_a_turn() -> None:
+def test_charged_frames_take_one_turn_each() -> None:
     class Source:
         waiting = False
 

@@ -5,10 +5,9 @@ import asyncio
 import pytest
 
 from adsum.errors import DialError
-from tests.node.children import in_child, living_child
+from tests.support.forked_child import in_child, living_child
+from tests.support.transports import Recorder, World, in_loop
 from tests.support.waiting import until
-
-from .harness import Recorder, World, in_loop
 
 
 @in_loop

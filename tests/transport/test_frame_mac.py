@@ -24,7 +24,7 @@ from adsum.transport.framing import (
     encode_payload,
 )
 from adsum.transport.handshake import Handshake
-from tests.effort import examples
+from tests.support.effort import examples
 
 from .test_framing import cut
 from .test_handshake import SECRET, acceptor, dialler, frame, shake
@@ -62,7 +62,7 @@ GENUINE, _ = received(SENT)
 
 
 @given(st.lists(st.integers(min_value=0), max_size=20))
-def test_genuine_frames_are_taken_however_the_stream_is_cut(at: list[int]) -> None:
+def test_genuine_frames_are_accepted_in_any_chunks(at: list[int]) -> None:
     assert received(cut(b"".join(SENT), at)) == (GENUINE, False)
     assert len(GENUINE) == len(BODIES)
 
@@ -99,7 +99,7 @@ ATTACKS: dict[str, tuple[Callable[[list[bytes]], list[bytes]], int]] = {
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
-def test_attack_on_the_stream_ends_it_after_the_frames_before(attack: str) -> None:
+def test_tampered_or_replayed_frame_ends_the_stream(attack: str) -> None:
     tamper, intact = ATTACKS[attack]
 
     assert received(tamper(SENT)) == (GENUINE[:intact], True)
@@ -216,7 +216,7 @@ def test_key_is_derived_as_documented() -> None:
         assert mac.tag(b"frame") == FrameMac(key).tag(b"frame")
 
 
-def test_tags_begin_in_each_direction_after_its_proof() -> None:
+def test_frame_tags_begin_in_each_direction_after_its_proof() -> None:
     one, other = dialler(), acceptor()
 
     hello = one.start()
@@ -231,7 +231,7 @@ def test_tags_begin_in_each_direction_after_its_proof() -> None:
     assert None not in macs(one)
 
 
-def test_wish_that_a_relay_takes_out_of_a_hello_costs_the_link() -> None:
+def test_tag_request_removed_from_a_hello_fails_the_handshake() -> None:
     """Otherwise a relay would ask for a link without tags in the name of both."""
     one, other = dialler(), acceptor()
     kind, hello = frame(one.start())

@@ -48,7 +48,7 @@ def drain(reader: FrameReader) -> list[tuple[int, bytes]]:
 
 
 @given(FRAMES, st.lists(st.integers(min_value=0)), st.booleans())
-def test_frames_come_out_as_they_went_in_however_the_stream_is_cut(
+def test_frames_round_trip_in_any_chunks(
     frames: list[tuple[int, bytes]], at: list[int], at_once: bool
 ) -> None:
     reader = FrameReader()
@@ -65,7 +65,7 @@ def test_frames_come_out_as_they_went_in_however_the_stream_is_cut(
 
 
 @given(FRAMES, st.integers(min_value=1, max_value=200))
-def test_a_truncated_stream_gives_only_whole_frames(
+def test_truncated_stream_yields_only_whole_frames(
     frames: list[tuple[int, bytes]], missing: int
 ) -> None:
     stream = b"".join(encode_frame(*frame) for frame in frames)
@@ -79,7 +79,7 @@ def test_a_truncated_stream_gives_only_whole_frames(
 
 
 @given(st.binary())
-def test_garbage_gives_frames_or_a_protocol_error_and_nothing_else(garbage: bytes) -> None:
+def test_garbage_stream_yields_frames_or_a_protocol_error(garbage: bytes) -> None:
     reader = FrameReader()
     reader.feed(garbage)
     try:
@@ -88,7 +88,7 @@ def test_garbage_gives_frames_or_a_protocol_error_and_nothing_else(garbage: byte
         return
 
 
-def test_a_length_is_checked_as_soon_as_it_is_in() -> None:
+def test_frame_length_is_checked_as_soon_as_it_is_read() -> None:
     reader = FrameReader()
     reader.feed(struct.pack(">I", GREETING_LIMIT + 2))
 
@@ -96,7 +96,7 @@ def test_a_length_is_checked_as_soon_as_it_is_in() -> None:
         reader.take()
 
 
-def test_the_limit_can_rise_while_a_frame_waits() -> None:
+def test_frame_limit_can_rise_while_a_frame_is_pending() -> None:
     frame = (PAYLOAD, bytes(FRAME_LIMIT))
     reader = FrameReader()
     reader.feed(encode_frame(*frame))
@@ -105,7 +105,7 @@ def test_the_limit_can_rise_while_a_frame_waits() -> None:
     assert reader.take() == frame
 
 
-def test_a_frame_without_a_kind_is_refused() -> None:
+def test_frame_without_a_kind_is_refused() -> None:
     reader = FrameReader()
     reader.feed(struct.pack(">I", 0))
 
@@ -115,7 +115,7 @@ def test_a_frame_without_a_kind_is_refused() -> None:
 
 
 @pytest.mark.parametrize("kind", [0, 6, 255])
-def test_an_unknown_kind_is_refused(kind: int) -> None:
+def test_unknown_kind_is_refused(kind: int) -> None:
     reader = FrameReader()
     reader.feed(encode_frame(kind, b""))
 
@@ -123,7 +123,7 @@ def test_an_unknown_kind_is_refused(kind: int) -> None:
         reader.take()
 
 
-def test_reading_does_work_linear_in_what_is_read() -> None:
+def test_reading_cost_is_linear_in_the_bytes() -> None:
     """Copying the rest of the buffer for each byte, or for each frame, would take many seconds."""
     reader = FrameReader(FRAME_LIMIT)
     large = encode_frame(PAYLOAD, bytes(FRAME_LIMIT))
@@ -139,7 +139,7 @@ def test_reading_does_work_linear_in_what_is_read() -> None:
 
 
 @given(st.binary(max_size=5_000))
-def test_a_payload_is_what_it_was_after_any_compression(payload: bytes) -> None:
+def test_payload_round_trips_through_compression(payload: bytes) -> None:
     reader = FrameReader()
     reader.feed(encode_payload(payload))
     frame = reader.take()
@@ -149,7 +149,7 @@ def test_a_payload_is_what_it_was_after_any_compression(payload: bytes) -> None:
     assert (inflate(body) if kind == DEFLATED else body) == payload
 
 
-def test_only_what_gets_smaller_is_compressed() -> None:
+def test_payload_is_compressed_only_if_it_shrinks() -> None:
     noise = random.Random(0).randbytes(10_000)
 
     assert encode_payload(bytes(COMPRESSION_THRESHOLD - 1))[4] == PAYLOAD
@@ -157,7 +157,7 @@ def test_only_what_gets_smaller_is_compressed() -> None:
     assert encode_payload(noise)[4] == PAYLOAD
 
 
-def test_a_payload_sent_to_many_is_encoded_once() -> None:
+def test_payload_sent_to_many_is_encoded_once() -> None:
     payload, other = Payload(bytes(10_000)), Payload(bytes(20_000))
     frame = encode_payload(payload)
     encode_payload(other)
@@ -166,13 +166,13 @@ def test_a_payload_sent_to_many_is_encoded_once() -> None:
     assert encode_payload(payload) is frame
 
 
-def test_a_payload_above_the_limit_is_refused() -> None:
+def test_payload_above_the_limit_is_refused() -> None:
     encode_payload(bytes(FRAME_LIMIT))
     with pytest.raises(ValueError, match=f"{FRAME_LIMIT + 1} bytes"):
         encode_payload(bytes(FRAME_LIMIT + 1))
 
 
-def test_a_bomb_is_refused_without_being_inflated() -> None:
+def test_decompression_bomb_is_refused_without_inflating() -> None:
     bomb = zlib.compress(bytes(100 * FRAME_LIMIT))
     assert len(bomb) < 2 * FRAME_LIMIT
 
@@ -198,7 +198,7 @@ def test_a_bomb_is_refused_without_being_inflated() -> None:
     ],
     ids=["empty", "garbage", "truncated", "trailing", "one too many"],
 )
-def test_a_damaged_compressed_frame_is_refused(body: bytes) -> None:
+def test_damaged_compressed_frame_is_refused(body: bytes) -> None:
     with pytest.raises(ProtocolError, match="compressed frame"):
         inflate(body)
 
@@ -208,7 +208,7 @@ def test_exactly_the_limit_inflates() -> None:
 
 
 @given(st.text())
-def test_any_reason_becomes_one_printable_line(reason: str) -> None:
+def test_any_goodbye_reason_becomes_one_printable_line(reason: str) -> None:
     frame = encode_goodbye(reason)
     told = decode_goodbye(frame[5:])
 
@@ -217,5 +217,5 @@ def test_any_reason_becomes_one_printable_line(reason: str) -> None:
     assert told.isprintable()
 
 
-def test_a_plain_reason_is_told_unchanged() -> None:
+def test_plain_goodbye_reason_is_sent_unchanged() -> None:
     assert decode_goodbye(encode_goodbye("zu spät")[5:]) == "zu spät"

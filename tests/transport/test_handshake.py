@@ -52,7 +52,7 @@ def shake(one: Handshake, other: Handshake) -> list[Frame]:
     return said
 
 
-def test_both_sides_end_up_knowing_each_other() -> None:
+def test_handshake_identifies_both_sides() -> None:
     one, other = dialler(), acceptor()
 
     said = shake(one, other)
@@ -63,7 +63,7 @@ def test_both_sides_end_up_knowing_each_other() -> None:
     assert not one.is_self
 
 
-def test_nobody_is_known_before_the_proof() -> None:
+def test_handshake_identifies_no_peer_before_the_proof() -> None:
     one, other = dialler(), acceptor()
     other.receive(*frame(one.start()))
 
@@ -74,7 +74,7 @@ def test_nobody_is_known_before_the_proof() -> None:
     ("mine", "theirs", "chosen"),
     [((1, 1), (1, 1), 1), ((1, 2), (1, 1), 1), ((1, 2), (2, 3), 2), ((1, 9), (1, 9), 9)],
 )
-def test_the_highest_common_version_is_spoken(
+def test_handshake_chooses_the_highest_common_version(
     mine: tuple[int, int], theirs: tuple[int, int], chosen: int
 ) -> None:
     one, other = dialler(versions=mine), acceptor(versions=theirs)
@@ -84,18 +84,18 @@ def test_the_highest_common_version_is_spoken(
     assert one.version == other.version == chosen
 
 
-def test_no_common_version_is_said_in_numbers() -> None:
+def test_handshake_without_a_common_version_names_both() -> None:
     with pytest.raises(HandshakeError, match="3 to 4 here, 1 to 2 there"):
         shake(dialler(versions=(1, 2)), acceptor(versions=(3, 4)))
 
 
-def test_another_cluster_is_named() -> None:
+def test_handshake_of_another_cluster_names_it() -> None:
     with pytest.raises(HandshakeError, match="'ann' belongs to 'kitchen', node 'bob' to 'cluster'"):
         shake(dialler(replace(ANN, cluster="kitchen")), acceptor())
 
 
 @pytest.mark.parametrize("secrets", [(b"a", b"b"), (b"a", None), (None, b"b")])
-def test_the_acceptor_finds_that_secrets_differ_and_proves_nothing(
+def test_acceptor_rejects_a_different_secret_and_proves_nothing(
     secrets: tuple[bytes | None, bytes | None],
 ) -> None:
     one, other = dialler(secret=secrets[0]), acceptor(secret=secrets[1])
@@ -108,7 +108,7 @@ def test_the_acceptor_finds_that_secrets_differ_and_proves_nothing(
     assert other.peer is None
 
 
-def test_the_dialler_does_not_believe_an_acceptor_without_the_secret() -> None:
+def test_dialler_rejects_an_acceptor_without_the_secret() -> None:
     one, other = dialler(), acceptor(secret=b"guess")
     one.receive(*frame(other.receive(*frame(one.start()))))
 
@@ -118,7 +118,7 @@ def test_the_dialler_does_not_believe_an_acceptor_without_the_secret() -> None:
     assert one.peer is None
 
 
-def test_an_empty_secret_is_no_secret() -> None:
+def test_empty_secret_is_no_secret() -> None:
     one, other = dialler(secret=b""), acceptor(secret=None)
 
     shake(one, other)
@@ -126,7 +126,7 @@ def test_an_empty_secret_is_no_secret() -> None:
     assert one.peer == BOB
 
 
-def test_what_a_dialler_said_once_is_worthless_on_another_link() -> None:
+def test_replay_of_a_diallers_handshake_fails_on_another_link() -> None:
     said = shake(dialler(), acceptor())
     other = acceptor()
     other.receive(*said[0])
@@ -135,7 +135,7 @@ def test_what_a_dialler_said_once_is_worthless_on_another_link() -> None:
         other.receive(*said[2])
 
 
-def test_what_an_acceptor_said_once_is_worthless_on_another_link() -> None:
+def test_replay_of_an_acceptors_handshake_fails_on_another_link() -> None:
     said = shake(dialler(), acceptor())
     one = dialler()
     one.start()
@@ -145,7 +145,7 @@ def test_what_an_acceptor_said_once_is_worthless_on_another_link() -> None:
         one.receive(*said[3])
 
 
-def test_a_dialler_cannot_be_answered_with_its_own_words() -> None:
+def test_reflected_handshake_fails_for_the_dialler() -> None:
     one = dialler()
     hello = frame(one.start())
     proof = frame(one.receive(*hello))
@@ -154,7 +154,7 @@ def test_a_dialler_cannot_be_answered_with_its_own_words() -> None:
         one.receive(*proof)
 
 
-def test_an_acceptor_cannot_be_used_to_answer_another_acceptor() -> None:
+def test_acceptor_proof_cannot_answer_another_acceptor() -> None:
     """Without the role in the proof, two links to one node would prove each other."""
     victim = acceptor()
     accomplice = acceptor()
@@ -178,7 +178,7 @@ FORGED: dict[str, object] = {
 
 
 @pytest.mark.parametrize(("field", "tampers_with"), list(itertools.product(FIELDS, ("ann", "bob"))))
-def test_no_field_of_a_hello_can_be_altered_on_its_way(field: str, tampers_with: str) -> None:
+def test_altered_hello_field_fails_the_handshake(field: str, tampers_with: str) -> None:
     def tamper(body: bytes) -> bytes:
         hello = json.loads(body)
         hello[FIELDS[field]] = FORGED[field]
@@ -195,17 +195,17 @@ def test_no_field_of_a_hello_can_be_altered_on_its_way(field: str, tampers_with:
         other.receive(*frame(proof))
 
 
-def test_nonces_come_from_where_they_are_told_to() -> None:
+def test_nonces_come_from_the_given_source() -> None:
     hello = frame(dialler(nonce=lambda size: b"\xab" * size).start())
 
     assert json.loads(hello[1])[6] == "ab" * 32
 
 
-def test_two_hellos_never_have_the_same_nonce() -> None:
+def test_hello_nonces_never_repeat() -> None:
     assert frame(dialler().start()) != frame(dialler().start())
 
 
-def test_dialling_oneself_is_found_out_only_after_the_proof() -> None:
+def test_dial_of_oneself_is_detected_after_the_proof() -> None:
     """An impostor with our name, but not our secret, must not make us give up its address."""
     one, other = dialler(ANN), acceptor(ANN)
     hello = other.receive(*frame(one.start()))
@@ -222,7 +222,7 @@ def test_dialling_oneself_is_found_out_only_after_the_proof() -> None:
         victim.receive(PROOF, bytes(32))
 
 
-def test_another_incarnation_is_somebody_else() -> None:
+def test_handshake_with_another_incarnation_is_not_oneself() -> None:
     one = dialler(ANN)
     shake(one, acceptor(replace(ANN, incarnation=2)))
 
@@ -239,7 +239,7 @@ def test_another_incarnation_is_somebody_else() -> None:
     ],
     ids=["proof first", "two hellos", "two proofs", "hello at the end"],
 )
-def test_frames_out_of_place_are_refused(
+def test_out_of_order_handshake_frames_are_rejected(
     misplaced: Callable[[Frame, Frame], list[Frame]],
 ) -> None:
     one, other = dialler(), acceptor()
@@ -304,19 +304,19 @@ def test_every_field_of_a_hello_is_checked(position: int, value: object) -> None
 @pytest.mark.parametrize(
     "body", [b"", b"{}", b"[]", b"null", b"[" * 8000, b"\xff", b'["adsum"]', b"1" * 8000]
 )
-def test_a_hello_that_is_none_is_refused(body: bytes) -> None:
+def test_malformed_hello_is_rejected(body: bytes) -> None:
     with pytest.raises(ProtocolError):
         decode_hello(body)
 
 
-def test_fields_that_a_later_version_adds_are_passed_over() -> None:
+def test_hello_fields_of_a_later_version_are_ignored() -> None:
     fields = json.loads(encode_hello(ANN, (1, 2), bytes(32), True))
 
     assert decode_hello(json.dumps([*fields, {"new": True}]).encode()) == (ANN, (1, 2), True)
 
 
 @given(st.binary(max_size=200))
-def test_no_bytes_of_a_stranger_do_worse_than_a_protocol_error(body: bytes) -> None:
+def test_random_handshake_bytes_raise_only_protocol_errors(body: bytes) -> None:
     for kind in (HELLO, PROOF):
         with pytest.raises(ProtocolError):
             acceptor().receive(kind, body)
@@ -334,6 +334,6 @@ def test_no_bytes_of_a_stranger_do_worse_than_a_protocol_error(body: bytes) -> N
     ],
     ids=["no name", "long cluster", "incarnation", "addresses", "surrogate", "too long to tell"],
 )
-def test_an_identity_that_no_peer_would_accept_is_refused_at_home(wrong: NodeIdentity) -> None:
+def test_identity_that_no_peer_accepts_is_refused_locally(wrong: NodeIdentity) -> None:
     with pytest.raises(ConfigurationError):
         dialler(wrong)

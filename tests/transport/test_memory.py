@@ -8,9 +8,8 @@ import pytest
 from adsum.errors import DialError, DialRefusedError, ListenError
 from adsum.transport.limits import TransportLimits
 from adsum.transport.memory import MemoryNetwork, MemoryTransport
+from tests.support.transports import Recorder, World, identity, in_loop
 from tests.support.waiting import until
-
-from .harness import Recorder, World, identity, in_loop
 
 
 @pytest.fixture
@@ -19,7 +18,7 @@ def memory(short_path: Path) -> World:
 
 
 @in_loop
-async def test_a_partition_drops_frames_silently_until_it_heals(memory: World) -> None:
+async def test_partition_drops_frames_silently_until_it_heals(memory: World) -> None:
     dialler, acceptor = await memory.pair(secret=None)
 
     memory.network.partition("dialler", "acceptor")
@@ -51,7 +50,7 @@ async def test_lost_frame_ends_an_authenticated_link_with_the_next_one(memory: W
 
 
 @in_loop
-async def test_a_cut_can_be_one_way(memory: World) -> None:
+async def test_cut_can_be_one_way(memory: World) -> None:
     dialler, acceptor = await memory.pair(secret=None)
 
     memory.network.partition("dialler", "acceptor", one_way=True)
@@ -67,7 +66,7 @@ async def test_a_cut_can_be_one_way(memory: World) -> None:
 
 @pytest.mark.parametrize("one_way", [True, False])
 @in_loop
-async def test_nobody_is_reached_across_a_cut(memory: World, one_way: bool) -> None:
+async def test_dial_across_a_partition_fails(memory: World, one_way: bool) -> None:
     address = await memory.listening("acceptor", Recorder())
     memory.network.partition("acceptor", "dialler", one_way=one_way)
 
@@ -79,7 +78,7 @@ async def test_nobody_is_reached_across_a_cut(memory: World, one_way: bool) -> N
 
 
 @in_loop
-async def test_a_severed_link_is_lost_at_both_ends_without_goodbye(memory: World) -> None:
+async def test_severed_link_is_lost_at_both_ends_without_goodbye(memory: World) -> None:
     dialler, acceptor = await memory.pair()
     dialler.link.send(b"on its way")
 

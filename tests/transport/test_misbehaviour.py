@@ -23,9 +23,8 @@ from adsum.transport.framing import (
 )
 from adsum.transport.handshake import Handshake
 from adsum.transport.limits import TransportLimits
+from tests.support.transports import Recorder, World, identity, in_loop
 from tests.support.waiting import until
-
-from .harness import Recorder, World, identity, in_loop
 
 GARBAGE = {
     "http": b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
@@ -50,7 +49,7 @@ DAMAGE = {
 
 @pytest.mark.parametrize("garbage", GARBAGE.values(), ids=GARBAGE)
 @in_loop
-async def test_garbage_before_the_handshake_is_hung_up_on(
+async def test_garbage_before_the_handshake_closes_the_connection(
     world: World, garbage: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     acceptor = Recorder()
@@ -87,7 +86,7 @@ async def test_garbage_on_an_open_link_closes_it_with_one_log_line(
 
 
 @in_loop
-async def test_a_frame_that_breaks_the_protocol_closes_its_link_alone(
+async def test_protocol_error_closes_only_its_link(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
     def refuse(link: Link, payload: bytes) -> None:
@@ -115,7 +114,7 @@ async def test_a_frame_that_breaks_the_protocol_closes_its_link_alone(
 
 
 @in_loop
-async def test_a_bug_in_the_handler_closes_the_link_and_logs_where_it_is(
+async def test_handler_exception_closes_the_link_with_a_traceback(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
     dialler, acceptor = await world.pair()
@@ -134,7 +133,7 @@ async def test_a_bug_in_the_handler_closes_the_link_and_logs_where_it_is(
 
 
 @in_loop
-async def test_a_lost_connection_closes_the_link_after_what_had_arrived(world: World) -> None:
+async def test_lost_connection_delivers_received_frames_then_closes(world: World) -> None:
     acceptor = Recorder()
     address = await world.listening("acceptor", acceptor)
     raw = await world.proved_raw(address)
@@ -148,7 +147,7 @@ async def test_a_lost_connection_closes_the_link_after_what_had_arrived(world: W
 
 
 @in_loop
-async def test_half_a_frame_at_the_end_is_not_delivered(world: World) -> None:
+async def test_truncated_frame_at_the_end_is_not_delivered(world: World) -> None:
     acceptor = Recorder()
     address = await world.listening("acceptor", acceptor)
     raw = await world.proved_raw(address)
@@ -161,7 +160,7 @@ async def test_half_a_frame_at_the_end_is_not_delivered(world: World) -> None:
 
 
 @in_loop
-async def test_a_reason_cannot_forge_log_lines(world: World) -> None:
+async def test_goodbye_reason_cannot_forge_log_lines(world: World) -> None:
     acceptor = Recorder()
     address = await world.listening("acceptor", acceptor)
     raw = await world.proved_raw(address)
@@ -174,7 +173,7 @@ async def test_a_reason_cannot_forge_log_lines(world: World) -> None:
 
 
 @in_loop
-async def test_a_slow_reader_makes_the_link_unwritable_until_it_catches_up(world: World) -> None:
+async def test_slow_consumer_causes_backpressure_until_it_catches_up(world: World) -> None:
     acceptor = Recorder()
     address = await world.listening("acceptor", acceptor)
     raw = await world.proved_raw(address)
@@ -190,7 +189,7 @@ async def test_a_slow_reader_makes_the_link_unwritable_until_it_catches_up(world
 
 
 @in_loop
-async def test_a_link_that_is_written_to_without_end_is_closed(
+async def test_overflow_of_the_send_buffer_closes_the_link(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
     limits = TransportLimits(send_high_water=64 * 1024, send_limit=512 * 1024)
@@ -215,7 +214,9 @@ async def test_a_link_that_is_written_to_without_end_is_closed(
 
 
 @in_loop
-async def test_too_much_in_one_turn_closes_the_link_before_memory_is_spent(world: World) -> None:
+async def test_overflow_within_one_turn_closes_the_link_within_its_memory_bound(
+    world: World,
+) -> None:
     dialler, _ = await world.pair(limits=TransportLimits(send_limit=2 * FRAME_LIMIT))
     payload = os.urandom(FRAME_LIMIT)
 
@@ -228,7 +229,7 @@ async def test_too_much_in_one_turn_closes_the_link_before_memory_is_spent(world
 
 
 @in_loop
-async def test_a_stuck_peer_holds_a_closed_link_for_the_grace_only(world: World) -> None:
+async def test_closing_link_of_a_stuck_peer_ends_after_the_grace(world: World) -> None:
     acceptor = Recorder()
     address = await world.listening("acceptor", acceptor, limits=TransportLimits(close_grace=0.05))
     raw = await world.proved_raw(address)
@@ -245,7 +246,7 @@ async def test_a_stuck_peer_holds_a_closed_link_for_the_grace_only(world: World)
 
 
 @in_loop
-async def test_who_connects_and_leaves_without_a_word_is_not_worth_a_log_line(
+async def test_connection_that_closes_without_a_hello_is_not_logged(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
     address = await world.listening("acceptor", Recorder())
@@ -277,7 +278,7 @@ async def test_peer_lost_in_the_handshake_is_logged_at_debug_if_it_is_a_sibling(
 
 
 @in_loop
-async def test_a_peer_that_never_greets_is_hung_up_on(world: World) -> None:
+async def test_handshake_timeout_closes_a_silent_connection(world: World) -> None:
     limits = TransportLimits(handshake_timeout=0.02, close_grace=0.02)
     address = await world.listening("acceptor", Recorder(), limits=limits)
 
@@ -310,7 +311,7 @@ async def test_blocked_process_does_not_time_out_handshakes_for_its_own_absence(
 
 
 @in_loop
-async def test_connections_beyond_the_pending_limit_push_others_out_at_once(
+async def test_pending_handshakes_beyond_the_limit_evict_older_ones(
     socket_world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
     world = socket_world
@@ -332,7 +333,7 @@ async def test_connections_beyond_the_pending_limit_push_others_out_at_once(
 
 
 @in_loop
-async def test_a_listener_that_says_nothing_is_given_up_on(world: World) -> None:
+async def test_dial_of_a_silent_listener_times_out(world: World) -> None:
     """As a stopped process: the kernel connects, nobody answers."""
     limits = TransportLimits(handshake_timeout=0.05, close_grace=0.02)
     address = await world.silent_listener()
@@ -356,7 +357,7 @@ async def test_peer_that_was_too_slow_may_dial_again_and_is_not_rejected(
 
 
 @in_loop
-async def test_a_listener_that_is_something_else_is_told_apart(world: World) -> None:
+async def test_dial_of_a_foreign_protocol_is_reported(world: World) -> None:
     address = await world.silent_listener(b"220 mail.example.org ESMTP\r\n")
 
     with pytest.raises(HandshakeError, match="does not speak the protocol"):
@@ -364,9 +365,7 @@ async def test_a_listener_that_is_something_else_is_told_apart(world: World) -> 
 
 
 @in_loop
-async def test_a_cancelled_dial_leaves_nothing_behind(
-    world: World, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_cancelled_dial_leaks_nothing(world: World, caplog: pytest.LogCaptureFixture) -> None:
     dialler = Recorder()
     transport = world.transport("dialler", dialler, limits=TransportLimits(handshake_timeout=60))
     address = await world.silent_listener()

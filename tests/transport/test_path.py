@@ -6,9 +6,8 @@ from pathlib import Path
 import pytest
 
 from adsum.transport.tls import TLS
+from tests.support.transports import Recorder, World, in_loop
 from tests.support.waiting import until
-
-from .harness import Recorder, World, in_loop
 
 MARKER = b"a meta of ann"
 
@@ -45,7 +44,7 @@ async def seen_on_the_path(world: World) -> bytes:
 
 @pytest.mark.parametrize("kind", ["tcp", "tls"])
 @in_loop
-async def test_frames_can_be_read_on_the_path_without_tls_and_not_with_it(
+async def test_eavesdropper_reads_frames_without_tls_only(
     short_path: Path, tls: TLS, kind: str
 ) -> None:
     world = World(kind, short_path, tls if kind == "tls" else None)

@@ -27,10 +27,11 @@ from adsum.transport.handshake import Handshake
 from adsum.transport.limits import TransportLimits
 from adsum.transport.tls import TLS
 from tests.support.ports import free_port
+from tests.support.raw_peer import RawPeer, tagged
+from tests.support.transports import Recorder, World, identity, in_loop
 from tests.support.waiting import DEADLINE, until
 
-from .harness import RawPeer, Recorder, World, identity, in_loop, tagged
-from .relay import Flow, Relay
+from .tampering_relay import Relay, RelayedDirection
 
 WRONG_TAG = "a frame with a wrong tag: it was altered, repeated, moved or added on its way"
 NO_TAG = bytes(TAG_BYTES)
@@ -76,7 +77,7 @@ ATTACKS: dict[str, tuple[Callable[[list[bytes]], list[bytes]], int]] = {
 @pytest.mark.parametrize("attack", ATTACKS)
 @pytest.mark.parametrize("sender", ["dialler", "acceptor"])
 @in_loop
-async def test_relay_that_tampers_ends_the_link_and_nothing_more(
+async def test_tampering_relay_ends_only_the_link(
     tcp: World, sender: str, attack: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     tamper, intact = ATTACKS[attack]
@@ -102,7 +103,7 @@ async def test_relay_that_tampers_ends_the_link_and_nothing_more(
 
 
 @in_loop
-async def test_frames_that_return_to_their_sender_end_the_link(tcp: World) -> None:
+async def test_reflected_frames_end_the_link(tcp: World) -> None:
     async with relayed(tcp) as (relay, dialler, _):
         there, _ = relay.links[0]
         there.hold = True
@@ -117,7 +118,7 @@ async def test_frames_that_return_to_their_sender_end_the_link(tcp: World) -> No
 
 
 @in_loop
-async def test_frames_recorded_on_one_link_are_worthless_on_another(tcp: World) -> None:
+async def test_replayed_frames_of_another_link_end_the_link(tcp: World) -> None:
     dialler, acceptor = Recorder(), Recorder()
     async with relay_to(await tcp.listening("acceptor", acceptor)) as (relay, address):
         transport = tcp.transport("dialler", dialler)
@@ -152,7 +153,7 @@ async def relay_to(target: str) -> AsyncIterator[tuple[Relay, str]]:
         await relay.close()
 
 
-async def relayed_link(relay: Relay, number: int) -> Flow:
+async def relayed_link(relay: Relay, number: int) -> RelayedDirection:
     """Wait for a link whose whole handshake was relayed; returns what its dialler sends."""
     await until(lambda: len(relay.links) > number)
     await until(lambda: all(flow.proved for flow in relay.links[number]))
@@ -164,7 +165,7 @@ def is_up(node: adsum.Node) -> bool:
 
 
 @pytest.mark.parametrize("secret", [b"a secret that the relay does not know", None])
-def test_relay_between_two_nodes_cannot_speak_for_either(
+def test_relay_in_the_middle_can_forge_neither_node(
     secret: bytes | None, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Without a secret, which only loopback allows, it can: so the attack is a real one."""
@@ -244,7 +245,7 @@ async def test_goodbye_within_the_greeting_of_the_acceptor_is_understood(world: 
 
 
 @in_loop
-async def test_forged_goodbye_does_not_cut_short_what_a_closing_link_sends(world: World) -> None:
+async def test_forged_goodbye_does_not_truncate_frames_of_a_closing_link(world: World) -> None:
     acceptor = Recorder()
     address = await world.listening("acceptor", acceptor, limits=TransportLimits(close_grace=60))
     raw, other = await world.proved_raw(address), await world.proved_raw(address, "other")
@@ -281,7 +282,7 @@ async def size_of_a_frame(world: World, *, protected: bool) -> int:
 
 
 @in_loop
-async def test_no_tag_is_spent_where_no_stranger_can_be(world: World) -> None:
+async def test_no_frame_tags_are_sent_over_protected_paths(world: World) -> None:
     open_to_strangers = world.kind in ("tcp", "memory")
 
     spent = await size_of_a_frame(world, protected=True)
@@ -290,13 +291,13 @@ async def test_no_tag_is_spent_where_no_stranger_can_be(world: World) -> None:
 
 
 @in_loop
-async def test_tags_are_spent_if_the_other_end_wants_them(world: World) -> None:
+async def test_frame_tags_are_sent_if_the_peer_requests_them(world: World) -> None:
     assert await size_of_a_frame(world, protected=False) == TAG_BYTES
 
 
 @pytest.mark.parametrize("peer", [None, os.geteuid() + 1], ids=["unknown", "another"])
 @in_loop
-async def test_unix_peer_that_is_not_known_as_the_same_user_gets_tags(
+async def test_unix_peer_of_unknown_user_gets_frame_tags(
     short_path: Path, monkeypatch: pytest.MonkeyPatch, peer: int | None
 ) -> None:
     monkeypatch.setattr("adsum.transport.sockets.peer_uid", lambda sock: peer)
@@ -324,7 +325,7 @@ def unverified(tls: TLS, which: str) -> TLS:
 
 @pytest.mark.parametrize("which", ["client", "server", "both"])
 @in_loop
-async def test_tls_that_does_not_verify_gets_tags(
+async def test_unverified_tls_gets_frame_tags(
     short_path: Path, tls: TLS, certificates: Path, which: str
 ) -> None:
     loose = unverified(tls, which)
@@ -337,7 +338,7 @@ async def test_tls_that_does_not_verify_gets_tags(
 
 
 @in_loop
-async def test_tags_count_as_bytes_that_wait(tcp: World) -> None:
+async def test_frame_tags_count_towards_backpressure(tcp: World) -> None:
     dialler, _ = await tcp.pair(limits=TransportLimits(send_high_water=10_000, send_limit=20_000))
     frame = len(encode_frame(PAYLOAD, b"")) + TAG_BYTES
 

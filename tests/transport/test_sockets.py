@@ -28,9 +28,8 @@ from adsum.transport.sockets import SocketTransport
 from adsum.transport.tls import TLS, require_security
 from tests.support.certificates import make_authority, sign
 from tests.support.ports import free_port_range
+from tests.support.transports import Recorder, World, bound_port, in_loop
 from tests.support.waiting import until
-
-from .harness import Recorder, World, bound_port, in_loop
 
 
 @pytest.fixture
@@ -44,7 +43,7 @@ def unix(short_path: Path) -> World:
 
 
 @in_loop
-async def test_of_a_range_of_ports_the_first_free_one_is_taken(tcp: World) -> None:
+async def test_listen_takes_the_first_free_port_of_a_range(tcp: World) -> None:
     first, last = free_port_range(3)
     bound = [await tcp.transport(name).listen(f"127.0.0.1:{first}-{last}") for name in "abc"]
 
@@ -54,7 +53,7 @@ async def test_of_a_range_of_ports_the_first_free_one_is_taken(tcp: World) -> No
 
 
 @in_loop
-async def test_a_taken_port_comes_with_advice(tcp: World) -> None:
+async def test_listen_error_of_a_taken_port_has_advice(tcp: World) -> None:
     address = await tcp.listening("first", Recorder())
     port = bound_port(address)
 
@@ -67,7 +66,7 @@ async def test_a_taken_port_comes_with_advice(tcp: World) -> None:
     [("192.0.2.1:0", "not an address of this machine"), ("nobody.invalid:0", "nobody.invalid:0: ")],
 )
 @in_loop
-async def test_a_host_that_is_not_here_cannot_be_listened_on(
+async def test_host_that_is_not_here_cannot_be_listened_on(
     tcp: World, address: str, why: str
 ) -> None:
     with pytest.raises(ListenError, match=why):
@@ -75,7 +74,7 @@ async def test_a_host_that_is_not_here_cannot_be_listened_on(
 
 
 @in_loop
-async def test_an_address_that_cannot_be_read_is_a_configuration_error(tcp: World) -> None:
+async def test_address_that_cannot_be_read_is_a_configuration_error(tcp: World) -> None:
     with pytest.raises(ConfigurationError):
         await tcp.transport("node").listen("localhost")
     for address in ("localhost", "localhost:0", "localhost:1-2"):
@@ -183,7 +182,7 @@ async def test_every_address_of_a_name_is_tried(
 
 
 @in_loop
-async def test_a_host_that_does_not_answer_is_not_called_gone(
+async def test_dial_timeout_does_not_mark_the_host_gone(
     tcp: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def never(*args: object) -> socket.socket:
@@ -206,7 +205,7 @@ async def test_a_host_that_does_not_answer_is_not_called_gone(
 
 
 @in_loop
-async def test_a_name_is_gone_only_if_all_its_addresses_refuse(
+async def test_name_is_gone_only_if_all_its_addresses_refuse(
     tcp: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     failures = [
@@ -229,9 +228,7 @@ async def test_a_name_is_gone_only_if_all_its_addresses_refuse(
 
 
 @in_loop
-async def test_a_unix_listener_that_is_too_busy_is_not_called_gone(
-    unix: World, short_path: Path
-) -> None:
+async def test_busy_unix_listener_is_not_marked_gone(unix: World, short_path: Path) -> None:
     path = str(short_path / "busy")
     callers = []
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as busy:
@@ -251,7 +248,7 @@ async def test_a_unix_listener_that_is_too_busy_is_not_called_gone(
 
 
 @in_loop
-async def test_a_unix_socket_appears_only_when_it_listens_and_for_this_user_alone(
+async def test_unix_socket_appears_only_when_it_listens_and_for_this_user_alone(
     unix: World, short_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = short_path / "node.sock"
@@ -271,7 +268,7 @@ async def test_a_unix_socket_appears_only_when_it_listens_and_for_this_user_alon
 
 
 @in_loop
-async def test_the_path_of_a_dead_process_is_taken_over(unix: World, short_path: Path) -> None:
+async def test_path_of_a_dead_process_is_taken_over(unix: World, short_path: Path) -> None:
     path = short_path / "node.sock"
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as dead:
         dead.bind(str(path))
@@ -284,7 +281,7 @@ async def test_the_path_of_a_dead_process_is_taken_over(unix: World, short_path:
 
 
 @in_loop
-async def test_a_file_in_the_way_is_left_alone(unix: World, short_path: Path) -> None:
+async def test_file_in_the_way_is_left_alone(unix: World, short_path: Path) -> None:
     path = short_path / "precious"
     path.write_text("data")
 
@@ -295,7 +292,7 @@ async def test_a_file_in_the_way_is_left_alone(unix: World, short_path: Path) ->
 
 
 @in_loop
-async def test_a_missing_directory_is_said_and_leaves_nothing(
+async def test_listen_in_a_missing_directory_is_an_error_and_leaks_nothing(
     unix: World, short_path: Path
 ) -> None:
     with pytest.raises(ListenError, match="the directory must exist"):
@@ -303,7 +300,7 @@ async def test_a_missing_directory_is_said_and_leaves_nothing(
 
 
 @in_loop
-async def test_closing_takes_its_own_path_away_but_not_a_successors(short_path: Path) -> None:
+async def test_close_removes_its_own_socket_path_only(short_path: Path) -> None:
     path = short_path / "node.sock"
     transport = SocketTransport(NodeIdentity("cluster", "node", 1, ()), Recorder())
     await transport.listen(f"unix:{path}")
@@ -320,9 +317,7 @@ async def test_closing_takes_its_own_path_away_but_not_a_successors(short_path: 
     assert not path.exists()
 
 
-def test_failing_to_bind_leaves_no_socket(
-    monkeypatch: pytest.MonkeyPatch, short_path: Path
-) -> None:
+def test_failed_bind_leaks_no_socket(monkeypatch: pytest.MonkeyPatch, short_path: Path) -> None:
     """A leak would show as a ResourceWarning, which is an error here."""
 
     def full(*args: object) -> None:
@@ -390,7 +385,7 @@ async def test_dialling_and_listening_after_closing_are_refused(socket_world: Wo
 
 
 @in_loop
-async def test_a_certificate_of_another_authority_is_turned_away_at_both_ends(
+async def test_certificate_of_another_authority_is_rejected_at_both_ends(
     short_path: Path,
     tls: TLS,
     certificates: Path,
@@ -420,7 +415,7 @@ async def test_a_certificate_of_another_authority_is_turned_away_at_both_ends(
 
 
 @in_loop
-async def test_a_plain_peer_and_a_tls_peer_never_link(short_path: Path, tls: TLS) -> None:
+async def test_plain_peer_and_a_tls_peer_never_link(short_path: Path, tls: TLS) -> None:
     encrypted, plain = World("tls", short_path, tls), World("tcp", short_path, None)
     recorder = Recorder()
     there = await encrypted.listening("encrypted", recorder)
@@ -437,7 +432,7 @@ async def test_a_plain_peer_and_a_tls_peer_never_link(short_path: Path, tls: TLS
 
 
 @in_loop
-async def test_silent_peer_is_hung_up_on_before_tls_is_set_up(short_path: Path, tls: TLS) -> None:
+async def test_silent_peer_is_closed_before_the_tls_handshake(short_path: Path, tls: TLS) -> None:
     world = World("tls", short_path, tls)
     limits = TransportLimits(handshake_timeout=0.05, close_grace=0.02)
     raw = await world.connect_bare(await world.listening("acceptor", Recorder(), limits=limits))
@@ -469,7 +464,7 @@ def test_tls_files_that_cannot_be_used_are_named(certificates: Path) -> None:
 
 
 @pytest.mark.parametrize("address", ["0.0.0.0:1", "[::]:1", ":1", "10.0.0.1:1", "example.org:1"])
-def test_an_address_that_others_reach_needs_protection(address: str, tls: TLS) -> None:
+def test_address_that_others_reach_needs_protection(address: str, tls: TLS) -> None:
     with pytest.raises(ConfigurationError) as caught:
         require_security(["127.0.0.1:1", address], None, None)
     for hint in (address, "secret=", "ADSUM_SECRET", "tls="):
@@ -481,7 +476,7 @@ def test_an_address_that_others_reach_needs_protection(address: str, tls: TLS) -
     require_security([address], None, tls)
 
 
-def test_tls_that_takes_anybody_protects_nothing() -> None:
+def test_tls_without_verification_counts_as_no_protection() -> None:
     one_sided = TLS(
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     )
@@ -495,7 +490,7 @@ def test_addresses_of_this_host_need_no_protection() -> None:
     require_security(["127.0.0.1:1", "[::1]:1", "localhost:1", "unix:/a"], None, None)
 
 
-def test_another_event_loop_will_do(short_path: Path, tls: TLS) -> None:
+def test_sockets_work_in_another_event_loop(short_path: Path, tls: TLS) -> None:
     uvloop = pytest.importorskip("uvloop")
 
     async def scenario(kind: str) -> None:
@@ -548,7 +543,7 @@ def on_sockets(world: World, name: str, handler: Recorder | None = None) -> Sock
 
 
 @in_loop
-async def test_handshake_that_fails_within_ends_at_once_with_a_log_line_at_each_end(
+async def test_internal_handshake_error_closes_at_once_with_a_log_line_at_each_end(
     tcp: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def blocked(key: bytes) -> None:

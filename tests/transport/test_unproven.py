@@ -19,9 +19,9 @@ from adsum.transport.limits import TransportLimits
 from adsum.transport.sockets import SocketTransport
 from adsum.transport.tls import TLS
 from adsum.transport.unproven import Unproven, network_of
+from tests.support.raw_peer import RawPeer
+from tests.support.transports import Recorder, bound_port, identity, in_loop
 from tests.support.waiting import until
-
-from .harness import RawPeer, Recorder, bound_port, identity, in_loop
 
 #: Nobody is given up for being slow in these tests, so only a dropped connection makes room.
 PATIENT = TransportLimits(handshake_timeout=600.0)
@@ -116,7 +116,7 @@ def hung_up(sock: socket.socket) -> bool:
 
 
 @in_loop
-async def test_silent_tcp_connections_keep_neither_siblings_nor_tcp_newcomers_out(
+async def test_silent_tcp_connections_block_no_handshake(
     short_path: Path,
 ) -> None:
     stage = Stage(short_path)
@@ -133,7 +133,7 @@ async def test_silent_tcp_connections_keep_neither_siblings_nor_tcp_newcomers_ou
 
 
 @in_loop
-async def test_silent_unix_connections_keep_neither_siblings_nor_tcp_newcomers_out(
+async def test_silent_unix_connections_block_no_handshake(
     short_path: Path,
 ) -> None:
     stage = Stage(short_path)
@@ -148,7 +148,7 @@ async def test_silent_unix_connections_keep_neither_siblings_nor_tcp_newcomers_o
 
 
 @in_loop
-async def test_newcomers_get_in_from_the_address_of_the_silent_connections(
+async def test_handshake_succeeds_from_the_address_of_silent_connections(
     short_path: Path,
 ) -> None:
     """As a crowd of honest nodes behind the NAT of a silent stranger."""
@@ -165,7 +165,7 @@ async def test_newcomers_get_in_from_the_address_of_the_silent_connections(
 
 
 @in_loop
-async def test_a_flood_drops_connections_of_its_own_address_and_no_other(
+async def test_connection_flood_evicts_only_its_own_address(
     short_path: Path,
 ) -> None:
     """Ten connections of another address wait for a long time, and each still has its place."""
@@ -181,7 +181,7 @@ async def test_a_flood_drops_connections_of_its_own_address_and_no_other(
 
 
 @in_loop
-async def test_a_slow_handshake_succeeds_while_its_own_address_floods(
+async def test_slow_handshake_succeeds_during_a_flood_of_its_address(
     short_path: Path,
 ) -> None:
     stage = Stage(short_path)
@@ -209,7 +209,7 @@ async def test_a_slow_handshake_succeeds_while_its_own_address_floods(
 
 
 @in_loop
-async def test_connections_whose_tls_handshake_is_under_way_are_counted_and_dropped(
+async def test_pending_tls_handshakes_are_counted_and_evicted(
     short_path: Path, tls: TLS, caplog: pytest.LogCaptureFixture
 ) -> None:
     stage = Stage(short_path, tls=tls)
@@ -229,7 +229,7 @@ async def test_connections_whose_tls_handshake_is_under_way_are_counted_and_drop
 
 
 @in_loop
-async def test_a_node_that_allows_no_handshakes_accepts_nobody(short_path: Path) -> None:
+async def test_handshake_limit_of_zero_accepts_no_connection(short_path: Path) -> None:
     node = SocketTransport(
         identity("node"), Recorder(), limits=TransportLimits(pending_handshakes=0)
     )
@@ -247,7 +247,7 @@ def descriptors() -> int:
 # The rule itself.
 
 
-def test_an_address_loses_nothing_while_it_holds_less_than_its_share() -> None:
+def test_address_below_its_share_of_handshakes_is_not_evicted() -> None:
     rng = Random(7)
     unproven = Unproven[int](20)
     mine = {100, 101, 102, 103}
@@ -257,7 +257,7 @@ def test_an_address_loses_nothing_while_it_holds_less_than_its_share() -> None:
     assert len(unproven) == 20
 
 
-def test_of_many_addresses_with_one_connection_each_an_old_one_is_dropped() -> None:
+def test_oldest_handshake_is_evicted_when_each_address_has_one() -> None:
     unproven = Unproven[int](10)
     for number in range(10):
         assert unproven.add(number, number) is None
@@ -286,7 +286,7 @@ def test_addresses_of_ipv6_are_grouped_by_the_network_of_a_host(
 
 
 @pytest.mark.parametrize("seconds", [0.01, 0.3, 3.0])
-def test_a_crowd_behind_one_address_gets_in_however_slow_its_handshakes_are(
+def test_crowd_behind_one_address_completes_slow_handshakes(
     seconds: float,
 ) -> None:
     """200 nodes dial one at once, as those of one host do, while a stranger floods.

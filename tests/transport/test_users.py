@@ -17,9 +17,8 @@ from adsum.errors import HandshakeError
 from adsum.transport import discovery
 from adsum.transport.sockets import SocketTransport
 from adsum.transport.users import foreign_user
+from tests.support.transports import Recorder, identity
 from tests.support.waiting import DEADLINE, until
-
-from .harness import Recorder, identity
 
 #: The user of the children; any but this one will do.
 NOBODY = 65534
@@ -130,7 +129,7 @@ def listen(path: Path, secret: bytes | None, result: Callable[[], Any]) -> tuple
 
 
 @as_root
-def test_a_node_without_a_secret_admits_no_other_user(
+def test_node_without_a_secret_rejects_other_users(
     shared: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = shared / "node"
@@ -145,7 +144,7 @@ def test_a_node_without_a_secret_admits_no_other_user(
 
 
 @as_root
-def test_another_user_that_proves_the_secret_is_linked_to(
+def test_other_user_with_the_secret_is_linked(
     shared: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = shared / "node"
@@ -157,7 +156,7 @@ def test_another_user_that_proves_the_secret_is_linked_to(
 
 
 @as_root
-def test_a_node_without_a_secret_says_nothing_to_a_listener_of_another_user(shared: Path) -> None:
+def test_node_without_a_secret_sends_no_hello_to_another_users_listener(shared: Path) -> None:
     path = shared / "node"
 
     async def attempt() -> str:
@@ -174,7 +173,7 @@ def test_a_node_without_a_secret_says_nothing_to_a_listener_of_another_user(shar
 
 
 @as_root
-def test_a_node_starts_beside_a_peer_of_another_user_and_says_so_once(
+def test_node_starts_beside_a_peer_of_another_user_and_logs_it_once(
     shared: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = shared / "peer"

@@ -38,7 +38,7 @@ class Level(IntEnum):
     HIGH = 3
 
 
-def test_enums_of_strings_and_numbers_are_what_they_stand_for() -> None:
+def test_enums_of_strings_and_numbers_are_encoded_by_value() -> None:
     text = encode_object({"device": Device.PHONE, "level": Level.HIGH}, "meta", 100)
     assert text == '{"device":"phone","level":3}'
 
@@ -87,7 +87,7 @@ def test_names_that_are_no_strings_are_refused(name: object) -> None:
         checked_name(name, "topic", 10)
 
 
-def test_a_string_of_a_subclass_becomes_a_plain_string() -> None:
+def test_string_of_a_subclass_becomes_a_plain_string() -> None:
     assert type(checked_name(Device.PHONE, "key", 10)) is str
     assert checked_name(Device.PHONE, "key", 10) == "phone"
 
