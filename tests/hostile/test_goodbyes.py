@@ -90,4 +90,4 @@ def test_question_about_a_node_that_says_goodbye_is_forgotten() -> None:
     stage = Stage()
     stage.eve_says(Ask(ANN))
     stage.ann_says(Goodbye(50, 1, 5.0))
-    assert stage.engine._peers.askers == {}
+    assert stage.engine._suspicion.askers == {}
