@@ -573,8 +573,8 @@ MUTANTS = [
     Mutant(
         "keep the slot of a handshake that failed",
         "../transport/linkpool.py",
-        "        self._dialled.discard(link)\n        self._links.discard(link)",
-        "        self._links.discard(link)",
+        "        self._dialled.discard(connection)\n        self._connections.discard(connection)",
+        "        self._connections.discard(connection)",
         ("tests/hostile/test_wire.py",),
     ),
     Mutant(
@@ -608,8 +608,8 @@ MUTANTS = [
     Mutant(
         "send a goodbye without a tag",
         "../transport/link.py",
-        "        self._queue(encode_goodbye(reason))",
-        "        self._outbound.append(encode_goodbye(reason))",
+        "        self.connection.queue(encode_goodbye(reason))",
+        "        self.connection._outbound.append(encode_goodbye(reason))",
         ("tests/transport/test_relay.py",),
     ),
     Mutant(

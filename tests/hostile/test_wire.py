@@ -21,11 +21,12 @@ from adsum.errors import (
 from adsum.transport.framing import HELLO, PAYLOAD, encode_frame
 from adsum.transport.handshake import VERSIONS, Handshake, encode_hello
 from adsum.transport.limits import TransportLimits
-from adsum.transport.memory import connect
+from adsum.transport.options import TransportOptions
 from adsum.transport.sockets import SocketTransport
 from tests.effort import examples
 from tests.support.waiting import DEADLINE, until
 from tests.transport.harness import RawPeer, Recorder, bound_port, identity, in_loop
+from tests.transport.memory import connect
 
 from .siege import open_files
 from .wire import SECRET, Encounter, Lines, cut, genuine_frames, genuine_greeting, usual_frames
@@ -112,16 +113,16 @@ def test_a_mutated_stream_opens_a_link_only_if_its_greeting_is_whole(
 def test_bytes_of_whoever_was_dialled_give_a_stated_error(answer: bytes, at: list[int]) -> None:
     async def scenario(encounter: Encounter) -> None:
         raw = RawPeer()
-        link = encounter.transport.dial_link("somewhere")
-        assert link.outcome is not None
-        connect(link, raw)
+        greeting = encounter.transport.begin_dial("somewhere")
+        assert greeting.outcome is not None
+        connect(greeting.connection, raw)
         await until(lambda: raw.wire)
         for chunk in cut(answer, at):
             raw.send(chunk)
         raw.close()
         with pytest.raises((DialError, HandshakeError)):
-            await link.outcome
-        await until(lambda: len(encounter.transport.links()) == 1)
+            await greeting.outcome
+        await until(lambda: len(encounter.transport.connections()) == 1)
 
     assert meet(scenario) == [], "the dialler tells by the error"
 
@@ -222,7 +223,7 @@ def test_a_hello_from_elsewhere_is_answered_with_a_reason_and_one_line(reason: s
         await until(lambda: raw.goodbyes)
         raw.close()
         assert reason in raw.goodbyes[0]
-        await until(lambda: len(encounter.transport.links()) == 1)
+        await until(lambda: len(encounter.transport.connections()) == 1)
 
     (line,) = meet(scenario)
     assert line.isprintable()
@@ -262,7 +263,9 @@ async def test_members_that_break_the_protocol_in_a_flood_cost_two_lines() -> No
 async def test_a_flood_of_connections_leaves_the_loop_to_everything_else() -> None:
     """All that wait are refused, but not in one turn."""
     limits = TransportLimits(pending_handshakes=0)
-    transport = SocketTransport(identity("node"), Recorder(), secret=SECRET, limits=limits)
+    transport = SocketTransport(
+        identity("node"), Recorder(), TransportOptions(secret=SECRET, limits=limits)
+    )
     address = await transport.listen("127.0.0.1:0")
     loop = asyncio.get_running_loop()
     turns = 0
@@ -285,7 +288,7 @@ async def test_a_flood_of_connections_leaves_the_loop_to_everything_else() -> No
 @pytest.mark.slow
 @in_loop
 async def test_a_process_without_free_files_says_so_once_a_second() -> None:
-    transport = SocketTransport(identity("node"), Recorder(), secret=SECRET)
+    transport = SocketTransport(identity("node"), Recorder(), TransportOptions(secret=SECRET))
     address = await transport.listen("127.0.0.1:0")
     stranger = socket.socket()
     with Lines() as log, stranger, open_files(3):
@@ -308,7 +311,9 @@ def connected(port: int) -> socket.socket:
 async def test_no_more_is_dialled_at_a_time_than_stated() -> None:
     """Peers tell of addresses, and those who answer there may be slow on purpose."""
     limits = TransportLimits(pending_dials=3, handshake_timeout=0.1, close_grace=0.1)
-    transport = SocketTransport(identity("node"), Recorder(), secret=SECRET, limits=limits)
+    transport = SocketTransport(
+        identity("node"), Recorder(), TransportOptions(secret=SECRET, limits=limits)
+    )
     with socket.create_server(("127.0.0.1", 0), backlog=16) as silent:
         address = f"127.0.0.1:{silent.getsockname()[1]}"
         dials = [asyncio.create_task(transport.dial(address)) for _ in range(10)]
@@ -316,7 +321,7 @@ async def test_no_more_is_dialled_at_a_time_than_stated() -> None:
         assert all(isinstance(outcome, DialError) for outcome in outcomes)
         beyond = [outcome for outcome in outcomes if "dials are under way" in str(outcome)]
         assert len(beyond) == 7
-        await until(lambda: not transport.links())
+        await until(lambda: not transport.connections())
         with pytest.raises(DialError, match="no handshake"):
             await transport.dial(address)
     await transport.close()
@@ -326,8 +331,10 @@ async def test_no_more_is_dialled_at_a_time_than_stated() -> None:
 @in_loop
 async def test_failed_dials_and_handshakes_release_their_slots() -> None:
     limits = TransportLimits(pending_dials=2, handshake_timeout=0.1, close_grace=0.1)
-    transport = SocketTransport(identity("node"), Recorder(), secret=SECRET, limits=limits)
-    other = SocketTransport(identity("other"), Recorder(), secret=b"x" * 16)
+    transport = SocketTransport(
+        identity("node"), Recorder(), TransportOptions(secret=SECRET, limits=limits)
+    )
+    other = SocketTransport(identity("other"), Recorder(), TransportOptions(secret=b"x" * 16))
     address = await other.listen("127.0.0.1:0")
     with socket.create_server(("127.0.0.1", 0), backlog=16) as silent:
         mute = f"127.0.0.1:{silent.getsockname()[1]}"
@@ -336,7 +343,7 @@ async def test_failed_dials_and_handshakes_release_their_slots() -> None:
                 await transport.dial(address)
             with pytest.raises(DialError, match="no handshake"):
                 await transport.dial(mute)
-            await until(lambda: not transport.links())
+            await until(lambda: not transport.connections())
     for _ in range(3):
         with pytest.raises(DialRefusedError):
             await transport.dial(mute)
@@ -363,5 +370,5 @@ async def record(encounter: Encounter, name: str) -> list[bytes]:
         said.append(member.receive(*raw.taken.pop(0)))
         raw.send(said[-1])
     raw.close()
-    await until(lambda: len(encounter.transport.links()) == 1)
+    await until(lambda: len(encounter.transport.connections()) == 1)
     return said

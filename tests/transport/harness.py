@@ -4,21 +4,23 @@ import asyncio
 import functools
 import ssl
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ParamSpec
 
 from adsum.transport.address import TcpAddress, UnixAddress, parse
 from adsum.transport.base import Link, LinkHandler, NodeIdentity, Transport
+from adsum.transport.connection import Connection
 from adsum.transport.frame_mac import FrameMac
 from adsum.transport.framing import FRAME_LIMIT, GOODBYE, FrameReader, decode_goodbye
 from adsum.transport.handshake import VERSIONS, Handshake
 from adsum.transport.limits import TransportLimits
 from adsum.transport.link import StreamLink
-from adsum.transport.memory import MemoryNetwork, MemoryTransport, connect
+from adsum.transport.options import TransportOptions
 from adsum.transport.sockets import SocketTransport
 from adsum.transport.tls import TLS
 from tests.support.waiting import DEADLINE, until
+from tests.transport.memory import MemoryNetwork, MemoryTransport, connect
 
 P = ParamSpec("P")
 
@@ -132,15 +134,13 @@ class World:
     ) -> AnyTransport:
         who = identity(name, cluster=cluster, incarnation=incarnation)
         handler = handler or Recorder()
+        limits = limits or TransportLimits()
+        options = TransportOptions(secret=secret, limits=limits, versions=versions)
         made: AnyTransport
         if self.kind == "memory":
-            made = MemoryTransport(
-                self.network, who, handler, secret=secret, limits=limits, versions=versions
-            )
+            made = MemoryTransport(self.network, who, handler, options)
         else:
-            made = SocketTransport(
-                who, handler, secret=secret, limits=limits, versions=versions, tls=self._tls
-            )
+            made = SocketTransport(who, handler, replace(options, tls=self._tls))
         # What the type checker proves here: both are what the contract says.
         contract: tuple[Transport, LinkHandler] = (made, handler)
         assert all(contract)
@@ -175,9 +175,9 @@ class World:
         loop = asyncio.get_running_loop()
         where = parse(address)
         if self.kind == "memory":
-            link = self.bound[address].accept_link()
-            assert link is not None
-            connect(raw, link)
+            connection = self.bound[address].accept_connection()
+            assert connection is not None
+            connect(raw, connection)
             await until(lambda: raw.wire)
         elif isinstance(where, UnixAddress):
             await loop.create_unix_connection(lambda: raw, where.path)
@@ -224,12 +224,12 @@ class World:
 
     async def _silent_in_memory(self, protocol: Callable[[], asyncio.Protocol]) -> str:
         silent = self.transport("silent")
-        silent.accept_link = lambda *_, **__: protocol()  # type: ignore[method-assign, assignment]  # any protocol does
+        silent.accept_connection = lambda *_, **__: protocol()  # type: ignore[method-assign, assignment]  # any protocol does
         return await silent.listen("silent")
 
-    def links_of(self, name: str) -> list[StreamLink]:
-        """What the transport of a node holds, open or not."""
-        return next(made for made in self.transports if made.identity.name == name).links()
+    def connections_of(self, name: str) -> list[Connection]:
+        """What the transport of a node holds, with an open link or not."""
+        return next(made for made in self.transports if made.identity.name == name).connections()
 
     async def close(self) -> None:
         for server in self._servers:
@@ -240,7 +240,7 @@ class World:
                 await until(lambda raw=raw: raw.hung_up)  # type: ignore[misc]  # bound now
         for transport in self.transports:
             await transport.close()
-            assert not transport.links(), "a closed transport holds connections"
+            assert not transport.connections(), "a closed transport holds connections"
 
     def _client(self) -> ssl.SSLContext | None:
         return self._tls.client if self._tls is not None else None

@@ -127,7 +127,7 @@ async def test_a_link_with_a_long_backlog_is_not_read_until_it_is_worked_off(wor
     held: list[int] = []
 
     def note(link: Link, payload: bytes) -> None:
-        held.append(len(acceptor.link._reader))
+        held.append(len(acceptor.link.connection.reader))
 
     acceptor.on_frame = note
     raw.send(encode_frame(PAYLOAD, os.urandom(5_000)) * 600)

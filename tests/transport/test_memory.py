@@ -7,8 +7,8 @@ import pytest
 
 from adsum.errors import DialError, DialRefusedError, ListenError
 from adsum.transport.limits import TransportLimits
-from adsum.transport.memory import MemoryNetwork, MemoryTransport
 from tests.support.waiting import until
+from tests.transport.memory import MemoryNetwork, MemoryTransport
 
 from .harness import Recorder, World, identity, in_loop
 

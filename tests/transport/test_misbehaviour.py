@@ -221,7 +221,7 @@ async def test_too_much_in_one_turn_closes_the_link_before_memory_is_spent(world
 
     for _ in range(100):
         dialler.link.send(payload)
-    assert dialler.link._queued == 0
+    assert dialler.link.connection.queued == 0
 
     await until(lambda: dialler.closed)
     assert "reads too slowly" in dialler.reasons[0]
@@ -241,7 +241,7 @@ async def test_a_stuck_peer_holds_a_closed_link_for_the_grace_only(world: World)
     await until(lambda: acceptor.closed)
     assert acceptor.reasons == ["no more patience"]
     await until(lambda: buffered(acceptor) == 0)
-    await until(lambda: not world.links_of("acceptor"))
+    await until(lambda: not world.connections_of("acceptor"))
 
 
 @in_loop
@@ -250,10 +250,10 @@ async def test_who_connects_and_leaves_without_a_word_is_not_worth_a_log_line(
 ) -> None:
     address = await world.listening("acceptor", Recorder())
     raw = await world.connect_raw(address)
-    await until(lambda: world.links_of("acceptor"))
+    await until(lambda: world.connections_of("acceptor"))
 
     raw.close()
-    await until(lambda: not world.links_of("acceptor"))
+    await until(lambda: not world.connections_of("acceptor"))
 
     assert not caplog.records
 
@@ -379,7 +379,7 @@ async def test_a_cancelled_dial_leaves_nothing_behind(
         with pytest.raises(asyncio.CancelledError):
             await dial
 
-    await until(lambda: not transport.links())
+    await until(lambda: not transport.connections())
     assert not dialler.opened
     gc.collect()
     assert not caplog.records, "an exception was left to nobody"
@@ -389,7 +389,7 @@ async def test_a_cancelled_dial_leaves_nothing_behind(
 async def test_closing_the_transport_ends_a_dial_under_way(world: World) -> None:
     transport = world.transport("dialler")
     dial = asyncio.create_task(transport.dial(await world.silent_listener()))
-    await until(lambda: transport.links())
+    await until(lambda: transport.connections())
 
     await transport.close()
 

@@ -527,13 +527,13 @@ def test_dial_that_is_cancelled_in_any_turn_leaves_no_link(
         with socket.create_server(("127.0.0.1", 0)) as silent:
             port = silent.getsockname()[1]
             dialling = asyncio.create_task(dialler.dial(f"127.0.0.1:{port}"))
-            while not dialler.links():  # noqa: ASYNC110  # each turn counts
+            while not dialler.connections():  # noqa: ASYNC110  # each turn counts
                 await asyncio.sleep(0)
             for _ in range(turns):
                 await asyncio.sleep(0)
             dialling.cancel()
             await asyncio.wait([dialling])
-            await until(lambda: not dialler.links())
+            await until(lambda: not dialler.connections())
         await tcp.close()
 
     with asyncio.Runner(loop_factory=pytest.importorskip(loops).new_event_loop) as runner:
@@ -562,5 +562,5 @@ async def test_handshake_that_fails_within_ends_at_once_with_a_log_line_at_each_
     with pytest.raises(DialError, match="internal error"):
         await dialler.dial(address)
 
-    await until(lambda: not tcp.links_of("acceptor"))
+    await until(lambda: not tcp.connections_of("acceptor"))
     assert [record.levelno for record in caplog.records] == [logging.ERROR, logging.WARNING]

@@ -15,6 +15,7 @@ import pytest
 import adsum
 from adsum.errors import HandshakeError
 from adsum.transport import discovery
+from adsum.transport.options import TransportOptions
 from adsum.transport.sockets import SocketTransport
 from adsum.transport.users import foreign_user
 from tests.support.waiting import DEADLINE, until
@@ -87,7 +88,9 @@ def dial(path: Path, secret: bytes | None) -> str:
 
     async def attempt() -> str:
         await until(lambda: path.exists() and os.access(path, os.W_OK))
-        transport = SocketTransport(identity("nobody's"), Recorder(), secret=secret)
+        transport = SocketTransport(
+            identity("nobody's"), Recorder(), TransportOptions(secret=secret)
+        )
         try:
             await transport.dial(f"unix:{path}")
         except HandshakeError as error:
@@ -119,7 +122,7 @@ def listen(path: Path, secret: bytes | None, result: Callable[[], Any]) -> tuple
     handler = Recorder()
 
     async def run() -> Any:
-        node = SocketTransport(identity("node"), handler, secret=secret)
+        node = SocketTransport(identity("node"), handler, TransportOptions(secret=secret))
         await node.listen(f"unix:{path}")
         os.chmod(path, 0o777)  # as an administrator may do; the node itself closes it to others
         outcome = await wait_for(result)

@@ -1,9 +1,9 @@
 """The contract between a node and a transport: identities, links and their events.
 
 A transport connects, accepts, sends opaque frames to one peer, and reports when a link opens and
-closes. It never interprets payloads. `adsum.transport.sockets` (TCP, TLS and Unix sockets) and
-`adsum.transport.memory` (tests) implement it; `tests/transport/test_conformance.py` holds the
-conformance suite that every transport must pass.
+closes. It never interprets payloads. `adsum.transport.sockets` (TCP, TLS and Unix sockets)
+implements it, and so does `tests/transport/memory.py`, without a kernel.
+`tests/transport/test_conformance.py` holds the conformance suite that every transport must pass.
 """
 
 from dataclasses import dataclass
