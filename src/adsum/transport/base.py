@@ -6,6 +6,7 @@ implements it, and so does `tests/transport/memory.py`, without a kernel.
 `tests/transport/test_conformance.py` holds the conformance suite that every transport must pass.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -84,6 +85,13 @@ class Transport(Protocol):
 
         Raises:
             ListenError: The address cannot be listened on; names the reason and a remedy.
+        """
+
+    def send(self, links: Iterable[Link], payload: bytes) -> None:
+        """Queue one frame on each of these links, with `Link.send`; it is encoded once for all.
+
+        Raises:
+            ValueError: The payload is above the frame limit.
         """
 
     async def dial(self, address: str) -> None:

@@ -3,14 +3,15 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from adsum.activetime import active_timeout
 from adsum.errors import DialError
 from adsum.forks import process
 from adsum.sparselog import SparseLog
-from adsum.transport.base import LinkHandler, NodeIdentity
+from adsum.transport.base import Link, LinkHandler, NodeIdentity
 from adsum.transport.connection import Connection
+from adsum.transport.framing import Payload
 from adsum.transport.greeting import Greeting
 from adsum.transport.handshake import Handshake, encode_hello
 from adsum.transport.options import TransportOptions
@@ -92,6 +93,12 @@ class LinkPool:
     def connections(self) -> list[Connection]:
         """All connections, in any phase, until they are gone."""
         return list(self._connections)
+
+    def send(self, links: Iterable[Link], payload: bytes) -> None:
+        """Queue one frame on each of these links. See `Transport.send`."""
+        shared = payload if isinstance(payload, Payload) else Payload(payload)
+        for link in links:
+            link.send(shared)
 
     # Called by a concrete transport.
 
