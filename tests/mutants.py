@@ -175,7 +175,7 @@ MUTANTS = [
     ),
     Mutant(
         "ignore the version in heartbeats",
-        "peers.py",
+        "membership.py",
         "heartbeat.version > held.slice.horizon or held.followed is None",
         "held.followed is None",
     ),
@@ -211,7 +211,7 @@ MUTANTS = [
     ),
     Mutant(
         "insist where a link was refused",
-        "peers.py",
+        "reconciler.py",
         "self.dialler.wait(name, self.clock.active)  # it was refused",
         "self.dialler.hurry(name, self.clock.active)  # it was refused",
     ),
@@ -231,7 +231,7 @@ MUTANTS = [
     ),
     Mutant(
         "pull nothing over a new link",
-        "peers.py",
+        "admission.py",
         "if self.links.should_introduce():",
         "if False:",
         RELAYED,
@@ -259,21 +259,21 @@ MUTANTS = [
     ),
     Mutant(
         "apply a relayed goodbye of a node that is heard",
-        "peers.py",
-        "if replica == self.replica or self._hears_directly(replica):",
-        "if replica == self.replica:",
+        "goodbyes.py",
+        "if replica == self.me or self.digests.hears_directly(replica, self.clock.active):",
+        "if replica == self.me:",
         RELAYED,
     ),
     Mutant(
         "apply a relayed goodbye with an old counter",
-        "peers.py",
+        "goodbyes.py",
         "if member is not None and farewell.counter <= member.counter:",
         "if False:",
         RELAYED,
     ),
     Mutant(
         "let nothing refute a goodbye",
-        "peers.py",
+        "goodbyes.py",
         "if counter <= min(link.first_counter, departure.counter):",
         "if True:",
         RELAYED,
@@ -301,7 +301,7 @@ MUTANTS = [
     ),
     Mutant(
         "relay a goodbye that waited in a buffer",
-        "peers.py",
+        "goodbyes.py",
         "        absence = self.clock.recent_absence\n",
         "        absence = 0.0\n",
         RELAYED,
@@ -315,23 +315,23 @@ MUTANTS = [
     ),
     Mutant(
         "drop the slice of a replica that lingers",
-        "peers.py",
+        "reconciler.py",
         "if not self.departures.lingers(replica):",
         "if True:",
         RELAYED,
     ),
     Mutant(
         "drop the slice of the present life with that of its former life",
-        "peers.py",
+        "goodbyes.py",
         "        for replica in self.departures.expire(elapsed, sure=sure):\n"
         "            self.exchange.drop(replica)",
         "        for replica in self.departures.expire(elapsed, sure=sure):\n"
-        "            self.exchange.drop(self.lives.get(replica.name, replica))",
+        "            self.exchange.drop(self.reconciler.lives.get(replica.name, replica))",
         RELAYED,
     ),
     Mutant(
         "keep the silent links of a replica whose goodbye was relayed",
-        "peers.py",
+        "goodbyes.py",
         "        if not known:  # its links",
         "        if False:  # its links",
         RELAYED,
@@ -345,7 +345,7 @@ MUTANTS = [
     ),
     Mutant(
         "take a lost link for an answer",
-        "peers.py",
+        "reconciler.py",
         "if awaited and link.replica not in self.departures:",
         "if False:",
         RELAYED,
@@ -359,7 +359,7 @@ MUTANTS = [
     ),
     Mutant(
         "fetch no slice that lingers",
-        "peers.py",
+        "goodbyes.py",
         "if held is None or farewell.held <= held.slice.horizon:",
         "if True:",
         RELAYED,
@@ -400,9 +400,9 @@ MUTANTS = [
     ),
     Mutant(
         "let nobody know that an update replaced something",
-        "engine.py",
-        "meta, old[VERSION], *self.replica)",
-        "meta, None, *self.replica)",
+        "entry.py",
+        "meta, old[VERSION], *owner)",
+        "meta, None, *owner)",
     ),
     Mutant(
         "compact away what is alive",
@@ -573,8 +573,8 @@ MUTANTS = [
     Mutant(
         "keep the slot of a handshake that failed",
         "../transport/linkpool.py",
-        "        self._dialled.discard(link)\n        self._links.discard(link)",
-        "        self._links.discard(link)",
+        "        self._dialled.discard(connection)\n        self._connections.discard(connection)",
+        "        self._connections.discard(connection)",
         ("tests/hostile/test_wire.py",),
     ),
     Mutant(
@@ -608,8 +608,8 @@ MUTANTS = [
     Mutant(
         "send a goodbye without a tag",
         "../transport/link.py",
-        "        self._queue(encode_goodbye(reason))",
-        "        self._outbound.append(encode_goodbye(reason))",
+        "        self.connection.queue(encode_goodbye(reason))",
+        "        self.connection._outbound.append(encode_goodbye(reason))",
         ("tests/transport/test_relay.py",),
     ),
     Mutant(

@@ -13,7 +13,8 @@ from adsum.transport.base import Link
 from adsum.transport.frame_mac import FrameMac
 from adsum.transport.framing import encode_payload
 from adsum.transport.handshake import Handshake
-from adsum.transport.memory import MemoryNetwork, MemoryTransport, connect
+from adsum.transport.options import TransportOptions
+from tests.support.memory_transport import MemoryNetwork, MemoryTransport, connect
 from tests.support.raw_peer import RawPeer, tagged
 from tests.support.transports import Recorder, identity
 from tests.support.waiting import until
@@ -91,14 +92,11 @@ class AttackedTransport:
 
     def __init__(self, nonce: Callable[[int], bytes] = constant) -> None:
         network = MemoryNetwork()
+        options = TransportOptions(secret=SECRET, nonce=nonce)
         self.node = Recorder(on_frame=_decode)
         self.bystander = Recorder()
-        self.transport = MemoryTransport(
-            network, identity("node"), self.node, secret=SECRET, nonce=nonce
-        )
-        self._other = MemoryTransport(
-            network, identity("bystander"), self.bystander, secret=SECRET, nonce=nonce
-        )
+        self.transport = MemoryTransport(network, identity("node"), self.node, options)
+        self._other = MemoryTransport(network, identity("bystander"), self.bystander, options)
 
     async def begin(self) -> None:
         address = await self.transport.listen("node")
@@ -107,9 +105,9 @@ class AttackedTransport:
 
     async def stranger(self) -> RawPeer:
         raw = RawPeer()
-        link = self.transport.accept_link("192.0.2.7")
-        assert link is not None
-        connect(raw, link)
+        connection = self.transport.accept_connection("192.0.2.7")
+        assert connection is not None
+        connect(raw, connection)
         await until(lambda: raw.wire)
         return raw
 
@@ -120,7 +118,7 @@ class AttackedTransport:
             raw.send(chunk)
             await asyncio.sleep(0)
         raw.close()
-        await until(lambda: len(self.transport.links()) == 1, "the stranger is forgotten")
+        await until(lambda: len(self.transport.connections()) == 1, "the stranger is forgotten")
         return raw
 
     async def end(self) -> None:

@@ -24,7 +24,7 @@ from adsum.replication.messages import (
     Sync,
     Vouch,
 )
-from adsum.replication.peers import SPARE_LINKS
+from adsum.replication.redundancy import SPARE_LINKS
 from adsum.replication.state import Replica
 from adsum.transport.framing import FRAME_LIMIT
 from adsum.values.limits import MAX_META, MAX_NUMBER

@@ -92,4 +92,4 @@ def test_suspect_query_about_a_departed_node_is_dropped() -> None:
     attacked = AttackedEngine()
     attacked.eve_says(Ask(ANN))
     attacked.ann_says(Goodbye(50, 1, 5.0))
-    assert attacked.engine._peers.askers == {}
+    assert attacked.engine._suspicion.askers == {}

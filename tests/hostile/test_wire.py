@@ -21,9 +21,10 @@ from adsum.errors import (
 from adsum.transport.framing import HELLO, PAYLOAD, encode_frame
 from adsum.transport.handshake import VERSIONS, Handshake, encode_hello
 from adsum.transport.limits import TransportLimits
-from adsum.transport.memory import connect
+from adsum.transport.options import TransportOptions
 from adsum.transport.sockets import SocketTransport
 from tests.support.effort import examples
+from tests.support.memory_transport import connect
 from tests.support.raw_peer import RawPeer
 from tests.support.transports import Recorder, bound_port, identity, in_loop
 from tests.support.waiting import DEADLINE, until
@@ -123,16 +124,16 @@ def test_random_bytes_of_a_dialled_peer_raise_a_documented_error(
 ) -> None:
     async def scenario(encounter: AttackedTransport) -> None:
         raw = RawPeer()
-        link = encounter.transport.dial_link("somewhere")
-        assert link.outcome is not None
-        connect(link, raw)
+        greeting = encounter.transport.begin_dial("somewhere")
+        assert greeting.outcome is not None
+        connect(greeting.connection, raw)
         await until(lambda: raw.wire)
         for chunk in cut(answer, at):
             raw.send(chunk)
         raw.close()
         with pytest.raises((DialError, HandshakeError)):
-            await link.outcome
-        await until(lambda: len(encounter.transport.links()) == 1)
+            await greeting.outcome
+        await until(lambda: len(encounter.transport.connections()) == 1)
 
     assert meet(scenario) == [], "the dialler tells by the error"
 
@@ -233,7 +234,7 @@ def test_hello_of_another_cluster_is_rejected_with_one_line(reason: str) -> None
         await until(lambda: raw.goodbyes)
         raw.close()
         assert reason in raw.goodbyes[0]
-        await until(lambda: len(encounter.transport.links()) == 1)
+        await until(lambda: len(encounter.transport.connections()) == 1)
 
     (line,) = meet(scenario)
     assert line.isprintable()
@@ -273,7 +274,9 @@ async def test_protocol_error_flood_of_members_costs_two_lines() -> None:
 async def test_connection_flood_leaves_the_loop_responsive() -> None:
     """All that wait are refused, but not in one turn."""
     limits = TransportLimits(pending_handshakes=0)
-    transport = SocketTransport(identity("node"), Recorder(), secret=SECRET, limits=limits)
+    transport = SocketTransport(
+        identity("node"), Recorder(), TransportOptions(secret=SECRET, limits=limits)
+    )
     address = await transport.listen("127.0.0.1:0")
     loop = asyncio.get_running_loop()
     turns = 0
@@ -296,7 +299,7 @@ async def test_connection_flood_leaves_the_loop_responsive() -> None:
 @pytest.mark.slow
 @in_loop
 async def test_exhausted_file_descriptors_are_logged_once_a_second() -> None:
-    transport = SocketTransport(identity("node"), Recorder(), secret=SECRET)
+    transport = SocketTransport(identity("node"), Recorder(), TransportOptions(secret=SECRET))
     address = await transport.listen("127.0.0.1:0")
     stranger = socket.socket()
     with Lines() as log, stranger, open_files(3):
@@ -319,7 +322,9 @@ def connected(port: int) -> socket.socket:
 async def test_concurrent_dials_are_bounded() -> None:
     """Peers tell of addresses, and those who answer there may be slow on purpose."""
     limits = TransportLimits(pending_dials=3, handshake_timeout=0.1, close_grace=0.1)
-    transport = SocketTransport(identity("node"), Recorder(), secret=SECRET, limits=limits)
+    transport = SocketTransport(
+        identity("node"), Recorder(), TransportOptions(secret=SECRET, limits=limits)
+    )
     with socket.create_server(("127.0.0.1", 0), backlog=16) as silent:
         address = f"127.0.0.1:{silent.getsockname()[1]}"
         dials = [asyncio.create_task(transport.dial(address)) for _ in range(10)]
@@ -327,7 +332,7 @@ async def test_concurrent_dials_are_bounded() -> None:
         assert all(isinstance(outcome, DialError) for outcome in outcomes)
         beyond = [outcome for outcome in outcomes if "dials are under way" in str(outcome)]
         assert len(beyond) == 7
-        await until(lambda: not transport.links())
+        await until(lambda: not transport.connections())
         with pytest.raises(DialError, match="no handshake"):
             await transport.dial(address)
     await transport.close()
@@ -337,8 +342,10 @@ async def test_concurrent_dials_are_bounded() -> None:
 @in_loop
 async def test_failed_dials_and_handshakes_leak_no_slots() -> None:
     limits = TransportLimits(pending_dials=2, handshake_timeout=0.1, close_grace=0.1)
-    transport = SocketTransport(identity("node"), Recorder(), secret=SECRET, limits=limits)
-    other = SocketTransport(identity("other"), Recorder(), secret=b"x" * 16)
+    transport = SocketTransport(
+        identity("node"), Recorder(), TransportOptions(secret=SECRET, limits=limits)
+    )
+    other = SocketTransport(identity("other"), Recorder(), TransportOptions(secret=b"x" * 16))
     address = await other.listen("127.0.0.1:0")
     with socket.create_server(("127.0.0.1", 0), backlog=16) as silent:
         mute = f"127.0.0.1:{silent.getsockname()[1]}"
@@ -347,7 +354,7 @@ async def test_failed_dials_and_handshakes_leak_no_slots() -> None:
                 await transport.dial(address)
             with pytest.raises(DialError, match="no handshake"):
                 await transport.dial(mute)
-            await until(lambda: not transport.links())
+            await until(lambda: not transport.connections())
     for _ in range(3):
         with pytest.raises(DialRefusedError):
             await transport.dial(mute)
@@ -357,7 +364,7 @@ async def test_failed_dials_and_handshakes_leak_no_slots() -> None:
 
 @in_loop
 async def test_node_without_a_secret_dials_no_forged_remote_address() -> None:
-    transport = SocketTransport(identity("node"), Recorder())
+    transport = SocketTransport(identity("node"), Recorder(), TransportOptions())
     with pytest.raises(ConfigurationError, match="beyond this host"):
         await transport.dial("192.0.2.1:7400")
     await transport.close()
@@ -374,5 +381,5 @@ async def record(encounter: AttackedTransport, name: str) -> list[bytes]:
         said.append(member.receive(*raw.taken.pop(0)))
         raw.send(said[-1])
     raw.close()
-    await until(lambda: len(encounter.transport.links()) == 1)
+    await until(lambda: len(encounter.transport.connections()) == 1)
     return said

@@ -62,8 +62,8 @@ def test_failing_engine_step_is_logged_once_and_retried_after_a_heartbeat(
             assert took > 4 * HEARTBEAT / 2  # each attempt waits for a heartbeat
             assert len(failures(caplog)) == 1
             fault.raises = False
-            beats = node.driver.engine._peers.counter
-            await until(lambda: node.driver.engine._peers.counter > beats + 2)
+            beats = node.driver.engine._heartbeats.counter
+            await until(lambda: node.driver.engine._heartbeats.counter > beats + 2)
 
     with caplog.at_level(logging.ERROR, logger="adsum"):
         run(main())
@@ -84,8 +84,8 @@ def test_timer_is_set_when_the_next_deadline_raises(
         async with adsum.Node(**SETTINGS) as node:
             with monkeypatch.context() as patch:
                 patch.setattr(Engine, "wake_at", property(broken))
-                beats = node.driver.engine._peers.counter
-                await until(lambda: node.driver.engine._peers.counter > beats + 2)
+                beats = node.driver.engine._heartbeats.counter
+                await until(lambda: node.driver.engine._heartbeats.counter > beats + 2)
             assert Engine.wake_at is wake_at
 
     run(main())
@@ -105,12 +105,12 @@ def test_clock_goes_on_after_a_link_event_that_raises(name: str) -> None:
             elif name != "receive":
                 engine = two.driver.engine
                 for link in [*engine._links]:
-                    engine._peers._close(link, "a test")
+                    engine._reconciler.close_link(link, "a test")
                 two.driver.wake()
             await until(lambda: fault.calls)
             fault.raises = False
-            beats = one.driver.engine._peers.counter
-            await until(lambda: one.driver.engine._peers.counter > beats + 2)
+            beats = one.driver.engine._heartbeats.counter
+            await until(lambda: one.driver.engine._heartbeats.counter > beats + 2)
             presence = adsum.Presence(one)
             adsum.Presence(two).track("room", "ann", owner=None)
             if name != "link_down":  # after that one, the engine has a link that is gone

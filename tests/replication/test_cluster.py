@@ -108,7 +108,7 @@ def test_three_hundred_incarnations_leak_nothing(three: Simulation) -> None:
     engine = three.node("n2").engine
     assert len(engine._exchange) == 3
     assert len(engine._links) == 2
-    assert len(engine._peers.askers) <= 2
+    assert len(engine._suspicion.askers) <= 2
     assert engine._conflicts._refused == {}
     assert len(engine._dialler._peers) + len(engine._dialler._seeds) <= 5
 

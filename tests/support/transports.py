@@ -4,7 +4,7 @@ import asyncio
 import functools
 import ssl
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ParamSpec
 
@@ -13,10 +13,12 @@ from adsum.transport.base import Link, LinkHandler, NodeIdentity, Transport
 from adsum.transport.handshake import VERSIONS
 from adsum.transport.limits import TransportLimits
 from adsum.transport.link import StreamLink
-from adsum.transport.memory import MemoryNetwork, MemoryTransport, connect
+from adsum.transport.options import TransportOptions
 from adsum.transport.sockets import SocketTransport
+from adsum.transport.streamconnection import StreamConnection
 from adsum.transport.tls import TLS
 
+from .memory_transport import MemoryNetwork, MemoryTransport, connect
 from .raw_peer import RawPeer
 from .waiting import DEADLINE, until
 
@@ -131,15 +133,13 @@ class World:
     ) -> AnyTransport:
         who = identity(name, cluster=cluster, incarnation=incarnation)
         handler = handler or Recorder()
+        limits = limits or TransportLimits()
+        options = TransportOptions(secret=secret, limits=limits, versions=versions)
         made: AnyTransport
         if self.kind == "memory":
-            made = MemoryTransport(
-                self.network, who, handler, secret=secret, limits=limits, versions=versions
-            )
+            made = MemoryTransport(self.network, who, handler, options)
         else:
-            made = SocketTransport(
-                who, handler, secret=secret, limits=limits, versions=versions, tls=self._tls
-            )
+            made = SocketTransport(who, handler, replace(options, tls=self._tls))
         # What the type checker proves here: both are what the contract says.
         contract: tuple[Transport, LinkHandler] = (made, handler)
         assert all(contract)
@@ -174,9 +174,9 @@ class World:
         loop = asyncio.get_running_loop()
         where = parse(address)
         if self.kind == "memory":
-            link = self.bound[address].accept_link()
-            assert link is not None
-            connect(raw, link)
+            connection = self.bound[address].accept_connection()
+            assert connection is not None
+            connect(raw, connection)
             await until(lambda: raw.wire)
         elif isinstance(where, UnixAddress):
             await loop.create_unix_connection(lambda: raw, where.path)
@@ -223,12 +223,12 @@ class World:
 
     async def _silent_in_memory(self, protocol: Callable[[], asyncio.Protocol]) -> str:
         silent = self.transport("silent")
-        silent.accept_link = lambda *_, **__: protocol()  # type: ignore[method-assign, assignment]  # any protocol does
+        silent.accept_connection = lambda *_, **__: protocol()  # type: ignore[method-assign, assignment]  # any protocol does
         return await silent.listen("silent")
 
-    def links_of(self, name: str) -> list[StreamLink]:
-        """What the transport of a node holds, open or not."""
-        return next(made for made in self.transports if made.identity.name == name).links()
+    def connections_of(self, name: str) -> list[StreamConnection]:
+        """What the transport of a node holds, with an open link or not."""
+        return next(made for made in self.transports if made.identity.name == name).connections()
 
     async def close(self) -> None:
         for server in self._servers:
@@ -239,7 +239,7 @@ class World:
                 await until(lambda raw=raw: raw.hung_up)  # type: ignore[misc]  # bound now
         for transport in self.transports:
             await transport.close()
-            assert not transport.links(), "a closed transport holds connections"
+            assert not transport.connections(), "a closed transport holds connections"
 
     def _client(self) -> ssl.SSLContext | None:
         return self._tls.client if self._tls is not None else None

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import zlib
 from dataclasses import replace
 
 import pytest
@@ -322,6 +323,33 @@ def test_transport_works_in_a_second_event_loop(world: World) -> None:
     for _ in range(2):
         world = World(world.kind, world._directory, world._tls)
         asyncio.run(scenario(world))
+
+
+@in_loop
+async def test_frame_for_many_links_reaches_each_and_is_compressed_once(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    acceptor, diallers = Recorder(), [Recorder() for _ in range(3)]
+    address = await world.listening("acceptor", acceptor)
+    for number, dialler in enumerate(diallers):
+        await world.transport(f"dialler {number}", dialler).dial(address)
+    await until(lambda: len(acceptor.opened) == 3)
+    compressed: list[bytes] = []
+    compress = zlib.compress
+
+    def counted(data: bytes, level: int) -> bytes:
+        compressed.append(data)
+        return compress(data, level)
+
+    monkeypatch.setattr(zlib, "compress", counted)
+
+    acceptor.opened[1].close("a test")
+    world.bound[address].send(acceptor.opened, b"x" * 10_000)
+
+    for dialler in (diallers[0], diallers[2]):
+        await until(lambda d=dialler: d.payloads == [b"x" * 10_000])  # type: ignore[misc]  # bound now
+    assert diallers[1].payloads == []
+    assert compressed == [b"x" * 10_000]
 
 
 @in_loop

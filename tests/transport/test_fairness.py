@@ -126,7 +126,7 @@ async def test_backpressure_pauses_reading_of_a_link_with_a_long_backlog(world: 
     held: list[int] = []
 
     def note(link: Link, payload: bytes) -> None:
-        held.append(len(acceptor.link._reader))
+        held.append(len(acceptor.link.connection.reader))
 
     acceptor.on_frame = note
     raw.send(encode_frame(PAYLOAD, os.urandom(5_000)) * 600)

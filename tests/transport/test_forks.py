@@ -49,7 +49,7 @@ async def test_connection_that_parent_ends_is_lost_while_child_lives(socket_worl
     _, acceptor = await socket_world.pair()
     with living_child():
         for transport in socket_world.transports:
-            for link in transport.links():
-                if link.dialled is not None:
-                    link.abort("the process is killed")
+            for connection in transport.connections():
+                if connection.dialled is not None:
+                    connection.abort("the process is killed")
         await until(lambda: acceptor.closed)

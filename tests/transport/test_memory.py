@@ -7,7 +7,7 @@ import pytest
 
 from adsum.errors import DialError, DialRefusedError, ListenError
 from adsum.transport.limits import TransportLimits
-from adsum.transport.memory import MemoryNetwork, MemoryTransport
+from tests.support.memory_transport import MemoryNetwork, MemoryTransport
 from tests.support.transports import Recorder, World, identity, in_loop
 from tests.support.waiting import until
 

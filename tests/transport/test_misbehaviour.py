@@ -222,7 +222,7 @@ async def test_overflow_within_one_turn_closes_the_link_within_its_memory_bound(
 
     for _ in range(100):
         dialler.link.send(payload)
-    assert dialler.link._queued == 0
+    assert dialler.link.connection.queued == 0
 
     await until(lambda: dialler.closed)
     assert "reads too slowly" in dialler.reasons[0]
@@ -242,7 +242,7 @@ async def test_closing_link_of_a_stuck_peer_ends_after_the_grace(world: World) -
     await until(lambda: acceptor.closed)
     assert acceptor.reasons == ["no more patience"]
     await until(lambda: buffered(acceptor) == 0)
-    await until(lambda: not world.links_of("acceptor"))
+    await until(lambda: not world.connections_of("acceptor"))
 
 
 @in_loop
@@ -251,10 +251,10 @@ async def test_connection_that_closes_without_a_hello_is_not_logged(
 ) -> None:
     address = await world.listening("acceptor", Recorder())
     raw = await world.connect_raw(address)
-    await until(lambda: world.links_of("acceptor"))
+    await until(lambda: world.connections_of("acceptor"))
 
     raw.close()
-    await until(lambda: not world.links_of("acceptor"))
+    await until(lambda: not world.connections_of("acceptor"))
 
     assert not caplog.records
 
@@ -378,7 +378,7 @@ async def test_cancelled_dial_leaks_nothing(world: World, caplog: pytest.LogCapt
         with pytest.raises(asyncio.CancelledError):
             await dial
 
-    await until(lambda: not transport.links())
+    await until(lambda: not transport.connections())
     assert not dialler.opened
     gc.collect()
     assert not caplog.records, "an exception was left to nobody"
@@ -388,7 +388,7 @@ async def test_cancelled_dial_leaks_nothing(world: World, caplog: pytest.LogCapt
 async def test_closing_the_transport_ends_a_dial_under_way(world: World) -> None:
     transport = world.transport("dialler")
     dial = asyncio.create_task(transport.dial(await world.silent_listener()))
-    await until(lambda: transport.links())
+    await until(lambda: transport.connections())
 
     await transport.close()
 

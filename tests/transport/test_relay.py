@@ -343,10 +343,10 @@ async def test_frame_tags_count_towards_backpressure(tcp: World) -> None:
     frame = len(encode_frame(PAYLOAD, b"")) + TAG_BYTES
 
     sent = 0
-    while not dialler.closed and dialler.link._queued + frame <= 20_000:
+    while not dialler.closed and dialler.link.connection.queued + frame <= 20_000:
         dialler.link.send(b"")
         sent += 1
-        assert dialler.link._queued == sent * frame
+        assert dialler.link.connection.queued == sent * frame
         assert dialler.writable == ([False] if sent * frame > 10_000 else [])
     dialler.link.send(secrets.token_bytes(16))
     await until(lambda: dialler.closed)

@@ -24,6 +24,7 @@ from adsum.transport.address import TcpAddress, UnixAddress
 from adsum.transport.base import NodeIdentity
 from adsum.transport.limits import TransportLimits
 from adsum.transport.listeners import TcpPlace, open_all, open_unix
+from adsum.transport.options import TransportOptions
 from adsum.transport.sockets import SocketTransport
 from adsum.transport.tls import TLS, require_security
 from tests.support.certificates import make_authority, sign
@@ -302,12 +303,16 @@ async def test_listen_in_a_missing_directory_is_an_error_and_leaks_nothing(
 @in_loop
 async def test_close_removes_its_own_socket_path_only(short_path: Path) -> None:
     path = short_path / "node.sock"
-    transport = SocketTransport(NodeIdentity("cluster", "node", 1, ()), Recorder())
+    transport = SocketTransport(
+        NodeIdentity("cluster", "node", 1, ()), Recorder(), TransportOptions()
+    )
     await transport.listen(f"unix:{path}")
     await transport.close()
     assert not path.exists()
 
-    transport = SocketTransport(NodeIdentity("cluster", "node", 1, ()), Recorder())
+    transport = SocketTransport(
+        NodeIdentity("cluster", "node", 1, ()), Recorder(), TransportOptions()
+    )
     await transport.listen(f"unix:{path}")
     path.unlink()
     successor = open_unix(UnixAddress(str(path)))
@@ -522,13 +527,13 @@ def test_dial_that_is_cancelled_in_any_turn_leaves_no_link(
         with socket.create_server(("127.0.0.1", 0)) as silent:
             port = silent.getsockname()[1]
             dialling = asyncio.create_task(dialler.dial(f"127.0.0.1:{port}"))
-            while not dialler.links():  # noqa: ASYNC110  # each turn counts
+            while not dialler.connections():  # noqa: ASYNC110  # each turn counts
                 await asyncio.sleep(0)
             for _ in range(turns):
                 await asyncio.sleep(0)
             dialling.cancel()
             await asyncio.wait([dialling])
-            await until(lambda: not dialler.links())
+            await until(lambda: not dialler.connections())
         await tcp.close()
 
     with asyncio.Runner(loop_factory=pytest.importorskip(loops).new_event_loop) as runner:
@@ -557,5 +562,5 @@ async def test_internal_handshake_error_closes_at_once_with_a_log_line_at_each_e
     with pytest.raises(DialError, match="internal error"):
         await dialler.dial(address)
 
-    await until(lambda: not tcp.links_of("acceptor"))
+    await until(lambda: not tcp.connections_of("acceptor"))
     assert [record.levelno for record in caplog.records] == [logging.ERROR, logging.WARNING]

@@ -14,8 +14,10 @@ import pytest
 
 from adsum.errors import DialError
 from adsum.transport.framing import PAYLOAD, encode_frame
+from adsum.transport.greeting import Greeting
 from adsum.transport.handshake import Handshake
 from adsum.transport.limits import TransportLimits
+from adsum.transport.options import TransportOptions
 from adsum.transport.sockets import SocketTransport
 from adsum.transport.tls import TLS
 from adsum.transport.unproven import Unproven, network_of
@@ -87,7 +89,7 @@ class Stage:
 
     @property
     def unproven(self) -> list[object]:
-        return [link for link in self.node.links() if "greeting" in repr(link)]
+        return [one for one in self.node.connections() if isinstance(one.phase, Greeting)]
 
     async def end(self) -> None:
         """The links that were there first were never disturbed."""
@@ -100,7 +102,9 @@ class Stage:
         self._stack.close()
 
     def _transport(self, name: str, handler: Recorder, limits: TransportLimits) -> SocketTransport:
-        made = SocketTransport(identity(name), handler, secret=SECRET, limits=limits, tls=self._tls)
+        made = SocketTransport(
+            identity(name), handler, TransportOptions(secret=SECRET, limits=limits, tls=self._tls)
+        )
         if name != "node":
             self._diallers.append(made)
         return made
@@ -231,12 +235,12 @@ async def test_pending_tls_handshakes_are_counted_and_evicted(
 @in_loop
 async def test_handshake_limit_of_zero_accepts_no_connection(short_path: Path) -> None:
     node = SocketTransport(
-        identity("node"), Recorder(), limits=TransportLimits(pending_handshakes=0)
+        identity("node"), Recorder(), TransportOptions(limits=TransportLimits(pending_handshakes=0))
     )
     address = await node.listen("127.0.0.1:0")
     with pytest.raises(DialError):
-        await SocketTransport(identity("dialler"), Recorder()).dial(address)
-    assert not node.links()
+        await SocketTransport(identity("dialler"), Recorder(), TransportOptions()).dial(address)
+    assert not node.connections()
     await node.close()
 
 

@@ -15,6 +15,7 @@ import pytest
 import adsum
 from adsum.errors import HandshakeError
 from adsum.transport import discovery
+from adsum.transport.options import TransportOptions
 from adsum.transport.sockets import SocketTransport
 from adsum.transport.users import foreign_user
 from tests.support.transports import Recorder, identity
@@ -86,7 +87,9 @@ def dial(path: Path, secret: bytes | None) -> str:
 
     async def attempt() -> str:
         await until(lambda: path.exists() and os.access(path, os.W_OK))
-        transport = SocketTransport(identity("nobody's"), Recorder(), secret=secret)
+        transport = SocketTransport(
+            identity("nobody's"), Recorder(), TransportOptions(secret=secret)
+        )
         try:
             await transport.dial(f"unix:{path}")
         except HandshakeError as error:
@@ -118,7 +121,7 @@ def listen(path: Path, secret: bytes | None, result: Callable[[], Any]) -> tuple
     handler = Recorder()
 
     async def run() -> Any:
-        node = SocketTransport(identity("node"), handler, secret=secret)
+        node = SocketTransport(identity("node"), handler, TransportOptions(secret=secret))
         await node.listen(f"unix:{path}")
         os.chmod(path, 0o777)  # as an administrator may do; the node itself closes it to others
         outcome = await wait_for(result)
@@ -161,7 +164,7 @@ def test_node_without_a_secret_sends_no_hello_to_another_users_listener(shared: 
 
     async def attempt() -> str:
         await until(path.exists)
-        dialler = SocketTransport(identity("node"), Recorder())
+        dialler = SocketTransport(identity("node"), Recorder(), TransportOptions())
         with pytest.raises(HandshakeError) as caught:
             await dialler.dial(f"unix:{path}")
         await dialler.close()

@@ -232,8 +232,7 @@ class LinkDriver(Driver):
     def _send(self, links: tuple[int, ...], message: ProtocolMessage, encoded: Payload) -> None:
         self.frames_sent += len(links)
         self.bytes_sent += len(links) * len(encoded)
-        for number in links:
-            self._links[number].send(encoded)
+        self.transport.send([self._links[number] for number in links], encoded)
 
     def _dial(self, address: str) -> None:
         self.spawn(self._reach(address))

@@ -12,6 +12,7 @@ from adsum.transport import discovery
 from adsum.transport.address import TcpAddress, parse
 from adsum.transport.base import NodeIdentity
 from adsum.transport.limits import TransportLimits
+from adsum.transport.options import TransportOptions
 from adsum.transport.sockets import SocketTransport
 
 from .driver import logger
@@ -44,9 +45,8 @@ class SocketDriver(LinkDriver):
         cluster = settings.cluster or discovery.default_cluster()
         super().__init__(settings, cluster, new_replica(settings.name), observers)
         identity = NodeIdentity(self.cluster, *self.replica, ())
-        self.transport = SocketTransport(
-            identity, self, secret=settings.secret, tls=settings.tls, limits=LIMITS
-        )
+        options = TransportOptions(secret=settings.secret, tls=settings.tls, limits=LIMITS)
+        self.transport = SocketTransport(identity, self, options)
         directory = discovery.SiblingDirectory(self.cluster, settings.runtime_dir)
         self._siblings = Siblings(directory, self.transport, self.engine)
         self._files = OpenFiles(self.replica)

@@ -1,9 +1,10 @@
 """Name conflicts: rate-limited error notices when two live nodes use one name."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 
 from .effects import EffectQueue, Severity
 from .messages import Sighting
+from .sizes import Size
 from .state import Replica
 
 #: Other incarnations of this node's own name that are remembered.
@@ -77,6 +78,11 @@ class Conflicts:
             self._tell("namesake", f"{text}; {_HINT}", now)
         while len(self._rivals) > MAX_RIVALS:
             del self._rivals[next(iter(self._rivals))]
+
+    def sizes(self, names: int) -> Iterator[Size]:
+        """The numbers of other incarnations of this node's name, and of pending notices."""
+        yield Size("rivals", len(self._rivals), MAX_RIVALS)
+        yield Size("refusals", len(self._refused), names)
 
     def _tell(self, kind: str, text: str, now: float) -> None:
         self._effects.notice_once(Severity.ERROR, kind, text, now)

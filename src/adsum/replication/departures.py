@@ -25,7 +25,7 @@ for that incarnation. It states for how long the presences of the replica are st
 * **A replica lingers beside its successor.** Departures are kept by replica, members by name, so a
   restart under the same name ends no linger, and a goodbye never takes a name from a living member.
 
-`peers` applies goodbyes: `receive_goodbye` those of owners, `_receive_farewell` relayed ones.
+`goodbyes` applies goodbyes: `Goodbyes.receive` those of owners, `receive_relayed` relayed ones.
 
 After the end of its linger a replica is remembered for `forget_after`, like a dead one, so that
 late digests do not make it a newcomer.
@@ -37,6 +37,7 @@ from dataclasses import dataclass
 from .fingerprint import mark
 from .limits import MAX_MEMBERS
 from .messages import Farewell
+from .sizes import Size
 from .state import Replica
 from .timing import Timing
 
@@ -157,6 +158,10 @@ class Departures:
                 self._forget(departure.replica)
         self.check_at = min((one.until for one in self._known.values()), default=float("inf"))
         return ended
+
+    def sizes(self) -> Iterator[Size]:
+        """The number of departures, lingering and remembered ones."""
+        yield Size("departures", len(self), MAX_MEMBERS)
 
     def _set(self, departure: Departure, *, lingers: bool, sure: bool) -> None:
         """Change the state of a departure; the only place that does."""

@@ -5,10 +5,11 @@ often, with jitter, so that a cluster that comes back does not dial in step. Add
 the configuration or discovery (seeds) and from the other nodes (peers).
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from random import Random
 
+from .sizes import Size
 from .timing import Timing
 
 #: Dials under way at a time, at most: peers send addresses, and may send too many.
@@ -177,6 +178,10 @@ class Dialler:
         for target in self._dialling(address):
             gone = self._miss(target, refused, now) or gone
         return gone
+
+    def sizes(self, names: int) -> Iterator[Size]:
+        """The number of members to dial; seeds come from the configuration, not from peers."""
+        yield Size("peers to dial", len(self._peers), names)
 
     def _miss(self, target: Target, refused: bool, now: float) -> str | None:
         """Go on to the next address, or back off until the next round after the last one.

@@ -6,27 +6,17 @@ observers of watched topics see (`take_changes`), and the time of the next call 
 no clock, no socket and no randomness except its arguments, so a whole cluster of engines runs in a
 test, in virtual time, and replays from a seed.
 
-The parts: `state` holds slices, `view` the presences that are shown, `liveness` decides which
-replicas are up, `departures` keeps those that said goodbye, `dialler` decides which address to
-dial, `exchange` moves slices, `digests` relays counters and goodbyes, `joining` decides when the
-node has joined, and `peers` keeps them in agreement.
+`parts` lists the parts of an engine.
 """
 
+from collections.abc import Iterator
 from random import Random
 
-from .clock import Clock
-from .conflicts import Conflicts
-from .departures import Departure, Departures
-from .dialler import Dialler
-from .digests import Digests
-from .effects import Deliver, Dial, Effect, EffectQueue, Sending
-from .entry import ID, KEY, TOPIC, VERSION, Entry, Transition
-from .exchange import Exchange, Held
-from .interning import share
-from .joining import Joining
-from .links import Links
-from .liveness import Liveness
-from .members import MemberInfo
+from .departures import Departure
+from .effects import Deliver, Dial, Effect, Sending
+from .entry import Entry, Transition
+from .exchange import Held
+from .members import MemberInfo, list_members
 from .messages import (
     Ask,
     Delta,
@@ -39,11 +29,10 @@ from .messages import (
     Sync,
     Vouch,
 )
-from .messaging import Messaging
-from .peers import Peers
+from .parts import Parts
+from .sizes import Size
 from .state import Replica, Slice
 from .timing import Timing
-from .view import View
 
 #: Seconds before a deadline at which it is due: two floats for the same moment may differ slightly.
 RESOLUTION = 1e-6
@@ -53,7 +42,7 @@ MAX_LAST_FLUSHES = 128
 AGE_AFTER = 60
 
 
-class Engine:
+class Engine(Parts):
     """One node's part in the cluster.
 
     Args:
@@ -64,74 +53,22 @@ class Engine:
     """
 
     def __init__(self, replica: Replica, timing: Timing, rng: Random, now: float) -> None:
-        self.replica = replica
-        self.view = View()
-        self._timing = timing
-        self._clock = Clock(now, timing.heartbeat_interval)
-        self._links = Links(rng)
-        self._effects = EffectQueue()
-        self._exchange = Exchange(replica, self.view, self._links, self._effects, timing)
-        self._messaging = Messaging(self._links, self._effects)
-        self._liveness = Liveness(timing, replica)
-        self._departures = Departures(timing)
-        self._digests = Digests(
-            self._liveness, self._departures, self._exchange, self._links, self._effects, timing
-        )
-        self._joining = Joining(
-            self._clock,
-            timing,
-            self._links,
-            self._liveness,
-            self._departures,
-            self._exchange,
-            self._effects,
-        )
-        self._dialler = Dialler(timing, rng)
+        super().__init__(replica, timing, rng, now)
         self._heartbeat_at = 0.0
-        self._conflicts = Conflicts(replica, self._effects)
-        self._peers = Peers(
-            replica=replica,
-            timing=timing,
-            clock=self._clock,
-            links=self._links,
-            effects=self._effects,
-            exchange=self._exchange,
-            liveness=self._liveness,
-            departures=self._departures,
-            digests=self._digests,
-            joining=self._joining,
-            dialler=self._dialler,
-            conflicts=self._conflicts,
-            messaging=self._messaging,
-        )
 
     # Local operations.
 
     def track(self, topic: str, key: str, meta: str) -> Entry:
         """Track a presence: add it to this node's slice. It is in the view when this returns."""
-        own = self._exchange.own.slice
-        version = own.horizon + 1
-        entry = (version, version, share(topic), key, meta, None, *self.replica)
-        own.add(entry)
-        self.view.change(None, entry)
-        self._exchange.changed()
-        return entry
+        return self._own.track(topic, key, meta)
 
     def update(self, old: Entry, meta: str) -> Entry:
         """Replace the meta of a presence in place; no observer sees the key leave."""
-        own = self._exchange.own.slice
-        new = (own.horizon + 1, old[ID], old[TOPIC], old[KEY], meta, old[VERSION], *self.replica)
-        own.put(new)
-        self.view.change(old, new)
-        self._exchange.changed()
-        return new
+        return self._own.update(old, meta)
 
     def untrack(self, entry: Entry) -> None:
         """Untrack a presence: remove it from this node's slice and from the view."""
-        own = self._exchange.own.slice
-        own.remove((own.horizon + 1, entry[ID]))
-        self.view.change(entry, None)
-        self._exchange.changed()
+        self._own.untrack(entry)
 
     def publish(self, message: Publish, to: str | None, now: float) -> Sending:
         """Publish a message to every member, or to one; `messaging` documents queues and timeouts.
@@ -146,7 +83,7 @@ class Engine:
             follows.
         """
         self._advance(now)
-        names = [to] if to is not None else self._peers.visible_names()
+        names = [to] if to is not None else self._liveness.alive_names()
         return self._messaging.publish(message, names, self._clock.active)
 
     def withdraw(self, sending: Sending) -> None:
@@ -163,7 +100,7 @@ class Engine:
         for _ in range(MAX_LAST_FLUSHES):
             if self._exchange.flush_at < float("inf"):
                 self._exchange.flush(self._clock.active)
-        self._peers.say_goodbye(linger)
+        self._goodbyes.say(linger)
 
     def add_seed(self, address: str, *, lasting: bool) -> None:
         """Add a seed: keep dialling an address while there is no link to its node.
@@ -227,7 +164,7 @@ class Engine:
             now: Monotonic seconds.
         """
         self._advance(now)
-        self._peers.link_up(id, replica, addresses, dialled)
+        self._admission.link_up(id, replica, addresses, dialled)
         self._joining.check()
 
     def link_down(self, id: int, now: float) -> None:
@@ -235,7 +172,7 @@ class Engine:
         self._advance(now)
         link = self._links.get(id)
         if link is not None:
-            self._peers.forget_link(link)
+            self._reconciler.forget_link(link)
             self._joining.check()
 
     def link_writable(self, id: int, writable: bool, now: float) -> None:
@@ -256,7 +193,9 @@ class Engine:
     def dial_failed(self, address: str, refused: bool, now: float) -> None:
         """Report a dial that opened no link; `refused` if nothing listens at the address."""
         self._advance(now)
-        self._peers.dial_failed(address, refused)
+        if refused:
+            self._joining.address_done(address)
+        self._suspicion.refuse_dials(self._dialler.failed(address, refused, self._clock.active))
         self._joining.check()
 
     def dial_rejected(self, address: str, now: float) -> None:
@@ -289,20 +228,20 @@ class Engine:
             case Delta():
                 self._exchange.receive(link, message, self._clock.active)
             case Heartbeat():
-                self._peers.receive_heartbeat(link, message)
+                self._membership.receive_heartbeat(link, message)
             case Sync():
                 if not self._exchange.feed(link, message):
-                    self._peers.refuse_copy(link)
+                    self._membership.refuse_copy(link)
             case Digest():
-                self._peers.receive_digest(link, message)
+                self._membership.receive_digest(link, message)
             case Pull():
                 self._digests.answer(link, message, self._clock.elapsed)
             case Ask():
-                self._peers.receive_ask(link, message)
+                self._suspicion.receive_ask(link, message)
             case Vouch():
-                self._peers.receive_vouch(link, message)
+                self._membership.receive_vouch(link, message)
             case Goodbye():
-                self._peers.receive_goodbye(link, message)
+                self._goodbyes.receive(link, message)
             case Publish():
                 self._effects.put(Deliver(link.replica.name, message))
         self._joining.receive(link.replica, message)
@@ -320,7 +259,8 @@ class Engine:
             self._beat()
         if self._messaging.check_at <= due:
             self._messaging.expire(due)
-        self._peers.expire(due, self._clock.elapsed + RESOLUTION)
+        self._membership.expire(due)
+        self._goodbyes.expire(self._clock.elapsed + RESOLUTION)
         for address in self._dialler.due(due, self._links.names):
             self._effects.put(Dial(address))
         if self._joining.check_at <= due:
@@ -362,23 +302,7 @@ class Engine:
         A replica that lingers after its goodbye is listed as `left`, also beside a restarted one of
         the same name.
         """
-        own = self.own_slice
-        listed = [MemberInfo(*self.replica, "", "self", True, len(own.entries), 0)]
-        for name, member in self._liveness.members.items():
-            entries, horizon = self._size_of(member.replica)
-            address = member.addresses[0] if member.addresses else ""
-            lag = max(0, member.version - horizon)
-            status, linked = member.status.value, name in self._links.names
-            listed.append(MemberInfo(*member.replica, address, status, linked, entries, lag))
-        for departure in self._departures.lingering():
-            entries, horizon = self._size_of(departure.replica)
-            lag = max(0, departure.version - horizon)
-            listed.append(MemberInfo(*departure.replica, "", "left", False, entries, lag))
-        return sorted(listed, key=lambda info: (info.name, info.incarnation))
-
-    def _size_of(self, replica: Replica) -> tuple[int, int]:
-        held = self._exchange.of(replica)
-        return (len(held.slice.entries), held.slice.horizon) if held is not None else (0, 0)
+        return list_members(self._liveness, self._departures, self._exchange, self._links)
 
     def hears_directly(self, replica: Replica) -> bool:
         """Whether a link to a replica is alive, so its own statements will be received."""
@@ -391,7 +315,7 @@ class Engine:
     @property
     def own_slice(self) -> Slice:
         """The slice of this node: the presences that it tracks; read-only."""
-        return self._exchange.own.slice
+        return self._own.slice
 
     @property
     def fingerprint(self) -> int:
@@ -425,6 +349,21 @@ class Engine:
         """The slices held here, shown or not, by replica; read-only."""
         return {held.slice.replica: held.slice for held in self._exchange}
 
+    def sizes(self, names: int) -> Iterator[Size]:
+        """The sizes of the structures that peers can make grow, each with its bound.
+
+        Args:
+            names: The number of node names in the cluster, that of this node included.
+        """
+        lives = names + len(self._departures)
+        yield from self._liveness.sizes(names)
+        yield from self._departures.sizes()
+        yield from self._links.sizes(names)
+        yield from self._suspicion.sizes(names)
+        yield from self._dialler.sizes(names)
+        yield from self._conflicts.sizes(names)
+        yield from self._exchange.sizes(lives)
+
     # Time.
 
     def _advance(self, now: float) -> None:
@@ -441,6 +380,13 @@ class Engine:
         self._exchange.flush(now)
         self._heartbeat_at = now + self._timing.heartbeat_interval
         self._exchange.give_up_stalled(now)
-        self._peers.beat()
-        if self._peers.counter % AGE_AFTER == 0:
+        self._reconciler.close_dead_links()
+        self._heartbeats.beat()
+        self._request_digests()
+        if self._heartbeats.counter % AGE_AFTER == 0:
             self.view.age()
+
+    def _request_digests(self) -> None:
+        joining = [self._links[id] for id in self._joining.links]
+        unanswered = [link for link in joining if link.greeted]  # their peers did not read
+        self._digests.beat(self._clock.active, unanswered, self._joining.replicas)

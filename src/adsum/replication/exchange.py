@@ -15,6 +15,7 @@ from .entry import size_of
 from .limits import DELTA_BUDGET
 from .links import Links, PeerLink
 from .messages import Delta, Sync
+from .sizes import Size
 from .state import Replica, Slice
 from .streams import CatchUp, SliceFeed, Staging, cut
 from .timing import Timing
@@ -266,6 +267,18 @@ class Exchange:
                 break
         if self._dirty:  # a backlog: coalescing would gain nothing, so flush again at once
             self._flushed_at -= self._interval
+
+    def sizes(self, lives: int) -> Iterator[Size]:
+        """The numbers of slices and feeds, and the sizes of the slices.
+
+        Args:
+            lives: The number of replicas that are members or departed, this node included.
+        """
+        yield Size("slices", len(self), lives)
+        yield Size("slices with something to send", len(self._dirty), len(self))
+        for held in self:
+            yield from held.slice.sizes()
+            yield Size(f"feeds of {held.slice.replica}", len(held.feeds), len(self._links))
 
     def _send(self, replica: Replica, held: Held, budget: int) -> int:
         """Send one delta over each feed of a slice that is behind; returns the remaining budget."""

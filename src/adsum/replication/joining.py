@@ -24,6 +24,7 @@ refused name has not joined. Two nodes that join at once wait only for each othe
 
 from .clock import Clock
 from .departures import Departures
+from .dialler import Dialler
 from .effects import EffectQueue, Joined
 from .exchange import Exchange, Held
 from .links import Links
@@ -52,6 +53,7 @@ class Joining:
         liveness: Liveness,
         departures: Departures,
         exchange: Exchange,
+        dialler: Dialler,
         effects: EffectQueue,
     ) -> None:
         self._clock = clock
@@ -60,6 +62,7 @@ class Joining:
         self._liveness = liveness
         self._departures = departures
         self._exchange = exchange
+        self._dialler = dialler
         self._effects = effects
         #: Whether the node has joined; stays true for the rest of its life.
         self.joined = False
@@ -86,6 +89,16 @@ class Joining:
         """Stop waiting for an address: it has answered, or never will."""
         self._count_step(address in self._addresses)
         self._addresses.discard(address)
+
+    def expect_node(self, name: str) -> None:
+        """Wait for an answer from the addresses at which a node of this name has answered."""
+        for address in self._dialler.seeds_of(name):
+            self.expect_address(address)
+
+    def node_done(self, name: str) -> None:
+        """Stop waiting for the addresses at which a node of this name has answered."""
+        for address in self._dialler.seeds_of(name):
+            self.address_done(address)
 
     def expect_link(self, link: int) -> None:
         """Wait for the first frame of a peer, and for its answer to a digest request."""

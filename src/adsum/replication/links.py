@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from random import Random
 
+from .sizes import Size
 from .state import Replica
 
 #: Links that a digest request or a question about a suspect is sent over.
@@ -126,6 +127,14 @@ class Links:
         On later links, fingerprints are compared with the next heartbeat.
         """
         return len(self._by_id) <= FANOUT
+
+    def sizes(self, names: int) -> Iterator[Size]:
+        """The number of open links.
+
+        Of two links that opened in a race one is closed at once, by the end that may decide it. The
+        other end has both until it learns of that, and for as long as a new dial takes.
+        """
+        yield Size("links", len(self), 4 * names)
 
     def hears(self, replica: Replica, since: float) -> bool:
         """Whether a frame was received over any link to a replica since an active time."""

@@ -31,6 +31,7 @@ from enum import Enum
 from .fingerprint import mark
 from .limits import MAX_MEMBERS
 from .messages import Sighting
+from .sizes import Size
 from .state import Replica
 from .timing import Timing
 
@@ -100,6 +101,10 @@ class Liveness:
         """The member with the name and incarnation of a replica, or None."""
         member = self.members.get(replica.name)
         return member if member is not None and member.replica == replica else None
+
+    def alive_names(self) -> Iterator[str]:
+        """The names of the members that are alive."""
+        return (name for name, member in self.members.items() if member.alive)
 
     def fresh(self) -> Iterator[Member]:
         """The members that are up: the ones that a digest may list."""
@@ -254,6 +259,13 @@ class Liveness:
                 self._bring_down(member, now)
             self.check_at = min(self.check_at, self._deadline(member))
         return changed
+
+    def sizes(self, names: int) -> Iterator[Size]:
+        """The numbers of members, suspects, and vouches for each member."""
+        yield Size("members", len(self.members), min(names - 1, MAX_MEMBERS))
+        yield Size("suspects", len(self.suspects), len(self.members))
+        for member in self.members.values():
+            yield Size(f"vouches for {member.replica}", len(member.vouches), names)
 
     def _deadline(self, member: Member) -> float:
         silent_at = member.fresh_at + self._timing.down_after

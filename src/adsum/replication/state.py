@@ -30,6 +30,7 @@ from operator import itemgetter
 from typing import NamedTuple
 
 from .entry import ID, KEY, TOPIC, VERSION, Change, Entry, Removal, Transition, size_of
+from .sizes import Size
 
 #: Changes by which the history of a slice, its superseded entries and its removals (tombstones),
 #: may outgrow its entries before it is compacted. A peer that missed more removals than are kept is
@@ -145,6 +146,11 @@ class Slice:
         """Raise the floor to the horizon: after a reset, no removals up to it are known."""
         self.floor = self.horizon
 
+    def sizes(self) -> Iterator[Size]:
+        """The number of changes in the log: entries, their superseded versions, and tombstones."""
+        bound = 2 * (len(self.entries) + SPARE_HISTORY) + 1
+        yield Size(f"history of {self.replica}", len(self._log), bound)
+
     def _current_after(self, version: int) -> Iterator[Change]:
         log, entries = self._log, self.entries
         for index in range(bisect_right(log, version, key=_version), len(log)):
@@ -159,7 +165,8 @@ class Slice:
             self._compact()
 
     def _compact(self) -> None:
-        excess = self._removals - (len(self.entries) + SPARE_HISTORY) // 2
+        """Drop the superseded entries and the excess tombstones, oldest first."""
+        excess = self._excess_tombstones()
         entries = self.entries
         kept: list[Change] = []
         for change in self._log:
@@ -173,6 +180,10 @@ class Slice:
             else:
                 kept.append(change)
         self._log = kept
+
+    def _excess_tombstones(self) -> int:
+        """The number of tombstones beyond those that a compacted log keeps."""
+        return self._removals - (len(self.entries) + SPARE_HISTORY) // 2
 
 
 def replacement(old: Entry | None, new: Entry) -> list[Transition]:

@@ -196,3 +196,16 @@ def _literal(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
 
 def _refuse(field: str, value: object, why: str) -> NoReturn:
     raise ConfigurationError(f"{field}={quoted(value)}: {why}; {_ACCEPTED}")
+
+
+def plain_ip(host: str) -> str:
+    """The IPv4 address of an IPv4-mapped IPv6 address, as a dual-stack listener reports peers.
+
+    Any other text is returned unchanged.
+    """
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return host
+    mapped = getattr(address, "ipv4_mapped", None)
+    return str(mapped or address)

@@ -1,11 +1,12 @@
 """The contract between a node and a transport: identities, links and their events.
 
 A transport connects, accepts, sends opaque frames to one peer, and reports when a link opens and
-closes. It never interprets payloads. `adsum.transport.sockets` (TCP, TLS and Unix sockets) and
-`adsum.transport.memory` (tests) implement it; `tests/transport/test_conformance.py` holds the
-conformance suite that every transport must pass.
+closes. It never interprets payloads. `adsum.transport.sockets` (TCP, TLS and Unix sockets)
+implements it, and so does `tests/support/memory_transport.py`, without a kernel.
+`tests/transport/test_conformance.py` holds the conformance suite that every transport must pass.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -84,6 +85,13 @@ class Transport(Protocol):
 
         Raises:
             ListenError: The address cannot be listened on; names the reason and a remedy.
+        """
+
+    def send(self, links: Iterable[Link], payload: bytes) -> None:
+        """Queue one frame on each of these links, with `Link.send`; it is encoded once for all.
+
+        Raises:
+            ValueError: The payload is above the frame limit.
         """
 
     async def dial(self, address: str) -> None:

@@ -1,24 +1,27 @@
-"""The pool of one transport's links: identity, handler, limits, fair turns, orderly closing."""
+"""The pool of one transport's connections: identity, options, fair turns, orderly closing."""
 
 import asyncio
 import contextlib
 import logging
-import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 
 from adsum.activetime import active_timeout
 from adsum.errors import DialError
 from adsum.forks import process
 from adsum.sparselog import SparseLog
-from adsum.transport.base import LinkHandler, NodeIdentity
-from adsum.transport.handshake import VERSIONS, Handshake, encode_hello
-from adsum.transport.limits import TransportLimits
-from adsum.transport.link import StreamLink
+from adsum.transport.base import Link, LinkHandler, NodeIdentity
+from adsum.transport.framing import Payload
+from adsum.transport.greeting import Greeting
+from adsum.transport.handshake import Handshake, encode_hello
+from adsum.transport.options import TransportOptions
+from adsum.transport.streamconnection import StreamConnection
 from adsum.transport.turns import TurnBudget
 from adsum.transport.unproven import Unproven, network_of
 from adsum.transport.users import foreign_user
 
 logger = logging.getLogger("adsum.transport")
+
+_DEFAULTS = TransportOptions()
 
 
 class LinkPool:
@@ -27,10 +30,7 @@ class LinkPool:
     Args:
         identity: The identity of the node; may be replaced later, see `identity`.
         handler: Receives the events of links.
-        secret: The secret that all nodes of the cluster share, or None.
-        limits: Bounds on memory and waiting.
-        nonce: Makes random bytes for handshakes.
-        versions: The lowest and highest wire protocol version to speak.
+        options: The options that all links share.
 
     Raises:
         ConfigurationError: No peer would accept the identity.
@@ -40,28 +40,22 @@ class LinkPool:
         self,
         identity: NodeIdentity,
         handler: LinkHandler,
-        *,
-        secret: bytes | None = None,
-        limits: TransportLimits | None = None,
-        nonce: Callable[[int], bytes] = secrets.token_bytes,
-        versions: tuple[int, int] = VERSIONS,
+        options: TransportOptions = _DEFAULTS,
     ) -> None:
         self.handler = handler
-        self.limits = limits or TransportLimits()
+        self.options = options
+        self.limits = options.limits
         self.turns = TurnBudget(self.limits.turn_budget)
         self._closing = False
         self._generation = process.generation
-        self._secret = secret
-        self._nonce = nonce
-        self._versions = versions
         self.identity = identity
-        # All links, in any phase, until their connection is gone.
-        self._links: set[StreamLink] = set()
-        # Inbound links whose peer has not proved itself, over TCP and over Unix sockets.
-        self._unproven_tcp = Unproven[StreamLink](self.limits.pending_handshakes)
-        self._unproven_unix = Unproven[StreamLink](self.limits.pending_handshakes)
-        # Dialled links that are not open yet, and the number of connections being made for more.
-        self._dialled: set[StreamLink] = set()
+        # All connections, in any phase, until they are gone.
+        self._connections: set[StreamConnection] = set()
+        # Inbound connections whose peer has not proved itself, over TCP and over Unix sockets.
+        self._unproven_tcp = Unproven[StreamConnection](self.limits.pending_handshakes)
+        self._unproven_unix = Unproven[StreamConnection](self.limits.pending_handshakes)
+        # Dialled connections without an open link yet, and the number of those being made.
+        self._dialled: set[StreamConnection] = set()
         self._connecting = 0
         self._refusals = SparseLog(logger, "an inbound connection was refused: %s")
         self._offences = SparseLog(logger, "link to %s")
@@ -69,7 +63,7 @@ class LinkPool:
             logger, "link to %s closed: its frame could not be handled", logging.ERROR
         )
         self._troubles = SparseLog(logger, "%s")
-        # Set while `_links` is empty; made by the first wait for it.
+        # Set while `_connections` is empty; made by the first wait for it.
         self._emptied: asyncio.Event | None = None
 
     @property
@@ -83,7 +77,7 @@ class LinkPool:
 
     @identity.setter
     def identity(self, identity: NodeIdentity) -> None:
-        encode_hello(identity, self._versions, bytes(32), True)
+        encode_hello(identity, self.options.versions, bytes(32), True)
         self._identity = identity
 
     @property
@@ -96,16 +90,22 @@ class LinkPool:
         """Whether no more links may form: the transport is closed or inherited."""
         return self._closing or self.inherited
 
-    def links(self) -> list[StreamLink]:
-        """All links, in any phase, until their connection is gone."""
-        return list(self._links)
+    def connections(self) -> list[StreamConnection]:
+        """All connections, in any phase, until they are gone."""
+        return list(self._connections)
+
+    def send(self, links: Iterable[Link], payload: bytes) -> None:
+        """Queue one frame on each of these links. See `Transport.send`."""
+        shared = payload if isinstance(payload, Payload) else Payload(payload)
+        for link in links:
+            link.send(shared)
 
     # Called by a concrete transport.
 
-    def accept_link(
+    def accept_connection(
         self, origin: str | None = None, user: int | None = None, *, protected: bool = False
-    ) -> StreamLink | None:
-        """Make the link for an inbound connection; None means to close the connection at once.
+    ) -> StreamConnection | None:
+        """Make the protocol of an inbound connection; None means to close it at once.
 
         If too many connections are unproven, another one is dropped in its place, see `Unproven`.
 
@@ -116,28 +116,28 @@ class LinkPool:
         """
         if self.closing:
             return None
-        refusal = foreign_user(user, self._secret) if origin is None else ""
-        link = StreamLink(self, origin=origin, refusal=refusal, protected=protected)
-        self._links.add(link)
+        refusal = foreign_user(user, self.options.secret) if origin is None else ""
+        connection = StreamConnection(self, origin=origin)
+        self._greet(connection, protected=protected, refusal=refusal)
         if refusal:
-            self.refused(f"{link.describe()}: {refusal}")
+            self.refused(f"{connection.describe()}: {refusal}")
         if origin is None:
-            victim = self._unproven_unix.add(link, user)
+            victim = self._unproven_unix.add(connection, user)
         else:
-            victim = self._unproven_tcp.add(link, network_of(origin))
+            victim = self._unproven_tcp.add(connection, network_of(origin))
         if victim is not None:
             most = self.limits.pending_handshakes
             self.refused(f"{victim.describe()}: more than {most} handshakes are pending")
             self.drop(victim)
-        return None if victim is link else link
+        return None if victim is connection else connection
 
-    def drop(self, link: StreamLink) -> None:
+    def drop(self, connection: StreamConnection) -> None:
         """Abort an unproven connection; the caller has logged the reason."""
-        link.abort("too many handshakes are pending", logged=True)
+        connection.abort("too many handshakes are pending", logged=True)
 
     @contextlib.contextmanager
     def connecting(self, address: str) -> Iterator[None]:
-        """Count a connection that is being made, until `dial_link` counts its link.
+        """Count a connection that is being made, until `begin_dial` counts it.
 
         Raises:
             DialError: `TransportLimits.pending_dials` connections are being dialled already.
@@ -150,8 +150,8 @@ class LinkPool:
         finally:
             self._connecting -= 1
 
-    def dial_link(self, address: str, *, protected: bool = False) -> StreamLink:
-        """Make the link for an outbound connection to `address`.
+    def begin_dial(self, address: str, *, protected: bool = False) -> Greeting:
+        """Make the protocol of an outbound connection to `address`, in its first phase.
 
         Args:
             address: The dialled address.
@@ -162,59 +162,47 @@ class LinkPool:
         """
         if self.closing:
             raise DialError(f"{address}: the transport is closed")
-        link = StreamLink(self, dialled=address, protected=protected)
-        self._links.add(link)
-        self._dialled.add(link)
-        return link
+        connection = StreamConnection(self, dialled=address)
+        self._dialled.add(connection)
+        return self._greet(connection, protected=protected)
 
     @contextlib.contextmanager
-    def attempt(self, link: StreamLink) -> Iterator["asyncio.Future[None]"]:
-        """Abort a dialled link when the block fails or is cancelled; yields its outcome."""
-        outcome = link.outcome
-        assert outcome is not None  # noqa: S101 - every dialled link has one
+    def attempt(self, greeting: Greeting) -> Iterator["asyncio.Future[None]"]:
+        """Abort a dialled connection when the block fails or is cancelled; yields its outcome."""
+        outcome = greeting.outcome
+        assert outcome is not None  # noqa: S101 - every dialled connection has one
         try:
             yield outcome
         except BaseException:
             # Nobody awaits the outcome any more; asyncio would log its error as never retrieved.
             outcome.cancel()
-            link.shut("the attempt to dial was given up")
+            greeting.connection.shut("the attempt to dial was given up")
             raise
 
-    async def close_links(self) -> None:
-        """Close every link and wait until its connection is gone, within the grace period."""
+    async def close_connections(self) -> None:
+        """Close every link and wait until all connections are gone, within the grace period."""
         self._closing = True
-        for link in self.links():
-            link.shut("the node is closing")
+        for connection in self.connections():
+            connection.shut("the node is closing")
         try:
             async with active_timeout(self.limits.close_grace + 0.5):
                 await self._all_gone()
         except TimeoutError:
-            logger.warning("%d connections did not close in time", len(self._links))
+            logger.warning("%d connections did not close in time", len(self._connections))
         finally:
-            for link in self.links():
-                link.abort("the node is closing")
+            for connection in self.connections():
+                connection.abort("the node is closing")
             for log in (self._refusals, self._offences, self._failures, self._troubles):
                 log.flush()
         # One more turn, in which the handler's `link_closed` is called for the last links.
         await asyncio.sleep(0)
 
-    # Called by links.
+    # Called by connections, greetings and links.
 
-    def begin_handshake(self, *, dialling: bool, protected: bool) -> Handshake:
-        """Make a handshake with the current identity."""
-        return Handshake(
-            self._identity,
-            dialling=dialling,
-            secret=self._secret,
-            protected=protected,
-            nonce=self._nonce,
-            versions=self._versions,
-        )
-
-    def opened(self, link: StreamLink) -> None:
-        """Record that the peer of a link has proved itself."""
-        self._proved_or_gone(link)
-        self._dialled.discard(link)
+    def opened(self, connection: StreamConnection) -> None:
+        """Record that the peer of a connection has proved itself."""
+        self._proved_or_gone(connection)
+        self._dialled.discard(connection)
 
     def refused(self, why: str, *, expected: bool = False) -> None:
         """Log that an inbound handshake failed; at debug level if that is `expected`."""
@@ -225,32 +213,47 @@ class LinkPool:
         else:
             self._refusals.log(why)
 
-    def offended(self, link: StreamLink, why: str) -> None:
+    def offended(self, connection: StreamConnection, why: str) -> None:
         """Log that the peer of an open link broke the protocol or does not read."""
-        self._offences.log(f"{link.describe()} closed: {why}")
+        self._offences.log(f"{connection.describe()} closed: {why}")
 
-    def failed(self, link: StreamLink, error: Exception) -> None:
+    def failed(self, connection: StreamConnection, error: Exception) -> None:
         """Log that handling a frame raised an unexpected error."""
-        self._failures.log(link.describe(), error=error)
+        self._failures.log(connection.describe(), error=error)
 
     def troubled(self, what: str) -> None:
         """Log that the operating system refused a request."""
         if not self.closing:
             self._troubles.log(what)
 
-    def gone(self, link: StreamLink) -> None:
-        """Forget a link whose connection is gone. Idempotent."""
-        self._proved_or_gone(link)
-        self._dialled.discard(link)
-        self._links.discard(link)
-        if not self._links and self._emptied is not None:
+    def gone(self, connection: StreamConnection) -> None:
+        """Forget a connection that is gone. Idempotent."""
+        self._proved_or_gone(connection)
+        self._dialled.discard(connection)
+        self._connections.discard(connection)
+        if not self._connections and self._emptied is not None:
             self._emptied.set()
 
-    def _proved_or_gone(self, link: StreamLink) -> None:
-        self._unproven_tcp.discard(link)
-        self._unproven_unix.discard(link)
+    def _greet(
+        self, connection: StreamConnection, *, protected: bool, refusal: str = ""
+    ) -> Greeting:
+        """Hold a connection, and let it begin with a handshake of the present identity."""
+        handshake = Handshake(
+            self._identity,
+            dialling=connection.dialled is not None,
+            secret=self.options.secret,
+            protected=protected,
+            nonce=self.options.nonce,
+            versions=self.options.versions,
+        )
+        self._connections.add(connection)
+        return Greeting(connection, self, handshake, refusal=refusal)
+
+    def _proved_or_gone(self, connection: StreamConnection) -> None:
+        self._unproven_tcp.discard(connection)
+        self._unproven_unix.discard(connection)
 
     async def _all_gone(self) -> None:
-        while self._links:
+        while self._connections:
             self._emptied = asyncio.Event()
             await self._emptied.wait()

@@ -4,25 +4,23 @@ import asyncio
 import contextlib
 import errno
 import os
-import secrets
 import socket
 import ssl
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Coroutine, Iterable, Sequence
 
 from adsum.activetime import active_timeout
 from adsum.errors import DialError, DialRefusedError, HandshakeError, ListenError
 from adsum.forks import private
 from adsum.quoting import printable
 from adsum.tasks import cancel_task, start_task
-from adsum.transport.address import Address, TcpAddress, UnixAddress, parse, parse_one
+from adsum.transport.address import Address, TcpAddress, UnixAddress, parse, parse_one, plain_ip
 from adsum.transport.base import LinkHandler, NodeIdentity
 from adsum.transport.credentials import peer_uid
-from adsum.transport.handshake import VERSIONS
-from adsum.transport.limits import TransportLimits
-from adsum.transport.link import StreamLink, plain_ip
 from adsum.transport.linkpool import LinkPool
 from adsum.transport.listeners import Listener, TcpPlace, open_all
-from adsum.transport.tls import TLS, require_security
+from adsum.transport.options import TransportOptions
+from adsum.transport.streamconnection import StreamConnection
+from adsum.transport.tls import require_security
 from adsum.transport.users import foreign_user
 
 _REFUSED = (errno.ECONNREFUSED, errno.ENOENT)
@@ -41,11 +39,7 @@ class SocketTransport(LinkPool):
         identity: The identity of the node. Set the attribute again once the bound addresses are
             known.
         handler: Receives the events of links.
-        secret: The secret that all nodes of the cluster share, or None.
-        tls: Encrypts TCP links, or None. Unix sockets are never encrypted.
-        limits: Bounds on memory and waiting.
-        nonce: Makes random bytes for handshakes.
-        versions: The lowest and highest wire protocol version to speak.
+        options: The options that all links share.
 
     Raises:
         ConfigurationError: No peer would accept the identity.
@@ -55,23 +49,15 @@ class SocketTransport(LinkPool):
         self,
         identity: NodeIdentity,
         handler: LinkHandler,
-        *,
-        secret: bytes | None = None,
-        tls: TLS | None = None,
-        limits: TransportLimits | None = None,
-        nonce: Callable[[int], bytes] = secrets.token_bytes,
-        versions: tuple[int, int] = VERSIONS,
+        options: TransportOptions,
     ) -> None:
-        super().__init__(
-            identity, handler, secret=secret, limits=limits, nonce=nonce, versions=versions
-        )
-        self._tls = tls
+        super().__init__(identity, handler, options)
         # Listener and accepting task by bound address.
         self._listeners: dict[str, tuple[Listener, asyncio.Task[None]]] = {}
         # A task for each accepted connection, until TLS, if any, is set up.
         self._accepting: set[asyncio.Task[None]] = set()
         # The sockets of these connections, for the same time.
-        self._raw: dict[StreamLink, socket.socket] = {}
+        self._raw: dict[StreamConnection, socket.socket] = {}
         self._closed: asyncio.Event | None = None
 
     async def listen(self, address: str) -> str:
@@ -142,20 +128,21 @@ class SocketTransport(LinkPool):
         """
         where = parse_one(address, "address")
         # The settings were checked, but peers send addresses, too.
-        require_security([address], self._secret, self._tls, "address")
+        require_security([address], self.options.secret, self.options.tls, "address")
         with self.connecting(address):
             if isinstance(where, UnixAddress):
                 sock, tls = self._connect_own(where), None
             else:
                 sock = await self._connect_tcp(where)
-                tls = self._tls.client if self._tls else None
+                tls = self.options.tls.client if self.options.tls else None
         try:
-            link = self.dial_link(address, protected=self._is_protected(sock, peer_uid(sock)))
+            protected = self._is_protected(sock, peer_uid(sock))
+            greeting = self.begin_dial(address, protected=protected)
         except DialError:
             sock.close()
             raise
-        with self.attempt(link) as outcome:
-            await self._start(link, sock, tls, where)
+        with self.attempt(greeting) as outcome:
+            await self._start(greeting.connection, sock, tls, where)
             await outcome
 
     async def close(self) -> None:
@@ -177,7 +164,7 @@ class SocketTransport(LinkPool):
                 await self.stop_listening(address)
             # Not sooner: a task cancelled before its first step would leave its socket open.
             await _cancel(self._accepting)
-            await self.close_links()
+            await self.close_connections()
         finally:
             self._closed.set()
 
@@ -192,20 +179,21 @@ class SocketTransport(LinkPool):
             cancel_task(accepting)
             listener.close()
         self._listeners.clear()
-        for link in self.links():
-            link.hang_up()
+        for connection in self.connections():
+            connection.hang_up()
 
     def _is_protected(self, sock: socket.socket, user: int | None) -> bool:
         """Whether only a member or a process of this user can be at the other end, as `user`."""
         if sock.family == socket.AF_UNIX:
             return user == os.geteuid()
-        return self._tls is not None and self._tls.mutual
+        return self.options.tls is not None and self.options.tls.mutual
 
     # Accepting.
 
     def _accept_at(self, listener: Listener) -> str:
         address = str(listener.address)
-        tls = self._tls.server if self._tls and isinstance(listener.address, TcpAddress) else None
+        own = self.options.tls
+        tls = own.server if own and isinstance(listener.address, TcpAddress) else None
         work = self._accept_forever(listener, tls)
         self._listeners[address] = listener, start_task(work)
         return address
@@ -225,22 +213,23 @@ class SocketTransport(LinkPool):
                 continue
             ip = plain_ip(origin[0]) if isinstance(origin, tuple) else None
             user = peer_uid(sock)
-            link = self.accept_link(ip, user, protected=self._is_protected(sock, user))
-            if link is None:
+            protected = self._is_protected(sock, user)
+            connection = self.accept_connection(ip, user, protected=protected)
+            if connection is None:
                 sock.close()
             else:
-                self._raw[link] = sock
-                _run(self._accept(link, sock, tls), self._accepting)
+                self._raw[connection] = sock
+                _run(self._accept(connection, sock, tls), self._accepting)
 
     async def _accept(
-        self, link: StreamLink, sock: socket.socket, tls: ssl.SSLContext | None
+        self, connection: StreamConnection, sock: socket.socket, tls: ssl.SSLContext | None
     ) -> None:
         loop = asyncio.get_running_loop()
         limits = self.limits
         try:
             async with active_timeout(limits.handshake_timeout):
                 await loop.connect_accepted_socket(
-                    lambda: link,
+                    lambda: connection,
                     sock,
                     ssl=tls,
                     # The event loop accepts these arguments with TLS only.
@@ -248,30 +237,30 @@ class SocketTransport(LinkPool):
                     ssl_shutdown_timeout=limits.close_grace if tls else None,
                 )
         except ssl.SSLError as error:
-            link.abort("TLS failed")
-            self.refused(f"{link.describe()}: TLS failed: {printable(str(error), 200)}")
+            connection.abort("TLS failed")
+            self.refused(f"{connection.describe()}: TLS failed: {printable(str(error), 200)}")
         except OSError as error:
-            link.abort(f"connection lost: {error}")
+            connection.abort(f"connection lost: {error}")
         except BaseException:
-            link.abort("the node is closing")
+            connection.abort("the node is closing")
             raise
         finally:
-            self._raw.pop(link, None)
+            self._raw.pop(connection, None)
 
-    def drop(self, link: StreamLink) -> None:
+    def drop(self, connection: StreamConnection) -> None:
         """Abort an unproven connection; a TLS handshake under way fails at once."""
-        sock = self._raw.get(link)
+        sock = self._raw.get(connection)
         if sock is not None:
             with contextlib.suppress(OSError):  # the peer was faster
                 sock.shutdown(socket.SHUT_RDWR)
-        super().drop(link)
+        super().drop(connection)
 
     # Dialling.
 
     def _connect_own(self, where: UnixAddress) -> socket.socket:
         """Connect to a Unix socket of this user or of root; with a secret, of any user."""
         sock = _connect_unix(where)
-        foreign = foreign_user(peer_uid(sock), self._secret)
+        foreign = foreign_user(peer_uid(sock), self.options.secret)
         if foreign:
             sock.close()
             raise HandshakeError(f"{where}: {foreign}")
@@ -298,7 +287,7 @@ class SocketTransport(LinkPool):
 
     async def _start(
         self,
-        link: StreamLink,
+        connection: StreamConnection,
         sock: socket.socket,
         tls: ssl.SSLContext | None,
         where: TcpAddress | UnixAddress,
@@ -309,7 +298,7 @@ class SocketTransport(LinkPool):
         try:
             async with active_timeout(limits.handshake_timeout):
                 await loop.create_connection(
-                    lambda: link,
+                    lambda: connection,
                     sock=sock,
                     ssl=tls,
                     server_hostname=name,

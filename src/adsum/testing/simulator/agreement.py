@@ -11,15 +11,11 @@ single link: a disagreement about one replica lasts no longer than `LASTS` heart
 
 from collections.abc import Iterator
 from itertools import combinations
-from typing import TYPE_CHECKING
 
 from adsum.replication.state import Replica
 
 from .laws import BrokenLawError
-
-if TYPE_CHECKING:
-    from .simulatednode import SimulatedNode
-    from .simulation import Simulation
+from .simulatednode import SimulatedNode, World
 
 #: Heartbeats for which two linked nodes may disagree: one to notice, and one if the first request
 #: was spent on other news.
@@ -34,7 +30,7 @@ Disagreement = tuple[str, str, Replica]
 class Agreement:
     """Watches a simulation for lasting disagreements."""
 
-    def __init__(self, simulation: "Simulation") -> None:
+    def __init__(self, simulation: World) -> None:
         self._simulation = simulation
         # For each present disagreement, the virtual time since which every check found it.
         self._since: dict[Disagreement, float] = {}
@@ -83,7 +79,7 @@ class Agreement:
                         if departure.sure and missing and not two.engine.hears_directly(replica):
                             yield one.place, two.place, replica
 
-    def _linked(self, node: "SimulatedNode", peer: "SimulatedNode") -> bool:
+    def _linked(self, node: SimulatedNode, peer: SimulatedNode) -> bool:
         network = self._simulation.network
         passes = network.passes(node.place, peer.place) and network.passes(peer.place, node.place)
         return passes and any(link in peer.links for link in node.links)

@@ -13,7 +13,7 @@ and presences that it touched:
    version that observers received last, and the stream folds to exactly the view.
 5. *An update shows no gap.* A presence leaves only if its owner ended it or is hidden.
 6. *The dead are hidden* in the end: after `dead_shown_most` seconds at the latest.
-7. *Nothing grows.* Every structure stays under its bound, see `bounds`.
+7. *Nothing grows.* Every structure stays under its bound, see `Engine.sizes`.
 
 The second, third, sixth and seventh are checked for all replicas once a heartbeat. The second and
 third are also checked at each delta, for its slice.
@@ -40,8 +40,6 @@ from adsum.replication.entry import (
 from adsum.replication.exchange import Held
 from adsum.replication.state import Replica
 from adsum.replication.timing import Timing
-
-from .bounds import sizes
 
 #: Presences shown at a node up to which its whole stream is folded and compared once a heartbeat.
 FOLDED_MOST = 200
@@ -261,9 +259,9 @@ class Witness:
                 )
         if sum(map(len, self.folded.values())) <= FOLDED_MOST:
             self.check_fold()
-        for size in sizes(self._engine, nodes):
-            if size.value > size.most:
-                self._fail(f"{size.name}: {size.value}, of {size.most} at most")
+        for size in self._engine.sizes(nodes):
+            if size.value > size.bound:
+                self._fail(f"{size.name}: {size.value}, of {size.bound} at most")
 
     def check_fold(self) -> None:
         """Check that all received changes fold to exactly the view (law 4)."""

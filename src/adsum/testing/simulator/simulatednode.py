@@ -1,7 +1,7 @@
 """A simulated node: one run of a node, with its engine, on a simulated network."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from random import Random
 from typing import Any, Protocol
@@ -38,6 +38,10 @@ class World(Protocol):
     @property
     def nodes(self) -> "Mapping[str, SimulatedNode]":
         """The node that runs, or ran last, at each place."""
+
+    @property
+    def alive(self) -> "Sequence[SimulatedNode]":
+        """The nodes that run, paused ones included."""
 
     @property
     def names(self) -> int:

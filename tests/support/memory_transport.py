@@ -5,7 +5,6 @@ Only the kernel is replaced: links, framing, handshake, limits and fair delivery
 """
 
 import asyncio
-import secrets
 from collections import deque
 from collections.abc import Callable
 
@@ -17,10 +16,9 @@ from adsum.errors import (
 )
 from adsum.transport.address import TcpAddress, parse
 from adsum.transport.base import LinkHandler, NodeIdentity
-from adsum.transport.handshake import VERSIONS
-from adsum.transport.limits import TransportLimits
 from adsum.transport.link import StreamLink
 from adsum.transport.linkpool import LinkPool
+from adsum.transport.options import TransportOptions
 
 #: Bytes that a wire delivers in one loop turn at most, as a socket's `recv` would.
 _CHUNK = 64 * 1024
@@ -103,10 +101,7 @@ class MemoryTransport(LinkPool):
         network: The network to listen and dial on.
         identity: The identity of the node.
         handler: Receives the events of links.
-        secret: The secret that all nodes of the cluster share, or None.
-        limits: Bounds on memory and waiting.
-        nonce: Makes random bytes for handshakes.
-        versions: The lowest and highest wire protocol version to speak.
+        options: The options that all links share; nothing is encrypted.
     """
 
     def __init__(
@@ -114,15 +109,9 @@ class MemoryTransport(LinkPool):
         network: MemoryNetwork,
         identity: NodeIdentity,
         handler: LinkHandler,
-        *,
-        secret: bytes | None = None,
-        limits: TransportLimits | None = None,
-        nonce: Callable[[int], bytes] = secrets.token_bytes,
-        versions: tuple[int, int] = VERSIONS,
+        options: TransportOptions | None = None,
     ) -> None:
-        super().__init__(
-            identity, handler, secret=secret, limits=limits, nonce=nonce, versions=versions
-        )
+        super().__init__(identity, handler, options or TransportOptions())
         self._network = network
 
     async def listen(self, address: str) -> str:
@@ -150,30 +139,30 @@ class MemoryTransport(LinkPool):
         if self._network.is_cut(mine, theirs) or self._network.is_cut(theirs, mine):
             await asyncio.sleep(self.limits.connect_timeout)
             raise DialError(f"{address}: no answer within {self.limits.connect_timeout:g} s")
-        link = self.dial_link(address)
-        accepted = listener.accept_link()
+        greeting = self.begin_dial(address)
+        accepted = listener.accept_connection()
         if accepted is None:
-            link.abort("connection lost during the handshake")
+            greeting.connection.abort("connection lost during the handshake")
         else:
             connect(
-                link,
+                greeting.connection,
                 accepted,
                 lambda: self._network.is_cut(mine, theirs),
                 lambda: self._network.is_cut(theirs, mine),
             )
-        with self.attempt(link) as outcome:
+        with self.attempt(greeting) as outcome:
             await outcome
 
     async def close(self) -> None:
         """Stop listening and close every link. Idempotent."""
         self._network._release(self)
-        await self.close_links()
+        await self.close_connections()
 
     def abandon(self) -> None:
         """Abort every link, as the end of its process does."""
         self._network._release(self)
-        for link in self.links():
-            link.hang_up()
+        for connection in self.connections():
+            connection.hang_up()
 
 
 def connect(

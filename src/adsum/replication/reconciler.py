@@ -1,0 +1,109 @@
+"""Keeps slices, view, links and dials in agreement with the members.
+
+Every change to a member ends in `reconcile`: the view shows the entries of a slice exactly while
+its replica is up, suspect or lingering, every member without a link is dialled, and no link stays
+open to a replica that another life of its name has replaced.
+
+Closing a link and reconciling are one part, because each leads to the other: the loss of the last
+link changes its member, and a member that is replaced loses its links.
+"""
+
+from dataclasses import dataclass, field
+
+from .clock import Clock
+from .conflicts import Conflicts
+from .departures import Departures
+from .dialler import Dialler
+from .effects import Close, EffectQueue
+from .exchange import Exchange
+from .joining import Joining
+from .links import Links, PeerLink
+from .liveness import Liveness
+from .messaging import Messaging
+from .state import Replica
+from .suspicion import Suspicion
+from .timing import Timing
+
+
+@dataclass(slots=True, eq=False)
+class Reconciler:
+    """Applies changes of members and the end of links to all other parts of one engine.
+
+    Attributes:
+        lives: The replica of each member, by name; its slice is held.
+    """
+
+    timing: Timing
+    clock: Clock
+    links: Links
+    effects: EffectQueue
+    exchange: Exchange
+    liveness: Liveness
+    departures: Departures
+    joining: Joining
+    dialler: Dialler
+    conflicts: Conflicts
+    messaging: Messaging
+    suspicion: Suspicion
+    lives: dict[str, Replica] = field(default_factory=dict)
+
+    def reconcile(self, name: str) -> None:
+        """Make slices, view, links and dials agree with the member of a name."""
+        member = self.liveness.members.get(name)
+        life = self.lives.get(name)
+        if life is not None and (member is None or member.replica != life):
+            self._forget_life(life)
+        if member is None:
+            self.dialler.forget_peer(name)
+            return
+        self.lives[name] = member.replica
+        self.exchange.show(member.replica, member.alive)
+        if name not in self.links.names:
+            self.dialler.add_peer(name, member.addresses, self.clock.active)
+
+    def close_link(self, link: PeerLink, reason: str) -> None:
+        """Close a link, and forget it; the peer is sent the reason."""
+        self.effects.put(Close(link.id, reason))
+        self.forget_link(link)
+
+    def close_dead_links(self) -> None:
+        """Close the links that were silent or not read for `down_after`."""
+        patience = self.timing.down_after
+        for link in self.links:
+            if self.clock.active - link.heard_at > patience:
+                self.close_link(link, f"nothing was heard for {patience:g} s")
+            elif not link.writable and self.clock.active - link.stuck_at > patience:
+                self.close_link(link, f"nothing was read for {patience:g} s")
+
+    def forget_link(self, link: PeerLink) -> None:
+        """Forget a closed link: follow its replica over another link, or suspect the replica."""
+        name = link.replica.name
+        self.links.remove(link)
+        self.exchange.forget_link(link)
+        awaited = self.joining.drop_link(link.id)
+        self.suspicion.forget_link(link)
+        self.messaging.resume(name)
+        rest = self.links.to_replica(link.replica)
+        if rest:
+            self.exchange.follow(rest[-1], self.clock.active)
+            return
+        if awaited and link.replica not in self.departures:
+            self.joining.expect_node(name)  # it is dialled again
+        self.reconcile(name)
+        if self.clock.active - link.opened_at < self.timing.race_window:
+            self.dialler.wait(name, self.clock.active)  # it was refused; do not insist
+        else:
+            self.dialler.hurry(name, self.clock.active)
+        self.suspicion.lose_link(link.replica)
+
+    def _forget_life(self, replica: Replica) -> None:
+        """Clean up after a replica that is no longer a member; while it lingers, keep its slice."""
+        del self.lives[replica.name]
+        if not self.departures.lingers(replica):
+            self.exchange.drop(replica)
+        self.suspicion.forget_name(replica.name)
+        self.conflicts.resolve(replica.name)
+        if replica in self.departures:
+            return  # its owner may refute the goodbye over its links
+        for link in self.links.to_replica(replica):
+            self.close_link(link, f"{replica} was replaced by another life of its name")

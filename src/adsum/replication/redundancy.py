@@ -1,0 +1,63 @@
+"""Redundant links: which of several links to one replica is kept, and which end closes the others.
+
+If the older link is young, both ends have dialled at once, and it may be in the middle of a
+transfer: the smaller end closes the new one. Otherwise the end that dialled the new one decides. If
+the older one works here, that end closes the new one. Else it sends a frame over the new one, and
+the smaller end then closes the older ones. So no end closes a link that the other one sends over.
+"""
+
+from dataclasses import dataclass
+
+from .clock import Clock
+from .links import Links, PeerLink
+from .reconciler import Reconciler
+from .state import Replica
+from .timing import Timing
+
+#: Links kept to one replica besides the newest; older ones beyond this are closed.
+SPARE_LINKS = 3
+
+
+@dataclass(slots=True, eq=False)
+class Redundancy:
+    """Closes redundant links; all members are those of one engine.
+
+    Attributes:
+        me: This node.
+    """
+
+    me: Replica
+    timing: Timing
+    clock: Clock
+    links: Links
+    reconciler: Reconciler
+
+    def close_redundant(self, new: PeerLink) -> None:
+        """Close the new link or older ones to its replica, or leave the choice to its peer."""
+        older = [link for link in self.links.to_replica(new.replica) if link is not new]
+        for link in older[:-SPARE_LINKS]:
+            self.reconciler.close_link(link, "there are too many links")
+        if not older:
+            return
+        if self.me > new.replica:
+            redundant = new.dialled and any(self._works(link) for link in older)
+        else:
+            redundant = new.dialled or self._is_young(older[-1])
+        if redundant:
+            self.reconciler.close_link(new, "there is another link already")
+        else:
+            new.kept = False  # until its first frame
+
+    def close_older(self, new: PeerLink) -> None:
+        """Close the older links to a peer after its first frame over a new one, as smaller end."""
+        links = self.links.to_replica(new.replica)
+        if self.me < new.replica and new in links:
+            for link in links[: links.index(new)]:
+                self.reconciler.close_link(link, "it was replaced by a newer link")
+
+    def _is_young(self, link: PeerLink) -> bool:
+        return self.clock.active - link.opened_at < self.timing.race_window
+
+    def _works(self, link: PeerLink) -> bool:
+        heard = link.heard_at >= self.clock.active - self.timing.vouch_grace
+        return heard and link.kept and not self._is_young(link)
