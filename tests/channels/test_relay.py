@@ -229,3 +229,23 @@ def test_answers_that_nobody_waits_for_are_not_kept(cluster_name: str) -> None:
             assert not one._kept[name].partial
 
     run(main())
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"index": 1}, {"of": 0}, {"of": 10**9}, {"text": "x" * (relay._PIECE + 1)}],
+    ids=lambda wrong: next(iter(wrong)),
+)
+def test_piece_that_does_not_fit_is_dropped(
+    wrong: dict[str, Any], cluster_name: str, log: Log
+) -> None:
+    async def main() -> None:
+        async with two_that_ask(cluster_name) as (one, two, name):
+            two.go.set()
+            body = {"number": 1, "index": 0, "of": 1, "text": "{}"} | wrong
+            two.delivered(one._node.name, Publish(TOPIC, "ask", dump(body)))
+            assert await one.ask(name, {"n": 1}, DEADLINE) == {"echo": {"n": 1}}
+            assert two.asked == [{"n": 1}]
+            assert len(log.lines) == 1
+
+    run(main())
