@@ -18,7 +18,7 @@ from adsum.channels.frames import V2
 from adsum.driver.sockets import SocketDriver
 from adsum.pubsub import RESERVED
 from adsum.replication.messages import Publish
-from tests.support.waiting import until
+from tests.support.waiting import DEADLINE, until
 
 from .app import App
 from .asking import Asking
@@ -457,7 +457,11 @@ def test_a_request_of_blank_lines_is_no_frame(blank: bytes, log: Log) -> None:
     run(main())
 
 
-def test_a_bystander_does_not_wait_for_a_request_of_many_frames() -> None:
+def test_a_bystander_does_not_wait_for_a_request_of_many_frames(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sessions, "PATIENCE", DEADLINE)  # of a slow machine
+
     async def main() -> None:
         app = App(Busy)
         async with app.node, line(app.socket) as bystander:
