@@ -20,7 +20,7 @@ SYSTEM := /usr/sbin
 APT := test "$$(id -u)" = 0 && command -v apt-get >/dev/null && apt-get update -qq && \
     DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends
 
-.PHONY: demo test quick check lint format programs interpreters bare bench scale faults soak mutants docs clean
+.PHONY: demo test quick check coverage lint format programs interpreters bare bench scale faults soak mutants docs clean
 
 demo: $(INSTALLED)  ## three servers, one room, an address to open
 	$(BIN)/adsum demo
@@ -35,6 +35,9 @@ quick: lint  ## format, lint, types, layers, unit tests, short properties: what 
 
 check: lint  ## the same with every test that starts no processes: what you run before a commit
 	$(BIN)/pytest -q $(FAST)
+
+coverage: $(INSTALLED)  ## lines and branches that no fast test runs; fails below the floor in pyproject.toml
+	$(BIN)/pytest -q $(FAST) --cov --cov-report=term-missing:skip-covered
 
 lint: $(INSTALLED)
 	$(BIN)/ruff format --check $(CODE)
@@ -94,4 +97,4 @@ $(INSTALLED): pyproject.toml constraints.txt requirements-dev.txt
 	touch $@
 
 clean:
-	rm -rf site .doctrees .venv* .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf site .doctrees .venv* .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -7,12 +7,15 @@ from dataclasses import dataclass
 
 from benchmarks.dialects import Dialect, Phoenix, SocketIO
 from benchmarks.figures import percentile
+from benchmarks.waiting import until
 from benchmarks.websocket import WebSocket
 from benchmarks.workload import key, meta
 
 DIALECTS: dict[str, type[Dialect]] = {"adsum": Phoenix, "python-socketio": SocketIO}
 #: No step takes longer, in seconds.
 _PATIENCE = 100.0
+#: Seconds between two looks at all clients.
+_PAUSE = 0.005
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +179,7 @@ class Crowd:
         while missing:
             missing = [(one, size) for one, size in missing if len(one.keys) < size]
             self._check()
-            await asyncio.sleep(0.005)
+            await asyncio.sleep(_PAUSE)
 
     async def change(self, changers: int, seconds: float, rate: float) -> Changed:
         """Let some members change their metas for a while.
@@ -193,10 +196,12 @@ class Crowd:
         actors = self._members[:: len(self._members) // changers][:changers]
         made = await (_steadily(actors, seconds, rate) if rate else _in_turn(actors, seconds))
         last = actors[0].change()  # the changes before reach everybody before this one
-        async with asyncio.timeout(_PATIENCE):
-            while any(one.told_until < last for one in self._members):
-                self._check()
-                await asyncio.sleep(0.005)
+
+        def told() -> bool:
+            self._check()
+            return all(one.told_until >= last for one in self._members)
+
+        await until(told, pause=_PAUSE, patience=_PATIENCE)
         return Changed(
             time.perf_counter() - began,
             time.process_time() - cpu,

@@ -3,19 +3,17 @@
 import asyncio
 import secrets
 import time
-from collections.abc import Callable
 from typing import Any
 
 import adsum
 from benchmarks.measure import StallProbe, received_bytes, resident_bytes
+from benchmarks.waiting import until
 from benchmarks.workload import TOPICS, meta, presences
 
 #: The topic whose changes are timed.
 WATCHED = "room:watched"
 #: Tracking pauses this often, so that a loop stays responsive while a node is filled.
 _BATCH = 200
-#: No condition is waited for any longer, in seconds.
-_PATIENCE = 60.0
 
 
 class Host:
@@ -203,14 +201,3 @@ def knows(node: adsum.Node, members: int, entries: int) -> bool:
         and stats["presences"] >= entries
         and not stats["lag_changes"]
     )
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait for a condition, to a millisecond.
-
-    Raises:
-        TimeoutError: It does not come true.
-    """
-    async with asyncio.timeout(_PATIENCE):
-        while not condition():  # noqa: ASYNC110  # nothing tells of these
-            await asyncio.sleep(0.001)

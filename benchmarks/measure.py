@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import adsum
+from adsum.driver.socketdriver import SocketDriver
 
 #: Where Linux puts the bytes received into `struct tcp_info`; headers are not among them.
 _RECEIVED = struct.Struct("@128xQ")
@@ -43,12 +44,14 @@ def resident_bytes() -> int:
 
 def received_bytes(node: adsum.Node) -> int:
     """Bytes that came in over the open TCP links of a node, as the kernel counts them (Linux)."""
-    total = 0
-    for link in node.driver.transport.links():
-        wire = link.wire
+    driver, total = node.driver, 0
+    if not isinstance(driver, SocketDriver):
+        raise TypeError(f"{node!r} does not run on sockets")
+    for connection in driver.transport.connections():
+        wire = connection.wire
         if wire is not None and not wire.is_closing():
-            connection = wire.get_extra_info("socket")
-            info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _RECEIVED.size)
+            opened = wire.get_extra_info("socket")
+            info = opened.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _RECEIVED.size)
             total += _RECEIVED.unpack(info)[0]
     return total
 

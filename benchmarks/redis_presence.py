@@ -6,13 +6,11 @@ import shutil
 import socket
 import subprocess
 import tempfile
-import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    pass
+from benchmarks.waiting import block_until
 
 #: Seconds after which a room that nobody touches is forgotten, as a crashed server must be.
 _EXPIRY = 60
@@ -48,7 +46,7 @@ def redis_server() -> Iterator[int]:
         command += ["--save", "", "--appendonly", "no", "--daemonize", "no"]
         server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
-            _wait_for(port, server)
+            block_until(lambda: _answers(port, server), pause=0.02, patience=10)
             yield port
         finally:
             server.terminate()
@@ -64,18 +62,21 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _wait_for(port: int, server: "subprocess.Popen[bytes]") -> None:
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline and server.poll() is None:
-        with (
-            contextlib.suppress(OSError),
-            socket.create_connection(("127.0.0.1", port), 1) as connection,
-        ):
-            connection.sendall(b"PING\r\n")
-            if connection.recv(16).startswith(b"+PONG"):
-                return
-        time.sleep(0.02)
-    raise RuntimeError("redis-server did not start")
+def _answers(port: int, server: "subprocess.Popen[bytes]") -> bool:
+    """Whether the server accepts commands.
+
+    Raises:
+        RuntimeError: Its process has ended.
+    """
+    if server.poll() is not None:
+        raise RuntimeError("redis-server did not start")
+    with (
+        contextlib.suppress(OSError),
+        socket.create_connection(("127.0.0.1", port), 1) as connection,
+    ):
+        connection.sendall(b"PING\r\n")
+        return connection.recv(16).startswith(b"+PONG")
+    return False
 
 
 class RedisPresence:

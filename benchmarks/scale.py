@@ -38,6 +38,18 @@ IDLE_SECONDS = 5.0
 RESULT = Path(__file__).parent / "results" / "scale.md"
 
 
+class LightNode(SimulatedNode):
+    """A node that applies the versions of others, without the entries."""
+
+    def frame_arrived(self, link: int, frame: SimulatedFrame) -> None:
+        """See `Endpoint`."""
+        if isinstance(frame.message, Delta) and frame.message.changes:
+            light = SimulatedFrame(frame.data)
+            light.__dict__["message"] = replace(frame.message, changes=())
+            frame = light
+        super().frame_arrived(link, frame)
+
+
 @dataclass(frozen=True)
 class Row:
     """What one size of cluster showed.
@@ -79,9 +91,8 @@ def measure(nodes: int) -> Row:
     simulation = Simulation(0, seed=nodes, checked=False)
     keepers = nodes if nodes * nodes * PRESENCES_EACH <= MOST_HELD else KEEPERS
     for number in range(nodes):
-        node = simulation.start(f"n{number}")
-        if number >= keepers:
-            leave_out_entries(node)
+        kind = SimulatedNode if number < keepers else LightNode
+        simulation.create(f"n{number}", kind=kind).begin()
         simulation.run(START_INTERVAL)
     kept = [simulation.node(f"n{number}") for number in range(keepers)]
 
@@ -143,20 +154,6 @@ def idle(simulation: Simulation, nodes: int) -> tuple[float, float, float]:
     each = nodes * IDLE_SECONDS
     spent = time.process_time() - cpu
     return (network.frames - frames) / each, (network.bytes - size) / each, spent / each
-
-
-def leave_out_entries(node: SimulatedNode) -> None:
-    """Let a node take in the versions of others, and not the entries."""
-    take = node._receive
-
-    def receive(link: int, frame: SimulatedFrame) -> None:
-        if isinstance(frame.message, Delta) and frame.message.changes:
-            light = SimulatedFrame(frame.data)
-            light.__dict__["message"] = replace(frame.message, changes=())
-            frame = light
-        take(link, frame)
-
-    node._receive = receive
 
 
 def seconds_until(

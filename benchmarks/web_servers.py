@@ -6,8 +6,9 @@ import time
 from typing import Any
 
 import adsum
-from benchmarks.host import knows, until
+from benchmarks.host import knows
 from benchmarks.measure import resident_bytes
+from benchmarks.waiting import until
 
 
 class WebServer:

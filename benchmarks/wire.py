@@ -7,9 +7,10 @@ from random import Random
 
 import adsum
 from benchmarks.figures import Figure
-from benchmarks.host import knows, until
+from benchmarks.host import knows
 from benchmarks.measure import received_bytes
 from benchmarks.plan import Plan
+from benchmarks.waiting import until
 from benchmarks.workload import presences
 
 #: Presences that stay: whoever loses nearly all is sent what is left instead of what is gone.

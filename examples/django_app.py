@@ -88,7 +88,9 @@ class AdsumConfig(AppConfig):
 
 def here() -> AdsumConfig:
     """The app."""
-    return apps.get_app_config("adsum")
+    app = apps.get_app_config("adsum")
+    assert isinstance(app, AdsumConfig)
+    return app
 
 
 def check_settings(app_configs: object, **options: Any) -> list[checks.CheckMessage]:

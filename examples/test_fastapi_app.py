@@ -6,14 +6,17 @@
 The fixture `cluster` comes with adsum. Nothing sleeps: `settle` lets virtual time pass.
 """
 
+from collections.abc import Iterator
+
 import pytest
 from fastapi.testclient import TestClient
 
 import fastapi_app
+from adsum.testing import Cluster, MakeCluster
 
 
 @pytest.fixture
-def workers(cluster):
+def workers(cluster: MakeCluster) -> Cluster:
     """Two workers, and the application as a third."""
     workers = cluster(2)
     workers.adopt(fastapi_app.node)
@@ -21,14 +24,16 @@ def workers(cluster):
 
 
 @pytest.fixture
-def client(workers):
+def client(workers: Cluster) -> Iterator[TestClient]:
     """A browser that is connected to the application."""
     with TestClient(fastapi_app.app) as client:
         workers.settle()
         yield client
 
 
-def test_a_user_is_listed_by_every_worker_and_leaves_with_the_connection(workers, client):
+def test_a_user_is_listed_by_every_worker_and_leaves_with_the_connection(
+    workers: Cluster, client: TestClient
+) -> None:
     with client.websocket_connect("/rooms/1/ann"):
         workers.settle()
         workers.assert_online("room:1", "ann")
@@ -36,7 +41,9 @@ def test_a_user_is_listed_by_every_worker_and_leaves_with_the_connection(workers
     workers.assert_online("room:1")
 
 
-def test_a_user_sees_who_comes_to_another_worker_and_leaves_as_that_one_dies(workers, client):
+def test_a_user_sees_who_comes_to_another_worker_and_leaves_as_that_one_dies(
+    workers: Cluster, client: TestClient
+) -> None:
     with client.websocket_connect("/rooms/1/ann") as ann:
         assert list(ann.receive_json()) == ["ann"]
         workers[0].presence.track("room:1", "bob", owner=None)
@@ -47,7 +54,9 @@ def test_a_user_sees_who_comes_to_another_worker_and_leaves_as_that_one_dies(wor
         assert list(ann.receive_json()) == ["ann"]
 
 
-def test_each_side_of_a_split_lists_its_own_until_it_heals(workers, client):
+def test_each_side_of_a_split_lists_its_own_until_it_heals(
+    workers: Cluster, client: TestClient
+) -> None:
     workers[0].presence.track("room:1", "bob", owner=None)
     with client.websocket_connect("/rooms/1/ann"):
         workers.partition([0, 1], [fastapi_app.node])

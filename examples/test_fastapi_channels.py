@@ -10,6 +10,7 @@ tests comes with FastAPI (anyio). `settle` lets virtual time pass between the wo
 import os
 import secrets
 import time
+from collections.abc import AsyncIterator
 
 import httpx2
 import pytest
@@ -18,19 +19,19 @@ os.environ["APP_SECRET"] = secrets.token_urlsafe()
 
 import fastapi_channels as application
 from adsum.channels import Socket
-from adsum.testing import Browser, RefusedByServerError
+from adsum.testing import Browser, Cluster, MakeCluster, RefusedByServerError
 
 pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
-def anyio_backend():
+def anyio_backend() -> str:
     """The event loop of the tests."""
     return "asyncio"
 
 
 @pytest.fixture
-async def workers(cluster):
+async def workers(cluster: MakeCluster) -> AsyncIterator[Cluster]:
     """The application as one worker, and another one."""
     workers = cluster(1)
     workers.adopt(application.node)
@@ -40,28 +41,30 @@ async def workers(cluster):
 
 
 @pytest.fixture
-def elsewhere(workers):
+def elsewhere(workers: Cluster) -> Socket:
     """The socket of the other worker."""
     return Socket(workers[0].presence, [application.Room], connect=application.connect)
 
 
 @pytest.fixture
-async def web(workers):
+async def web(workers: Cluster) -> AsyncIterator[httpx2.AsyncClient]:
     """A client for the endpoints."""
     transport = httpx2.ASGITransport(application.app)
     async with httpx2.AsyncClient(transport=transport, base_url="http://test") as web:
         yield web
 
 
-def token_of(user):
+def token_of(user: str) -> str:
     return application.sign(user, time.time())
 
 
-def bearer(user):
+def bearer(user: str) -> dict[str, str]:
     return {"authorization": f"Bearer {token_of(user)}"}
 
 
-async def test_a_user_on_one_worker_is_seen_by_a_browser_on_the_other(workers, elsewhere):
+async def test_a_user_on_one_worker_is_seen_by_a_browser_on_the_other(
+    workers: Cluster, elsewhere: Socket
+) -> None:
     async with (
         Browser(application.socket, token=token_of("ann")) as ann,
         Browser(elsewhere, token=token_of("bob")) as bob,
@@ -76,7 +79,9 @@ async def test_a_user_on_one_worker_is_seen_by_a_browser_on_the_other(workers, e
         assert (await anns.presence())["bob"]["metas"][0]["mood"] == "glad"
 
 
-async def test_nobody_is_a_ghost_when_a_worker_is_killed(workers, elsewhere):
+async def test_nobody_is_a_ghost_when_a_worker_is_killed(
+    workers: Cluster, elsewhere: Socket
+) -> None:
     async with (
         Browser(application.socket, token=token_of("ann")) as ann,
         Browser(elsewhere, token=token_of("bob")) as bob,
@@ -89,7 +94,9 @@ async def test_nobody_is_a_ghost_when_a_worker_is_killed(workers, elsewhere):
         assert list(await anns.presence()) == ["ann"]
 
 
-async def test_each_side_of_a_split_has_its_own_until_it_heals(workers, elsewhere):
+async def test_each_side_of_a_split_has_its_own_until_it_heals(
+    workers: Cluster, elsewhere: Socket
+) -> None:
     async with (
         Browser(application.socket, token=token_of("ann")) as ann,
         Browser(elsewhere, token=token_of("bob")) as bob,
@@ -105,7 +112,9 @@ async def test_each_side_of_a_split_has_its_own_until_it_heals(workers, elsewher
         assert list(await anns.presence()) == list(await bobs.presence()) == ["ann", "bob"]
 
 
-async def test_what_is_said_is_heard_on_both_workers(workers, elsewhere, web):
+async def test_what_is_said_is_heard_on_both_workers(
+    workers: Cluster, elsewhere: Socket, web: httpx2.AsyncClient
+) -> None:
     async with (
         Browser(application.socket, token=token_of("ann")) as ann,
         Browser(elsewhere, token=token_of("bob")) as bob,
@@ -119,7 +128,7 @@ async def test_what_is_said_is_heard_on_both_workers(workers, elsewhere, web):
             assert await room.expect("notice") == {"user": "ann", "text": "tea"}
 
 
-async def test_a_refusal_is_a_reply_and_the_channel_lives_on(workers):
+async def test_a_refusal_is_a_reply_and_the_channel_lives_on(workers: Cluster) -> None:
     async with Browser(application.socket, token=token_of("ann")) as ann:
         room = await ann.join("room:1")
         with pytest.raises(RefusedByServerError, match="1 to 500 characters"):
@@ -127,7 +136,9 @@ async def test_a_refusal_is_a_reply_and_the_channel_lives_on(workers):
         assert list(await room.presence()) == ["ann"]
 
 
-async def test_one_sign_in_is_for_requests_and_sockets(workers, web):
+async def test_one_sign_in_is_for_requests_and_sockets(
+    workers: Cluster, web: httpx2.AsyncClient
+) -> None:
     with pytest.raises(RefusedByServerError):
         async with Browser(application.socket, token="ann:99999999999:forged"):
             pass
@@ -139,7 +150,9 @@ async def test_one_sign_in_is_for_requests_and_sockets(workers, web):
         assert list(answer.json()["present"]) == ["ann"]
 
 
-async def test_a_user_is_disconnected_on_every_worker(workers, elsewhere, web):
+async def test_a_user_is_disconnected_on_every_worker(
+    workers: Cluster, elsewhere: Socket, web: httpx2.AsyncClient
+) -> None:
     async with (
         Browser(application.socket, token=token_of("ann")) as here,
         Browser(elsewhere, token=token_of("ann")) as there,

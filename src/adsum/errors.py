@@ -76,7 +76,9 @@ class RefusedError(AdsumError):
             raise TypeError(f"reason={reason!r:.100}: must be a text, or a dict for the client")
         super().__init__(reason)
         #: The response that the client receives.
-        self.response = {"reason": reason} if isinstance(reason, str) else dict(reason)
+        self.response: dict[str, Any] = (
+            {"reason": reason} if isinstance(reason, str) else dict(reason)
+        )
 
 
 class ProtocolError(AdsumError):

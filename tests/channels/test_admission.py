@@ -145,3 +145,21 @@ def test_timeout_error_of_the_application_is_not_the_connect_timeout(log: Log) -
         assert "connect crashed" in log.lines[0]
 
     run(main())
+
+
+def test_node_that_stops_while_connect_decides_refuses_the_client() -> None:
+    async def main() -> None:
+        doorman = Doorman()
+        app = App(connect=doorman)
+        ann = AsgiClient(app.socket)
+        async with app.node:
+            opening = asyncio.create_task(ann.open())
+            await until(lambda: doorman.asked)
+            await app.node.stop()
+            doorman.decides.set()
+            await opening
+        assert not ann.accepted
+        assert app.socket.stats()["refused_connections_total"] == 1
+        await ann.served()
+
+    run(main())

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from adsum.channels import Channel
+from adsum.channels import Channel, Socket, on
 from adsum.testing import Browser, browser
 from adsum.values.jsontext import dump
 
@@ -104,5 +104,75 @@ def test_leave_of_absent_ref_in_a_diff_fails_the_test() -> None:
             send_wrong_diff(app, diff)
             with pytest.raises(AssertionError, match="'r1', who was not there"):
                 await room.expect("never")
+
+    run(main())
+
+
+class Photos(Channel, topic="photos"):
+    """Answers, pushes and broadcasts bytes."""
+
+    @on("photo")
+    async def photo(self, payload: bytes) -> bytes:
+        self.push("pushed", payload + b"1")
+        await self.broadcast("broadcast", payload + b"2")
+        return payload
+
+
+def test_binary_payloads_are_sent_and_received() -> None:
+    async def main() -> None:
+        app = App(Photos)
+        async with app.node, Browser(app.socket) as ann:
+            room = await ann.join("photos")
+            reply = await room.ask("photo", b"\x00\xff")
+            assert reply == b"\x00\xff"
+            assert await room.expect("pushed") == b"\x00\xff1"
+            assert await room.expect("broadcast") == b"\x00\xff2"
+
+    run(main())
+
+
+def test_refute_fails_for_an_event_that_arrives() -> None:
+    async def main() -> None:
+        app = App(Photos)
+        async with app.node, Browser(app.socket) as ann:
+            room = await ann.join("photos")
+            await room.refute("pushed")
+            await room.push("photo", b"x")
+            with pytest.raises(AssertionError, match="'pushed' came on 'photos': b'x1'"):
+                await room.refute("pushed")
+
+    run(main())
+
+
+class BrokenSocket(Socket):
+    """Accepts, and ends without a close once the client has sent a frame, as after a fault."""
+
+    error: Exception | None = None
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        await receive()
+        if self.error is not None:
+            raise self.error
+
+
+def test_socket_that_ends_without_a_close_fails_the_wait() -> None:
+    async def main() -> None:
+        socket = BrokenSocket(App().presence, [])
+        async with Browser(socket) as ann:
+            with pytest.raises(AssertionError, match="was closed with 1006"):
+                await ann.join("room")
+
+    run(main())
+
+
+def test_error_of_the_socket_is_raised_to_the_test() -> None:
+    async def main() -> None:
+        socket = BrokenSocket(App().presence, [])
+        socket.error = RuntimeError("the socket crashes")
+        async with Browser(socket) as ann:
+            with pytest.raises(RuntimeError, match="the socket crashes"):
+                await ann.join("room")
 
     run(main())

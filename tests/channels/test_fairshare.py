@@ -18,7 +18,7 @@ from adsum.channels.frames import V2
 from adsum.driver.socketdriver import SocketDriver
 from adsum.pubsub import RESERVED
 from adsum.replication.messages import Publish
-from tests.support.waiting import until
+from tests.support.waiting import DEADLINE, until
 
 from .app import App
 from .asgi_client import AsgiClient, asgi_client
@@ -459,7 +459,11 @@ def test_longpoll_body_of_blank_lines_is_malformed(blank: bytes, log: Log) -> No
     run(main())
 
 
-def test_longpoll_body_of_many_frames_delays_no_other_client() -> None:
+def test_longpoll_body_of_many_frames_delays_no_other_client(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sessions, "PATIENCE", DEADLINE)  # of a slow machine
+
     async def main() -> None:
         app = App(Busy)
         async with app.node, asgi_client(app.socket) as bystander:

@@ -211,3 +211,21 @@ async def test_unexpected_answers_are_dropped(cluster_name: str) -> None:
         asking.cancel()
         await asyncio.wait([asking])
         assert not one._kept[name].partial
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"index": 1}, {"of": 0}, {"of": 10**9}, {"text": "x" * (relay._PIECE + 1)}],
+    ids=lambda wrong: next(iter(wrong)),
+)
+@leak_checked
+async def test_piece_with_invalid_fields_is_dropped(
+    wrong: dict[str, Any], cluster_name: str, log: Log
+) -> None:
+    async with two_that_ask(cluster_name) as (one, two, name):
+        two.go.set()
+        body = {"number": 1, "index": 0, "of": 1, "text": "{}"} | wrong
+        two.delivered(one._node.name, Publish(TOPIC, "ask", dump(body)))
+        assert await one.ask(name, {"n": 1}, DEADLINE) == {"echo": {"n": 1}}
+        assert two.asked == [{"n": 1}]
+        assert len(log.lines) == 1

@@ -1,6 +1,7 @@
 """Settings come from keywords, then the environment, then defaults; wrong ones are refused."""
 
 import ssl
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 import adsum
 from adsum.config import resolve_settings
 from adsum.errors import ConfigurationError
+from adsum.values.limits import MAX_ADDRESSES
 
 
 def refusal(given: dict[str, Any], environment: dict[str, str] | None = None) -> str:
@@ -54,6 +56,7 @@ def test_empty_variable_is_not_given() -> None:
         ("listen", "nonsense", "host:port"),
         ("listen", 7, "address"),
         ("listen", [None], "host:port"),
+        ("listen", ["127.0.0.1:0"] * MAX_ADDRESSES, f"fewer than {MAX_ADDRESSES}"),
         ("peers", "127.0.0.1:0", "port"),
         ("peers", "127.0.0.1:99999", "port"),
         ("siblings", "maybe", "True or False"),
@@ -183,3 +186,16 @@ def test_tls_of_anything_but_contexts_is_refused() -> None:
 def test_half_of_the_tls_files_is_refused() -> None:
     text = refusal({}, {"ADSUM_TLS_KEY": "/key.pem"})
     assert "ADSUM_TLS_CERTIFICATE" in text
+
+
+def test_tls_files_are_read_from_the_environment(certificates: Path) -> None:
+    files = {
+        "ADSUM_TLS_CERTIFICATE": str(certificates / "node.pem"),
+        "ADSUM_TLS_KEY": str(certificates / "node.key"),
+        "ADSUM_TLS_AUTHORITY": str(certificates / "authority.pem"),
+    }
+    tls = resolve_settings({}, files).tls
+    assert tls is not None
+    assert tls.mutual
+    del files["ADSUM_TLS_KEY"]
+    assert "must be all of" in refusal({}, files)

@@ -8,6 +8,7 @@ ignored error that it does not find. Lines without an ignore are accepted, and d
 import asyncio
 import copy
 import json
+import pickle
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -132,3 +133,18 @@ def test_mypy_finds_exactly_the_expected_errors(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "mypy", "--cache-dir", str(tmp_path), "--strict", __file__]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    "copied", [copy.copy, copy.deepcopy, lambda value: pickle.loads(pickle.dumps(value))]
+)
+def test_copies_of_answers_can_be_altered(copied: Callable[[Any], Any]) -> None:
+    async def use(presence: adsum.Presence) -> None:
+        entry = presence.list("room")["ann"]
+        mine, metas = copied(entry), copied(entry["metas"])
+        mine["colour"] = "red"
+        metas.append({"device": "own"})
+        assert "colour" not in entry
+        assert len(entry["metas"]) == 1
+
+    asyncio.run(with_ann(use))

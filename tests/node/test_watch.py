@@ -1,6 +1,7 @@
 """Watching: each change exactly once, merged for the slow, enriched in batches and in order."""
 
 import asyncio
+import contextlib
 import gc
 import logging
 from random import Random
@@ -470,6 +471,19 @@ def test_cancelled_read_loses_no_diff() -> None:
             await asyncio.wait_for(anext(watch), 0.01)
         presence.track("room", "ann")
         assert list((await anext(watch)).joins) == ["ann"]
+        await node.stop()
+
+    run(main())
+
+
+def test_aclosing_closes_a_watch() -> None:
+    async def main() -> None:
+        node, presence = await alone()
+        async with contextlib.aclosing(presence.watch("room")) as diffs:
+            await anext(diffs)
+            assert not diffs.closed
+        assert diffs.closed
+        assert [diff async for diff in diffs] == []
         await node.stop()
 
     run(main())

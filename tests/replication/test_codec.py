@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adsum.errors import ProtocolError
-from adsum.replication.codec import DELTA, decode, encode
+from adsum.replication.codec import DELTA, DIGEST, decode, encode
 from adsum.replication.engine import Engine
 from adsum.replication.entry import Change
 from adsum.replication.messages import (
@@ -31,7 +31,7 @@ from adsum.replication.messages import (
 from adsum.replication.state import Replica
 from adsum.replication.timing import Timing
 from adsum.values.jsontext import encode_object
-from adsum.values.limits import MAX_LINGER, MAX_META, MAX_NUMBER
+from adsum.values.limits import MAX_ADDRESSES, MAX_LINGER, MAX_META, MAX_NUMBER
 from tests.support.effort import examples
 
 text = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=30)
@@ -271,6 +271,18 @@ def test_unaltered_delta_frame_is_accepted() -> None:
 def test_malformed_message_is_rejected(frame: bytes) -> None:
     with pytest.raises(ProtocolError):
         decode(frame)
+
+
+def test_addresses_of_a_sighting_are_bounded() -> None:
+    def frame(addresses: int) -> bytes:
+        seen = ["n", 1, 1, 1, *(f"127.0.0.1:{1 + port}" for port in range(addresses))]
+        return json.dumps([DIGEST, 0, [seen], []]).encode()
+
+    message = decode(frame(MAX_ADDRESSES))
+    assert isinstance(message, Digest)
+    assert len(message.sightings[0].addresses) == MAX_ADDRESSES
+    with pytest.raises(ProtocolError, match=f"at most {MAX_ADDRESSES}"):
+        decode(frame(MAX_ADDRESSES + 1))
 
 
 def test_delta_of_one_join_is_small() -> None:

@@ -3,6 +3,9 @@
 import asyncio
 import importlib
 import importlib.util
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -294,3 +297,32 @@ def test_application_in_a_test_client_is_one_of_the_nodes(
 def test_track_without_an_owner_outside_of_any_task_is_refused(cluster: MakeCluster) -> None:
     with pytest.raises(adsum.UsageError, match="owner"):
         cluster(1)[0].presence.track("room", "ann")
+
+
+@contextmanager
+def running_elsewhere(node: adsum.Node) -> Iterator[None]:
+    """Run a node in an event loop of another thread."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    try:
+        asyncio.run_coroutine_threadsafe(node.start(), loop).result()
+        yield
+        asyncio.run_coroutine_threadsafe(node.stop(), loop).result()
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
+def test_nodes_in_several_event_loops_are_refused() -> None:
+    nodes = [adsum.Node(siblings=False), adsum.Node(siblings=False)]
+    two = Cluster(0)
+    for node in nodes:
+        two.adopt(node)
+    assert len(two) == 2
+    with running_elsewhere(nodes[0]):
+        two.settle()
+        with running_elsewhere(nodes[1]), pytest.raises(UsageError, match="several event loops"):
+            two.settle()
+    two.close()

@@ -8,6 +8,8 @@ import os
 import socket
 import ssl
 import stat
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -228,24 +230,58 @@ async def test_name_is_gone_only_if_all_its_addresses_refuse(
     assert not isinstance(caught.value, DialRefusedError)
 
 
-@in_loop
-async def test_busy_unix_listener_is_not_marked_gone(unix: World, short_path: Path) -> None:
-    path = str(short_path / "busy")
-    callers = []
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as busy:
+@contextmanager
+def busy_listener(path: str) -> Iterator[None]:
+    """A Unix socket whose backlog is full, so that it accepts no more connections."""
+    with ExitStack() as stack:
+        busy = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
         busy.bind(path)
         busy.listen(0)
         while True:
-            caller = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            callers.append(caller)
+            caller = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
             caller.setblocking(False)
             if caller.connect_ex(path) == errno.EAGAIN:
                 break
-        with pytest.raises(DialError, match="too busy") as caught:
-            await unix.transport("dialler").dial(f"unix:{path}")
+        yield
+
+
+@in_loop
+async def test_busy_unix_listener_is_not_marked_gone(unix: World, short_path: Path) -> None:
+    path = str(short_path / "busy")
+    with busy_listener(path), pytest.raises(DialError, match="too busy") as caught:
+        await unix.transport("dialler").dial(f"unix:{path}")
     assert not isinstance(caught.value, DialRefusedError)
-    for caller in callers:
-        caller.close()
+
+
+@in_loop
+async def test_path_of_a_busy_listener_is_not_taken_over(unix: World, short_path: Path) -> None:
+    path = short_path / "busy"
+    with busy_listener(str(path)):
+        before = path.lstat().st_ino
+        with pytest.raises(ListenError, match="a living process listens there"):
+            await unix.transport("node").listen(f"unix:{path}")
+        assert path.lstat().st_ino == before
+
+
+@in_loop
+async def test_name_that_does_not_resolve_fails_the_dial(
+    tcp: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def unknown(*args: object, **kwargs: object) -> object:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    async def never(*args: object, **kwargs: object) -> object:
+        return await asyncio.Event().wait()
+
+    loop = asyncio.get_running_loop()
+    monkeypatch.setattr(loop, "getaddrinfo", unknown)
+    with pytest.raises(DialError, match="Name or service not known") as caught:
+        await tcp.transport("dialler").dial("cluster.example.org:1")
+    assert not isinstance(caught.value, DialRefusedError)
+    monkeypatch.setattr(loop, "getaddrinfo", never)
+    hasty = tcp.transport("hasty", limits=TransportLimits(connect_timeout=0.02))
+    with pytest.raises(DialError, match=r"its name was not resolved within 0\.02 s"):
+        await hasty.dial("cluster.example.org:1")
 
 
 @in_loop

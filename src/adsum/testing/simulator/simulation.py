@@ -123,6 +123,7 @@ class Simulation:
         timing: Timing | None = None,
         linger: float = 0.0,
         observers: list[Observer] | None = None,
+        kind: type[SimulatedNode] = SimulatedNode,
     ) -> SimulatedNode:
         """Make a node without starting it; its `begin` does.
 
@@ -134,6 +135,7 @@ class Simulation:
             timing: The durations of its protocol, by default those of the simulation.
             linger: Seconds that the other nodes go on showing its presences after it was stopped.
             observers: The observers that it notifies.
+            kind: The class of the node.
 
         Raises:
             ValueError: A node runs at that place already.
@@ -145,7 +147,7 @@ class Simulation:
         self._lives += 1
         incarnation = FIRST_INCARNATION + (-self._lives if clock_back else self._lives)
         known = [other for other in self.nodes if other != place][: self._seeds_per_node]
-        node = self.nodes[place] = SimulatedNode(
+        node = self.nodes[place] = kind(
             self, place, Replica(name, incarnation), timing or self.timing, linger, observers or []
         )
         self._names[name] = None

@@ -1,0 +1,324 @@
+"""Uses of the public API that type checkers accept, with the types that they infer.
+
+Read by mypy and pyright, see `test_checkers.py`; never run.
+"""
+
+# pyright: strict
+
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
+from ssl import SSLContext
+from typing import Any, ClassVar, assert_type
+
+from fastapi import FastAPI
+from starlette.applications import Starlette
+from starlette.routing import Mount
+
+import adsum
+from adsum.channels import (
+    Answer,
+    Channel,
+    ChannelPresence,
+    Client,
+    Limits,
+    Reason,
+    RefusedError,
+    Socket,
+    intercept,
+    on,
+)
+from adsum.testing import (
+    Browser,
+    Cluster,
+    ClusterMember,
+    JoinedChannel,
+    MakeCluster,
+    RefusedByServerError,
+)
+
+# Node.
+
+
+async def node_lifecycle(context: SSLContext) -> None:
+    node = adsum.Node(
+        name="web-1",
+        cluster="shop",
+        listen=["127.0.0.1:0"],
+        peers="10.0.0.5:7400",
+        secret=b"sixteen bytes or",
+        tls=adsum.TLS(context, context, allow_unverified=True),
+        linger=5,
+        siblings=False,
+    )
+    assert_type(adsum.TLS.from_files("node.pem", "node.key", "ca.pem"), adsum.TLS)
+    assert_type(await node.start(), None)
+    async with node as same:
+        assert_type(same, adsum.Node)
+    assert_type(await node.wait_joined(timeout=None), bool)
+    assert_type(node.joined, bool)
+    assert_type(node.running, bool)
+    assert_type(node.stopping, bool)
+    assert_type(node.name, str)
+    assert_type(node.address, str | None)
+    assert_type(node.addresses, tuple[str, ...])
+    assert_type(node.stats(), dict[str, int])
+    assert_type(node.begin_stop(), None)
+    assert_type(await node.stop(), None)
+
+
+def members(node: adsum.Node) -> dict[str, int]:
+    assert_type(node.members(), list[adsum.MemberInfo])
+    return {member.name: member.lag for member in node.members() if member.status == "up"}
+
+
+@asynccontextmanager
+async def own_lifespan(app: FastAPI) -> AsyncGenerator[dict[str, int], None]:
+    yield {"pool": 1}
+
+
+def lifespans(node: adsum.Node) -> None:
+    FastAPI(lifespan=node.lifespan)
+    FastAPI(lifespan=node.wrap_lifespan(own_lifespan))
+    Starlette(lifespan=node.lifespan)
+
+
+# Presence.
+
+
+async def fetch_users(
+    topic: str, entries: dict[str, adsum.PresenceEntry]
+) -> dict[str, dict[str, str]]:
+    return {key: {"user": key.title()} for key in entries}
+
+
+async def fetch_any(topic: str, entries: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:
+    return {}
+
+
+class Users:
+    async def fetch(self, topic: str, entries: dict[str, Any]) -> dict[str, Any]:
+        return {}
+
+
+def fetch_functions(node: adsum.Node) -> None:
+    adsum.Presence(node, fetch=fetch_users, fetch_timeout=1)
+    adsum.Presence(node, fetch=fetch_any)
+    adsum.Presence(node, fetch=Users().fetch)
+    assert_type(adsum.Presence(node, fetch=None).node, adsum.Node)
+
+
+def track(presence: adsum.Presence, connection: object, frozen: Mapping[str, int]) -> None:
+    tracked = presence.track("room:1", "ann")
+    assert_type(tracked, adsum.Tracked)
+    assert_type(tracked.active, bool)
+    presence.track("room:1", "ann", {"device": "phone", "tags": ["a"]}, owner=connection)
+    presence.track("room:1", "ann", frozen, owner=None)
+    presence.track("room:1", "ann", owner=adsum.CURRENT_TASK)
+    with presence.track("room:1", "bob") as bob:
+        assert_type(bob, adsum.Tracked)
+        bob.update({"away": True})
+        bob.update(frozen)
+        bob.update(lambda meta: {**meta, "away": False})
+    tracked.untrack()
+    presence.update("room:1", "ann", {"device": "watch"}, owner=connection)
+    presence.update("room:1", "ann", lambda meta: meta | {"away": True})
+    presence.untrack("room:1", "ann", owner=connection)
+    assert_type(presence.untrack_all(connection), int)
+
+
+async def read(presence: adsum.Presence) -> None:
+    entries = presence.list("room:1")
+    assert_type(entries, dict[str, adsum.PresenceEntry])
+    assert_type(entries["ann"]["metas"], Sequence[Mapping[str, Any]])
+    assert_type(entries["ann"]["metas"][0]["device"], Any)
+    assert_type(presence.get("room:1", "ann"), list[Mapping[str, Any]])
+    assert_type(presence.count("room:1"), int)
+    assert_type(presence.topics(), list[str])
+    fetched = await presence.fetch("room:1")
+    assert_type(fetched, dict[str, adsum.PresenceEntry])
+    assert_type(fetched["ann"]["user"], Any)
+
+
+async def watch(presence: adsum.Presence) -> None:
+    with presence.watch("room:1") as diffs:
+        assert_type(diffs, adsum.Watch)
+        assert_type(await anext(diffs), adsum.Diff)
+        async for diff in diffs:
+            assert_type(diff, adsum.Diff)
+            assert_type(diff.joins, dict[str, adsum.PresenceEntry])
+            assert_type(diff.leaves, dict[str, adsum.PresenceEntry])
+            assert_type(diff.updates["ann"]["metas"], Sequence[Mapping[str, Any]])
+    assert_type(diffs.closed, bool)
+    async with aclosing(presence.watch("room:1")) as closing:
+        assert_type(closing, adsum.Watch)
+
+
+# PubSub.
+
+
+async def publish(node: adsum.Node, payload: Mapping[str, int]) -> None:
+    pubsub = adsum.PubSub(node)
+    with pubsub.subscribe("room:1", limit=10) as messages:
+        assert_type(messages, adsum.Subscription)
+        missed = await pubsub.publish("room:1", {"text": "hi"}, event="chat", exclude=messages)
+        assert_type(missed, int)
+        await pubsub.publish("room:1", payload, to="web-2")
+        await pubsub.publish("room:1", payload, local=True)
+        async for message in messages:
+            assert_type(message, adsum.Message)
+            assert_type(message.payload, Mapping[str, Any])
+            assert_type(message.event, str)
+    assert_type(messages.dropped, int)
+
+
+# Channels.
+
+
+class Room(Channel, topic="room:{room}"):
+    counts_above: ClassVar[int | None] = 100
+
+    async def join(self, payload: Any) -> Answer:
+        assert_type(self.topic, str)
+        assert_type(self.params, dict[str, str])
+        assert_type(self.client, Client)
+        if "user" not in self.client.assigns:
+            raise RefusedError("unauthorized")
+        self.me = self.track(self.client.assigns["user"], {"device": "phone"})
+        assert_type(self.me, ChannelPresence)
+        self.track("ann", topic="online").untrack()
+        self.spawn(self.tick())
+        self.push("hello", {"to": self.topic})
+        return {"topic": self.topic}
+
+    async def terminate(self, reason: Reason) -> None:
+        if reason == "replaced":
+            await self.broadcast_from("left", {"again": True})
+
+    async def tick(self) -> None:
+        self.push("time", b"\x00")
+
+    @on("say")
+    async def say(self, payload: dict[str, str]) -> Answer:
+        await self.broadcast("said", {"text": payload["text"]})
+        self.me.update(lambda meta: {**meta, "typing": False})
+        assert_type(self.me.active, bool)
+        return {"heard": 1}
+
+    @on("typing")
+    @on("writing")
+    async def typing(self, payload: Any) -> None:
+        self.me.update({"typing": True})
+        self.follow()
+
+    @on("photo")
+    async def photo(self, payload: bytes) -> bytes:
+        return payload
+
+    @on("leave")
+    async def leave(self, payload: Any) -> None:
+        self.stop()
+
+    @intercept("said")
+    async def said(self, payload: dict[str, Any]) -> dict[str, Any] | None:
+        return payload if payload["text"] else None
+
+
+class Lobby(Room, topic="lobby"):
+    """Overrides with narrower types."""
+
+    async def join(self, payload: Any) -> None:
+        self.follow()
+
+
+async def connect(client: Client) -> None:
+    if client.token is None:
+        raise RefusedError({"reason": "unauthorized", "code": 401})
+    client.id = f"user:{client.token}"
+    client.assigns["user"] = client.params.get("user", "ann")
+    assert_type(client.headers, dict[str, str])
+    assert_type(client.address, str | None)
+
+
+class Accounts:
+    async def connect(self, client: Client) -> None: ...
+
+
+async def sockets(presence: adsum.Presence) -> None:
+    Socket(presence, (Room, Lobby), connect=Accounts().connect)
+    socket = Socket(
+        presence,
+        [Room, Lobby],
+        connect=connect,
+        origins=["https://example.com"],
+        limits=Limits(joins=10, interval=5),
+        timeout=60,
+        when_slow="close",
+    )
+    assert_type(await socket.broadcast("room:1", "said", {"text": "hi"}), None)
+    assert_type(await socket.disconnect("user:ann"), None)
+    assert_type(socket.stats(), dict[str, int])
+    FastAPI().mount("/socket", socket)
+    Starlette(routes=[Mount("/socket", socket)])
+
+
+# Testing.
+
+
+def test_with_a_cluster(cluster: MakeCluster, node: adsum.Node) -> None:
+    workers = cluster(3, seed=7, linger=5.0)
+    assert_type(workers, Cluster)
+    assert_type(workers[0], ClusterMember)
+    assert_type(workers["n1"].presence, adsum.Presence)
+    assert_type(workers[node].pubsub, adsum.PubSub)
+    assert_type(workers.adopt(node), ClusterMember)
+    assert_type([member.name for member in workers], list[str])
+    workers.partition([0, "n2"], [node])
+    workers.cut(0, workers[1])
+    workers.heal()
+    workers.kill(0)
+    workers.restart("n1")
+    workers.run(0.5)
+    workers.settle()
+    workers.assert_online("room:1", "ann", "bob", on=[0, node])
+    with Cluster(2) as two:
+        assert_type(two, Cluster)
+
+
+async def test_with_a_browser(socket: Socket) -> None:
+    async with Browser(socket, {"user": "ann"}, token="t", headers={"cookie": "a"}) as ann:
+        assert_type(ann, Browser)
+        room = await ann.join("room:1", {"device": "phone"})
+        assert_type(room, JoinedChannel)
+        assert_type(await room.ask("say", {"text": "hi"}), Any)
+        assert_type(await room.expect("said"), Any)
+        assert_type(await room.presence(), dict[str, Any])
+        await room.push("photo", b"\x00")
+        assert_type(await ann.expect_close(), int)
+        assert_type(ann.closed, int | None)
+
+
+# Errors.
+
+
+def errors(error: Exception) -> None:
+    roots: list[type[adsum.AdsumError]] = [
+        adsum.UsageError,
+        adsum.NodeNotRunningError,
+        adsum.ProtocolError,
+        adsum.TransportError,
+        RefusedError,
+        RefusedByServerError,
+    ]
+    misuses: list[type[adsum.UsageError]] = [
+        adsum.ConfigurationError,
+        adsum.AlreadyTrackedError,
+        adsum.NotTrackedError,
+        adsum.WrongThreadError,
+    ]
+    broken: list[type[adsum.ProtocolError]] = [adsum.HandshakeError]
+    unmoved: list[type[adsum.TransportError]] = [adsum.ListenError, adsum.DialError]
+    refused: type[adsum.DialError] = adsum.DialRefusedError
+    value_error: ValueError = adsum.ConfigurationError("listen: no port")
+    runtime_error: RuntimeError = adsum.WrongThreadError()
+    assert_type(RefusedError().response, dict[str, Any])
+    print(roots, misuses, broken, unmoved, refused, value_error, runtime_error, error)
