@@ -260,7 +260,7 @@ MUTANTS = [
     Mutant(
         "apply a relayed goodbye of a node that is heard",
         "goodbyes.py",
-        "if replica == self.me or self.digests.hears_directly(replica, self.clock.active):",
+        "if replica == self.me or self.digests.has_live_link(replica, self.clock.active):",
         "if replica == self.me:",
         RELAYED,
     ),

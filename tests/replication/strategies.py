@@ -207,7 +207,7 @@ class Peer:
         return f"{self.replica} knows {', '.join(told) or 'nobody'}"
 
     def open(self, id: int, to: Replica) -> PeerLink:
-        link = PeerLink(id, to, opened_at=0.0, heard_at=0.0)
+        link = PeerLink(id, to, opened_at=0.0, received_at=0.0)
         self.links.add(link)
         return link
 

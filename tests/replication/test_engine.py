@@ -165,14 +165,14 @@ def test_first_change_is_sent_at_once_and_later_ones_are_coalesced(engine: Engin
     assert len([m for m in sent(engine) if isinstance(m, Delta)]) == 1
 
 
-def with_two_links(me: str, *, dialled: bool, heard_at: float = 2.0) -> Engine:
+def with_two_links(me: str, *, dialled: bool, received_at: float = 2.0) -> Engine:
     """A node with an old link, 1, and a new one, 2, to bob."""
     engine = Engine(Replica(me, 1), Timing(), Random(1), now=0.0)
     engine.link_up(1, BOB, ("bob:1",), None, 0.0)
     engine.receive(1, Heartbeat(5, 0), 0.1)
     for tenth in range(1, 30):
         engine.tick(tenth / 10)
-        if tenth / 10 <= heard_at:
+        if tenth / 10 <= received_at:
             engine.receive(1, Heartbeat(5 + tenth, 0), tenth / 10)
     engine.take_effects()
     engine.link_up(2, BOB, ("bob:1",), "bob:1" if dialled else None, 3.0)
@@ -199,7 +199,7 @@ def test_reconnect_replaces_old_link_with_its_first_frame() -> None:
 
 
 def test_reconnect_beside_a_silent_link_keeps_the_new_link() -> None:
-    assert closed_links(with_two_links("z", dialled=True, heard_at=1.0)) == []
+    assert closed_links(with_two_links("z", dialled=True, received_at=1.0)) == []
 
 
 def test_duplicate_links_of_a_silent_peer_are_bounded() -> None:

@@ -19,7 +19,7 @@ LATER = Replica("ann", 9)
 def liveness() -> Liveness:
     liveness = Liveness(TIMING, ME)
     assert liveness.meet(ANN, ("here:1",), 0.0, rival_linked=False) is None
-    liveness.hear(ANN, 10, 0, 0.0)
+    liveness.note_heartbeat(ANN, 10, 0, 0.0)
     return liveness
 
 
@@ -40,14 +40,14 @@ def test_silent_replica_is_down_after_down_after(liveness: Liveness) -> None:
 
 def test_repeated_heartbeat_counter_counts_as_silence(liveness: Liveness) -> None:
     for now in range(1, 6):
-        liveness.hear_of(Sighting(ANN, 10, 0), float(now))
-        liveness.hear_of(Sighting(ANN, 9, 0), float(now))
+        liveness.note_sighting(Sighting(ANN, 10, 0), float(now))
+        liveness.note_sighting(Sighting(ANN, 9, 0), float(now))
     assert status(liveness, 6.0) is Status.DOWN
 
 
 def test_advancing_heartbeat_counter_keeps_replica_up_by_any_path(liveness: Liveness) -> None:
-    liveness.hear(ANN, 11, 0, 5.0)
-    liveness.hear_of(Sighting(ANN, 12, 0), 10.0)
+    liveness.note_heartbeat(ANN, 11, 0, 5.0)
+    liveness.note_sighting(Sighting(ANN, 12, 0), 10.0)
     assert status(liveness, 15.9) is Status.UP
 
 
@@ -104,14 +104,14 @@ def test_advancing_counter_ends_suspicion(liveness: Liveness) -> None:
 def test_stale_counters_do_not_revive_a_down_replica(liveness: Liveness) -> None:
     status(liveness, 6.0)
     for counter in (9, 10, 12, 12, 12):  # 12 had been missed here; it circulates still
-        liveness.hear_of(Sighting(ANN, counter, 7), 7.0)
+        liveness.note_sighting(Sighting(ANN, counter, 7), 7.0)
     assert status(liveness, 7.0) is Status.DOWN
 
 
 def test_down_replica_is_revived_only_by_an_advancing_counter(liveness: Liveness) -> None:
     status(liveness, 6.0)
-    liveness.hear_of(Sighting(ANN, 12, 0), 7.0)
-    liveness.hear_of(Sighting(ANN, 13, 0), 8.0)
+    liveness.note_sighting(Sighting(ANN, 12, 0), 7.0)
+    liveness.note_sighting(Sighting(ANN, 13, 0), 8.0)
     assert status(liveness, 8.0) is Status.UP
 
 
@@ -123,9 +123,9 @@ def test_new_link_revives_a_down_replica_at_once(liveness: Liveness) -> None:
 
 def test_replica_known_by_digest_is_hidden_until_it_proves_alive() -> None:
     liveness = Liveness(TIMING, ME)
-    liveness.hear_of(Sighting(ANN, 40, 3, ("here:1",)), 0.0)
+    liveness.note_sighting(Sighting(ANN, 40, 3, ("here:1",)), 0.0)
     assert not ann(liveness).alive
-    liveness.hear_of(Sighting(ANN, 41, 3), 1.0)
+    liveness.note_sighting(Sighting(ANN, 41, 3), 1.0)
     assert ann(liveness).alive
 
 
@@ -166,7 +166,7 @@ def test_new_incarnation_replaces_a_down_one_at_once(liveness: Liveness, other: 
 
 def test_newcomer_with_duplicate_name_of_a_live_node_is_refused(liveness: Liveness) -> None:
     assert "in use" in str(liveness.meet(LATER, (), 1.0, rival_linked=True))
-    liveness.hear(ANN, 11, 0, 1.5)
+    liveness.note_heartbeat(ANN, 11, 0, 1.5)
     assert status(liveness, 3.5) is Status.UP
     assert ann(liveness).replica == ANN
 
@@ -179,12 +179,12 @@ def test_new_incarnation_is_admitted_once_the_old_one_is_silent(liveness: Livene
 
 
 def test_higher_of_two_live_incarnations_is_shown_everywhere(liveness: Liveness) -> None:
-    liveness.hear_of(Sighting(LATER, 7, 0), 1.0)
+    liveness.note_sighting(Sighting(LATER, 7, 0), 1.0)
     assert ann(liveness).replica == ANN
-    liveness.hear_of(Sighting(LATER, 8, 0), 2.0)
+    liveness.note_sighting(Sighting(LATER, 8, 0), 2.0)
     assert ann(liveness).replica == LATER
-    liveness.hear_of(Sighting(ANN, 50, 0), 3.0)
-    liveness.hear_of(Sighting(ANN, 51, 0), 4.0)
+    liveness.note_sighting(Sighting(ANN, 50, 0), 3.0)
+    liveness.note_sighting(Sighting(ANN, 51, 0), 4.0)
     assert ann(liveness).replica == LATER
 
 
@@ -197,13 +197,13 @@ def test_fresh_lists_no_suspect_and_no_down_replica(liveness: Liveness) -> None:
 def test_members_are_bounded() -> None:
     liveness = Liveness(TIMING, ME)
     for number in range(MAX_MEMBERS + 10):
-        liveness.hear_of(Sighting(Replica(f"n{number}", 1), 1, 0), 0.0)
+        liveness.note_sighting(Sighting(Replica(f"n{number}", 1), 1, 0), 0.0)
     assert len(liveness.members) == MAX_MEMBERS
     assert liveness.meet(ANN, (), 0.0, rival_linked=False) is not None
 
 
 def test_check_at_is_never_later_than_a_due_change(liveness: Liveness) -> None:
-    liveness.hear(ANN, 11, 0, 1.0)
+    liveness.note_heartbeat(ANN, 11, 0, 1.0)
     assert liveness.check_at <= 7.0
     liveness.lose_link(ANN, 2.0)
     assert liveness.check_at <= 3.0

@@ -68,7 +68,7 @@ class Admission:
             id,
             replica,
             opened_at=now,
-            heard_at=now,
+            received_at=now,
             dialled=dialled is not None,
             addresses=addresses,
             kept=self.me < replica,

@@ -38,7 +38,7 @@ class Conflicts:
         if replica.name in names:
             self._refused[replica.name] = f"refused {replica}: {reason}; {_HINT}"
         else:
-            self._tell("refusal", f"refused {replica}: {reason}", now)
+            self._notice("refusal", f"refused {replica}: {reason}", now)
 
     def resolve(self, name: str) -> None:
         """Drop the pending notice of a name: only one incarnation of it is left."""
@@ -48,26 +48,26 @@ class Conflicts:
         """Log a pending refusal: the holder of the name is alive, so the refusal was right."""
         refused = self._refused.pop(name, None)
         if refused is not None:
-            self._tell("name in use", refused, now)
+            self._notice("name in use", refused, now)
 
     def meet(self, namesake: Replica, now: float) -> str:
         """Log a link to a node of this node's own name; returns the reason for closing it."""
         text = f"the name {self._me.name!r} is in use by more than one live node"
-        self._tell("namesake", f"refused {namesake}: {text}; {_HINT}", now)
+        self._notice("namesake", f"refused {namesake}: {text}; {_HINT}", now)
         return text
 
-    def meet_copy(self, teller: Replica, now: float) -> str:
+    def meet_copy(self, sender: Replica, now: float) -> str:
         """Log a peer that knows changes of this incarnation that this process never made.
 
         Returns:
             The reason for closing the link to it.
         """
-        text = f"{teller} tells of changes by {self._me} that this node never made"
+        text = f"{sender} relays changes of {self._me} that this node never made"
         copy = "a copy of this process runs elsewhere"
-        self._tell("copy", f"{text}: {copy}", now)
-        return "you tell of changes that I never made"
+        self._notice("copy", f"{text}: {copy}", now)
+        return "you relay changes that I never made"
 
-    def hear_of_namesake(self, sighting: Sighting, now: float) -> None:
+    def note_namesake(self, sighting: Sighting, now: float) -> None:
         """Log another incarnation of this node's own name once its counter advances in digests.
 
         The first sighting may be that of a former incarnation of this node, so it is not logged.
@@ -75,7 +75,7 @@ class Conflicts:
         replica = sighting.replica
         if sighting.counter > self._rivals.setdefault(replica, sighting.counter):
             text = f"{replica} is alive elsewhere, with the name of this node, {self._me}"
-            self._tell("namesake", f"{text}; {_HINT}", now)
+            self._notice("namesake", f"{text}; {_HINT}", now)
         while len(self._rivals) > MAX_RIVALS:
             del self._rivals[next(iter(self._rivals))]
 
@@ -84,5 +84,5 @@ class Conflicts:
         yield Size("rivals", len(self._rivals), MAX_RIVALS)
         yield Size("refusals", len(self._refused), names)
 
-    def _tell(self, kind: str, text: str, now: float) -> None:
+    def _notice(self, kind: str, text: str, now: float) -> None:
         self._effects.notice_once(Severity.ERROR, kind, text, now)

@@ -8,8 +8,8 @@ for that incarnation. It states for how long the presences of the replica are st
 *lingers*), so that clients that reconnect elsewhere neither leave nor join.
 
 * **It hides no living replica.** It carries the last counter of its owner. A relayed goodbye is not
-  applied while the owner is heard directly or a higher counter is known. When it is applied, silent
-  links to the owner are closed; on a later link a higher counter refutes it, and so do two
+  applied while there is a live link to the owner or a higher counter is known. When it is applied,
+  silent links to the owner are closed; on a later link a higher counter refutes it, and so do two
   heartbeats.
 * **It may show a slice again** that was hidden because its replica was down: the goodbye proves
   that the silence was a stop, and the slice is shown until the linger ends. This is the one

@@ -4,7 +4,7 @@ Theory of operation
 ===================
 
 A heartbeat carries two fingerprints (see `fingerprint`): of the replicas that are alive here, and
-of those that linger. While all nodes hear each other, fingerprints agree and no digest is sent.
+of those that linger. While all nodes have live links, fingerprints agree and no digest is sent.
 Digests are sent on demand:
 
 * **A mismatch** of a peer's fingerprint with one's own causes a request for everything, over one
@@ -13,7 +13,7 @@ Digests are sent on demand:
   no longer. So the loss of a message is detected by the next heartbeat, and nodes joined by a path
   of k links agree on the lingering replicas within k heartbeats.
 * **A newcomer** requests everything over its first few links, and dials the replicas it learns of.
-* **A replica that is not heard directly**, because there is no link to it or the link is silent, is
+* **A replica without a live link**, because there is no link to it or the link is silent, is
   named in a request to a few peers with each heartbeat. The answer has its counter, or its
   goodbye. Peers remember the names until the next request, and push goodbyes to those that lack
   them.
@@ -79,7 +79,7 @@ class Digests:
         """
         if link.awaiting:
             return
-        # With its first heartbeat a newcomer knows nobody yet.
+        # With its first heartbeat a newcomer knows no member yet.
         differs = link.greeted and heartbeat.members != self._liveness.fingerprint
         if differs and now >= self._everything_at:
             self._everything_at = now + self._timing.heartbeat_interval
@@ -93,7 +93,7 @@ class Digests:
         self._effects.send([link], Pull(_named(lingering), everything))
 
     def beat(self, now: float, unanswered: list[PeerLink], awaited: list[Replica]) -> None:
-        """Request digests of replicas that are not heard directly; called at each heartbeat.
+        """Request digests of replicas without a live link; called at each heartbeat.
 
         Args:
             now: Active time.
@@ -107,21 +107,21 @@ class Digests:
             link.awaiting &= not link.greeted  # before its first frame a peer answers nothing
         for link in unanswered:
             self.request_everything(link)
-        unheard = (replica for replica in awaited if not self.hears_directly(replica, now))
-        missing = list(dict.fromkeys([*self._silent(now), *self._incomplete(), *unheard]))
+        unlinked = (replica for replica in awaited if not self.has_live_link(replica, now))
+        missing = list(dict.fromkeys([*self._silent(now), *self._incomplete(), *unlinked]))
         if not missing:
             return
         named = _named(missing)
         complete = len(named) == len(missing)
         self._effects.send(self._links.some(), Pull(named) if complete else Pull(everything=True))
 
-    def hears_directly(self, replica: Replica, now: float) -> bool:
+    def has_live_link(self, replica: Replica, now: float) -> bool:
         """Whether a link to a replica is alive, so its own statements will be received."""
-        return self._links.hears(replica, now - self._timing.vouch_grace)
+        return self._links.has_live(replica, now - self._timing.vouch_grace)
 
     def _silent(self, now: float) -> Iterator[Replica]:
         for member in self._liveness.members.values():
-            if member.alive and not self.hears_directly(member.replica, now):
+            if member.alive and not self.has_live_link(member.replica, now):
                 yield member.replica
 
     def _incomplete(self) -> Iterator[Replica]:
@@ -157,7 +157,7 @@ class Digests:
             self._effects.send([link], part)
 
     def push(self, departure: Departure, elapsed: float) -> None:
-        """Send a goodbye to the peers that are known not to hear its replica directly, if sure."""
+        """Send a goodbye to the peers without a live link to its replica, if sure."""
         replica = departure.replica
         links = [link for link in self._links if replica in link.lacks and link.writable]
         if departure.sure:

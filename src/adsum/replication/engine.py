@@ -100,7 +100,7 @@ class Engine(Parts):
         for _ in range(MAX_LAST_FLUSHES):
             if self._exchange.flush_at < float("inf"):
                 self._exchange.flush(self._clock.active)
-        self._goodbyes.say(linger)
+        self._goodbyes.send(linger)
 
     def add_seed(self, address: str, *, lasting: bool) -> None:
         """Add a seed: keep dialling an address while there is no link to its node.
@@ -219,11 +219,11 @@ class Engine(Parts):
         link = self._links.get(id)
         if link is None:
             return
-        link.heard_at = self._clock.active
+        link.received_at = self._clock.active
         if not link.kept:
             link.kept = True
             self._messaging.resume(link.replica.name)
-        self._liveness.hear_frame(link.replica, self._clock.active)
+        self._liveness.note_frame(link.replica, self._clock.active)
         match message:
             case Delta():
                 self._exchange.receive(link, message, self._clock.active)
@@ -304,9 +304,9 @@ class Engine(Parts):
         """
         return list_members(self._liveness, self._departures, self._exchange, self._links)
 
-    def hears_directly(self, replica: Replica) -> bool:
+    def has_live_link(self, replica: Replica) -> bool:
         """Whether a link to a replica is alive, so its own statements will be received."""
-        return self._digests.hears_directly(replica, self._clock.active)
+        return self._digests.has_live_link(replica, self._clock.active)
 
     def lingering(self) -> dict[Replica, Departure]:
         """The goodbyes of the replicas that linger here, by replica; read-only."""

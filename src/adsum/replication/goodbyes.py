@@ -50,7 +50,7 @@ class Goodbyes:
     admission: Admission
     heartbeats: Heartbeats
 
-    def say(self, linger: float) -> None:
+    def send(self, linger: float) -> None:
         """Send the goodbye of this node over every link."""
         counter = self.heartbeats.advance()
         self.effects.send(self.links, Goodbye(counter, self.own.slice.horizon, linger))
@@ -64,10 +64,10 @@ class Goodbyes:
             self.reconciler.close_link(other, "you said goodbye")
 
     def receive_relayed(self, link: PeerLink, farewell: Farewell) -> None:
-        """Apply a relayed goodbye, unless its replica is heard directly or has a higher counter."""
+        """Apply a relayed goodbye, unless its replica has a live link or a higher counter."""
         replica = farewell.replica
         member = self.liveness.of(replica)
-        if replica == self.me or self.digests.hears_directly(replica, self.clock.active):
+        if replica == self.me or self.digests.has_live_link(replica, self.clock.active):
             return
         if member is not None and farewell.counter <= member.counter:
             return
@@ -101,7 +101,7 @@ class Goodbyes:
         if departure is not None and not known:
             self.digests.push(departure, self.clock.elapsed)
         if member is not None:
-            self.effects.notice(Severity.INFO, f"{replica} says goodbye")
+            self.effects.notice(Severity.INFO, f"{replica} has sent a goodbye")
 
     def refute(self, link: PeerLink, counter: int) -> bool:
         """Refute the goodbye of a replica if a heartbeat on its own link proves it alive.

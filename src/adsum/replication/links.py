@@ -21,7 +21,7 @@ class PeerLink:
         id: The number by which the driver knows the link.
         replica: The replica at the other end.
         opened_at: When it opened, in active time.
-        heard_at: When the last frame was received over it, in active time.
+        received_at: When the last frame was received over it, in active time.
         kept: Whether its smaller end, which chooses among links opened at one moment, is known to
             keep it: that end knows at once, the other one when the first frame arrives.
         writable: Whether the peer reads and there is room to send.
@@ -33,7 +33,7 @@ class PeerLink:
         awaiting: A digest was requested over it and has not arrived.
         introduced_upto: Members with a `change_number` up to this have had their addresses sent
             over this link.
-        lacks: Replicas that the peer does not hear directly, as of its last request.
+        lacks: Replicas that to which the peer has no live link, as of its last request.
         first_counter: The first counter received over it, if it opened after a goodbye of its
             replica.
     """
@@ -41,7 +41,7 @@ class PeerLink:
     id: int
     replica: Replica
     opened_at: float
-    heard_at: float
+    received_at: float
     kept: bool = True
     writable: bool = True
     stuck_at: float = 0.0
@@ -136,7 +136,7 @@ class Links:
         """
         yield Size("links", len(self), 4 * names)
 
-    def hears(self, replica: Replica, since: float) -> bool:
+    def has_live(self, replica: Replica, since: float) -> bool:
         """Whether a frame was received over any link to a replica since an active time."""
         links = self.of(replica.name)
-        return any(link.replica == replica and link.heard_at >= since for link in links)
+        return any(link.replica == replica and link.received_at >= since for link in links)

@@ -141,7 +141,7 @@ class Liveness:
         self._prove(member, now)
         return None
 
-    def hear(
+    def note_heartbeat(
         self, replica: Replica, counter: int, version: int, now: float, *, newest: bool = True
     ) -> bool:
         """Apply a heartbeat received from a replica on its own link.
@@ -168,13 +168,13 @@ class Liveness:
         self._prove(member, now)
         return True
 
-    def hear_frame(self, replica: Replica, now: float) -> None:
+    def note_frame(self, replica: Replica, now: float) -> None:
         """Apply a frame on a replica's own link: if the replica is up, it counts as a heartbeat."""
         member = self.of(replica)
         if member is not None and member.status is Status.UP:
             member.fresh_at = now
 
-    def hear_of(self, sighting: Sighting, now: float) -> bool:
+    def note_sighting(self, sighting: Sighting, now: float) -> bool:
         """Apply a relayed sighting: the highest counter and version that a peer knows of a replica.
 
         Returns:
@@ -230,7 +230,7 @@ class Liveness:
             return
         if member.status is Status.SUSPECT:
             member.vouches.setdefault(by, now + self._timing.vouch_grace)
-        self.hear_of(Sighting(replica, counter, 0), now)
+        self.note_sighting(Sighting(replica, counter, 0), now)
 
     def retract(self, replica: Replica, by: str) -> None:
         """Withdraw the vouch of a node that asks about a replica, and so has no link to it."""

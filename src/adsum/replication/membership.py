@@ -56,7 +56,9 @@ class Membership:
             return
         counter, version = heartbeat.counter, heartbeat.version
         newest = self.links.of(replica.name)[-1] is link
-        if not self.liveness.hear(replica, counter, version, self.clock.active, newest=newest):
+        if not self.liveness.note_heartbeat(
+            replica, counter, version, self.clock.active, newest=newest
+        ):
             return
         self.reconciler.reconcile(replica.name)
         self.conflicts.prove(replica.name, self.clock.active)
@@ -118,7 +120,7 @@ class Membership:
             if member is not None and member.addresses:  # addresses from its own link take priority
                 sighting = replace(sighting, addresses=())
         known = replica in self.liveness
-        if self.liveness.hear_of(sighting, self.clock.active):
+        if self.liveness.note_sighting(sighting, self.clock.active):
             self.joining.advance()
             self.reconciler.reconcile(replica.name)
         if self.liveness.of(replica) is None:
@@ -133,14 +135,14 @@ class Membership:
         held = self.exchange.of(replica)
         if held is None or not held.shown or sighting.version <= held.slice.horizon:
             return
-        if replica == link.replica or self.digests.hears_directly(replica, self.clock.active):
+        if replica == link.replica or self.digests.has_live_link(replica, self.clock.active):
             return  # its owner pushes them
         self.exchange.ask(held, link, self.clock.active)
 
     def _meet_oneself(self, link: PeerLink, sighting: Sighting) -> None:
         """Compare a sighting of this node's own name with this node."""
         if sighting.replica != self.me:
-            self.conflicts.hear_of_namesake(sighting, self.clock.active)
+            self.conflicts.note_namesake(sighting, self.clock.active)
             return
         horizon, counter = self.own.slice.horizon, self.heartbeats.counter
         if sighting.version > horizon or sighting.counter > counter:

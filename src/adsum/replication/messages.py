@@ -122,8 +122,8 @@ class Pull:
     """A request for a digest of every replica that lingers at the receiver, and of others.
 
     Attributes:
-        replicas: Replicas to answer about, whether up, lingering or gone: the sender does not hear
-            them directly, or they linger there.
+        replicas: Replicas to answer about, whether up, lingering or gone: the sender has no live
+            link to them, or they linger there.
         everything: Answer with every replica that is up at the receiver, too.
     """
 

@@ -70,10 +70,10 @@ class Reconciler:
         """Close the links that were silent or not read for `down_after`."""
         patience = self.timing.down_after
         for link in self.links:
-            if self.clock.active - link.heard_at > patience:
-                self.close_link(link, f"nothing was heard for {patience:g} s")
+            if self.clock.active - link.received_at > patience:
+                self.close_link(link, f"no frame was received for {patience:g} s")
             elif not link.writable and self.clock.active - link.stuck_at > patience:
-                self.close_link(link, f"nothing was read for {patience:g} s")
+                self.close_link(link, f"no frame was read for {patience:g} s")
 
     def forget_link(self, link: PeerLink) -> None:
         """Forget a closed link: follow its replica over another link, or suspect the replica."""

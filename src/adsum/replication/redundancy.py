@@ -59,5 +59,5 @@ class Redundancy:
         return self.clock.active - link.opened_at < self.timing.race_window
 
     def _works(self, link: PeerLink) -> bool:
-        heard = link.heard_at >= self.clock.active - self.timing.vouch_grace
+        heard = link.received_at >= self.clock.active - self.timing.vouch_grace
         return heard and link.kept and not self._is_young(link)

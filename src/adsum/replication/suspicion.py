@@ -71,7 +71,7 @@ class Suspicion:
             self.effects.send([link], self.digests.notice(departure, self.clock.elapsed))
             return
         member = self.liveness.of(ask.replica)
-        if member is not None and self.digests.hears_directly(ask.replica, self.clock.active):
+        if member is not None and self.digests.has_live_link(ask.replica, self.clock.active):
             self.effects.send([link], Vouch(ask.replica, member.counter))
             self.askers.setdefault(ask.replica.name, set()).add(link.id)
 

@@ -155,7 +155,7 @@ class Greeting:
             connection.queue(encode_goodbye(why))
             connection.linger()
         # A connection that sends no bytes is a probe, of a load balancer or a sibling.
-        if self.outcome is None and connection.heard and not logged:
+        if self.outcome is None and connection.received_any and not logged:
             # A sibling that starts and stops at once may leave during the handshake.
             expected = connection.origin is None and issubclass(kind, DialError)
             self._owner.refused(str(error), expected=expected)

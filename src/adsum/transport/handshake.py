@@ -224,7 +224,7 @@ def encode_hello(
         ) from None
     if len(body) > GREETING_LIMIT:
         raise ConfigurationError(
-            f"the identity of node {identity.name!r} takes {len(body)} bytes to tell, "
+            f"the identity of node {identity.name!r} takes {len(body)} bytes in a hello, "
             f"at most {GREETING_LIMIT} are allowed; shorten its addresses"
         )
     return body

@@ -53,7 +53,7 @@ class StreamConnection(asyncio.Protocol):
         phase: The present phase; None once it has ended.
         peer: The name of the peer; empty until it is proved.
         wire: The asyncio transport; None before the connection is made, and kept when it is lost.
-        heard: Whether the peer has sent any bytes.
+        received_any: Whether the peer has sent any bytes.
         reader: Splits the received bytes into frames.
         mac: Makes the tags of the frames sent after the proof; None on a link without tags.
         queued: Bytes queued in this loop turn, plus those in the write buffer of the wire when the
@@ -69,7 +69,7 @@ class StreamConnection(asyncio.Protocol):
         self.phase: Phase | None = None
         self.peer = ""
         self.wire: asyncio.Transport | None = None
-        self.heard = False
+        self.received_any = False
         self.reader = FrameReader()
         self.mac: FrameMac | None = None
         self.waiting = False
@@ -199,7 +199,7 @@ class StreamConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Receive bytes; deliver complete frames as far as the budget of this turn allows."""
-        self.heard = True
+        self.received_any = True
         self.reader.feed(data)
         if self.phase is None:
             self._look_for_goodbye()
@@ -213,7 +213,7 @@ class StreamConnection(asyncio.Protocol):
             self._pause_reading()
 
     def eof_received(self) -> bool:
-        """The peer hung up: abort, because nobody will read the unsent bytes."""
+        """The peer hung up: abort, because the unsent bytes will not be read."""
         self.abort_wire()
         return False
 

@@ -76,7 +76,7 @@ class Agreement:
                 for one, two in ((node, peer), (peer, node)):
                     for replica, departure in lingering[one.place].items():
                         missing = replica not in lingering[two.place]
-                        if departure.sure and missing and not two.engine.hears_directly(replica):
+                        if departure.sure and missing and not two.engine.has_live_link(replica):
                             yield one.place, two.place, replica
 
     def _linked(self, node: SimulatedNode, peer: SimulatedNode) -> bool:

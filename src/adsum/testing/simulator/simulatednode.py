@@ -169,7 +169,7 @@ class SimulatedNode(Driver):
 
     def leave(self, linger: float) -> None:
         """Stop with a goodbye; presences linger for some seconds on the other nodes."""
-        self.simulation.trace("{} says goodbye", self.replica)
+        self.simulation.trace("{} has sent a goodbye", self.replica)
         self._end()
         self.engine.leave(linger)
         self._drive()
