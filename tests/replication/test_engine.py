@@ -223,3 +223,13 @@ def test_coalescing_interval_grows_with_the_links(links: int, interval: float) -
     engine.tick(0.5)
     engine.track("room", "b", "{}")
     assert engine.wake_at == pytest.approx(0.5 + interval)
+
+
+def test_sizes_of_an_engine_are_within_their_bounds() -> None:
+    engine = Engine(Replica("me", 1), Timing(), Random(1), 0.0)
+    engine.link_up(1, Replica("peer", 1), ("peer:1",), None, 0.0)
+    engine.receive(1, Ask(Replica("third", 1)), 0.1)
+    sizes = {size.name: size for size in engine.sizes(names=2)}
+    assert {"members", "departures", "links", "questions", "slices"} <= sizes.keys()
+    assert sizes["links"].value == sizes["members"].value == 1
+    assert all(size.value <= size.bound for size in sizes.values())

@@ -22,25 +22,25 @@ class OwnSlice:
 
     def track(self, topic: str, key: str, meta: str) -> Entry:
         """Add a presence."""
-        entry = tracked(self.slice.replica, self._next_version(), share(topic), key, meta)
-        self.slice.add(entry)
+        own = self.slice
+        entry = tracked(own.replica, own.horizon + 1, share(topic), key, meta)
+        own.add(entry)
         self._changed(None, entry)
         return entry
 
     def update(self, old: Entry, meta: str) -> Entry:
         """Replace the meta of a presence in place."""
-        new = updated(self.slice.replica, self._next_version(), old, meta)
-        self.slice.put(new)
+        own = self.slice
+        new = updated(own.replica, own.horizon + 1, old, meta)
+        own.put(new)
         self._changed(old, new)
         return new
 
     def untrack(self, entry: Entry) -> None:
         """Remove a presence."""
-        self.slice.remove((self._next_version(), entry[ID]))
+        own = self.slice
+        own.remove((own.horizon + 1, entry[ID]))
         self._changed(entry, None)
-
-    def _next_version(self) -> int:
-        return self.slice.horizon + 1
 
     def _changed(self, old: Entry | None, new: Entry | None) -> None:
         self._view.change(old, new)
