@@ -1,4 +1,4 @@
-"""Digests travel only on demand: where nodes differ, or do not hear each other."""
+"""Digests travel only on demand: where nodes differ, or have no live link to each other."""
 
 from collections import Counter
 from random import Random
@@ -102,3 +102,19 @@ def test_full_digest_request_names_lingering_replicas() -> None:
     engine.receive(1, Digest((), (Farewell(bob, 2, 0, 0.0, 0),)), 1.0)
     engine.tick(1.0)
     assert engine.lingering() == {}
+
+
+def test_goodbye_is_pushed_to_the_peer_that_requested_its_owner() -> None:
+    peer, leaver = Replica("peer", 1), Replica("leaver", 1)
+    engine = Engine(Replica("me", 1), Timing(), Random(1), 0.0)
+    for link, replica in enumerate((peer, leaver)):
+        engine.link_up(link, replica, (f"{replica.name}:1",), None, 0.0)
+        engine.receive(link, Heartbeat(1, 0, 0, 0), 0.1)
+    engine.receive(0, Pull((leaver,), everything=False), 0.2)  # it has no live link to the leaver
+    engine.take_effects()
+
+    engine.receive(1, Goodbye(2, 0, 5.0), 0.3)
+
+    sent = [effect for effect in engine.take_effects() if isinstance(effect, Send)]
+    [digest] = [send.message for send in sent if send.links == (0,)]
+    assert digest == Digest((), (Farewell(leaver, 2, 0, 5.0, 0),), last=False)

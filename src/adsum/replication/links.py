@@ -33,7 +33,7 @@ class PeerLink:
         awaiting: A digest was requested over it and has not arrived.
         introduced_upto: Members with a `change_number` up to this have had their addresses sent
             over this link.
-        lacks: Replicas that to which the peer has no live link, as of its last request.
+        lacks: Replicas to which the peer has no live link, as of its last request.
         first_counter: The first counter received over it, if it opened after a goodbye of its
             replica.
     """
