@@ -6,7 +6,8 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 
 import adsum
-from adsum.channels import Channel, Socket, sessions
+from adsum.channels import Channel, Socket
+from adsum.channels.carriers import sessions
 
 #: Seconds of silence, and without a poll.
 TIMEOUT = 1.0

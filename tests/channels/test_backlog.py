@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from adsum.channels import Channel, Limits, on, websocket
+from adsum.channels import Channel, Limits, on
+from adsum.channels.carriers import websocket
 from tests.support.waiting import until
 
 from .app import App, Tracking

@@ -8,10 +8,10 @@ from weakref import ref
 import pytest
 
 from adsum.channels import Channel, Client
+from adsum.channels.carriers.sessions import Sessions
+from adsum.channels.carriers.tokens import Token
 from adsum.channels.connection import Connection
-from adsum.channels.frames import V2_TEXT
-from adsum.channels.sessions import Sessions
-from adsum.channels.tokens import Token
+from adsum.channels.wire.frames import V2_TEXT
 from tests.node import test_closed_loops as closed_loops
 from tests.node.test_closed_loops import collect_what_closed_loops_left, run_and_close
 from tests.node.test_eager_tasks import names

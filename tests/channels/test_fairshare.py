@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
-from adsum.channels import Channel, Client, Limits, on, sessions
+from adsum.channels import Channel, Client, Limits, on
+from adsum.channels.carriers import sessions
 from adsum.channels.connection import Connection
-from adsum.channels.fairshare import BUDGET, RECIPIENT, ROUND, WORK, FairShare
-from adsum.channels.frames import V2
+from adsum.channels.flow.fairshare import BUDGET, RECIPIENT, ROUND, WORK, FairShare
+from adsum.channels.wire.frames import V2
 from adsum.driver.sockets import SocketDriver
 from adsum.pubsub import RESERVED
 from adsum.replication.messages import Publish

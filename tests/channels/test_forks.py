@@ -7,7 +7,7 @@ import pytest
 
 import adsum
 from adsum.channels import Channel, Socket
-from adsum.channels.relay import Question, Relay
+from adsum.channels.carriers.relay import Question, Relay
 from tests.node.children import in_child
 
 from .line import line

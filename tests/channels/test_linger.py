@@ -7,9 +7,9 @@ import pytest
 
 import adsum
 from adsum.channels import Channel, Client, Limits, Socket
+from adsum.channels.carriers.sessions import Sessions
 from adsum.channels.connection import Connection
-from adsum.channels.frames import V2_TEXT
-from adsum.channels.sessions import Sessions
+from adsum.channels.wire.frames import V2_TEXT
 from tests.support.waiting import until
 
 from .line import Line, line

@@ -12,7 +12,8 @@ from typing import Any
 import httpx2
 import pytest
 
-from adsum.channels import Limits, longpoll
+from adsum.channels import Limits
+from adsum.channels.carriers import longpoll
 from tests.support.ports import free_port
 from tests.support.waiting import until
 
@@ -270,7 +271,7 @@ def test_one_body_of_a_session_is_read_at_a_time(where: str, cluster_name: str) 
 def test_body_too_large_for_the_way_to_its_worker_is_refused(
     cluster_name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("adsum.channels.relay.MAX_QUESTION", 10_000)
+    monkeypatch.setattr("adsum.channels.carriers.relay.MAX_QUESTION", 10_000)
 
     async def main() -> None:
         async with two_sites(cluster_name) as (one, two), polling(one) as ann:

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 import adsum
-from adsum.channels import relay
-from adsum.channels.relay import TOPIC, NoRoomError, Question, Relay, TooLongError
+from adsum.channels.carriers import relay
+from adsum.channels.carriers.relay import TOPIC, NoRoomError, Question, Relay, TooLongError
 from adsum.replication.messages import Publish
 from adsum.values.jsontext import dump
 from tests.support.nodes import running

@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import adsum
-from adsum.channels import presences, rooms
-from adsum.channels.frames import V2, Ref, Serializer
-from adsum.channels.rooms import Follower, PresenceFeed
+from adsum.channels.presence import feed as feeds
+from adsum.channels.presence import texts
+from adsum.channels.presence.feed import Follower, PresenceFeed
+from adsum.channels.wire.frames import V2, Ref, Serializer
 from adsum.driver.observer import Observer
 from adsum.replication.entry import Transition
 from tests.effort import examples
@@ -236,7 +237,7 @@ def test_a_storm_of_changes_is_cut_into_few_diffs_and_the_first_at_once() -> Non
         took = asyncio.get_running_loop().time() - began
         await until(lambda: reader.read_all() or len(reader.presence.refs()) == 2000)
         # A diff in each pause at most, however long the storm took.
-        assert stage.feed.number <= 3 + took / rooms.PAUSE
+        assert stage.feed.number <= 3 + took / feeds.PAUSE
         await stage.rest()
         assert reader.presence.state == stage.presence.list(TOPIC)
 
@@ -248,14 +249,14 @@ def test_states_and_diffs_are_made_once_for_all(monkeypatch: pytest.MonkeyPatch)
 
     def state_text(*arguments: Any) -> str:
         made["states"] += 1
-        return presences.state_text(*arguments)
+        return texts.state_text(*arguments)
 
     def diff_text(*arguments: Any) -> str | None:
         made["diffs"] += 1
-        return presences.diff_text(*arguments)
+        return texts.diff_text(*arguments)
 
-    monkeypatch.setattr(rooms, "state_text", state_text)
-    monkeypatch.setattr(rooms, "diff_text", diff_text)
+    monkeypatch.setattr(feeds, "state_text", state_text)
+    monkeypatch.setattr(feeds, "diff_text", diff_text)
 
     async def part(stage: Stage) -> None:
         for _ in range(50):
@@ -306,7 +307,7 @@ def test_who_has_left_is_sent_nothing_even_if_its_turn_comes() -> None:
 def test_who_missed_more_than_is_remembered_gets_a_state_or_is_told_to_go(
     state_if_slow: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rooms, "REMEMBERED", 5)
+    monkeypatch.setattr(feeds, "REMEMBERED", 5)
 
     async def part(stage: Stage) -> None:
         slow = stage.reader()
@@ -425,6 +426,6 @@ def test_whoever_reads_whenever_knows_who_is_there_and_each_ref_comes_and_goes_o
         assert stage.feed.followers == sum(not reader.gone for reader in stage.readers)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rooms, "REMEMBERED", 4)
+        patch.setattr(feeds, "REMEMBERED", 4)
         fetch = names_fetched if fetches else None
         play(part, state_if_slow=state_if_slow, fetch=fetch, counts_above=counts_above)

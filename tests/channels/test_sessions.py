@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from adsum.channels import Channel, Limits, Socket, on, sessions
+from adsum.channels import Channel, Limits, Socket, on
+from adsum.channels.carriers import sessions
 from tests.support.waiting import until
 
 from .app import App

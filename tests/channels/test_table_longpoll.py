@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from adsum.channels import sessions
+from adsum.channels.carriers import sessions
 from tests.support.waiting import until
 
 from .logged import Log

@@ -3,8 +3,9 @@
 import re
 from dataclasses import fields
 
-from adsum.channels import Limits, longpoll, relay, sessions, tokens
-from adsum.channels.fairshare import _SECOND, BUDGET, WORK
+from adsum.channels import Limits
+from adsum.channels.carriers import longpoll, relay, sessions, tokens
+from adsum.channels.flow.fairshare import _SECOND, BUDGET, WORK
 from adsum.channels.hub import _MAX_BYTES
 from adsum.channels.process import GRACE, MAX_PUSH
 from adsum.channels.socket import CONNECT_TIMEOUT, TIMEOUT

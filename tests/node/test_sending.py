@@ -10,7 +10,7 @@ import pytest
 
 import adsum
 from adsum.channels import Channel, Socket
-from adsum.channels.relay import Question, Relay
+from adsum.channels.carriers.relay import Question, Relay
 from adsum.driver.observer import Observer
 from adsum.driver.sockets import SocketDriver
 from adsum.replication import messaging

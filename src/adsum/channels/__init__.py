@@ -8,7 +8,7 @@ from adsum.errors import RefusedError
 
 from .channel import Answer, Channel, ChannelPresence, Reason, intercept, on
 from .client import Client
-from .limits import Limits
+from .clientlimits import Limits
 from .socket import Socket
 
 __all__ = [

@@ -12,8 +12,8 @@ from adsum.quoting import quoted
 from adsum.values.limits import MAX_NAME
 
 from .client import Client
-from .frames import is_reserved
-from .topics import Pattern
+from .wire.frames import is_reserved
+from .wire.topics import Pattern
 
 if TYPE_CHECKING:
     from .process import ChannelProcess

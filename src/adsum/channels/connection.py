@@ -14,11 +14,11 @@ from adsum.errors import ProtocolError, RefusedError
 from adsum.quoting import printable, quoted
 
 from .client import Client
-from .fairshare import WORK, FairShare
-from .frames import Frame, Ref, Serializer, Wire
-from .limits import Meter
-from .outbox import Closing, Outbox
+from .flow.fairshare import WORK, FairShare
+from .flow.meter import Meter
+from .flow.outbox import Closing, Outbox
 from .process import GRACE, JOIN_CRASHED, ChannelProcess
+from .wire.frames import Frame, Ref, Serializer, Wire
 
 if TYPE_CHECKING:
     from .hub import Hub

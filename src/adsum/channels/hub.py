@@ -30,13 +30,13 @@ from adsum.values.limits import MAX_NAME, MAX_NODE_NAME, MAX_PAYLOAD
 from adsum.values.names import checked_name
 
 from .channel import Channel, pattern_of
+from .clientlimits import Limits
 from .connection import Connection
-from .fairshare import RECIPIENT, WORK
-from .frames import Encoded, Serializer, Wire, checked_event, is_reserved
-from .limits import Limits
+from .flow.fairshare import RECIPIENT, WORK
+from .presence.feed import Follower, PresenceFeed
 from .process import ChannelProcess, encode
-from .rooms import Follower, PresenceFeed
-from .topics import Pattern
+from .wire.frames import Encoded, Serializer, Wire, checked_event, is_reserved
+from .wire.topics import Pattern
 
 logger = logging.getLogger("adsum.channels")
 

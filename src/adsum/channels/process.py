@@ -28,10 +28,10 @@ from adsum.tasks import is_closing, start_task
 from adsum.values.jsontext import encode_object, load
 
 from .channel import Answer, Channel, Reason
-from .fairshare import RECIPIENT, WORK
-from .frames import Encoded, Frame, Ref, Serializer, Wire, checked_event
-from .mailbox import Mailbox
-from .rooms import Follower
+from .flow.fairshare import RECIPIENT, WORK
+from .flow.mailbox import Mailbox
+from .presence.feed import Follower
+from .wire.frames import Encoded, Frame, Ref, Serializer, Wire, checked_event
 
 if TYPE_CHECKING:
     from .connection import Connection

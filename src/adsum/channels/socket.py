@@ -13,17 +13,17 @@ from adsum.presence import Presence
 from adsum.quoting import quoted
 from adsum.tasks import cancel_task, start_task
 
-from . import handshake, websocket
+from .carriers import websocket
+from .carriers.longpoll import NO_STORE, LongPoll
+from .carriers.websocket import ASGIReceive, ASGISend, receive_next
 from .channel import Channel
 from .client import Client
+from .clientlimits import Limits
 from .connection import Connection
-from .frames import Serializer
-from .handshake import Scope, address_of
 from .hub import Hub
-from .limits import Limits
-from .longpoll import NO_STORE, LongPoll
-from .origins import Origins, RejectedError
-from .websocket import ASGIReceive, ASGISend, receive_next
+from .wire.connect import SUBPROTOCOL, Scope, address_of, read_client
+from .wire.frames import Serializer
+from .wire.origins import Origins, RejectedError
 
 logger = logging.getLogger("adsum.channels")
 
@@ -191,7 +191,7 @@ class Socket:
         """
         address = address_of(scope)
         try:
-            client, serializer = handshake.read(scope, self._origins, transport)
+            client, serializer = read_client(scope, self._origins, transport)
         except RejectedError as error:
             self._hub.log.warning(_REFUSED, address, str(error), key=address)
             return self._refuse(403)
@@ -277,7 +277,9 @@ class Socket:
             admitted = await self.admit(scope, "websocket", ahead)
             if not isinstance(admitted, int):
                 offered = scope.get("subprotocols", ())
-                protocol = handshake.SUBPROTOCOL if handshake.SUBPROTOCOL in offered else None
+                protocol = (
+                    SUBPROTOCOL if SUBPROTOCOL in offered else None
+                )
                 connection = Connection(self._hub, *admitted)
                 await websocket.serve(connection, receive, send, protocol, ahead)
                 return

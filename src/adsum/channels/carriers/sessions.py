@@ -22,12 +22,12 @@ from contextlib import contextmanager, suppress
 from typing import Self
 
 from adsum.activetime import ActiveTimer, active_timeout
+from adsum.channels.connection import Connection
+from adsum.channels.flow.fairshare import WORK
+from adsum.channels.wire.frames import Wire
 from adsum.node import Node
 from adsum.tasks import start_task
 
-from .connection import Connection
-from .fairshare import WORK
-from .frames import Wire
 from .relay import NoRoomError, Question, Relay, TooLongError
 from .tokens import Routes, Token, new_session
 

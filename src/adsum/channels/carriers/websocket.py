@@ -14,12 +14,11 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from adsum.activetime import active_timeout
+from adsum.channels.connection import Connection
+from adsum.channels.flow.fairshare import WORK
+from adsum.channels.wire.frames import Wire
 from adsum.sparselog import error_text
 from adsum.tasks import cancel_task, start_task
-
-from .connection import Connection
-from .fairshare import WORK
-from .frames import Wire
 
 logger = logging.getLogger("adsum.channels")
 

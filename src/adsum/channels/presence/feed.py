@@ -18,14 +18,14 @@ from collections import deque
 from functools import partial
 from typing import Protocol
 
+from adsum.channels.flow.fairshare import WORK, FairShare
+from adsum.channels.wire.frames import Ref, Serializer, Wire
 from adsum.presence import Presence
 from adsum.replication.entry import KEY, Entry, Identity, Transition
 from adsum.tasks import cancel_task, start_task
 from adsum.watch import Extras, fold, group_in_slices
 
-from .fairshare import WORK, FairShare
-from .frames import Ref, Serializer, Wire
-from .presences import beside, diff_text, state_text
+from .texts import beside, diff_text, state_text
 
 #: Seconds between two diffs of a topic, at least and at most. Within this range, a room pauses for
 #: as long as it took to send the last diff to all clients, so it uses at most half of the event

@@ -14,15 +14,15 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 from adsum.activetime import active_timeout
+from adsum.channels.client import Client
+from adsum.channels.connection import Connection
+from adsum.channels.hub import Hub
+from adsum.channels.wire.connect import Scope, address_of, headers_of, params_of
+from adsum.channels.wire.frames import V2_TEXT, Serializer, Version2
+from adsum.channels.wire.origins import Origins, RejectedError
 from adsum.tasks import cancel_task, start_task
 from adsum.values.jsontext import dump
 
-from .client import Client
-from .connection import Connection
-from .frames import V2_TEXT, Serializer, Version2
-from .handshake import Scope, address_of, headers_of, params_of
-from .hub import Hub
-from .origins import Origins, RejectedError
 from .relay import Question
 from .sessions import Sessions
 from .tokens import Token
