@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import adsum
 from adsum.channels.presence import feed as feeds
-from adsum.channels.presence import texts
+from adsum.channels.presence import history, pace, texts
 from adsum.channels.presence.feed import Follower, PresenceFeed
 from adsum.channels.wire.frames import V2, Ref, Serializer
 from adsum.driver.observer import Observer
@@ -73,7 +73,7 @@ class Stage(Observer):
             self.cut()
             await asyncio.sleep(0)
             read = sum([reader.read_all() for reader in self.readers if not reader.gone])
-            busy = read or self.feed._timer is not None or self.feed._cutting is not None
+            busy = read or self.feed._pace._timer is not None or self.feed._cutting is not None
             quiet = 0 if busy else quiet + 1
 
     # As an observer of the node.
@@ -237,7 +237,7 @@ def test_a_storm_of_changes_is_cut_into_few_diffs_and_the_first_at_once() -> Non
         took = asyncio.get_running_loop().time() - began
         await until(lambda: reader.read_all() or len(reader.presence.refs()) == 2000)
         # A diff in each pause at most, however long the storm took.
-        assert stage.feed.number <= 3 + took / feeds.PAUSE
+        assert stage.feed.number <= 3 + took / pace.PAUSE
         await stage.rest()
         assert reader.presence.state == stage.presence.list(TOPIC)
 
@@ -256,7 +256,7 @@ def test_states_and_diffs_are_made_once_for_all(monkeypatch: pytest.MonkeyPatch)
         return texts.diff_text(*arguments)
 
     monkeypatch.setattr(feeds, "state_text", state_text)
-    monkeypatch.setattr(feeds, "diff_text", diff_text)
+    monkeypatch.setattr(history, "diff_text", diff_text)
 
     async def part(stage: Stage) -> None:
         for _ in range(50):
@@ -307,7 +307,7 @@ def test_who_has_left_is_sent_nothing_even_if_its_turn_comes() -> None:
 def test_who_missed_more_than_is_remembered_gets_a_state_or_is_told_to_go(
     state_if_slow: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(feeds, "REMEMBERED", 5)
+    monkeypatch.setattr(history, "REMEMBERED", 5)
 
     async def part(stage: Stage) -> None:
         slow = stage.reader()
@@ -326,7 +326,7 @@ def test_who_missed_more_than_is_remembered_gets_a_state_or_is_told_to_go(
         else:
             assert slow.gone
             assert slow.events() == ["state"]
-        assert len(stage.feed._diffs) <= 5
+        assert len(stage.feed._history._diffs) <= 5
 
     play(part, state_if_slow=state_if_slow)
 
@@ -426,6 +426,6 @@ def test_whoever_reads_whenever_knows_who_is_there_and_each_ref_comes_and_goes_o
         assert stage.feed.followers == sum(not reader.gone for reader in stage.readers)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(feeds, "REMEMBERED", 4)
+        patch.setattr(history, "REMEMBERED", 4)
         fetch = names_fetched if fetches else None
         play(part, state_if_slow=state_if_slow, fetch=fetch, counts_above=counts_above)

@@ -18,7 +18,7 @@ from adsum.channels import (
 )
 from adsum.channels.carriers import websocket
 from adsum.channels.connection import Connection
-from adsum.channels.presence import feed as feeds
+from adsum.channels.presence import history
 from adsum.testing import Browser, RefusedByServerError
 from tests.support.waiting import until
 
@@ -351,7 +351,7 @@ async def fall_behind(app: App, slow: Line) -> Presence:
     goes = app.presence.track("room:1", "goes", owner=None)
     await until_sent(app, "room:1")
     goes.untrack()
-    for n in range(feeds.REMEMBERED + 10):
+    for n in range(history.REMEMBERED + 10):
         app.presence.track("room:1", "brief", {"n": n}, owner=None).untrack()
         app.presence.track("room:1", f"u{n % 7}", owner=n)
         await until_sent(app, "room:1")
@@ -364,7 +364,7 @@ async def fall_behind(app: App, slow: Line) -> Presence:
 def test_a_client_that_is_too_far_behind_gets_a_new_state_or_is_closed(
     when_slow: Literal["state", "close"], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(feeds, "REMEMBERED", 20)
+    monkeypatch.setattr(history, "REMEMBERED", 20)
 
     async def main() -> None:
         app = App(when_slow=when_slow)

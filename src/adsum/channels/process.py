@@ -229,23 +229,23 @@ class ChannelProcess:
         """
         self.connection.count_update()
 
-    # Called by the room, see `rooms.FeedListener`.
+    # Called by the feed, see `feed.FeedListener`.
 
     def ready(self, follower: Follower) -> None:
-        """See `rooms.FeedListener`."""
+        """See `feed.FeedListener`."""
         self.connection.outbox.put_source(follower)
 
     def too_slow(self) -> None:
-        """See `rooms.FeedListener`."""
+        """See `feed.FeedListener`."""
         self.connection.overflow()
 
     @property
     def longest_state(self) -> int | None:
-        """See `rooms.FeedListener`."""
+        """See `feed.FeedListener`."""
         return self.connection.longest_state
 
     def too_long(self, size: int) -> None:
-        """See `rooms.FeedListener`. The channel stops; after a crash the client would rejoin."""
+        """See `feed.FeedListener`. The channel stops; after a crash the client would rejoin."""
         self._hub.log.warning(_TOO_LONG, repr(self), size, self.longest_state, key=self.topic)
         self._withdraw()
         self.end_soon("stopped")

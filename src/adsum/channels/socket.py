@@ -277,9 +277,7 @@ class Socket:
             admitted = await self.admit(scope, "websocket", ahead)
             if not isinstance(admitted, int):
                 offered = scope.get("subprotocols", ())
-                protocol = (
-                    SUBPROTOCOL if SUBPROTOCOL in offered else None
-                )
+                protocol = SUBPROTOCOL if SUBPROTOCOL in offered else None
                 connection = Connection(self._hub, *admitted)
                 await websocket.serve(connection, receive, send, protocol, ahead)
                 return
