@@ -7,11 +7,11 @@ from starlette.routing import Mount
 
 import adsum
 from adsum.channels import Channel, Socket
-from adsum.channels.carriers import sessions
+from adsum.channels.carriers import session
 
 #: Seconds of silence, and without a poll.
 TIMEOUT = 1.0
-sessions.LIFETIME = TIMEOUT
+session.LIFETIME = TIMEOUT
 
 node = adsum.Node(siblings=False)
 presence = adsum.Presence(node)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from adsum.channels import Channel, Client, Limits, on
-from adsum.channels.carriers import sessions
+from adsum.channels.carriers import session
 from adsum.channels.connection import Connection
 from adsum.channels.flow.fairshare import BUDGET, RECIPIENT, ROUND, WORK, FairShare
 from adsum.channels.wire.frames import V2
@@ -421,13 +421,13 @@ def test_a_request_is_taken_in_up_to_the_first_line_that_is_no_frame(
     log: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decoded = list[str]()
-    wire = sessions._wire
+    wire = session._wire
 
     def counted(text: str) -> str | bytes:
         decoded.append(text)
         return wire(text)
 
-    monkeypatch.setattr(sessions, "_wire", counted)
+    monkeypatch.setattr(session, "_wire", counted)
 
     async def main() -> None:
         app = App(Busy)

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 import adsum
-from adsum.channels.carriers import relay
-from adsum.channels.carriers.relay import TOPIC, NoRoomError, Question, Relay, TooLongError
+from adsum.channels.carriers import lanes, relay
+from adsum.channels.carriers.lanes import NoRoomError
+from adsum.channels.carriers.relay import TOPIC, Question, Relay, TooLongError
 from adsum.replication.messages import Publish
 from adsum.values.jsontext import dump
 from tests.support.nodes import running
@@ -24,7 +25,7 @@ class Echo(Relay):
     """Answers what it was asked, once it may."""
 
     def __init__(self, node: adsum.Node) -> None:
-        super().__init__(node)
+        super().__init__(node, self)
         self.go = asyncio.Event()
         self.asked: list[Question] = []
 
@@ -138,11 +139,11 @@ def test_long_texts_take_turns_with_each_other_and_leave_the_link_to_others(
 def test_long_questions_beyond_the_bound_are_refused_and_short_ones_pass(
     cluster_name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(relay, "ROOM_PATIENCE", 0.2)
+    monkeypatch.setattr(lanes, "ROOM_PATIENCE", 0.2)
 
     async def main() -> None:
         async with two_that_ask(cluster_name) as (one, two, name):
-            half = {"text": "x" * (relay.MAX_UNDER_WAY // 2 - 1000)}
+            half = {"text": "x" * (lanes.MAX_UNDER_WAY // 2 - 1000)}
             first = [asyncio.create_task(one.ask(name, half, DEADLINE)) for _ in range(2)]
             await until(lambda: len(two.asked) == 2)
             with pytest.raises(NoRoomError):
@@ -172,7 +173,7 @@ def test_question_that_is_too_long_is_refused_before_anything_is_sent(cluster_na
 def test_node_refuses_questions_beyond_what_it_keeps_with_one_line(
     cluster_name: str, monkeypatch: pytest.MonkeyPatch, log: Log
 ) -> None:
-    monkeypatch.setattr(relay, "MAX_KEPT", 1000)
+    monkeypatch.setattr(lanes, "MAX_KEPT", 1000)
 
     async def main() -> None:
         async with two_that_ask(cluster_name) as (one, two, name):
@@ -194,7 +195,7 @@ def test_node_refuses_questions_beyond_what_it_keeps_with_one_line(
 def test_incomplete_questions_are_bounded_for_each_sender(
     cluster_name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(relay, "MAX_KEPT", 1000)
+    monkeypatch.setattr(lanes, "MAX_KEPT", 1000)
 
     async def main() -> None:
         async with two_that_ask(cluster_name) as (one, two, name):

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from adsum.channels import Channel, Limits, Socket, on
-from adsum.channels.carriers import sessions
+from adsum.channels.carriers.session import Session
 from tests.support.waiting import until
 
 from .app import App
@@ -46,7 +46,7 @@ async def joined(app: App) -> Asking:
     return ann
 
 
-def the_session(socket: Socket) -> sessions.Session:
+def the_session(socket: Socket) -> Session:
     (session,) = socket._longpoll._sessions._sessions.values()
     return session
 
@@ -74,7 +74,7 @@ def test_a_post_while_another_is_taken_in_is_answered_409_and_harms_nothing() ->
 
 
 def test_a_post_that_waits_for_too_long_ends_its_session(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sessions, "PATIENCE", 0.05)
+    monkeypatch.setattr("adsum.channels.carriers.session.PATIENCE", 0.05)
 
     async def main() -> None:
         app = App(Slow, limits=LIMITS)
@@ -94,7 +94,7 @@ def test_a_post_that_waits_for_too_long_ends_its_session(monkeypatch: pytest.Mon
 def test_a_session_whose_poll_broke_off_ends_soon(
     how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sessions, "LIFETIME_IF_BROKEN", 0.05)
+    monkeypatch.setattr("adsum.channels.carriers.session.LIFETIME_IF_BROKEN", 0.05)
 
     async def main() -> None:
         app = App(Slow)

@@ -6,7 +6,6 @@ import json
 
 import pytest
 
-from adsum.channels.carriers import sessions
 from tests.support.waiting import until
 
 from .logged import Log
@@ -22,7 +21,7 @@ BEATEN = '[null,"7","phoenix","phx_reply",{"status":"ok","response":{}}]'
 @pytest.fixture
 def short_window(monkeypatch: pytest.MonkeyPatch) -> None:
     """A GET that waits in vain is answered soon."""
-    monkeypatch.setattr(sessions, "WINDOW", 0.05)
+    monkeypatch.setattr("adsum.channels.carriers.session.WINDOW", 0.05)
 
 
 def test_the_first_get_makes_a_session_and_says_410() -> None:
@@ -360,7 +359,7 @@ def test_presences_reach_a_client_that_polls() -> None:
 
 
 def test_a_session_that_nobody_asks_for_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sessions, "LIFETIME", 0.1)
+    monkeypatch.setattr("adsum.channels.carriers.session.LIFETIME", 0.1)
 
     async def main() -> None:
         async with site() as made, polling(made) as ann:

@@ -4,7 +4,7 @@ import re
 from dataclasses import fields
 
 from adsum.channels import Limits
-from adsum.channels.carriers import longpoll, relay, sessions, tokens
+from adsum.channels.carriers import lanes, longpoll, relay, session, tokens
 from adsum.channels.flow.fairshare import _SECOND, BUDGET, WORK
 from adsum.channels.hub import _MAX_BYTES
 from adsum.channels.process import GRACE, MAX_PUSH
@@ -30,16 +30,16 @@ def test_the_fixed_limits_are_as_said() -> None:
     assert f"{longpoll._MAX_BODY_FRAMES} frames of the largest size" in prose
     assert f"{longpoll.BODY_PATIENCE:g} s in which" in prose
     assert f"another worker is passed | {relay.MAX_QUESTION // MIB} MiB" in prose
-    assert f"under way to one worker | {relay.MAX_UNDER_WAY // MIB} MiB" in prose
-    assert f"one piece of {relay._PIECE // 1024} KiB" in prose
-    assert f"it waits {relay.ROOM_PATIENCE:g} s, then" in prose
-    assert f"keeps for another one | {relay.MAX_KEPT // MIB} MiB" in prose
+    assert f"under way to one worker | {lanes.MAX_UNDER_WAY // MIB} MiB" in prose
+    assert f"one piece of {lanes.PIECE // 1024} KiB" in prose
+    assert f"it waits {lanes.ROOM_PATIENCE:g} s, then" in prose
+    assert f"keeps for another one | {lanes.MAX_KEPT // MIB} MiB" in prose
     assert f"not been asked | {tokens.PATIENCE:g} s" in prose
-    assert f"for one client | {sessions.MAX_STATE // MIB} MiB" in prose
+    assert f"for one client | {session.MAX_STATE // MIB} MiB" in prose
     assert f"`timeout` seconds, {TIMEOUT:g} by default" in prose
     assert f"`connect` has {CONNECT_TIMEOUT:g} seconds" in prose
     assert f"503 after {CONNECT_TIMEOUT:g} seconds" in prose
-    assert f"than was handled in {sessions.PATIENCE:g} seconds" in prose
+    assert f"than was handled in {session.PATIENCE:g} seconds" in prose
 
 
 def test_the_budget_of_a_turn_is_as_said() -> None:

@@ -1,201 +1,58 @@
-"""Long-poll sessions: those of this node, and forwarding to the sessions of other nodes.
+"""`Sessions`: the long-poll sessions of a node, and forwarding to the sessions of other nodes.
 
 A token names a session and its node, see `tokens`. So a request that reaches another worker is
 forwarded, and no sticky sessions are needed.
 
 Invariants:
-- Each frame reaches the client once. A response is kept until the client polls with its number;
-  until then, a poll with the previous number gets the same response again. A holder of an older
-  token learns nothing from it, and does not disturb a waiting poll.
 - A token is checked completely by the worker that receives it. Nothing is read or forwarded for a
   token that no live member issued.
 - For each session, one batch of frames at a time is read or forwarded.
 """
 
-import asyncio
-import base64
-import binascii
 import logging
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Self
 
-from adsum.activetime import ActiveTimer, active_timeout
 from adsum.channels.connection import Connection
-from adsum.channels.flow.fairshare import WORK
-from adsum.channels.wire.frames import Wire
+from adsum.channels.pernode import PerNode
+from adsum.driver.observer import Observer
 from adsum.node import Node
-from adsum.tasks import start_task
+from adsum.sparselog import SparseLogger
 
-from .relay import NoRoomError, Question, Relay, TooLongError
-from .tokens import Routes, Token, new_session
+from .lanes import NoRoomError
+from .relay import Question, Relay, TooLongError
+from .session import PATIENCE, WINDOW, Session
+from .tokens import Routes, Token
 
-#: Seconds that a poll waits for frames.
-WINDOW = 10.0
-#: Seconds of active time that a session lives without a poll; that it lives after an aborted poll.
-#: The second is short: phoenix.js then begins a new session, and a closed tab sends nothing.
-LIFETIME, LIFETIME_IF_BROKEN = 30.0, 3.0
-#: Seconds of active time within which a request that does not wait is answered.
-PATIENCE = 5.0
-#: A line that is not blank, from its first non-space character on.
-_LINE = re.compile(r"\S[^\n]*")
-#: Frames in one response; characters at which no further frame is added to it.
-_MAX_FRAMES, _MAX_ANSWER = 100, 256 * 1024
-#: Characters of JSON text that the presences of a topic may have for a client that polls. Longer
-#: ones cannot be forwarded between nodes, so they are refused on every node.
-MAX_STATE = 20 * 1024 * 1024
+logger = logging.getLogger("adsum.channels")
 
 _UNKNOWN = "a client at %s that polls has a token of a session that has ended"
 
 
-class Session:
-    """The session of one client that polls."""
+class Sessions(Observer):
+    """The long-poll sessions of a node, shared by all its sockets.
 
-    def __init__(self, connection: Connection, ended: Callable[["Session"], None]) -> None:
-        self.id = new_session()
-        self.connection = connection
-        # Number of the last response; its frames, None once the client has polled with it.
-        self._number = 0
-        self._frames: list[str] | None = None
-        self._poll: asyncio.Future[None] | None = None
-        self._ended = ended
-        self._finishing: asyncio.Task[None] | None = None
-        self._expiry = self._expire_later(LIFETIME)
-        # Whether frames of the client are being received.
-        self._sending = False
-        # Whether the waiting or last poll was aborted.
-        self._broken = False
-        connection.longest_state = MAX_STATE
-        connection.attach(self._wake, self.end)
-
-    async def poll(self, number: int) -> tuple[int, int, list[str]]:
-        """Wait for frames; returns the status, the number of the response, and the frames."""
-        if not self._is_present(number):
-            return 410, 0, []
-        self._wake()  # of two waiting polls the older one is answered, without frames
-        self.connection.heard()
-        if number != self._number:
-            return 200, self._number, self._frames or []
-        self._frames = None
-        self._expiry.cancel()
-        self._broken = False
-        if not self._has_more():
-            waiting = self._poll = asyncio.get_running_loop().create_future()
-            try:
-                await asyncio.wait([waiting], timeout=WINDOW)
-            except asyncio.CancelledError:
-                if self._poll is waiting:
-                    self._broken = True
-                    self._live_on()
-                raise
-            if self._poll is not waiting:
-                return 204, number, []  # a newer poll waits and gets the frames
-        self._live_on()
-        return self._answer()
-
-    def break_off(self, number: int) -> None:
-        """Abort the waiting or last poll, if it had this number: its client cannot be answered."""
-        if not self._is_present(number):
-            return
-        self._broken = True
-        if self._poll is not None and not self._poll.done():
-            self._wake()
-        else:
-            self._live_on()
-
-    async def send(self, body: str, *, lines: bool) -> int:
-        """Handle the frames that the client sent, up to the first invalid one; returns a status.
-
-        A client sends one request at a time. If its frames cannot be handled within `PATIENCE`,
-        the connection is closed: the client could not know how many of them were handled.
-        """
-        if self._sending:
-            return 409
-        self._sending = True
-        try:
-            async with active_timeout(PATIENCE):
-                for frame in _frames(body, lines=lines):
-                    await self.connection.room()
-                    await self.connection.share.turn(WORK + len(frame))
-                    if self.connection.closing is not None:
-                        break
-                    self.connection.receive(_wire(frame))
-        except TimeoutError:
-            self.connection.close(1013, "too much waits to be handled")
-        finally:
-            self._sending = False
-        return 200 if self.connection.closing is None else 410
-
-    def end(self) -> None:
-        """End the session and its connection. Idempotent."""
-        if self._finishing is None:
-            self._expiry.cancel()
-            self._ended(self)
-            linger = self.connection.hub.lingers()
-            self._finishing = start_task(self.connection.finish(linger=linger))
-            self._wake()
-
-    def _answer(self) -> tuple[int, int, list[str]]:
-        frames, size = list[str](), 0
-        while len(frames) < _MAX_FRAMES and size < _MAX_ANSWER:
-            frame = self.connection.outbox.take()
-            if frame is None:
-                break
-            if isinstance(frame, str):
-                frames.append(frame)
-                size += len(frame)
-        if frames:
-            self._number += 1
-            self._frames = frames
-            return 200, self._number, frames
-        if self.connection.closing is not None:
-            self.end()
-            return 410, 0, []
-        return 204, self._number, []
-
-    def _is_present(self, number: int) -> bool:
-        """Whether a token of this number may be the client's newest one."""
-        return number == self._number or (number == self._number - 1 and self._frames is not None)
-
-    def _has_more(self) -> bool:
-        return bool(self.connection.outbox) or self.connection.closing is not None
-
-    def _wake(self) -> None:
-        if self._poll is not None and not self._poll.done():
-            self._poll.set_result(None)
-
-    def _live_on(self) -> None:
-        self._expiry.cancel()
-        self._expiry = self._expire_later(LIFETIME_IF_BROKEN if self._broken else LIFETIME)
-
-    def _expire_later(self, lifetime: float) -> ActiveTimer:
-        return ActiveTimer(lifetime, self.end)
-
-
-class Sessions(Relay):
-    """The long-poll sessions of a node, shared by all its sockets."""
+    Answers the questions of other nodes about them, see `relay.Service`.
+    """
 
     def __init__(self, node: Node) -> None:
-        super().__init__(node)
+        self._node = node
+        self._log = SparseLogger(logger)
+        self._relay = Relay(node, self)
         self._sessions: dict[str, Session] = {}
-        self._routes = Routes(self._ask_route, self.lives, self._cluster, self._log)
+        self._routes = Routes(self._ask_route, self._relay.lives, self._cluster, self._log)
         # Sessions, of any node, with frames being read or forwarded by this node.
         self._sending: set[str] = set()
 
     def forked(self) -> None:
         """See `Observer`: the clients poll the parent."""
-        super().forked()
         self._sessions, self._sending = {}, set()
         self._routes.forget_parent()
 
-    @classmethod
-    def of(cls, node: Node) -> Self:
+    @staticmethod
+    def of(node: Node) -> "Sessions":
         """The sessions of a node, created at the first call."""
-        for observer in node.observers:
-            if isinstance(observer, cls):
-                return observer
-        return cls(node)
+        return _SESSIONS.of(node)
 
     def begin(self, connection: Connection) -> str:
         """Create a session; returns its first token."""
@@ -271,15 +128,15 @@ class Sessions(Relay):
         question = {**question, "session": token.session, "number": token.number}
         if name == self._node.name:
             return await self.answer(question)
-        return await self.ask(name, question, patience) or {"status": 410}
+        return await self._relay.ask(name, question, patience) or {"status": 410}
 
     async def _ask_route(self, name: str) -> Question | None:
         with suppress(NoRoomError):
-            return await self.ask(name, {"do": "route"}, PATIENCE)
+            return await self._relay.ask(name, {"do": "route"}, PATIENCE)
         return None
 
     async def answer(self, question: Question) -> Question:
-        """See `Relay`: answer a question about a session of this node, or about its route."""
+        """Answer a question about a session of this node, or about its route."""
         if question["do"] == "route":
             return dict(self._routes.own.dump())
         session = self._sessions.get(question["session"])
@@ -296,13 +153,13 @@ class Sessions(Relay):
         return {"status": status, "token": token, "messages": frames}
 
     def lost(self, question: Question) -> None:
-        """See `Relay`: the asking node has died, and with it the HTTP connection of the client."""
+        """Abort a poll whose asking node has died, and with it the HTTP connection."""
         if question["do"] == "poll" and question["session"] in self._sessions:
             self._sessions[question["session"]].break_off(question["number"])
 
     def closed(self) -> None:
         """See `Observer`: drops sessions of closed event loops; the others end by themselves."""
-        super().closed()
+        self._log.flush()
         self._routes.forget()
         self._sending = set()
         for session in list(self._sessions.values()):
@@ -319,20 +176,4 @@ class Sessions(Relay):
         return self._routes.own.token(id, number)
 
 
-def _frames(body: str, *, lines: bool) -> Iterator[str]:
-    """Iterate over the frames in a body; lazily, since one body may hold half a million."""
-    if not lines:
-        yield body
-        return
-    for found in _LINE.finditer(body):
-        yield found[0].rstrip("\r")
-
-
-def _wire(line: str) -> Wire:
-    """Undo the base64 that phoenix.js applies to binary frames."""
-    if line[:1] in ("[", "{"):
-        return line
-    try:
-        return base64.b64decode(line, validate=True)
-    except (binascii.Error, ValueError):
-        return line  # not a frame, and refused as such when it is decoded
+_SESSIONS = PerNode(Sessions)
