@@ -109,7 +109,7 @@ def test_a_client_that_goes_while_connect_decides_gives_its_place_away(transport
                 waiting.cancel()
                 await asyncio.wait([waiting])
                 await until(lambda number=number: doorman.cancelled == number)  # type: ignore[misc]
-            await until(lambda: not made.socket._hub.is_full)
+            await until(lambda: not made.socket._shared.registry.is_full)
             doorman.decides.set()
             assert await connect(made, transport) != 503
 
@@ -127,7 +127,7 @@ def test_a_server_that_stops_while_connect_decides_gives_the_place_away() -> Non
             await ann.cancel()
             opening.cancel()
             assert doorman.cancelled == 1
-            assert not app.socket._hub.is_full
+            assert not app.socket._shared.registry.is_full
 
     run(main())
 

@@ -10,7 +10,7 @@ from adsum.channels import Channel, Limits, on
 from adsum.channels.carriers import websocket
 from tests.support.waiting import until
 
-from .app import App, Tracking
+from .app import App, Tracking, connections
 from .line import Line, line
 from .running import run
 
@@ -133,7 +133,7 @@ def test_a_client_that_goes_while_too_much_of_it_waits_is_present_no_more(
             for n in range(10):
                 ann.send(frame(f"e{n}", f"slow:{slow}", 500))
             await until(lambda: ann.unread == 0)
-            (connection,) = app.socket._hub.connections
+            (connection,) = connections(app.socket)
             assert connection.full
             assert app.presence.topics() == [f"slow:{slow}"]
             ann.vanish()
@@ -148,7 +148,7 @@ def test_no_mark_of_a_channel_that_has_ended_waits_for_a_client_that_does_not_re
     async def main() -> None:
         app = App(Tracking, limits=Limits(joins=1000, updates=1000))
         async with app.node, line(app.socket) as slow:
-            (connection,) = app.socket._hub.connections
+            (connection,) = connections(app.socket)
             slow.reads.clear()
             for ref in map(str, range(50)):
                 slow.push(ref, ref, "room", "phx_join", {})

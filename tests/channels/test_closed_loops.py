@@ -58,7 +58,7 @@ def test_a_room_in_the_next_run_sends_every_change(
             assert await ann.payload("news") == {}
             stats = app.socket.stats()
             assert (stats["connections"], stats["channels"], stats["followers"]) == (1, 1, 1)
-            assert app.socket._hub._sweeper is not None
+            assert app.socket._shared.registry._sweeper is not None
 
     run_and_close(begin())
     frames = len(old[0].frames)
@@ -74,7 +74,7 @@ def test_sessions_of_clients_that_poll_and_questions_are_forgotten() -> None:
 
     async def begin() -> None:
         await app.node.start()
-        connection = Connection(app.socket._hub, Client(), V2_TEXT)
+        connection = Connection(app.socket._shared, Client(), V2_TEXT)
         token = Token.read(sessions.begin(connection))
         assert token is not None
         begun.append(asyncio.create_task(sessions.poll(app.node.name, token)))
@@ -104,7 +104,7 @@ def test_connections_that_outlived_an_interrupted_stop_are_forgotten() -> None:
     async def begin_again() -> None:
         async with app.node, line(app.socket):
             assert app.socket.stats()["connections"] == 1
-            hub = app.socket._hub
+            hub = app.socket._shared.registry
             sweeps = hub.sweeps
             await until(lambda: hub.sweeps > sweeps)
 
@@ -147,6 +147,6 @@ def test_a_client_whose_loop_is_closed_while_connect_decides_is_not_counted() ->
             assert not hub.admissions
 
     app, begun = App(Room, connect=connect), list[Any]()
-    hub = app.socket._hub
+    hub = app.socket._shared.registry
     run_and_close(begin())
     run(begin_again())

@@ -69,7 +69,7 @@ class Room(Channel, topic="room:{room}"):
 
     def presence_list(self) -> list[str]:
         """Who is present at the end."""
-        return list(self._process._hub.presence.list(self.topic))
+        return list(self._process._shared.presence.list(self.topic))
 
 
 class App:
@@ -359,9 +359,9 @@ def test_a_client_that_vanishes_while_it_is_let_in_leaves_nothing() -> None:
         socket = Socket(presence, [Slowly], connect=connect)
         async with node, line(socket) as ann:
             ann.push("1", "1", "slowly", "phx_join", {})
-            await until(lambda: socket._hub.connections)
+            await until(lambda: socket._shared.registry.connections)
             ann.vanish()
-            await until(lambda: not socket._hub.connections)
+            await until(lambda: not socket._shared.registry.connections)
             go.set()
             await ann.served()
             assert (presence.topics(), ends) == ([], ["closed"])

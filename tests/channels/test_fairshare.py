@@ -273,7 +273,7 @@ def test_client_that_reads_again_is_waited_for_again(monkeypatch: pytest.MonkeyP
     async def main() -> None:
         app = App(Busy, limits=Limits(outbox=1000))
         async with app.node:
-            connection = Connection(app.socket._hub, Client(), V2)
+            connection = Connection(app.socket._shared, Client(), V2)
             for _ in range(60):
                 connection.send("0123456789")
             assert connection.full

@@ -85,7 +85,7 @@ def test_a_post_that_waits_for_too_long_ends_its_session(monkeypatch: pytest.Mon
             assert (await ann.get())["status"] == 410
             assert await ann.post(JOIN) == 410
             Slow.go.set()
-            await until(lambda: not app.socket._hub.connections)
+            await until(lambda: not app.socket._shared.registry.connections)
 
     run(main())
 
@@ -109,7 +109,7 @@ def test_a_session_whose_poll_broke_off_ends_soon(
             else:
                 gone.set()
                 assert (await waiting)["status"] == 204
-            await until(lambda: not app.socket._hub.connections)
+            await until(lambda: not app.socket._shared.registry.connections)
             assert app.presence.topics() == []
 
     run(main())

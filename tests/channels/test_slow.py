@@ -22,7 +22,7 @@ from adsum.channels.presence import history
 from adsum.testing import Browser, RefusedByServerError
 from tests.support.waiting import until
 
-from .app import Tracking
+from .app import Tracking, connections
 from .line import Line, line
 from .logged import Log
 from .phoenix import Presence
@@ -178,7 +178,7 @@ def test_a_client_that_is_read_no_further_can_still_be_closed() -> None:
             for n in range(5):
                 ann.push("1", f"e{n}", "room:1", "wait", {})
             await until(lambda: ann.unread == 2)
-            (connection,) = app.socket._hub.connections
+            (connection,) = connections(app.socket)
             connection.close(1000, "enough")
             await until(lambda: ann.closed == 1000)
             app.go.set()
@@ -237,7 +237,7 @@ def test_whoever_waits_for_room_in_a_mailbox_is_told_of_it() -> None:
         app = App(limits=Limits(waiting=1))
         async with app.node, line(app.socket) as ann:
             await ann.join("room:1")
-            (connection,) = app.socket._hub.connections
+            (connection,) = connections(app.socket)
             frames = [json.dumps(["1", f"e{n}", "room:1", "wait", {}]) for n in range(6)]
             for frame in frames:
                 connection.receive(frame)
@@ -401,7 +401,7 @@ def test_a_client_that_never_takes_the_end_is_present_no_more_and_counts_until_i
             slow.reads.clear()
             await app.socket.broadcast("room", "news", {})
             await until(lambda: not app.presence.topics())
-            await until(lambda: not app.socket._hub.connections)
+            await until(lambda: not app.socket._shared.registry.connections)
             for _ in range(100):  # what it sends is of no concern, and is taken all the same
                 slow.send("no frame")
             await until(lambda: slow.unread == 0)

@@ -10,7 +10,7 @@ from websockets.exceptions import InvalidStatus
 from adsum.channels import Limits
 from tests.support.waiting import until
 
-from .app import App
+from .app import App, connections
 from .line import Line
 from .logged import Log
 from .raw import raw
@@ -87,7 +87,7 @@ def test_clients_that_never_read_count_until_the_server_reports_their_ends(
             for one in unread:
                 await one.open()
             await asyncio.gather(*(one.flood() for one in unread))
-            hub = made.socket._hub
+            hub = made.socket._shared.registry
             await until(lambda: not hub.connections, "they are not given up")
             assert made.socket.stats()["connections"] == 3
             with pytest.raises(InvalidStatus, match="503"):
@@ -109,7 +109,7 @@ def test_server_that_stops_as_a_client_is_given_up_is_not_waited_for() -> None:
             ann = Line(app.socket)
             await ann.open()
             await ann.is_alive()
-            (connection,) = app.socket._hub.connections
+            (connection,) = connections(app.socket)
             ann.reads.clear()
             connection._give_up()
             async with asyncio.timeout(5.0):

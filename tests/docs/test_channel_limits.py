@@ -4,11 +4,12 @@ import re
 from dataclasses import fields
 
 from adsum.channels import Limits
+from adsum.channels.broadcasts import MAX_BYTES
 from adsum.channels.carriers import lanes, longpoll, relay, session, tokens
 from adsum.channels.flow.fairshare import _SECOND, BUDGET, WORK
-from adsum.channels.hub import _MAX_BYTES
-from adsum.channels.process import GRACE, MAX_PUSH
+from adsum.channels.process import GRACE
 from adsum.channels.socket import CONNECT_TIMEOUT, TIMEOUT
+from adsum.channels.wire.payloads import MAX_PUSH
 from adsum.values.limits import MAX_PAYLOAD
 from tests.docs.pages import ROOT
 
@@ -25,7 +26,7 @@ def test_the_fixed_limits_are_as_said() -> None:
     prose = " ".join(PAGE.split())
     assert f"at most {MAX_PUSH // 1024**2} MiB as JSON text or bytes" in prose
     assert f"at most {MAX_PAYLOAD // 1024} KiB as JSON text" in prose
-    assert f"or {round(_MAX_BYTES / 1024)} KiB of bytes" in prose
+    assert f"or {round(MAX_BYTES / 1024)} KiB of bytes" in prose
     assert f"have {GRACE:g} seconds" in prose
     assert f"{longpoll._MAX_BODY_FRAMES} frames of the largest size" in prose
     assert f"{longpoll.BODY_PATIENCE:g} s in which" in prose

@@ -7,7 +7,6 @@ takes frames out of the outbox to send them, and calls `finish` at the end.
 import asyncio
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
 
 from adsum.activetime import ActiveTimer
 from adsum.errors import ProtocolError, RefusedError
@@ -18,10 +17,8 @@ from .flow.fairshare import WORK, FairShare
 from .flow.meter import Meter
 from .flow.outbox import Closing, Outbox
 from .process import GRACE, JOIN_CRASHED, ChannelProcess
+from .shared import Shared
 from .wire.frames import Frame, Ref, Serializer, Wire
-
-if TYPE_CHECKING:
-    from .hub import Hub
 
 _EMPTY = "{}"
 _UNMATCHED = '{"reason":"unmatched topic"}'
@@ -33,13 +30,15 @@ class Connection:
     """Dispatches the frames of one client to its channels, and queues the replies.
 
     Args:
-        hub: Shared by all connections of the `Socket`.
+        shared: Shared by all connections of the `Socket`.
         client: The client.
         serializer: The version of the protocol.
     """
 
-    def __init__(self, hub: "Hub", client: Client, serializer: Serializer) -> None:
-        self.hub = hub
+    def __init__(self, shared: Shared, client: Client, serializer: Serializer) -> None:
+        self.shared = shared
+        self._limits = shared.limits
+        self._registry = shared.registry
         self.client = client
         #: The client's address, for the log.
         self.address = printable(client.address or "?", 60)
@@ -50,19 +49,19 @@ class Connection:
         self.loop = asyncio.get_running_loop()
         #: The client's share of each turn of that loop; transports wait for it before `receive`.
         self.share = FairShare()
-        self.outbox = Outbox(hub.limits.outbox, self._filled, self._drained)
+        self.outbox = Outbox(self._limits.outbox, self._filled, self._drained)
         self.processes: dict[str, ChannelProcess] = {}
         #: Most characters of a topic's presences that the transport can carry; None if unlimited.
         self.longest_state: int | None = None
         # Number of the sweep at which the client last sent anything; that at which it last took a
         # frame or its outbox was at most half full, and the count of frames taken by then.
-        self._heard_at = self._took_at = hub.sweeps
+        self._heard_at = self._took_at = self._registry.sweeps
         self._taken = 0
         # Runs while the outbox is half full and checks whether the client reads; its last finding.
         self._reading_watch: ActiveTimer | None = None
         self._reads_nothing = False
-        self._joins = Meter(hub.limits.joins, hub.limits.interval)
-        self._updates = Meter(hub.limits.updates, hub.limits.interval)
+        self._joins = Meter(self._limits.joins, self._limits.interval)
+        self._updates = Meter(self._limits.updates, self._limits.interval)
         # Callbacks of the transport: frames are queued; end the connection at once.
         self._filled_hook: Callable[[], None] = _nothing
         self._abort_hook: Callable[[], None] = _nothing
@@ -75,7 +74,7 @@ class Connection:
         # Channels that have ended but still run `terminate`.
         self._endings: set[asyncio.Future[None]] = set()
         self._told_of_bytes = False
-        hub.add(self)
+        self._registry.add(self)
 
     # Called by the transport.
 
@@ -97,11 +96,10 @@ class Connection:
         """
         if self.outbox.closing is not None:
             return
-        hub = self.hub
-        self._heard_at = hub.sweeps
-        hub.frames_received += 1
+        self._heard_at = self._registry.sweeps
+        self._registry.frames_received += 1
         size = _size_of(data)
-        if size > hub.limits.frame_size:
+        if size > self._limits.frame_size:
             self._complain(f"a frame of {size} bytes")
             self.close(1009, "frame too large")
             return
@@ -115,7 +113,7 @@ class Connection:
 
     def heard(self) -> None:
         """Record that the client is active: it has sent a frame or a request."""
-        self._heard_at = self.hub.sweeps
+        self._heard_at = self._registry.sweeps
 
     def is_silent(self, sweeps: int) -> bool:
         """Whether the client was inactive for more than `sweeps` sweeps, and could have acted.
@@ -123,7 +121,7 @@ class Connection:
         A client that is not read, because too many of its events wait, cannot show activity by
         sending. A client that is not read because it does not read must take a frame instead.
         """
-        now, outbox = self.hub.sweeps, self.outbox
+        now, outbox = self._registry.sweeps, self.outbox
         if not outbox.half_full or outbox.frames != self._taken:
             self._took_at, self._taken = now, outbox.frames
         if outbox.half_full:
@@ -144,7 +142,7 @@ class Connection:
         if outbox.half_full and not self._reads_nothing:
             return True
         # An event has at least one byte, so a backlog of fewer bytes than `waiting` is never full.
-        return self._backlog >= self.hub.limits.waiting and self._is_behind_with_handling
+        return self._backlog >= self._limits.waiting and self._is_behind_with_handling
 
     @property
     def is_behind_with_reading(self) -> bool:
@@ -158,7 +156,7 @@ class Connection:
 
     @property
     def _is_behind_with_handling(self) -> bool:
-        if self._backlog > self.hub.limits.backlog:
+        if self._backlog > self._limits.backlog:
             return True
         for process in self.processes.values():  # noqa: SIM110  # for each frame: `any` is slow
             if process.full:
@@ -201,7 +199,7 @@ class Connection:
         for timer in (self._deadline, self._reading_watch):
             if timer is not None:
                 timer.cancel()
-        self.hub.remove(self)
+        self._registry.remove(self)
         processes = list(self.processes.values())
         endings = self._endings | {process.finished for process in processes}
         for process in processes:
@@ -209,16 +207,16 @@ class Connection:
         if endings:
             await asyncio.wait(endings)
 
-    # Called by channels and the hub.
+    # Called by channels and the registry.
 
     def abandon(self) -> None:
         """Discard a connection whose event loop is closed."""
         self._finished = True
         self.attach(_nothing, _nothing)
         self.outbox.close(Closing(1006, ""), drop=True)
-        self.hub.remove(self)
+        self._registry.remove(self)
         for process in self.processes.values():
-            self.hub.unsubscribe(process)
+            process.abandon()
         self.processes.clear()
 
     @property
@@ -249,7 +247,7 @@ class Connection:
         if not self._told_of_bytes:
             self._told_of_bytes = True
             text = "a client at %s gets no binary payloads: it polls, or speaks version 1"
-            self.hub.log.warning(text, self.address, key=self.address)
+            self.shared.log.warning(text, self.address, key=self.address)
 
     def time_out(self) -> None:
         """Close the connection of a silent client, as too slow if its outbox is half full."""
@@ -291,7 +289,7 @@ class Connection:
         Raises:
             RefusedError: The limit of the interval is exceeded.
         """
-        if not self._updates.allows(self.hub.now()):
+        if not self._updates.allows(self.loop.time()):
             raise RefusedError("too many presence updates")
 
     # Dispatch of frames.
@@ -311,15 +309,15 @@ class Connection:
             self._reply(None, frame, "error", _UNMATCHED)
 
     def _join(self, frame: Frame, size: int) -> None:
-        found = self.hub.find(frame.topic)
+        found = self.shared.routes.find(frame.topic)
         before = self.processes.get(frame.topic)
-        if not self._joins.allows(self.hub.now()):
+        if not self._joins.allows(self.loop.time()):
             self._reply(frame.join_ref, frame, "error", _TOO_MANY_JOINS)
         elif found is None:
             text = "a client at %s was refused a join: no channel of this socket has the topic %s"
-            self.hub.log.warning(text, self.address, quoted(frame.topic), key=self.address)
+            self.shared.log.warning(text, self.address, quoted(frame.topic), key=self.address)
             self._reply(None, frame, "error", _UNMATCHED)
-        elif before is None and len(self.processes) >= self.hub.limits.channels:
+        elif before is None and len(self.processes) >= self._limits.channels:
             self._reply(frame.join_ref, frame, "error", _TOO_MANY_CHANNELS)
         else:
             kind, params = found
@@ -330,7 +328,7 @@ class Connection:
                 process = ChannelProcess(self, kind, params, frame)
             except Exception as error:
                 text = "a %s could not be made"
-                self.hub.log.crashed(text, kind.__name__, error=error)
+                self.shared.log.crashed(text, kind.__name__, error=error)
                 self._reply(frame.join_ref, frame, "error", JOIN_CRASHED)
             else:
                 self._backlog += size
@@ -344,7 +342,7 @@ class Connection:
         """Log why the client is disconnected, without its data."""
         who = quoted(self.id or "no id")
         text = "a client at %s (%s) is cut off: %s"
-        self.hub.log.warning(text, self.address, who, what, key=self.address)
+        self.shared.log.warning(text, self.address, who, what, key=self.address)
 
     def _filled(self) -> None:
         self._filled_hook()

@@ -25,13 +25,14 @@ from adsum.errors import NodeNotRunningError, RefusedError, UsageError
 from adsum.presence import Meta, Tracked
 from adsum.quoting import quoted
 from adsum.tasks import is_closing, start_task
-from adsum.values.jsontext import encode_object, load
+from adsum.values.jsontext import load
 
 from .channel import Answer, Channel, Reason
 from .flow.fairshare import RECIPIENT, WORK
 from .flow.mailbox import Mailbox
 from .presence.feed import Follower
 from .wire.frames import Encoded, Frame, Ref, Serializer, Wire, checked_event
+from .wire.payloads import encode
 
 if TYPE_CHECKING:
     from .connection import Connection
@@ -41,8 +42,6 @@ T = TypeVar("T")
 #: Seconds of active time that a handler may go on after its client has gone, and that `terminate`
 #: may take.
 GRACE = 5.0
-#: Characters of JSON text that a push or a reply to one client may have; bytes of a binary one.
-MAX_PUSH = 1024 * 1024
 _EMPTY = "{}"
 JOIN_CRASHED = '{"reason":"join crashed"}'
 _TOO_LONG = (
@@ -92,7 +91,7 @@ class ChannelProcess:
         self._deadline: ActiveTimer | None = None
         # Seconds for which the presences stay after the end.
         self._linger = 0.0
-        self._hub = connection.hub
+        self._shared = connection.shared
         self._channel = kind(self, params)
         self._joined = self._ended = False
         # Broadcasts that wait to be filtered.
@@ -124,7 +123,7 @@ class ChannelProcess:
     @property
     def full(self) -> bool:
         """Whether the mailbox has reached `Limits.waiting`."""
-        return len(self._mailbox) >= self._hub.limits.waiting and not self.ending
+        return len(self._mailbox) >= self._shared.limits.waiting and not self.ending
 
     def receive(self, frame: Frame, size: int) -> None:
         """Queue an event from the client, whose frame had `size` bytes."""
@@ -154,11 +153,13 @@ class ChannelProcess:
         if self._filter_too_slow:
             return
         self._to_filter += 1
-        if self._to_filter <= self._hub.limits.waiting:
+        if self._to_filter <= self._shared.limits.waiting:
             self._mailbox.put(partial(self._filter, event, payload))
         else:
             text = "%s: the filter of %s is too slow"
-            self._hub.log.error(text, repr(self), quoted(event), key=type(self._channel).__name__)
+            self._shared.log.error(
+                text, repr(self), quoted(event), key=type(self._channel).__name__
+            )
             self._filter_too_slow = True
             self.end_soon("crashed")
 
@@ -183,23 +184,27 @@ class ChannelProcess:
         self._mailbox.put(partial(self._end, reason))
         self._deadline = ActiveTimer(GRACE, self._mailbox.cancel)
 
+    def abandon(self) -> None:
+        """Stop sending broadcasts: the event loop of the connection is closed."""
+        self._unsubscribe()
+
     # Called by the channel.
 
     def track(self, topic: str, key: str, meta: Meta | None) -> Tracked:
         """See `Channel.track`."""
         if self._ended:
             raise UsageError(f"the channel on {self.topic!r} has ended; nobody is there to track")
-        tracked = self._hub.presence.track(topic, key, meta, owner=self)
+        tracked = self._shared.presence.track(topic, key, meta, owner=self)
         if self.ending:
             # The client is gone. Released in the same turn, so no follower sees the presence.
-            self._hub.presence.release(self, 0.0)
+            self._shared.presence.release(self, 0.0)
         return tracked
 
     def follow(self) -> None:
         """See `Channel.follow`."""
         self._follows = not self.ending
         if self._follows and self._joined and self._follower is None:
-            self._follower = self._hub.follow(self, self._channel.counts_above)
+            self._follower = self._shared.feeds.follow(self, self._channel.counts_above)
 
     def push(self, event: str, payload: Mapping[str, Any] | bytes) -> None:
         """See `Channel.push`."""
@@ -209,8 +214,10 @@ class ChannelProcess:
         self, event: str, payload: Mapping[str, Any] | bytes, *, to_self: bool
     ) -> None:
         """See `Channel.broadcast`."""
-        await self.share.turn(WORK + RECIPIENT * self._hub.recipients(self.topic))
-        await self._hub.broadcast(self.topic, event, payload, None if to_self else self)
+        await self.share.turn(WORK + RECIPIENT * self._shared.broadcasts.recipients(self.topic))
+        await self._shared.broadcasts.broadcast(
+            self.topic, event, payload, None if to_self else self
+        )
 
     def spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
         """See `Channel.spawn`."""
@@ -246,7 +253,7 @@ class ChannelProcess:
 
     def too_long(self, size: int) -> None:
         """See `feed.FeedListener`. The channel stops; after a crash the client would rejoin."""
-        self._hub.log.warning(_TOO_LONG, repr(self), size, self.longest_state, key=self.topic)
+        self._shared.log.warning(_TOO_LONG, repr(self), size, self.longest_state, key=self.topic)
         self._withdraw()
         self.end_soon("stopped")
 
@@ -301,7 +308,8 @@ class ChannelProcess:
             self.connection.send(frame)
         self._early.clear()
         if not self.ending:
-            self._hub.subscribe(self)
+            self._shared.broadcasts.subscribe(self)
+            self._shared.registry.channels += 1
             if self._follows:
                 self.follow()
 
@@ -314,7 +322,7 @@ class ChannelProcess:
         if name is None:
             text = "%s: there is no handler for the event %s"
             key = self.connection.address
-            self._hub.log.warning(text, repr(self), quoted(frame.event), key=key)
+            self._shared.log.warning(text, repr(self), quoted(frame.event), key=key)
             await self._end("crashed")
             return
         if self.connection.is_behind_with_reading:
@@ -353,7 +361,7 @@ class ChannelProcess:
                 await self._own(self._channel.terminate(reason), limit)
         except TimeoutError:
             text = "%s: terminate took longer than %g s"
-            self._hub.log.error(text, repr(self), GRACE, key=type(self._channel).__name__)
+            self._shared.log.error(text, repr(self), GRACE, key=type(self._channel).__name__)
         except Exception as error:
             self._log_crash("%s: terminate crashed", error)
 
@@ -367,7 +375,7 @@ class ChannelProcess:
         self._mailbox.clear()
         for task in self._spawned:
             task.cancel()
-        self._hub.unsubscribe(self)
+        self._unsubscribe()
         self.connection.forget(self)
         event = _ENDINGS.get(reason or "")
         if event is not None:
@@ -376,15 +384,19 @@ class ChannelProcess:
             )
             self.connection.send(closing)
 
+    def _unsubscribe(self) -> None:
+        if self._shared.broadcasts.unsubscribe(self):
+            self._shared.registry.channels -= 1
+
     def _withdraw(self) -> None:
         """Release the channel's presences and stop following the topic."""
         if self._follower is not None:
-            self._hub.unfollow(self._follower)
+            self._shared.feeds.unfollow(self._follower)
             self.connection.outbox.discard(self._follower)
             self._follower = None
         self._follows = False
         with contextlib.suppress(NodeNotRunningError):  # the stop has ended every presence already
-            self._hub.presence.release(self, self._linger)
+            self._shared.presence.release(self, self._linger)
 
     def _spawned_ended(self, task: "asyncio.Task[None]") -> None:
         self._spawned.discard(task)
@@ -468,23 +480,4 @@ class ChannelProcess:
     def _log_crash(self, text: str, error: BaseException, *args: object) -> None:
         # Events in `args` are declared by the class, so a client cannot choose the log key.
         within = (type(self._channel), *args)
-        self._hub.log.crashed(text, repr(self), *args, error=error, within=within)
-
-
-def encode(payload: object, limit: int = MAX_PUSH, what: str = "payload") -> Encoded:
-    """Encode a payload for a frame.
-
-    Args:
-        payload: A JSON object or bytes.
-        limit: Most characters of JSON text, or bytes.
-        what: Name of the payload in errors.
-
-    Raises:
-        TypeError: It is neither a JSON object nor bytes.
-        ValueError: It is not finite, too deep or too large.
-    """
-    if isinstance(payload, bytes):
-        if len(payload) > limit:
-            raise ValueError(f"{what} is {len(payload)} bytes; at most {limit} are accepted")
-        return payload
-    return encode_object(payload, what, limit)
+        self._shared.log.crashed(text, repr(self), *args, error=error, within=within)

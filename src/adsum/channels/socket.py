@@ -20,7 +20,8 @@ from .channel import Channel
 from .client import Client
 from .clientlimits import Limits
 from .connection import Connection
-from .hub import Hub
+from .disconnects import Disconnects
+from .shared import Shared
 from .wire.connect import SUBPROTOCOL, Scope, address_of, read_client
 from .wire.frames import Serializer
 from .wire.origins import Origins, RejectedError
@@ -98,8 +99,8 @@ class Socket:
         self._connect = connect
         self._origins = Origins(origins)
         given = Limits() if limits is None else limits
-        self._hub = Hub(presence, channels, given, timeout, when_slow)
-        self._longpoll = LongPoll(self._hub, self._origins, self.admit)
+        self._shared = Shared(presence, channels, given, timeout, when_slow)
+        self._longpoll = LongPoll(self._shared, self._origins, self.admit)
         self._refused = 0
         # Whether it was logged that the node is not running; reset when it runs.
         self._closed_logged = False
@@ -132,7 +133,7 @@ class Socket:
             ValueError: The payload is not finite, too deep or too large; or the event is reserved:
                 it begins with ``phx_`` or is one of presences, as ``presence_diff``.
         """
-        await self._hub.broadcast(topic, event, payload)
+        await self._shared.broadcasts.broadcast(topic, event, payload)
 
     async def disconnect(self, id: str) -> None:
         """Close every connection with an id, on every node, with code 1000.
@@ -145,7 +146,7 @@ class Socket:
         Raises:
             NodeNotRunningError: The node is not running.
         """
-        self._hub.disconnect(id)
+        Disconnects.of(self._shared.presence.node).disconnect(id)
 
     def flush_presences(self) -> bool:
         """Send batched presence changes now, without the delay of milliseconds; for tests.
@@ -153,7 +154,7 @@ class Socket:
         Returns:
             Whether a `fetch` call is still under way.
         """
-        return self._hub.flush_presences()
+        return self._shared.feeds.flush_presences()
 
     def stats(self) -> dict[str, int]:
         """Counters and gauges for metrics, cheap enough to read every second.
@@ -164,13 +165,17 @@ class Socket:
             ``refused_connections_total`` (connections), ``received_frames_total``,
             ``sent_frames_total`` and ``sent_bytes_total``. Counters count since the process began.
         """
-        return {**self._hub.stats(), "refused_connections_total": self._refused}
+        return {
+            **self._shared.registry.stats(),
+            "followers": self._shared.feeds.followers,
+            "refused_connections_total": self._refused,
+        }
 
     def __repr__(self) -> str:
-        hub = self._hub
+        shared = self._shared
         return (
-            f"<Socket of {len(hub.channels)} channels, {len(hub.connections)} connections, on "
-            f"{hub.presence.node!r}>"
+            f"<Socket of {len(shared.routes)} channels, {len(shared.registry.connections)} "
+            f"connections, on {shared.presence.node!r}>"
         )
 
     async def admit(
@@ -193,7 +198,7 @@ class Socket:
         try:
             client, serializer = read_client(scope, self._origins, transport)
         except RejectedError as error:
-            self._hub.log.warning(_REFUSED, address, str(error), key=address)
+            self._shared.log.warning(_REFUSED, address, str(error), key=address)
             return self._refuse(403)
         if not self._is_open():
             return self._refuse(503)
@@ -204,13 +209,13 @@ class Socket:
                 return self._refuse(503)
         except RefusedError as error:
             why = quoted(error.response, 200)
-            self._hub.log.log(logging.INFO, _REFUSED, address, why, key=address)
+            self._shared.log.log(logging.INFO, _REFUSED, address, why, key=address)
             return self._refuse(403)
         except (Exception, asyncio.CancelledError) as error:
             task = asyncio.current_task()
             if isinstance(error, asyncio.CancelledError) and (task is None or task.cancelling()):
                 raise  # the server has cancelled the request
-            self._hub.log.crashed(_REFUSED, address, "connect crashed", error=error)
+            self._shared.log.crashed(_REFUSED, address, "connect crashed", error=error)
             return self._refuse(403)
         if not self._is_open():  # again, since `connect` may have taken long
             return self._refuse(503)
@@ -221,7 +226,7 @@ class Socket:
     ) -> bool:
         """Await `connect`; False if it timed out or the client has gone."""
         loop = asyncio.get_running_loop()
-        self._hub.admissions.add(gone)
+        self._shared.registry.admissions.add(gone)
         try:
             async with active_timeout(CONNECT_TIMEOUT) as timeout:
 
@@ -240,23 +245,23 @@ class Socket:
                 raise
             if not gone.done():
                 text = f"connect took longer than {CONNECT_TIMEOUT:g} s"
-                self._hub.log.error(_REFUSED, address, text, key=address)
+                self._shared.log.error(_REFUSED, address, text, key=address)
             return False
         finally:
-            self._hub.admissions.discard(gone)
+            self._shared.registry.admissions.discard(gone)
 
     def _is_open(self) -> bool:
         try:
-            self._hub.presence.node.driver  # noqa: B018  # raises if the node is not running
+            self._shared.presence.node.driver  # noqa: B018  # raises if the node is not running
         except NodeNotRunningError as error:
             if not self._closed_logged:
                 logger.error("all clients are refused: %s", error)
             self._closed_logged = True
             return False
         self._closed_logged = False
-        if self._hub.is_full:
+        if self._shared.registry.is_full:
             text = "a client was refused: there are %d connections already"
-            self._hub.log.error(text, self._hub.limits.connections)
+            self._shared.log.error(text, self._shared.limits.connections)
             return False
         return True
 
@@ -278,7 +283,7 @@ class Socket:
             if not isinstance(admitted, int):
                 offered = scope.get("subprotocols", ())
                 protocol = SUBPROTOCOL if SUBPROTOCOL in offered else None
-                connection = Connection(self._hub, *admitted)
+                connection = Connection(self._shared, *admitted)
                 await websocket.serve(connection, receive, send, protocol, ahead)
                 return
         finally:

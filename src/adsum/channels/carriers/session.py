@@ -120,7 +120,7 @@ class Session:
         if self._finishing is None:
             self._expiry.cancel()
             self._ended(self)
-            linger = self.connection.hub.lingers()
+            linger = self.connection.shared.registry.lingers()
             self._finishing = start_task(self.connection.finish(linger=linger))
             self._wake()
 

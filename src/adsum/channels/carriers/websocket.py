@@ -69,13 +69,13 @@ async def serve(
             raise
     finally:
         if carrier.given_up:
-            connection.hub.given_up.add(connection)
+            connection.shared.registry.given_up.add(connection)
         else:
             carrier.stop()
         # A server that restarts ends its connections before it stops the node. Their presences
         # linger as after `Node.stop`, so that clients that reconnect elsewhere are never seen to
         # leave.
-        linger = connection.hub.lingers(restarts=code == _RESTART)
+        linger = connection.shared.registry.lingers(restarts=code == _RESTART)
         try:
             await connection.finish(linger=linger)
             if carrier.given_up:
@@ -83,7 +83,7 @@ async def serve(
                 await _wait_for_end(connection, receive)
         finally:
             carrier.stop()
-            connection.hub.given_up.discard(connection)
+            connection.shared.registry.given_up.discard(connection)
 
 
 async def receive_next(receive: ASGIReceive) -> Event:
@@ -228,7 +228,7 @@ class _Carrier:
                 code, reason = outbox.closing.code, outbox.closing.reason
                 await self._sent({"type": "websocket.close", "code": code, "reason": reason})
         except Exception as error:
-            self._connection.hub.log.crashed("a frame could not be made", error=error)
+            self._connection.shared.log.crashed("a frame could not be made", error=error)
             self._interrupt()
         finally:
             self._writer = None
