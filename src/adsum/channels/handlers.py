@@ -49,12 +49,12 @@ def intercept(event: str) -> Callable[[_H], _H]:
 
 
 def handlers_of(cls: type) -> dict[str, str]:
-    """Names of the methods that `on` marks, by event; a subclass's replace inherited ones."""
+    """The names of the methods that `on` marks, by event; inherited ones may be replaced."""
     return _methods(cls, _HANDLED)
 
 
 def intercepts_of(cls: type) -> dict[str, str]:
-    """Names of the methods that `intercept` marks, by event; a subclass's replace inherited ones."""
+    """The names of the methods that `intercept` marks, by event, as `handlers_of`."""
     return _methods(cls, _INTERCEPTED)
 
 

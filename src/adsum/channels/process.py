@@ -1,30 +1,7 @@
 """The process of one channel: one client on one topic, from the join to the end.
 
-Events of the channel are queued in its mailbox and handled in order; the first is the join. At any
-time the channel is in one of five states::
-
-             the join is accepted         an end is requested
-    JOINING ---------------------> OPEN ---------------------> ENDING
-      |  |                           |                           |  ^
-      |  |                           | a handler crashes, the    |  |
-      |  |                           | client leaves, `stop`     |  |
-      |  |                           v                           |  |
-      |  +-----------------------> ENDED <-----------------------+  |
-      |    the join is refused       |     all events before the    |
-      |    or crashes                |     end are handled          |
-      |                              v                              |
-      |                          FINISHED                           |
-      |                                                             |
-      +-------------------------------------------------------------+
-        an end is requested: the client has gone, or has joined again
-
-- JOINING: `Channel.join` is queued or running. Frames pushed by it are held until its reply.
-- OPEN: the channel is subscribed to broadcasts, and receives events.
-- ENDING: its presences have left, it receives no more events, and its changes are visible to
-  nobody. Events queued before the end are still handled, for `GRACE` at most.
-- ENDED: nothing is sent for the channel any more. `terminate` is running, unless the join was
-  refused.
-- FINISHED: `terminate` has returned, and the mailbox is empty.
+Events of the channel are queued in its mailbox and handled in order; the first is the join. The
+states of a channel, from JOINING to FINISHED, are drawn in `lifecycle`.
 
 Invariants:
 - A channel ends once. Its presences leave when it ends, or earlier: at once when its connection is
@@ -38,7 +15,6 @@ Invariants:
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Coroutine, Mapping
-from enum import Enum
 from functools import partial
 from typing import Any, Protocol
 
@@ -53,9 +29,9 @@ from .channel import Channel, Reason
 from .client import Client
 from .flow.fairshare import RECIPIENT, WORK, FairShare
 from .flow.mailbox import CANCELLED, Mailbox
-from .flow.outbox import Outbox
 from .handlers import Answer
-from .presence.feed import Follower
+from .lifecycle import TRANSITIONS, State
+from .presence.following import FollowerConnection, Following
 from .sender import EMPTY, ChannelSender, FrameSink
 from .shared import Shared
 from .wire.frames import Encoded, Frame, Ref, Serializer, Wire, checked_event
@@ -78,37 +54,17 @@ _CLOSING_EVENTS = {
 }
 
 
-class State(Enum):
-    """The state of a channel; the module has their meaning and the transitions."""
-
-    JOINING = "joining"
-    OPEN = "open"
-    ENDING = "ending"
-    ENDED = "ended"
-    FINISHED = "finished"
-
-
-# Under names of this module, since each frame and broadcast compares states.
+# Names of this module, since each frame and each broadcast compares states.
 _JOINING, _OPEN, _ENDING, _ENDED, _FINISHED = State
-#: The states that may follow each state.
-TRANSITIONS = {
-    _JOINING: (_OPEN, _ENDING, _ENDED),
-    _OPEN: (_ENDING, _ENDED),
-    _ENDING: (_ENDED,),
-    _ENDED: (_FINISHED,),
-    _FINISHED: (),
-}
 
 
-class ClientConnection(FrameSink, Protocol):
+class ClientConnection(FrameSink, FollowerConnection, Protocol):
     """The connection of a client, as its channels use it."""
 
     shared: Shared
     client: Client
     share: FairShare
-    outbox: Outbox
     address: str
-    longest_state: int | None
 
     @property
     def is_behind_with_reading(self) -> bool:
@@ -122,9 +78,6 @@ class ClientConnection(FrameSink, Protocol):
 
     def forget(self, process: "ChannelProcess") -> None:
         """Remove a channel that has ended, and wait for its `finished` before the end."""
-
-    def overflow(self) -> None:
-        """Close the connection: the client reads too slowly."""
 
     def count_update(self) -> None:
         """Count one track or update against the rate limit of presences."""
@@ -161,8 +114,7 @@ class ChannelProcess:
         self._channel = kind(self, params)
         # Whether `follow` was called while JOINING; carried out when the channel is OPEN.
         self._follow_when_open = False
-        # The entry in the presence feed; None while the channel does not follow its topic.
-        self._follower: Follower | None = None
+        self._following = Following(connection, self._shared.feeds, join, self._too_long)
         # While ENDING: the reason, the timer that cancels the handler under way when the end takes
         # too long, and the seconds for which the presences stay.
         self._reason: Reason = "closed"
@@ -295,8 +247,8 @@ class ChannelProcess:
         """See `Channel.follow`."""
         if self._state is _JOINING:
             self._follow_when_open = True
-        elif self._state is _OPEN and self._follower is None:
-            self._follower = self._shared.feeds.follow(self, self._channel.counts_above)
+        elif self._state is _OPEN:
+            self._following.start(self._channel.counts_above)
 
     def push(self, event: str, payload: Mapping[str, Any] | bytes) -> None:
         """See `Channel.push`."""
@@ -330,24 +282,9 @@ class ChannelProcess:
         """
         self.connection.count_update()
 
-    # Called by the feed, see `feed.FeedListener`.
-
-    def ready(self, follower: Follower) -> None:
-        """See `feed.FeedListener`."""
-        self.connection.outbox.put_source(follower)
-
-    def too_slow(self) -> None:
-        """See `feed.FeedListener`."""
-        self.connection.overflow()
-
-    @property
-    def longest_state(self) -> int | None:
-        """See `feed.FeedListener`."""
-        return self.connection.longest_state
-
-    def too_long(self, size: int) -> None:
-        """See `feed.FeedListener`. The channel stops; after a crash the client would rejoin."""
-        self._shared.log.warning(_TOO_LONG, repr(self), size, self.longest_state, key=self.topic)
+    def _too_long(self, size: int, longest: int) -> None:
+        """Stop the channel: after a crash the client would rejoin."""
+        self._shared.log.warning(_TOO_LONG, repr(self), size, longest, key=self.topic)
         self._withdraw()
         self.end_soon("stopped")
 
@@ -481,10 +418,7 @@ class ChannelProcess:
 
     def _withdraw(self) -> None:
         """Release the channel's presences and stop following the topic."""
-        if self._follower is not None:
-            self._shared.feeds.unfollow(self._follower)
-            self.connection.outbox.discard(self._follower)
-            self._follower = None
+        self._following.stop()
         with contextlib.suppress(NodeNotRunningError):  # the stop has ended every presence already
             self._shared.presence.release(self, self._linger)
 
