@@ -216,7 +216,7 @@ class Connection:
         self.outbox.close(Closing(1006, ""), drop=True)
         self._registry.remove(self)
         for process in self.processes.values():
-            process.abandon()
+            process.unsubscribe()
         self.processes.clear()
 
     @property

@@ -17,12 +17,13 @@ At any time a channel is in one of five states::
       +-------------------------------------------------------------+
         an end is requested: the client has gone, or has joined again
 
-- JOINING: `Channel.join` is queued or running. Frames pushed by it are held until its reply.
-- OPEN: the channel is subscribed to broadcasts, and receives events.
+- JOINING: `Channel.join` is queued or running. Events of the client are queued behind it, and
+  frames pushed by it are held until its reply.
+- OPEN: the channel is subscribed to broadcasts, and handles events.
 - ENDING: its presences have left, it receives no more events, and its changes are visible to
   nobody. Events queued before the end are still handled, for `GRACE` at most.
-- ENDED: nothing is sent for the channel any more. `terminate` is running, unless the join was
-  refused.
+- ENDED: nothing is sent for the channel any more, but the reply to a join that was refused.
+  Otherwise `terminate` is running.
 - FINISHED: `terminate` has returned, and the mailbox is empty.
 """
 

@@ -14,22 +14,22 @@ Invariants:
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Coroutine, Mapping
+from collections.abc import Coroutine, Mapping
 from functools import partial
 from typing import Any, Protocol
 
 from adsum.activetime import ActiveTimer, active_timeout
-from adsum.errors import NodeNotRunningError, RefusedError, UsageError
+from adsum.errors import NodeNotRunningError, UsageError
 from adsum.presence import Meta, Tracked
 from adsum.quoting import quoted
-from adsum.tasks import is_closing, start_task
+from adsum.tasks import is_closing
 from adsum.values.jsontext import load
 
 from .channel import Channel, Reason
+from .channelcode import ChannelCode
 from .client import Client
 from .flow.fairshare import RECIPIENT, WORK, FairShare
 from .flow.mailbox import CANCELLED, Mailbox
-from .handlers import Answer
 from .lifecycle import TRANSITIONS, State
 from .presence.following import FollowerConnection, Following
 from .sender import EMPTY, ChannelSender, FrameSink
@@ -40,19 +40,11 @@ from .wire.payloads import encode
 #: Seconds of active time that a handler may go on after its client has gone, and that `terminate`
 #: may take.
 GRACE = 5.0
-JOIN_CRASHED = '{"reason":"join crashed"}'
 _TOO_LONG = (
     "%s: the channel of a client that polls is closed: its presences have %d characters, and long "
     "polling carries %d; set counts_above in the class of the channel"
 )
-#: The closing event by reason. A client that was refused or has gone is sent none.
-_CLOSING_EVENTS = {
-    "crashed": "phx_error",
-    "left": "phx_close",
-    "stopped": "phx_close",
-    "replaced": "phx_close",
-}
-
+JOIN_CRASHED = '{"reason":"join crashed"}'
 
 # Names of this module, since each frame and each broadcast compares states.
 _JOINING, _OPEN, _ENDING, _ENDED, _FINISHED = State
@@ -104,17 +96,24 @@ class ChannelProcess:
         #: See `mailbox.Owner`.
         self.share = connection.share
         self.topic = join.topic
-        self.join_ref: Ref = join.join_ref
-        self.serializer: Serializer = connection.serializer
+        self._join_ref: Ref = join.join_ref
         #: Done when the channel is FINISHED.
         self.finished: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._state = _JOINING
         self._shared = connection.shared
         self._sender = ChannelSender(connection, join.topic, join.join_ref)
+        self._mailbox = Mailbox(self)
         self._channel = kind(self, params)
+        self._code = ChannelCode(
+            self._channel,
+            repr(self),
+            self._mailbox,
+            self._shared.log,
+            partial(self.end_soon, "crashed"),
+        )
         # Whether `follow` was called while JOINING; carried out when the channel is OPEN.
         self._follow_when_open = False
-        self._following = Following(connection, self._shared.feeds, join, self._too_long)
+        self._following = Following(connection, self._shared.feeds, join, self._presences_too_long)
         # While ENDING: the reason, the timer that cancels the handler under way when the end takes
         # too long, and the seconds for which the presences stay.
         self._reason: Reason = "closed"
@@ -122,13 +121,6 @@ class ChannelProcess:
         self._linger = 0.0
         # Broadcasts that wait to be filtered; beyond the limit no more are accepted.
         self._to_intercept = 0
-        self._spawned: set[asyncio.Task[None]] = set()
-        self._mailbox = Mailbox(self)
-
-    @property
-    def state(self) -> State:
-        """The state of the channel."""
-        return self._state
 
     @property
     def client(self) -> Client:
@@ -169,7 +161,7 @@ class ChannelProcess:
 
     def means(self, join_ref: Ref) -> bool:
         """Whether a frame with this `join_ref` is for this channel, and the channel is open."""
-        return not self.ending and (join_ref is None or str(join_ref) == str(self.join_ref))
+        return not self.ending and (join_ref is None or str(join_ref) == str(self._join_ref))
 
     @property
     def full(self) -> bool:
@@ -185,14 +177,8 @@ class ChannelProcess:
         """See `broadcasts.Subscriber`; a channel may filter the event with `intercept`."""
         if event in self._channel._intercepts:
             self._intercept_later(event, payload)
-            return
-        if not self._sender.carries(payload):
-            return
-        frame = frames.get(self.serializer)
-        if frame is None:
-            frame = self.serializer.broadcast(self.topic, event, payload)
-            frames[self.serializer] = frame
-        self.connection.send(frame)
+        else:
+            self._sender.deliver(event, payload, frames)
 
     def _intercept_later(self, event: str, payload: Encoded) -> None:
         limit = self._shared.limits.waiting
@@ -227,9 +213,10 @@ class ChannelProcess:
         self._mailbox.put(partial(self._end, reason))
         self._deadline = ActiveTimer(GRACE, self._mailbox.cancel)
 
-    def abandon(self) -> None:
-        """Stop sending broadcasts: the event loop of the connection is closed."""
-        self._unsubscribe()
+    def unsubscribe(self) -> None:
+        """Stop sending broadcasts to the client. Idempotent."""
+        if self._shared.broadcasts.unsubscribe(self):
+            self._shared.registry.channels -= 1
 
     # Called by the channel.
 
@@ -270,19 +257,13 @@ class ChannelProcess:
         if self._ended:
             coroutine.close()
             raise UsageError(f"the channel on {self.topic!r} has ended")
-        task = start_task(coroutine)
-        self._spawned.add(task)
-        task.add_done_callback(self._spawned_ended)
+        self._code.spawn(coroutine)
 
     def count_update(self) -> None:
-        """Count one track or update against the rate limit of presences.
-
-        Raises:
-            RefusedError: The limit of the interval is exceeded.
-        """
+        """See `channel.Process`."""
         self.connection.count_update()
 
-    def _too_long(self, size: int, longest: int) -> None:
+    def _presences_too_long(self, size: int, longest: int) -> None:
         """Stop the channel: after a crash the client would rejoin."""
         self._shared.log.warning(_TOO_LONG, repr(self), size, longest, key=self.topic)
         self._withdraw()
@@ -305,7 +286,7 @@ class ChannelProcess:
         if error is None and not self._mailbox.cancelling and not is_closing():
             error = RuntimeError(CANCELLED)
         if error is not None:
-            self._log_crash("%s: what it did crashed", error)
+            self._code.log_crash("%s: what it did crashed", error)
         if self._ended:
             return
         if error is None and not self.ending:
@@ -321,10 +302,10 @@ class ChannelProcess:
         if before is not None:
             await asyncio.wait([before])
         try:
-            status, answer = await self._outcome(self._channel.join(frame.payload))
+            status, answer = await self._code.outcome(self._channel.join(frame.payload))
             reply = self._sender.answer(frame, status, answer or {})
         except Exception as error:
-            self._log_crash("%s: the join crashed", error)
+            self._code.log_crash("%s: the join crashed", error)
             self._refuse(self._sender.reply(frame, "error", JOIN_CRASHED))
         else:
             if status == "ok":
@@ -357,10 +338,10 @@ class ChannelProcess:
         if self.connection.is_behind_with_reading:
             await self.connection.drained()
         try:
-            status, answer = await self._outcome(getattr(self._channel, name)(frame.payload))
+            status, answer = await self._code.outcome(getattr(self._channel, name)(frame.payload))
             reply = None if answer is None else self._sender.answer(frame, status, answer)
         except Exception as error:
-            self._log_crash("%s: the handler of %s crashed", error, quoted(frame.event))
+            self._code.log_crash("%s: the handler of %s crashed", error, quoted(frame.event))
             await self._end("crashed")
             return
         if reply is not None:
@@ -377,7 +358,7 @@ class ChannelProcess:
                 if not self._ended:
                     self._sender.broadcast(event, encoded)
         except Exception as error:
-            self._log_crash("%s: the filter of %s crashed", error, quoted(event))
+            self._code.log_crash("%s: the filter of %s crashed", error, quoted(event))
             await self._end("crashed")
 
     async def _leave(self, frame: Frame) -> None:
@@ -394,7 +375,7 @@ class ChannelProcess:
             text = "%s: terminate took longer than %g s"
             self._shared.log.error(text, repr(self), GRACE, key=type(self._channel).__name__)
         except Exception as error:
-            self._log_crash("%s: terminate crashed", error)
+            self._code.log_crash("%s: terminate crashed", error)
 
     def _finish(self, reason: Reason | None) -> None:
         if self._ended:
@@ -404,17 +385,10 @@ class ChannelProcess:
             self._deadline.cancel()
         self._withdraw()
         self._mailbox.clear()
-        for task in self._spawned:
-            task.cancel()
-        self._unsubscribe()
+        self._code.cancel_tasks()
+        self.unsubscribe()
         self.connection.forget(self)
-        event = _CLOSING_EVENTS.get(reason or "")
-        if event is not None:
-            self._sender.close(event)
-
-    def _unsubscribe(self) -> None:
-        if self._shared.broadcasts.unsubscribe(self):
-            self._shared.registry.channels -= 1
+        self._sender.close(reason)
 
     def _withdraw(self) -> None:
         """Release the channel's presences and stop following the topic."""
@@ -422,28 +396,5 @@ class ChannelProcess:
         with contextlib.suppress(NodeNotRunningError):  # the stop has ended every presence already
             self._shared.presence.release(self, self._linger)
 
-    def _spawned_ended(self, task: "asyncio.Task[None]") -> None:
-        self._spawned.discard(task)
-        error = None if task.cancelled() else task.exception()
-        if task.cancelled() and not self.ending and not is_closing():
-            error = RuntimeError(CANCELLED)  # not cancelled by the end of the channel
-        if error is not None:
-            self._log_crash("%s: a task that it spawned crashed", error)
-            self.end_soon("crashed")
-
-    # Awaiting the application.
-
-    async def _outcome(self, handling: Awaitable[Answer]) -> tuple[str, Answer]:
-        """Await a handler; returns the status and the response, ``error`` for a refusal."""
-        try:
-            return "ok", await self._mailbox.call(handling)
-        except RefusedError as refusal:
-            return "error", refusal.response
-
     def __repr__(self) -> str:
         return f"{type(self._channel).__name__} on {quoted(self.topic)}"
-
-    def _log_crash(self, text: str, error: BaseException, *args: object) -> None:
-        # Events in `args` are declared by the class, so a client cannot choose the log key.
-        within = (type(self._channel), *args)
-        self._shared.log.crashed(text, repr(self), *args, error=error, within=within)

@@ -7,6 +7,13 @@ from .wire.frames import Encoded, Frame, Ref, Serializer, Wire
 from .wire.payloads import encode
 
 EMPTY = "{}"
+#: The closing event by reason. A client that was refused or has gone is sent none.
+_CLOSING_EVENTS = {
+    "crashed": "phx_error",
+    "left": "phx_close",
+    "stopped": "phx_close",
+    "replaced": "phx_close",
+}
 _NO_BYTES = '{"reason":"this connection carries no bytes"}'
 
 
@@ -53,6 +60,15 @@ class ChannelSender:
         if self.carries(payload):
             self._send(self._serializer.message(self._join_ref, None, self._topic, event, payload))
 
+    def deliver(self, event: str, payload: Encoded, frames: dict[Serializer, Wire]) -> None:
+        """Send a broadcast that is the same for all clients, see `broadcasts.Subscriber`."""
+        if self.carries(payload):
+            frame = frames.get(self._serializer)
+            if frame is None:
+                frame = self._serializer.broadcast(self._topic, event, payload)
+                frames[self._serializer] = frame
+            self._connection.send(frame)
+
     def broadcast(self, event: str, payload: Encoded) -> None:
         """Send a broadcast whose payload was made for this client."""
         if self.carries(payload):
@@ -80,8 +96,11 @@ class ChannelSender:
         for frame in early:
             self._connection.send(frame)
 
-    def close(self, event: str) -> None:
-        """Send the event with which the channel ends, as ``phx_close``."""
+    def close(self, reason: str | None) -> None:
+        """Send the event with which the channel ends, if the reason has one."""
+        event = _CLOSING_EVENTS.get(reason or "")
+        if event is None:
+            return
         ref = self._join_ref
         self._connection.send(self._serializer.message(ref, ref, self._topic, event, EMPTY))
 

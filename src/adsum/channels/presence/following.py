@@ -32,6 +32,16 @@ class Following:
             both numbers.
     """
 
+    __slots__ = (
+        "_connection",
+        "_feeds",
+        "_follower",
+        "_too_long",
+        "join_ref",
+        "serializer",
+        "topic",
+    )
+
     def __init__(
         self,
         connection: FollowerConnection,
