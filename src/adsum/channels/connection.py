@@ -1,12 +1,12 @@
-"""One connection of one client, independent of the transport: dispatches frames to channels.
+"""One connection of one client, whatever carries it: dispatches frames to channels.
 
-A transport passes in received frames (`receive`), registers callbacks for queued frames (`attach`),
-takes frames out of the outbox to send them, and calls `finish` at the end.
+A carrier passes in received frames (`receive`), is called when frames are queued (`Carrier`), takes
+frames out of the outbox to send them, and calls `finish` at the end.
 """
 
 import asyncio
-from collections.abc import Callable
 from functools import partial
+from typing import Protocol
 
 from adsum.activetime import ActiveTimer
 from adsum.errors import ProtocolError, RefusedError
@@ -24,6 +24,28 @@ _EMPTY = "{}"
 _UNMATCHED = '{"reason":"unmatched topic"}'
 _TOO_MANY_CHANNELS = '{"reason":"too many channels"}'
 _TOO_MANY_JOINS = '{"reason":"too many joins"}'
+
+
+class Carrier(Protocol):
+    """Moves the frames of one connection to its client.
+
+    Both methods are called in the event loop of the connection, from any of its tasks or callbacks,
+    so they must not wait and must not raise.
+    """
+
+    def filled(self) -> None:
+        """Called when the outbox is no longer empty, or the connection is to end.
+
+        The carrier may take frames later, in a task, or take and write them before it returns. The
+        outbox counts a frame before this call, so both are the same to it. A carrier that writes at
+        once must return from a nested call that arrives while it takes a frame, and go on taking
+        until there is none: making a frame may queue the next one, and order would be lost. It
+        takes the rest when its transport has room again; this is not called again before the
+        outbox was empty.
+        """
+
+    def give_up(self) -> None:
+        """Called when the client did not take the end of its connection in time."""
 
 
 class Connection:
@@ -47,11 +69,11 @@ class Connection:
         self.serializer = serializer
         #: The event loop of the connection. Once it is closed, nothing of the connection runs.
         self.loop = asyncio.get_running_loop()
-        #: The client's share of each turn of that loop; transports wait for it before `receive`.
+        #: The client's share of each turn of that loop; carriers wait for it before `receive`.
         self.share = FairShare()
         self.outbox = Outbox(self._limits.outbox, self._filled, self._drained)
         self.processes: dict[str, ChannelProcess] = {}
-        #: Most characters of a topic's presences that the transport can carry; None if unlimited.
+        #: Most characters of a topic's presences that the carrier can send; None if unlimited.
         self.longest_state: int | None = None
         # Number of the sweep at which the client last sent anything; that at which it last took a
         # frame or its outbox was at most half full, and the count of frames taken by then.
@@ -62,9 +84,8 @@ class Connection:
         self._reads_nothing = False
         self._joins = Meter(self._limits.joins, self._limits.interval)
         self._updates = Meter(self._limits.updates, self._limits.interval)
-        # Callbacks of the transport: frames are queued; end the connection at once.
-        self._filled_hook: Callable[[], None] = _nothing
-        self._abort_hook: Callable[[], None] = _nothing
+        # None before `attach`, and once the connection is abandoned.
+        self._carrier: Carrier | None = None
         # Bytes of events that wait to be handled; a future that is done once some were handled or
         # sent.
         self._backlog = 0
@@ -76,18 +97,13 @@ class Connection:
         self._told_of_bytes = False
         self._registry.add(self)
 
-    # Called by the transport.
+    # Called by the carrier.
 
-    def attach(self, filled: Callable[[], None], abort: Callable[[], None]) -> None:
-        """Set the callbacks of the transport.
-
-        Args:
-            filled: Called when frames are queued, or the connection is to end.
-            abort: Called when the client did not take the end of its connection in time.
-        """
-        self._filled_hook, self._abort_hook = filled, abort
+    def attach(self, carrier: Carrier) -> None:
+        """Set the carrier, which is called at once if frames are queued already."""
+        self._carrier = carrier
         if self.outbox or self.closing is not None:
-            filled()
+            carrier.filled()
 
     def receive(self, data: Wire) -> None:
         """Decode a frame and dispatch it; a frame that cannot be decoded ends the connection.
@@ -132,7 +148,7 @@ class Connection:
 
     @property
     def full(self) -> bool:
-        """Backpressure: whether the transport must pause reading from the client.
+        """Backpressure: whether the carrier must pause reading from the client.
 
         Its queued events have reached their limit, or it reads the replies slowly.
         """
@@ -164,7 +180,7 @@ class Connection:
         return False
 
     async def room(self) -> None:
-        """Wait until the transport may read the next frame."""
+        """Wait until the carrier may read the next frame."""
         while self.full:
             await self._change()
 
@@ -212,7 +228,7 @@ class Connection:
     def abandon(self) -> None:
         """Discard a connection whose event loop is closed."""
         self._finished = True
-        self.attach(_nothing, _nothing)
+        self._carrier = None
         self.outbox.close(Closing(1006, ""), drop=True)
         self._registry.remove(self)
         for process in self.processes.values():
@@ -345,15 +361,16 @@ class Connection:
         self.shared.log.warning(text, self.address, who, what, key=self.address)
 
     def _filled(self) -> None:
-        self._filled_hook()
+        if self._carrier is not None:
+            self._carrier.filled()
 
     def _drained(self) -> None:
         self._reads_nothing = False
         self.freed(0)
 
     def _give_up(self) -> None:
-        if not self._finished:
-            self._abort_hook()
+        if not self._finished and self._carrier is not None:
+            self._carrier.give_up()
 
 
 def _size_of(data: Wire) -> int:
@@ -361,7 +378,3 @@ def _size_of(data: Wire) -> int:
     if isinstance(data, bytes) or data.isascii():
         return len(data)
     return len(data.encode(errors="surrogatepass"))
-
-
-def _nothing() -> None:
-    """Callback in place of a transport that is not attached."""

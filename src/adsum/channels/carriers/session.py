@@ -55,13 +55,13 @@ class Session:
         # Whether the waiting or last poll was aborted.
         self._broken = False
         connection.longest_state = MAX_STATE
-        connection.attach(self._wake, self.end)
+        connection.attach(self)
 
     async def poll(self, number: int) -> tuple[int, int, list[str]]:
         """Wait for frames; returns the status, the number of the response, and the frames."""
         if not self._is_present(number):
             return 410, 0, []
-        self._wake()  # of two waiting polls the older one is answered, without frames
+        self.filled()  # of two waiting polls the older one is answered, without frames
         self.connection.heard()
         if number != self._number:
             return 200, self._number, self._frames or []
@@ -88,7 +88,7 @@ class Session:
             return
         self._broken = True
         if self._poll is not None and not self._poll.done():
-            self._wake()
+            self.filled()
         else:
             self._live_on()
 
@@ -115,6 +115,10 @@ class Session:
             self._sending = False
         return 200 if self.connection.closing is None else 410
 
+    def give_up(self) -> None:
+        """See `Carrier`."""
+        self.end()
+
     def end(self) -> None:
         """End the session and its connection. Idempotent."""
         if self._finishing is None:
@@ -122,7 +126,7 @@ class Session:
             self._ended(self)
             linger = self.connection.shared.registry.lingers()
             self._finishing = start_task(self.connection.finish(linger=linger))
-            self._wake()
+            self.filled()
 
     def _answer(self) -> tuple[int, int, list[str]]:
         frames, size = list[str](), 0
@@ -149,7 +153,8 @@ class Session:
     def _has_more(self) -> bool:
         return bool(self.connection.outbox) or self.connection.closing is not None
 
-    def _wake(self) -> None:
+    def filled(self) -> None:
+        """See `Carrier`: answer the waiting poll."""
         if self._poll is not None and not self._poll.done():
             self._poll.set_result(None)
 

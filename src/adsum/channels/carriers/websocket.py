@@ -56,7 +56,7 @@ async def serve(
     carrier, code = _Carrier(connection, send), None
     try:
         await send({"type": "websocket.accept", "subprotocol": subprotocol})
-        connection.attach(carrier.filled, carrier.give_up)
+        connection.attach(carrier)
         code = await _read(connection, receive, ahead)
     except asyncio.CancelledError:
         if not carrier.interrupted:
@@ -182,13 +182,13 @@ class _Carrier:
         self._writer: asyncio.Task[None] | None = None
 
     def filled(self) -> None:
-        """Start the writer in the client's turn, unless it runs: frames are queued."""
+        """See `Carrier`: start the writer in the client's turn, unless it runs."""
         if self._writer is None and not self._due and not self._stopped:
             self._due = True
             self._connection.share.call(WORK, self._begin)
 
     def give_up(self) -> None:
-        """Give up the client: stop reading, and wait for the server to report the end."""
+        """See `Carrier`: stop reading, and wait for the server to report the end."""
         self.given_up = not self._stopped and not self.interrupted
         self._interrupt()
 
