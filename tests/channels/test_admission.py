@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 from websockets.exceptions import InvalidMessage, InvalidStatus
 
-from adsum.channels import Client, Limits
-from adsum.channels import socket as sockets
+from adsum.channels import Client, Limits, admission
 from tests.channels.app import App
 from tests.support.waiting import until
 
@@ -45,7 +44,7 @@ async def guarded(**settings: Any) -> AsyncIterator[tuple[Site, Doorman]]:
     """A served site with a doorman."""
     async with site(**settings) as made:
         doorman = Doorman()
-        made.socket._connect = doorman
+        made.socket._admission._connect = doorman
         yield made, doorman
 
 
@@ -68,7 +67,7 @@ async def connect(made: Site, transport: str) -> int:
 def test_a_client_is_refused_if_connect_takes_too_long(
     transport: str, monkeypatch: pytest.MonkeyPatch, log: Log
 ) -> None:
-    monkeypatch.setattr(sockets, "CONNECT_TIMEOUT", 0.2)
+    monkeypatch.setattr(admission, "CONNECT_TIMEOUT", 0.2)
 
     async def main() -> None:
         async with guarded(limits=Limits(connections=1)) as (made, doorman):
@@ -139,7 +138,7 @@ def test_a_timeout_of_the_application_is_its_own(log: Log) -> None:
 
     async def main() -> None:
         async with site() as made:
-            made.socket._connect = impatient
+            made.socket._admission._connect = impatient
             assert await connect(made, "websocket") == 403
         assert len(log.lines) == 1
         assert "connect crashed" in log.lines[0]

@@ -4,11 +4,12 @@ import re
 from dataclasses import fields
 
 from adsum.channels import Limits
+from adsum.channels.admission import CONNECT_TIMEOUT
 from adsum.channels.broadcasts import MAX_BYTES
 from adsum.channels.carriers import lanes, longpoll, relay, session, tokens
 from adsum.channels.flow.fairshare import _SECOND, BUDGET, WORK
 from adsum.channels.process import GRACE
-from adsum.channels.socket import CONNECT_TIMEOUT, TIMEOUT
+from adsum.channels.socket import TIMEOUT
 from adsum.channels.wire.payloads import MAX_PUSH
 from adsum.values.limits import MAX_PAYLOAD
 from tests.docs.pages import ROOT

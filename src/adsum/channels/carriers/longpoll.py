@@ -23,10 +23,10 @@ from adsum.channels.wire.origins import Origins, RejectedError
 from adsum.tasks import cancel_task, start_task
 from adsum.values.jsontext import dump
 
+from .asgi import NO_STORE, ASGIReceive, ASGISend
 from .relay import Question
 from .sessions import Sessions
 from .tokens import Token
-from .websocket import ASGIReceive, ASGISend
 
 #: Frames of the largest size that the body of one POST may hold.
 _MAX_BODY_FRAMES = 16
@@ -36,8 +36,6 @@ BODY_PATIENCE = 20.0
 Headers = list[tuple[bytes, bytes]]
 Admit = Callable[[Scope, str, "asyncio.Future[Any]"], Awaitable[tuple[Client, Serializer] | int]]
 _JSON = (b"content-type", b"application/json; charset=utf-8")
-#: Header of every response: a cache would hand the session of one client to another.
-NO_STORE = (b"cache-control", b"no-store")
 _TOO_LARGE = "too much at once"
 
 

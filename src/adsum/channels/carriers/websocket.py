@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from adsum.activetime import active_timeout
@@ -19,6 +18,8 @@ from adsum.channels.flow.fairshare import WORK
 from adsum.channels.wire.frames import Wire
 from adsum.sparselog import error_text
 from adsum.tasks import cancel_task, start_task
+
+from .asgi import ASGIReceive, ASGISend, Event, receive_next
 
 logger = logging.getLogger("adsum.channels")
 
@@ -30,10 +31,6 @@ _RESTART, _LAST_WORD = 1012, 1.0
 
 #: Bytes of the budget (see `fairshare`) that it costs to drop a received frame.
 _DROPPED = 32
-
-Event = MutableMapping[str, Any]
-ASGIReceive = Callable[[], Awaitable[Event]]
-ASGISend = Callable[[Event], Awaitable[None]]
 
 
 async def serve(
@@ -84,11 +81,6 @@ async def serve(
         finally:
             carrier.stop()
             connection.shared.registry.given_up.discard(connection)
-
-
-async def receive_next(receive: ASGIReceive) -> Event:
-    """Receive the next message; a coroutine whatever kind of awaitable the server returns."""
-    return await receive()
 
 
 async def _read(
