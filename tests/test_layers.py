@@ -113,6 +113,55 @@ LAYERS = {
     },
 }
 
+#: What each file and each directory of `channels` may import of the others, from the ground up.
+CHANNEL_LAYERS = {
+    "client": set[str](),
+    "clientlimits": set(),
+    "lifecycle": set(),
+    "pernode": set(),
+    "wire": {"client"},
+    "flow": {"wire"},
+    "presence": {"flow", "wire"},
+    "broadcasts": {"flow", "pernode", "wire"},
+    "disconnects": {"flow", "pernode"},
+    "registry": {"clientlimits", "disconnects", "flow"},
+    "handlers": {"wire"},
+    "channel": {"client", "handlers", "wire"},
+    "routes": {"broadcasts", "channel", "wire"},
+    "shared": {"broadcasts", "channel", "clientlimits", "presence", "registry", "routes"},
+    "sender": {"wire"},
+    "channelcode": {"channel", "flow", "handlers"},
+    "process": {
+        "channel",
+        "channelcode",
+        "client",
+        "flow",
+        "lifecycle",
+        "presence",
+        "sender",
+        "shared",
+        "wire",
+    },
+    "connection": {"client", "flow", "process", "shared", "wire"},
+    "carriers": {"client", "connection", "flow", "pernode", "shared", "wire"},
+    "admission": {"client", "shared", "wire"},
+    "socket": {
+        "admission",
+        "carriers",
+        "channel",
+        "clientlimits",
+        "connection",
+        "disconnects",
+        "shared",
+        "wire",
+    },
+}
+#: Modules that import each other all the same. Shorten this list; add nothing to it.
+KNOWN_CYCLES = {
+    frozenset({"adsum.transport.link", "adsum.transport.linkpool"}),
+    frozenset({"adsum.testing.simulator.agreement", "adsum.testing.simulator.simulation"}),
+}
+
 #: All that the core may import from the standard library: no clock, no I/O, no randomness of its
 #: own (`random` for the type of the generator that it is given).
 PURE = {
@@ -147,6 +196,32 @@ def imports(path: Path) -> Iterator[tuple[str, set[str]]]:
             yield module, {alias.name for alias in node.names}
 
 
+def module_of(path: Path) -> str:
+    """The name under which a file is imported."""
+    parts = path.relative_to(SOURCE).with_suffix("").parts
+    return ".".join(["adsum", *(part for part in parts if part != "__init__")])
+
+
+MODULES = {module_of(path) for path in SOURCE.rglob("*.py")}
+
+
+def named_in(module: str, names: set[str]) -> set[str]:
+    """The modules that an import may name: submodules by ``from package import submodule``."""
+    submodules = {f"{module}.{name}" for name in names} & MODULES
+    return submodules or {module}
+
+
+def reachable(graph: dict[str, set[str]], start: str) -> set[str]:
+    """The modules that a module imports, and those that these import, and so on."""
+    found, waiting = set[str](), list(graph[start] - {start})
+    while waiting:
+        module = waiting.pop()
+        if module not in found:
+            found.add(module)
+            waiting += graph[module]
+    return found
+
+
 def part_of(module: str) -> str:
     return module.split(".")[1] if "." in module else ""
 
@@ -163,6 +238,40 @@ def test_imports_point_downwards_only(part: str) -> None:
             if module.split(".")[0] == "adsum":
                 allowed = LAYERS[part] | {part}
                 assert part_of(module) in allowed, f"{path.name} imports {module}"
+
+
+@pytest.mark.parametrize("layer", CHANNEL_LAYERS)
+def test_layers_of_channels_import_lower_ones_only(layer: str) -> None:
+    layers = list(CHANNEL_LAYERS)
+    assert all(layers.index(lower) < layers.index(layer) for lower in CHANNEL_LAYERS[layer])
+    channels = SOURCE / "channels"
+    single = channels / f"{layer}.py"
+    for path in [single] if single.exists() else (channels / layer).rglob("*.py"):
+        for module in MODULES & {name for one in imports(path) for name in named_in(*one)}:
+            parts = module.split(".")
+            if parts[1:2] == ["channels"] and len(parts) > 2:
+                allowed = CHANNEL_LAYERS[layer] | {layer}
+                assert parts[2] in allowed, f"{path.name} imports {module}"
+
+
+def test_every_file_of_channels_has_a_layer() -> None:
+    found = {path.stem for path in (SOURCE / "channels").iterdir() if path.stem[:2] != "__"}
+    assert found == set(CHANNEL_LAYERS)
+
+
+def test_no_file_imports_itself_through_others() -> None:
+    # Imports for type checkers count: what is read together belongs together.
+    graph = {
+        module_of(path): MODULES & {name for one in imports(path) for name in named_in(*one)}
+        for path in SOURCE.rglob("*.py")
+    }
+    reached = {module: reachable(graph, module) for module in graph}
+    cycles = {
+        frozenset(other for other in reached[module] if module in reached[other])
+        for module in graph
+        if module in reached[module]
+    }
+    assert cycles <= KNOWN_CYCLES, [sorted(cycle) for cycle in cycles - KNOWN_CYCLES]
 
 
 @pytest.mark.parametrize("path", files_of("replication"), ids=lambda path: path.stem)

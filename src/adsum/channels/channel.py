@@ -69,8 +69,10 @@ class Channel:
     leave; the client is sent ``phx_error`` and rejoins by itself. The client's other channels go
     on.
 
-    A subclass whose methods could not be called is refused at its definition: `join`, `terminate`,
-    handlers and filters must be ``async def`` and take one argument besides ``self``.
+    Override `join` and `terminate`; mark handlers of events with `on`, and filters of broadcasts
+    with `intercept`. A subclass whose methods could not be called is refused at its definition:
+    `join`, `terminate`, handlers and filters must be ``async def`` and take one argument besides
+    ``self``.
 
     Attributes:
         topic: The topic that was joined, as ``room:lobby``.
@@ -105,6 +107,17 @@ class Channel:
     _intercepts: ClassVar[dict[str, str]] = {}
 
     def __init_subclass__(cls, *, topic: str | None = None, **kwargs: Any) -> None:
+        """Define a class of channels: ``class Room(Channel, topic="room:{room}")``.
+
+        Args:
+            topic: The pattern of the topics that the class serves: parts between colons, each a
+                text or the name of a parameter in braces. A class without one serves as a base
+                of others, which inherit its handlers.
+            kwargs: Arguments of other base classes.
+
+        Raises:
+            ConfigurationError: The pattern, `counts_above` or a method is wrong.
+        """
         super().__init_subclass__(**kwargs)
         if topic is not None:
             cls._pattern = Pattern(topic)
@@ -113,6 +126,15 @@ class Channel:
         check_class(cls)
 
     def __init__(self, process: Process, params: dict[str, str]) -> None:
+        """Create the channel of one join; adsum calls it, applications do not.
+
+        A subclass with an `__init__` of its own takes both arguments and passes them on with
+        ``super().__init__(process, params)``. Code that may await or refuse belongs in `join`.
+
+        Args:
+            process: Internal.
+            params: The parameters of the topic.
+        """
         self._process = process
         self.topic: str = process.topic
         self.params = params
@@ -227,11 +249,23 @@ class Channel:
 
 
 class ChannelPresence:
-    """A presence of a channel, returned by `Channel.track`. It ends with the channel."""
+    """A presence of a channel, returned by `Channel.track`. It ends with the channel.
+
+    Example:
+        >>> from adsum.channels import Channel, on
+        >>> class Room(Channel, topic="room:{room}"):
+        ...     async def join(self, payload):
+        ...         self.me = self.track(payload["user"], {"away": False})
+        ...
+        ...     @on("away")
+        ...     async def away(self, payload):
+        ...         self.me.update(lambda meta: {**meta, "away": True})
+    """
 
     __slots__ = ("_process", "_tracked")
 
     def __init__(self, process: Process, tracked: Tracked) -> None:
+        """Internal: call `Channel.track`."""
         self._process = process
         self._tracked = tracked
 
