@@ -1,7 +1,7 @@
 """`ChannelCode`: runs the application code of one channel, and logs its crashes."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Coroutine
 from typing import Any
 
 from adsum.errors import RefusedError
@@ -18,28 +18,18 @@ class ChannelCode:
 
     Args:
         channel: The channel.
-        name: The channel's name in the log.
         mailbox: The mailbox whose jobs await the handlers.
         log: The log of the socket.
-        crashed: Called after a task has crashed.
     """
 
-    __slots__ = ("_channel", "_crashed", "_log", "_mailbox", "_name", "_tasks")
+    __slots__ = ("_channel", "_log", "_mailbox", "_tasks")
 
-    def __init__(
-        self,
-        channel: Channel,
-        name: str,
-        mailbox: Mailbox,
-        log: SparseLogger,
-        crashed: Callable[[], None],
-    ) -> None:
+    def __init__(self, channel: Channel, mailbox: Mailbox, log: SparseLogger) -> None:
         self._channel = channel
-        self._name = name
         self._mailbox = mailbox
         self._log = log
-        self._crashed = crashed
-        self._tasks: set[asyncio.Task[None]] = set()
+        # None until the first `spawn`: most channels have no tasks, and an empty set is large.
+        self._tasks: set[asyncio.Task[None]] | None = None
 
     async def outcome(self, handling: Awaitable[Answer]) -> tuple[str, Answer]:
         """Await a handler; returns the status and the response, ``error`` for a refusal."""
@@ -51,25 +41,27 @@ class ChannelCode:
     def spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
         """Run a coroutine as a task of the channel."""
         task = start_task(coroutine)
+        self._tasks = self._tasks or set()
         self._tasks.add(task)
         task.add_done_callback(self._task_ended)
 
     def cancel_tasks(self) -> None:
         """Cancel the tasks of the channel."""
-        for task in self._tasks:
+        for task in self._tasks or ():
             task.cancel()
 
     def log_crash(self, text: str, error: BaseException, *args: object) -> None:
         """Log an exception of the application; `text` begins with the channel's name."""
         # Events in `args` are declared by the class, so a client cannot choose the log key.
         within = (type(self._channel), *args)
-        self._log.crashed(text, self._name, *args, error=error, within=within)
+        self._log.crashed(text, repr(self._channel._process), *args, error=error, within=within)
 
     def _task_ended(self, task: "asyncio.Task[None]") -> None:
-        self._tasks.discard(task)
+        if self._tasks is not None:
+            self._tasks.discard(task)
         error = None if task.cancelled() else task.exception()
         if task.cancelled() and not self._channel._process.ending and not is_closing():
             error = RuntimeError(CANCELLED)  # not cancelled by the end of the channel
         if error is not None:
             self.log_crash("%s: a task that it spawned crashed", error)
-            self._crashed()
+            self._channel._process.end_soon("crashed")

@@ -104,16 +104,10 @@ class ChannelProcess:
         self._sender = ChannelSender(connection, join.topic, join.join_ref)
         self._mailbox = Mailbox(self)
         self._channel = kind(self, params)
-        self._code = ChannelCode(
-            self._channel,
-            repr(self),
-            self._mailbox,
-            self._shared.log,
-            partial(self.end_soon, "crashed"),
-        )
+        self._code = ChannelCode(self._channel, self._mailbox, self._shared.log)
         # Whether `follow` was called while JOINING; carried out when the channel is OPEN.
         self._follow_when_open = False
-        self._following = Following(connection, self._shared.feeds, join, self._presences_too_long)
+        self._following = Following(connection, self._shared.feeds, join, self)
         # While ENDING: the reason, the timer that cancels the handler under way when the end takes
         # too long, and the seconds for which the presences stay.
         self._reason: Reason = "closed"
@@ -263,8 +257,8 @@ class ChannelProcess:
         """See `channel.Process`."""
         self.connection.count_update()
 
-    def _presences_too_long(self, size: int, longest: int) -> None:
-        """Stop the channel: after a crash the client would rejoin."""
+    def presences_too_long(self, size: int, longest: int) -> None:
+        """See `following.Owner`. The channel stops; after a crash the client would rejoin."""
         self._shared.log.warning(_TOO_LONG, repr(self), size, longest, key=self.topic)
         self._withdraw()
         self.end_soon("stopped")

@@ -1,6 +1,5 @@
 """`Following`: the place of one channel in the presence feed of its topic."""
 
-from collections.abc import Callable
 from typing import Protocol
 
 from adsum.channels.flow.outbox import Outbox
@@ -21,6 +20,18 @@ class FollowerConnection(Protocol):
         """Close the connection: the client reads too slowly."""
 
 
+class Owner(Protocol):
+    """The channel that follows its topic."""
+
+    def presences_too_long(self, size: int, longest: int) -> None:
+        """Called if the presences have more characters than the connection can carry.
+
+        Args:
+            size: The number of characters of the next state or diff.
+            longest: The most that the connection carries.
+        """
+
+
 class Following:
     """Sends a client the presences of a topic, between `start` and `stop`.
 
@@ -28,15 +39,14 @@ class Following:
         connection: The connection of the client.
         feeds: The feeds of the socket.
         join: The join frame of the channel.
-        too_long: Called if the presences have more characters than the connection can carry, with
-            both numbers.
+        owner: The channel.
     """
 
     __slots__ = (
         "_connection",
         "_feeds",
         "_follower",
-        "_too_long",
+        "_owner",
         "join_ref",
         "serializer",
         "topic",
@@ -47,7 +57,7 @@ class Following:
         connection: FollowerConnection,
         feeds: Feeds,
         join: Frame,
-        too_long: Callable[[int, int], None],
+        owner: Owner,
     ) -> None:
         #: See `feed.FeedListener`.
         self.topic = join.topic
@@ -55,7 +65,7 @@ class Following:
         self.serializer = connection.serializer
         self._connection = connection
         self._feeds = feeds
-        self._too_long = too_long
+        self._owner = owner
         # The entry in the feed; None while the channel does not follow its topic.
         self._follower: Follower | None = None
 
@@ -88,4 +98,4 @@ class Following:
 
     def too_long(self, size: int) -> None:
         """See `feed.FeedListener`."""
-        self._too_long(size, self._connection.longest_state or 0)
+        self._owner.presences_too_long(size, self._connection.longest_state or 0)
