@@ -20,7 +20,7 @@ import socket
 from weakref import WeakSet
 
 
-class Process:
+class CurrentProcess:
     """The current process, either the parent or a forked child."""
 
     __slots__ = ("generation",)
@@ -30,7 +30,7 @@ class Process:
         self.generation = 0
 
 
-process = Process()
+process = CurrentProcess()
 # Weak references, because a collected socket is closed.
 _private: WeakSet[socket.socket] = WeakSet()
 

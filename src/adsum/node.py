@@ -426,11 +426,6 @@ class Node:
                 "this process was forked from the one that runs the node; start a node of its own"
             )
 
-    @property
-    def observers(self) -> tuple[Observer, ...]:
-        """The observers of presence changes and published messages."""
-        return tuple(self._observers)
-
     def observe(self, observer: Observer) -> None:
         """Add an observer of presence changes and messages, in this and in every later run."""
         self._observers.append(observer)

@@ -4,6 +4,7 @@ from typing import Any
 
 import adsum
 from adsum.channels import Channel, ChannelPresence, Socket, on
+from adsum.channels.connection import Connection
 
 
 class App:
@@ -13,6 +14,12 @@ class App:
         self.node = adsum.Node(siblings=False)
         self.presence = adsum.Presence(self.node, fetch=settings.pop("fetch", None))
         self.socket = Socket(self.presence, channels, **settings)
+
+
+def connections(socket: Socket) -> list[Connection]:
+    """The connections of a socket."""
+    registered = socket._shared.registry.connections
+    return [connection for connection in registered if isinstance(connection, Connection)]
 
 
 class Tracking(Channel, topic="room"):

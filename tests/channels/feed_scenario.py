@@ -6,8 +6,8 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import adsum
-from adsum.channels.frames import V2, Ref, Serializer
-from adsum.channels.rooms import Follower, PresenceFeed
+from adsum.channels.presence.feed import Follower, PresenceFeed
+from adsum.channels.wire.frames import V2, Ref, Serializer
 from adsum.driver.observer import Observer
 from adsum.replication.entry import Transition
 
@@ -64,7 +64,7 @@ class FeedScenario(Observer):
             self.cut()
             await asyncio.sleep(0)
             read = sum([reader.read_all() for reader in self.readers if not reader.gone])
-            busy = read or self.feed._timer is not None or self.feed._cutting is not None
+            busy = read or self.feed._pace._timer is not None or self.feed._cutting is not None
             quiet = 0 if busy else quiet + 1
 
     # As an observer of the node.

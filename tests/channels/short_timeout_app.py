@@ -6,11 +6,12 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 
 import adsum
-from adsum.channels import Channel, Socket, sessions
+from adsum.channels import Channel, Socket
+from adsum.channels.carriers import session
 
 #: Seconds of silence, and without a poll.
 TIMEOUT = 1.0
-sessions.LIFETIME = TIMEOUT
+session.LIFETIME = TIMEOUT
 
 node = adsum.Node(siblings=False)
 presence = adsum.Presence(node)

@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 from websockets.exceptions import InvalidMessage, InvalidStatus
 
-from adsum.channels import Client, Limits
-from adsum.channels import socket as sockets
+from adsum.channels import Client, Limits, clientadmission
 from tests.support.waiting import until
 
 from .app import App
@@ -45,7 +44,7 @@ async def guarded(**settings: Any) -> AsyncIterator[tuple[ServedApp, Doorman]]:
     """A served site with a doorman."""
     async with served_app(**settings) as made:
         doorman = Doorman()
-        made.socket._connect = doorman
+        made.socket._admission._connect = doorman
         yield made, doorman
 
 
@@ -68,7 +67,7 @@ async def connect(made: ServedApp, transport: str) -> int:
 def test_connect_timeout_refuses_the_client(
     transport: str, monkeypatch: pytest.MonkeyPatch, log: Log
 ) -> None:
-    monkeypatch.setattr(sockets, "CONNECT_TIMEOUT", 0.2)
+    monkeypatch.setattr(clientadmission, "CONNECT_TIMEOUT", 0.2)
 
     async def main() -> None:
         async with guarded(limits=Limits(connections=1)) as (made, doorman):
@@ -109,7 +108,7 @@ def test_disconnect_during_connect_leaks_no_connection_slot(transport: str) -> N
                 waiting.cancel()
                 await asyncio.wait([waiting])
                 await until(lambda number=number: doorman.cancelled == number)  # type: ignore[misc]
-            await until(lambda: not made.socket._hub.is_full)
+            await until(lambda: not made.socket._shared.registry.is_full)
             doorman.decides.set()
             assert await connect(made, transport) != 503
 
@@ -127,7 +126,7 @@ def test_server_stop_during_connect_leaks_no_connection_slot() -> None:
             await ann.cancel()
             opening.cancel()
             assert doorman.cancelled == 1
-            assert not app.socket._hub.is_full
+            assert not app.socket._shared.registry.is_full
 
     run(main())
 
@@ -139,7 +138,7 @@ def test_timeout_error_of_the_application_is_not_the_connect_timeout(log: Log) -
 
     async def main() -> None:
         async with served_app() as made:
-            made.socket._connect = impatient
+            made.socket._admission._connect = impatient
             assert await connect(made, "websocket") == 403
         assert len(log.lines) == 1
         assert "connect crashed" in log.lines[0]

@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
-from adsum.channels import Channel, Limits, on, websocket
+from adsum.channels import Channel, Limits, on
+from adsum.channels.carriers import websocket
 from tests.support.waiting import until
 
-from .app import App, Tracking
+from .app import App, Tracking, connections
 from .asgi_client import AsgiClient, asgi_client
 from .leak_check import leak_checked
 
@@ -124,7 +125,7 @@ async def test_disconnect_under_backpressure_ends_presences(limits: Limits, slow
         for n in range(10):
             ann.send(frame(f"e{n}", f"slow:{slow}", 500))
         await until(lambda: ann.unread == 0)
-        (connection,) = app.socket._hub.connections
+        (connection,) = connections(app.socket)
         assert connection.full
         assert app.presence.topics() == [f"slow:{slow}"]
         ann.vanish()
@@ -137,7 +138,7 @@ async def test_disconnect_under_backpressure_ends_presences(limits: Limits, slow
 async def test_ended_channel_leaves_no_mark_in_the_outbox_of_a_slow_consumer() -> None:
     app = App(Tracking, limits=Limits(joins=1000, updates=1000))
     async with app.node, asgi_client(app.socket) as slow:
-        (connection,) = app.socket._hub.connections
+        (connection,) = connections(app.socket)
         slow.reads.clear()
         for ref in map(str, range(50)):
             slow.push(ref, ref, "room", "phx_join", {})

@@ -155,7 +155,7 @@ def with_database(function: Callable[..., Any]) -> Callable[..., Any]:
 def test_connect_may_be_any_async_callable(function: Any) -> None:
     async def main() -> None:
         made = socket(connect=function)
-        async with made._hub.presence.node, Browser(made) as ann:
+        async with made._shared.presence.node, Browser(made) as ann:
             await ann.join("room:1")
 
     run(main())
@@ -269,7 +269,7 @@ def test_methods_that_can_be_called_with_the_payload_are_accepted() -> None:
 
     async def main() -> None:
         made = socket([Liberal])
-        async with made._hub.presence.node, Browser(made) as ann:
+        async with made._shared.presence.node, Browser(made) as ann:
             room = await ann.join("room:1")
             assert {event: await room.ask(event) for event in expected} == expected
 
@@ -367,7 +367,7 @@ class Wrong(Channel, topic="wrong:{call}"):
 def test_wrong_argument_of_a_call_in_a_channel_is_refused(call: str, words: str) -> None:
     async def main() -> None:
         made = socket([Wrong])
-        async with made._hub.presence.node, Browser(made) as ann:
+        async with made._shared.presence.node, Browser(made) as ann:
             assert words in (await ann.join(f"wrong:{call}")).response["error"]
 
     run(main())

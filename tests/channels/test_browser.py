@@ -9,7 +9,7 @@ from adsum.channels import Channel, Socket, on
 from adsum.testing import Browser, browser
 from adsum.values.jsontext import dump
 
-from .app import App, Tracking
+from .app import App, Tracking, connections
 from .leak_check import run
 
 
@@ -74,7 +74,7 @@ def test_browser_presence_error_names_a_channel_that_neither_tracks_nor_follows(
 
 def send_wrong_diff(app: App, diff: dict[str, Any]) -> None:
     """Send what a server with a fault would send; an application may not."""
-    for connection in app.socket._hub.connections:
+    for connection in connections(app.socket):
         connection.send(connection.serializer.broadcast("room", "presence_diff", dump(diff)))
 
 

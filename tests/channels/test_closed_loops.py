@@ -8,10 +8,10 @@ from weakref import ref
 import pytest
 
 from adsum.channels import Channel, Client
+from adsum.channels.carriers.sessions import Sessions
+from adsum.channels.carriers.tokens import Token
 from adsum.channels.connection import Connection
-from adsum.channels.frames import V2_TEXT
-from adsum.channels.sessions import Sessions
-from adsum.channels.tokens import Token
+from adsum.channels.wire.frames import V2_TEXT
 from tests.support.closed_loops import closed_loop_warnings, collect_closed_loops, run_and_close
 from tests.support.eager_tasks import fetch_names
 from tests.support.waiting import until
@@ -57,7 +57,7 @@ def test_feed_of_the_next_run_sends_every_change(
             assert await ann.payload("news") == {}
             stats = app.socket.stats()
             assert (stats["connections"], stats["channels"], stats["followers"]) == (1, 1, 1)
-            assert app.socket._hub._sweeper is not None
+            assert app.socket._shared.registry._sweeper is not None
 
     run_and_close(begin())
     frames = len(old[0].frames)
@@ -73,7 +73,7 @@ def test_longpoll_sessions_and_questions_are_dropped_with_a_closed_loop() -> Non
 
     async def begin() -> None:
         await app.node.start()
-        connection = Connection(app.socket._hub, Client(), V2_TEXT)
+        connection = Connection(app.socket._shared, Client(), V2_TEXT)
         token = Token.read(sessions.begin(connection))
         assert token is not None
         begun.append(asyncio.create_task(sessions.poll(app.node.name, token)))
@@ -103,7 +103,7 @@ def test_connections_of_an_interrupted_stop_are_dropped() -> None:
     async def begin_again() -> None:
         async with app.node, asgi_client(app.socket):
             assert app.socket.stats()["connections"] == 1
-            hub = app.socket._hub
+            hub = app.socket._shared.registry
             sweeps = hub.sweeps
             await until(lambda: hub.sweeps > sweeps)
 
@@ -146,6 +146,6 @@ def test_client_of_a_loop_closed_during_connect_is_not_counted() -> None:
             assert not hub.admissions
 
     app, begun = App(Room, connect=connect), list[Any]()
-    hub = app.socket._hub
+    hub = app.socket._shared.registry
     run_and_close(begin())
     run(begin_again())

@@ -7,6 +7,8 @@ import pytest
 
 import adsum
 from adsum.channels import Channel, RefusedError, Socket, connection, on, process
+from adsum.channels.connection import Connection
+from adsum.channels.process import ChannelProcess
 from adsum.errors import NodeNotRunningError
 from adsum.testing import Browser, RefusedByServerError
 from tests.support.waiting import until
@@ -62,6 +64,8 @@ class Room(Channel, topic="room:{room}"):
 
     def connected(self) -> bool:
         """Whether nobody has ended the connection yet."""
+        assert isinstance(self._process, ChannelProcess)
+        assert isinstance(self._process.connection, Connection)
         return self._process.connection.closing is None
 
     async def terminate(self, reason: str) -> None:
@@ -69,7 +73,8 @@ class Room(Channel, topic="room:{room}"):
 
     def presence_list(self) -> list[str]:
         """Who is present at the end."""
-        return list(self._process._hub.presence.list(self.topic))
+        assert isinstance(self._process, ChannelProcess)
+        return list(self._process._shared.presence.list(self.topic))
 
 
 class App:
@@ -238,7 +243,7 @@ class Patient(Channel, topic="patient"):
 
     @on("wait")
     async def wait(self, payload: Any) -> None:
-        await until(lambda: not self._process.means(None))  # the client is gone
+        await until(lambda: self._process.ending)  # the client is gone
         self.client.assigns["story"].append("waited")
 
     async def terminate(self, reason: str) -> None:
@@ -335,9 +340,9 @@ async def test_disconnect_during_accept_leaks_nothing() -> None:
     socket = Socket(presence, [Slowly], connect=connect)
     async with node, asgi_client(socket) as ann:
         ann.push("1", "1", "slowly", "phx_join", {})
-        await until(lambda: socket._hub.connections)
+        await until(lambda: socket._shared.registry.connections)
         ann.vanish()
-        await until(lambda: not socket._hub.connections)
+        await until(lambda: not socket._shared.registry.connections)
         go.set()
         await ann.served()
         assert (presence.topics(), ends) == ([], ["closed"])

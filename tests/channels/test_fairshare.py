@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
-from adsum.channels import Channel, Client, Limits, on, sessions
+from adsum.channels import Channel, Client, Limits, on
+from adsum.channels.carriers import session
 from adsum.channels.connection import Connection
-from adsum.channels.fairshare import BUDGET, RECIPIENT, ROUND, WORK, FairShare
-from adsum.channels.frames import V2
+from adsum.channels.flow.fairshare import BUDGET, RECIPIENT, ROUND, WORK, FairShare
+from adsum.channels.wire.frames import V2
 from adsum.driver.socketdriver import SocketDriver
 from adsum.pubsub import RESERVED
 from adsum.replication.messages import Publish
@@ -274,7 +275,7 @@ def test_slow_consumer_that_reads_again_is_waited_for_again(
     async def main() -> None:
         app = App(Busy, limits=Limits(outbox=1000))
         async with app.node:
-            connection = Connection(app.socket._hub, Client(), V2)
+            connection = Connection(app.socket._shared, Client(), V2)
             for _ in range(60):
                 connection.send("0123456789")
             assert connection.full
@@ -422,13 +423,13 @@ def test_longpoll_body_is_applied_up_to_the_first_malformed_line(
     log: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decoded = list[str]()
-    wire = sessions._wire
+    wire = session._wire
 
     def counted(text: str) -> str | bytes:
         decoded.append(text)
         return wire(text)
 
-    monkeypatch.setattr(sessions, "_wire", counted)
+    monkeypatch.setattr(session, "_wire", counted)
 
     async def main() -> None:
         app = App(Busy)
@@ -462,7 +463,7 @@ def test_longpoll_body_of_blank_lines_is_malformed(blank: bytes, log: Log) -> No
 def test_longpoll_body_of_many_frames_delays_no_other_client(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(sessions, "PATIENCE", DEADLINE)  # of a slow machine
+    monkeypatch.setattr(session, "PATIENCE", DEADLINE)  # of a slow machine
 
     async def main() -> None:
         app = App(Busy)

@@ -7,7 +7,7 @@ import pytest
 
 import adsum
 from adsum.channels import Channel, Socket
-from adsum.channels.relay import Question, Relay
+from adsum.channels.carriers.relay import Question, Relay
 from tests.support.forked_child import in_child
 
 from .asgi_client import asgi_client
@@ -51,10 +51,8 @@ def test_channels_of_parent_do_not_end_in_child_that_runs_the_node() -> None:
     run(main())
 
 
-class Asker(Relay):
-    """Keeps the numbers of its questions, and sends none."""
-
-    numbers: list[int]
+class Unasked:
+    """Answers nothing, since nobody asks it."""
 
     async def answer(self, question: Question) -> Question:
         return {}
@@ -74,7 +72,7 @@ def test_questions_of_forked_workers_have_different_numbers(
 
     monkeypatch.setattr(Relay, "_send", send)
     monkeypatch.setattr(Relay, "lives", lambda self: {"other": 1})
-    asker = Asker(adsum.Node(siblings=False))
+    asker = Relay(adsum.Node(siblings=False), Unasked())
 
     def ask() -> list[int]:
         for _ in range(3):

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adsum.channels.frames import MAX_REF, V1, V2, V2_TEXT, Frame, serializer_for
+from adsum.channels.wire.frames import MAX_REF, V1, V2, V2_TEXT, Frame, serializer_for
 from adsum.errors import ProtocolError, UsageError
 from adsum.values.jsontext import dump
 from adsum.values.limits import MAX_NAME

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from adsum.channels.sessions import MAX_STATE
+from adsum.channels.carriers.session import MAX_STATE
 from tests.support.waiting import until
 
 from .captured_log import Log

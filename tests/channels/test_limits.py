@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adsum.channels import Limits
-from adsum.channels.limits import Meter
+from adsum.channels.flow.meter import Meter
 from adsum.errors import ConfigurationError
 from tests.support.effort import examples
 

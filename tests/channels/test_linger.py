@@ -7,9 +7,9 @@ import pytest
 
 import adsum
 from adsum.channels import Channel, Client, Limits, Socket
+from adsum.channels.carriers.sessions import Sessions
 from adsum.channels.connection import Connection
-from adsum.channels.frames import V2_TEXT
-from adsum.channels.sessions import Sessions
+from adsum.channels.wire.frames import V2_TEXT
 from tests.support.waiting import until
 
 from .asgi_client import AsgiClient, asgi_client
@@ -87,7 +87,7 @@ def test_ended_linger_frees_room_for_other_lingering_clients() -> None:
             for n in range(3):
                 await app.come_and_go(f"room:{n}", 1012)
                 await until(lambda: app.presence.topics() == [])
-            assert app.socket._hub.lingers(restarts=True) == 0.05
+            assert app.socket._shared.registry.lingers(restarts=True) == 0.05
 
     run(main())
 
@@ -123,7 +123,7 @@ def test_polling_client_whose_session_ends_during_the_stop_lingers(stopping: boo
         app = App(30.0)
         async with app.node:
             sessions = Sessions.of(app.node)
-            connection = Connection(app.socket._hub, Client(), V2_TEXT)
+            connection = Connection(app.socket._shared, Client(), V2_TEXT)
             sessions.begin(connection)
             [session] = sessions._sessions.values()
             await session.send('["1","1","room:1","phx_join",{}]', lines=False)

@@ -3,8 +3,8 @@
 import asyncio
 from functools import partial
 
-from adsum.channels.fairshare import FairShare
-from adsum.channels.mailbox import Mailbox
+from adsum.channels.flow.fairshare import FairShare
+from adsum.channels.flow.mailbox import Mailbox
 from tests.support.waiting import until
 
 from .leak_check import run

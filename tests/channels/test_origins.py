@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adsum.channels.origins import Origins, RejectedError
+from adsum.channels.wire.origins import Origins, RejectedError
 from adsum.errors import ConfigurationError
 from tests.support.effort import examples
 

@@ -3,8 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adsum.channels.frames import Wire
-from adsum.channels.outbox import Closing, Outbox
+from adsum.channels.flow.outbox import Closing, Outbox
+from adsum.channels.wire.frames import Wire
 from tests.support.effort import examples
 
 

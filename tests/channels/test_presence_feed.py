@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import adsum
-from adsum.channels import presences, rooms
+from adsum.channels.presence import feed as feeds
+from adsum.channels.presence import history, pace, texts
 from tests.support.effort import examples
 from tests.support.waiting import until
 
@@ -123,7 +124,7 @@ def test_change_storm_is_batched_into_few_diffs_and_the_first_is_immediate() -> 
         took = asyncio.get_running_loop().time() - began
         await until(lambda: reader.read_all() or len(reader.presence.refs()) == 2000)
         # A diff in each pause at most, however long the storm took.
-        assert scenario.feed.number <= 3 + took / rooms.PAUSE
+        assert scenario.feed.number <= 3 + took / pace.PAUSE
         await scenario.rest()
         assert reader.presence.state == scenario.presence.list(TOPIC)
 
@@ -137,14 +138,14 @@ def test_states_and_diffs_are_encoded_once_for_all_followers(
 
     def state_text(*arguments: Any) -> str:
         made["states"] += 1
-        return presences.state_text(*arguments)
+        return texts.state_text(*arguments)
 
     def diff_text(*arguments: Any) -> str | None:
         made["diffs"] += 1
-        return presences.diff_text(*arguments)
+        return texts.diff_text(*arguments)
 
-    monkeypatch.setattr(rooms, "state_text", state_text)
-    monkeypatch.setattr(rooms, "diff_text", diff_text)
+    monkeypatch.setattr(feeds, "state_text", state_text)
+    monkeypatch.setattr(history, "diff_text", diff_text)
 
     async def part(scenario: FeedScenario) -> None:
         for _ in range(50):
@@ -195,7 +196,7 @@ def test_left_follower_is_sent_nothing() -> None:
 def test_slow_consumer_beyond_history_gets_a_state_or_is_closed(
     state_if_slow: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rooms, "REMEMBERED", 5)
+    monkeypatch.setattr(history, "REMEMBERED", 5)
 
     async def part(scenario: FeedScenario) -> None:
         slow = scenario.reader()
@@ -214,7 +215,7 @@ def test_slow_consumer_beyond_history_gets_a_state_or_is_closed(
         else:
             assert slow.gone
             assert slow.events() == ["state"]
-        assert len(scenario.feed._diffs) <= 5
+        assert len(scenario.feed._history._diffs) <= 5
 
     play(part, state_if_slow=state_if_slow)
 
@@ -314,6 +315,6 @@ def test_followers_of_any_speed_converge_and_see_each_ref_once(
         assert scenario.feed.followers == sum(not reader.gone for reader in scenario.readers)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rooms, "REMEMBERED", 4)
+        patch.setattr(history, "REMEMBERED", 4)
         fetch = names_fetched if fetches else None
         play(part, state_if_slow=state_if_slow, fetch=fetch, counts_above=counts_above)

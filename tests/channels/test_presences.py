@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adsum.channels.presences import beside, diff_text, state_text
+from adsum.channels.presence.texts import beside, diff_text, state_text
 from adsum.replication.entry import Entry, Transition
 from adsum.sparselog import SparseLogger
 from tests.support.effort import examples

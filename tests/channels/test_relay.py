@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 import adsum
-from adsum.channels import relay
-from adsum.channels.relay import TOPIC, NoRoomError, Question, Relay, TooLongError
+from adsum.channels.carriers import lanes, relay
+from adsum.channels.carriers.lanes import NoRoomError
+from adsum.channels.carriers.relay import TOPIC, Question, Relay, TooLongError
 from adsum.replication.messages import Publish
 from adsum.values.jsontext import dump
 from tests.support.nodes import running
@@ -24,7 +25,7 @@ class Echo(Relay):
     """Answers what it was asked, once it may."""
 
     def __init__(self, node: adsum.Node) -> None:
-        super().__init__(node)
+        super().__init__(node, self)
         self.go = asyncio.Event()
         self.asked: list[Question] = []
 
@@ -131,10 +132,10 @@ async def test_long_relayed_texts_take_turns_and_do_not_block_the_link(
 async def test_long_questions_beyond_the_memory_bound_are_refused(
     cluster_name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(relay, "ROOM_PATIENCE", 0.2)
+    monkeypatch.setattr(lanes, "ROOM_PATIENCE", 0.2)
 
     async with two_that_ask(cluster_name) as (one, two, name):
-        half = {"text": "x" * (relay.MAX_UNDER_WAY // 2 - 1000)}
+        half = {"text": "x" * (lanes.MAX_UNDER_WAY // 2 - 1000)}
         first = [asyncio.create_task(one.ask(name, half, DEADLINE)) for _ in range(2)]
         await until(lambda: len(two.asked) == 2)
         with pytest.raises(NoRoomError):
@@ -161,7 +162,7 @@ async def test_oversized_question_is_refused_before_sending(cluster_name: str) -
 async def test_questions_beyond_the_memory_bound_are_refused_with_one_line(
     cluster_name: str, monkeypatch: pytest.MonkeyPatch, log: Log
 ) -> None:
-    monkeypatch.setattr(relay, "MAX_KEPT", 1000)
+    monkeypatch.setattr(lanes, "MAX_KEPT", 1000)
 
     async with two_that_ask(cluster_name) as (one, two, name):
         question = {"text": "x" * 600}
@@ -181,7 +182,7 @@ async def test_questions_beyond_the_memory_bound_are_refused_with_one_line(
 async def test_incomplete_questions_are_memory_bound_for_each_sender(
     cluster_name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(relay, "MAX_KEPT", 1000)
+    monkeypatch.setattr(lanes, "MAX_KEPT", 1000)
 
     async with two_that_ask(cluster_name) as (one, two, name):
         two.go.set()
@@ -215,7 +216,7 @@ async def test_unexpected_answers_are_dropped(cluster_name: str) -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"index": 1}, {"of": 0}, {"of": 10**9}, {"text": "x" * (relay._PIECE + 1)}],
+    [{"index": 1}, {"of": 0}, {"of": 10**9}, {"text": "x" * (lanes.PIECE + 1)}],
     ids=lambda wrong: next(iter(wrong)),
 )
 @leak_checked

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from adsum.channels import Channel, Limits, Socket, on, sessions
+from adsum.channels import Channel, Limits, Socket, on
+from adsum.channels.carriers.session import Session
 from tests.support.waiting import until
 
 from .app import App
@@ -45,7 +46,7 @@ async def joined(app: App) -> AsgiPoller:
     return ann
 
 
-def the_session(socket: Socket) -> sessions.Session:
+def the_session(socket: Socket) -> Session:
     (session,) = socket._longpoll._sessions._sessions.values()
     return session
 
@@ -75,7 +76,7 @@ def test_concurrent_longpoll_post_is_answered_409() -> None:
 def test_longpoll_post_under_backpressure_too_long_ends_its_session(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(sessions, "PATIENCE", 0.05)
+    monkeypatch.setattr("adsum.channels.carriers.session.PATIENCE", 0.05)
 
     async def main() -> None:
         app = App(Slow, limits=LIMITS)
@@ -86,7 +87,7 @@ def test_longpoll_post_under_backpressure_too_long_ends_its_session(
             assert (await ann.get())["status"] == 410
             assert await ann.post(JOIN) == 410
             Slow.go.set()
-            await until(lambda: not app.socket._hub.connections)
+            await until(lambda: not app.socket._shared.registry.connections)
 
     run(main())
 
@@ -95,7 +96,7 @@ def test_longpoll_post_under_backpressure_too_long_ends_its_session(
 def test_longpoll_session_with_a_broken_poll_ends_soon(
     how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sessions, "LIFETIME_IF_BROKEN", 0.05)
+    monkeypatch.setattr("adsum.channels.carriers.session.LIFETIME_IF_BROKEN", 0.05)
 
     async def main() -> None:
         app = App(Slow)
@@ -110,7 +111,7 @@ def test_longpoll_session_with_a_broken_poll_ends_soon(
             else:
                 gone.set()
                 assert (await waiting)["status"] == 204
-            await until(lambda: not app.socket._hub.connections)
+            await until(lambda: not app.socket._shared.registry.connections)
             assert app.presence.topics() == []
 
     run(main())

@@ -15,14 +15,14 @@ from adsum.channels import (
     Socket,
     intercept,
     on,
-    rooms,
-    websocket,
 )
+from adsum.channels.carriers import websocket
 from adsum.channels.connection import Connection
+from adsum.channels.presence import history
 from adsum.testing import Browser, RefusedByServerError
 from tests.support.waiting import until
 
-from .app import Tracking
+from .app import Tracking, connections
 from .asgi_client import AsgiClient, asgi_client
 from .captured_log import Log
 from .leak_check import run
@@ -178,7 +178,7 @@ def test_client_under_backpressure_can_be_closed() -> None:
             for n in range(5):
                 ann.push("1", f"e{n}", "room:1", "wait", {})
             await until(lambda: ann.unread == 2)
-            (connection,) = app.socket._hub.connections
+            (connection,) = connections(app.socket)
             connection.close(1000, "enough")
             await until(lambda: ann.closed == 1000)
             app.go.set()
@@ -237,7 +237,7 @@ def test_room_in_a_mailbox_wakes_its_waiters() -> None:
         app = App(limits=Limits(waiting=1))
         async with app.node, asgi_client(app.socket) as ann:
             await ann.join("room:1")
-            (connection,) = app.socket._hub.connections
+            (connection,) = connections(app.socket)
             frames = [json.dumps(["1", f"e{n}", "room:1", "wait", {}]) for n in range(6)]
             for frame in frames:
                 connection.receive(frame)
@@ -351,7 +351,7 @@ async def fall_behind(app: App, slow: AsgiClient) -> Presence:
     goes = app.presence.track("room:1", "goes", owner=None)
     await until_sent(app, "room:1")
     goes.untrack()
-    for n in range(rooms.REMEMBERED + 10):
+    for n in range(history.REMEMBERED + 10):
         app.presence.track("room:1", "brief", {"n": n}, owner=None).untrack()
         app.presence.track("room:1", f"u{n % 7}", owner=n)
         await until_sent(app, "room:1")
@@ -364,7 +364,7 @@ async def fall_behind(app: App, slow: AsgiClient) -> Presence:
 def test_slow_consumer_too_far_behind_gets_a_new_state_or_is_closed(
     when_slow: Literal["state", "close"], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rooms, "REMEMBERED", 20)
+    monkeypatch.setattr(history, "REMEMBERED", 20)
 
     async def main() -> None:
         app = App(when_slow=when_slow)
@@ -401,7 +401,7 @@ def test_slow_consumer_that_ignores_its_close_leaves_and_counts_until_gone(
             slow.reads.clear()
             await app.socket.broadcast("room", "news", {})
             await until(lambda: not app.presence.topics())
-            await until(lambda: not app.socket._hub.connections)
+            await until(lambda: not app.socket._shared.registry.connections)
             for _ in range(100):  # what it sends is of no concern, and is taken all the same
                 slow.send("no frame")
             await until(lambda: slow.unread == 0)

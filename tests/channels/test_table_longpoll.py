@@ -6,7 +6,6 @@ import json
 
 import pytest
 
-from adsum.channels import sessions
 from tests.support.waiting import until
 
 from .captured_log import Log
@@ -22,7 +21,7 @@ BEATEN = '[null,"7","phoenix","phx_reply",{"status":"ok","response":{}}]'
 @pytest.fixture
 def short_window(monkeypatch: pytest.MonkeyPatch) -> None:
     """A GET that waits in vain is answered soon."""
-    monkeypatch.setattr(sessions, "WINDOW", 0.05)
+    monkeypatch.setattr("adsum.channels.carriers.session.WINDOW", 0.05)
 
 
 def test_first_poll_creates_a_session_with_410() -> None:
@@ -363,7 +362,7 @@ def test_longpoll_client_receives_presences() -> None:
 
 
 def test_longpoll_session_without_polls_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sessions, "LIFETIME", 0.1)
+    monkeypatch.setattr("adsum.channels.carriers.session.LIFETIME", 0.1)
 
     async def main() -> None:
         async with served_app() as made, http_poller(made) as ann:

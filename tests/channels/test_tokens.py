@@ -10,9 +10,9 @@ import httpx2
 import pytest
 
 import adsum
-from adsum.channels import tokens
-from adsum.channels.sessions import Sessions
-from adsum.channels.tokens import Route, Token
+from adsum.channels.carriers import tokens
+from adsum.channels.carriers.sessions import Sessions
+from adsum.channels.carriers.tokens import Route, Token
 from tests.support.forked_child import in_child
 from tests.support.nodes import running
 from tests.support.waiting import DEADLINE, until

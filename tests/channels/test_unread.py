@@ -10,7 +10,7 @@ from websockets.exceptions import InvalidStatus
 from adsum.channels import Limits
 from tests.support.waiting import until
 
-from .app import App
+from .app import App, connections
 from .asgi_client import AsgiClient
 from .captured_log import Log
 from .leak_check import run
@@ -87,7 +87,7 @@ def test_slow_consumers_count_until_the_server_reports_their_disconnect(
             for one in unread:
                 await one.open()
             await asyncio.gather(*(one.flood() for one in unread))
-            hub = made.socket._hub
+            hub = made.socket._shared.registry
             await until(lambda: not hub.connections, "they are not given up")
             assert made.socket.stats()["connections"] == 3
             with pytest.raises(InvalidStatus, match="503"):
@@ -109,7 +109,7 @@ def test_server_stop_does_not_wait_for_an_abandoned_slow_consumer() -> None:
             ann = AsgiClient(app.socket)
             await ann.open()
             await ann.is_alive()
-            (connection,) = app.socket._hub.connections
+            (connection,) = connections(app.socket)
             ann.reads.clear()
             connection._give_up()
             async with asyncio.timeout(5.0):

@@ -3,11 +3,14 @@
 import re
 from dataclasses import fields
 
-from adsum.channels import Limits, longpoll, relay, sessions, tokens
-from adsum.channels.fairshare import _SECOND, BUDGET, WORK
-from adsum.channels.hub import _MAX_BYTES
-from adsum.channels.process import GRACE, MAX_PUSH
-from adsum.channels.socket import CONNECT_TIMEOUT, TIMEOUT
+from adsum.channels import Limits
+from adsum.channels.broadcasts import MAX_BYTES
+from adsum.channels.carriers import lanes, longpoll, relay, session, tokens
+from adsum.channels.clientadmission import CONNECT_TIMEOUT
+from adsum.channels.flow.fairshare import _SECOND, BUDGET, WORK
+from adsum.channels.process import GRACE
+from adsum.channels.socket import TIMEOUT
+from adsum.channels.wire.payloads import MAX_PUSH
 from adsum.values.limits import MAX_PAYLOAD
 from tests.support.markdown_pages import ROOT
 
@@ -24,21 +27,21 @@ def test_fixed_limits_are_as_said() -> None:
     prose = " ".join(PAGE.split())
     assert f"at most {MAX_PUSH // 1024**2} MiB as JSON text or bytes" in prose
     assert f"at most {MAX_PAYLOAD // 1024} KiB as JSON text" in prose
-    assert f"or {round(_MAX_BYTES / 1024)} KiB of bytes" in prose
+    assert f"or {round(MAX_BYTES / 1024)} KiB of bytes" in prose
     assert f"have {GRACE:g} seconds" in prose
     assert f"{longpoll._MAX_BODY_FRAMES} frames of the largest size" in prose
     assert f"{longpoll.BODY_PATIENCE:g} s in which" in prose
     assert f"another worker is passed | {relay.MAX_QUESTION // MIB} MiB" in prose
-    assert f"under way to one worker | {relay.MAX_UNDER_WAY // MIB} MiB" in prose
-    assert f"one piece of {relay._PIECE // 1024} KiB" in prose
-    assert f"it waits {relay.ROOM_PATIENCE:g} s, then" in prose
-    assert f"keeps for another one | {relay.MAX_KEPT // MIB} MiB" in prose
+    assert f"under way to one worker | {lanes.MAX_UNDER_WAY // MIB} MiB" in prose
+    assert f"one piece of {lanes.PIECE // 1024} KiB" in prose
+    assert f"it waits {lanes.ROOM_PATIENCE:g} s, then" in prose
+    assert f"keeps for another one | {lanes.MAX_KEPT // MIB} MiB" in prose
     assert f"not been asked | {tokens.PATIENCE:g} s" in prose
-    assert f"for one client | {sessions.MAX_STATE // MIB} MiB" in prose
+    assert f"for one client | {session.MAX_STATE // MIB} MiB" in prose
     assert f"`timeout` seconds, {TIMEOUT:g} by default" in prose
     assert f"`connect` has {CONNECT_TIMEOUT:g} seconds" in prose
     assert f"503 after {CONNECT_TIMEOUT:g} seconds" in prose
-    assert f"than was handled in {sessions.PATIENCE:g} seconds" in prose
+    assert f"than was handled in {session.PATIENCE:g} seconds" in prose
 
 
 def test_budget_of_a_turn_is_as_said() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 import adsum
 from adsum.channels import Channel, Socket
-from adsum.channels.relay import Question, Relay
+from adsum.channels.carriers.relay import Question, Relay
 from adsum.driver.observer import Observer
 from adsum.driver.socketdriver import SocketDriver
 from adsum.replication import messaging
@@ -124,7 +124,7 @@ def test_message_queued_for_several_peers_is_compressed_once(
 
 @pytest.mark.usefixtures("patient")
 def test_relayed_question_and_answer_may_exceed_the_high_water_mark(cluster_name: str) -> None:
-    class Echo(Relay):
+    class Echo:
         async def answer(self, question: Question) -> Question:
             return question
 
@@ -133,7 +133,7 @@ def test_relayed_question_and_answer_may_exceed_the_high_water_mark(cluster_name
 
     async def main() -> None:
         async with running(2, cluster=cluster_name) as (one, two):
-            asking, _ = Echo(one), Echo(two)
+            asking, _ = Relay(one, Echo()), Relay(two, Echo())
             question = {"text": "".join(text() for _ in range(300))}
             assert await asking.ask(two.name, question, 20.0) == question
 

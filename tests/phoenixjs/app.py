@@ -33,8 +33,8 @@ from adsum.channels import (
     Socket,
     intercept,
     on,
-    sessions,
 )
+from adsum.channels.carriers import session
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +166,7 @@ async def lifespan(app: object) -> AsyncIterator[None]:
 
 
 if OPTIONS.lifetime is not None:
-    sessions.LIFETIME = OPTIONS.lifetime
+    session.LIFETIME = OPTIONS.lifetime
 node = adsum.Node()
 presence = adsum.Presence(node)
 channels = Socket(

@@ -6,9 +6,10 @@ topics of one kind. The presences of a topic come from an `adsum.Presence`, the 
 
 from adsum.errors import RefusedError
 
-from .channel import Answer, Channel, ChannelPresence, Reason, intercept, on
+from .channel import Channel, ChannelPresence, Reason
 from .client import Client
-from .limits import Limits
+from .clientlimits import Limits
+from .handlers import Answer, intercept, on
 from .socket import Socket
 
 __all__ = [

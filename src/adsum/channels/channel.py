@@ -2,65 +2,62 @@
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, ClassVar, Literal, Protocol
 
-from adsum.arguments import is_async, named, parameters, refuse, takes, whole
+from adsum.arguments import named, parameters, refuse, takes, whole
 from adsum.errors import ConfigurationError
 from adsum.presence import Meta, Tracked
 from adsum.quoting import quoted
-from adsum.values.limits import MAX_NAME
 
 from .client import Client
-from .frames import is_reserved
-from .topics import Pattern
-
-if TYPE_CHECKING:
-    from .process import ChannelProcess
+from .handlers import Answer, check_method, handlers_of, intercepts_of
+from .wire.topics import Pattern
 
 #: Why a channel ended: the client left, its connection closed, application code raised, the
 #: channel stopped itself, or the client joined the same topic again.
 Reason = Literal["left", "closed", "crashed", "stopped", "replaced"]
-#: Return value of a handler: a JSON object, bytes, or None for no reply.
-Answer = Mapping[str, Any] | bytes | None
-_H = TypeVar("_H", bound=Callable[..., Awaitable[Answer]])
-
-_HANDLED, _INTERCEPTED = "_adsum_on", "_adsum_intercept"
 #: Methods that a subclass may override, each with the name of its argument.
 _OVERRIDDEN = {"join": "payload", "terminate": "reason"}
 #: Attributes of an instance that are not methods; they would hide a handler of the same name.
 _ATTRIBUTES = ("topic", "params", "client")
 
 
-def on(event: str) -> Callable[[_H], _H]:
-    """Mark a method of a `Channel` as the handler of an event from the client.
+class ChannelActions(Protocol):
+    """The process that runs a channel, as the channel uses it. Not for applications."""
 
-    The method is called with the payload, any JSON value or bytes. It returns the reply, a dict or
-    bytes, which is sent with status ``ok``; None sends no reply. Raising `RefusedError` replies
-    with status ``error``, and the channel goes on. Any other exception ends the channel.
+    topic: str
 
-    Args:
-        event: The event name, as in ``channel.push(event, payload)`` of phoenix.js.
+    @property
+    def client(self) -> Client:
+        """The client that joined."""
 
-    Raises:
-        ConfigurationError: The event name is reserved or not valid, the method is not async, or
-            the parentheses are missing: ``@on("event")``.
-    """
-    return _marked("on", _HANDLED, event)
+    @property
+    def ending(self) -> bool:
+        """Whether the client has gone, or the channel has ended."""
 
+    def track(self, topic: str, key: str, meta: Meta | None) -> Tracked:
+        """Track a presence that ends with the channel."""
 
-def intercept(event: str) -> Callable[[_H], _H]:
-    """Mark a method of a `Channel` as the filter of a broadcast, run before it is sent.
+    def count_update(self) -> None:
+        """Count one track or update against the rate limit of presences."""
 
-    The method is called with the payload and returns the payload to send to this client, or None
-    to send nothing. Broadcasts of other events are sent to all clients without a call.
+    def follow(self) -> None:
+        """Send the client the presences of its topic."""
 
-    Raises:
-        ConfigurationError: The event name is reserved or not valid, the method is not async, or
-            the parentheses are missing: ``@intercept("event")``. Presences are not broadcasts, so
-            their events are refused too.
-    """
-    return _marked("intercept", _INTERCEPTED, event)
+    def push(self, event: str, payload: Mapping[str, Any] | bytes) -> None:
+        """Send an event to the client."""
+
+    async def broadcast(
+        self, event: str, payload: Mapping[str, Any] | bytes, *, to_self: bool
+    ) -> None:
+        """Send an event to all clients on the topic, with or without this one."""
+
+    def spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        """Run a coroutine as a task of the channel."""
+
+    def end_soon(self, reason: Reason) -> None:
+        """End the channel after the current handler."""
 
 
 class Channel:
@@ -72,8 +69,10 @@ class Channel:
     leave; the client is sent ``phx_error`` and rejoins by itself. The client's other channels go
     on.
 
-    A subclass whose methods could not be called is refused at its definition: `join`, `terminate`,
-    handlers and filters must be ``async def`` and take one argument besides ``self``.
+    Override `join` and `terminate`; mark handlers of events with `on`, and filters of broadcasts
+    with `intercept`. A subclass whose methods could not be called is refused at its definition:
+    `join`, `terminate`, handlers and filters must be ``async def`` and take one argument besides
+    ``self``.
 
     Attributes:
         topic: The topic that was joined, as ``room:lobby``.
@@ -103,23 +102,43 @@ class Channel:
 
     counts_above: ClassVar[int | None] = None
     _pattern: ClassVar[Pattern | None] = None
-    # The names of the methods that handle and filter events.
+    # The names of the methods that handle events and filter broadcasts.
     _handlers: ClassVar[dict[str, str]] = {}
-    _filters: ClassVar[dict[str, str]] = {}
+    _intercepts: ClassVar[dict[str, str]] = {}
 
     def __init_subclass__(cls, *, topic: str | None = None, **kwargs: Any) -> None:
+        """Define a class of channels: ``class Room(Channel, topic="room:{room}")``.
+
+        Args:
+            topic: The pattern of the topics that the class serves: parts between colons, each a
+                text or the name of a parameter in braces. A class without one serves as a base
+                of others, which inherit its handlers.
+            kwargs: Arguments of other base classes.
+
+        Raises:
+            ConfigurationError: The pattern, `counts_above` or a method is wrong.
+        """
         super().__init_subclass__(**kwargs)
         if topic is not None:
             cls._pattern = Pattern(topic)
-        cls._handlers = _methods(cls, _HANDLED)
-        cls._filters = _methods(cls, _INTERCEPTED)
+        cls._handlers = handlers_of(cls)
+        cls._intercepts = intercepts_of(cls)
         check_class(cls)
 
-    def __init__(self, process: "ChannelProcess", params: dict[str, str]) -> None:
+    def __init__(self, process: ChannelActions, params: dict[str, str]) -> None:
+        """Create the channel of one join; adsum calls it, applications do not.
+
+        A subclass with an `__init__` of its own takes both arguments and passes them on with
+        ``super().__init__(process, params)``. Code that may await or refuse belongs in `join`.
+
+        Args:
+            process: Internal.
+            params: The parameters of the topic.
+        """
         self._process = process
         self.topic: str = process.topic
         self.params = params
-        self.client: Client = process.connection.client
+        self.client: Client = process.client
 
     # For subclasses to override.
 
@@ -230,11 +249,23 @@ class Channel:
 
 
 class ChannelPresence:
-    """A presence of a channel, returned by `Channel.track`. It ends with the channel."""
+    """A presence of a channel, returned by `Channel.track`. It ends with the channel.
+
+    Example:
+        >>> from adsum.channels import Channel, on
+        >>> class Room(Channel, topic="room:{room}"):
+        ...     async def join(self, payload):
+        ...         self.me = self.track(payload["user"], {"away": False})
+        ...
+        ...     @on("away")
+        ...     async def away(self, payload):
+        ...         self.me.update(lambda meta: {**meta, "away": True})
+    """
 
     __slots__ = ("_process", "_tracked")
 
-    def __init__(self, process: "ChannelProcess", tracked: Tracked) -> None:
+    def __init__(self, process: ChannelActions, tracked: Tracked) -> None:
+        """Internal: call `Channel.track`."""
         self._process = process
         self._tracked = tracked
 
@@ -269,43 +300,6 @@ class ChannelPresence:
         return repr(self._tracked).replace("Tracked", "ChannelPresence", 1)
 
 
-def _marked(name: str, kind: str, event: Any) -> Callable[[_H], _H]:
-    if callable(event):
-        raise ConfigurationError(
-            f'@{name} needs an event and parentheses, as @{name}("say"), above {named(event)}'
-        )
-    if not isinstance(event, str) or not event or event.startswith("phx_"):
-        refuse("event", event, "a str that is not empty and does not begin with 'phx_'")
-    if len(event) > MAX_NAME:
-        refuse("event", event, f"a str of at most {MAX_NAME} characters")
-    if kind == _INTERCEPTED and is_reserved(event):
-        refuse("event", event, "an event that is broadcast; presences pass no filter")
-
-    def mark(method: _H) -> _H:
-        if not is_async(method):
-            raise ConfigurationError(
-                f"@{name}({event!r}): {named(method)}: must be `async def method(self, payload)`"
-            )
-        setattr(method, kind, [*getattr(method, kind, ()), event])
-        return method
-
-    return mark
-
-
-def _methods(cls: type[Channel], kind: str) -> dict[str, str]:
-    """Names of marked methods by event; a subclass's methods replace inherited ones."""
-    found: dict[str, str] = {}
-    for base in reversed(cls.__mro__):
-        own: dict[str, str] = {}
-        for name, method in vars(base).items():
-            for event in getattr(method, kind, ()):
-                if event in own:
-                    raise ConfigurationError(f"{base.__name__} handles {event!r} twice")
-                own[event] = name
-        found.update(own)
-    return found
-
-
 #: The methods and attributes of a channel that a handler must not hide.
 _OWN_NAMES = frozenset({*(name for name in vars(Channel) if name[0] != "_"), *_ATTRIBUTES})
 
@@ -319,7 +313,7 @@ def check_class(channel: type[Channel]) -> None:
     """
     if channel.counts_above is not None:
         whole(f"{channel.__name__}.counts_above", channel.counts_above, 0)
-    marked = [*channel._handlers.items(), *channel._filters.items()]
+    marked = [*channel._handlers.items(), *channel._intercepts.items()]
     for event, name in marked:
         if name in _OWN_NAMES:
             raise ConfigurationError(
@@ -328,22 +322,12 @@ def check_class(channel: type[Channel]) -> None:
             )
     calls = dict(_OVERRIDDEN) | {name: "payload" for _, name in marked}
     for name, argument in calls.items():
-        _check_method(channel, name, f"`async def {name}(self, {argument})`")
+        check_method(channel, name, argument)
     if not takes(channel.__init__, 3):
         raise ConfigurationError(
             f"{channel.__name__}.__init__{parameters(channel.__init__)}: must take "
             f"(self, process, params) and give them to super().__init__"
         )
-
-
-def _check_method(channel: type[Channel], name: str, accepted: str) -> None:
-    raw: Any = inspect.getattr_static(channel, name)
-    if not is_async(raw):
-        refuse(f"{channel.__name__}.{name}", raw, accepted)
-    bound = raw.__get__(object(), channel) if hasattr(type(raw), "__get__") else raw
-    if not takes(bound, 1):
-        shown = parameters(raw if inspect.isfunction(raw) else bound)
-        raise ConfigurationError(f"{channel.__name__}.{name}{shown}: must be {accepted}")
 
 
 def pattern_of(channel: Any) -> Pattern:

@@ -1,27 +1,24 @@
-"""One connection of one client, independent of the transport: dispatches frames to channels.
+"""One connection of one client, whatever carries it: dispatches frames to channels.
 
-A transport passes in received frames (`receive`), registers callbacks for queued frames (`attach`),
-takes frames out of the outbox to send them, and calls `finish` at the end.
+A carrier passes in received frames (`receive`), is called when frames are queued (`Carrier`), takes
+frames out of the outbox to send them, and calls `finish` at the end.
 """
 
 import asyncio
-from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from adsum.activetime import ActiveTimer
 from adsum.errors import ProtocolError, RefusedError
 from adsum.quoting import printable, quoted
 
 from .client import Client
-from .fairshare import WORK, FairShare
-from .frames import Frame, Ref, Serializer, Wire
-from .limits import Meter
-from .outbox import Closing, Outbox
+from .flow.fairshare import WORK, FairShare
+from .flow.meter import Meter
+from .flow.outbox import Closing, Outbox
 from .process import GRACE, JOIN_CRASHED, ChannelProcess
-
-if TYPE_CHECKING:
-    from .hub import Hub
+from .shared import Shared
+from .wire.frames import Frame, Ref, Serializer, Wire
 
 _EMPTY = "{}"
 _UNMATCHED = '{"reason":"unmatched topic"}'
@@ -29,17 +26,41 @@ _TOO_MANY_CHANNELS = '{"reason":"too many channels"}'
 _TOO_MANY_JOINS = '{"reason":"too many joins"}'
 
 
+class Carrier(Protocol):
+    """Moves the frames of one connection to its client.
+
+    Both methods are called in the event loop of the connection, from any of its tasks or callbacks,
+    so they must not wait and must not raise.
+    """
+
+    def filled(self) -> None:
+        """Called when the outbox is no longer empty, or the connection is to end.
+
+        The carrier may take frames later, in a task, or take and write them before it returns. The
+        outbox counts a frame before this call, so both are the same to it. A carrier that writes at
+        once must return from a nested call that arrives while it takes a frame, and go on taking
+        until there is none: making a frame may queue the next one, and order would be lost. It
+        takes the rest when its transport has room again; this is not called again before the
+        outbox was empty.
+        """
+
+    def give_up(self) -> None:
+        """Called when the client did not take the end of its connection in time."""
+
+
 class Connection:
     """Dispatches the frames of one client to its channels, and queues the replies.
 
     Args:
-        hub: Shared by all connections of the `Socket`.
+        shared: Shared by all connections of the `Socket`.
         client: The client.
         serializer: The version of the protocol.
     """
 
-    def __init__(self, hub: "Hub", client: Client, serializer: Serializer) -> None:
-        self.hub = hub
+    def __init__(self, shared: Shared, client: Client, serializer: Serializer) -> None:
+        self.shared = shared
+        self._limits = shared.limits
+        self._registry = shared.registry
         self.client = client
         #: The client's address, for the log.
         self.address = printable(client.address or "?", 60)
@@ -48,24 +69,23 @@ class Connection:
         self.serializer = serializer
         #: The event loop of the connection. Once it is closed, nothing of the connection runs.
         self.loop = asyncio.get_running_loop()
-        #: The client's share of each turn of that loop; transports wait for it before `receive`.
+        #: The client's share of each turn of that loop; carriers wait for it before `receive`.
         self.share = FairShare()
-        self.outbox = Outbox(hub.limits.outbox, self._filled, self._drained)
+        self.outbox = Outbox(self._limits.outbox, self._filled, self._drained)
         self.processes: dict[str, ChannelProcess] = {}
-        #: Most characters of a topic's presences that the transport can carry; None if unlimited.
+        #: Most characters of a topic's presences that the carrier can send; None if unlimited.
         self.longest_state: int | None = None
         # Number of the sweep at which the client last sent anything; that at which it last took a
         # frame or its outbox was at most half full, and the count of frames taken by then.
-        self._heard_at = self._took_at = hub.sweeps
+        self._heard_at = self._took_at = self._registry.sweeps
         self._taken = 0
         # Runs while the outbox is half full and checks whether the client reads; its last finding.
         self._reading_watch: ActiveTimer | None = None
         self._reads_nothing = False
-        self._joins = Meter(hub.limits.joins, hub.limits.interval)
-        self._updates = Meter(hub.limits.updates, hub.limits.interval)
-        # Callbacks of the transport: frames are queued; end the connection at once.
-        self._filled_hook: Callable[[], None] = _nothing
-        self._abort_hook: Callable[[], None] = _nothing
+        self._joins = Meter(self._limits.joins, self._limits.interval)
+        self._updates = Meter(self._limits.updates, self._limits.interval)
+        # None before `attach`, and once the connection is abandoned.
+        self._carrier: Carrier | None = None
         # Bytes of events that wait to be handled; a future that is done once some were handled or
         # sent.
         self._backlog = 0
@@ -75,20 +95,15 @@ class Connection:
         # Channels that have ended but still run `terminate`.
         self._endings: set[asyncio.Future[None]] = set()
         self._told_of_bytes = False
-        hub.add(self)
+        self._registry.add(self)
 
-    # Called by the transport.
+    # Called by the carrier.
 
-    def attach(self, filled: Callable[[], None], abort: Callable[[], None]) -> None:
-        """Set the callbacks of the transport.
-
-        Args:
-            filled: Called when frames are queued, or the connection is to end.
-            abort: Called when the client did not take the end of its connection in time.
-        """
-        self._filled_hook, self._abort_hook = filled, abort
+    def attach(self, carrier: Carrier) -> None:
+        """Set the carrier, which is called at once if frames are queued already."""
+        self._carrier = carrier
         if self.outbox or self.closing is not None:
-            filled()
+            carrier.filled()
 
     def receive(self, data: Wire) -> None:
         """Decode a frame and dispatch it; a frame that cannot be decoded ends the connection.
@@ -97,11 +112,10 @@ class Connection:
         """
         if self.outbox.closing is not None:
             return
-        hub = self.hub
-        self._heard_at = hub.sweeps
-        hub.frames_received += 1
+        self._heard_at = self._registry.sweeps
+        self._registry.frames_received += 1
         size = _size_of(data)
-        if size > hub.limits.frame_size:
+        if size > self._limits.frame_size:
             self._complain(f"a frame of {size} bytes")
             self.close(1009, "frame too large")
             return
@@ -115,7 +129,7 @@ class Connection:
 
     def heard(self) -> None:
         """Record that the client is active: it has sent a frame or a request."""
-        self._heard_at = self.hub.sweeps
+        self._heard_at = self._registry.sweeps
 
     def is_silent(self, sweeps: int) -> bool:
         """Whether the client was inactive for more than `sweeps` sweeps, and could have acted.
@@ -123,7 +137,7 @@ class Connection:
         A client that is not read, because too many of its events wait, cannot show activity by
         sending. A client that is not read because it does not read must take a frame instead.
         """
-        now, outbox = self.hub.sweeps, self.outbox
+        now, outbox = self._registry.sweeps, self.outbox
         if not outbox.half_full or outbox.frames != self._taken:
             self._took_at, self._taken = now, outbox.frames
         if outbox.half_full:
@@ -134,7 +148,7 @@ class Connection:
 
     @property
     def full(self) -> bool:
-        """Backpressure: whether the transport must pause reading from the client.
+        """Backpressure: whether the carrier must pause reading from the client.
 
         Its queued events have reached their limit, or it reads the replies slowly.
         """
@@ -144,7 +158,7 @@ class Connection:
         if outbox.half_full and not self._reads_nothing:
             return True
         # An event has at least one byte, so a backlog of fewer bytes than `waiting` is never full.
-        return self._backlog >= self.hub.limits.waiting and self._is_behind_with_handling
+        return self._backlog >= self._limits.waiting and self._is_behind_with_handling
 
     @property
     def is_behind_with_reading(self) -> bool:
@@ -158,7 +172,7 @@ class Connection:
 
     @property
     def _is_behind_with_handling(self) -> bool:
-        if self._backlog > self.hub.limits.backlog:
+        if self._backlog > self._limits.backlog:
             return True
         for process in self.processes.values():  # noqa: SIM110  # for each frame: `any` is slow
             if process.full:
@@ -166,7 +180,7 @@ class Connection:
         return False
 
     async def room(self) -> None:
-        """Wait until the transport may read the next frame."""
+        """Wait until the carrier may read the next frame."""
         while self.full:
             await self._change()
 
@@ -201,7 +215,7 @@ class Connection:
         for timer in (self._deadline, self._reading_watch):
             if timer is not None:
                 timer.cancel()
-        self.hub.remove(self)
+        self._registry.remove(self)
         processes = list(self.processes.values())
         endings = self._endings | {process.finished for process in processes}
         for process in processes:
@@ -209,16 +223,16 @@ class Connection:
         if endings:
             await asyncio.wait(endings)
 
-    # Called by channels and the hub.
+    # Called by channels and the registry.
 
     def abandon(self) -> None:
         """Discard a connection whose event loop is closed."""
         self._finished = True
-        self.attach(_nothing, _nothing)
+        self._carrier = None
         self.outbox.close(Closing(1006, ""), drop=True)
-        self.hub.remove(self)
+        self._registry.remove(self)
         for process in self.processes.values():
-            self.hub.unsubscribe(process)
+            process.unsubscribe()
         self.processes.clear()
 
     @property
@@ -249,7 +263,7 @@ class Connection:
         if not self._told_of_bytes:
             self._told_of_bytes = True
             text = "a client at %s gets no binary payloads: it polls, or speaks version 1"
-            self.hub.log.warning(text, self.address, key=self.address)
+            self.shared.log.warning(text, self.address, key=self.address)
 
     def time_out(self) -> None:
         """Close the connection of a silent client, as too slow if its outbox is half full."""
@@ -291,7 +305,7 @@ class Connection:
         Raises:
             RefusedError: The limit of the interval is exceeded.
         """
-        if not self._updates.allows(self.hub.now()):
+        if not self._updates.allows(self.loop.time()):
             raise RefusedError("too many presence updates")
 
     # Dispatch of frames.
@@ -311,15 +325,15 @@ class Connection:
             self._reply(None, frame, "error", _UNMATCHED)
 
     def _join(self, frame: Frame, size: int) -> None:
-        found = self.hub.find(frame.topic)
+        found = self.shared.routes.find(frame.topic)
         before = self.processes.get(frame.topic)
-        if not self._joins.allows(self.hub.now()):
+        if not self._joins.allows(self.loop.time()):
             self._reply(frame.join_ref, frame, "error", _TOO_MANY_JOINS)
         elif found is None:
             text = "a client at %s was refused a join: no channel of this socket has the topic %s"
-            self.hub.log.warning(text, self.address, quoted(frame.topic), key=self.address)
+            self.shared.log.warning(text, self.address, quoted(frame.topic), key=self.address)
             self._reply(None, frame, "error", _UNMATCHED)
-        elif before is None and len(self.processes) >= self.hub.limits.channels:
+        elif before is None and len(self.processes) >= self._limits.channels:
             self._reply(frame.join_ref, frame, "error", _TOO_MANY_CHANNELS)
         else:
             kind, params = found
@@ -330,7 +344,7 @@ class Connection:
                 process = ChannelProcess(self, kind, params, frame)
             except Exception as error:
                 text = "a %s could not be made"
-                self.hub.log.crashed(text, kind.__name__, error=error)
+                self.shared.log.crashed(text, kind.__name__, error=error)
                 self._reply(frame.join_ref, frame, "error", JOIN_CRASHED)
             else:
                 self._backlog += size
@@ -344,18 +358,19 @@ class Connection:
         """Log why the client is disconnected, without its data."""
         who = quoted(self.id or "no id")
         text = "a client at %s (%s) is cut off: %s"
-        self.hub.log.warning(text, self.address, who, what, key=self.address)
+        self.shared.log.warning(text, self.address, who, what, key=self.address)
 
     def _filled(self) -> None:
-        self._filled_hook()
+        if self._carrier is not None:
+            self._carrier.filled()
 
     def _drained(self) -> None:
         self._reads_nothing = False
         self.freed(0)
 
     def _give_up(self) -> None:
-        if not self._finished:
-            self._abort_hook()
+        if not self._finished and self._carrier is not None:
+            self._carrier.give_up()
 
 
 def _size_of(data: Wire) -> int:
@@ -363,7 +378,3 @@ def _size_of(data: Wire) -> int:
     if isinstance(data, bytes) or data.isascii():
         return len(data)
     return len(data.encode(errors="surrogatepass"))
-
-
-def _nothing() -> None:
-    """Callback in place of a transport that is not attached."""

@@ -1,9 +1,7 @@
 """The process of one channel: one client on one topic, from the join to the end.
 
 Events of the channel are queued in its mailbox and handled in order; the first is the join. The
-channel is open until its end is requested. Then it is *ending*: events queued before the end are
-still handled. Then it has *ended*, with one call of `_finish`. It is *finished* when `terminate`
-has returned.
+states of a channel, from JOINING to FINISHED, are drawn in `lifecycle`.
 
 Invariants:
 - A channel ends once. Its presences leave when it ends, or earlier: at once when its connection is
@@ -16,48 +14,65 @@ Invariants:
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Coroutine, Mapping
+from collections.abc import Coroutine, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, Protocol
 
 from adsum.activetime import ActiveTimer, active_timeout
-from adsum.errors import NodeNotRunningError, RefusedError, UsageError
+from adsum.errors import NodeNotRunningError, UsageError
 from adsum.presence import Meta, Tracked
 from adsum.quoting import quoted
-from adsum.tasks import is_closing, start_task
-from adsum.values.jsontext import encode_object, load
+from adsum.tasks import is_closing
+from adsum.values.jsontext import load
 
-from .channel import Answer, Channel, Reason
-from .fairshare import RECIPIENT, WORK
-from .frames import Encoded, Frame, Ref, Serializer, Wire, checked_event
-from .mailbox import Mailbox
-from .rooms import Follower
-
-if TYPE_CHECKING:
-    from .connection import Connection
-
-T = TypeVar("T")
+from .channel import Channel, Reason
+from .channelcode import ChannelCode
+from .client import Client
+from .flow.fairshare import RECIPIENT, WORK, FairShare
+from .flow.mailbox import CANCELLED, Mailbox
+from .lifecycle import TRANSITIONS, State
+from .presence.following import FollowerConnection, Following
+from .sender import EMPTY, ChannelSender, FrameSink
+from .shared import Shared
+from .wire.frames import Encoded, Frame, Ref, Serializer, Wire, checked_event
+from .wire.payloads import encode
 
 #: Seconds of active time that a handler may go on after its client has gone, and that `terminate`
 #: may take.
 GRACE = 5.0
-#: Characters of JSON text that a push or a reply to one client may have; bytes of a binary one.
-MAX_PUSH = 1024 * 1024
-_EMPTY = "{}"
-JOIN_CRASHED = '{"reason":"join crashed"}'
 _TOO_LONG = (
     "%s: the channel of a client that polls is closed: its presences have %d characters, and long "
     "polling carries %d; set counts_above in the class of the channel"
 )
-_CANCELLED = "it was cancelled, by itself or by other code of the application"
-_NO_BYTES = '{"reason":"this connection carries no bytes"}'
-#: The closing event by reason. A client that was refused or has gone is sent none.
-_ENDINGS = {
-    "crashed": "phx_error",
-    "left": "phx_close",
-    "stopped": "phx_close",
-    "replaced": "phx_close",
-}
+JOIN_CRASHED = '{"reason":"join crashed"}'
+
+# Names of this module, since each frame and each broadcast compares states.
+_JOINING, _OPEN, _ENDING, _ENDED, _FINISHED = State
+
+
+class ClientConnection(FrameSink, FollowerConnection, Protocol):
+    """The connection of a client, as its channels use it."""
+
+    shared: Shared
+    client: Client
+    share: FairShare
+    address: str
+
+    @property
+    def is_behind_with_reading(self) -> bool:
+        """Whether the client reads slowly, and replies to it should wait."""
+
+    async def drained(self) -> None:
+        """Wait until the outbox has room for a reply, or the connection is closing."""
+
+    def freed(self, size: int) -> None:
+        """Subtract handled or dropped bytes from the backlog."""
+
+    def forget(self, process: "ChannelProcess") -> None:
+        """Remove a channel that has ended, and wait for its `finished` before the end."""
+
+    def count_update(self) -> None:
+        """Count one track or update against the rate limit of presences."""
 
 
 class ChannelProcess:
@@ -72,38 +87,59 @@ class ChannelProcess:
 
     def __init__(
         self,
-        connection: "Connection",
+        connection: ClientConnection,
         kind: type[Channel],
         params: dict[str, str],
         join: Frame,
     ) -> None:
         self.connection = connection
-        #: See `mailbox.Owner`.
+        #: See `mailbox.MailboxOwner`.
         self.share = connection.share
         self.topic = join.topic
-        self.join_ref: Ref = join.join_ref
-        self.serializer: Serializer = connection.serializer
-        #: Done when the channel has ended and `terminate` has returned.
+        self._join_ref: Ref = join.join_ref
+        #: Done when the channel is FINISHED.
         self.finished: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        #: Whether the channel is ending: nothing that it does is visible to anyone any more.
-        self.ending = False
-        # Reason of the end; timer that cancels the handler under way when the end takes too long.
+        self._state = _JOINING
+        self._shared = connection.shared
+        self._sender = ChannelSender(connection, join.topic, join.join_ref)
+        self._mailbox = Mailbox(self)
+        self._channel = kind(self, params)
+        self._code = ChannelCode(self._channel, self._mailbox, self._shared.log)
+        # Whether `follow` was called while JOINING; carried out when the channel is OPEN.
+        self._follow_when_open = False
+        self._following = Following(connection, self._shared.feeds, join, self)
+        # While ENDING: the reason, the timer that cancels the handler under way when the end takes
+        # too long, and the seconds for which the presences stay.
         self._reason: Reason = "closed"
         self._deadline: ActiveTimer | None = None
-        # Seconds for which the presences stay after the end.
         self._linger = 0.0
-        self._hub = connection.hub
-        self._channel = kind(self, params)
-        self._joined = self._ended = False
-        # Broadcasts that wait to be filtered.
-        self._to_filter = 0
-        self._filter_too_slow = False
-        # Frames pushed before the reply to the join.
-        self._early: list[Wire] = []
-        self._follows = False
-        self._follower: Follower | None = None
-        self._spawned: set[asyncio.Task[None]] = set()
-        self._mailbox = Mailbox(self)
+        # Broadcasts that wait to be filtered; beyond the limit no more are accepted.
+        self._to_intercept = 0
+
+    @property
+    def client(self) -> Client:
+        """The client that joined."""
+        return self.connection.client
+
+    @property
+    def ending(self) -> bool:
+        """Whether an end was requested or reached: its changes are visible to nobody any more."""
+        return self._state is not _OPEN and self._state is not _JOINING
+
+    @property
+    def _ended(self) -> bool:
+        return self._state is _ENDED or self._state is _FINISHED
+
+    def _enter(self, state: State) -> None:
+        """Change the state.
+
+        Raises:
+            RuntimeError: The state may not follow the current one.
+        """
+        if state not in TRANSITIONS[self._state]:
+            old, new = self._state.value, state.value
+            raise RuntimeError(f"{self!r}: a channel that is {old} cannot become {new}")
+        self._state = state
 
     # Called by the connection.
 
@@ -119,12 +155,12 @@ class ChannelProcess:
 
     def means(self, join_ref: Ref) -> bool:
         """Whether a frame with this `join_ref` is for this channel, and the channel is open."""
-        return not self.ending and (join_ref is None or str(join_ref) == str(self.join_ref))
+        return not self.ending and (join_ref is None or str(join_ref) == str(self._join_ref))
 
     @property
     def full(self) -> bool:
         """Whether the mailbox has reached `Limits.waiting`."""
-        return len(self._mailbox) >= self._hub.limits.waiting and not self.ending
+        return len(self._mailbox) >= self._shared.limits.waiting and not self.ending
 
     def receive(self, frame: Frame, size: int) -> None:
         """Queue an event from the client, whose frame had `size` bytes."""
@@ -132,34 +168,22 @@ class ChannelProcess:
         self._mailbox.put(partial(handle, frame), size)
 
     def deliver(self, event: str, payload: Encoded, frames: dict[Serializer, Wire]) -> None:
-        """Send a broadcast to the client, through the channel's filter for the event if it has one.
-
-        Args:
-            event: The event.
-            payload: Its payload.
-            frames: Cache of the encoded broadcast, by version of the protocol; added to.
-        """
-        if event in self._channel._filters:
-            self._filter_later(event, payload)
-            return
-        if not self._carries(payload):
-            return
-        frame = frames.get(self.serializer)
-        if frame is None:
-            frame = self.serializer.broadcast(self.topic, event, payload)
-            frames[self.serializer] = frame
-        self.connection.send(frame)
-
-    def _filter_later(self, event: str, payload: Encoded) -> None:
-        if self._filter_too_slow:
-            return
-        self._to_filter += 1
-        if self._to_filter <= self._hub.limits.waiting:
-            self._mailbox.put(partial(self._filter, event, payload))
+        """See `broadcasts.Subscriber`; a channel may filter the event with `intercept`."""
+        if event in self._channel._intercepts:
+            self._intercept_later(event, payload)
         else:
-            text = "%s: the filter of %s is too slow"
-            self._hub.log.error(text, repr(self), quoted(event), key=type(self._channel).__name__)
-            self._filter_too_slow = True
+            self._sender.deliver(event, payload, frames)
+
+    def _intercept_later(self, event: str, payload: Encoded) -> None:
+        limit = self._shared.limits.waiting
+        if self._to_intercept > limit:
+            return  # its end is queued already
+        self._to_intercept += 1
+        if self._to_intercept <= limit:
+            self._mailbox.put(partial(self._intercept, event, payload))
+        else:
+            text, key = "%s: the filter of %s is too slow", type(self._channel).__name__
+            self._shared.log.error(text, repr(self), quoted(event), key=key)
             self.end_soon("crashed")
 
     def end_soon(self, reason: Reason) -> None:
@@ -176,12 +200,17 @@ class ChannelProcess:
         """
         if self.ending:
             return
-        self.ending = True
+        self._enter(_ENDING)
         self._linger = linger
         self._reason = reason
         self._withdraw()
         self._mailbox.put(partial(self._end, reason))
         self._deadline = ActiveTimer(GRACE, self._mailbox.cancel)
+
+    def unsubscribe(self) -> None:
+        """Stop sending broadcasts to the client. Idempotent."""
+        if self._shared.broadcasts.unsubscribe(self):
+            self._shared.registry.channels -= 1
 
     # Called by the channel.
 
@@ -189,84 +218,69 @@ class ChannelProcess:
         """See `Channel.track`."""
         if self._ended:
             raise UsageError(f"the channel on {self.topic!r} has ended; nobody is there to track")
-        tracked = self._hub.presence.track(topic, key, meta, owner=self)
+        tracked = self._shared.presence.track(topic, key, meta, owner=self)
         if self.ending:
             # The client is gone. Released in the same turn, so no follower sees the presence.
-            self._hub.presence.release(self, 0.0)
+            self._shared.presence.release(self, 0.0)
         return tracked
 
     def follow(self) -> None:
         """See `Channel.follow`."""
-        self._follows = not self.ending
-        if self._follows and self._joined and self._follower is None:
-            self._follower = self._hub.follow(self, self._channel.counts_above)
+        if self._state is _JOINING:
+            self._follow_when_open = True
+        elif self._state is _OPEN:
+            self._following.start(self._channel.counts_above)
 
     def push(self, event: str, payload: Mapping[str, Any] | bytes) -> None:
         """See `Channel.push`."""
-        self._send(checked_event(event), encode(payload))
+        event, encoded = checked_event(event), encode(payload)
+        if not self._ended:
+            self._sender.push(event, encoded)
 
     async def broadcast(
         self, event: str, payload: Mapping[str, Any] | bytes, *, to_self: bool
     ) -> None:
         """See `Channel.broadcast`."""
-        await self.share.turn(WORK + RECIPIENT * self._hub.recipients(self.topic))
-        await self._hub.broadcast(self.topic, event, payload, None if to_self else self)
+        await self.share.turn(WORK + RECIPIENT * self._shared.broadcasts.recipients(self.topic))
+        await self._shared.broadcasts.broadcast(
+            self.topic, event, payload, None if to_self else self
+        )
 
     def spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
         """See `Channel.spawn`."""
         if self._ended:
             coroutine.close()
             raise UsageError(f"the channel on {self.topic!r} has ended")
-        task = start_task(coroutine)
-        self._spawned.add(task)
-        task.add_done_callback(self._spawned_ended)
+        self._code.spawn(coroutine)
 
     def count_update(self) -> None:
-        """Count one track or update against the rate limit of presences.
-
-        Raises:
-            RefusedError: The limit of the interval is exceeded.
-        """
+        """See `channel.ChannelActions`."""
         self.connection.count_update()
 
-    # Called by the room, see `rooms.FeedListener`.
-
-    def ready(self, follower: Follower) -> None:
-        """See `rooms.FeedListener`."""
-        self.connection.outbox.put_source(follower)
-
-    def too_slow(self) -> None:
-        """See `rooms.FeedListener`."""
-        self.connection.overflow()
-
-    @property
-    def longest_state(self) -> int | None:
-        """See `rooms.FeedListener`."""
-        return self.connection.longest_state
-
-    def too_long(self, size: int) -> None:
-        """See `rooms.FeedListener`. The channel stops; after a crash the client would rejoin."""
-        self._hub.log.warning(_TOO_LONG, repr(self), size, self.longest_state, key=self.topic)
+    def presences_too_long(self, size: int, longest: int) -> None:
+        """See `FollowingOwner`. The channel stops; after a crash the client would rejoin."""
+        self._shared.log.warning(_TOO_LONG, repr(self), size, longest, key=self.topic)
         self._withdraw()
         self.end_soon("stopped")
 
-    # Called by the mailbox, see `mailbox.Owner`.
+    # Called by the mailbox, see `mailbox.MailboxOwner`.
 
     def freed(self, size: int) -> None:
-        """See `mailbox.Owner`."""
+        """See `mailbox.MailboxOwner`."""
         self.connection.freed(size)
 
     def idle(self) -> None:
-        """See `mailbox.Owner`."""
-        if self._ended and not self.finished.done():
+        """See `mailbox.MailboxOwner`."""
+        if self._state is _ENDED:
+            self._enter(_FINISHED)
             self.finished.set_result(None)
 
     def broken(self, error: BaseException | None) -> None:
-        """See `mailbox.Owner`."""
+        """See `mailbox.MailboxOwner`."""
         if error is None and not self._mailbox.cancelling and not is_closing():
-            error = RuntimeError(_CANCELLED)
+            error = RuntimeError(CANCELLED)
         if error is not None:
-            self._log_crash("%s: what it did crashed", error)
+            self._code.log_crash("%s: what it did crashed", error)
         if self._ended:
             return
         if error is None and not self.ending:
@@ -282,11 +296,11 @@ class ChannelProcess:
         if before is not None:
             await asyncio.wait([before])
         try:
-            status, answer = await self._outcome(self._channel.join(frame.payload))
-            reply = self._reply_with(frame, status, answer or {})
+            status, answer = await self._code.outcome(self._channel.join(frame.payload))
+            reply = self._sender.answer(frame, status, answer or {})
         except Exception as error:
-            self._log_crash("%s: the join crashed", error)
-            self._refuse(self._reply(frame, "error", JOIN_CRASHED))
+            self._code.log_crash("%s: the join crashed", error)
+            self._refuse(self._sender.reply(frame, "error", JOIN_CRASHED))
         else:
             if status == "ok":
                 self._let_in(reply)
@@ -295,14 +309,12 @@ class ChannelProcess:
 
     def _let_in(self, reply: Wire) -> None:
         """Reply to the join and subscribe in the same turn, so no later broadcast is missed."""
-        self._joined = True
-        self.connection.send(reply)
-        for frame in self._early:
-            self.connection.send(frame)
-        self._early.clear()
-        if not self.ending:
-            self._hub.subscribe(self)
-            if self._follows:
+        self._sender.begin(reply)
+        if self._state is _JOINING:
+            self._enter(_OPEN)
+            self._shared.broadcasts.subscribe(self)
+            self._shared.registry.channels += 1
+            if self._follow_when_open:
                 self.follow()
 
     def _refuse(self, reply: Wire) -> None:
@@ -314,35 +326,37 @@ class ChannelProcess:
         if name is None:
             text = "%s: there is no handler for the event %s"
             key = self.connection.address
-            self._hub.log.warning(text, repr(self), quoted(frame.event), key=key)
+            self._shared.log.warning(text, repr(self), quoted(frame.event), key=key)
             await self._end("crashed")
             return
         if self.connection.is_behind_with_reading:
             await self.connection.drained()
         try:
-            status, answer = await self._outcome(getattr(self._channel, name)(frame.payload))
-            reply = None if answer is None else self._reply_with(frame, status, answer)
+            status, answer = await self._code.outcome(getattr(self._channel, name)(frame.payload))
+            reply = None if answer is None else self._sender.answer(frame, status, answer)
         except Exception as error:
-            self._log_crash("%s: the handler of %s crashed", error, quoted(frame.event))
+            self._code.log_crash("%s: the handler of %s crashed", error, quoted(frame.event))
             await self._end("crashed")
             return
         if reply is not None:
             self.connection.send(reply)
 
-    async def _filter(self, event: str, payload: Encoded) -> None:
-        self._to_filter -= 1
+    async def _intercept(self, event: str, payload: Encoded) -> None:
+        self._to_intercept -= 1
         value = payload if isinstance(payload, bytes) else load(payload)
-        look = getattr(self._channel, self._channel._filters[event])
+        look = getattr(self._channel, self._channel._intercepts[event])
         try:
-            shown = await self._own(look(value))
+            shown = await self._mailbox.call(look(value))
             if shown is not None:
-                self._send(event, encode(shown), broadcast=True)
+                encoded = encode(shown)
+                if not self._ended:
+                    self._sender.broadcast(event, encoded)
         except Exception as error:
-            self._log_crash("%s: the filter of %s crashed", error, quoted(event))
+            self._code.log_crash("%s: the filter of %s crashed", error, quoted(event))
             await self._end("crashed")
 
     async def _leave(self, frame: Frame) -> None:
-        self.connection.send(self._reply(frame, "ok", _EMPTY))
+        self.connection.send(self._sender.reply(frame, "ok", EMPTY))
         await self._end("left")
 
     async def _end(self, reason: Reason) -> None:
@@ -350,141 +364,31 @@ class ChannelProcess:
         self._finish(reason)
         try:
             async with active_timeout(GRACE) as limit:
-                await self._own(self._channel.terminate(reason), limit)
+                await self._mailbox.call(self._channel.terminate(reason), limit)
         except TimeoutError:
             text = "%s: terminate took longer than %g s"
-            self._hub.log.error(text, repr(self), GRACE, key=type(self._channel).__name__)
+            self._shared.log.error(text, repr(self), GRACE, key=type(self._channel).__name__)
         except Exception as error:
-            self._log_crash("%s: terminate crashed", error)
+            self._code.log_crash("%s: terminate crashed", error)
 
     def _finish(self, reason: Reason | None) -> None:
         if self._ended:
             return
-        self._ended = self.ending = True
+        self._enter(_ENDED)
         if self._deadline is not None:
             self._deadline.cancel()
         self._withdraw()
         self._mailbox.clear()
-        for task in self._spawned:
-            task.cancel()
-        self._hub.unsubscribe(self)
+        self._code.cancel_tasks()
+        self.unsubscribe()
         self.connection.forget(self)
-        event = _ENDINGS.get(reason or "")
-        if event is not None:
-            closing = self.serializer.message(
-                self.join_ref, self.join_ref, self.topic, event, _EMPTY
-            )
-            self.connection.send(closing)
+        self._sender.close(reason)
 
     def _withdraw(self) -> None:
         """Release the channel's presences and stop following the topic."""
-        if self._follower is not None:
-            self._hub.unfollow(self._follower)
-            self.connection.outbox.discard(self._follower)
-            self._follower = None
-        self._follows = False
+        self._following.stop()
         with contextlib.suppress(NodeNotRunningError):  # the stop has ended every presence already
-            self._hub.presence.release(self, self._linger)
-
-    def _spawned_ended(self, task: "asyncio.Task[None]") -> None:
-        self._spawned.discard(task)
-        error = None if task.cancelled() else task.exception()
-        if task.cancelled() and not self.ending and not is_closing():
-            error = RuntimeError(_CANCELLED)  # not cancelled by the end of the channel
-        if error is not None:
-            self._log_crash("%s: a task that it spawned crashed", error)
-            self.end_soon("crashed")
-
-    # Awaiting the application.
-
-    async def _outcome(self, handling: Awaitable[Answer]) -> tuple[str, Answer]:
-        """Await a handler; returns the status and the response, ``error`` for a refusal."""
-        try:
-            return "ok", await self._own(handling)
-        except RefusedError as refusal:
-            return "error", refusal.response
-
-    async def _own(self, handling: Awaitable[T], limit: asyncio.Timeout | None = None) -> T:
-        """Await code of the application; a cancellation that adsum did not request is a crash.
-
-        The code may cancel its own task, or await a future that is cancelled. If it cancels its
-        task and then returns without another await, the task ends as cancelled; see `broken`.
-
-        Args:
-            handling: The awaitable of the application.
-            limit: The timeout around this call, if any.
-
-        Raises:
-            RuntimeError: The code was cancelled by the application.
-        """
-        try:
-            return await handling
-        except asyncio.CancelledError as error:
-            if limit is not None and limit.expired():
-                raise
-            task = asyncio.current_task()
-            if task is None or not task.cancelling():
-                raise RuntimeError("something that it waited for was cancelled") from error
-            if self._mailbox.cancelling or is_closing():
-                self._mailbox.cancelling = True
-                raise
-            while task.uncancel():
-                pass
-            raise RuntimeError(_CANCELLED) from error
-
-    # Sending.
-
-    def _reply(self, frame: Frame, status: str, response: Encoded) -> Wire:
-        return self.serializer.reply(self.join_ref, frame.ref, self.topic, status, response)
-
-    def _reply_with(self, frame: Frame, status: str, answer: Mapping[str, Any] | bytes) -> Wire:
-        if isinstance(answer, bytes) and not self.serializer.binary:
-            return self._reply(frame, "error", _NO_BYTES)
-        return self._reply(frame, status, encode(answer, what="reply"))
-
-    def _carries(self, payload: Encoded) -> bool:
-        """Whether this client can be sent the payload; logs once if it cannot."""
-        fits = isinstance(payload, str) or self.serializer.binary
-        if not fits:
-            self.connection.cannot_carry_bytes()
-        return fits
-
-    def _send(self, event: str, payload: Encoded, *, broadcast: bool = False) -> None:
-        if self._ended or not self._carries(payload):
-            return
-        frame = (
-            self.serializer.broadcast(self.topic, event, payload)
-            if broadcast
-            else self.serializer.message(self.join_ref, None, self.topic, event, payload)
-        )
-        if self._joined:
-            self.connection.send(frame)
-        else:
-            self._early.append(frame)
+            self._shared.presence.release(self, self._linger)
 
     def __repr__(self) -> str:
         return f"{type(self._channel).__name__} on {quoted(self.topic)}"
-
-    def _log_crash(self, text: str, error: BaseException, *args: object) -> None:
-        # Events in `args` are declared by the class, so a client cannot choose the log key.
-        within = (type(self._channel), *args)
-        self._hub.log.crashed(text, repr(self), *args, error=error, within=within)
-
-
-def encode(payload: object, limit: int = MAX_PUSH, what: str = "payload") -> Encoded:
-    """Encode a payload for a frame.
-
-    Args:
-        payload: A JSON object or bytes.
-        limit: Most characters of JSON text, or bytes.
-        what: Name of the payload in errors.
-
-    Raises:
-        TypeError: It is neither a JSON object nor bytes.
-        ValueError: It is not finite, too deep or too large.
-    """
-    if isinstance(payload, bytes):
-        if len(payload) > limit:
-            raise ValueError(f"{what} is {len(payload)} bytes; at most {limit} are accepted")
-        return payload
-    return encode_object(payload, what, limit)

@@ -1,40 +1,27 @@
 """`Socket`: the ASGI application that Phoenix clients connect to."""
 
-import asyncio
-import contextlib
-import logging
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
-from adsum.activetime import active_timeout
 from adsum.arguments import async_function, refuse
-from adsum.errors import NodeNotRunningError, RefusedError
 from adsum.presence import Presence
-from adsum.quoting import quoted
 from adsum.tasks import cancel_task, start_task
 
-from . import handshake, websocket
+from .carriers import websocket
+from .carriers.asgi import ASGIReceive, ASGISend, deny_websocket, receive_next, refuse_http
+from .carriers.longpoll import LongPoll
 from .channel import Channel
-from .client import Client
+from .clientadmission import ClientAdmission, Connect
+from .clientlimits import Limits
 from .connection import Connection
-from .frames import Serializer
-from .handshake import Scope, address_of
-from .hub import Hub
-from .limits import Limits
-from .longpoll import NO_STORE, LongPoll
-from .origins import Origins, RejectedError
-from .websocket import ASGIReceive, ASGISend, receive_next
+from .disconnects import Disconnects
+from .shared import Shared
+from .wire.connect import SUBPROTOCOL, Scope
+from .wire.origins import Origins
 
-logger = logging.getLogger("adsum.channels")
-
-Connect = Callable[[Client], Awaitable[None]]
-
-_REFUSED = "a client at %s was refused: %s"
 #: Seconds of silence after which a client is considered gone. Clients send a heartbeat every 30 s,
 #: and hidden tabs run their timers only once a minute.
 TIMEOUT = 75.0
-#: Seconds of active time that `connect` may take.
-CONNECT_TIMEOUT = 10.0
 
 
 class Socket:
@@ -95,14 +82,11 @@ class Socket:
             async_function("connect", connect, "client")
         if origins is not None and not _are_texts(origins):
             refuse("origins", origins, "a list of texts, as ['https://example.com'], or None")
-        self._connect = connect
-        self._origins = Origins(origins)
+        accepted = Origins(origins)
         given = Limits() if limits is None else limits
-        self._hub = Hub(presence, channels, given, timeout, when_slow)
-        self._longpoll = LongPoll(self._hub, self._origins, self.admit)
-        self._refused = 0
-        # Whether it was logged that the node is not running; reset when it runs.
-        self._closed_logged = False
+        self._shared = Shared(presence, channels, given, timeout, when_slow)
+        self._admission = ClientAdmission(self._shared, connect, accepted)
+        self._longpoll = LongPoll(self._shared, accepted, self._admission.admit)
 
     async def __call__(self, scope: Scope, receive: ASGIReceive, send: ASGISend) -> None:
         """Serve one connection or request; see the ASGI specification."""
@@ -112,7 +96,7 @@ class Socket:
         elif kind == "http" and path.endswith("/longpoll"):
             await self._longpoll.serve(scope, receive, send)
         elif kind == "http":
-            await _refuse_http(send, 426 if path.endswith("/websocket") else 404)
+            await refuse_http(send, 426 if path.endswith("/websocket") else 404)
         elif kind == "lifespan":
             raise RuntimeError("mount the socket in an application whose lifespan runs the node")
 
@@ -132,7 +116,7 @@ class Socket:
             ValueError: The payload is not finite, too deep or too large; or the event is reserved:
                 it begins with ``phx_`` or is one of presences, as ``presence_diff``.
         """
-        await self._hub.broadcast(topic, event, payload)
+        await self._shared.broadcasts.broadcast(topic, event, payload)
 
     async def disconnect(self, id: str) -> None:
         """Close every connection with an id, on every node, with code 1000.
@@ -145,7 +129,7 @@ class Socket:
         Raises:
             NodeNotRunningError: The node is not running.
         """
-        self._hub.disconnect(id)
+        Disconnects.of(self._shared.presence.node).disconnect(id)
 
     def flush_presences(self) -> bool:
         """Send batched presence changes now, without the delay of milliseconds; for tests.
@@ -153,7 +137,7 @@ class Socket:
         Returns:
             Whether a `fetch` call is still under way.
         """
-        return self._hub.flush_presences()
+        return self._shared.feeds.flush_presences()
 
     def stats(self) -> dict[str, int]:
         """Counters and gauges for metrics, cheap enough to read every second.
@@ -164,148 +148,41 @@ class Socket:
             ``refused_connections_total`` (connections), ``received_frames_total``,
             ``sent_frames_total`` and ``sent_bytes_total``. Counters count since the process began.
         """
-        return {**self._hub.stats(), "refused_connections_total": self._refused}
+        return {
+            **self._shared.registry.stats(),
+            "followers": self._shared.feeds.followers,
+            "refused_connections_total": self._admission.refused,
+        }
 
     def __repr__(self) -> str:
-        hub = self._hub
+        shared = self._shared
         return (
-            f"<Socket of {len(hub.channels)} channels, {len(hub.connections)} connections, on "
-            f"{hub.presence.node!r}>"
+            f"<Socket of {len(shared.routes)} channels, {len(shared.registry.connections)} "
+            f"connections, on {shared.presence.node!r}>"
         )
-
-    async def admit(
-        self, scope: Scope, transport: str, gone: "asyncio.Future[Any]"
-    ) -> tuple[Client, Serializer] | int:
-        """Check the origin and version of a new client, then authorise it with `connect`.
-
-        While `connect` runs, the client counts as connected. Create the `Connection` right after
-        this call, so that the limit of connections holds.
-
-        Args:
-            scope: The ASGI scope.
-            transport: ``websocket`` or ``longpoll``.
-            gone: Done when the client has gone; `connect` is then cancelled.
-
-        Returns:
-            The client and its serializer, or the HTTP status of the refusal.
-        """
-        address = address_of(scope)
-        try:
-            client, serializer = handshake.read(scope, self._origins, transport)
-        except RejectedError as error:
-            self._hub.log.warning(_REFUSED, address, str(error), key=address)
-            return self._refuse(403)
-        if not self._is_open():
-            return self._refuse(503)
-        try:
-            if self._connect is not None and not await self._decide(
-                self._connect, client, gone, address
-            ):
-                return self._refuse(503)
-        except RefusedError as error:
-            why = quoted(error.response, 200)
-            self._hub.log.log(logging.INFO, _REFUSED, address, why, key=address)
-            return self._refuse(403)
-        except (Exception, asyncio.CancelledError) as error:
-            task = asyncio.current_task()
-            if isinstance(error, asyncio.CancelledError) and (task is None or task.cancelling()):
-                raise  # the server has cancelled the request
-            self._hub.log.crashed(_REFUSED, address, "connect crashed", error=error)
-            return self._refuse(403)
-        if not self._is_open():  # again, since `connect` may have taken long
-            return self._refuse(503)
-        return client, serializer
-
-    async def _decide(
-        self, connect: Connect, client: Client, gone: "asyncio.Future[Any]", address: str
-    ) -> bool:
-        """Await `connect`; False if it timed out or the client has gone."""
-        loop = asyncio.get_running_loop()
-        self._hub.admissions.add(gone)
-        try:
-            async with active_timeout(CONNECT_TIMEOUT) as timeout:
-
-                def interrupt(_: object) -> None:
-                    with contextlib.suppress(RuntimeError):  # `connect` ended in the same turn
-                        timeout.reschedule(loop.time())
-
-                gone.add_done_callback(interrupt)
-                try:
-                    await connect(client)
-                finally:
-                    gone.remove_done_callback(interrupt)
-            return not gone.done()
-        except TimeoutError:
-            if not timeout.expired():
-                raise
-            if not gone.done():
-                text = f"connect took longer than {CONNECT_TIMEOUT:g} s"
-                self._hub.log.error(_REFUSED, address, text, key=address)
-            return False
-        finally:
-            self._hub.admissions.discard(gone)
-
-    def _is_open(self) -> bool:
-        try:
-            self._hub.presence.node.driver  # noqa: B018  # raises if the node is not running
-        except NodeNotRunningError as error:
-            if not self._closed_logged:
-                logger.error("all clients are refused: %s", error)
-            self._closed_logged = True
-            return False
-        self._closed_logged = False
-        if self._hub.is_full:
-            text = "a client was refused: there are %d connections already"
-            self._hub.log.error(text, self._hub.limits.connections)
-            return False
-        return True
-
-    def _refuse(self, status: int) -> int:
-        self._refused += 1
-        return status
 
     async def _serve_websocket(
         self, scope: Scope, receive: ASGIReceive, send: ASGISend, path: str
     ) -> None:
         await receive()  # websocket.connect
         if not path.endswith("/websocket"):
-            await _deny(scope, send, 404)
+            await deny_websocket(scope, send, 404)
             return
         # The next message: the end of the connection, if it comes during `connect`, or a frame.
         ahead = start_task(receive_next(receive))
         try:
-            admitted = await self.admit(scope, "websocket", ahead)
+            admitted = await self._admission.admit(scope, "websocket", ahead)
             if not isinstance(admitted, int):
                 offered = scope.get("subprotocols", ())
-                protocol = handshake.SUBPROTOCOL if handshake.SUBPROTOCOL in offered else None
-                connection = Connection(self._hub, *admitted)
+                protocol = SUBPROTOCOL if SUBPROTOCOL in offered else None
+                connection = Connection(self._shared, *admitted)
                 await websocket.serve(connection, receive, send, protocol, ahead)
                 return
         finally:
             cancel_task(ahead)
-        await _deny(scope, send, admitted)
+        await deny_websocket(scope, send, admitted)
 
 
 def _are_texts(origins: Any) -> bool:
     is_list = isinstance(origins, Collection) and not isinstance(origins, str | bytes)
     return is_list and all(isinstance(one, str) for one in origins)
-
-
-async def _deny(scope: Scope, send: ASGISend, status: int) -> None:
-    """Refuse a WebSocket upgrade. A close before the handshake is a 403 with every server.
-
-    The response extension is used only for other statuses: some servers log each use as an error.
-    """
-    if status == 403 or "websocket.http.response" not in (scope.get("extensions") or {}):
-        await send({"type": "websocket.close"})
-        return
-    await send({"type": "websocket.http.response.start", "status": status, "headers": [NO_STORE]})
-    await send({"type": "websocket.http.response.body", "body": b""})
-
-
-async def _refuse_http(send: ASGISend, status: int) -> None:
-    headers = [NO_STORE, (b"content-length", b"0")]
-    if status == 426:
-        headers += [(b"upgrade", b"websocket"), (b"connection", b"upgrade")]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": b""})

@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import parse_qsl
 
+from adsum.channels.client import Client
 from adsum.quoting import printable, quoted
 
-from .client import Client
 from .frames import Serializer, serializer_for
 from .origins import Origins, RejectedError
 
@@ -71,7 +71,7 @@ def params_of(scope: Scope) -> dict[str, str]:
         raise RejectedError("too many parameters") from None
 
 
-def read(scope: Scope, origins: Origins, transport: str) -> tuple[Client, Serializer]:
+def read_client(scope: Scope, origins: Origins, transport: str) -> tuple[Client, Serializer]:
     """The client of a request, and the serializer for its version of the protocol.
 
     Raises:

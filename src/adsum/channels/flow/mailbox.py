@@ -6,17 +6,22 @@ The owner of a mailbox is as sequential as a process, and costs little while it 
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from typing import Protocol
+from typing import Protocol, TypeVar
 
-from adsum.tasks import start_task
+from adsum.tasks import is_closing, start_task
 
 from .fairshare import WORK, FairShare
+
+T = TypeVar("T")
 
 #: A coroutine function that does one piece of work.
 Job = Callable[[], Awaitable[None]]
 
+#: Error of code that was cancelled, but not by adsum and not with its event loop.
+CANCELLED = "it was cancelled, by itself or by other code of the application"
 
-class Owner(Protocol):
+
+class MailboxOwner(Protocol):
     """The owner of a mailbox, called back with its progress."""
 
     #: Budget for the jobs in each turn of the event loop, needed as handlers may never suspend.
@@ -41,7 +46,7 @@ class Mailbox:
 
     __slots__ = ("_jobs", "_owner", "_task", "cancelling")
 
-    def __init__(self, owner: Owner) -> None:
+    def __init__(self, owner: MailboxOwner) -> None:
         self._owner = owner
         # Each job with the size in bytes of its frame. A list: it is short, and a deque is large.
         self._jobs: list[tuple[int, Job]] = []
@@ -72,6 +77,35 @@ class Mailbox:
         if self._task is not None:
             self.cancelling = True
             self._task.cancel()
+
+    async def call(self, handling: Awaitable[T], limit: asyncio.Timeout | None = None) -> T:
+        """Await code of the application in a job; a cancellation not requested here is a crash.
+
+        The code may cancel its own task, or await a future that is cancelled. If it cancels its
+        task and then returns without another await, the task ends as cancelled; see
+        `MailboxOwner.broken`.
+
+        Args:
+            handling: The awaitable of the application.
+            limit: The timeout around this call, if any.
+
+        Raises:
+            RuntimeError: The code was cancelled by the application.
+        """
+        try:
+            return await handling
+        except asyncio.CancelledError as error:
+            if limit is not None and limit.expired():
+                raise
+            task = asyncio.current_task()
+            if task is None or not task.cancelling():
+                raise RuntimeError("something that it waited for was cancelled") from error
+            if self.cancelling or is_closing():
+                self.cancelling = True
+                raise
+            while task.uncancel():
+                pass
+            raise RuntimeError(CANCELLED) from error
 
     def _start(self) -> None:
         if self._task is None:

@@ -13,11 +13,10 @@ sender, and stores no answer that it did not request.
 import asyncio
 import logging
 import secrets
-from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from adsum.activetime import active_timeout
 from adsum.driver.observer import Observer
@@ -29,6 +28,8 @@ from adsum.sparselog import SparseLogger, error_text
 from adsum.tasks import cancel_task, resolve, start_task
 from adsum.values.jsontext import dump, load
 
+from .lanes import PIECE, Kept, Lane, NoRoomError
+
 logger = logging.getLogger("adsum.channels")
 
 Question = dict[str, Any]
@@ -36,18 +37,9 @@ Question = dict[str, Any]
 TOPIC = f"{RESERVED}channels/relay"
 #: The answer of a node that already stores too much for the sender.
 _NO_ROOM = {"room": False}
-#: Characters in a piece: it may double as JSON within JSON, and must fit into a message.
-_PIECE = 80 * 1024
 #: Characters that a question may have, and an answer. An answer may be one presence state, see
-#: `sessions.MAX_STATE`, in which every character doubles.
+#: `session.MAX_STATE`, in which every character doubles.
 MAX_QUESTION, MAX_ANSWER = 8 * 1024 * 1024, 41 * 1024 * 1024
-#: Characters of all long texts in flight to one node, or one longer text. Texts of at most one
-#: piece do not wait for room.
-MAX_UNDER_WAY = 8 * 1024 * 1024
-#: Characters of the questions stored for one sender: of incomplete ones, and of unanswered ones.
-MAX_KEPT = 32 * 1024 * 1024
-#: Seconds that a question or an answer waits for room.
-ROOM_PATIENCE = 5.0
 #: Seconds between two checks whether the nodes asked, and those that ask, are still alive.
 _LOOK_INTERVAL = 0.5
 
@@ -56,96 +48,35 @@ class TooLongError(Exception):
     """A question is longer than `MAX_QUESTION`."""
 
 
-class NoRoomError(Exception):
-    """Too much is in flight to a node, or stored there."""
+class Service(Protocol):
+    """Answers the questions of other nodes."""
+
+    async def answer(self, question: Question) -> Question:
+        """Compute the answer to a question of another node."""
+
+    def lost(self, question: Question) -> None:
+        """Called when the answer to a question could not be sent."""
 
 
-class _Lane:
-    """Send queue to one node: bounds the long texts, and sends all texts piece by piece in turn."""
-
-    def __init__(self) -> None:
-        #: Number of texts that are being sent or wait for room.
-        self.users = 0
-        #: Held while a piece is passed to the link.
-        self.turn = asyncio.Lock()
-        # Held by the first text that waits for room, so that no other overtakes it.
-        self._first = asyncio.Lock()
-        self._under_way = 0
-        self._room = asyncio.Event()
-
-    @asynccontextmanager
-    async def room(self, size: int) -> AsyncIterator[None]:
-        """Wait until there is room for a text of `size` characters, and occupy it in the block.
-
-        Raises:
-            NoRoomError: There was no room within `ROOM_PATIENCE`.
-        """
-        if size <= _PIECE:
-            yield
-            return
-        try:
-            async with active_timeout(ROOM_PATIENCE), self._first:
-                while self._under_way and self._under_way + size > MAX_UNDER_WAY:
-                    self._room.clear()
-                    await self._room.wait()
-                self._under_way += size
-        except TimeoutError:
-            raise NoRoomError from None
-        try:
-            yield
-        finally:
-            self._under_way -= size
-            self._room.set()
-
-
-class _Kept:
-    """Incomplete texts of one sender, and the size of its unanswered questions."""
-
-    def __init__(self) -> None:
-        # Pieces of incomplete texts by event and number, the oldest text first.
-        self.partial: dict[tuple[str, int], list[str]] = {}
-        #: Characters of incomplete questions, and of unanswered ones.
-        self.incomplete = self.unanswered = 0
-
-    @property
-    def empty(self) -> bool:
-        """Whether nothing is stored."""
-        return not self.partial and not self.unanswered
-
-    def drop(self, name: tuple[str, int]) -> list[str]:
-        """Remove an incomplete text; returns its pieces, an empty list if there are none."""
-        pieces = self.partial.pop(name, [])
-        if name[0] == "ask":
-            self.incomplete -= sum(map(len, pieces))
-        return pieces
-
-    def keep(self, name: tuple[str, int], pieces: list[str]) -> None:
-        """Store an incomplete text. Drops the oldest questions beyond `MAX_KEPT`, as abandoned."""
-        self.partial[name] = pieces
-        if name[0] != "ask":
-            return
-        self.incomplete += sum(map(len, pieces))
-        while self.incomplete > MAX_KEPT:
-            self.drop(next(one for one in self.partial if one[0] == "ask"))
-
-
-class Relay(Observer, ABC):
+class Relay(Observer):
     """Sends questions to other nodes and answers theirs. There is one for each node.
 
     Args:
-        node: The node to send and receive with.
+        node: The node to send and receive with; the relay observes it.
+        service: Answers the questions of other nodes.
     """
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Node, service: Service) -> None:
         self._node = node
+        self._service = service
         self._log = SparseLogger(logger)
         # Unanswered questions by number: name and incarnation of the node asked, and the answer.
         self._waiting: dict[int, tuple[tuple[str, int], asyncio.Future[Question | None]]] = {}
         # Timer of the next liveness check; set while any node is asked or answered.
         self._look: asyncio.TimerHandle | None = None
         # By name of a node: the send queue to it, and the texts stored for it.
-        self._lanes: dict[str, _Lane] = {}
-        self._kept: dict[str, _Kept] = {}
+        self._lanes: dict[str, Lane] = {}
+        self._kept: dict[str, Kept] = {}
         # Tasks that answer: name of the asking node, and its incarnation if known.
         self._tasks: dict[asyncio.Task[None], tuple[str, int | None]] = {}
         node.observe(self)
@@ -190,17 +121,6 @@ class Relay(Observer, ABC):
         if answer == _NO_ROOM:
             raise NoRoomError
         return answer
-
-    @abstractmethod
-    async def answer(self, question: Question) -> Question:
-        """Compute the answer to a question of another node."""
-
-    @abstractmethod
-    def lost(self, question: Question) -> None:
-        """Called when the answer to a question could not be sent."""
-
-    def changed(self, topic: str, transitions: list[Any]) -> None:  # of no concern
-        """See `Observer`."""
 
     def delivered(self, sender: str, message: Publish) -> None:
         """See `Observer`."""
@@ -263,10 +183,10 @@ class Relay(Observer, ABC):
 
     def _received(self, sender: str, event: str, number: int, text: str) -> None:
         if event == "ask":
-            kept = self._kept.setdefault(sender, _Kept())
+            kept = self._kept.setdefault(sender, Kept())
             work = (
                 self._reply(sender, number, dict(load(text)))
-                if kept.unanswered + len(text) <= MAX_KEPT
+                if kept.accepts(len(text))
                 else self._refuse(sender, number)
             )
             kept.unanswered += len(text)
@@ -281,7 +201,7 @@ class Relay(Observer, ABC):
         """Whether the question of this number was sent to this node and is unanswered."""
         return number in self._waiting and self._waiting[number][0][0] == name
 
-    def _answered(self, kept: _Kept, size: int, task: "asyncio.Task[None]") -> None:
+    def _answered(self, kept: Kept, size: int, task: "asyncio.Task[None]") -> None:
         kept.unanswered -= size
         self._tasks.pop(task, None)
 
@@ -293,13 +213,13 @@ class Relay(Observer, ABC):
 
     async def _reply(self, sender: str, number: int, question: Question) -> None:
         try:
-            answer = await self.answer(question)
+            answer = await self._service.answer(question)
         except Exception as error:
             shown = printable(sender, 255)
             self._log.crashed("a question of %s could not be answered", shown, error=error)
         else:
             if not await self._send_answer(sender, number, answer):
-                self.lost(question)
+                self._service.lost(question)
 
     async def _send_answer(self, name: str, number: int, answer: Question) -> bool:
         """Encode and send an answer once there is room; returns whether it was sent."""
@@ -313,9 +233,9 @@ class Relay(Observer, ABC):
             return False
 
     @asynccontextmanager
-    async def _lane(self, name: str) -> AsyncIterator[_Lane]:
+    async def _lane(self, name: str) -> AsyncIterator[Lane]:
         """The send queue to a node, removed after its last use."""
-        lane = self._lanes.setdefault(name, _Lane())
+        lane = self._lanes.setdefault(name, Lane())
         lane.users += 1
         try:
             yield lane
@@ -324,11 +244,11 @@ class Relay(Observer, ABC):
             if not lane.users and self._lanes.get(name) is lane:
                 del self._lanes[name]
 
-    async def _send(self, lane: _Lane, name: str, event: str, number: int, text: str) -> bool:
+    async def _send(self, lane: Lane, name: str, event: str, number: int, text: str) -> bool:
         """Send a text in pieces, each once the link has room; returns whether all were queued."""
-        of = -(-len(text) // _PIECE)
+        of = -(-len(text) // PIECE)
         for index in range(of):
-            piece = text[index * _PIECE : (index + 1) * _PIECE]
+            piece = text[index * PIECE : (index + 1) * PIECE]
             body = {"number": number, "index": index, "of": of, "text": piece}
             message = Publish(TOPIC, event, dump(body))
             async with lane.turn:
@@ -349,10 +269,10 @@ class Relay(Observer, ABC):
         if message.event != "ask" and not self._is_asked(sender, number):
             return None  # no caller waits for this answer any more
         most = MAX_QUESTION if message.event == "ask" else MAX_ANSWER
-        kept = self._kept.setdefault(sender, _Kept())
+        kept = self._kept.setdefault(sender, Kept())
         name = message.event, number
         pieces = kept.drop(name)
-        if index != len(pieces) or not 0 < of <= -(-most // _PIECE) or len(piece) > _PIECE:
+        if index != len(pieces) or not 0 < of <= -(-most // PIECE) or len(piece) > PIECE:
             raise ValueError("a piece that does not fit")
         pieces.append(piece)
         if len(pieces) < of:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from .frames import Wire
+from adsum.channels.wire.frames import Wire
 
 _FRAME = (str, bytes)
 

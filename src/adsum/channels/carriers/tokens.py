@@ -135,7 +135,7 @@ class _Unanswered:
         self.ask_at = float("-inf")
 
 
-class Routes:
+class TokenRoutes:
     """The routes of this node and of the other members.
 
     Args:

@@ -14,19 +14,19 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 from adsum.activetime import active_timeout
+from adsum.channels.client import Client
+from adsum.channels.connection import Connection
+from adsum.channels.shared import Shared
+from adsum.channels.wire.connect import Scope, address_of, headers_of, params_of
+from adsum.channels.wire.frames import V2_TEXT, Serializer, Version2
+from adsum.channels.wire.origins import Origins, RejectedError
 from adsum.tasks import cancel_task, start_task
 from adsum.values.jsontext import dump
 
-from .client import Client
-from .connection import Connection
-from .frames import V2_TEXT, Serializer, Version2
-from .handshake import Scope, address_of, headers_of, params_of
-from .hub import Hub
-from .origins import Origins, RejectedError
+from .asgi import NO_STORE, ASGIReceive, ASGISend
 from .relay import Question
 from .sessions import Sessions
 from .tokens import Token
-from .websocket import ASGIReceive, ASGISend
 
 #: Frames of the largest size that the body of one POST may hold.
 _MAX_BODY_FRAMES = 16
@@ -36,8 +36,6 @@ BODY_PATIENCE = 20.0
 Headers = list[tuple[bytes, bytes]]
 Admit = Callable[[Scope, str, "asyncio.Future[Any]"], Awaitable[tuple[Client, Serializer] | int]]
 _JSON = (b"content-type", b"application/json; charset=utf-8")
-#: Header of every response: a cache would hand the session of one client to another.
-NO_STORE = (b"cache-control", b"no-store")
 _TOO_LARGE = "too much at once"
 
 
@@ -45,16 +43,16 @@ class LongPoll:
     """Serves the long-poll requests of a socket.
 
     Args:
-        hub: Shared by all connections of the socket.
+        shared: Shared by all connections of the socket.
         origins: The sites that may connect, and whose pages may read the responses.
         admit: Checks a new client; returns it, or the HTTP status of a refusal.
     """
 
-    def __init__(self, hub: Hub, origins: Origins, admit: Admit) -> None:
-        self._hub = hub
+    def __init__(self, shared: Shared, origins: Origins, admit: Admit) -> None:
+        self._shared = shared
         self._origins = origins
         self._admit = admit
-        self._sessions = Sessions.of(hub.presence.node)
+        self._sessions = Sessions.of(shared.presence.node)
 
     async def serve(self, scope: Scope, receive: ASGIReceive, send: ASGISend) -> None:
         """Answer one HTTP request."""
@@ -65,13 +63,13 @@ class LongPoll:
         except RejectedError as error:
             address = address_of(scope)
             text = "a client at %s that polls was refused: %s"
-            self._hub.log.warning(text, address, str(error), key=address)
+            self._shared.log.warning(text, address, str(error), key=address)
             await _answer_with(send, 403, {"status": 403}, [])
             return
         try:
             status, answer = await self._respond(scope, receive, headers, Token.read(token))
         except Exception as error:
-            self._hub.log.crashed("a request of a client that polls crashed", error=error)
+            self._shared.log.crashed("a request of a client that polls crashed", error=error)
             status, answer = 500, {"status": 500}
         await _answer_with(send, status, answer, _cross_origin(scope["method"], headers))
 
@@ -101,13 +99,13 @@ class LongPoll:
         with self._sessions.sending(token) as alone:
             if not alone:
                 return 200, {"status": 409}
-            limit = _MAX_BODY_FRAMES * self._hub.limits.frame_size
+            limit = _MAX_BODY_FRAMES * self._shared.limits.frame_size
             try:
                 body = await _body(receive, headers, limit)
             except _BodyError as error:
                 if error.why:
                     text = "a client at %s that polls sent %s"
-                    self._hub.log.warning(text, address, error.why, key=address)
+                    self._shared.log.warning(text, address, error.why, key=address)
                 return error.status, {"status": error.status}
             # One frame on each line, or a single frame, as older clients send it.
             lines = "ndjson" in headers.get("content-type", "")
@@ -127,7 +125,7 @@ class LongPoll:
         client, serializer = admitted
         if isinstance(serializer, Version2):
             serializer = V2_TEXT
-        token = self._sessions.begin(Connection(self._hub, client, serializer))
+        token = self._sessions.begin(Connection(self._shared, client, serializer))
         return 200, {"status": 410, "token": token, "messages": []}
 
     async def _poll(self, token: Token, receive: ASGIReceive, address: str) -> Question:

@@ -1,9 +1,25 @@
 """Presence state and diffs of one topic, for all clients of this node that follow it.
 
-Changes are batched and cut into numbered diffs: at once in a quiet room, at intervals in a busy
-one. Each client has a number: that of the last diff sent to it. When the client can be sent a
-frame, it is sent all changes since its number: the last diff, whose text all clients share, or
-several diffs merged into one. So a slow client costs a number, not a queue.
+Changes are batched and cut into numbered diffs. Each follower has a number: that of the last diff
+sent to it. When its client can be sent a frame, the follower is sent all changes since its number:
+the last diff, whose text all clients share, or several diffs merged into one. So a slow client
+costs a number, not a queue. The number line of one feed, after cut 9::
+
+    cuts       0    1    2    3    4    5    6    7    8    9    pending changes: cut 10
+               |----|----|----|----|----|----|----|----|----|....
+    diffs        d1   d2   d3   d4   d5   d6   d7   d8   d9
+                 [---- dropped ----] [----- remembered -----]
+
+    follower at 9   has everything                      nothing is due
+    follower at 8   is sent d9, one text for all        then its number is 9
+    follower at 6   is sent d7+d8+d9 merged, one        then its number is 9
+                    text for all that are at 6
+    follower at 3   fell behind: d4 is dropped          is sent the state of the next cut, whose
+                                                        number it gets, or is disconnected
+    newcomer        is sent the state of the next cut   then its number is that of the cut
+
+A follower at 4 is the last one that the remembered diffs serve. The state is the text of all
+presences at one cut. It is made when a follower needs it, and valid until the next diff.
 
 Invariants:
 - A client's first frame is the state at one of the cuts, and its number is that of the cut. So
@@ -14,33 +30,25 @@ Invariants:
 """
 
 import asyncio
-from collections import deque
 from functools import partial
 from typing import Protocol
 
+from adsum.channels.wire.frames import Ref, Serializer, Wire
 from adsum.presence import Presence
 from adsum.replication.entry import KEY, Entry, Identity, Transition
 from adsum.tasks import cancel_task, start_task
 from adsum.watch import Extras, fold, group_in_slices
 
-from .fairshare import WORK, FairShare
-from .frames import Ref, Serializer, Wire
-from .presences import beside, diff_text, state_text
+from .history import FeedDiff, History
+from .pace import Pace
+from .texts import beside, state_text
 
-#: Seconds between two diffs of a topic, at least and at most. Within this range, a room pauses for
-#: as long as it took to send the last diff to all clients, so it uses at most half of the event
-#: loop.
-PAUSE, LONGEST_PAUSE = 0.005, 1.0
-#: Changes kept for slow clients; as many as there are presences, if these are more.
-REMEMBERED = 1000
-#: Fraction of `counts_above` at which a counts-only room lists presences again.
+#: Fraction of `counts_above` at which a counts-only feed lists presences again.
 _LIST_AGAIN = 0.8
-#: Seconds by which timers of the event loop may fire early.
-_CLOCK_RESOLUTION = 0.0005
 
 
 class FeedListener(Protocol):
-    """A client's channel, as the room uses it."""
+    """A client's channel, as its feed uses it."""
 
     topic: str
     join_ref: Ref
@@ -61,7 +69,7 @@ class FeedListener(Protocol):
 
 
 class Follower:
-    """One client's channel that follows a room."""
+    """One client's channel that follows a feed."""
 
     __slots__ = ("announced", "feed", "listener", "number", "state", "waiting")
 
@@ -72,13 +80,13 @@ class Follower:
         self.number: int | None = None
         #: The state to send next, with the number of its cut.
         self.state: tuple[int, str] | None = None
-        #: The last count sent, in a counts-only room.
+        #: The last count sent, while counting.
         self.announced: int | None = None
         #: Whether `FeedListener.ready` was called and the frame has not been requested yet.
         self.waiting = False
 
     def frame(self) -> Wire | None:
-        """The frame to send now; see `outbox.Source`."""
+        """The frame to send now; see `outbox.FrameSource`."""
         self.waiting = False
         return self.feed.frame_for(self)
 
@@ -87,23 +95,6 @@ class Follower:
         if not self.waiting:
             self.waiting = True
             self.listener.ready(self)
-
-
-class FeedDiff:
-    """The changes between two cuts, and their text."""
-
-    __slots__ = ("_text", "beside", "transitions")
-
-    def __init__(self, transitions: list[Transition], beside: dict[str, str]) -> None:
-        self.transitions = transitions
-        self.beside = beside
-        self._text: str | None = ""
-
-    def text(self) -> str | None:
-        """The text for all clients; None if nothing changed."""
-        if self._text == "":
-            self._text = diff_text(self.transitions, self.beside)
-        return self._text
 
 
 class PresenceFeed:
@@ -121,8 +112,7 @@ class PresenceFeed:
         self, topic: str, presence: Presence, counts_above: int | None, state_if_slow: bool
     ) -> None:
         self.topic = topic
-        #: The number of the last cut.
-        self.number = 0
+        #: Whether followers are sent counts only.
         self.counting = False
         self._presence = presence
         self._counts_above = counts_above
@@ -132,33 +122,31 @@ class PresenceFeed:
         self._newcomers: dict[Follower, None] = {}
         # Changes since the last cut: each presence as it was then, and as it is now.
         self._pending: dict[Identity, Transition] = {}
-        # The last diffs, the oldest first; the newest has the number of the last cut.
-        self._diffs: deque[FeedDiff] = deque()
-        self._remembered = 0
-        # Several diffs merged, by the number of the cut they start from; valid for this cut.
-        self._merged: dict[int, FeedDiff] = {}
+        self._history = History()
         # The state at the last cut, if a client needed it.
         self._state: str | None = None
         self._count = 0
-        self._next_cut_at = 0.0
-        self._timer: asyncio.Handle | None = None
         # The `fetch` call for a cut; set until its result is handled.
         self._cutting: asyncio.Task[Extras] | None = None
         self._closed = False
-        self._loop = asyncio.get_running_loop()
-        self._share = FairShare()
+        self._pace = Pace(self._cut)
+
+    @property
+    def number(self) -> int:
+        """The number of the last cut."""
+        return self._history.number
 
     # Followers.
 
     def enter(self, listener: FeedListener) -> Follower:
-        """Start following the room; the state is sent at the next cut."""
+        """Start following the feed; the state is sent at the next cut."""
         follower = Follower(self, listener)
         self._newcomers[follower] = None
         self._schedule()
         return follower
 
     def leave(self, follower: Follower) -> None:
-        """Stop following the room. Idempotent."""
+        """Stop following the feed. Idempotent."""
         self._followers.discard(follower)
         self._newcomers.pop(follower, None)
 
@@ -169,7 +157,7 @@ class PresenceFeed:
 
     @property
     def empty(self) -> bool:
-        """Whether the room has no followers."""
+        """Whether the feed has no followers."""
         return not self._followers and not self._newcomers
 
     def frame_for(self, follower: Follower) -> Wire | None:
@@ -186,7 +174,7 @@ class PresenceFeed:
             return self._push(listener, "presence_state", text)
         if follower.number is None or not self._is_behind(follower):
             return None
-        diff = self._since(follower.number)
+        diff = self._history.since(follower.number)
         if diff is None:
             self._fell_behind(follower)
             return None
@@ -213,10 +201,9 @@ class PresenceFeed:
         self._schedule()
 
     def close(self) -> None:
-        """Drop all followers and cancel pending work: the room is empty or the node has stopped."""
+        """Drop all followers and cancel pending work: it is empty or the node has stopped."""
         self._closed = True
-        if self._timer is not None:
-            self._timer.cancel()
+        self._pace.cancel()
         cancel_task(self._cutting)
         self._followers.clear()
         self._newcomers.clear()
@@ -225,40 +212,26 @@ class PresenceFeed:
 
     def flush_presences(self) -> bool:
         """Make the pending cut now, for tests; returns whether a `fetch` call is under way."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._cut()
+        self._pace.flush()
         return self._cutting is not None
 
     def _schedule(self) -> None:
-        if self._timer is None and self._cutting is None:
-            delay = self._next_cut_at - self._loop.time()
-            self._timer = (
-                self._loop.call_later(delay, self._on_timer)
-                if delay > 0
-                else self._loop.call_soon(self._on_timer)
-            )
-
-    def _on_timer(self) -> None:
-        if self._next_cut_at - self._loop.time() > _CLOCK_RESOLUTION:
-            self._timer = None
-            self._schedule()  # sending took longer than was known when the timer was set
-        else:
-            self._cut()
+        if self._cutting is None:
+            self._pace.schedule()
 
     def _cut(self) -> None:
         """Make the diff, and the state for newcomers, at the same point of the history."""
         try:
             self._presence.node.driver.notify_observers()
         finally:
-            self._timer = None
+            self._pace.begun()
         pending, self._pending = self._pending, {}
         newcomers, self._newcomers = self._newcomers, {}
         self._followers.update(newcomers)
         transitions = list(pending.values())
         self._switch_mode(newcomers)
         if self.counting:
-            self._install([], {}, newcomers, self._loop.time())
+            self._install([], {}, newcomers, self._pace.now())
             return
         entries = None
         if newcomers and (transitions or self._state is None):
@@ -302,7 +275,7 @@ class PresenceFeed:
         fetched: dict[str, str],
         newcomers: dict[Follower, None],
     ) -> None:
-        began = self._loop.time()
+        began = self._pace.now()
         if transitions:
             self._state = None
         if entries is not None:
@@ -327,9 +300,9 @@ class PresenceFeed:
             newcomers: The followers that are due a state.
             began: When work on the cut began, in seconds of the event loop.
         """
-        self._next_cut_at = self._loop.time() + PAUSE
+        self._pace.pause()
         if transitions:
-            self._remember(FeedDiff(transitions, fetched))
+            self._history.add(FeedDiff(transitions, fetched), self._presence.count(self.topic))
         if transitions or self.counting:
             for follower in list(self._followers):
                 follower.notify()
@@ -337,48 +310,10 @@ class PresenceFeed:
             if self._state is not None:
                 follower.state = self.number, self._state
             follower.notify()
-        # Each notified client starts to send at once or queues for its turn, and sends in a later
-        # turn of the loop. This callback runs after all of them.
-        self._loop.call_soon(self._tell_later, began)
-
-    def _tell_later(self, began: float) -> None:
-        def sent() -> None:
-            self._loop.call_soon(self._told, began)
-
-        self._share.call(WORK, sent)
-
-    def _told(self, began: float) -> None:
-        now = self._loop.time()
-        self._next_cut_at = now + min(max(PAUSE, now - began), LONGEST_PAUSE)
-
-    def _remember(self, diff: FeedDiff) -> None:
-        self.number += 1
-        self._merged.clear()
-        self._diffs.append(diff)
-        self._remembered += len(diff.transitions)
-        limit = max(REMEMBERED, self._presence.count(self.topic))
-        while len(self._diffs) > 1 and self._remembered > limit:
-            self._remembered -= len(self._diffs.popleft().transitions)
+        self._pace.pause_until_sent(began)
 
     def _is_behind(self, follower: Follower) -> bool:
         return follower.number is not None and follower.number < self.number
-
-    def _since(self, number: int) -> FeedDiff | None:
-        """All changes since a cut, as one diff; None if they are no longer kept."""
-        missing = self.number - number
-        if missing == 1:
-            return self._diffs[-1]
-        if missing > len(self._diffs):
-            return None
-        merged = self._merged.get(number)
-        if merged is None:
-            pending: dict[Identity, Transition] = {}
-            fetched: dict[str, str] = {}
-            for diff in list(self._diffs)[-missing:]:
-                fold(pending, diff.transitions)
-                fetched.update(diff.beside)
-            merged = self._merged[number] = FeedDiff(list(pending.values()), fetched)
-        return merged
 
     def _fell_behind(self, follower: Follower) -> None:
         if self._state_if_slow:
@@ -396,8 +331,7 @@ class PresenceFeed:
             return
         if not self.counting and self._count > self._counts_above:
             self.counting = True
-            self._diffs.clear()
-            self._remembered = 0
+            self._history.drop()
             self._state = None
             for follower in self._followers:
                 follower.number = follower.state = None

@@ -10,16 +10,16 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from adsum.activetime import active_timeout
+from adsum.channels.connection import Connection
+from adsum.channels.flow.fairshare import WORK
+from adsum.channels.wire.frames import Wire
 from adsum.sparselog import error_text
 from adsum.tasks import cancel_task, start_task
 
-from .connection import Connection
-from .fairshare import WORK
-from .frames import Wire
+from .asgi import ASGIReceive, ASGISend, Event, receive_next
 
 logger = logging.getLogger("adsum.channels")
 
@@ -31,10 +31,6 @@ _RESTART, _LAST_WORD = 1012, 1.0
 
 #: Bytes of the budget (see `fairshare`) that it costs to drop a received frame.
 _DROPPED = 32
-
-Event = MutableMapping[str, Any]
-ASGIReceive = Callable[[], Awaitable[Event]]
-ASGISend = Callable[[Event], Awaitable[None]]
 
 
 async def serve(
@@ -57,7 +53,7 @@ async def serve(
     carrier, code = _Carrier(connection, send), None
     try:
         await send({"type": "websocket.accept", "subprotocol": subprotocol})
-        connection.attach(carrier.filled, carrier.give_up)
+        connection.attach(carrier)
         code = await _read(connection, receive, ahead)
     except asyncio.CancelledError:
         if not carrier.interrupted:
@@ -70,13 +66,13 @@ async def serve(
             raise
     finally:
         if carrier.given_up:
-            connection.hub.given_up.add(connection)
+            connection.shared.registry.given_up.add(connection)
         else:
             carrier.stop()
         # A server that restarts ends its connections before it stops the node. Their presences
         # linger as after `Node.stop`, so that clients that reconnect elsewhere are never seen to
         # leave.
-        linger = connection.hub.lingers(restarts=code == _RESTART)
+        linger = connection.shared.registry.lingers(restarts=code == _RESTART)
         try:
             await connection.finish(linger=linger)
             if carrier.given_up:
@@ -84,12 +80,7 @@ async def serve(
                 await _wait_for_end(connection, receive)
         finally:
             carrier.stop()
-            connection.hub.given_up.discard(connection)
-
-
-async def receive_next(receive: ASGIReceive) -> Event:
-    """Receive the next message; a coroutine whatever kind of awaitable the server returns."""
-    return await receive()
+            connection.shared.registry.given_up.discard(connection)
 
 
 async def _read(
@@ -183,13 +174,13 @@ class _Carrier:
         self._writer: asyncio.Task[None] | None = None
 
     def filled(self) -> None:
-        """Start the writer in the client's turn, unless it runs: frames are queued."""
+        """See `Carrier`: start the writer in the client's turn, unless it runs."""
         if self._writer is None and not self._due and not self._stopped:
             self._due = True
             self._connection.share.call(WORK, self._begin)
 
     def give_up(self) -> None:
-        """Give up the client: stop reading, and wait for the server to report the end."""
+        """See `Carrier`: stop reading, and wait for the server to report the end."""
         self.given_up = not self._stopped and not self.interrupted
         self._interrupt()
 
@@ -229,7 +220,7 @@ class _Carrier:
                 code, reason = outbox.closing.code, outbox.closing.reason
                 await self._sent({"type": "websocket.close", "code": code, "reason": reason})
         except Exception as error:
-            self._connection.hub.log.crashed("a frame could not be made", error=error)
+            self._connection.shared.log.crashed("a frame could not be made", error=error)
             self._interrupt()
         finally:
             self._writer = None

@@ -1,0 +1,179 @@
+"""`Sessions`: the long-poll sessions of a node, and forwarding to the sessions of other nodes.
+
+A token names a session and its node, see `tokens`. So a request that reaches another worker is
+forwarded, and no sticky sessions are needed.
+
+Invariants:
+- A token is checked completely by the worker that receives it. Nothing is read or forwarded for a
+  token that no live member issued.
+- For each session, one batch of frames at a time is read or forwarded.
+"""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from adsum.channels.connection import Connection
+from adsum.channels.pernode import PerNode
+from adsum.driver.observer import Observer
+from adsum.node import Node
+from adsum.sparselog import SparseLogger
+
+from .lanes import NoRoomError
+from .relay import Question, Relay, TooLongError
+from .session import PATIENCE, WINDOW, Session
+from .tokens import Token, TokenRoutes
+
+logger = logging.getLogger("adsum.channels")
+
+_UNKNOWN = "a client at %s that polls has a token of a session that has ended"
+
+
+class Sessions(Observer):
+    """The long-poll sessions of a node, shared by all its sockets.
+
+    Answers the questions of other nodes about them, see `relay.Service`.
+    """
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._log = SparseLogger(logger)
+        self._relay = Relay(node, self)
+        self._sessions: dict[str, Session] = {}
+        self._routes = TokenRoutes(self._ask_route, self._relay.lives, self._cluster, self._log)
+        # Sessions, of any node, with frames being read or forwarded by this node.
+        self._sending: set[str] = set()
+
+    def forked(self) -> None:
+        """See `Observer`: the clients poll the parent."""
+        self._sessions, self._sending = {}, set()
+        self._routes.forget_parent()
+
+    @staticmethod
+    def of(node: Node) -> "Sessions":
+        """The sessions of a node, created at the first call."""
+        return _SESSIONS.of(node)
+
+    def begin(self, connection: Connection) -> str:
+        """Create a session; returns its first token."""
+        session = Session(connection, self._forget)
+        self._sessions[session.id] = session
+        return self._token(session.id, 0)
+
+    async def find(self, token: Token, address: str) -> str | None:
+        """The name of the node of a session.
+
+        Args:
+            token: The token.
+            address: The client's address, for the log.
+
+        Returns:
+            The name. None if the token is not authentic or its session has ended, which is
+            logged, or if this node is not running.
+        """
+        if not self._node.running:
+            return None
+        own = self._node.name
+        name = await self._routes.node_of(token, own, address)
+        if name == own and token.session not in self._sessions:
+            self._log.log(logging.INFO, _UNKNOWN, address, key=address)
+            return None
+        return name
+
+    async def poll(self, name: str, token: Token) -> Question:
+        """Answer a poll: waits up to `WINDOW` for frames, on the node of the session."""
+        try:
+            return await self._ask(name, token, {"do": "poll"}, WINDOW + PATIENCE)
+        except NoRoomError:
+            return {"status": 410}
+
+    @contextmanager
+    def sending(self, token: Token) -> Iterator[bool]:
+        """Reserve a session for reading and forwarding frames; yields False if it is reserved."""
+        if token.session in self._sending:
+            yield False
+            return
+        self._sending.add(token.session)
+        try:
+            yield True
+        finally:
+            self._sending.discard(token.session)
+
+    async def send(self, name: str, token: Token, body: str, *, lines: bool) -> Question:
+        """Pass frames of the client to its session; returns an answer with a status.
+
+        Args:
+            name: The node of the session.
+            token: The token of the session.
+            body: The body of the request.
+            lines: Whether each line is a frame; otherwise the whole body is one.
+        """
+        question: Question = {"do": "send", "body": body, "lines": lines}
+        try:
+            return await self._ask(name, token, question, 2 * PATIENCE)
+        except TooLongError:
+            return {"status": 413}
+        except NoRoomError:
+            return {"status": 503}
+
+    async def break_off(self, name: str, token: Token) -> None:
+        """Abort a waiting poll whose HTTP connection has ended."""
+        with suppress(NoRoomError):
+            await self._ask(name, token, {"do": "break off"}, PATIENCE)
+
+    async def _ask(self, name: str, token: Token, question: Question, patience: float) -> Question:
+        """Send a question to the node of the session; status 410 if the node does not answer."""
+        if not self._node.running:
+            return {"status": 410}
+        question = {**question, "session": token.session, "number": token.number}
+        if name == self._node.name:
+            return await self.answer(question)
+        return await self._relay.ask(name, question, patience) or {"status": 410}
+
+    async def _ask_route(self, name: str) -> Question | None:
+        with suppress(NoRoomError):
+            return await self._relay.ask(name, {"do": "route"}, PATIENCE)
+        return None
+
+    async def answer(self, question: Question) -> Question:
+        """Answer a question about a session of this node, or about its route."""
+        if question["do"] == "route":
+            return dict(self._routes.own.dump())
+        session = self._sessions.get(question["session"])
+        if session is None:
+            self._log.log(logging.INFO, _UNKNOWN, "another worker", key="another worker")
+            return {"status": 410}
+        if question["do"] == "send":
+            return {"status": await session.send(question["body"], lines=question["lines"])}
+        if question["do"] == "break off":
+            session.break_off(question["number"])
+            return {"status": 200}
+        status, number, frames = await session.poll(question["number"])
+        token = self._token(session.id, number) if status != 410 else None
+        return {"status": status, "token": token, "messages": frames}
+
+    def lost(self, question: Question) -> None:
+        """Abort a poll whose asking node has died, and with it the HTTP connection."""
+        if question["do"] == "poll" and question["session"] in self._sessions:
+            self._sessions[question["session"]].break_off(question["number"])
+
+    def closed(self) -> None:
+        """See `Observer`: drops sessions of closed event loops; the others end by themselves."""
+        self._log.flush()
+        self._routes.forget()
+        self._sending = set()
+        for session in list(self._sessions.values()):
+            if session.connection.loop.is_closed():
+                self._forget(session)
+
+    def _forget(self, session: Session) -> None:
+        self._sessions.pop(session.id, None)
+
+    def _cluster(self) -> str:
+        return self._node.cluster if self._node.running else ""
+
+    def _token(self, id: str, number: int) -> str:
+        return self._routes.own.token(id, number)
+
+
+_SESSIONS = PerNode(Sessions)

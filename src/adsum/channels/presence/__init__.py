@@ -1,0 +1,1 @@
+"""Presence states and diffs of the topics that clients follow."""

@@ -1,0 +1,57 @@
+"""`Shared`: all that the connections and channels of one socket have in common."""
+
+import logging
+from collections.abc import Iterable
+from typing import Literal
+
+from adsum.arguments import instance, refuse, seconds_above_zero
+from adsum.presence import Presence
+from adsum.sparselog import SparseLogger
+
+from .broadcasts import Broadcasts
+from .channel import Channel
+from .clientlimits import Limits
+from .presence.feeds import Feeds
+from .registry import Registry
+from .routes import Routes
+
+logger = logging.getLogger("adsum.channels")
+
+
+class Shared:
+    """The settings of a socket, checked, and the objects that its connections share.
+
+    Args:
+        presence: The presences of the node.
+        channels: The classes, in the order in which their patterns are tried.
+        limits: Resource limits for each client.
+        timeout: Seconds of silence after which a client is considered gone.
+        when_slow: Action for a client that is too far behind: send a new ``state``, or ``close``.
+
+    Raises:
+        ConfigurationError: A channel has no topic, two have the same, or a setting is wrong.
+    """
+
+    def __init__(
+        self,
+        presence: Presence,
+        channels: Iterable[type[Channel]],
+        limits: Limits,
+        timeout: float,
+        when_slow: Literal["state", "close"],
+    ) -> None:
+        instance("presence", presence, Presence, "an adsum.Presence, as adsum.Presence(node)")
+        instance("limits", limits, Limits, "a Limits, as Limits(joins=50)")
+        seconds_above_zero("timeout", timeout)
+        if when_slow not in ("state", "close"):
+            refuse("when_slow", when_slow, "'state' or 'close'")
+        self.presence = presence
+        self.limits = limits
+        #: Rate-limited log of events that clients cause.
+        self.log = SparseLogger(logger)
+        self.routes = Routes(channels)
+        self.broadcasts = Broadcasts.of(presence.node)
+        self.feeds = Feeds(presence, when_slow == "state")
+        self.registry = Registry(presence.node, limits, timeout, self.log)
+        presence.node.observe(self.feeds)
+        presence.node.observe(self.registry)

@@ -1,0 +1,1 @@
+"""The protocol of Phoenix clients: frames, topics and the connecting request. Pure."""
