@@ -76,8 +76,8 @@ def test_dialect_is_rare_in_the_pages() -> None:
     check({page: page_prose(page) for page in PAGES}, MOST_IN_PAGES)
 
 
-#: Names of files that every package may have, or that it shares with another package for now.
-SHARED_FILES = {"__init__.py", "__main__.py", "handshake.py", "limits.py"}
+#: Names of files that every package may have: its limits are in `limits.py`.
+SHARED_FILES = {"__init__.py", "__main__.py", "limits.py"}
 
 
 def test_each_class_name_has_one_meaning() -> None:

@@ -118,7 +118,7 @@ LAYERS = {
 #: What each file and each directory of `channels` may import of the others, from the ground up.
 CHANNEL_LAYERS = {
     "client": set[str](),
-    "clientlimits": set(),
+    "limits": set(),
     "lifecycle": set(),
     "pernode": set(),
     "wire": {"client"},
@@ -126,11 +126,11 @@ CHANNEL_LAYERS = {
     "presence": {"flow", "wire"},
     "broadcasts": {"flow", "pernode", "wire"},
     "disconnects": {"flow", "pernode"},
-    "registry": {"clientlimits", "disconnects", "flow"},
+    "registry": {"limits", "disconnects", "flow"},
     "handlers": {"wire"},
     "channel": {"client", "handlers", "wire"},
     "routes": {"broadcasts", "channel", "wire"},
-    "shared": {"broadcasts", "channel", "clientlimits", "presence", "registry", "routes"},
+    "shared": {"broadcasts", "channel", "limits", "presence", "registry", "routes"},
     "sender": {"wire"},
     "channelcode": {"channel", "flow", "handlers"},
     "process": {
@@ -151,7 +151,7 @@ CHANNEL_LAYERS = {
         "clientadmission",
         "carriers",
         "channel",
-        "clientlimits",
+        "limits",
         "connection",
         "disconnects",
         "shared",

@@ -8,8 +8,8 @@ from adsum.errors import RefusedError
 
 from .channel import Channel, ChannelPresence, Reason
 from .client import Client
-from .clientlimits import Limits
 from .handlers import Answer, intercept, on
+from .limits import Limits
 from .socket import Socket
 
 __all__ = [

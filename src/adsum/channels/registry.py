@@ -12,10 +12,10 @@ from adsum.node import Node
 from adsum.sparselog import SparseLogger
 from adsum.tasks import in_slices, start_task
 
-from .clientlimits import Limits
 from .disconnects import Closable, Disconnects
 from .flow.fairshare import WORK
 from .flow.outbox import Outbox
+from .limits import Limits
 
 #: Seconds of active time between two sweeps for silent clients.
 _SWEEP_INTERVAL = 5.0

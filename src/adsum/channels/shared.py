@@ -10,7 +10,7 @@ from adsum.sparselog import SparseLogger
 
 from .broadcasts import Broadcasts
 from .channel import Channel
-from .clientlimits import Limits
+from .limits import Limits
 from .presence.feeds import Feeds
 from .registry import Registry
 from .routes import Routes

@@ -12,9 +12,9 @@ from .carriers.asgi import ASGIReceive, ASGISend, deny_websocket, receive_next, 
 from .carriers.longpoll import LongPoll
 from .channel import Channel
 from .clientadmission import ClientAdmission, Connect
-from .clientlimits import Limits
 from .connection import Connection
 from .disconnects import Disconnects
+from .limits import Limits
 from .shared import Shared
 from .wire.connect import SUBPROTOCOL, Scope
 from .wire.origins import Origins
