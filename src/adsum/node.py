@@ -47,6 +47,9 @@ class Node:
     Without arguments, the nodes that are started by the same command line in the same directory
     form one cluster, as the workers of one `uvicorn --workers 4` do.
 
+    `driver`, `observe`, `stop_observing`, `use_driver`, `attach`, `detach` and `check_process` are
+    for code that is built on a node, as `Presence` is, and not for applications.
+
     Every setting may also be given in the environment, as `ADSUM_NAME`, `ADSUM_LISTEN` and so on;
     lists are separated by commas. `docs/configuration.md` has the trade-offs.
 

@@ -99,7 +99,7 @@ class Tracked:
         self._presence._untrack(self, cancelled=cancelled)
 
 
-class Presence(Observer):
+class Presence:
     """Tracks presences on this node, and lists and watches those of the whole cluster.
 
     Reads (`list`, `get`, `count`, `topics`) answer at once from this node's memory. A change is
@@ -146,7 +146,9 @@ class Presence(Observer):
         self._node = node
         self._owners = Owners(self._owner_ended)
         self._feeds: dict[str, WatchFeed] = {}
-        node.observe(self)
+        #: Its observer of the node, for `Node.stop_observing`.
+        self.observer: Observer = _PresenceObserver(self)
+        node.observe(self.observer)
 
     # Changing.
 
@@ -330,16 +332,15 @@ class Presence(Observer):
         self._end(owned.values(), linger)
         return len(owned)
 
-    # Observer.
+    # Called by the observer.
 
-    def changed(self, topic: str, transitions: Transitions) -> None:
-        """See `Observer`."""
+    def _changed(self, topic: str, transitions: Transitions) -> None:
         feed = self._feeds.get(topic)
         if feed is not None:
             feed.push(list(feed.watches), transitions)
 
-    def closed(self) -> None:
-        """See `Observer`: every presence and every watch ends with the node."""
+    def _closed(self) -> None:
+        """End every presence and every watch: the node has stopped."""
         self.log.flush()
         self._owners.clear()
         feeds, self._feeds = self._feeds, {}
@@ -348,8 +349,7 @@ class Presence(Observer):
             for watch in feed.watches:
                 watch.close()
 
-    def forked(self) -> None:
-        """See `Observer`."""
+    def _forked(self) -> None:
         self._owners.forget()
         self._feeds = {}
 
@@ -436,6 +436,22 @@ class Presence(Observer):
             feed.close()
             if self._node.running:
                 self._node.driver.unwatch_topic(topic)
+
+
+class _PresenceObserver(Observer):
+    """Passes the events of the node on, so that they are no methods of `Presence`."""
+
+    def __init__(self, presence: Presence) -> None:
+        self._presence = presence
+
+    def changed(self, topic: str, transitions: Transitions) -> None:
+        self._presence._changed(topic, transitions)
+
+    def closed(self) -> None:
+        self._presence._closed()
+
+    def forked(self) -> None:
+        self._presence._forked()
 
 
 def _untrack(driver: Driver, ids: Iterable[int]) -> None:

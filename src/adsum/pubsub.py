@@ -84,7 +84,7 @@ class Subscription(SingleReaderIterator[Message]):
         self._messages.clear()
 
 
-class PubSub(Observer):
+class PubSub:
     """Publish and subscribe across the cluster.
 
     Delivery is at most once and best effort: messages are not part of the replicated state. From
@@ -115,7 +115,9 @@ class PubSub(Observer):
         self._node = node
         # The topics with an open subscription.
         self._subscriptions: dict[str, ReaderSet[Subscription]] = {}
-        node.observe(self)
+        #: Its observer of the node, for `Node.stop_observing`.
+        self.observer: Observer = _PubSubObserver(self)
+        node.observe(self.observer)
 
     def __repr__(self) -> str:
         return f"<PubSub on {self._node!r}>"
@@ -199,8 +201,7 @@ class PubSub(Observer):
         await asyncio.sleep(0)  # a loop that only publishes lets others run
         return missed
 
-    def delivered(self, sender: str, message: Publish) -> None:
-        """See `Observer`."""
+    def _delivered(self, sender: str, message: Publish) -> None:
         subscriptions = self._subscriptions.get(message.topic)
         if subscriptions:
             payload = freeze(load(message.payload))
@@ -208,15 +209,14 @@ class PubSub(Observer):
             for subscription in subscriptions:
                 subscription.put(delivered)
 
-    def closed(self) -> None:
-        """See `Observer`: every subscription ends with the node."""
+    def _closed(self) -> None:
+        """End every subscription: the node has stopped."""
         topics, self._subscriptions = self._subscriptions, {}
         for subscriptions in topics.values():
             for subscription in subscriptions:
                 subscription.close()
 
-    def forked(self) -> None:
-        """See `Observer`."""
+    def _forked(self) -> None:
         self._subscriptions = {}
 
     def _deliver_here(self, own: str, message: Publish, exclude: Subscription | None) -> None:
@@ -233,6 +233,22 @@ class PubSub(Observer):
         """Forget a topic after its last subscription has ended, unless there is a new one."""
         if not self._subscriptions.get(topic):
             self._subscriptions.pop(topic, None)
+
+
+class _PubSubObserver(Observer):
+    """Passes the events of the node on, so that they are no methods of `PubSub`."""
+
+    def __init__(self, pubsub: PubSub) -> None:
+        self._pubsub = pubsub
+
+    def delivered(self, sender: str, message: Publish) -> None:
+        self._pubsub._delivered(sender, message)
+
+    def closed(self) -> None:
+        self._pubsub._closed()
+
+    def forked(self) -> None:
+        self._pubsub._forked()
 
 
 def _checked_topic(topic: str) -> str:

@@ -126,7 +126,7 @@ def test_failures_of_an_observer_are_logged_once_in_an_interval(
         async with adsum.Node(siblings=False) as node:
             presence = adsum.Presence(node)
             watch = presence.watch("room")
-            monkeypatch.setattr(presence, "changed", Fault(presence.changed))
+            monkeypatch.setattr(presence.observer, "changed", Fault(presence.observer.changed))
             for interval in (1000.0, 0.0):
                 monkeypatch.setattr(driver_module, "FAILURE_LOG_INTERVAL", interval)
                 node.driver._silent_until.clear()

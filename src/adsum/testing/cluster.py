@@ -47,8 +47,8 @@ class ClusterMember:
     def give_back(self) -> None:
         """Let the node run on sockets again, without `presence` and `pubsub` as observers."""
         self.node.use_driver(None)
-        self.node.stop_observing(self.presence)
-        self.node.stop_observing(self.pubsub)
+        self.node.stop_observing(self.presence.observer)
+        self.node.stop_observing(self.pubsub.observer)
 
 
 class Cluster:
