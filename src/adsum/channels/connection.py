@@ -94,7 +94,7 @@ class Connection:
         self._finished = False
         # Channels that have ended but still run `terminate`.
         self._endings: set[asyncio.Future[None]] = set()
-        self._told_of_bytes = False
+        self._bytes_logged = False
         self._registry.add(self)
 
     # Called by the carrier.
@@ -260,8 +260,8 @@ class Connection:
 
     def cannot_carry_bytes(self) -> None:
         """Log, once, that a binary payload cannot be sent over this version or transport."""
-        if not self._told_of_bytes:
-            self._told_of_bytes = True
+        if not self._bytes_logged:
+            self._bytes_logged = True
             text = "a client at %s gets no binary payloads: it polls, or speaks version 1"
             self.shared.log.warning(text, self.address, key=self.address)
 
