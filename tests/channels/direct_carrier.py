@@ -3,21 +3,19 @@
 import json
 from typing import Any
 
-from adsum.channels import Client
+from adsum.channels import Client, Socket
 from adsum.channels.connection import Connection
 from adsum.channels.wire.frames import V2
 
-from .app import App
-
 
 class Direct:
-    """A client of an application over such a carrier."""
+    """A client of a socket over such a carrier."""
 
-    def __init__(self, app: App) -> None:
+    def __init__(self, socket: Socket) -> None:
         self.frames: list[Any] = []
         self.given_up = False
         self._taking = False
-        self.connection = Connection(app.socket._shared, Client(), V2)
+        self.connection = Connection(socket._shared, Client(), V2)
         self.connection.attach(self)
 
     def filled(self) -> None:

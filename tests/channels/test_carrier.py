@@ -12,7 +12,7 @@ def test_frame_is_written_before_send_returns() -> None:
     async def main() -> None:
         app = App(Tracking)
         async with app.node:
-            client = Direct(app)
+            client = Direct(app.socket)
             client.send(None, "1", "phoenix", "heartbeat", {})
             assert client.frames == [[None, "1", "phoenix", "phx_reply", _OK]]
             outbox = client.connection.outbox
@@ -26,7 +26,7 @@ def test_presences_written_at_once_fold_to_the_list() -> None:
     async def main() -> None:
         app = App(Tracking)
         async with app.node:
-            clients = [Direct(app) for _ in range(3)]
+            clients = [Direct(app.socket) for _ in range(3)]
             for n, client in enumerate(clients):
                 client.send("1", "1", "room", "phx_join", {})
                 client.send("1", "2", "room", "track", {"key": f"k{n}"})
@@ -55,7 +55,7 @@ def test_closing_connection_calls_the_carrier_with_an_empty_outbox() -> None:
     async def main() -> None:
         app = App(Tracking)
         async with app.node:
-            client = Direct(app)
+            client = Direct(app.socket)
             called = []
             client.filled = lambda: called.append(client.connection.closing)  # type: ignore[method-assign]  # watched
             client.connection.close(1001, "timeout")

@@ -103,9 +103,9 @@ def test_connections_of_an_interrupted_stop_are_dropped() -> None:
     async def begin_again() -> None:
         async with app.node, asgi_client(app.socket):
             assert app.socket.stats()["connections"] == 1
-            hub = app.socket._shared.registry
-            sweeps = hub.sweeps
-            await until(lambda: hub.sweeps > sweeps)
+            registry = app.socket._shared.registry
+            sweeps = registry.sweeps
+            await until(lambda: registry.sweeps > sweeps)
 
     run_and_close(begin())
     run(begin_again())
@@ -138,14 +138,14 @@ def test_client_of_a_loop_closed_during_connect_is_not_counted() -> None:
         await app.node.start()
         ann = AsgiClient(app.socket)
         begun.append(asyncio.create_task(ann.open()))
-        await until(lambda: hub.admissions)
+        await until(lambda: registry.admissions)
         begun.append(ann)
 
     async def begin_again() -> None:
         async with app.node:
-            assert not hub.admissions
+            assert not registry.admissions
 
     app, begun = App(Room, connect=connect), list[Any]()
-    hub = app.socket._shared.registry
+    registry = app.socket._shared.registry
     run_and_close(begin())
     run(begin_again())

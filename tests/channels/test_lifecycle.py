@@ -109,7 +109,7 @@ def test_transition_is_allowed_or_raises(old: State, new: State) -> None:
     async def main() -> None:
         app = App(Room)
         async with app.node:
-            client = Direct(app)
+            client = Direct(app.socket)
             process = ChannelProcess(
                 client.connection, Room, {}, Frame("1", "1", "room", "phx_join", {})
             )
@@ -179,7 +179,7 @@ def _play(steps: list[str], story: list[str]) -> list[list[State]]:
     async def main() -> None:
         app = App(Room)
         async with app.node:
-            client = Direct(app)
+            client = Direct(app.socket)
             client.connection.client.assigns["story"] = story
             for step in steps:
                 await _take(client, *step.split())

@@ -8,8 +8,11 @@ from adsum.channels import Socket
 from adsum.channels.carriers.sessions import Sessions
 from adsum.channels.pernode import PerNode
 from adsum.driver.observer import Observer
+from tests.support.waiting import until
 
 from .app import Tracking
+from .direct import Direct
+from .running import run
 
 
 class Shared(Observer):
@@ -47,3 +50,26 @@ def test_node_with_a_socket_is_collected() -> None:
     del node
     gc.collect()
     assert forgotten() is None
+
+
+def test_broadcast_reaches_all_sockets_of_a_node_and_each_counts_its_own_channels() -> None:
+    async def main() -> None:
+        node = adsum.Node(siblings=False)
+        first, second = (Socket(adsum.Presence(node), [Tracking]) for _ in range(2))
+        async with node:
+            clients = [Direct(first), Direct(first), Direct(second)]
+            for client in clients:
+                client.send("1", "1", "room", "phx_join", {})
+            await until(lambda: all(client.frames for client in clients))
+            assert (first.stats()["channels"], second.stats()["channels"]) == (2, 1)
+            await second.broadcast("room", "news", {})
+            assert [client.events().count("news") for client in clients] == [1, 1, 1]
+            await clients[0].connection.finish()
+            await first.broadcast("room", "news", {})
+            assert [client.events().count("news") for client in clients] == [1, 2, 2]
+            assert (first.stats()["channels"], second.stats()["channels"]) == (1, 1)
+            for client in clients[1:]:
+                await client.connection.finish()
+            assert (first.stats()["channels"], second.stats()["channels"]) == (0, 0)
+
+    run(main())

@@ -87,8 +87,8 @@ def test_slow_consumers_count_until_the_server_reports_their_disconnect(
             for one in unread:
                 await one.open()
             await asyncio.gather(*(one.flood() for one in unread))
-            hub = made.socket._shared.registry
-            await until(lambda: not hub.connections, "they are not given up")
+            registry = made.socket._shared.registry
+            await until(lambda: not registry.connections, "they are not given up")
             assert made.socket.stats()["connections"] == 3
             with pytest.raises(InvalidStatus, match="503"):
                 await ws_client(made).__aenter__()
