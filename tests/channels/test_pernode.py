@@ -11,8 +11,8 @@ from adsum.driver.observer import Observer
 from tests.support.waiting import until
 
 from .app import Tracking
-from .direct import Direct
-from .running import run
+from .direct_carrier import Direct
+from .leak_check import run
 
 
 class Shared(Observer):

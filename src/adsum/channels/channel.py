@@ -23,7 +23,7 @@ _OVERRIDDEN = {"join": "payload", "terminate": "reason"}
 _ATTRIBUTES = ("topic", "params", "client")
 
 
-class ChannelActions(Protocol):
+class ProcessHandle(Protocol):
     """The process that runs a channel, as the channel uses it. Not for applications."""
 
     topic: str
@@ -125,7 +125,7 @@ class Channel:
         cls._intercepts = intercepts_of(cls)
         check_class(cls)
 
-    def __init__(self, process: ChannelActions, params: dict[str, str]) -> None:
+    def __init__(self, process: ProcessHandle, params: dict[str, str]) -> None:
         """Create the channel of one join; adsum calls it, applications do not.
 
         A subclass with an `__init__` of its own takes both arguments and passes them on with
@@ -264,7 +264,7 @@ class ChannelPresence:
 
     __slots__ = ("_process", "_tracked")
 
-    def __init__(self, process: ChannelActions, tracked: Tracked) -> None:
+    def __init__(self, process: ProcessHandle, tracked: Tracked) -> None:
         """Internal: call `Channel.track`."""
         self._process = process
         self._tracked = tracked

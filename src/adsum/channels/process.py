@@ -254,11 +254,11 @@ class ChannelProcess:
         self._code.spawn(coroutine)
 
     def count_update(self) -> None:
-        """See `channel.ChannelActions`."""
+        """See `channel.ProcessHandle`."""
         self.connection.count_update()
 
     def presences_too_long(self, size: int, longest: int) -> None:
-        """See `FollowingOwner`. The channel stops; after a crash the client would rejoin."""
+        """See `FollowingChannel`. The channel stops; after a crash the client would rejoin."""
         self._shared.log.warning(_TOO_LONG, repr(self), size, longest, key=self.topic)
         self._withdraw()
         self.end_soon("stopped")

@@ -20,7 +20,7 @@ class FollowerConnection(Protocol):
         """Close the connection: the client reads too slowly."""
 
 
-class FollowingOwner(Protocol):
+class FollowingChannel(Protocol):
     """The channel that follows its topic."""
 
     def presences_too_long(self, size: int, longest: int) -> None:
@@ -57,7 +57,7 @@ class Following:
         connection: FollowerConnection,
         feeds: Feeds,
         join: Frame,
-        owner: FollowingOwner,
+        owner: FollowingChannel,
     ) -> None:
         #: See `feed.FeedListener`.
         self.topic = join.topic
