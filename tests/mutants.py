@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).parents[1]
 CORE = Path("src/adsum/replication")
-CORE_TESTS = ("tests/replication", "tests/docs/test_invariants.py")
+CORE_TESTS = ("tests/replication", "tests/replication/test_invariants.py")
 #: Tests of goodbyes, digests and joining.
 RELAYED = (
     "tests/replication/test_departures.py",
@@ -610,14 +610,14 @@ MUTANTS = [
         "../transport/link.py",
         "        self.connection.queue(encode_goodbye(reason))",
         "        self.connection._outbound.append(encode_goodbye(reason))",
-        ("tests/transport/test_relay.py",),
+        ("tests/transport/test_handshake_relay.py",),
     ),
     Mutant(
         "take every Unix peer for a process of this user",
         "../transport/sockets.py",
         "            return user == os.geteuid()",
         "            return True",
-        ("tests/transport/test_relay.py",),
+        ("tests/transport/test_handshake_relay.py",),
     ),
 ]
 

@@ -23,7 +23,7 @@ from adsum.node import Node
 from adsum.owners import CURRENT_TASK
 from adsum.presence import Presence, Tracked
 from adsum.pubsub import Message, PubSub, Subscription
-from adsum.replication.members import MemberInfo
+from adsum.replication.memberinfo import MemberInfo
 from adsum.transport.tls import TLS
 from adsum.watch import Diff, PresenceEntry, Watch
 

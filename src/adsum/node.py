@@ -17,7 +17,7 @@ from adsum.errors import NodeNotRunningError, UsageError, WrongThreadError
 from adsum.forks import process
 from adsum.lifespan import Lifespan, wrapped
 from adsum.quoting import quoted
-from adsum.replication.members import MemberInfo
+from adsum.replication.memberinfo import MemberInfo
 from adsum.signals import add_stop_listener, remove_stop_listener
 from adsum.tasks import resolve
 from adsum.transport.tls import TLS

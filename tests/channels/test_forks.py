@@ -7,7 +7,7 @@ import pytest
 
 import adsum
 from adsum.channels import Channel, Socket
-from adsum.channels.carriers.relay import Question, Relay
+from adsum.channels.carriers.noderequests import NodeRequests, Question
 from tests.support.forked_child import in_child
 
 from .asgi_client import asgi_client
@@ -66,13 +66,15 @@ def test_questions_of_forked_workers_have_different_numbers(
 ) -> None:
     numbers: list[int] = []
 
-    async def send(self: Relay, lane: Any, name: str, event: str, number: int, text: str) -> bool:
+    async def send(
+        self: NodeRequests, lane: Any, name: str, event: str, number: int, text: str
+    ) -> bool:
         numbers.append(number)
         return False
 
-    monkeypatch.setattr(Relay, "_send", send)
-    monkeypatch.setattr(Relay, "lives", lambda self: {"other": 1})
-    asker = Relay(adsum.Node(siblings=False), Unasked())
+    monkeypatch.setattr(NodeRequests, "_send", send)
+    monkeypatch.setattr(NodeRequests, "lives", lambda self: {"other": 1})
+    asker = NodeRequests(adsum.Node(siblings=False), Unasked())
 
     def ask() -> list[int]:
         for _ in range(3):

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adsum.channels import Limits
-from adsum.channels.flow.meter import Meter
+from adsum.channels.flow.ratelimit import RateLimit
 from adsum.errors import ConfigurationError
 from tests.support.effort import examples
 
@@ -23,7 +23,7 @@ def test_rate_limit_that_is_not_positive_is_refused_by_name(field: str, value: A
 
 
 def test_rate_limit_allows_its_count_in_each_interval() -> None:
-    meter = Meter(3, 10.0)
+    meter = RateLimit(3, 10.0)
     assert [meter.allows(100.0 + n) for n in range(5)] == [True, True, True, False, False]
     assert not meter.allows(109.9)
     assert [meter.allows(110.0), meter.allows(110.0)] == [True, True]
@@ -34,7 +34,7 @@ def test_rate_limit_allows_its_count_in_each_interval() -> None:
 def test_rate_limit_never_allows_twice_its_count_in_an_interval(
     limit: int, pauses: list[float]
 ) -> None:
-    meter, now, allowed = Meter(limit, 10.0), 1000.0, list[float]()
+    meter, now, allowed = RateLimit(limit, 10.0), 1000.0, list[float]()
     for pause in pauses:
         now += pause
         if meter.allows(now):

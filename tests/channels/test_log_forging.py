@@ -15,7 +15,7 @@ from adsum.pubsub import RESERVED
 from adsum.quoting import quoted
 from adsum.replication import codec
 from adsum.replication.messages import Publish
-from adsum.transport.base import NodeIdentity
+from adsum.transport.contract import NodeIdentity
 from adsum.transport.handshake import Handshake, decode_hello
 from adsum.values.jsontext import dump
 from tests.support.waiting import until

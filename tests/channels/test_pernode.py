@@ -15,7 +15,7 @@ from .direct_carrier import Direct
 from .leak_check import run
 
 
-class Shared(Observer):
+class SocketParts(Observer):
     """Refers to its node, as everything does that observes one."""
 
     def __init__(self, node: adsum.Node) -> None:
@@ -31,7 +31,7 @@ def test_sockets_of_one_node_share_one_object() -> None:
 
 
 def test_shared_object_outlives_its_users_and_ends_with_its_node() -> None:
-    per_node = PerNode(Shared)
+    per_node = PerNode(SocketParts)
     node = adsum.Node()
     shared = weakref.ref(per_node.of(node))
     gc.collect()

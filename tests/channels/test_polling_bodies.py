@@ -277,7 +277,7 @@ def test_longpoll_session_reads_one_body_at_a_time(where: str, cluster_name: str
 def test_longpoll_body_too_large_to_relay_is_refused(
     cluster_name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("adsum.channels.carriers.relay.MAX_QUESTION", 10_000)
+    monkeypatch.setattr("adsum.channels.carriers.noderequests.MAX_QUESTION", 10_000)
 
     async def main() -> None:
         async with two_served_apps(cluster_name) as (one, two), http_poller(one) as ann:

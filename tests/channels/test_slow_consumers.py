@@ -207,14 +207,14 @@ def test_channel_end_releases_backpressure() -> None:
 
 def test_released_backpressure_leaves_no_waiter(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = list[Connection]()
-    room = Connection.room
+    room = Connection.wait_room
 
     async def counted(connection: Connection) -> None:
         asked.append(connection)
         await room(connection)
 
     async def main() -> None:
-        monkeypatch.setattr(Connection, "room", counted)
+        monkeypatch.setattr(Connection, "wait_room", counted)
         app = App(limits=Limits(waiting=1))
         async with app.node, asgi_client(app.socket) as ann:
             await ann.join("room:1")
@@ -241,7 +241,7 @@ def test_room_in_a_mailbox_wakes_its_waiters() -> None:
             frames = [json.dumps(["1", f"e{n}", "room:1", "wait", {}]) for n in range(6)]
             for frame in frames:
                 connection.receive(frame)
-            waiting = [asyncio.create_task(connection.room()) for _ in range(2)]
+            waiting = [asyncio.create_task(connection.wait_room()) for _ in range(2)]
             for _ in range(10):
                 await asyncio.sleep(0)
             assert not any(one.done() for one in waiting)

@@ -5,7 +5,7 @@ from dataclasses import fields
 
 from adsum.channels import Limits
 from adsum.channels.broadcasts import MAX_BYTES
-from adsum.channels.carriers import lanes, longpoll, relay, session, tokens
+from adsum.channels.carriers import longpoll, noderequests, session, textqueue, tokens
 from adsum.channels.clientadmission import CONNECT_TIMEOUT
 from adsum.channels.flow.fairshare import _SECOND, BUDGET, WORK
 from adsum.channels.process import GRACE
@@ -31,11 +31,11 @@ def test_fixed_limits_are_as_said() -> None:
     assert f"have {GRACE:g} seconds" in prose
     assert f"{longpoll._MAX_BODY_FRAMES} frames of the largest size" in prose
     assert f"{longpoll.BODY_PATIENCE:g} s in which" in prose
-    assert f"another worker is passed | {relay.MAX_QUESTION // MIB} MiB" in prose
-    assert f"under way to one worker | {lanes.MAX_UNDER_WAY // MIB} MiB" in prose
-    assert f"one piece of {lanes.PIECE // 1024} KiB" in prose
-    assert f"it waits {lanes.ROOM_PATIENCE:g} s, then" in prose
-    assert f"keeps for another one | {lanes.MAX_KEPT // MIB} MiB" in prose
+    assert f"another worker is passed | {noderequests.MAX_QUESTION // MIB} MiB" in prose
+    assert f"under way to one worker | {textqueue.MAX_IN_FLIGHT_TEXTS // MIB} MiB" in prose
+    assert f"one piece of {textqueue.PIECE // 1024} KiB" in prose
+    assert f"it waits {textqueue.ROOM_PATIENCE:g} s, then" in prose
+    assert f"keeps for another one | {textqueue.MAX_STORED_QUESTIONS // MIB} MiB" in prose
     assert f"not been asked | {tokens.PATIENCE:g} s" in prose
     assert f"for one client | {session.MAX_STATE // MIB} MiB" in prose
     assert f"`timeout` seconds, {TIMEOUT:g} by default" in prose

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from adsum.transport.base import NodeIdentity
+from adsum.transport.contract import NodeIdentity
 from tests.support.ports import free_port
 from tests.support.waiting import eventually
 from tests.support.worker_processes import Worker, Workers, sibling_sockets

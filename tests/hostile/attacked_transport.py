@@ -9,7 +9,7 @@ from typing import Self
 
 from adsum.replication.codec import decode, encode
 from adsum.replication.messages import Heartbeat
-from adsum.transport.base import Link
+from adsum.transport.contract import Link
 from adsum.transport.frame_mac import FrameMac
 from adsum.transport.framing import encode_payload
 from adsum.transport.handshake import Handshake

@@ -8,13 +8,13 @@ from typing import Self
 from adsum.replication.codec import encode
 from adsum.replication.messages import ProtocolMessage
 from adsum.transport.address import UnixAddress, parse
-from adsum.transport.base import NodeIdentity
+from adsum.transport.contract import NodeIdentity
 from adsum.transport.frame_mac import FrameMac
 from adsum.transport.framing import (
+    CLOSE,
     FRAME_LIMIT,
-    GOODBYE,
     FrameReader,
-    decode_goodbye,
+    decode_close,
     encode_payload,
 )
 from adsum.transport.handshake import Handshake
@@ -93,6 +93,6 @@ class Intruder:
         deadline = time.monotonic() + DEADLINE
         while (frame := self.take()) is not None:
             assert time.monotonic() < deadline, "the node does not hang up"
-            if frame[0] == GOODBYE:
-                return decode_goodbye(frame[1])
+            if frame[0] == CLOSE:
+                return decode_close(frame[1])
         return ""

@@ -17,7 +17,7 @@ from adsum.replication.entry import Entry
 from adsum.replication.limits import MAX_MEMBERS
 from adsum.replication.messages import Delta, Digest, Heartbeat, ProtocolMessage, Sighting, Sync
 from adsum.replication.state import Replica
-from adsum.transport.base import NodeIdentity
+from adsum.transport.contract import NodeIdentity
 from adsum.transport.framing import (
     DEFLATED,
     FRAME_LIMIT,

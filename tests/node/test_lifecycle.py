@@ -16,7 +16,7 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 
 import adsum
-from adsum.driver import linkdriver, replica, socketdriver
+from adsum.driver import linkdriver, newreplica, socketdriver
 from adsum.values.limits import MAX_NODE_NAME
 from tests.support.nodes import run, running
 from tests.support.ports import free_port
@@ -309,14 +309,14 @@ async def show(request: Request) -> JSONResponse:
 
 
 def test_automatic_names_differ_although_host_and_pid_are_equal() -> None:
-    names = [replica.unique_name() for _ in range(300)]
+    names = [newreplica.unique_name() for _ in range(300)]
     assert all(re.fullmatch(r".+-\d+-[0-9a-f]{16}", name) for name in names)
     assert len(set(names)) == len(names)
 
 
 def test_long_host_name_is_cut_so_the_automatic_name_fits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("socket.gethostname", lambda: "h" * 300)
-    name = replica.unique_name()
+    name = newreplica.unique_name()
     assert len(name) == MAX_NODE_NAME
     assert re.fullmatch(r"h+-\d+-[0-9a-f]{16}", name)
 

@@ -8,10 +8,10 @@ from functools import partial
 import adsum
 from adsum.config import Settings
 from adsum.driver.linkdriver import LinkDriver
+from adsum.driver.newreplica import new_replica
 from adsum.driver.observer import Observer
-from adsum.driver.replica import new_replica
 from adsum.errors import DialRefusedError
-from adsum.transport.base import Link, LinkHandler, NodeIdentity
+from adsum.transport.contract import Link, LinkHandler, NodeIdentity
 from tests.support.waiting import until
 
 

@@ -10,13 +10,13 @@ import pytest
 
 import adsum
 from adsum.channels import Channel, Socket
-from adsum.channels.carriers.relay import Question, Relay
+from adsum.channels.carriers.noderequests import NodeRequests, Question
 from adsum.driver.observer import Observer
 from adsum.driver.socketdriver import SocketDriver
 from adsum.replication import messaging
 from adsum.replication.messages import Publish
 from adsum.transport import framing
-from adsum.transport.base import Link
+from adsum.transport.contract import Link
 from adsum.transport.framing import PAYLOAD, encode_frame
 from tests.support.nodes import run, running
 from tests.support.waiting import until
@@ -133,7 +133,7 @@ def test_relayed_question_and_answer_may_exceed_the_high_water_mark(cluster_name
 
     async def main() -> None:
         async with running(2, cluster=cluster_name) as (one, two):
-            asking, _ = Relay(one, Echo()), Relay(two, Echo())
+            asking, _ = NodeRequests(one, Echo()), NodeRequests(two, Echo())
             question = {"text": "".join(text() for _ in range(300))}
             assert await asking.ask(two.name, question, 20.0) == question
 

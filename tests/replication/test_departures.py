@@ -33,7 +33,7 @@ def departures() -> Departures:
     return departures
 
 
-def test_departed_replica_lingers_then_is_a_tombstone_then_forgotten(
+def test_departed_replica_lingers_then_is_remembered_then_forgotten(
     departures: Departures,
 ) -> None:
     assert departures.expire(4.99, sure=True) == []

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adsum.replication import group as group_module
+from adsum.replication import keygroup as group_module
 from adsum.replication import view as view_module
 from adsum.replication.entry import ID, Entry, Transition
-from adsum.replication.group import Group
+from adsum.replication.keygroup import Group
 from adsum.replication.state import Replica
 from adsum.replication.view import View
 from adsum.values.frozen import FrozenDict

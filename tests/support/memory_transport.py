@@ -15,7 +15,7 @@ from adsum.errors import (
     ListenError,
 )
 from adsum.transport.address import TcpAddress, parse
-from adsum.transport.base import LinkHandler, NodeIdentity
+from adsum.transport.contract import LinkHandler, NodeIdentity
 from adsum.transport.link import StreamLink
 from adsum.transport.linkpool import LinkPool
 from adsum.transport.options import TransportOptions

@@ -2,9 +2,9 @@
 
 import asyncio
 
-from adsum.transport.base import NodeIdentity
+from adsum.transport.contract import NodeIdentity
 from adsum.transport.frame_mac import FrameMac
-from adsum.transport.framing import FRAME_LIMIT, GOODBYE, FrameReader, decode_goodbye
+from adsum.transport.framing import CLOSE, FRAME_LIMIT, FrameReader, decode_close
 from adsum.transport.handshake import Handshake
 
 from .waiting import until
@@ -69,7 +69,7 @@ class RawPeer(asyncio.Protocol):
 
     @property
     def goodbyes(self) -> list[str]:
-        return [decode_goodbye(body) for kind, body in self.taken if kind == GOODBYE]
+        return [decode_close(body) for kind, body in self.taken if kind == CLOSE]
 
 
 def tagged(stream: bytes, mac: FrameMac | None) -> bytes:

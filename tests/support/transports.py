@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import ParamSpec
 
 from adsum.transport.address import TcpAddress, UnixAddress, parse
-from adsum.transport.base import Link, LinkHandler, NodeIdentity, Transport
+from adsum.transport.contract import Link, LinkHandler, NodeIdentity, Transport
 from adsum.transport.handshake import VERSIONS
 from adsum.transport.limits import TransportLimits
 from adsum.transport.link import StreamLink

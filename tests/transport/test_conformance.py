@@ -1,4 +1,4 @@
-"""What every transport guarantees: the contract in `adsum.transport.base`, clause by clause."""
+"""What every transport guarantees: the contract in `adsum.transport.contract`, clause by clause."""
 
 import asyncio
 import os

@@ -5,7 +5,7 @@ import os
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
 
-from adsum.transport.base import Link
+from adsum.transport.contract import Link
 from adsum.transport.framing import FRAME_LIMIT, PAYLOAD, encode_frame
 from adsum.transport.limits import TransportLimits
 from adsum.transport.turns import FRAME_COST, TurnBudget

@@ -12,11 +12,11 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from adsum.errors import ProtocolError
-from adsum.transport.base import NodeIdentity
+from adsum.transport.contract import NodeIdentity
 from adsum.transport.frame_mac import TAG_BYTES, FrameMac
 from adsum.transport.framing import (
+    CLOSE,
     FRAME_LIMIT,
-    GOODBYE,
     HELLO,
     PAYLOAD,
     FrameReader,
@@ -87,12 +87,12 @@ ATTACKS: dict[str, tuple[Callable[[list[bytes]], list[bytes]], int]] = {
     "drop": (lambda f: [f[0], *f[2:]], 1),
     "drop the first": (lambda f: f[1:], 0),
     "flip in the length": (lambda f: [f[0], flipped(f[1], 3), *f[2:]], 1),
-    "flip in the kind": (lambda f: [f[0], flipped(f[1], 4, PAYLOAD ^ GOODBYE), *f[2:]], 1),
+    "flip in the kind": (lambda f: [f[0], flipped(f[1], 4, PAYLOAD ^ CLOSE), *f[2:]], 1),
     "flip in the body": (lambda f: [flipped(f[0], 5), *f[1:]], 0),
     "flip in the tag": (lambda f: [*f[:3], flipped(f[3], -1)], 3),
     "no tag": (lambda f: [f[0][:-TAG_BYTES], *f[1:]], 0),
     "forged frame": (lambda f: [f[0], encode_frame(PAYLOAD, b"x") + bytes(TAG_BYTES), *f[1:]], 1),
-    "forged goodbye": (lambda f: [encode_frame(GOODBYE, b"x") + bytes(TAG_BYTES), *f], 0),
+    "forged goodbye": (lambda f: [encode_frame(CLOSE, b"x") + bytes(TAG_BYTES), *f], 0),
     "unknown kind": (lambda f: [encode_frame(99, b"x") + bytes(TAG_BYTES), *f], 0),
     "tag of another frame": (lambda f: [f[0][:-TAG_BYTES] + f[3][-TAG_BYTES:], *f[1:]], 0),
 }

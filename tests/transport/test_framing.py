@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from adsum.errors import ProtocolError
 from adsum.transport.framing import (
+    CLOSE,
     COMPRESSION_THRESHOLD,
     DEFLATED,
     FRAME_LIMIT,
-    GOODBYE,
     GREETING_LIMIT,
     HELLO,
     PAYLOAD,
@@ -24,14 +24,14 @@ from adsum.transport.framing import (
     REASON_LIMIT,
     FrameReader,
     Payload,
-    decode_goodbye,
+    decode_close,
+    encode_close,
     encode_frame,
-    encode_goodbye,
     encode_payload,
     inflate,
 )
 
-KINDS = st.sampled_from([HELLO, PROOF, PAYLOAD, DEFLATED, GOODBYE])
+KINDS = st.sampled_from([HELLO, PROOF, PAYLOAD, DEFLATED, CLOSE])
 FRAMES = st.lists(st.tuples(KINDS, st.binary(max_size=300)), max_size=20)
 
 
@@ -209,13 +209,13 @@ def test_exactly_the_limit_inflates() -> None:
 
 @given(st.text())
 def test_any_goodbye_reason_becomes_one_printable_line(reason: str) -> None:
-    frame = encode_goodbye(reason)
-    told = decode_goodbye(frame[5:])
+    frame = encode_close(reason)
+    told = decode_close(frame[5:])
 
-    assert frame[4] == GOODBYE
+    assert frame[4] == CLOSE
     assert len(frame) <= 5 + REASON_LIMIT
     assert told.isprintable()
 
 
 def test_plain_goodbye_reason_is_sent_unchanged() -> None:
-    assert decode_goodbye(encode_goodbye("zu spät")[5:]) == "zu spät"
+    assert decode_close(encode_close("zu spät")[5:]) == "zu spät"

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adsum.errors import ConfigurationError, HandshakeError, ProtocolError
-from adsum.transport.base import NodeIdentity
+from adsum.transport.contract import NodeIdentity
 from adsum.transport.framing import FRAME_LIMIT, HELLO, PROOF, FrameReader
 from adsum.transport.handshake import VERSIONS, Handshake, SelfDialError, decode_hello, encode_hello
 

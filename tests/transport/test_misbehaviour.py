@@ -11,15 +11,15 @@ import zlib
 import pytest
 
 from adsum.errors import DialError, HandshakeError, ProtocolError
-from adsum.transport.base import Link
+from adsum.transport.contract import Link
 from adsum.transport.framing import (
     DEFLATED,
     FRAME_LIMIT,
     HELLO,
     PAYLOAD,
     PROOF,
+    encode_close,
     encode_frame,
-    encode_goodbye,
 )
 from adsum.transport.handshake import Handshake
 from adsum.transport.limits import TransportLimits
@@ -350,7 +350,7 @@ async def test_dial_of_a_silent_listener_times_out(world: World) -> None:
 async def test_peer_that_was_too_slow_may_dial_again_and_is_not_rejected(
     world: World, reason: str, error: type[Exception]
 ) -> None:
-    address = await world.silent_listener(encode_goodbye(reason))
+    address = await world.silent_listener(encode_close(reason))
 
     with pytest.raises(error, match=f"refused: {reason}"):
         await world.transport("dialler").dial(address)

@@ -23,7 +23,7 @@ from adsum.errors import (
 )
 from adsum.transport import sockets
 from adsum.transport.address import TcpAddress, UnixAddress
-from adsum.transport.base import NodeIdentity
+from adsum.transport.contract import NodeIdentity
 from adsum.transport.limits import TransportLimits
 from adsum.transport.listeners import TcpPlace, open_all, open_unix
 from adsum.transport.options import TransportOptions

@@ -12,7 +12,7 @@ from adsum.quoting import quoted
 
 from .client import Client
 from .handlers import Answer, check_method, handlers_of, intercepts_of
-from .wire.topics import Pattern
+from .wire.patterns import Pattern
 
 #: Why a channel ended: the client left, its connection closed, application code raised, the
 #: channel stopped itself, or the client joined the same topic again.

@@ -11,7 +11,7 @@ from adsum.errors import NodeNotRunningError, RefusedError
 from adsum.quoting import quoted
 
 from .client import Client
-from .shared import Shared
+from .socketparts import SocketParts
 from .wire.connect import Scope, address_of, read_client
 from .wire.frames import Serializer
 from .wire.origins import Origins, RejectedError
@@ -34,7 +34,7 @@ class ClientAdmission:
         origins: The sites that may connect.
     """
 
-    def __init__(self, shared: Shared, connect: Connect | None, origins: Origins) -> None:
+    def __init__(self, shared: SocketParts, connect: Connect | None, origins: Origins) -> None:
         self._shared = shared
         self._connect = connect
         self._origins = origins

@@ -14,10 +14,10 @@ from adsum.quoting import printable, quoted
 
 from .client import Client
 from .flow.fairshare import WORK, FairShare
-from .flow.meter import Meter
 from .flow.outbox import Closing, Outbox
+from .flow.ratelimit import RateLimit
 from .process import GRACE, JOIN_CRASHED, ChannelProcess
-from .shared import Shared
+from .socketparts import SocketParts
 from .wire.frames import Frame, Ref, Serializer, Wire
 
 _EMPTY = "{}"
@@ -57,7 +57,7 @@ class Connection:
         serializer: The version of the protocol.
     """
 
-    def __init__(self, shared: Shared, client: Client, serializer: Serializer) -> None:
+    def __init__(self, shared: SocketParts, client: Client, serializer: Serializer) -> None:
         self.shared = shared
         self._limits = shared.limits
         self._registry = shared.registry
@@ -82,8 +82,8 @@ class Connection:
         # Runs while the outbox is half full and checks whether the client reads; its last finding.
         self._reading_watch: ActiveTimer | None = None
         self._reads_nothing = False
-        self._joins = Meter(self._limits.joins, self._limits.interval)
-        self._updates = Meter(self._limits.updates, self._limits.interval)
+        self._joins = RateLimit(self._limits.joins, self._limits.interval)
+        self._updates = RateLimit(self._limits.updates, self._limits.interval)
         # None before `attach`, and once the connection is abandoned.
         self._carrier: Carrier | None = None
         # Bytes of events that wait to be handled; a future that is done once some were handled or
@@ -108,7 +108,7 @@ class Connection:
     def receive(self, data: Wire) -> None:
         """Decode a frame and dispatch it; a frame that cannot be decoded ends the connection.
 
-        Wait for the client's `share` before calling, and for `room` before reading on.
+        Wait for the client's `share` before calling, and for `wait_room` before reading on.
         """
         if self.outbox.closing is not None:
             return
@@ -179,12 +179,12 @@ class Connection:
                 return True
         return False
 
-    async def room(self) -> None:
+    async def wait_room(self) -> None:
         """Wait until the carrier may read the next frame."""
         while self.full:
             await self._change()
 
-    async def drained(self) -> None:
+    async def wait_drained(self) -> None:
         """Wait until the outbox has room for a reply, or the connection is closing."""
         while self.is_behind_with_reading and self.closing is None:
             await self._change()

@@ -33,7 +33,7 @@ from .flow.mailbox import CANCELLED, Mailbox
 from .lifecycle import TRANSITIONS, State
 from .presence.following import FollowerConnection, Following
 from .sender import EMPTY, ChannelSender, FrameSink
-from .shared import Shared
+from .socketparts import SocketParts
 from .wire.frames import Encoded, Frame, Ref, Serializer, Wire, checked_event
 from .wire.payloads import encode
 
@@ -53,7 +53,7 @@ _JOINING, _OPEN, _ENDING, _ENDED, _FINISHED = State
 class ClientConnection(FrameSink, FollowerConnection, Protocol):
     """The connection of a client, as its channels use it."""
 
-    shared: Shared
+    shared: SocketParts
     client: Client
     share: FairShare
     address: str
@@ -62,7 +62,7 @@ class ClientConnection(FrameSink, FollowerConnection, Protocol):
     def is_behind_with_reading(self) -> bool:
         """Whether the client reads slowly, and replies to it should wait."""
 
-    async def drained(self) -> None:
+    async def wait_drained(self) -> None:
         """Wait until the outbox has room for a reply, or the connection is closing."""
 
     def freed(self, size: int) -> None:
@@ -330,7 +330,7 @@ class ChannelProcess:
             await self._end("crashed")
             return
         if self.connection.is_behind_with_reading:
-            await self.connection.drained()
+            await self.connection.wait_drained()
         try:
             status, answer = await self._code.outcome(getattr(self._channel, name)(frame.payload))
             reply = None if answer is None else self._sender.answer(frame, status, answer)

@@ -8,7 +8,7 @@ from adsum.errors import ConfigurationError
 
 from .broadcasts import MAX_TOPIC
 from .channel import Channel, pattern_of
-from .wire.topics import Pattern
+from .wire.patterns import Pattern
 
 
 class Routes:

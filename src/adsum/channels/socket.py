@@ -15,7 +15,7 @@ from .clientadmission import ClientAdmission, Connect
 from .connection import Connection
 from .disconnects import Disconnects
 from .limits import Limits
-from .shared import Shared
+from .socketparts import SocketParts
 from .wire.connect import SUBPROTOCOL, Scope
 from .wire.origins import Origins
 
@@ -84,7 +84,7 @@ class Socket:
             refuse("origins", origins, "a list of texts, as ['https://example.com'], or None")
         accepted = Origins(origins)
         given = Limits() if limits is None else limits
-        self._shared = Shared(presence, channels, given, timeout, when_slow)
+        self._shared = SocketParts(presence, channels, given, timeout, when_slow)
         self._admission = ClientAdmission(self._shared, connect, accepted)
         self._longpoll = LongPoll(self._shared, accepted, self._admission.admit)
 

@@ -28,7 +28,7 @@ from adsum.replication.effects import (
 )
 from adsum.replication.engine import Engine
 from adsum.replication.entry import Entry
-from adsum.replication.members import MemberInfo
+from adsum.replication.memberinfo import MemberInfo
 from adsum.replication.messages import ProtocolMessage, Publish
 from adsum.replication.state import Replica
 from adsum.sparselog import SparseLogger, error_text

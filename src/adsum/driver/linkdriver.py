@@ -18,7 +18,7 @@ from adsum.replication.engine import Engine
 from adsum.replication.messages import ProtocolMessage
 from adsum.replication.state import Replica
 from adsum.tasks import cancel_task, start_task
-from adsum.transport.base import Link, Transport
+from adsum.transport.contract import Link, Transport
 from adsum.transport.framing import Payload
 from adsum.transport.handshake import SelfDialError
 

@@ -10,21 +10,23 @@ from adsum.replication.limits import DELTA_BUDGET, MAX_IN_FLIGHT
 from adsum.signals import renew_handlers
 from adsum.transport import discovery
 from adsum.transport.address import TcpAddress, parse
-from adsum.transport.base import NodeIdentity
+from adsum.transport.contract import NodeIdentity
 from adsum.transport.limits import TransportLimits
 from adsum.transport.options import TransportOptions
 from adsum.transport.sockets import SocketTransport
 
 from .driver import logger
 from .linkdriver import LinkDriver
+from .newreplica import new_replica
 from .observer import Observer
 from .openfiles import OpenFiles
-from .replica import new_replica
 from .siblings import Siblings
 
 #: Limits of the transport. The turn budget is below one frame of a large transfer, so one such
 #: frame is received at a time and no turn of the event loop is long.
-LIMITS = TransportLimits(turn_budget=DELTA_BUDGET // 2, send_high_water=MAX_IN_FLIGHT)
+NODE_TRANSPORT_LIMITS = TransportLimits(
+    turn_budget=DELTA_BUDGET // 2, send_high_water=MAX_IN_FLIGHT
+)
 #: Seconds between two look-ups of the host names among the peers.
 RESOLVE_INTERVAL = 5.0
 #: Seconds between two checks of the own socket, of siblings, signal handlers and open files.
@@ -45,7 +47,9 @@ class SocketDriver(LinkDriver):
         cluster = settings.cluster or discovery.default_cluster()
         super().__init__(settings, cluster, new_replica(settings.name), observers)
         identity = NodeIdentity(self.cluster, *self.replica, ())
-        options = TransportOptions(secret=settings.secret, tls=settings.tls, limits=LIMITS)
+        options = TransportOptions(
+            secret=settings.secret, tls=settings.tls, limits=NODE_TRANSPORT_LIMITS
+        )
         self.transport = SocketTransport(identity, self, options)
         directory = discovery.SiblingDirectory(self.cluster, settings.runtime_dir)
         self._siblings = Siblings(directory, self.transport, self.engine)

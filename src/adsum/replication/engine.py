@@ -16,7 +16,7 @@ from .departures import Departure
 from .effects import Deliver, Dial, Effect, Sending
 from .entry import Entry, Transition
 from .exchange import Held
-from .members import MemberInfo, list_members
+from .memberinfo import MemberInfo, list_members
 from .messages import (
     Ask,
     Delta,

@@ -18,7 +18,7 @@ from .joining import Joining
 from .links import Links, PeerLink
 from .liveness import Liveness
 from .messages import Farewell, Goodbye
-from .own import OwnSlice
+from .ownslice import OwnSlice
 from .reconciler import Reconciler
 from .state import Replica
 from .timing import Timing

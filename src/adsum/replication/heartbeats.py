@@ -7,7 +7,7 @@ from .effects import EffectQueue
 from .links import Links, PeerLink
 from .liveness import Liveness
 from .messages import Heartbeat
-from .own import OwnSlice
+from .ownslice import OwnSlice
 
 
 @dataclass(slots=True, eq=False)

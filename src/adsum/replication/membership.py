@@ -17,7 +17,7 @@ from .joining import Joining
 from .links import Links, PeerLink
 from .liveness import Liveness, Status
 from .messages import Digest, Heartbeat, Sighting, Vouch
-from .own import OwnSlice
+from .ownslice import OwnSlice
 from .reconciler import Reconciler
 from .redundancy import Redundancy
 from .state import Replica

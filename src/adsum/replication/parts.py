@@ -31,7 +31,7 @@ from .links import Links
 from .liveness import Liveness
 from .membership import Membership
 from .messaging import Messaging
-from .own import OwnSlice
+from .ownslice import OwnSlice
 from .reconciler import Reconciler
 from .redundancy import Redundancy
 from .state import Replica

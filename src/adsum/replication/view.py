@@ -24,7 +24,7 @@ from .entry import (
     Transition,
     identity,
 )
-from .group import LARGE, Group
+from .keygroup import LARGE, Group
 
 _load_frozen = loader_of(FrozenDict)
 

@@ -19,7 +19,7 @@ HELLO: Final = 1
 PROOF: Final = 2
 PAYLOAD: Final = 3
 DEFLATED: Final = 4
-GOODBYE: Final = 5
+CLOSE: Final = 5
 
 #: Bytes of the largest payload, uncompressed.
 FRAME_LIMIT: Final = 256 * 1024
@@ -31,7 +31,7 @@ COMPRESSION_THRESHOLD: Final = 1024
 #: Bytes of the longest reason in a goodbye.
 REASON_LIMIT: Final = 512
 
-_KINDS: Final = frozenset({HELLO, PROOF, PAYLOAD, DEFLATED, GOODBYE})
+_KINDS: Final = frozenset({HELLO, PROOF, PAYLOAD, DEFLATED, CLOSE})
 _LENGTH: Final = struct.Struct(">I")
 _HEADER: Final = struct.Struct(">IB")
 
@@ -41,12 +41,12 @@ def encode_frame(kind: int, body: bytes) -> bytes:
     return _HEADER.pack(len(body) + 1, kind) + body
 
 
-def encode_goodbye(reason: str) -> bytes:
+def encode_close(reason: str) -> bytes:
     """Encode a goodbye with the reason why the link ends; a long reason is cut."""
-    return encode_frame(GOODBYE, reason.encode("utf-8", "replace")[:REASON_LIMIT])
+    return encode_frame(CLOSE, reason.encode("utf-8", "replace")[:REASON_LIMIT])
 
 
-def decode_goodbye(body: bytes) -> str:
+def decode_close(body: bytes) -> str:
     """Decode the reason of a goodbye into one printable line that is safe to log."""
     text = body[:REASON_LIMIT].decode("utf-8", "replace")
     return "".join(character if character.isprintable() else " " for character in text)

@@ -7,8 +7,8 @@ from typing import Protocol
 from adsum.activetime import ActiveTimer, Cancellable
 from adsum.errors import ConfigurationError, DialError, HandshakeError, ProtocolError
 from adsum.transport.address import parse
-from adsum.transport.base import NodeIdentity
-from adsum.transport.framing import encode_goodbye
+from adsum.transport.contract import NodeIdentity
+from adsum.transport.framing import encode_close
 from adsum.transport.handshake import Handshake
 from adsum.transport.link import LinkOwner, StreamLink
 from adsum.transport.streamconnection import StreamConnection
@@ -152,7 +152,7 @@ class Greeting:
         error = kind(f"{connection.describe()}: {why}")
         self._end()
         if inform:
-            connection.queue(encode_goodbye(why))
+            connection.queue(encode_close(why))
             connection.linger()
         # A connection that sends no bytes is a probe, of a load balancer or a sibling.
         if self.outcome is None and connection.received_any and not logged:

@@ -32,7 +32,7 @@ from typing import Any, Final, NamedTuple
 
 from adsum.errors import ConfigurationError, HandshakeError, ProtocolError
 from adsum.quoting import quoted
-from adsum.transport.base import NodeIdentity
+from adsum.transport.contract import NodeIdentity
 from adsum.transport.frame_mac import FrameMac
 from adsum.transport.framing import GREETING_LIMIT, HELLO, PROOF, encode_frame
 from adsum.values.limits import MAX_ADDRESS, MAX_ADDRESSES, MAX_NODE_NAME, MAX_NUMBER

@@ -8,12 +8,12 @@ import asyncio
 from typing import Protocol
 
 from adsum.errors import ProtocolError
-from adsum.transport.base import LinkHandler, NodeIdentity
+from adsum.transport.contract import LinkHandler, NodeIdentity
 from adsum.transport.framing import (
     DEFLATED,
     FRAME_LIMIT,
     PAYLOAD,
-    encode_goodbye,
+    encode_close,
     encode_payload,
     inflate,
 )
@@ -153,7 +153,7 @@ class StreamLink:
 
     def _part(self, reason: str) -> None:
         """Close an open link in order."""
-        self.connection.queue(encode_goodbye(reason))
+        self.connection.queue(encode_close(reason))
         self._end(reason)
         self.connection.linger()
 

@@ -9,7 +9,7 @@ from adsum.activetime import active_timeout
 from adsum.errors import DialError
 from adsum.forks import process
 from adsum.sparselog import SparseLog
-from adsum.transport.base import Link, LinkHandler, NodeIdentity
+from adsum.transport.contract import Link, LinkHandler, NodeIdentity
 from adsum.transport.framing import Payload
 from adsum.transport.greeting import Greeting
 from adsum.transport.handshake import Handshake, encode_hello

@@ -14,7 +14,7 @@ from adsum.forks import private
 from adsum.quoting import printable
 from adsum.tasks import cancel_task, start_task
 from adsum.transport.address import Address, TcpAddress, UnixAddress, parse, parse_one, plain_ip
-from adsum.transport.base import LinkHandler, NodeIdentity
+from adsum.transport.contract import LinkHandler, NodeIdentity
 from adsum.transport.credentials import peer_uid
 from adsum.transport.linkpool import LinkPool
 from adsum.transport.listeners import Listener, TcpPlace, open_all

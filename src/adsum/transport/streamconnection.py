@@ -22,7 +22,7 @@ from adsum.errors import ProtocolError
 from adsum.quoting import printable
 from adsum.transport.address import plain_ip
 from adsum.transport.frame_mac import TAG_BYTES, FrameMac
-from adsum.transport.framing import GOODBYE, FrameReader, decode_goodbye
+from adsum.transport.framing import CLOSE, FrameReader, decode_close
 from adsum.transport.limits import TransportLimits
 from adsum.transport.phase import Phase
 from adsum.transport.turns import FRAME_COST, TurnBudget
@@ -269,9 +269,9 @@ class StreamConnection(asyncio.Protocol):
             self._forget()
 
     def _receive(self, phase: Phase, kind: int, body: bytes) -> int:
-        if kind != GOODBYE:
+        if kind != CLOSE:
             return phase.receive(kind, body)
-        phase.peer_left(decode_goodbye(body))
+        phase.peer_left(decode_close(body))
         self.abort_wire()
         return len(body)
 
@@ -296,7 +296,7 @@ class StreamConnection(asyncio.Protocol):
         """Abort once the goodbye of the peer has arrived after the end; drop all other frames."""
         try:
             while (frame := self.reader.take()) is not None:
-                if frame[0] == GOODBYE and self.wire is not None:
+                if frame[0] == CLOSE and self.wire is not None:
                     self.wire.abort()
                     return
         except ProtocolError:

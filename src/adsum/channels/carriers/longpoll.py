@@ -16,7 +16,7 @@ from typing import Any
 from adsum.activetime import active_timeout
 from adsum.channels.client import Client
 from adsum.channels.connection import Connection
-from adsum.channels.shared import Shared
+from adsum.channels.socketparts import SocketParts
 from adsum.channels.wire.connect import Scope, address_of, headers_of, params_of
 from adsum.channels.wire.frames import V2_TEXT, Serializer, Version2
 from adsum.channels.wire.origins import Origins, RejectedError
@@ -24,7 +24,7 @@ from adsum.tasks import cancel_task, start_task
 from adsum.values.jsontext import dump
 
 from .asgi import NO_STORE, ASGIReceive, ASGISend
-from .relay import Question
+from .noderequests import Question
 from .sessions import Sessions
 from .tokens import Token
 
@@ -48,7 +48,7 @@ class LongPoll:
         admit: Checks a new client; returns it, or the HTTP status of a refusal.
     """
 
-    def __init__(self, shared: Shared, origins: Origins, admit: Admit) -> None:
+    def __init__(self, shared: SocketParts, origins: Origins, admit: Admit) -> None:
         self._shared = shared
         self._origins = origins
         self._admit = admit

@@ -104,7 +104,7 @@ class Session:
         try:
             async with active_timeout(PATIENCE):
                 for frame in _frames(body, lines=lines):
-                    await self.connection.room()
+                    await self.connection.wait_room()
                     await self.connection.share.turn(WORK + len(frame))
                     if self.connection.closing is not None:
                         break

@@ -19,9 +19,9 @@ from adsum.driver.observer import Observer
 from adsum.node import Node
 from adsum.sparselog import SparseLogger
 
-from .lanes import NoRoomError
-from .relay import Question, Relay, TooLongError
+from .noderequests import NodeRequests, Question, TooLongError
 from .session import PATIENCE, WINDOW, Session
+from .textqueue import NoRoomError
 from .tokens import Token, TokenRoutes
 
 logger = logging.getLogger("adsum.channels")
@@ -38,9 +38,9 @@ class Sessions(Observer):
     def __init__(self, node: Node) -> None:
         self._node = node
         self._log = SparseLogger(logger)
-        self._relay = Relay(node, self)
+        self._requests = NodeRequests(node, self)
         self._sessions: dict[str, Session] = {}
-        self._routes = TokenRoutes(self._ask_route, self._relay.lives, self._cluster, self._log)
+        self._routes = TokenRoutes(self._ask_route, self._requests.lives, self._cluster, self._log)
         # Sessions, of any node, with frames being read or forwarded by this node.
         self._sending: set[str] = set()
 
@@ -128,11 +128,11 @@ class Sessions(Observer):
         question = {**question, "session": token.session, "number": token.number}
         if name == self._node.name:
             return await self.answer(question)
-        return await self._relay.ask(name, question, patience) or {"status": 410}
+        return await self._requests.ask(name, question, patience) or {"status": 410}
 
     async def _ask_route(self, name: str) -> Question | None:
         with suppress(NoRoomError):
-            return await self._relay.ask(name, {"do": "route"}, PATIENCE)
+            return await self._requests.ask(name, {"do": "route"}, PATIENCE)
         return None
 
     async def answer(self, question: Question) -> Question:

@@ -104,7 +104,7 @@ async def _read(
                 connection.receive(data)
             if connection.full:
                 if held_size > _MAX_HELD:
-                    await connection.room()
+                    await connection.wait_room()
                     continue
                 ahead = ahead or start_task(receive_next(receive))
                 if not await _came(ahead, connection):
@@ -133,7 +133,7 @@ async def _wait_for_end(connection: Connection, receive: ASGIReceive) -> None:
 
 async def _came(ahead: "asyncio.Future[Event]", connection: Connection) -> bool:
     """Wait for a message or for room to handle held frames; returns whether a message came."""
-    room = asyncio.ensure_future(connection.room())
+    room = asyncio.ensure_future(connection.wait_room())
     either: set[asyncio.Future[Any]] = {room, ahead}
     try:
         await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)

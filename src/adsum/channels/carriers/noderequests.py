@@ -28,7 +28,7 @@ from adsum.sparselog import SparseLogger, error_text
 from adsum.tasks import cancel_task, resolve, start_task
 from adsum.values.jsontext import dump, load
 
-from .lanes import PIECE, Kept, Lane, NoRoomError
+from .textqueue import PIECE, NoRoomError, StoredTexts, TextQueue
 
 logger = logging.getLogger("adsum.channels")
 
@@ -58,7 +58,7 @@ class Service(Protocol):
         """Called when the answer to a question could not be sent."""
 
 
-class Relay(Observer):
+class NodeRequests(Observer):
     """Sends questions to other nodes and answers theirs. There is one for each node.
 
     Args:
@@ -75,8 +75,8 @@ class Relay(Observer):
         # Timer of the next liveness check; set while any node is asked or answered.
         self._look: asyncio.TimerHandle | None = None
         # By name of a node: the send queue to it, and the texts stored for it.
-        self._lanes: dict[str, Lane] = {}
-        self._kept: dict[str, Kept] = {}
+        self._lanes: dict[str, TextQueue] = {}
+        self._kept: dict[str, StoredTexts] = {}
         # Tasks that answer: name of the asking node, and its incarnation if known.
         self._tasks: dict[asyncio.Task[None], tuple[str, int | None]] = {}
         node.observe(self)
@@ -183,7 +183,7 @@ class Relay(Observer):
 
     def _received(self, sender: str, event: str, number: int, text: str) -> None:
         if event == "ask":
-            kept = self._kept.setdefault(sender, Kept())
+            kept = self._kept.setdefault(sender, StoredTexts())
             work = (
                 self._reply(sender, number, dict(load(text)))
                 if kept.accepts(len(text))
@@ -201,7 +201,7 @@ class Relay(Observer):
         """Whether the question of this number was sent to this node and is unanswered."""
         return number in self._waiting and self._waiting[number][0][0] == name
 
-    def _answered(self, kept: Kept, size: int, task: "asyncio.Task[None]") -> None:
+    def _answered(self, kept: StoredTexts, size: int, task: "asyncio.Task[None]") -> None:
         kept.unanswered -= size
         self._tasks.pop(task, None)
 
@@ -233,9 +233,9 @@ class Relay(Observer):
             return False
 
     @asynccontextmanager
-    async def _lane(self, name: str) -> AsyncIterator[Lane]:
+    async def _lane(self, name: str) -> AsyncIterator[TextQueue]:
         """The send queue to a node, removed after its last use."""
-        lane = self._lanes.setdefault(name, Lane())
+        lane = self._lanes.setdefault(name, TextQueue())
         lane.users += 1
         try:
             yield lane
@@ -244,7 +244,7 @@ class Relay(Observer):
             if not lane.users and self._lanes.get(name) is lane:
                 del self._lanes[name]
 
-    async def _send(self, lane: Lane, name: str, event: str, number: int, text: str) -> bool:
+    async def _send(self, lane: TextQueue, name: str, event: str, number: int, text: str) -> bool:
         """Send a text in pieces, each once the link has room; returns whether all were queued."""
         of = -(-len(text) // PIECE)
         for index in range(of):
@@ -269,7 +269,7 @@ class Relay(Observer):
         if message.event != "ask" and not self._is_asked(sender, number):
             return None  # no caller waits for this answer any more
         most = MAX_QUESTION if message.event == "ask" else MAX_ANSWER
-        kept = self._kept.setdefault(sender, Kept())
+        kept = self._kept.setdefault(sender, StoredTexts())
         name = message.event, number
         pieces = kept.drop(name)
         if index != len(pieces) or not 0 < of <= -(-most // PIECE) or len(piece) > PIECE:

@@ -25,7 +25,7 @@ Present = Callable[[list[Entry]], list[FrozenDict]]
 
 
 @dataclass(slots=True)
-class Answer:
+class CachedAnswer:
     """The cached answer of a large group.
 
     Attributes:
@@ -47,7 +47,7 @@ class Group(dict[Identity, Entry]):
     def __init__(self, entries: Iterable[Entry]) -> None:
         super().__init__((identity(entry), entry) for entry in entries)
         # Cached from one read to the next, or None; dropped if too much changes.
-        self._answer: Answer | None = None
+        self._answer: CachedAnswer | None = None
 
     def put(self, entry: Entry) -> None:
         """Add a presence, or replace its value."""
@@ -70,7 +70,7 @@ class Group(dict[Identity, Entry]):
         answer = self._answer
         if answer is None:
             order = sorted(self)
-            answer = self._answer = Answer(order, present([self[name] for name in order]))
+            answer = self._answer = CachedAnswer(order, present([self[name] for name in order]))
         for name in answer.stale:
             self._patch(answer, name, present)
         answer.stale.clear()
@@ -86,7 +86,7 @@ class Group(dict[Identity, Entry]):
             if len(self._answer.stale) * _PATCHED_PART > len(self):
                 self._answer = None
 
-    def _patch(self, answer: Answer, name: Identity, present: Present) -> None:
+    def _patch(self, answer: CachedAnswer, name: Identity, present: Present) -> None:
         at = bisect_left(answer.order, name)
         known = at < len(answer.order) and answer.order[at] == name
         if name not in self:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adsum.channels.wire.topics import Pattern
+from adsum.channels.wire.patterns import Pattern
 from adsum.errors import ConfigurationError
 from tests.support.effort import examples
 

@@ -10,9 +10,9 @@ from adsum.activetime import active_timeout
 PIECE = 80 * 1024
 #: Characters of all long texts in flight to one node, or one longer text. Texts of at most one
 #: piece do not wait for room.
-MAX_UNDER_WAY = 8 * 1024 * 1024
+MAX_IN_FLIGHT_TEXTS = 8 * 1024 * 1024
 #: Characters of the questions stored for one sender: of incomplete ones, and of unanswered ones.
-MAX_KEPT = 32 * 1024 * 1024
+MAX_STORED_QUESTIONS = 32 * 1024 * 1024
 #: Seconds that a question or an answer waits for room.
 ROOM_PATIENCE = 5.0
 
@@ -21,7 +21,7 @@ class NoRoomError(Exception):
     """Too much is in flight to a node, or stored there."""
 
 
-class Lane:
+class TextQueue:
     """Send queue to one node: bounds the long texts, and sends all texts piece by piece in turn."""
 
     def __init__(self) -> None:
@@ -46,7 +46,7 @@ class Lane:
             return
         try:
             async with active_timeout(ROOM_PATIENCE), self._first:
-                while self._under_way and self._under_way + size > MAX_UNDER_WAY:
+                while self._under_way and self._under_way + size > MAX_IN_FLIGHT_TEXTS:
                     self._room.clear()
                     await self._room.wait()
                 self._under_way += size
@@ -59,7 +59,7 @@ class Lane:
             self._room.set()
 
 
-class Kept:
+class StoredTexts:
     """Incomplete texts of one sender, and the size of its unanswered questions."""
 
     def __init__(self) -> None:
@@ -70,7 +70,7 @@ class Kept:
 
     def accepts(self, size: int) -> bool:
         """Whether one more question of `size` characters may be unanswered."""
-        return self.unanswered + size <= MAX_KEPT
+        return self.unanswered + size <= MAX_STORED_QUESTIONS
 
     @property
     def empty(self) -> bool:
@@ -85,10 +85,10 @@ class Kept:
         return pieces
 
     def keep(self, name: tuple[str, int], pieces: list[str]) -> None:
-        """Store an incomplete text. Drops the oldest questions beyond `MAX_KEPT`, as abandoned."""
+        """Store an incomplete text; drops the oldest questions beyond `MAX_STORED_QUESTIONS`."""
         self.partial[name] = pieces
         if name[0] != "ask":
             return
         self.incomplete += sum(map(len, pieces))
-        while self.incomplete > MAX_KEPT:
+        while self.incomplete > MAX_STORED_QUESTIONS:
             self.drop(next(one for one in self.partial if one[0] == "ask"))

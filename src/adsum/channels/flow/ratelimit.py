@@ -1,7 +1,7 @@
-"""`Meter`: a rate limiter for the joins and the presence updates of one client."""
+"""`RateLimit`: a rate limiter for the joins and the presence updates of one client."""
 
 
-class Meter:
+class RateLimit:
     """A rate limiter that counts events in fixed intervals."""
 
     __slots__ = ("_began", "_count", "_interval", "_limit")

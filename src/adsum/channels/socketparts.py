@@ -1,4 +1,4 @@
-"""`Shared`: all that the connections and channels of one socket have in common."""
+"""`SocketParts`: all that the connections and channels of one socket have in common."""
 
 import logging
 from collections.abc import Iterable
@@ -10,15 +10,15 @@ from adsum.sparselog import SparseLogger
 
 from .broadcasts import Broadcasts
 from .channel import Channel
+from .connectionregistry import Registry
 from .limits import Limits
 from .presence.feeds import Feeds
-from .registry import Registry
 from .routes import Routes
 
 logger = logging.getLogger("adsum.channels")
 
 
-class Shared:
+class SocketParts:
     """The settings of a socket, checked, and the objects that its connections share.
 
     Args:

@@ -17,10 +17,10 @@ from adsum.replication.codec import encode
 from adsum.replication.messages import Goodbye, Publish
 from adsum.transport.frame_mac import TAG_BYTES
 from adsum.transport.framing import (
-    GOODBYE,
+    CLOSE,
     PAYLOAD,
+    encode_close,
     encode_frame,
-    encode_goodbye,
     encode_payload,
 )
 from adsum.transport.handshake import Handshake
@@ -65,12 +65,12 @@ ATTACKS: dict[str, tuple[Callable[[list[bytes]], list[bytes]], int]] = {
     "reorder": (lambda f: [f[0], f[2], f[1], f[3]], 1),
     "drop": (lambda f: [f[0], f[2], f[3]], 1),
     "flip in the length": (lambda f: [f[0], flipped(f[1], 3), *f[2:]], 1),
-    "flip in the kind": (lambda f: [flipped(f[0], 4, PAYLOAD ^ GOODBYE), *f[1:]], 0),
+    "flip in the kind": (lambda f: [flipped(f[0], 4, PAYLOAD ^ CLOSE), *f[1:]], 0),
     "flip in the body": (lambda f: [f[0], flipped(f[1], 7), *f[2:]], 1),
     "flip in the tag": (lambda f: [*f[:3], flipped(f[3], -1)], 3),
     "frame without a tag": (lambda f: [f[0], encode_payload(b"x"), *f[1:]], 1),
     "forged frame": (lambda f: [*f[:2], encode_payload(b"x") + NO_TAG], 2),
-    "forged goodbye": (lambda f: [f[0], encode_goodbye("bye") + NO_TAG], 1),
+    "forged goodbye": (lambda f: [f[0], encode_close("bye") + NO_TAG], 1),
 }
 
 
@@ -140,7 +140,7 @@ async def test_replayed_frames_of_another_link_end_the_link(tcp: World) -> None:
 FORGED = (
     encode_payload(encode(Publish("room", "forged", "{}"))),
     encode_payload(encode(Goodbye(1000, 1000, 0.0))),
-    encode_goodbye("forged"),
+    encode_close("forged"),
 )
 
 
@@ -238,7 +238,7 @@ async def test_goodbye_within_the_greeting_of_the_acceptor_is_understood(world: 
     await until(lambda: raw.taken)
     proof = handshake.receive(*raw.taken.pop())
 
-    raw.send(proof + tagged(encode_goodbye("no handshake within 5 s"), handshake.outgoing))
+    raw.send(proof + tagged(encode_close("no handshake within 5 s"), handshake.outgoing))
 
     await until(lambda: acceptor.closed)
     assert acceptor.reasons == ["peer closed: no handshake within 5 s"]
@@ -255,7 +255,7 @@ async def test_forged_goodbye_does_not_truncate_frames_of_a_closing_link(world: 
     await until(lambda: raw.goodbyes)
 
     assert raw.wire is not None
-    raw.wire.write(encode_goodbye("forged") + NO_TAG)
+    raw.wire.write(encode_close("forged") + NO_TAG)
     for number in range(3):  # turns in which it would be read
         other.send(encode_payload(b"%d" % number))
         await until(lambda number=number: len(acceptor.frames) > number)  # type: ignore[misc]  # bound now

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 import adsum
-from adsum.channels.carriers import lanes, relay
-from adsum.channels.carriers.lanes import NoRoomError
-from adsum.channels.carriers.relay import TOPIC, Question, Relay, TooLongError
+from adsum.channels.carriers import noderequests, textqueue
+from adsum.channels.carriers.noderequests import TOPIC, NodeRequests, Question, TooLongError
+from adsum.channels.carriers.textqueue import NoRoomError
 from adsum.replication.messages import Publish
 from adsum.values.jsontext import dump
 from tests.support.nodes import running
@@ -21,7 +21,7 @@ from .captured_log import Log
 from .leak_check import leak_checked
 
 
-class Echo(Relay):
+class Echo(NodeRequests):
     """Answers what it was asked, once it may."""
 
     def __init__(self, node: adsum.Node) -> None:
@@ -132,10 +132,10 @@ async def test_long_relayed_texts_take_turns_and_do_not_block_the_link(
 async def test_long_questions_beyond_the_memory_bound_are_refused(
     cluster_name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lanes, "ROOM_PATIENCE", 0.2)
+    monkeypatch.setattr(textqueue, "ROOM_PATIENCE", 0.2)
 
     async with two_that_ask(cluster_name) as (one, two, name):
-        half = {"text": "x" * (lanes.MAX_UNDER_WAY // 2 - 1000)}
+        half = {"text": "x" * (textqueue.MAX_IN_FLIGHT_TEXTS // 2 - 1000)}
         first = [asyncio.create_task(one.ask(name, half, DEADLINE)) for _ in range(2)]
         await until(lambda: len(two.asked) == 2)
         with pytest.raises(NoRoomError):
@@ -153,7 +153,7 @@ async def test_oversized_question_is_refused_before_sending(cluster_name: str) -
     async with two_that_ask(cluster_name) as (one, two, name):
         before = one._node.stats()["sent_bytes_total"]
         with pytest.raises(TooLongError):
-            await one.ask(name, {"text": "x" * relay.MAX_QUESTION}, DEADLINE)
+            await one.ask(name, {"text": "x" * noderequests.MAX_QUESTION}, DEADLINE)
         assert one._node.stats()["sent_bytes_total"] - before < 5_000
         assert two.asked == []
 
@@ -162,7 +162,7 @@ async def test_oversized_question_is_refused_before_sending(cluster_name: str) -
 async def test_questions_beyond_the_memory_bound_are_refused_with_one_line(
     cluster_name: str, monkeypatch: pytest.MonkeyPatch, log: Log
 ) -> None:
-    monkeypatch.setattr(lanes, "MAX_KEPT", 1000)
+    monkeypatch.setattr(textqueue, "MAX_STORED_QUESTIONS", 1000)
 
     async with two_that_ask(cluster_name) as (one, two, name):
         question = {"text": "x" * 600}
@@ -182,7 +182,7 @@ async def test_questions_beyond_the_memory_bound_are_refused_with_one_line(
 async def test_incomplete_questions_are_memory_bound_for_each_sender(
     cluster_name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lanes, "MAX_KEPT", 1000)
+    monkeypatch.setattr(textqueue, "MAX_STORED_QUESTIONS", 1000)
 
     async with two_that_ask(cluster_name) as (one, two, name):
         two.go.set()
@@ -216,7 +216,7 @@ async def test_unexpected_answers_are_dropped(cluster_name: str) -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"index": 1}, {"of": 0}, {"of": 10**9}, {"text": "x" * (lanes.PIECE + 1)}],
+    [{"index": 1}, {"of": 0}, {"of": 10**9}, {"text": "x" * (textqueue.PIECE + 1)}],
     ids=lambda wrong: next(iter(wrong)),
 )
 @leak_checked
