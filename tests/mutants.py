@@ -460,13 +460,13 @@ MUTANTS = [
     ),
     Mutant(
         "forget that a member of a large group changed",
-        "group.py",
+        "keygroup.py",
         "            self._answer.stale.add(name)",
         "            pass",
     ),
     Mutant(
         "put who joins a large group at its end",
-        "group.py",
+        "keygroup.py",
         "answer.order.insert(at, name)",
         "answer.order.append(name)",
     ),
@@ -510,15 +510,15 @@ MUTANTS = [
     Mutant(
         "leave a callback on a task for each presence that it tracked",
         "../owners.py",
-        "            owner.remove_done_callback(self._task_ended)",
-        "            pass",
+        "            owner.remove_done_callback(self._task_ended)\n        return",
+        "            pass\n        return",
         ("tests/node/test_presence.py",),
     ),
     Mutant(
         "leave a callback on a task for each run of the node",
         "../owners.py",
-        "            self.remove(owner)",
-        "            self._owned.pop(owner)",
+        "                owner.remove_done_callback(self._task_ended)",
+        "                pass",
         ("tests/node/test_closed_loops.py",),
     ),
     Mutant(
@@ -608,8 +608,8 @@ MUTANTS = [
     Mutant(
         "send a goodbye without a tag",
         "../transport/link.py",
-        "        self.connection.queue(encode_goodbye(reason))",
-        "        self.connection._outbound.append(encode_goodbye(reason))",
+        "        self.connection.queue(encode_close(reason))",
+        "        self.connection._outbound.append(encode_close(reason))",
         ("tests/transport/test_handshake_relay.py",),
     ),
     Mutant(

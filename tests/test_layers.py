@@ -325,7 +325,8 @@ def test_engine_is_reached_through_the_driver_alone() -> None:
             if isinstance(node, ast.Attribute):
                 assert node.attr != "engine", f"{relative}:{node.lineno} reaches for the engine"
                 private = node.attr.startswith("_") and not node.attr.startswith("__")
-                owner = node.value.attr if isinstance(node.value, ast.Attribute) else ""
+                holder = node.value
+                owner = holder.id if isinstance(holder, ast.Name) else getattr(holder, "attr", "")
                 reaches = private and owner in ("node", "_node", "driver", "_driver")
                 assert not reaches, f"{relative}:{node.lineno} reaches for {owner}.{node.attr}"
 

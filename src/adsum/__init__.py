@@ -2,6 +2,11 @@
 
 A `Node` is one process in the cluster, a `Presence` tracks and lists the keys that are present on
 topics, a `PubSub` sends messages to the subscribers of a topic. Importing this starts nothing.
+
+The layers, from the top: `node`, `presence` and `pubsub` are the API, with `channels` for browsers
+beside them; `driver` runs the engine of `replication` on the links of `transport`; `values` and the
+small modules beside it (`errors`, `tasks`, `forks`, `signals`, `quoting`, `sparselog`) are the
+ground. `testing` runs all of it on a simulated network.
 """
 
 from adsum.errors import (

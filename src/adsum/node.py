@@ -169,7 +169,7 @@ class Node:
                 raise UsageError("the node runs in another event loop; stop it there first")
             return
         self._abandon()
-        driver = self.attach()
+        driver = self._begin(threading.get_ident())
         self._opening = opening = loop.create_future()
         try:
             await driver.open()
@@ -418,6 +418,22 @@ class Node:
             self._check_thread()
         return self._driver
 
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop | None:
+        """The event loop of the current run, to hand calls to; None if it has none. In any thread.
+
+        Raises:
+            NodeNotRunningError: The node is not running, or it runs in the parent of this process.
+        """
+        if self._driver is None:
+            raise NodeNotRunningError(_STOPPED if self._was_started else _NEVER_STARTED)
+        self.check_process()
+        return self._driver.loop
+
+    def check_running(self) -> None:
+        """Raise unless the node runs and this is its thread, as `driver` does."""
+        _ = self.driver
+
     def check_process(self) -> None:
         """Raise in a forked child of the process that runs the node.
 
@@ -448,16 +464,27 @@ class Node:
         self._make_driver = SocketDriver if make is None else make
 
     def attach(self, thread: int | None = None) -> Driver:
-        """Begin a run without an event loop: make its driver and use it from now on, unopened.
+        """Begin a run for a caller that opens and ends its driver: `start` without waiting.
+
+        Call `detach` before the end of the driver.
 
         Args:
             thread: The id of the thread in which the node may be used; by default the calling one.
 
         Returns:
-            The driver, for the caller to open and to end; call `detach` before its end.
+            The driver, not opened yet.
+
+        Raises:
+            UsageError: The node runs already.
         """
+        if self.running:
+            raise UsageError("the node runs already; stop it first")
+        self._was_started = True
+        return self._begin(threading.get_ident() if thread is None else thread)
+
+    def _begin(self, thread: int) -> Driver:
         driver = self._make_driver(self.settings, self._observers)
-        self._driver, self._thread = driver, thread or threading.get_ident()
+        self._driver, self._thread = driver, thread
         return driver
 
     def detach(self) -> None:

@@ -1,4 +1,4 @@
-"""The owners of presences: a presence ends when its owner ends.
+"""`Owners`: finds the presences of an owner, to end them with it.
 
 An owner is a task, None, or any other hashable object. For each owner the ids of its presences are
 stored, and no handles: a handle belongs to its caller, and the garbage collector need not visit
@@ -6,7 +6,7 @@ half a million of them.
 """
 
 import asyncio
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable
 from enum import Enum
 from typing import Any
 
@@ -41,8 +41,8 @@ class Owners:
     def __contains__(self, owner: Hashable) -> bool:
         return owner in self._owned
 
-    def __iter__(self) -> Iterator[Hashable]:
-        return iter(self._owned)
+    def __len__(self) -> int:
+        return len(self._owned)
 
     def get(self, owner: Hashable) -> Owned | None:
         """The presences of an owner; None if it has none."""
@@ -64,15 +64,18 @@ class Owners:
 
     def clear(self) -> None:
         """Remove all owners: the node has stopped."""
-        for owner in list(self._owned):
-            self.remove(owner)
+        # No owner is hashed: an object of the application may have changed its hash.
+        owned, self._owned = self._owned, {}
+        for owner in owned:
+            if isinstance(owner, asyncio.Task):
+                owner.remove_done_callback(self._task_ended)
 
     def forget(self) -> None:
         """Drop all owners in a forked child: the tasks among them are the parent's."""
         self._owned = {}
 
 
-def resolved(owner: Hashable) -> Hashable:
+def resolve_owner(owner: Hashable) -> Hashable:
     """The owner to store: the calling task for the default, otherwise the given object.
 
     Raises:
@@ -88,7 +91,7 @@ def resolved(owner: Hashable) -> Hashable:
     return owner
 
 
-def described(owner: Hashable) -> str:
+def describe_owner(owner: Hashable) -> str:
     """An owner in an error."""
     if isinstance(owner, asyncio.Task):
         return f"the task {owner.get_name()!r}"

@@ -13,7 +13,7 @@ from adsum.driver.observer import Observer
 from adsum.enrichment import Enrichment, Fetch
 from adsum.errors import AlreadyTrackedError, NodeNotRunningError, NotTrackedError, UsageError
 from adsum.node import Node
-from adsum.owners import CURRENT_TASK, Owners, described, resolved
+from adsum.owners import CURRENT_TASK, Owners, describe_owner, resolve_owner
 from adsum.quoting import quoted
 from adsum.replication.entry import ID, META, Entry, Transition
 from adsum.singlereader import ReaderSet
@@ -43,18 +43,18 @@ class Tracked:
     As a context manager it untracks the presence at the end of the block.
     """
 
-    __slots__ = ("_driver", "_id", "_key", "_owner", "_presence", "_topic")
+    __slots__ = ("_id", "_key", "_owner", "_presence", "_run", "_topic")
 
     def __init__(
-        self, presence: "Presence", owner: Hashable, topic: str, key: str, id: int, driver: Driver
+        self, presence: "Presence", owner: Hashable, topic: str, key: str, id: int, run: object
     ) -> None:
         self._presence = presence
         self._owner = owner
         self._topic = topic
         self._key = key
         self._id = id
-        # The driver of the run that the presence belongs to; another one is another run.
-        self._driver = driver
+        # The token of the run that the presence belongs to.
+        self._run = run
 
     @property
     def active(self) -> bool:
@@ -186,18 +186,18 @@ class Presence:
         topic = checked_name(topic, "topic", MAX_NAME)
         key = checked_name(key, "key", MAX_NAME)
         text = "{}" if meta is None else _encode_meta(meta)
-        owner = resolved(owner)
+        owner = resolve_owner(owner)
         owned = self._owners.get(owner)
         if owned is None:
             owned = self._owners.add(owner)
         if (topic, key) in owned:
             raise AlreadyTrackedError(
-                f"{quoted(key)} is tracked on {quoted(topic)} already by {described(owner)}; "
+                f"{quoted(key)} is tracked on {quoted(topic)} already by {describe_owner(owner)}; "
                 f"call update() on the handle that track() returned; outside of a channel, another "
                 f"owner= tracks it once more"
             )
         id = owned[topic, key] = driver.track(topic, key, text)[ID]
-        return Tracked(self, owner, topic, key, id, driver)
+        return Tracked(self, owner, topic, key, id, driver.token)
 
     def update(
         self,
@@ -229,7 +229,7 @@ class Presence:
         Returns:
             The number of presences that ended.
         """
-        return self.release(resolved(owner), self._linger())
+        return self.release(resolve_owner(owner), self._linger())
 
     # Reading.
 
@@ -297,14 +297,14 @@ class Presence:
         """
         driver = self._node.driver
         topic = checked_name(topic, "topic", MAX_NAME)
+        # This watch must not see earlier changes; the end of an earlier watch may be among them.
+        driver.notify_observers()
         feed = self._feeds.get(topic)
         if feed is None:
             watches = ReaderSet[Watch](driver.loop, partial(self._tidy, topic))
             feed = WatchFeed(topic, self.enrich if self.enrich else None, watches)
-            self._feeds[topic] = feed
             driver.watch_topic(topic)
-        else:
-            driver.notify_observers()  # this watch must not see earlier changes
+            self._feeds[topic] = feed
         watch = Watch(topic, feed.watches)
         entries = driver.view.all_entries(topic)
         feed.push([watch], [(None, entry) for entry in entries])
@@ -325,7 +325,7 @@ class Presence:
 
         If the node stops earlier, they linger with its goodbye.
         """
-        self._node.driver  # noqa: B018  # raises if the node is not running
+        self._node.check_running()
         if owner not in self._owners:
             return 0
         owned = self._owners.remove(owner)
@@ -363,7 +363,7 @@ class Presence:
             driver = self._node.driver
         except NodeNotRunningError:  # the node is stopped, or runs in the parent of this process
             return None
-        return driver.tracked(tracked._id) if driver is tracked._driver else None
+        return driver.tracked(tracked._id) if driver.token is tracked._run else None
 
     def _owns(self, tracked: Tracked) -> bool:
         """Whether the owner still owns the presence, in this run of the node or an earlier one."""
@@ -381,7 +381,8 @@ class Presence:
                 raise TypeError(f"meta: the function must return the new meta, not {quoted(meta)}")
             if self._entry_of(tracked) is not old:
                 raise UsageError("the function that makes the new meta changed the presence itself")
-        tracked._driver.update(old, _encode_meta(meta))
+        text = _encode_meta(meta)
+        self._node.driver.update(old, text)
 
     def _untrack(self, tracked: Tracked, *, cancelled: bool = False) -> None:
         entry = self._entry_of(tracked)
@@ -396,7 +397,7 @@ class Presence:
         if linger:
             self._end([tracked._id], linger)
         else:
-            tracked._driver.untrack(entry)
+            self._node.driver.untrack(entry)
 
     def _linger(self, cancelled: bool = False) -> float:
         """Seconds that a presence lingers if it ends now."""
@@ -419,10 +420,10 @@ class Presence:
 
     def _find(self, topic: str, key: str, owner: Hashable) -> Tracked | None:
         topic, key = checked_name(topic, "topic", MAX_NAME), checked_name(key, "key", MAX_NAME)
-        owner = resolved(owner)
+        owner = resolve_owner(owner)
         owned = self._owners.get(owner)
         id = None if owned is None else owned.get((topic, key))
-        return None if id is None else Tracked(self, owner, topic, key, id, self._node.driver)
+        return None if id is None else Tracked(self, owner, topic, key, id, self._node.driver.token)
 
     def _owner_ended(self, task: "asyncio.Task[Any]") -> None:
         if task in self._owners and self._node.running:
@@ -457,7 +458,7 @@ class _PresenceObserver(Observer):
 def _untrack(driver: Driver, ids: Iterable[int]) -> None:
     for id in ids:
         entry = driver.tracked(id)
-        if entry is not None:
+        if entry is not None:  # it is there, for a presence without an owner ends only here
             driver.untrack(entry)
 
 

@@ -1,7 +1,9 @@
 """Presence on one node: what a call does by the time it returns, and how presences end."""
 
 import asyncio
+import gc
 import threading
+import weakref
 from typing import Any
 
 import pytest
@@ -173,7 +175,7 @@ def test_presence_ends_with_its_owner_task(end: Any) -> None:
         task.cancel()
         await asyncio.wait({task})
         await until(lambda: presence.topics() == [])
-        assert list(presence._owners) == []
+        assert len(presence._owners) == 0
         if not task.cancelled():
             task.exception()
         await node.stop()
@@ -255,7 +257,7 @@ def test_invalid_track_is_refused_and_leaks_nothing(
         with pytest.raises(error, match=names):
             presence.track(*arguments)
         assert presence.topics() == []
-        assert list(presence._owners) == []
+        assert len(presence._owners) == 0
         await node.stop()
 
     run(main())
@@ -359,3 +361,41 @@ def test_two_presences_of_one_node_list_the_same() -> None:
         await node.stop()
 
     run(main())
+
+
+class Mutable:
+    """An owner that changes its hash."""
+
+    value = 1
+
+    def __hash__(self) -> int:
+        return self.value
+
+
+def test_owner_with_a_changed_hash_ends_with_the_node() -> None:
+    async def main() -> None:
+        node = adsum.Node(siblings=False)
+        presence, owner = adsum.Presence(node), Mutable()
+        async with node:
+            presence.track("room", "ann", owner=owner)
+            watch = presence.watch("room")
+            owner.value = 2
+        assert watch.closed
+        assert len(presence._owners) == 0
+
+    asyncio.run(main())
+
+
+def test_handle_keeps_no_stopped_run_alive() -> None:
+    async def main() -> None:
+        node = adsum.Node(siblings=False)
+        presence = adsum.Presence(node)
+        async with node:
+            handle = presence.track("room", "ann", owner=None)
+            run = weakref.ref(node.driver)
+        await asyncio.sleep(0)
+        gc.collect()
+        assert run() is None
+        assert not handle.active
+
+    asyncio.run(main())

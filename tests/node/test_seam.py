@@ -5,6 +5,8 @@ import threading
 from collections.abc import Iterable
 from functools import partial
 
+import pytest
+
 import adsum
 from adsum.config import Settings
 from adsum.driver.linkdriver import LinkDriver
@@ -94,12 +96,11 @@ class BusTransport:
 
 
 class BusDriver(LinkDriver):
-    """A run of a node on a bus; while the bus is lost, active time stands still."""
+    """A run of a node on a bus."""
 
     def __init__(self, bus: Bus, settings: Settings, observers: list[Observer]) -> None:
         super().__init__(settings, "bus", new_replica(settings.name), observers)
         self.bus = bus
-        self.lost = False
         self.transport = BusTransport(bus, NodeIdentity("bus", *self.replica, ()), self)
 
     async def open(self) -> None:
@@ -107,12 +108,6 @@ class BusDriver(LinkDriver):
             self.engine.add_seed(address, lasting=True)
         self.addresses = (await self.transport.listen(self.replica.name),)
         await self.join()
-
-    def tick(self) -> None:
-        if self.lost:
-            self._wake_at(self._now() + 0.05)
-        else:
-            super().tick()
 
 
 def on(bus: Bus, name: str) -> adsum.Presence:
@@ -142,24 +137,37 @@ def test_nodes_on_a_bus_join_and_publish_one_frame_for_all_members() -> None:
     asyncio.run(main())
 
 
-def test_lost_bus_makes_no_member_leave() -> None:
+@pytest.mark.parametrize("held", [True, False], ids=["held", "not held"])
+def test_lost_bus_makes_members_leave_unless_liveness_is_held(held: bool) -> None:
     async def main() -> None:
         bus = Bus()
         one, two = on(bus, "one"), on(bus, "two")
         async with one.node, two.node:
             two.track("room:1", "bob", owner=None)
             await until(lambda: one.count("room:1") == 1)
-            driver = one.node.driver
-            assert isinstance(driver, BusDriver)
-            watch = one.watch("room:1")
+            watch, published = one.watch("room:1"), adsum.PubSub(one.node)
             await anext(watch)
             publish, bus.publish = bus.publish, lambda *_: None  # type: ignore[method-assign]
-            driver.lost = True
-            await asyncio.sleep(0.5)  # more than `down_after`
-            bus.publish, driver.lost = publish, False  # type: ignore[method-assign]
-            await asyncio.sleep(0.1)
-            assert one.count("room:1") == 1
-            assert not watch._has_more()
+            one.node.driver.hold_liveness(held)
+            one.track("room:1", "ann", owner=None)
+            assert list((await anext(watch)).joins) == ["ann"]  # changes of this node go on
+            for _ in range(20):
+                await published.publish("news", {})
+                await asyncio.sleep(0.05)  # together more than `down_after`
+            left = one.count("room:1") == 1
+            bus.publish = publish  # type: ignore[method-assign]
+            one.node.driver.hold_liveness(False)
+            assert left is not held
+            await until(lambda: one.count("room:1") == 2)
+
+    asyncio.run(main())
+
+
+def test_attach_beside_a_run_is_refused() -> None:
+    async def main() -> None:
+        async with on(Bus(), "one").node as node:
+            with pytest.raises(adsum.UsageError, match="runs already"):
+                node.attach()
 
     asyncio.run(main())
 
@@ -168,10 +176,13 @@ def test_other_threads_hand_their_calls_to_the_loop_of_the_driver() -> None:
     async def main() -> None:
         presence = on(Bus(), "one")
         async with presence.node:
-            loop = presence.node.driver.loop
-            assert loop is not None
-            call = partial(presence.track, "room:1", "ann", owner=None)
-            thread = threading.Thread(target=loop.call_soon_threadsafe, args=[call])
+
+            def work() -> None:
+                loop = presence.node.loop
+                assert loop is not None
+                loop.call_soon_threadsafe(partial(presence.track, "room:1", "ann", owner=None))
+
+            thread = threading.Thread(target=work)
             thread.start()
             await until(lambda: presence.count("room:1") == 1)
             thread.join()

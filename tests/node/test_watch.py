@@ -12,11 +12,12 @@ import pytest
 import adsum
 from adsum import tasks
 from adsum import watch as watch_module
+from adsum.driver.observer import Observer
 from adsum.replication import view
 from adsum.replication.entry import META
 from adsum.testing import MakeCluster
 from tests.support.nodes import run
-from tests.support.waiting import until
+from tests.support.waiting import DEADLINE, until
 
 from .test_presence import alone
 
@@ -487,3 +488,30 @@ def test_aclosing_closes_a_watch() -> None:
         await node.stop()
 
     run(main())
+
+
+class Closer(Observer):
+    """Closes a watch when it is notified of a change."""
+
+    watch: adsum.Watch | None = None
+
+    def changed(self, topic: str, transitions: object) -> None:
+        if self.watch is not None:
+            self.watch.close()
+
+
+def test_watch_that_begins_while_the_last_one_ends_receives_later_changes() -> None:
+    async def main() -> None:
+        node = adsum.Node(siblings=False)
+        presence, closer = adsum.Presence(node), Closer()
+        node.observe(closer)
+        async with node:
+            closer.watch = presence.watch("room")
+            presence.track("room", "ann", owner=None)
+            watch = presence.watch("room")
+            closer.watch = None
+            assert list((await anext(watch)).joins) == ["ann"]
+            presence.track("room", "bob", owner=None)
+            assert list((await asyncio.wait_for(anext(watch), DEADLINE)).joins) == ["bob"]
+
+    asyncio.run(main())

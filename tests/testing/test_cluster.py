@@ -326,3 +326,21 @@ def test_nodes_in_several_event_loops_are_refused() -> None:
         with running_elsewhere(nodes[1]), pytest.raises(UsageError, match="several event loops"):
             two.settle()
     two.close()
+
+
+def test_untrack_on_a_paused_node_notifies_no_watch_before_it_resumes(cluster: MakeCluster) -> None:
+    async def main() -> None:
+        members = cluster(2)
+        one = members[0]
+        handle = one.presence.track("room", "ann", owner=None)
+        watch = one.presence.watch("room")
+        await anext(watch)
+        members.pause(one)
+        handle.untrack()
+        members.run(1.0)
+        assert not watch._has_more()
+        members.resume(one)
+        members.run(0.1)
+        assert list((await anext(watch)).leaves) == ["ann"]
+
+    asyncio.run(main())

@@ -117,7 +117,7 @@ class ClientAdmission:
 
     def _is_open(self) -> bool:
         try:
-            self._shared.presence.node.driver  # noqa: B018  # raises if the node is not running
+            self._shared.presence.node.check_running()
         except NodeNotRunningError as error:
             if not self._closed_logged:
                 logger.error("all clients are refused: %s", error)

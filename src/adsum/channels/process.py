@@ -1,4 +1,4 @@
-"""The process of one channel: one client on one topic, from the join to the end.
+"""`ChannelProcess`: queues and handles the events of one channel, replies, and ends it.
 
 Events of the channel are queued in its mailbox and handled in order; the first is the join. The
 states of a channel, from JOINING to FINISHED, are drawn in `lifecycle`.

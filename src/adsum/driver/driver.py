@@ -1,7 +1,9 @@
-"""One run of a node: carries out the effects of the engine and notifies the observers.
+"""`Driver`: one run of a node, and the seam between the node and all code that is built on it.
 
-There are two implementations: `adsum.driver` on sockets, in an event loop, and `adsum.testing` on
-a simulated network, in virtual time.
+A driver carries out the effects of an engine and notifies observers. `Presence`, `PubSub` and
+channels use its public methods alone. A change through them wakes the engine, so no caller has to
+remember that. `SocketDriver` runs on sockets, `SimulatedNode` on a simulated network in virtual
+time.
 """
 
 import asyncio
@@ -62,6 +64,7 @@ class Driver(ABC):
         loop: The event loop of the observers; None where there is no event loop.
         addresses: Every address at which other nodes reach this one.
         stopping: Whether the process has been asked to stop, and `close` follows.
+        token: Identifies this run, for handles that outlive it and must not keep it alive.
         generation: The fork generation of the process that the run belongs to.
 
     Args:
@@ -98,6 +101,7 @@ class Driver(ABC):
         self._driving = False
         # Publishers that wait for members without room.
         self._publishers: dict[Sending, asyncio.Future[None]] = {}
+        self.token = object()
         self.generation = process.generation
 
     # Lifecycle.
@@ -157,6 +161,15 @@ class Driver(ABC):
         """Whether this node has joined its cluster; stays true until the end of the run."""
         return self.engine.joined
 
+    def hold_liveness(self, held: bool) -> None:
+        """Stop active time, or let it go on: the transport has lost its way to all members.
+
+        Meanwhile no member is suspected or declared down; changes and messages of this node are
+        handled as usual. The caller bounds the time.
+        """
+        self.engine.hold_liveness(held, self._now())
+        self._drive()
+
     # Presences of this node.
 
     def track(self, topic: str, key: str, meta: str) -> Entry:
@@ -170,20 +183,18 @@ class Driver(ABC):
         Returns:
             The entry; its `ID` identifies the presence in this run.
         """
-        entry = self.engine.track(topic, key, meta)
-        self.wake()
-        return entry
+        self.wake()  # raises if the event loop is closed, before the change
+        return self.engine.track(topic, key, meta)
 
     def update(self, entry: Entry, meta: str) -> Entry:
         """Replace the meta of a presence in place; returns its new entry."""
-        new = self.engine.update(entry, meta)
         self.wake()
-        return new
+        return self.engine.update(entry, meta)
 
     def untrack(self, entry: Entry) -> None:
         """End a presence; `entry` is its current entry."""
-        self.engine.untrack(entry)
         self.wake()
+        self.engine.untrack(entry)
 
     def tracked(self, id: int) -> Entry | None:
         """The current entry of a presence that this node tracks; None if it has ended."""

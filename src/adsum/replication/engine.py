@@ -366,6 +366,14 @@ class Engine(Parts):
 
     # Time.
 
+    def hold_liveness(self, held: bool, now: float) -> None:
+        """Stop active time while this node has lost its own connection to all others, or go on.
+
+        No member is suspected, declared down or forgotten meanwhile. Goodbyes run on.
+        """
+        self._advance(now)
+        self._clock.held = held
+
     def _advance(self, now: float) -> None:
         self._clock.advance(now, self._patience)
 

@@ -18,6 +18,7 @@ from adsum.config import Settings
 from adsum.driver.driver import Driver
 from adsum.driver.observer import Observer
 from adsum.errors import UsageError
+from adsum.replication.entry import Entry
 
 from .simulator.simulatednode import SimulatedNode, running_loop
 from .simulator.simulation import Simulation, settling
@@ -49,6 +50,14 @@ class ClusterMember:
         self.node.use_driver(None)
         self.node.stop_observing(self.presence.observer)
         self.node.stop_observing(self.pubsub.observer)
+
+
+class ApplicationRun(SimulatedNode):
+    """A run of an application's node: its changes are sent at the next tick, as on sockets."""
+
+    def untrack(self, entry: Entry) -> None:
+        """See `Driver`."""
+        Driver.untrack(self, entry)
 
 
 class Cluster:
@@ -138,7 +147,11 @@ class Cluster:
 
         def create(settings: Settings, observers: list[Observer]) -> Driver:
             run = self._runs[member] = self.simulation.create(
-                member.name, timing=settings.timing, linger=settings.linger, observers=observers
+                member.name,
+                timing=settings.timing,
+                linger=settings.linger,
+                observers=observers,
+                kind=ApplicationRun,
             )
             return run
 

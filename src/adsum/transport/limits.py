@@ -10,6 +10,8 @@ MIB = 1024 * KIB
 class TransportLimits:
     """Bounds on the memory and the waiting of a transport; the defaults suit almost every cluster.
 
+    A node overrides `send_high_water` and `turn_budget`, see `adsum.driver.socketdriver`.
+
     Attributes:
         send_high_water: Bytes queued on a link, including this loop turn, above which the link is
             not writable; it is writable again at a quarter of this. Lower saves memory, higher

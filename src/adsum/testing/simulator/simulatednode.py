@@ -121,7 +121,7 @@ class SimulatedNode(Driver):
     def track(self, topic: str, key: str, meta: str | dict[str, Any] | None = None) -> Entry:
         """Track a presence; `meta` is a text, as of `Driver.track`, or an object.
 
-        With an object the change is sent at once, with a text at the next tick.
+        With an object the change is queued for the links at once, with a text at the next tick.
         """
         if isinstance(meta, str):
             return super().track(topic, key, meta)
@@ -139,7 +139,7 @@ class SimulatedNode(Driver):
         return new
 
     def untrack(self, entry: Entry) -> None:
-        """End a presence, given any of its entries; the change is sent at once."""
+        """End a presence, given any of its entries; the change is queued for the links at once."""
         self.engine.untrack(self.own_entries[entry[ID]])
         self._drive()
 
