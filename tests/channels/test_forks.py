@@ -71,7 +71,7 @@ def test_questions_of_forked_workers_have_different_numbers(
         return False
 
     monkeypatch.setattr(Relay, "_send", send)
-    monkeypatch.setattr(Relay, "lives", lambda self: {"other": 1})
+    monkeypatch.setattr(Relay, "incarnations", lambda self: {"other": 1})
     asker = Relay(adsum.Node(siblings=False), Unasked())
 
     def ask() -> list[int]:
