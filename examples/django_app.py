@@ -166,7 +166,7 @@ class Room(Channel, topic="room:{room}"):
         """Pass it on to everybody in the room."""
         text = payload.get("text") if isinstance(payload, dict) else None
         if not isinstance(text, str) or len(text) > 500:
-            raise RefusedError("text: accepted are at most 500 characters")
+            raise RefusedError("text: must have at most 500 characters")
         await self.broadcast("shout", {"user": self.client.assigns["user"], "text": text})
 
 

@@ -107,7 +107,7 @@ def text_of(payload: Any) -> str:
     match payload:
         case {"text": str(text)} if 0 < len(text) <= 500:
             return text
-    raise RefusedError("text: accepted are 1 to 500 characters")
+    raise RefusedError("text: must have 1 to 500 characters")
 
 
 # The application.

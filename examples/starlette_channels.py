@@ -41,7 +41,7 @@ class Room(Channel, topic="room:{room}"):
         """Type, be away, or be back: an update is one diff, and nobody sees the user leave."""
         state = field(payload, "state")
         if state not in ("here", "typing", "away"):
-            raise RefusedError("state: accepted are here, typing, away")
+            raise RefusedError("state: must be here, typing or away")
         self.me.update({"state": state})
 
     @on("say")
@@ -73,7 +73,7 @@ def field(payload: Any, name: str) -> str:
     """A text that a browser sent; what else it may have sent is refused."""
     value = payload.get(name) if isinstance(payload, dict) else None
     if not isinstance(value, str) or not 0 < len(value) <= 500:
-        raise RefusedError(f"{name}: accepted are 1 to 500 characters")
+        raise RefusedError(f"{name}: must have 1 to 500 characters")
     return value
 
 

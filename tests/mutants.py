@@ -326,7 +326,7 @@ MUTANTS = [
         "        for replica in self.departures.expire(elapsed, sure=sure):\n"
         "            self.exchange.drop(replica)",
         "        for replica in self.departures.expire(elapsed, sure=sure):\n"
-        "            self.exchange.drop(self.reconciler.lives.get(replica.name, replica))",
+        "            self.exchange.drop(self.reconciler.replicas.get(replica.name, replica))",
         RELAYED,
     ),
     Mutant(

@@ -74,7 +74,7 @@ def describe(payload: Any) -> dict[str, Any]:
     """The meta of a device: what everybody gets to see of it."""
     meta = {field: text(payload, field, 40) for field in ("name", "device", "status")}
     if meta["status"] not in STATUSES:
-        raise RefusedError(f"status: accepted are {', '.join(STATUSES)}")
+        raise RefusedError(f"status: must be one of {', '.join(STATUSES)}")
     return {**meta, "node": node.name}
 
 
@@ -82,7 +82,7 @@ def text(payload: Any, field: str, most: int) -> str:
     """A text that a browser sent; never trust what a browser sends."""
     value = payload.get(field) if isinstance(payload, dict) else None
     if not isinstance(value, str) or not 0 < len(value.strip()) <= most:
-        raise RefusedError(f"{field}: accepted are 1 to {most} characters")
+        raise RefusedError(f"{field}: must have 1 to {most} characters")
     return value.strip()
 
 

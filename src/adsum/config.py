@@ -100,7 +100,9 @@ def resolve_settings(
     )
     if settings.advertise and not settings.listen:
         label = read.label("advertise")
-        _refuse(label, settings.advertise, "it needs `listen`: nothing answers there")
+        _refuse(
+            label, settings.advertise, "must be set with `listen`: nothing answers there otherwise"
+        )
     require_verification(settings.tls, settings.secret)
     for name in ("listen", "advertise", "peers"):
         addresses = getattr(settings, name)
@@ -124,7 +126,7 @@ def _warn_of_unknown(environment: Mapping[str, str], known: set[str]) -> None:
     for name in sorted(unknown)[:_MAX_UNKNOWN]:
         hints.append(f"{quoted(name)} ({_suggestion(name, known)})")
     more = f" and {len(unknown) - _MAX_UNKNOWN} more" if len(unknown) > _MAX_UNKNOWN else ""
-    text = "the environment has variables that are no settings and have no effect: %s%s"
+    text = "the environment has unknown variables, which have no effect: %s%s"
     logger.warning(text, ", ".join(hints), more)
 
 

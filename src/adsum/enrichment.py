@@ -54,12 +54,12 @@ class Enrichment:
                     await asyncio.wait({work})
             if not work.done() or work.cancelled():
                 failure = "was cancelled" if work.done() else "took too long"
-                text = "fetch for %s %s; its entries go without"
+                text = "fetch for %s %s; its entries have no added fields"
                 self._log.error(text, quoted(topic), failure, key=failure)
                 return {}
             return await _frozen(work.result(), entries)
         except Exception as error:
-            text = "fetch for %s failed; its entries go without"
+            text = "fetch for %s failed; its entries have no added fields"
             self._log.crashed(text, quoted(topic), error=error)
             return {}
         finally:

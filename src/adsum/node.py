@@ -494,7 +494,7 @@ class Node:
     def _check_thread(self) -> None:
         if self._thread != threading.get_ident():
             raise WrongThreadError(
-                "a node may be used only in the thread of its event loop, and this is "
+                "a node must be used in the thread of its event loop, not in "
                 f"{quoted(threading.current_thread().name)}. In a web framework write the handler "
                 "as `async def`. In other synchronous code keep "
                 "`loop = asyncio.get_running_loop()` where the node is started, and use it here: "

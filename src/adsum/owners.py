@@ -105,6 +105,6 @@ def _current_task() -> Hashable:
         task = None
     if task is None:
         raise UsageError(
-            "owner: there is no current task; call from a coroutine, or give owner= (None unties)"
+            "owner: there is no current task; call from a coroutine, or pass owner= (None for none)"
         )
     return task

@@ -301,7 +301,7 @@ class Presence:
         driver.notify_observers()
         feed = self._feeds.get(topic)
         if feed is None:
-            watches = ReaderSet[Watch](driver.loop, partial(self._tidy, topic))
+            watches = ReaderSet[Watch](driver.loop, partial(self._close_unwatched, topic))
             feed = WatchFeed(topic, self.enrich if self.enrich else None, watches)
             driver.watch_topic(topic)
             self._feeds[topic] = feed
@@ -380,7 +380,7 @@ class Presence:
             if not isinstance(meta, dict):
                 raise TypeError(f"meta: the function must return the new meta, not {quoted(meta)}")
             if self._entry_of(tracked) is not old:
-                raise UsageError("the function that makes the new meta changed the presence itself")
+                raise UsageError("meta: the function must not change the presence itself")
         text = _encode_meta(meta)
         self._node.driver.update(old, text)
 
@@ -410,11 +410,11 @@ class Presence:
         """Untrack presences without an owner, at once or after `linger` seconds."""
         driver = self._node.driver
         if linger:
-            driver.call_later(linger, partial(self._end_late, driver, ids))
+            driver.call_later(linger, partial(self._end_lingering, driver, ids))
         else:
             _untrack(driver, ids)
 
-    def _end_late(self, driver: Driver, ids: Iterable[int]) -> None:
+    def _end_lingering(self, driver: Driver, ids: Iterable[int]) -> None:
         if self._node.running and self._node.driver is driver:
             _untrack(driver, ids)
 
@@ -429,7 +429,7 @@ class Presence:
         if task in self._owners and self._node.running:
             self.release(task, self._linger(task.cancelled()))
 
-    def _tidy(self, topic: str) -> None:
+    def _close_unwatched(self, topic: str) -> None:
         """Close the feed of a topic without watches."""
         feed = self._feeds.get(topic)
         if feed is not None and not feed.watches:

@@ -187,7 +187,7 @@ class PubSub:
         if exclude is not None:
             instance("exclude", exclude, Subscription, "a subscription of this node, or None")
         if local and to is not None:
-            raise UsageError(f"local=True and to={to!r} contradict each other")
+            raise UsageError(f"local=True, to={to!r}: must not both be given")
         message = Publish(
             _checked_topic(topic),
             checked_name(event, "event", MAX_NAME),
@@ -254,5 +254,5 @@ class _PubSubObserver(Observer):
 def _checked_topic(topic: str) -> str:
     topic = checked_name(topic, "topic", MAX_NAME)
     if topic.startswith(RESERVED):
-        raise ValueError(f"topic {quoted(topic, 40)} begins with NUL, which adsum keeps for itself")
+        raise ValueError(f"topic {quoted(topic, 40)} must not begin with NUL, which adsum reserves")
     return topic

@@ -110,7 +110,7 @@ class SingleReaderIterator(ABC, Generic[T_co]):
 
     async def __anext__(self) -> T_co:
         if self._reading and not self.closed:
-            raise UsageError(f"two tasks read one {type(self).__name__}; give each one of its own")
+            raise UsageError(f"two tasks read one {type(self).__name__}; each task needs its own")
         loop = self._readers.loop
         if loop not in (None, asyncio.get_running_loop()) and not self.closed:
             # Nothing would wake it here.

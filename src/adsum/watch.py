@@ -197,7 +197,7 @@ class WatchFeed:
 
     async def _run(self, enrich: Enrich) -> None:
         while batch := self._next_batch():
-            extras = await enrich(self._topic, await group_in_slices(await _concerned(batch)))
+            extras = await enrich(self._topic, await group_in_slices(await _changed_entries(batch)))
             for watch, transitions in batch:
                 await watch.merge_in_slices(transitions, extras)
 
@@ -273,7 +273,7 @@ async def group_in_slices(entries: Sequence[Entry]) -> Entries:
     return grouped
 
 
-async def _concerned(batch: list[tuple[Watch, list[Transition]]]) -> list[Entry]:
+async def _changed_entries(batch: list[tuple[Watch, list[Transition]]]) -> list[Entry]:
     """The last entry of each presence that changed, once, regardless of the number of watches."""
     found: dict[Identity, Entry] = {}
     for _, transitions in batch:

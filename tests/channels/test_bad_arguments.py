@@ -83,10 +83,10 @@ class Nameless(Channel):
         (lambda: socket(Room), "channels=Room", "a list of classes, as [Room]"),
         (lambda: socket("room:*"), "channels='room:*'", "a list of classes"),
         (lambda: socket(None), "channels=None", "a list of classes"),
-        (lambda: socket({"room:*": Room}), "channels: 'room:*' is not", "subclass of Channel"),
-        (lambda: socket([dict]), "channels: dict is not", "subclass of Channel"),
+        (lambda: socket({"room:*": Room}), "channels: 'room:*': must be", "subclass of Channel"),
+        (lambda: socket([dict]), "channels: dict: must be", "subclass of Channel"),
         (lambda: socket([object.__new__(Room)]), "channels: <Room on ''>", "itself, Room"),
-        (lambda: socket([Nameless]), "Nameless has no topic", 'topic="..."'),
+        (lambda: socket([Nameless]), "Nameless: must have a topic", 'topic="..."'),
         (lambda: socket([Room, Room]), "channels: no topic reaches Room", "the same topic"),
         (lambda: socket([Room, Other]), "channels: no topic reaches Other", "change the order"),
         (lambda: socket([Room, Lobby]), "channels: no topic reaches Lobby", "change the order"),
@@ -283,7 +283,7 @@ def test_decorator_without_parentheses_is_refused(mark: Any) -> None:
 
     text = refusal(lambda: mark(say))
     assert text.startswith(
-        f'@{mark.__name__} needs an event and parentheses, as @{mark.__name__}("'
+        f'@{mark.__name__}: must have an event in parentheses, as @{mark.__name__}("'
     )
 
 
@@ -327,7 +327,7 @@ def test_abstract_class_is_refused_by_the_socket() -> None:
         async def user(self) -> str:
             """Whom it is about."""
 
-    assert "Abstract has abstract methods" in refusal(lambda: socket([Abstract]))
+    assert "Abstract: must have no abstract methods" in refusal(lambda: socket([Abstract]))
 
 
 # What a channel calls.

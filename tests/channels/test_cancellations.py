@@ -15,7 +15,7 @@ from .asgi_client import AsgiClient
 from .captured_log import Log
 from .leak_check import run
 
-CANCELLED = "RuntimeError: something that it waited for was cancelled"
+CANCELLED = "RuntimeError: an awaitable of the application was cancelled"
 
 
 async def awaiting_what_is_cancelled() -> None:
@@ -101,7 +101,7 @@ def test_cancelled_awaitable_in_terminate_is_logged(log: Log) -> None:
     run(main())
 
 
-ITSELF = "RuntimeError: it was cancelled, by itself or by other code of the application"
+ITSELF = "RuntimeError: cancelled by itself or by other code of the application"
 
 
 def cancel_oneself() -> None:

@@ -120,7 +120,7 @@ def test_join_of_an_unmatched_topic_is_logged(caplog: pytest.LogCaptureFixture) 
 
     run(main())
     lines = [each.getMessage() for each in caplog.records if "rooom" in each.getMessage()]
-    assert lines[0].endswith("refused a join: no channel of this socket has the topic 'rooom:1'")
+    assert lines[0].endswith("was refused: no channel matches the topic 'rooom:1'")
     assert len(lines) <= 2
 
 

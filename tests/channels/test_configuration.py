@@ -53,13 +53,13 @@ def test_channel_without_a_topic_is_refused() -> None:
     class Nameless(Channel):
         """Has none."""
 
-    with pytest.raises(UsageError, match="Nameless has no topic"):
+    with pytest.raises(UsageError, match="Nameless: must have a topic"):
         socket([Nameless])
 
 
 @pytest.mark.parametrize("wrong", [dict, object])
 def test_class_that_is_no_channel_is_refused(wrong: Any) -> None:
-    with pytest.raises(UsageError, match="not a subclass of Channel"):
+    with pytest.raises(UsageError, match="must be a subclass of Channel"):
         socket([wrong])
 
 
@@ -81,7 +81,7 @@ def test_synchronous_handler_is_refused(mark: Any) -> None:
 
 
 def test_duplicate_handler_of_an_event_is_refused() -> None:
-    with pytest.raises(ConfigurationError, match="handles 'event' twice"):
+    with pytest.raises(ConfigurationError, match="the event 'event' has two methods"):
 
         class Twice(Channel, topic="twice"):
             @on("event")

@@ -124,7 +124,9 @@ def test_unencodable_fetch_result_is_omitted_for_its_key_only(log: Log) -> None:
                 assert list(present["bad\nkey"]) == ["metas"]
             assert log.lines
             for line in log.lines:
-                assert line.startswith(r"what fetch added for 'bad\nkey' on 'room' is left out: ")
+                assert line.startswith(
+                    r"the fields that fetch added for 'bad\nkey' on 'room' were dropped: "
+                )
             assert await room.ask("track", {"key": "c"}) == {"active": True}
             assert (await other.presence())["c"]["name"] == "C"
 

@@ -73,7 +73,7 @@ def test_questions_of_forked_workers_have_different_numbers(
         return False
 
     monkeypatch.setattr(NodeRequests, "_send", send)
-    monkeypatch.setattr(NodeRequests, "lives", lambda self: {"other": 1})
+    monkeypatch.setattr(NodeRequests, "incarnations", lambda self: {"other": 1})
     asker = NodeRequests(adsum.Node(siblings=False), Unasked())
 
     def ask() -> list[int]:

@@ -206,7 +206,7 @@ def test_origin_pattern_that_can_never_match_is_refused(
     with pytest.raises(ConfigurationError) as caught:
         Origins([wrong])  # type: ignore[list-item]
     assert repr(wrong)[:80] in str(caught.value)
-    assert "accepted are 'https://example.com'" in str(caught.value)
+    assert "must be like 'https://example.com'" in str(caught.value)
     assert len(str(caught.value)) < 600
 
 

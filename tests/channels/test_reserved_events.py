@@ -139,7 +139,7 @@ def test_reserved_event_of_a_member_is_dropped_with_one_line(
             assert len(ann.frames) == before + 1
             (said,) = log.lines
             assert said == f"'n2\\n' sent a broadcast of the reserved event '{event}', " + (
-                "which is dropped"
+                "which was dropped"
             )
 
     run(main())

@@ -93,7 +93,7 @@ def test_longpoll_request_with_large_headers_is_answered_403_with_one_line(log: 
                 answer = await ann.http.request(method, ann.url(), headers=large)
                 assert (answer.status_code, answer.json()) == (403, {"status": 403})
             [line] = log.lines
-            assert line.endswith("that polls was refused: its headers are too large")
+            assert line.endswith("was refused: its headers are too large")
             await ann.join("room:1")
 
     run(main())
@@ -155,7 +155,7 @@ def test_longpoll_binary_reply_is_replaced_by_an_error() -> None:
             await ann.join("room:1")
             frame = b"\x00\x01\x01\x06\x03" + b"39room:1bin\x01"
             await ann.post(base64.b64encode(frame))
-            reason = '{"reason":"this connection carries no bytes"}'
+            reason = '{"reason":"this connection carries no binary payloads"}'
             response = f'{{"status":"error","response":{reason}}}'
             await ann.receives(f'["3","9","room:1","phx_reply",{response}]')
             await ann.post('["3","10","room:1","echo",{}]')

@@ -168,7 +168,7 @@ def test_invalid_room_event_is_answered_with_an_error(
         everywhere(rooms, ANN)
         answer = ann.ask("update", payload)
         assert answer["status"] == "error"
-        assert "accepted are" in answer["response"]["reason"]
+        assert "must " in answer["response"]["reason"]
         assert ann.ask("shout", payload)["status"] == "error"
         everywhere(rooms, ANN, name="Ann", status="here")
 

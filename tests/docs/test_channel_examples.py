@@ -58,7 +58,7 @@ def test_fastapi_speaks_to_rooms_on_all_workers_and_disconnects_a_user_everywher
                 for one in (*anns, watcher):
                     assert await one.expect("room:1", "said") == {"user": "ann", "text": "hi"}
                 refused = await anns[0].ask("room:1", "say", {"text": ""})
-                assert refused["response"] == {"reason": "text: accepted are 1 to 500 characters"}
+                assert refused["response"] == {"reason": "text: must have 1 to 500 characters"}
                 await web.post("/rooms/1/notices", json={"text": "tea"}, headers=bearer(bob))
                 for one in (*anns, watcher):
                     assert await one.expect("room:1", "notice") == {"user": "bob", "text": "tea"}
@@ -101,7 +101,7 @@ def test_starlette_shows_states_counts_rooms_and_mutes(environment: Environment)
                 await ann.shows("room:1", "bob", {"state": "away"})
                 assert await ann.ask("room:1", "state", {"state": "glad"}) == {
                     "status": "error",
-                    "response": {"reason": "state: accepted are here, typing, away"},
+                    "response": {"reason": "state: must be here, typing or away"},
                 }
                 assert not [it for it in ann.frames if it[3] == "said"]
                 await bob.ask("room:2", "phx_leave", {})

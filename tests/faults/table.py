@@ -9,7 +9,7 @@ from tests.support.measurements import Row
 
 BEGIN = "<!-- measured: begin -->"
 END = "<!-- measured: end -->"
-_HEAD = ["fault", "what the others see", "low, median, high", "times", "test"]
+_HEAD = ["fault", "effect on the others", "low, median, high", "times", "test"]
 
 
 def render(rows: Iterable[Row]) -> str:

@@ -75,7 +75,9 @@ def test_rejoin_elsewhere_during_linger_shows_no_leave(
     assert flickers(*witnesses, but=["stays away", "moves"]) == []
     assert min(times) > 1.4
     assert max(times) < 3.0
-    measured(fault="SIGTERM, linger 1.5 s", sees="who came nowhere else leaves", seconds=times)
+    measured(
+        fault="SIGTERM, linger 1.5 s", sees="presences not tracked elsewhere leave", seconds=times
+    )
 
 
 def test_out_of_memory_kill_is_detected_as_crash(

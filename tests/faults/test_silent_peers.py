@@ -40,7 +40,7 @@ def test_silent_peer_costs_one_connection_and_delays_no_change(
     nodes.agree()
     assert waiting(mute) >= 2, "the node gives up and tries again"
     assert max(times) < 1.0
-    measured(fault="a peer that never says a word", sees="a change is seen", seconds=times)
+    measured(fault="a peer that sends nothing", sees="a change is seen", seconds=times)
 
 
 def test_slow_consumer_is_memory_bound_and_catches_up_on_resume(

@@ -20,7 +20,7 @@ def record_of_two_tests() -> Record:
 
 
 TABLE = """\
-| fault | what the others see | low, median, high | times | test |
+| fault | effect on the others | low, median, high | times | test |
 | --- | --- | --- | --- | --- |
 | kill | leaves | 0.231, 0.25, 0.5 s | 3 | [a](../tests/a.py) |
 | kill | memory | 1234 MB | 1 | [a](../tests/a.py) |

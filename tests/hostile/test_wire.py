@@ -217,10 +217,10 @@ FROM_ELSEWHERE = {
     f"{OURS}, 1 to 3 there": json.dumps(
         ["adsum", [1, 3], "cluster", "eve", 1, [], "00" * 32]  # before frames had tags
     ).encode(),
-    "versions is not acceptable": json.dumps(
+    "invalid field: versions": json.dumps(
         ["adsum", [], "cluster", "eve", 1, [], "00" * 32]
     ).encode(),
-    "name is not acceptable": json.dumps(
+    "invalid field: name": json.dumps(
         ["adsum", [2, 2], "cluster", "eve\nERROR forged", 1, [], "00" * 32]
     ).encode(),
 }

@@ -210,7 +210,7 @@ def test_handshake_of_another_cluster_is_refused_with_one_line(
 def test_log_lines_for_many_failing_addresses_are_bounded(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(linkdriver, "MAX_COMPLAINTS", 3)
+    monkeypatch.setattr(linkdriver, "MAX_REJECTIONS", 3)
 
     def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
@@ -222,7 +222,7 @@ def test_log_lines_for_many_failing_addresses_are_bounded(
         async with adsum.Node(siblings=False, peers=peers, join_timeout=DEADLINE) as node:
             assert all(f"no link to {peer}" in caplog.text for peer in peers)
             assert isinstance(node.driver, socketdriver.SocketDriver)
-            assert len(node.driver._complaints) == 3
+            assert len(node.driver._rejections) == 3
         for server in servers:
             server.close()
 

@@ -80,7 +80,7 @@ def test_update_function_that_changes_the_presence_is_refused(change: str) -> No
                 presence.untrack_all()
             return {"n": 2}
 
-        with pytest.raises(adsum.UsageError, match="changed the presence itself"):
+        with pytest.raises(adsum.UsageError, match="must not change the presence itself"):
             me.update(change_it)
         assert me.active is (change == "update")
         metas = [meta["n"] for meta in presence.get("room", "ann")]

@@ -24,7 +24,7 @@ def test_suggestion_of_the_wrong_thread_error_works() -> None:
         presence = adsum.Presence(node)
         async with node:
             presence.track("room:1", "ann", owner="session")
-            with pytest.raises(adsum.WrongThreadError, match="this is 'asyncio_0'") as caught:
+            with pytest.raises(adsum.WrongThreadError, match="not in 'asyncio_0'") as caught:
                 await asyncio.to_thread(presence.list, "room:1")
             keep, ask, hand_over = suggestions(caught.value)
             names: dict[str, Any] = {"asyncio": asyncio, "presence": presence}

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.processes
 
 STEPS, ROUNDS = 20, 3
 #: Logged when dials that were held up by a cut all arrive as it heals.
-_DOUBLE_LINK = "there is another link already"
+_DOUBLE_LINK = "another link is open already"
 #: Logged by a node that starts while it is cut off.
 _NOT_JOINED = "not joined after"
 

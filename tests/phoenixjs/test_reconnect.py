@@ -188,7 +188,7 @@ def test_refused_client_stays_disconnected() -> None:
         await site.connect("nobody", "")
         await until(partial(is_refused, site, "nobody"), "nobody is refused")
 
-    run(scenario, complaint="no channel of this socket has the topic")
+    run(scenario, complaint="no channel matches the topic")
 
 
 def test_broadcast_reaches_all_nodes_and_push_one_client() -> None:

@@ -161,7 +161,7 @@ def test_binary_payloads_reach_the_server_by_longpoll_only() -> None:
         ask = partial(site.clients.ask, "push", client="ann", topic=ROOM, **encoded(BYTES))
         assert await ask(event="echo") == {
             "status": "error",
-            "response": {"reason": "this connection carries no bytes"},
+            "response": {"reason": "this connection carries no binary payloads"},
         }
         await ask(event="bytes", waits=False)
         await until(
@@ -169,7 +169,7 @@ def test_binary_payloads_reach_the_server_by_longpoll_only() -> None:
         )
         assert await push(site, "ann", "echo", {}) == {"status": "ok", "response": {}}
 
-    run(scenario, keep_alive=False, complaint="gets no binary payloads")
+    run(scenario, keep_alive=False, complaint="cannot receive binary payloads")
 
 
 def test_longpoll_client_reconnects_after_crash_or_restart() -> None:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adsum.errors import ProtocolError
-from adsum.replication.codec import DELTA, DIGEST, decode, encode
+from adsum.replication.codec import DELTA, DIGEST, HEARTBEAT, decode, encode
 from adsum.replication.engine import Engine
 from adsum.replication.entry import Change
 from adsum.replication.messages import (
@@ -299,3 +299,9 @@ def test_garbage_collector_untracks_entries() -> None:
     gc.collect()
     assert not gc.is_tracked(own)
     assert not gc.is_tracked(received.changes[0])
+
+
+@pytest.mark.parametrize("departed", ["null", "0", "-1", "true", '"x"'])
+def test_heartbeat_with_an_invalid_fingerprint_is_rejected(departed: str) -> None:
+    with pytest.raises(ProtocolError):
+        decode(f"[{HEARTBEAT},0,0,0,{departed}]".encode())

@@ -18,7 +18,7 @@ LATER = Replica("ann", 9)
 @pytest.fixture
 def liveness() -> Liveness:
     liveness = Liveness(TIMING, ME)
-    assert liveness.meet(ANN, ("here:1",), 0.0, rival_linked=False) is None
+    assert liveness.admit(ANN, ("here:1",), 0.0, rival_linked=False) is None
     liveness.note_heartbeat(ANN, 10, 0, 0.0)
     return liveness
 
@@ -117,7 +117,7 @@ def test_down_replica_is_revived_only_by_an_advancing_counter(liveness: Liveness
 
 def test_new_link_revives_a_down_replica_at_once(liveness: Liveness) -> None:
     status(liveness, 6.0)
-    assert liveness.meet(ANN, (), 7.0, rival_linked=False) is None
+    assert liveness.admit(ANN, (), 7.0, rival_linked=False) is None
     assert status(liveness, 7.0) is Status.UP
 
 
@@ -140,7 +140,7 @@ def test_removed_member_frees_its_name_but_no_other_incarnation(liveness: Livene
     assert ann(liveness).replica == ANN
     liveness.remove(ANN)
     assert "ann" not in liveness.members
-    assert liveness.meet(LATER, (), 2.0, rival_linked=False) is None
+    assert liveness.admit(LATER, (), 2.0, rival_linked=False) is None
 
 
 def test_digest_fingerprint_covers_exactly_the_alive_replicas(liveness: Liveness) -> None:
@@ -148,11 +148,11 @@ def test_digest_fingerprint_covers_exactly_the_alive_replicas(liveness: Liveness
     assert liveness.fingerprint == alone ^ mark(ANN)
     liveness.lose_link(ANN, 1.0)
     assert liveness.fingerprint == alone ^ mark(ANN)
-    assert liveness.meet(LATER, (), 1.1, rival_linked=False) is None
+    assert liveness.admit(LATER, (), 1.1, rival_linked=False) is None
     assert liveness.fingerprint == alone ^ mark(LATER)
     status(liveness, 100.0)
     assert liveness.fingerprint == alone
-    liveness.meet(LATER, (), 101.0, rival_linked=False)
+    liveness.admit(LATER, (), 101.0, rival_linked=False)
     liveness.remove(LATER)
     assert liveness.fingerprint == alone
 
@@ -160,22 +160,22 @@ def test_digest_fingerprint_covers_exactly_the_alive_replicas(liveness: Liveness
 @pytest.mark.parametrize("other", [LATER, Replica("ann", 1)])
 def test_new_incarnation_replaces_a_down_one_at_once(liveness: Liveness, other: Replica) -> None:
     liveness.lose_link(ANN, 1.0)
-    assert liveness.meet(other, (), 1.1, rival_linked=False) is None
+    assert liveness.admit(other, (), 1.1, rival_linked=False) is None
     assert ann(liveness).replica == other
 
 
 def test_newcomer_with_duplicate_name_of_a_live_node_is_refused(liveness: Liveness) -> None:
-    assert "in use" in str(liveness.meet(LATER, (), 1.0, rival_linked=True))
+    assert "in use" in str(liveness.admit(LATER, (), 1.0, rival_linked=True))
     liveness.note_heartbeat(ANN, 11, 0, 1.5)
     assert status(liveness, 3.5) is Status.UP
     assert ann(liveness).replica == ANN
 
 
 def test_new_incarnation_is_admitted_once_the_old_one_is_silent(liveness: Liveness) -> None:
-    assert liveness.meet(LATER, (), 1.0, rival_linked=True) is not None
-    assert liveness.meet(LATER, (), 1.2, rival_linked=True) is not None
+    assert liveness.admit(LATER, (), 1.0, rival_linked=True) is not None
+    assert liveness.admit(LATER, (), 1.2, rival_linked=True) is not None
     assert status(liveness, 3.0) is Status.DOWN
-    assert liveness.meet(LATER, (), 3.1, rival_linked=False) is None
+    assert liveness.admit(LATER, (), 3.1, rival_linked=False) is None
 
 
 def test_higher_of_two_live_incarnations_is_shown_everywhere(liveness: Liveness) -> None:
@@ -199,7 +199,7 @@ def test_members_are_bounded() -> None:
     for number in range(MAX_MEMBERS + 10):
         liveness.note_sighting(Sighting(Replica(f"n{number}", 1), 1, 0), 0.0)
     assert len(liveness.members) == MAX_MEMBERS
-    assert liveness.meet(ANN, (), 0.0, rival_linked=False) is not None
+    assert liveness.admit(ANN, (), 0.0, rival_linked=False) is not None
 
 
 def test_check_at_is_never_later_than_a_due_change(liveness: Liveness) -> None:

@@ -251,7 +251,7 @@ def test_out_of_order_handshake_frames_are_rejected(
     for step in sequence[:-1]:
         other.receive(*step)
 
-    with pytest.raises(ProtocolError, match="out of place"):
+    with pytest.raises(ProtocolError, match="unexpected frame"):
         other.receive(*sequence[-1])
 
 

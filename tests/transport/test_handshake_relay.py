@@ -33,7 +33,7 @@ from tests.support.waiting import DEADLINE, until
 
 from .tampering_relay import Relay, RelayedDirection
 
-WRONG_TAG = "a frame with a wrong tag: it was altered, repeated, moved or added on its way"
+WRONG_TAG = "a frame with a wrong tag: it was altered, repeated, moved or added in transit"
 NO_TAG = bytes(TAG_BYTES)
 SECRET = b"a shared secret"
 

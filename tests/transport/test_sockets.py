@@ -51,7 +51,7 @@ async def test_listen_takes_the_first_free_port_of_a_range(tcp: World) -> None:
     bound = [await tcp.transport(name).listen(f"127.0.0.1:{first}-{last}") for name in "abc"]
 
     assert bound == [f"127.0.0.1:{port}" for port in range(first, last + 1)]
-    with pytest.raises(ListenError, match=rf"ports {first} to {last} are all taken; give a range"):
+    with pytest.raises(ListenError, match=rf"ports {first} to {last} are all taken; set a range"):
         await tcp.transport("d").listen(f"127.0.0.1:{first}-{last}")
 
 
@@ -60,7 +60,7 @@ async def test_listen_error_of_a_taken_port_has_advice(tcp: World) -> None:
     address = await tcp.listening("first", Recorder())
     port = bound_port(address)
 
-    with pytest.raises(ListenError, match=f"port {port} is taken; give a range of ports"):
+    with pytest.raises(ListenError, match=f"port {port} is taken; set a range of ports"):
         await tcp.transport("second").listen(address)
 
 
@@ -258,7 +258,7 @@ async def test_path_of_a_busy_listener_is_not_taken_over(unix: World, short_path
     path = short_path / "busy"
     with busy_listener(str(path)):
         before = path.lstat().st_ino
-        with pytest.raises(ListenError, match="a living process listens there"):
+        with pytest.raises(ListenError, match="a running process listens there"):
             await unix.transport("node").listen(f"unix:{path}")
         assert path.lstat().st_ino == before
 
@@ -498,7 +498,7 @@ def test_tls_from_files_is_mutual_and_modern(tls: TLS) -> None:
 def test_tls_files_that_cannot_be_used_are_named(certificates: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"'/missing\.pem'"):
         TLS.from_files("/missing.pem", certificates / "node.key", certificates / "authority.pem")
-    with pytest.raises(ConfigurationError, match="accepted are PEM files"):
+    with pytest.raises(ConfigurationError, match="must be PEM files"):
         TLS.from_files(
             certificates / "node.pem", certificates / "authority.key", certificates / "node.pem"
         )

@@ -126,7 +126,9 @@ class Broadcasts(Observer):
         topic = checked_name(topic, "topic", MAX_TOPIC)
         event = checked_event(event)
         if isinstance(payload, bytes) and not _fits(topic, event):
-            raise ValueError("topic and event of a broadcast of bytes may have 255 bytes each")
+            raise ValueError(
+                "topic and event of a binary broadcast must have at most 255 bytes each"
+            )
         encoded = encode(payload, MAX_BYTES if isinstance(payload, bytes) else MAX_PAYLOAD)
         driver = self._node.driver
         self._distribute(topic, event, encoded, exclude)
@@ -139,7 +141,9 @@ class Broadcasts(Observer):
         """Send a broadcast to the clients of this node; returns the number of subscribers."""
         frames: dict[Serializer, Wire] = {}
         if isinstance(payload, bytes) and not _fits(topic, event):
-            self._log.warning("a member sent a broadcast of bytes whose names are too long")
+            self._log.warning(
+                "a member sent a binary broadcast with a topic or event above 255 bytes"
+            )
             return 0
         subscribers = list(self._subscribers.get(topic, ()))
         for subscriber in subscribers:
@@ -154,7 +158,7 @@ class Broadcasts(Observer):
         if not message.topic.startswith((_TEXT, _BYTES)):
             return
         if is_reserved(message.event):
-            text = "%s sent a broadcast of the reserved event %s, which is dropped"
+            text = "%s sent a broadcast of the reserved event %s, which was dropped"
             shown = printable(sender, MAX_NODE_NAME)
             self._log.warning(text, shown, quoted(message.event), key=sender)
         elif message.topic.startswith(_TEXT):
@@ -167,7 +171,7 @@ class Broadcasts(Observer):
         try:
             return base64.b64decode(load(message.payload)["bytes"], validate=True)
         except (KeyError, TypeError, ValueError):
-            self._log.warning("a member sent a broadcast of bytes that are none")
+            self._log.warning("a member sent a binary broadcast that is not base64")
             return b""
 
     def _pass_on(self, topic: str, event: str, payload: Encoded) -> None:

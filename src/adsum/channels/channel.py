@@ -317,8 +317,8 @@ def check_class(channel: type[Channel]) -> None:
     for event, name in marked:
         if name in _OWN_NAMES:
             raise ConfigurationError(
-                f"{channel.__name__}.{name} handles {event!r} and hides what Channel has under "
-                f"that name; name the method otherwise, as on_{name}"
+                f"{channel.__name__}.{name} handles {event!r} and hides the attribute of Channel "
+                f"with that name; rename the method, as on_{name}"
             )
     calls = dict(_OVERRIDDEN) | {name: "payload" for _, name in marked}
     for name, argument in calls.items():
@@ -326,7 +326,7 @@ def check_class(channel: type[Channel]) -> None:
     if not takes(channel.__init__, 3):
         raise ConfigurationError(
             f"{channel.__name__}.__init__{parameters(channel.__init__)}: must take "
-            f"(self, process, params) and give them to super().__init__"
+            f"(self, process, params) and pass them to super().__init__"
         )
 
 
@@ -340,13 +340,14 @@ def pattern_of(channel: Any) -> Pattern:
     if not isinstance(channel, type) or not issubclass(channel, Channel):
         hint = ""
         if isinstance(channel, Channel):
-            hint = f"; give the class itself, {type(channel).__name__}"
-        raise ConfigurationError(f"channels: {named(channel)} is not a subclass of Channel{hint}")
+            hint = f"; pass the class itself, {type(channel).__name__}"
+        raise ConfigurationError(f"channels: {named(channel)}: must be a subclass of Channel{hint}")
     check_class(channel)
     if inspect.isabstract(channel):
-        raise ConfigurationError(f"channels: {channel.__name__} has abstract methods")
+        raise ConfigurationError(f"channels: {channel.__name__}: must have no abstract methods")
     if channel._pattern is None:
         raise ConfigurationError(
-            f'{channel.__name__} has no topic: class {channel.__name__}(Channel, topic="...")'
+            f"{channel.__name__}: must have a topic, "
+            f'as class {channel.__name__}(Channel, topic="...")'
         )
     return channel._pattern

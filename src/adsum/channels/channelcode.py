@@ -63,5 +63,5 @@ class ChannelCode:
         if task.cancelled() and not self._channel._process.ending and not is_closing():
             error = RuntimeError(CANCELLED)  # not cancelled by the end of the channel
         if error is not None:
-            self.log_crash("%s: a task that it spawned crashed", error)
+            self.log_crash("%s: a spawned task crashed", error)
             self._channel._process.end_soon("crashed")

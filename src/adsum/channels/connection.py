@@ -77,7 +77,7 @@ class Connection:
         self.longest_state: int | None = None
         # Number of the sweep at which the client last sent anything; that at which it last took a
         # frame or its outbox was at most half full, and the count of frames taken by then.
-        self._heard_at = self._took_at = self._registry.sweeps
+        self._active_sweep = self._taken_sweep = self._registry.sweeps
         self._taken = 0
         # Runs while the outbox is half full and checks whether the client reads; its last finding.
         self._reading_watch: ActiveTimer | None = None
@@ -94,7 +94,7 @@ class Connection:
         self._finished = False
         # Channels that have ended but still run `terminate`.
         self._endings: set[asyncio.Future[None]] = set()
-        self._bytes_logged = False
+        self._logged_bytes = False
         self._registry.add(self)
 
     # Called by the carrier.
@@ -112,24 +112,24 @@ class Connection:
         """
         if self.outbox.closing is not None:
             return
-        self._heard_at = self._registry.sweeps
+        self._active_sweep = self._registry.sweeps
         self._registry.frames_received += 1
         size = _size_of(data)
         if size > self._limits.frame_size:
-            self._complain(f"a frame of {size} bytes")
+            self._log_disconnect(f"frame of {size} bytes too large")
             self.close(1009, "frame too large")
             return
         try:
             frame = self.serializer.decode(data)
         except ProtocolError as error:
-            self._complain(str(error))
+            self._log_disconnect(f"malformed frame: {error}")
             self.close(1011, "not a frame")
             return
         self._dispatch(frame, size)
 
-    def heard(self) -> None:
+    def note_activity(self) -> None:
         """Record that the client is active: it has sent a frame or a request."""
-        self._heard_at = self._registry.sweeps
+        self._active_sweep = self._registry.sweeps
 
     def is_silent(self, sweeps: int) -> bool:
         """Whether the client was inactive for more than `sweeps` sweeps, and could have acted.
@@ -139,12 +139,12 @@ class Connection:
         """
         now, outbox = self._registry.sweeps, self.outbox
         if not outbox.half_full or outbox.frames != self._taken:
-            self._took_at, self._taken = now, outbox.frames
+            self._taken_sweep, self._taken = now, outbox.frames
         if outbox.half_full:
-            return now - self._took_at > sweeps
+            return now - self._taken_sweep > sweeps
         if self._is_behind_with_handling:
-            self.heard()
-        return now - self._heard_at > sweeps
+            self.note_activity()
+        return now - self._active_sweep > sweeps
 
     @property
     def full(self) -> bool:
@@ -248,9 +248,9 @@ class Connection:
             self._watch_reading()
 
     def _watch_reading(self) -> None:
-        self._reading_watch = ActiveTimer(GRACE, partial(self._look_at_reading, self.outbox.frames))
+        self._reading_watch = ActiveTimer(GRACE, partial(self._check_reading, self.outbox.frames))
 
-    def _look_at_reading(self, frames: int) -> None:
+    def _check_reading(self, frames: int) -> None:
         self._reading_watch = None
         if self.outbox.half_full and self.closing is None:
             self._reads_nothing = self.outbox.frames == frames
@@ -260,9 +260,9 @@ class Connection:
 
     def cannot_carry_bytes(self) -> None:
         """Log, once, that a binary payload cannot be sent over this version or transport."""
-        if not self._bytes_logged:
-            self._bytes_logged = True
-            text = "a client at %s gets no binary payloads: it polls, or speaks version 1"
+        if not self._logged_bytes:
+            self._logged_bytes = True
+            text = "a client at %s cannot receive binary payloads: it polls, or uses version 1"
             self.shared.log.warning(text, self.address, key=self.address)
 
     def time_out(self) -> None:
@@ -276,7 +276,7 @@ class Connection:
     def overflow(self) -> None:
         """Close the connection and drop queued frames: the client reads too slowly."""
         if self.closing is None:
-            self._complain("it does not read what it is sent")
+            self._log_disconnect("it does not read its frames")
             self.close(1013, "too slow", drop=True)
 
     def close(self, code: int, reason: str, *, drop: bool = False) -> None:
@@ -330,7 +330,7 @@ class Connection:
         if not self._joins.allows(self.loop.time()):
             self._reply(frame.join_ref, frame, "error", _TOO_MANY_JOINS)
         elif found is None:
-            text = "a client at %s was refused a join: no channel of this socket has the topic %s"
+            text = "a join of a client at %s was refused: no channel matches the topic %s"
             self.shared.log.warning(text, self.address, quoted(frame.topic), key=self.address)
             self._reply(None, frame, "error", _UNMATCHED)
         elif before is None and len(self.processes) >= self._limits.channels:
@@ -343,7 +343,7 @@ class Connection:
             try:
                 process = ChannelProcess(self, kind, params, frame)
             except Exception as error:
-                text = "a %s could not be made"
+                text = "a %s could not be constructed"
                 self.shared.log.crashed(text, kind.__name__, error=error)
                 self._reply(frame.join_ref, frame, "error", JOIN_CRASHED)
             else:
@@ -354,11 +354,11 @@ class Connection:
     def _reply(self, join_ref: Ref, frame: Frame, status: str, response: str) -> None:
         self.send(self.serializer.reply(join_ref, frame.ref, frame.topic, status, response))
 
-    def _complain(self, what: str) -> None:
+    def _log_disconnect(self, reason: str) -> None:
         """Log why the client is disconnected, without its data."""
-        who = quoted(self.id or "no id")
-        text = "a client at %s (%s) is cut off: %s"
-        self.shared.log.warning(text, self.address, who, what, key=self.address)
+        id = quoted(self.id or "no id")
+        text = "a client at %s (%s) was disconnected: %s"
+        self.shared.log.warning(text, self.address, id, reason, key=self.address)
 
     def _filled(self) -> None:
         if self._carrier is not None:

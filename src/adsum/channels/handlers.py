@@ -77,14 +77,14 @@ def check_method(channel: type, name: str, argument: str) -> None:
 def _marked(name: str, kind: str, event: Any) -> Callable[[_H], _H]:
     if callable(event):
         raise ConfigurationError(
-            f'@{name} needs an event and parentheses, as @{name}("say"), above {named(event)}'
+            f'@{name}: must have an event in parentheses, as @{name}("say"), above {named(event)}'
         )
     if not isinstance(event, str) or not event or event.startswith("phx_"):
         refuse("event", event, "a str that is not empty and does not begin with 'phx_'")
     if len(event) > MAX_NAME:
         refuse("event", event, f"a str of at most {MAX_NAME} characters")
     if kind == _INTERCEPTED and is_reserved(event):
-        refuse("event", event, "an event that is broadcast; presences pass no filter")
+        refuse("event", event, "the event of a broadcast; presences are not intercepted")
 
     def mark(method: _H) -> _H:
         if not is_async(method):
@@ -104,7 +104,9 @@ def _methods(cls: type, kind: str) -> dict[str, str]:
         for name, method in vars(base).items():
             for event in getattr(method, kind, ()):
                 if event in own:
-                    raise ConfigurationError(f"{base.__name__} handles {event!r} twice")
+                    raise ConfigurationError(
+                        f"{base.__name__}: the event {event!r} has two methods"
+                    )
                 own[event] = name
         found.update(own)
     return found

@@ -41,8 +41,8 @@ from .wire.payloads import encode
 #: may take.
 GRACE = 5.0
 _TOO_LONG = (
-    "%s: the channel of a client that polls is closed: its presences have %d characters, and long "
-    "polling carries %d; set counts_above in the class of the channel"
+    "%s: the channel of a polling client was closed: its presences have %d characters, and long "
+    "polling carries at most %d; set counts_above in the class of the channel"
 )
 JOIN_CRASHED = '{"reason":"join crashed"}'
 
@@ -182,7 +182,7 @@ class ChannelProcess:
         if self._to_intercept <= limit:
             self._mailbox.put(partial(self._intercept, event, payload))
         else:
-            text, key = "%s: the filter of %s is too slow", type(self._channel).__name__
+            text, key = "%s: the intercept method for %s is too slow", type(self._channel).__name__
             self._shared.log.error(text, repr(self), quoted(event), key=key)
             self.end_soon("crashed")
 
@@ -217,7 +217,9 @@ class ChannelProcess:
     def track(self, topic: str, key: str, meta: Meta | None) -> Tracked:
         """See `Channel.track`."""
         if self._ended:
-            raise UsageError(f"the channel on {self.topic!r} has ended; nobody is there to track")
+            raise UsageError(
+                f"the channel on {self.topic!r} has ended; its client cannot be tracked"
+            )
         tracked = self._shared.presence.track(topic, key, meta, owner=self)
         if self.ending:
             # The client is gone. Released in the same turn, so no follower sees the presence.
@@ -280,7 +282,7 @@ class ChannelProcess:
         if error is None and not self._mailbox.cancelling and not is_closing():
             error = RuntimeError(CANCELLED)
         if error is not None:
-            self._code.log_crash("%s: what it did crashed", error)
+            self._code.log_crash("%s: a handler crashed", error)
         if self._ended:
             return
         if error is None and not self.ending:
@@ -303,11 +305,11 @@ class ChannelProcess:
             self._refuse(self._sender.reply(frame, "error", JOIN_CRASHED))
         else:
             if status == "ok":
-                self._let_in(reply)
+                self._accept_join(reply)
             else:
                 self._refuse(reply)
 
-    def _let_in(self, reply: Wire) -> None:
+    def _accept_join(self, reply: Wire) -> None:
         """Reply to the join and subscribe in the same turn, so no later broadcast is missed."""
         self._sender.begin(reply)
         if self._state is _JOINING:
@@ -324,7 +326,7 @@ class ChannelProcess:
     async def _handle(self, frame: Frame) -> None:
         name = self._channel._handlers.get(frame.event)
         if name is None:
-            text = "%s: there is no handler for the event %s"
+            text = "%s: the event %s has no handler"
             key = self.connection.address
             self._shared.log.warning(text, repr(self), quoted(frame.event), key=key)
             await self._end("crashed")
@@ -344,15 +346,15 @@ class ChannelProcess:
     async def _intercept(self, event: str, payload: Encoded) -> None:
         self._to_intercept -= 1
         value = payload if isinstance(payload, bytes) else load(payload)
-        look = getattr(self._channel, self._channel._intercepts[event])
+        method = getattr(self._channel, self._channel._intercepts[event])
         try:
-            shown = await self._mailbox.call(look(value))
+            shown = await self._mailbox.call(method(value))
             if shown is not None:
                 encoded = encode(shown)
                 if not self._ended:
                     self._sender.broadcast(event, encoded)
         except Exception as error:
-            self._code.log_crash("%s: the filter of %s crashed", error, quoted(event))
+            self._code.log_crash("%s: the intercept method for %s crashed", error, quoted(event))
             await self._end("crashed")
 
     async def _leave(self, frame: Frame) -> None:

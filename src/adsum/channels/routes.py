@@ -49,7 +49,7 @@ def _checked(channels: Any) -> list[tuple[Pattern, type[Channel]]]:
             if before.covers(pattern):
                 raise ConfigurationError(
                     f"channels: no topic reaches {channel.__name__} ({pattern.text!r}), since "
-                    f"{other.__name__} ({before.text!r}) is before it and has the same topic, or "
-                    f"one that matches more; change the order or a topic"
+                    f"{other.__name__} ({before.text!r}) precedes it and matches the same "
+                    f"topics; change the order or a topic"
                 )
     return routes

@@ -14,7 +14,7 @@ _CLOSING_EVENTS = {
     "stopped": "phx_close",
     "replaced": "phx_close",
 }
-_NO_BYTES = '{"reason":"this connection carries no bytes"}'
+_NO_BYTES = '{"reason":"this connection carries no binary payloads"}'
 
 
 class FrameSink(Protocol):
@@ -87,7 +87,7 @@ class ChannelSender:
         """
         if isinstance(answer, bytes) and not self._serializer.binary:
             return self.reply(frame, "error", _NO_BYTES)
-        return self.reply(frame, status, encode(answer, what="reply"))
+        return self.reply(frame, status, encode(answer, field="reply"))
 
     def begin(self, reply: Wire) -> None:
         """Send the reply to the join, then the frames that were pushed before it."""

@@ -98,7 +98,10 @@ class Socket:
         elif kind == "http":
             await refuse_http(send, 426 if path.endswith("/websocket") else 404)
         elif kind == "lifespan":
-            raise RuntimeError("mount the socket in an application whose lifespan runs the node")
+            raise RuntimeError(
+                "the socket runs no lifespan: mount it in an application whose lifespan runs the "
+                "node"
+            )
 
     async def broadcast(self, topic: str, event: str, payload: Mapping[str, Any] | bytes) -> None:
         """Send an event to every client on a topic, on every node.

@@ -29,26 +29,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="adsum", description="Who is here, on every node.")
+    parser = argparse.ArgumentParser(
+        prog="adsum", description="The list of presences, on every node."
+    )
     parser.add_argument("--version", action="version", version=f"adsum {version('adsum')}")
     commands = parser.add_subparsers(required=True, metavar="command")
     text = "Start a cluster on this machine and a page to watch it, to join, and to break it."
     demo = commands.add_parser("demo", help="a cluster to look at and to break", description=text)
-    demo.add_argument("--nodes", type=_nodes, default=3, help="how many servers, 2 to 6 (3)")
-    text = "where to serve the page, the servers on the ports after it (free ports)"
+    demo.add_argument("--nodes", type=_nodes, default=3, help="number of servers, 2 to 6 (3)")
+    text = "port of the page; the servers use the ports after it (free ports)"
     demo.add_argument("--port", type=_port, default=0, help=text)
     return parser
 
 
 def _nodes(text: str) -> int:
     if not text.isdecimal() or not 2 <= int(text) <= 6:
-        raise argparse.ArgumentTypeError(f"{text!r}: accepted are 2 to 6")
+        raise argparse.ArgumentTypeError(f"{text!r}: must be 2 to 6")
     return int(text)
 
 
 def _port(text: str) -> int:
     if not text.isdecimal() or not 0 <= int(text) <= 65500:
-        raise argparse.ArgumentTypeError(f"{text!r}: accepted are 0 to 65500; 0 is any free one")
+        raise argparse.ArgumentTypeError(f"{text!r}: must be 0 to 65500; 0 is any free port")
     return int(text)
 
 

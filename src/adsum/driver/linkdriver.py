@@ -30,7 +30,7 @@ from .observer import Observer
 REFUSALS_UNTIL_LOGGED = 3
 #: Addresses with a remembered failure of the handshake, so that it is logged once. Members announce
 #: addresses, so their number must be bounded; beyond it the oldest may be logged again.
-MAX_COMPLAINTS = 1024
+MAX_REJECTIONS = 1024
 #: Multiples of `join_timeout` that `start` waits for joining at most, in all.
 JOIN_PATIENCES = 5
 #: Steps into which `join_timeout` is divided. A step that ends late, because this process blocked
@@ -67,7 +67,7 @@ class LinkDriver(Driver):
         self._next_id = 1
         self._tasks: set[asyncio.Task[None]] = set()
         # The last logged reason why an address forms no link; the oldest is the first.
-        self._complaints: dict[str, str] = {}
+        self._rejections: dict[str, str] = {}
         # Times in a row that a peer closed a link that was dialled, by peer and reason.
         self._refusals: dict[tuple[str, str], int] = {}
         self._soon: asyncio.Handle | None = None
@@ -156,7 +156,7 @@ class LinkDriver(Driver):
         peer = link.peer
         replica = Replica(peer.name, peer.incarnation)
         if link.dialled is not None:
-            self._complaints.pop(link.dialled, None)
+            self._rejections.pop(link.dialled, None)
         try:
             self.engine.link_up(number, replica, peer.addresses, link.dialled, self._now())
         finally:
@@ -235,7 +235,7 @@ class LinkDriver(Driver):
         self.transport.send([self._links[number] for number in links], encoded)
 
     def _dial(self, address: str) -> None:
-        self.spawn(self._reach(address))
+        self.spawn(self._dial_address(address))
 
     def _close(self, link: int, reason: str) -> None:
         self._links[link].close(reason)
@@ -257,7 +257,7 @@ class LinkDriver(Driver):
         self._timer = None
         self.tick()
 
-    async def _reach(self, address: str) -> None:
+    async def _dial_address(self, address: str) -> None:
         shown = printable(address, 320)
         try:
             await self.transport.dial(address)
@@ -267,7 +267,7 @@ class LinkDriver(Driver):
             self.dial_refused(address)
             self._attempt(self.engine.dial_failed, address, True, self._now())
         except HandshakeError as error:
-            self._complain(address, str(error))
+            self._log_rejection(address, str(error))
             self._attempt(self.engine.dial_rejected, address, self._now())
         except (DialError, ConfigurationError):
             self._attempt(self.engine.dial_failed, address, False, self._now())
@@ -276,14 +276,14 @@ class LinkDriver(Driver):
             self._attempt(self.engine.dial_failed, address, False, self._now())
         self._drive()
 
-    def _complain(self, address: str, why: str) -> None:
+    def _log_rejection(self, address: str, why: str) -> None:
         """Log the reason why a node that answers at an address forms no link, once for each."""
-        if self._complaints.get(address) == why:
+        if self._rejections.get(address) == why:
             return
         shown = printable(address, 320)
         reason = why.removeprefix(f"{shown}: ")
         self._log.warning("%s: no link to %s: %s", self.replica, shown, reason, key=address)
-        self._complaints.pop(address, None)
-        self._complaints[address] = why
-        if len(self._complaints) > MAX_COMPLAINTS:
-            del self._complaints[next(iter(self._complaints))]
+        self._rejections.pop(address, None)
+        self._rejections[address] = why
+        if len(self._rejections) > MAX_REJECTIONS:
+            del self._rejections[next(iter(self._rejections))]

@@ -85,7 +85,7 @@ class Siblings:
         try:
             found = self._directory.find(self.address)
         except OSError as error:  # no descriptors are left; the next search may have some
-            logger.debug("%s: siblings cannot be searched: %s", self._engine.replica, error)
+            logger.debug("%s: the search for siblings failed: %s", self._engine.replica, error)
             return
         for gone in self.found.difference(found):
             self._engine.remove_seed(gone)

@@ -90,7 +90,9 @@ class Admission:
         """
         replica = link.replica
         rival = any(other.replica != replica for other in self.links.of(replica.name))
-        refusal = self.liveness.meet(replica, link.addresses, self.clock.active, rival_linked=rival)
+        refusal = self.liveness.admit(
+            replica, link.addresses, self.clock.active, rival_linked=rival
+        )
         if refusal is None:
             self.conflicts.resolve(replica.name)
             return True
@@ -116,8 +118,8 @@ class Admission:
         if replica == self.me:
             if dialled is not None:
                 self.dialler.answered_oneself(dialled, now)
-            self.effects.put(Close(id, "this is my own address"))
+            self.effects.put(Close(id, "this is the node's own address"))
         else:
             if dialled is not None:
                 self.dialler.failed(dialled, False, now)
-            self.effects.put(Close(id, self.conflicts.meet(replica, now)))
+            self.effects.put(Close(id, self.conflicts.log_namesake(replica, now)))

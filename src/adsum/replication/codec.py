@@ -142,7 +142,7 @@ def _delta(
     entries = _entries(replica, versions, ages, topics, keys, metas, steps)
     _check_numbers(removed, ids)
     if any(map(gt, ids, removed)):
-        raise ValueError("something is removed before it began")
+        raise ValueError("the version of a removal is below that of its presence")
     changes: list[Change] = [*entries, *zip(removed, ids, strict=True)]
     changes.sort(key=itemgetter(VERSION))
     order = [start, *(change[VERSION] for change in changes)]
@@ -159,7 +159,7 @@ def _entries(
     if not type(topics) is type(keys) is type(metas) is list:
         raise TypeError("a column must be a list")
     if any(map(gt, ages, versions)) or any(map(gt, steps, versions)):
-        raise ValueError("something began before the first version")
+        raise ValueError("an entry or its previous version is below version 0")
     texts = [check_object(meta, "meta", MAX_META) for meta in metas]
     rows = zip(versions, ages, topics, keys, texts, steps, strict=True)
     return [
@@ -184,16 +184,20 @@ def _check_numbers(*columns: Any) -> None:
             raise ValueError("a number is below 0 or above 2**63 - 1")
 
 
+#: A field that a frame leaves out.
+_ABSENT = object()
+
+
 def _heartbeat(
-    counter: object, version: object, members: object, departed: object = None
+    counter: object, version: object, members: object, departed: object = _ABSENT
 ) -> Heartbeat:
     if departed == 0:
-        raise ValueError("departed must be left out where it is 0")
+        raise ValueError("departed=0: must be left out")
     return Heartbeat(
         _number(counter, "counter"),
         _number(version, "version"),
         _number(members, "members"),
-        _number(departed, "departed") if departed is not None else 0,
+        0 if departed is _ABSENT else _number(departed, "departed"),
     )
 
 
@@ -211,7 +215,7 @@ def _sighting(
     name: object, incarnation: object, counter: object, version: object, *addresses: object
 ) -> Sighting:
     if len(addresses) > MAX_ADDRESSES:
-        raise ValueError(f"{len(addresses)} addresses; at most {MAX_ADDRESSES} are accepted")
+        raise ValueError(f"{len(addresses)} addresses: must be at most {MAX_ADDRESSES}")
     return Sighting(
         _replica(name, incarnation),
         _number(counter, "counter"),
@@ -271,9 +275,9 @@ def _replica(name: object, incarnation: object) -> Replica:
     return Replica(checked_name(name, "name", MAX_NODE_NAME), _number(incarnation, "incarnation"))
 
 
-def _number(value: object, what: str) -> int:
+def _number(value: object, field: str) -> int:
     if type(value) is not int or not 0 <= value < MAX_NUMBER:
-        raise ValueError(f"{what} must be an integer from 0 to 2**63 - 1")
+        raise ValueError(f"{field} must be an integer from 0 to 2**63 - 1")
     return value
 
 

@@ -36,9 +36,9 @@ class Conflicts:
         refusal has another reason and is logged at once.
         """
         if replica.name in names:
-            self._refused[replica.name] = f"refused {replica}: {reason}; {_HINT}"
+            self._refused[replica.name] = f"{replica} was refused: {reason}; {_HINT}"
         else:
-            self._notice("refusal", f"refused {replica}: {reason}", now)
+            self._notice("refusal", f"{replica} was refused: {reason}", now)
 
     def resolve(self, name: str) -> None:
         """Drop the pending notice of a name: only one incarnation of it is left."""
@@ -50,13 +50,13 @@ class Conflicts:
         if refused is not None:
             self._notice("name in use", refused, now)
 
-    def meet(self, namesake: Replica, now: float) -> str:
+    def log_namesake(self, namesake: Replica, now: float) -> str:
         """Log a link to a node of this node's own name; returns the reason for closing it."""
         text = f"the name {self._me.name!r} is in use by more than one live node"
-        self._notice("namesake", f"refused {namesake}: {text}; {_HINT}", now)
+        self._notice("namesake", f"{namesake} was refused: {text}; {_HINT}", now)
         return text
 
-    def meet_copy(self, sender: Replica, now: float) -> str:
+    def log_copy(self, sender: Replica, now: float) -> str:
         """Log a peer that knows changes of this incarnation that this process never made.
 
         Returns:
@@ -65,7 +65,7 @@ class Conflicts:
         text = f"{sender} relays changes of {self._me} that this node never made"
         copy = "a copy of this process runs elsewhere"
         self._notice("copy", f"{text}: {copy}", now)
-        return "you relay changes that I never made"
+        return "received changes of this node that it never made"
 
     def note_namesake(self, sighting: Sighting, now: float) -> None:
         """Log another incarnation of this node's own name once its counter advances in digests.

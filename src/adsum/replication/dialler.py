@@ -150,7 +150,7 @@ class Dialler:
                 target.dialling = None
                 target.begin_round()
             else:
-                gone = self._miss(target, True, now) or gone
+                gone = self._advance(target, True, now) or gone
         return gone
 
     def answered_oneself(self, address: str, now: float) -> None:
@@ -176,14 +176,14 @@ class Dialler:
         """
         gone = None
         for target in self._dialling(address):
-            gone = self._miss(target, refused, now) or gone
+            gone = self._advance(target, refused, now) or gone
         return gone
 
     def sizes(self, names: int) -> Iterator[Size]:
         """The number of members to dial; seeds come from the configuration, not from peers."""
         yield Size("peers to dial", len(self._peers), names)
 
-    def _miss(self, target: Target, refused: bool, now: float) -> str | None:
+    def _advance(self, target: Target, refused: bool, now: float) -> str | None:
         """Go on to the next address, or back off until the next round after the last one.
 
         Returns:

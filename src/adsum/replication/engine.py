@@ -355,14 +355,14 @@ class Engine(Parts):
         Args:
             names: The number of node names in the cluster, that of this node included.
         """
-        lives = names + len(self._departures)
+        replicas = names + len(self._departures)
         yield from self._liveness.sizes(names)
         yield from self._departures.sizes()
         yield from self._links.sizes(names)
         yield from self._suspicion.sizes(names)
         yield from self._dialler.sizes(names)
         yield from self._conflicts.sizes(names)
-        yield from self._exchange.sizes(lives)
+        yield from self._exchange.sizes(replicas)
 
     # Time.
 

@@ -136,7 +136,7 @@ class Exchange:
             ProtocolError: The delta is about this node's own slice.
         """
         if delta.replica == self._replica:
-            raise ProtocolError(f"{link.replica} makes a claim about the slice of this node")
+            raise ProtocolError(f"{link.replica} sent a delta about the slice of this node")
         held = self.of(delta.replica)
         if held is None:
             return
@@ -268,13 +268,13 @@ class Exchange:
         if self._dirty:  # a backlog: coalescing would gain nothing, so flush again at once
             self._flushed_at -= self._interval
 
-    def sizes(self, lives: int) -> Iterator[Size]:
+    def sizes(self, replicas: int) -> Iterator[Size]:
         """The numbers of slices and feeds, and the sizes of the slices.
 
         Args:
-            lives: The number of replicas that are members or departed, this node included.
+            replicas: The number of replicas that are members or departed, this node included.
         """
-        yield Size("slices", len(self), lives)
+        yield Size("slices", len(self), replicas)
         yield Size("slices with something to send", len(self._dirty), len(self))
         for held in self:
             yield from held.slice.sizes()

@@ -61,7 +61,7 @@ class Goodbyes:
         self.apply_goodbye(Farewell(replica, goodbye.counter, version, goodbye.linger, held=0))
         self.joining.node_done(replica.name)
         for other in self.links.to_replica(replica):
-            self.reconciler.close_link(other, "you said goodbye")
+            self.reconciler.close_link(other, "received a goodbye")
 
     def receive_relayed(self, link: PeerLink, farewell: Farewell) -> None:
         """Apply a relayed goodbye, unless its replica has a live link or a higher counter."""
@@ -75,7 +75,7 @@ class Goodbyes:
         self.apply_goodbye(farewell)
         if not known:  # its links are silent; a living owner dials again, and refutes the goodbye
             for silent in self.links.to_replica(replica):
-                self.reconciler.close_link(silent, "your goodbye was relayed")
+                self.reconciler.close_link(silent, "received a goodbye over a relay")
         held = self.exchange.of(replica)
         if held is None or farewell.held <= held.slice.horizon:
             return

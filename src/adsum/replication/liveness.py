@@ -110,7 +110,7 @@ class Liveness:
         """The members that are up: the ones that a digest may list."""
         return (member for member in self.members.values() if member.status is Status.UP)
 
-    def meet(
+    def admit(
         self, replica: Replica, addresses: tuple[str, ...], now: float, *, rival_linked: bool
     ) -> str | None:
         """Admit the replica at the other end of a new link as a member; the link proves it alive.
@@ -127,7 +127,7 @@ class Liveness:
         """
         member = self.members.get(replica.name)
         if member is None and len(self.members) >= MAX_MEMBERS:
-            return f"there are {MAX_MEMBERS} nodes already"
+            return f"the cluster has {MAX_MEMBERS} nodes already"
         if member is not None and member.replica != replica:
             suspect = member.status is Status.SUSPECT
             doubtful = rival_linked or (member.vouches and replica < member.replica)

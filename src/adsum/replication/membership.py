@@ -91,7 +91,7 @@ class Membership:
 
     def refuse_copy(self, link: PeerLink) -> None:
         """Close the link to a peer that knows changes of this node that were never made here."""
-        self.reconciler.close_link(link, self.conflicts.meet_copy(link.replica, self.clock.active))
+        self.reconciler.close_link(link, self.conflicts.log_copy(link.replica, self.clock.active))
 
     def expire(self, active: float) -> None:
         """Act on the deadlines of members, in active time."""
@@ -111,7 +111,7 @@ class Membership:
     def _receive_sighting(self, link: PeerLink, sighting: Sighting) -> None:
         replica = sighting.replica
         if replica.name == self.me.name:
-            self._meet_oneself(link, sighting)
+            self._compare_with_own(link, sighting)
             return
         if replica in self.departures:
             return
@@ -139,7 +139,7 @@ class Membership:
             return  # its owner pushes them
         self.exchange.ask(held, link, self.clock.active)
 
-    def _meet_oneself(self, link: PeerLink, sighting: Sighting) -> None:
+    def _compare_with_own(self, link: PeerLink, sighting: Sighting) -> None:
         """Compare a sighting of this node's own name with this node."""
         if sighting.replica != self.me:
             self.conflicts.note_namesake(sighting, self.clock.active)

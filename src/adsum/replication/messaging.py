@@ -102,7 +102,7 @@ class Messaging:
                 self._drop(name)
             elif no_room_for >= PATIENCE / 2:
                 while queue and queue.first.until <= now:
-                    self._miss(queue.take())
+                    self._count_missed(queue.take())
                 if not queue:
                     del self._queues[name]
         while self._unreleased and self._unreleased[0].until <= now:
@@ -162,9 +162,9 @@ class Messaging:
     def _drop(self, name: str) -> None:
         queue = self._queues.pop(name)
         while queue:
-            self._miss(queue.take())
+            self._count_missed(queue.take())
 
-    def _miss(self, sending: Sending) -> None:
+    def _count_missed(self, sending: Sending) -> None:
         if sending.waiting:
             sending.missed += 1
             self.missed += 1

@@ -2,7 +2,7 @@
 
 Every change to a member ends in `reconcile`: the view shows the entries of a slice exactly while
 its replica is up, suspect or lingering, every member without a link is dialled, and no link stays
-open to a replica that another life of its name has replaced.
+open to a replica that another incarnation of its name has replaced.
 
 Closing a link and reconciling are one part, because each leads to the other: the loss of the last
 link changes its member, and a member that is replaced loses its links.
@@ -30,7 +30,7 @@ class Reconciler:
     """Applies changes of members and the end of links to all other parts of one engine.
 
     Attributes:
-        lives: The replica of each member, by name; its slice is held.
+        replicas: The replica of each member, by name; its slice is held.
     """
 
     timing: Timing
@@ -45,18 +45,18 @@ class Reconciler:
     conflicts: Conflicts
     messaging: Messaging
     suspicion: Suspicion
-    lives: dict[str, Replica] = field(default_factory=dict)
+    replicas: dict[str, Replica] = field(default_factory=dict)
 
     def reconcile(self, name: str) -> None:
         """Make slices, view, links and dials agree with the member of a name."""
         member = self.liveness.members.get(name)
-        life = self.lives.get(name)
-        if life is not None and (member is None or member.replica != life):
-            self._forget_life(life)
+        former = self.replicas.get(name)
+        if former is not None and (member is None or member.replica != former):
+            self._forget_replica(former)
         if member is None:
             self.dialler.forget_peer(name)
             return
-        self.lives[name] = member.replica
+        self.replicas[name] = member.replica
         self.exchange.show(member.replica, member.alive)
         if name not in self.links.names:
             self.dialler.add_peer(name, member.addresses, self.clock.active)
@@ -96,9 +96,9 @@ class Reconciler:
             self.dialler.hurry(name, self.clock.active)
         self.suspicion.lose_link(link.replica)
 
-    def _forget_life(self, replica: Replica) -> None:
+    def _forget_replica(self, replica: Replica) -> None:
         """Clean up after a replica that is no longer a member; while it lingers, keep its slice."""
-        del self.lives[replica.name]
+        del self.replicas[replica.name]
         if not self.departures.lingers(replica):
             self.exchange.drop(replica)
         self.suspicion.forget_name(replica.name)
@@ -106,4 +106,4 @@ class Reconciler:
         if replica in self.departures:
             return  # its owner may refute the goodbye over its links
         for link in self.links.to_replica(replica):
-            self.close_link(link, f"{replica} was replaced by another life of its name")
+            self.close_link(link, f"{replica} was replaced by another incarnation of its name")

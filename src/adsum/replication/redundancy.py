@@ -40,11 +40,11 @@ class Redundancy:
         if not older:
             return
         if self.me > new.replica:
-            redundant = new.dialled and any(self._works(link) for link in older)
+            redundant = new.dialled and any(self._is_usable(link) for link in older)
         else:
             redundant = new.dialled or self._is_young(older[-1])
         if redundant:
-            self.reconciler.close_link(new, "there is another link already")
+            self.reconciler.close_link(new, "another link is open already")
         else:
             new.kept = False  # until its first frame
 
@@ -58,6 +58,6 @@ class Redundancy:
     def _is_young(self, link: PeerLink) -> bool:
         return self.clock.active - link.opened_at < self.timing.race_window
 
-    def _works(self, link: PeerLink) -> bool:
-        heard = link.received_at >= self.clock.active - self.timing.vouch_grace
-        return heard and link.kept and not self._is_young(link)
+    def _is_usable(self, link: PeerLink) -> bool:
+        received = link.received_at >= self.clock.active - self.timing.vouch_grace
+        return received and link.kept and not self._is_young(link)

@@ -90,7 +90,7 @@ class Visibility:
         elif move is not None:
             left = {id: entry for id, entry in left.items() if id not in move.left}
         self._moves[slice.replica] = Move(self._view, visible, left)
-        self._go_on(slice.replica)
+        self._continue_move(slice.replica)
 
     def release(self, replica: Replica) -> None:
         """Note that the slice of a replica was discarded; its entries continue to be hidden."""
@@ -121,11 +121,11 @@ class Visibility:
         """Continue showing and hiding slices, up to `STEP` entries."""
         self._spent = 0
         for replica in list(self._moves):
-            self._go_on(replica)
+            self._continue_move(replica)
             if self._spent >= STEP:
                 break
 
-    def _go_on(self, replica: Replica) -> None:
+    def _continue_move(self, replica: Replica) -> None:
         move = self._moves[replica]
         self._spent += move.step(STEP - self._spent)
         if not move.left:

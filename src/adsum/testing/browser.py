@@ -199,7 +199,9 @@ class Browser:
             if room is None or not room._fold(frame):
                 self._frames.append(frame)
         except KeyError as error:
-            self._broken = f"{frame[3]} on {frame[2]!r} names {error}, who was not there: {frame}"
+            self._broken = (
+                f"{frame[3]} on {frame[2]!r} names {error}, which was not listed: {frame}"
+            )
 
     async def _expect(self, right: Callable[[list[Any]], bool], event: str) -> list[Any]:
         found: list[list[Any]] = []

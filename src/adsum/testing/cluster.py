@@ -194,21 +194,21 @@ class Cluster:
     def kill(self, which: "Which") -> None:
         """End a node as `kill -9` ends its process: its presences and watches have ended."""
         member = self[which]
-        self._do(f"kill({member.name!r})", self._end, member, self._run_of(member).abandon)
+        self._do(f"kill({member.name!r})", self._end, member, self._running_node(member).abandon)
 
     def stop(self, which: "Which") -> None:
         """Stop a node with a goodbye, as `Node.stop` does."""
-        member, run = self[which], self._run_of(which)
+        member, run = self[which], self._running_node(which)
         linger = member.node.settings.linger
         self._do(f"stop({member.name!r})", self._end, member, lambda: run.leave(linger))
 
     def pause(self, which: "Which") -> None:
         """Suspend a process, as SIGSTOP does: it neither sends nor receives."""
-        self._do(f"pause({self[which].name!r})", self._run_of(which).pause)
+        self._do(f"pause({self[which].name!r})", self._running_node(which).pause)
 
     def resume(self, which: "Which") -> None:
         """Resume a paused process."""
-        self._do(f"resume({self[which].name!r})", self._run_of(which).resume)
+        self._do(f"resume({self[which].name!r})", self._running_node(which).resume)
 
     def restart(self, which: "Which") -> None:
         """Start a node again, with a new incarnation; a node that still runs is killed first.
@@ -284,13 +284,13 @@ class Cluster:
         # another thread runs the simulation.
         here = threading.get_ident()
         member.node.attach(self._threads.setdefault(member, here))
-        self._run_of(member).begin()
+        self._running_node(member).begin()
 
     def _end(self, member: ClusterMember, how: Callable[[], None]) -> None:
         member.node.detach()
         how()
 
-    def _run_of(self, which: "Which") -> SimulatedNode:
+    def _running_node(self, which: "Which") -> SimulatedNode:
         member = self[which]
         if not member.node.running:
             raise UsageError(f"{member.name!r} does not run; `restart` starts it")

@@ -14,7 +14,7 @@ from adsum.quoting import quoted
 #: Bytes of the longest path that the kernel accepts for a Unix socket, without the closing zero.
 SUN_PATH_LIMIT = 103 if sys.platform == "darwin" else 107
 
-_ACCEPTED = "accepted are host:port, host:first-last, [ipv6]:port and unix:/absolute/path"
+_ACCEPTED = "must be host:port, host:first-last, [ipv6]:port or unix:/absolute/path"
 _HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_.])?", re.ASCII)
 _PORTS = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?", re.ASCII)
 _WILDCARDS = frozenset({"", "0.0.0.0", "::"})  # noqa: S104 - recognised here, never bound to by default
@@ -140,7 +140,7 @@ def parse_one(text: str, field: str) -> Address:
     """
     address = parse(text, field)
     if isinstance(address, TcpAddress) and not 0 < address.port == address.last_port:
-        accepted = "accepted are host:port, [ipv6]:port and unix:/absolute/path"
+        accepted = "must be host:port, [ipv6]:port or unix:/absolute/path"
         raise ConfigurationError(
             f"{field}={quoted(text)}: only one port, and not 0, can be dialled; {accepted}"
         )
@@ -170,7 +170,7 @@ def _parse_ports(ports: str, text: str, field: str) -> tuple[int, int]:
     first = int(match[1])
     last = int(match[2]) if match[2] else first
     if last > 65535 or first > last or (first == 0 and last != 0):
-        _refuse(field, text, "ports lie between 1 and 65535, ranges run upwards, 0 means any")
+        _refuse(field, text, "ports must be 1 to 65535, in an ascending range, or 0 for any")
     return first, last
 
 
@@ -181,7 +181,7 @@ def _parse_host(host: str, text: str, field: str) -> str:
         except ValueError:
             _refuse(field, text, f"{quoted(host)} is not an IPv6 address")
     if ":" in host:
-        _refuse(field, text, "an IPv6 address goes in brackets, as [::1]:7400")
+        _refuse(field, text, "an IPv6 address must be in brackets, as [::1]:7400")
     if host and (len(host) > _LONGEST_HOST or not _HOST.fullmatch(host)):
         _refuse(field, text, f"{quoted(host)} is not a host")
     return host

@@ -97,7 +97,7 @@ class SiblingDirectory:
         raise ConfigurationError(
             f"no runtime directory is safe: {reasons}; remove it, or set runtime_dir= "
             "(ADSUM_RUNTIME_DIR) to a directory that only you can enter, or siblings=False "
-            "(ADSUM_SIBLINGS=no) to do without"
+            "(ADSUM_SIBLINGS=no) to run without siblings"
         )
 
     def find(self, own: str | None = None) -> list[str]:

@@ -163,7 +163,7 @@ class FrameReader:
         with memoryview(buffer) as view:
             if self.mac is not None and not self.mac.accepts(view[:end], view[end:needed]):
                 raise ProtocolError(
-                    "a frame with a wrong tag: it was altered, repeated, moved or added on its way"
+                    "a frame with a wrong tag: it was altered, repeated, moved or added in transit"
                 )
             kind = view[_LENGTH.size]
             if kind not in _KINDS:
@@ -178,5 +178,5 @@ class FrameReader:
         if not length:
             raise ProtocolError("a frame without a kind")
         if length > self.limit + 1:
-            raise ProtocolError(f"a frame of {length} bytes, at most {self.limit + 1} are accepted")
+            raise ProtocolError(f"a frame of {length} bytes: must be at most {self.limit + 1}")
         return _LENGTH.size + int(length) + (TAG_BYTES if self.mac is not None else 0)

@@ -137,7 +137,7 @@ class Handshake:
             return self._receive_hello(body)
         if kind == PROOF and self._peer_hello is not None and self.peer is None:
             return self._receive_proof(body)
-        raise ProtocolError(f"a frame of kind {kind} out of place in the handshake")
+        raise ProtocolError(f"an unexpected frame of kind {kind} in the handshake")
 
     def _receive_hello(self, body: bytes) -> bytes:
         claimed, versions, authenticate = decode_hello(body)
@@ -224,8 +224,8 @@ def encode_hello(
         ) from None
     if len(body) > GREETING_LIMIT:
         raise ConfigurationError(
-            f"the identity of node {identity.name!r} takes {len(body)} bytes in a hello, "
-            f"at most {GREETING_LIMIT} are allowed; shorten its addresses"
+            f"the identity of node {identity.name!r} takes {len(body)} bytes in a hello: "
+            f"must be at most {GREETING_LIMIT}; shorten its addresses"
         )
     return body
 
@@ -244,7 +244,7 @@ def decode_hello(body: bytes) -> Hello:
     except (ValueError, RecursionError):
         raise ProtocolError("a hello that is not JSON") from None
     if not isinstance(fields, list) or len(fields) < 7 or fields[0] != _MAGIC:
-        raise ProtocolError("a hello that is not adsum's")
+        raise ProtocolError("a hello of another protocol")
     _, versions, cluster, name, incarnation, addresses, nonce = fields[:7]
     _check(is_name(cluster, MAX_NODE_NAME), "cluster")
     # As in the settings: a line break in a name could forge log lines.
@@ -255,14 +255,14 @@ def decode_hello(body: bytes) -> Hello:
     _check(isinstance(nonce, str) and _is_hex(nonce), "nonce")
     _check(_are_versions(versions), "versions")
     authenticate = fields[7] if len(fields) > 7 else 0
-    _check(type(authenticate) is int and authenticate in (0, 1), "wish for authentication")
-    who = NodeIdentity(cluster, name, incarnation, tuple(addresses))
-    return Hello(who, (versions[0], versions[1]), authenticate == 1)
+    _check(type(authenticate) is int and authenticate in (0, 1), "authentication flag")
+    identity = NodeIdentity(cluster, name, incarnation, tuple(addresses))
+    return Hello(identity, (versions[0], versions[1]), authenticate == 1)
 
 
 def _check(holds: bool, field: str) -> None:
     if not holds:
-        raise ProtocolError(f"a hello whose {field} is not acceptable")
+        raise ProtocolError(f"a hello with an invalid field: {field}")
 
 
 def _is_hex(nonce: str) -> bool:

@@ -92,7 +92,7 @@ class StreamLink:
         """See `Link.close`."""
         if self._open:
             self._writable = False  # without a call: the handler itself closes it
-            self._part(reason)
+            self._close_in_order(reason)
 
     # Called by the connection.
 
@@ -127,11 +127,11 @@ class StreamLink:
     def peer_broke_protocol(self, error: ProtocolError) -> None:
         """Close the link to a peer that broke the protocol."""
         self._owner.offended(self.connection, str(error))
-        self._part(str(error))
+        self._close_in_order(str(error))
 
     def crashed(self) -> None:
         """Close a link whose frame could not be handled."""
-        self._part("internal error")
+        self._close_in_order("internal error")
 
     def lost(self, reason: str, error: Exception | None) -> None:
         """End a link whose connection is lost."""
@@ -151,7 +151,7 @@ class StreamLink:
         self._end(reason)
         self.connection.abort_wire()
 
-    def _part(self, reason: str) -> None:
+    def _close_in_order(self, reason: str) -> None:
         """Close an open link in order."""
         self.connection.queue(encode_close(reason))
         self._end(reason)

@@ -176,7 +176,7 @@ class LinkPool:
         except BaseException:
             # Nobody awaits the outcome any more; asyncio would log its error as never retrieved.
             outcome.cancel()
-            greeting.connection.shut("the attempt to dial was given up")
+            greeting.connection.shut("the dial was abandoned")
             raise
 
     async def close_connections(self) -> None:
@@ -186,7 +186,7 @@ class LinkPool:
             connection.shut("the node is closing")
         try:
             async with active_timeout(self.limits.close_grace + 0.5):
-                await self._all_gone()
+                await self._wait_until_empty()
         except TimeoutError:
             logger.warning("%d connections did not close in time", len(self._connections))
         finally:
@@ -201,7 +201,7 @@ class LinkPool:
 
     def opened(self, connection: StreamConnection) -> None:
         """Record that the peer of a connection has proved itself."""
-        self._proved_or_gone(connection)
+        self._forget_unproven(connection)
         self._dialled.discard(connection)
 
     def refused(self, why: str, *, expected: bool = False) -> None:
@@ -221,14 +221,14 @@ class LinkPool:
         """Log that handling a frame raised an unexpected error."""
         self._failures.log(connection.describe(), error=error)
 
-    def troubled(self, what: str) -> None:
+    def troubled(self, trouble: str) -> None:
         """Log that the operating system refused a request."""
         if not self.closing:
-            self._troubles.log(what)
+            self._troubles.log(trouble)
 
     def gone(self, connection: StreamConnection) -> None:
         """Forget a connection that is gone. Idempotent."""
-        self._proved_or_gone(connection)
+        self._forget_unproven(connection)
         self._dialled.discard(connection)
         self._connections.discard(connection)
         if not self._connections and self._emptied is not None:
@@ -249,11 +249,11 @@ class LinkPool:
         self._connections.add(connection)
         return Greeting(connection, self, handshake, refusal=refusal)
 
-    def _proved_or_gone(self, connection: StreamConnection) -> None:
+    def _forget_unproven(self, connection: StreamConnection) -> None:
         self._unproven_tcp.discard(connection)
         self._unproven_unix.discard(connection)
 
-    async def _all_gone(self) -> None:
+    async def _wait_until_empty(self) -> None:
         while self._connections:
             self._emptied = asyncio.Event()
             await self._emptied.wait()

@@ -233,7 +233,7 @@ def _advice(address: TcpAddress, failure: OSError | None) -> str:
         first, last = address.port, address.last_port
         taken = f"port {first} is" if first == last else f"ports {first} to {last} are all"
         return (
-            f"{taken} taken; give a range of ports, as host:{first}-{first + 7}, of which every "
+            f"{taken} taken; set a range of ports, as host:{first}-{first + 7}, of which every "
             "process takes a free one, or port 0 for any"
         )
     if failure.errno == errno.EADDRNOTAVAIL:
@@ -247,7 +247,7 @@ def _refuse_taken(path: str) -> None:
     except OSError:
         return
     if not stat.S_ISSOCK(mode):
-        raise ListenError(f"unix:{path}: something that is not a socket is there; move it away")
+        raise ListenError(f"unix:{path}: the file there is not a socket; move it away")
     with private(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as probe:
         probe.setblocking(False)
         try:
@@ -256,7 +256,7 @@ def _refuse_taken(path: str) -> None:
             return
         except OSError:
             pass  # Busy, or no permission: a living process listens.
-    raise ListenError(f"unix:{path}: a living process listens there; choose another path")
+    raise ListenError(f"unix:{path}: a running process listens there; choose another path")
 
 
 def _unlink(path: str) -> None:

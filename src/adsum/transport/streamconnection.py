@@ -180,7 +180,7 @@ class StreamConnection(asyncio.Protocol):
                 self._resume_reading()
         self.drop_outbound()
         self._timer = ActiveTimer(self._owner.limits.close_grace, wire.abort, self.loop)
-        self._look_for_goodbye()
+        self._read_goodbye()
 
     # Called by the event loop.
 
@@ -202,7 +202,7 @@ class StreamConnection(asyncio.Protocol):
         self.received_any = True
         self.reader.feed(data)
         if self.phase is None:
-            self._look_for_goodbye()
+            self._read_goodbye()
             return
         self._owner.turns.offer(self)
         if (
@@ -224,7 +224,7 @@ class StreamConnection(asyncio.Protocol):
     def resume_writing(self) -> None:
         """The write buffer of the wire has drained to a quarter of the high-water mark."""
         self._backed_up = False
-        self._look_for_room()
+        self._report_room()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End the phase, after the frames that have already arrived were delivered."""
@@ -286,13 +286,13 @@ class StreamConnection(asyncio.Protocol):
         chunk = frames[0] if len(frames) == 1 else b"".join(frames)
         self.drop_outbound()
         wire.write(chunk)
-        self._look_for_room()
+        self._report_room()
 
-    def _look_for_room(self) -> None:
+    def _report_room(self) -> None:
         if self.phase is not None and not self._outbound and not self._backed_up:
             self.phase.has_room()
 
-    def _look_for_goodbye(self) -> None:
+    def _read_goodbye(self) -> None:
         """Abort once the goodbye of the peer has arrived after the end; drop all other frames."""
         try:
             while (frame := self.reader.take()) is not None:

@@ -70,7 +70,7 @@ class TLS:
                 raise ConfigurationError(
                     f"tls: certificate={str(certificate)!r}, key={str(key)!r} or "
                     f"authority={str(authority)!r} cannot be used: {error}; "
-                    "accepted are PEM files, the key without a passphrase"
+                    "must be PEM files, the key without a passphrase"
                 ) from error
             contexts.append(context)
         return cls(*contexts)
@@ -99,7 +99,7 @@ def require_verification(tls: TLS | None, secret: bytes | None) -> None:
     mode = getattr(tls, name).verify_mode.name
     raise ConfigurationError(
         f"tls.{name}.verify_mode={mode}: must be CERT_REQUIRED in both contexts, as from "
-        "adsum.TLS.from_files(); TLS(..., allow_unverified=True) with a secret is accepted, too: "
+        "adsum.TLS.from_files(); or, with a secret, TLS(..., allow_unverified=True): "
         "then the secret alone keeps strangers out, and a stranger on the path can read"
     )
 
@@ -124,7 +124,7 @@ def require_security(
     for text in addresses:
         if not parse(text, field).is_loopback:
             raise ConfigurationError(
-                f"{field}={text!r}: it leads beyond this host, so it needs protection; set secret= "
-                "(ADSUM_SECRET) to the same long random string on every node, or tls= to mutual "
-                "TLS; without them 127.0.0.1, [::1] and unix:/path are accepted"
+                f"{field}={text!r}: must be protected, since it leads beyond this host; set "
+                "secret= (ADSUM_SECRET) to the same long random string on every node, or tls= to "
+                "mutual TLS; without them it must be on 127.0.0.1, [::1] or unix:/path"
             )

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 
 def _refuse(self: object, *_: object, **__: object) -> NoReturn:
-    raise TypeError(f"{type(self).__name__} is read-only; copy.deepcopy() gives one to change")
+    raise TypeError(f"{type(self).__name__} is read-only; copy.deepcopy() returns a mutable copy")
 
 
 class FrozenDict(dict[str, Any]):

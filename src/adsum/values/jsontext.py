@@ -74,7 +74,7 @@ def check_object(text: object, field: str, limit: int) -> str:
     if end != len(text) or type(value) is not dict:
         raise ValueError(f"{field} is not a JSON object")
     if not value and text != "{}":
-        raise ValueError(f"{field} is an empty object with something in it")
+        raise ValueError(f"{field} is an empty object with whitespace")
     if not _is_flat(value) and not _is_valid(value, 0):
         _check(value, field, 0)
     return text
@@ -100,7 +100,7 @@ def encode_object(value: object, field: str, limit: int) -> str:
             _check(value, field, 0)
     text = dump(value)
     if len(text) > limit:
-        raise ValueError(f"{field} is {len(text)} bytes of JSON; at most {limit} are accepted")
+        raise ValueError(f"{field} is {len(text)} bytes of JSON: must be at most {limit}")
     return text
 
 
@@ -145,7 +145,7 @@ def _check(value: object, path: str, depth: int) -> None:
             raise ValueError(f"{path} is {value!r}; JSON numbers must be finite")
     elif value is not None and not isinstance(value, str | int):
         raise TypeError(
-            f"{path} is {described(value)}; accepted are str, int, float, bool, None, list and dict"
+            f"{path} is {described(value)}: must be a str, int, float, bool, None, list or dict"
         )
 
 

@@ -36,7 +36,7 @@ BODY_PATIENCE = 20.0
 Headers = list[tuple[bytes, bytes]]
 Admit = Callable[[Scope, str, "asyncio.Future[Any]"], Awaitable[tuple[Client, Serializer] | int]]
 _JSON = (b"content-type", b"application/json; charset=utf-8")
-_TOO_LARGE = "too much at once"
+_TOO_LARGE = "the body is too large"
 
 
 class LongPoll:
@@ -62,14 +62,14 @@ class LongPoll:
             token = params_of(scope).get("token", "")
         except RejectedError as error:
             address = address_of(scope)
-            text = "a client at %s that polls was refused: %s"
+            text = "a polling client at %s was refused: %s"
             self._shared.log.warning(text, address, str(error), key=address)
             await _answer_with(send, 403, {"status": 403}, [])
             return
         try:
             status, answer = await self._respond(scope, receive, headers, Token.read(token))
         except Exception as error:
-            self._shared.log.crashed("a request of a client that polls crashed", error=error)
+            self._shared.log.crashed("a request of a polling client crashed", error=error)
             status, answer = 500, {"status": 500}
         await _answer_with(send, status, answer, _cross_origin(scope["method"], headers))
 
@@ -86,10 +86,10 @@ class LongPoll:
                 return await self._begin(scope, receive)
             return 200, await self._poll(token, receive, address_of(scope))
         if method == "POST":
-            return await self._take(token, receive, headers, address_of(scope))
+            return await self._handle_post(token, receive, headers, address_of(scope))
         return 400, {"status": 400}
 
-    async def _take(
+    async def _handle_post(
         self, token: Token | None, receive: ASGIReceive, headers: dict[str, str], address: str
     ) -> tuple[int, Question]:
         """Handle a POST. Its body is read only if its session is known and no other POST runs."""
@@ -103,9 +103,9 @@ class LongPoll:
             try:
                 body = await _body(receive, headers, limit)
             except _BodyError as error:
-                if error.why:
-                    text = "a client at %s that polls sent %s"
-                    self._shared.log.warning(text, address, error.why, key=address)
+                if error.reason:
+                    text = "a request of the polling client at %s was refused: %s"
+                    self._shared.log.warning(text, address, error.reason, key=address)
                 return error.status, {"status": error.status}
             # One frame on each line, or a single frame, as older clients send it.
             lines = "ndjson" in headers.get("content-type", "")
@@ -160,13 +160,13 @@ class _BodyError(Exception):
 
     Args:
         status: The status of the response.
-        why: The text to log; empty to log nothing.
+        reason: The text to log; empty to log nothing.
     """
 
-    def __init__(self, status: int, why: str) -> None:
-        super().__init__(why)
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(reason)
         self.status = status
-        self.why = why
+        self.reason = reason
 
 
 async def _body(receive: ASGIReceive, headers: dict[str, str], limit: int) -> str:
@@ -182,9 +182,9 @@ async def _body(receive: ASGIReceive, headers: dict[str, str], limit: int) -> st
         async with active_timeout(BODY_PATIENCE):
             return b"".join([piece async for piece in _pieces(receive, limit)]).decode()
     except TimeoutError:
-        raise _BodyError(408, "a body that took too long") from None
+        raise _BodyError(408, "the body took too long") from None
     except UnicodeDecodeError:
-        raise _BodyError(400, "what is not UTF-8") from None
+        raise _BodyError(400, "the body is not UTF-8") from None
 
 
 async def _pieces(receive: ASGIReceive, limit: int) -> AsyncIterator[bytes]:

@@ -41,7 +41,7 @@ _NO_ROOM = {"room": False}
 #: `session.MAX_STATE`, in which every character doubles.
 MAX_QUESTION, MAX_ANSWER = 8 * 1024 * 1024, 41 * 1024 * 1024
 #: Seconds between two checks whether the nodes asked, and those that ask, are still alive.
-_LOOK_INTERVAL = 0.5
+_CHECK_INTERVAL = 0.5
 
 
 class TooLongError(Exception):
@@ -73,7 +73,7 @@ class NodeRequests(Observer):
         # Unanswered questions by number: name and incarnation of the node asked, and the answer.
         self._waiting: dict[int, tuple[tuple[str, int], asyncio.Future[Question | None]]] = {}
         # Timer of the next liveness check; set while any node is asked or answered.
-        self._look: asyncio.TimerHandle | None = None
+        self._check_timer: asyncio.TimerHandle | None = None
         # By name of a node: the send queue to it, and the texts stored for it.
         self._lanes: dict[str, TextQueue] = {}
         self._kept: dict[str, StoredTexts] = {}
@@ -96,8 +96,8 @@ class NodeRequests(Observer):
             TooLongError: The question is longer than `MAX_QUESTION`.
             NoRoomError: Too much is in flight to that node, or it stores too much for this one.
         """
-        life = self.lives().get(name)
-        if life is None:
+        incarnation = self.incarnations().get(name)
+        if incarnation is None:
             return None
         text = dump(question)
         if len(text) > MAX_QUESTION:
@@ -106,8 +106,8 @@ class NodeRequests(Observer):
         # parent process, would be taken for the answer to a different question.
         number = secrets.randbits(62)
         future: asyncio.Future[Question | None] = asyncio.get_running_loop().create_future()
-        self._waiting[number] = (name, life), future
-        self._look_later()
+        self._waiting[number] = (name, incarnation), future
+        self._check_later()
         try:
             async with active_timeout(patience), self._lane(name) as lane, lane.room(len(text)):
                 if not await self._send(lane, name, "ask", number, text):
@@ -131,15 +131,15 @@ class NodeRequests(Observer):
             if whole is not None:
                 self._received(sender, message.event, *whole)
         except (KeyError, TypeError, ValueError, RecursionError) as error:
-            text = "%s sent what is no question and no answer: %s"
+            text = "%s sent a malformed question or answer: %s"
             self._log.warning(text, printable(sender, 255), error_text(error), key=sender)
 
     def closed(self) -> None:
         """See `Observer`: resolves all questions with None and cancels all answers."""
         self._log.flush()
-        if self._look is not None:
-            self._look.cancel()
-            self._look = None
+        if self._check_timer is not None:
+            self._check_timer.cancel()
+            self._check_timer = None
         waiting, self._waiting = self._waiting, {}
         answering, self._tasks = self._tasks, {}
         self._lanes, self._kept = {}, {}
@@ -150,32 +150,32 @@ class NodeRequests(Observer):
 
     def forked(self) -> None:
         """See `Observer`."""
-        self._waiting, self._look, self._tasks = {}, None, {}
+        self._waiting, self._check_timer, self._tasks = {}, None, {}
         self._lanes, self._kept = {}, {}
 
-    def _look_later(self) -> None:
-        if self._look is None and (self._waiting or self._tasks):
+    def _check_later(self) -> None:
+        if self._check_timer is None and (self._waiting or self._tasks):
             loop = asyncio.get_running_loop()
-            self._look = loop.call_later(_LOOK_INTERVAL, self._look_after_them)
+            self._check_timer = loop.call_later(_CHECK_INTERVAL, self._check_nodes)
 
-    def _look_after_them(self) -> None:
+    def _check_nodes(self) -> None:
         """Resolve the questions to dead nodes with None, and cancel the answers to dead nodes."""
-        self._look = None
+        self._check_timer = None
         if not self._node.running:
             return
-        lives = self.lives()
+        incarnations = self.incarnations()
         for name, kept in list(self._kept.items()):
-            if kept.empty or name not in lives:
+            if kept.empty or name not in incarnations:
                 del self._kept[name]
-        for (name, life), future in self._waiting.values():
-            if lives.get(name) != life:
+        for (name, incarnation), future in self._waiting.values():
+            if incarnations.get(name) != incarnation:
                 resolve(future)
         for task, (name, own) in self._tasks.items():
-            if own is not None and lives.get(name) != own:
+            if own is not None and incarnations.get(name) != own:
                 task.cancel()
-        self._look_later()
+        self._check_later()
 
-    def lives(self) -> dict[str, int]:
+    def incarnations(self) -> dict[str, int]:
         """The other nodes not known to be down, by name, each with its incarnation."""
         alive = ("up", "suspect")
         members = self._node.members() if self._node.running else []
@@ -191,9 +191,9 @@ class NodeRequests(Observer):
             )
             kept.unanswered += len(text)
             task = start_task(work)
-            self._tasks[task] = sender, self.lives().get(sender)
+            self._tasks[task] = sender, self.incarnations().get(sender)
             task.add_done_callback(partial(self._answered, kept, len(text)))
-            self._look_later()
+            self._check_later()
         elif self._is_asked(sender, number):
             resolve(self._waiting[number][1], dict(load(text)))
 
@@ -206,7 +206,7 @@ class NodeRequests(Observer):
         self._tasks.pop(task, None)
 
     async def _refuse(self, sender: str, number: int) -> None:
-        text = "%s asks more than can be answered"
+        text = "a question of %s was refused: too many of its questions are unanswered"
         self._log.warning(text, printable(sender, 255), key=sender)
         async with self._lane(sender) as lane:
             await self._send(lane, sender, "answer", number, dump(_NO_ROOM))
@@ -216,7 +216,7 @@ class NodeRequests(Observer):
             answer = await self._service.answer(question)
         except Exception as error:
             shown = printable(sender, 255)
-            self._log.crashed("a question of %s could not be answered", shown, error=error)
+            self._log.crashed("answering a question of %s crashed", shown, error=error)
         else:
             if not await self._send_answer(sender, number, answer):
                 self._service.lost(question)
@@ -273,7 +273,7 @@ class NodeRequests(Observer):
         name = message.event, number
         pieces = kept.drop(name)
         if index != len(pieces) or not 0 < of <= -(-most // PIECE) or len(piece) > PIECE:
-            raise ValueError("a piece that does not fit")
+            raise ValueError("a piece is out of order or too large")
         pieces.append(piece)
         if len(pieces) < of:
             kept.keep(name, pieces)

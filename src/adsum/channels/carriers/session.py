@@ -62,7 +62,7 @@ class Session:
         if not self._is_present(number):
             return 410, 0, []
         self.filled()  # of two waiting polls the older one is answered, without frames
-        self.connection.heard()
+        self.connection.note_activity()
         if number != self._number:
             return 200, self._number, self._frames or []
         self._frames = None
@@ -75,11 +75,11 @@ class Session:
             except asyncio.CancelledError:
                 if self._poll is waiting:
                     self._broken = True
-                    self._live_on()
+                    self._restart_expiry()
                 raise
             if self._poll is not waiting:
                 return 204, number, []  # a newer poll waits and gets the frames
-        self._live_on()
+        self._restart_expiry()
         return self._answer()
 
     def break_off(self, number: int) -> None:
@@ -90,7 +90,7 @@ class Session:
         if self._poll is not None and not self._poll.done():
             self.filled()
         else:
-            self._live_on()
+            self._restart_expiry()
 
     async def send(self, body: str, *, lines: bool) -> int:
         """Handle the frames that the client sent, up to the first invalid one; returns a status.
@@ -110,7 +110,7 @@ class Session:
                         break
                     self.connection.receive(_wire(frame))
         except TimeoutError:
-            self.connection.close(1013, "too much waits to be handled")
+            self.connection.close(1013, "too many unhandled events")
         finally:
             self._sending = False
         return 200 if self.connection.closing is None else 410
@@ -158,7 +158,7 @@ class Session:
         if self._poll is not None and not self._poll.done():
             self._poll.set_result(None)
 
-    def _live_on(self) -> None:
+    def _restart_expiry(self) -> None:
         self._expiry.cancel()
         self._expiry = self._expire_later(LIFETIME_IF_BROKEN if self._broken else LIFETIME)
 

@@ -26,7 +26,7 @@ from .tokens import Token, TokenRoutes
 
 logger = logging.getLogger("adsum.channels")
 
-_UNKNOWN = "a client at %s that polls has a token of a session that has ended"
+_UNKNOWN = "a polling client at %s has the token of a session that has ended"
 
 
 class Sessions(Observer):
@@ -40,7 +40,9 @@ class Sessions(Observer):
         self._log = SparseLogger(logger)
         self._requests = NodeRequests(node, self)
         self._sessions: dict[str, Session] = {}
-        self._routes = TokenRoutes(self._ask_route, self._requests.lives, self._cluster, self._log)
+        self._routes = TokenRoutes(
+            self._ask_route, self._requests.incarnations, self._cluster, self._log
+        )
         # Sessions, of any node, with frames being read or forwarded by this node.
         self._sending: set[str] = set()
 

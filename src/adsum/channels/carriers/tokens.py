@@ -50,14 +50,14 @@ AGAIN, AGAIN_MOST = 1.0, 30.0
 _MARK, _ROUTE, _SESSION, _KEY, _MAC = 2, 12, 24, 32, 16
 
 _FOREIGN = (
-    "a client at %s that polls has a token of another cluster than %s: workers behind one proxy "
+    "a polling client at %s has a token of another cluster than %s: workers behind one proxy "
     "need the same ADSUM_CLUSTER"
 )
 _STOPPED = (
-    "a client at %s that polls has a token of a worker that has stopped, or that this one has no "
+    "a polling client at %s has a token of a worker that has stopped, or that this one has no "
     "link to; workers on several hosts need ADSUM_PEERS"
 )
-_FORGED = "a client at %s that polls has a forged token"
+_FORGED = "a polling client at %s has a forged token"
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +140,7 @@ class TokenRoutes:
 
     Args:
         ask: Requests the route of a member; returns None if it does not answer.
-        lives: Returns the live members, without this node, each with its incarnation.
+        incarnations: Returns the live members, without this node, each with its incarnation.
         cluster: Returns the name of the cluster.
         log: The log for refused tokens.
     """
@@ -148,12 +148,12 @@ class TokenRoutes:
     def __init__(
         self,
         ask: Callable[[str], Awaitable[dict[str, Any] | None]],
-        lives: Callable[[], dict[str, int]],
+        incarnations: Callable[[], dict[str, int]],
         cluster: Callable[[], str],
         log: SparseLogger,
     ) -> None:
         self._ask = ask
-        self._lives = lives
+        self._incarnations = incarnations
         self._cluster = cluster
         self._log = log
         self._own: Route | None = None
@@ -184,7 +184,7 @@ class TokenRoutes:
             await self._learn(token.route)
             found = self._find(token.route, own)
         if found is None:
-            self._complain(token, address)
+            self._log_unknown_route(token, address)
             return None
         name, route = found
         if not route.proves(token):
@@ -192,7 +192,7 @@ class TokenRoutes:
             return None
         return name
 
-    def _complain(self, token: Token, address: str) -> None:
+    def _log_unknown_route(self, token: Token, address: str) -> None:
         cluster = self._cluster()
         if token.route.startswith(_mark(cluster)):
             self._log.log(logging.INFO, _STOPPED, address)
@@ -213,7 +213,7 @@ class TokenRoutes:
         if id == self.own.id:
             return own, self.own
         for (name, incarnation), route in self._known.items():
-            if route.id == id and self._lives().get(name) == incarnation:
+            if route.id == id and self._incarnations().get(name) == incarnation:
                 return name, route
         return None
 
@@ -228,30 +228,32 @@ class TokenRoutes:
 
     def _ask_members(self) -> "list[asyncio.Task[None]]":
         """Request the route of each member that is due; returns all pending requests."""
-        lives = set(self._lives().items())
-        self._known = {life: route for life, route in self._known.items() if life in lives}
-        for life in self._unanswered.keys() - lives:
-            cancel_task(self._unanswered.pop(life).task)
+        incarnations = set(self._incarnations().items())
+        self._known = {
+            member: route for member, route in self._known.items() if member in incarnations
+        }
+        for member in self._unanswered.keys() - incarnations:
+            cancel_task(self._unanswered.pop(member).task)
         now = asyncio.get_running_loop().time()
-        for life in lives - self._known.keys():
-            unanswered = self._unanswered.setdefault(life, _Unanswered())
+        for member in incarnations - self._known.keys():
+            unanswered = self._unanswered.setdefault(member, _Unanswered())
             if unanswered.task is None and unanswered.ask_at <= now:
-                unanswered.task = start_task(self._ask_member(life, unanswered))
+                unanswered.task = start_task(self._ask_member(member, unanswered))
         return [one.task for one in self._unanswered.values() if one.task is not None]
 
-    async def _ask_member(self, life: tuple[str, int], unanswered: _Unanswered) -> None:
+    async def _ask_member(self, member: tuple[str, int], unanswered: _Unanswered) -> None:
         answer = None
         try:
-            answer = await self._ask(life[0])
+            answer = await self._ask(member[0])
         finally:
             unanswered.task = None
             unanswered.ask_at = asyncio.get_running_loop().time() + unanswered.pause
             unanswered.pause = min(2 * unanswered.pause, AGAIN_MOST)
-        if self._unanswered.get(life) is not unanswered:
+        if self._unanswered.get(member) is not unanswered:
             return  # the incarnation of the member, or of this node, has ended
         with contextlib.suppress(ValueError):
-            self._known[life] = Route.load(answer or {})
-            del self._unanswered[life]
+            self._known[member] = Route.load(answer or {})
+            del self._unanswered[member]
 
 
 def _mark(cluster: str) -> str:

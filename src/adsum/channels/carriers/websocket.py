@@ -27,7 +27,7 @@ logger = logging.getLogger("adsum.channels")
 #: frame besides its own.
 _MAX_HELD, _FRAME_COST = 64 * 1024, 64
 #: Close code of a server that restarts; seconds of active time that sending it may take.
-_RESTART, _LAST_WORD = 1012, 1.0
+_RESTART, _CLOSE_PATIENCE = 1012, 1.0
 
 #: Bytes of the budget (see `fairshare`) that it costs to drop a received frame.
 _DROPPED = 32
@@ -59,7 +59,7 @@ async def serve(
         if not carrier.interrupted:
             # Some servers cancel without a message when they stop. Their clients should reconnect.
             code = _RESTART
-            await carrier.say_restart()
+            await carrier.close_for_restart()
             raise
         if carrier.task.uncancel():
             carrier.given_up = False  # the server has cancelled it as well, and reports no end
@@ -107,7 +107,7 @@ async def _read(
                     await connection.wait_room()
                     continue
                 ahead = ahead or start_task(receive_next(receive))
-                if not await _came(ahead, connection):
+                if not await _message_arrived(ahead, connection):
                     continue
             message = await (receive() if ahead is None else ahead)
             ahead = None
@@ -117,7 +117,7 @@ async def _read(
                 held.clear()
                 await connection.share.turn(_DROPPED)
                 continue
-            connection.heard()
+            connection.note_activity()
             text = message.get("text")
             held.append(message["bytes"] if text is None else text)
             held_size += len(held[-1]) + _FRAME_COST
@@ -131,7 +131,7 @@ async def _wait_for_end(connection: Connection, receive: ASGIReceive) -> None:
         await connection.share.turn(_DROPPED)
 
 
-async def _came(ahead: "asyncio.Future[Event]", connection: Connection) -> bool:
+async def _message_arrived(ahead: "asyncio.Future[Event]", connection: Connection) -> bool:
     """Wait for a message or for room to handle held frames; returns whether a message came."""
     room = asyncio.ensure_future(connection.wait_room())
     either: set[asyncio.Future[Any]] = {room, ahead}
@@ -199,11 +199,11 @@ class _Carrier:
         self._stopped = True
         cancel_task(self._writer)
 
-    async def say_restart(self) -> None:
+    async def close_for_restart(self) -> None:
         """Stop the writer and close with code 1012, if the client still takes frames."""
         self.stop()
         with contextlib.suppress(TimeoutError):  # the client takes no frames any more
-            async with active_timeout(_LAST_WORD):
+            async with active_timeout(_CLOSE_PATIENCE):
                 await self._sent({"type": "websocket.close", "code": _RESTART})
 
     async def _write(self) -> None:

@@ -18,7 +18,7 @@ T = TypeVar("T")
 Job = Callable[[], Awaitable[None]]
 
 #: Error of code that was cancelled, but not by adsum and not with its event loop.
-CANCELLED = "it was cancelled, by itself or by other code of the application"
+CANCELLED = "cancelled by itself or by other code of the application"
 
 
 class MailboxOwner(Protocol):
@@ -99,7 +99,7 @@ class Mailbox:
                 raise
             task = asyncio.current_task()
             if task is None or not task.cancelling():
-                raise RuntimeError("something that it waited for was cancelled") from error
+                raise RuntimeError("an awaitable of the application was cancelled") from error
             if self.cancelling or is_closing():
                 self.cancelling = True
                 raise

@@ -26,9 +26,9 @@ def beside(
     for key, extra in extras.items():
         added = {name: value for name, value in extra.items() if name != "metas"}
         try:
-            text = encode_object(added, "it", MAX_PAYLOAD)
+            text = encode_object(added, "fields", MAX_PAYLOAD)
         except (TypeError, ValueError) as error:
-            message = "what fetch added for %s on %s is left out: %s"
+            message = "the fields that fetch added for %s on %s were dropped: %s"
             log.error(message, quoted(key), quoted(topic), str(error))
         else:
             texts[key] = f",{text[1:-1]}" if added else ""

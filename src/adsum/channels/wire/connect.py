@@ -83,7 +83,7 @@ def read_client(scope: Scope, origins: Origins, transport: str) -> tuple[Client,
     serializer = serializer_for(params.get("vsn"))
     if serializer is None:
         asked = quoted(params.get("vsn"), 20)
-        raise RejectedError(f"it speaks version {asked}, not 1.0.0 or 2.0.0")
+        raise RejectedError(f"it uses version {asked}: must be 1.0.0 or 2.0.0")
     token = _token_of(scope, headers)
     peer = scope.get("client")
     own = {name: value for name, value in params.items() if name not in _OWN_PARAMS}

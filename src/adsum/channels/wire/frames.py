@@ -136,13 +136,13 @@ class Version2:
     def message(self, join_ref: Ref, ref: Ref, topic: str, event: str, payload: Encoded) -> Wire:
         """See `Serializer`."""
         if isinstance(payload, bytes):
-            return _binary(_PUSH, (_word(join_ref), topic, event), payload)
+            return _binary(_PUSH, (_ref_text(join_ref), topic, event), payload)
         return f"[{_ref(join_ref)},{_ref(ref)},{quote(topic)},{quote(event)},{payload}]"
 
     def reply(self, join_ref: Ref, ref: Ref, topic: str, status: str, response: Encoded) -> Wire:
         """See `Serializer`."""
         if isinstance(response, bytes):
-            return _binary(_REPLY, (_word(join_ref), _word(ref), topic, status), response)
+            return _binary(_REPLY, (_ref_text(join_ref), _ref_text(ref), topic, status), response)
         body = f'{{"status":{quote(status)},"response":{response}}}'
         return self.message(join_ref, ref, topic, "phx_reply", body)
 
@@ -192,7 +192,7 @@ def checked_event(event: object) -> str:
     if is_reserved(name):
         raise ValueError(
             f"event={quoted(name)}: must not begin with 'phx_' or be an event of presences "
-            f"({', '.join(sorted(_OF_PRESENCES))}), which clients believe to be the server's own"
+            f"({', '.join(sorted(_OF_PRESENCES))}), which clients accept from the server alone"
         )
     return name
 
@@ -222,14 +222,14 @@ def _checked(join_ref: object, ref: object, topic: object, event: object, payloa
     return Frame(_as_ref(join_ref, "join_ref"), _as_ref(ref, "ref"), topic, event, payload)
 
 
-def _as_ref(value: object, what: str) -> Ref:
+def _as_ref(value: object, field: str) -> Ref:
     if value is None:
         return None
     if type(value) is str and len(value) <= MAX_REF and (value.isascii() or is_unicode(value)):
         return value
     if type(value) is int and abs(value) < MAX_NUMBER:
         return value
-    raise ProtocolError(f"{what} is neither null, nor a number, nor a short text")
+    raise ProtocolError(f"{field} must be null, a number or a short text")
 
 
 def _decode_binary(data: bytes) -> Frame:
@@ -240,18 +240,18 @@ def _decode_binary(data: bytes) -> Frame:
         words.append(data[at : at + length])
         at += length
     if at > len(data):
-        raise ProtocolError("a binary push that is cut off")
+        raise ProtocolError("a truncated binary push")
     try:
         join_ref, ref, topic, event = (word.decode() for word in words)
     except UnicodeDecodeError:
-        raise ProtocolError("a binary push whose names are not UTF-8") from None
+        raise ProtocolError("a name in a binary push is not UTF-8") from None
     return _checked(join_ref or None, ref or None, topic, event, data[at:])
 
 
 def _binary(kind: int, words: tuple[str, ...], payload: bytes) -> bytes:
     encoded = [word.encode() for word in words]
     if any(len(word) > 255 for word in encoded):
-        raise UsageError("a binary frame has room for names of at most 255 bytes")
+        raise UsageError("names in a binary frame must have at most 255 bytes")
     return bytes([kind, *(len(word) for word in encoded)]) + b"".join(encoded) + payload
 
 
@@ -267,5 +267,5 @@ def _ref(ref: Ref) -> str:
     return quote(ref) if isinstance(ref, str) else str(ref)
 
 
-def _word(ref: Ref) -> str:
+def _ref_text(ref: Ref) -> str:
     return "" if ref is None else str(ref)

@@ -35,7 +35,7 @@ _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
 #: Characters that browsers and the encoder of the standard library encode differently.
 _AMBIGUOUS = frozenset("\u00df\u03c2\u200c\u200d")
 _ACCEPTED = (
-    "accepted are 'https://example.com', 'http://localhost:4000', '//example.com' (http and "
+    "must be like 'https://example.com', 'http://localhost:4000', '//example.com' (http and "
     "https), '//*.example.com' (its subdomains), 'app://local' (a scheme of an application), "
     "'null' (pages without an origin) and '*' (all)"
 )
@@ -87,7 +87,7 @@ class Origins:
 
     def __init__(self, accepted: Sequence[str] | None) -> None:
         if isinstance(accepted, str):
-            raise ConfigurationError(f"origins={accepted!r}: accepted is a list of them, or None")
+            raise ConfigurationError(f"origins={accepted!r}: must be a list of origins, or None")
         self._accepts_host = accepted is None
         listed = list(accepted or ())
         self._all, self._opaque = "*" in listed, "null" in [_lower(one) for one in listed]
@@ -165,15 +165,17 @@ def _pattern(text: object) -> _Site:
         ConfigurationError: It is not an origin, or no origin can match it.
     """
     if not isinstance(text, str):
-        _refuse(text, "it must be a text")
+        _refuse(text, "it is not a str")
     site = _parse(text)
     if site is None:
-        _refuse(text, "it must be a scheme, a host and maybe a port, with nothing before or after")
+        _refuse(
+            text, "it is not a scheme, a host and an optional port, with nothing before or after"
+        )
     if site.port is not None and not 0 < site.port < 65536:
         _refuse(text, "its port must be 1 to 65535")
     if site.scheme is not None and site.scheme not in _PORTS:
         if "*" in site.host or not site.host.isascii() or not site.host.isprintable():
-            _refuse(text, "with a scheme of an application it must be the whole origin, in ASCII")
+            _refuse(text, "the origin of an application must be complete and in ASCII")
         return site
     starred = site.host.startswith("*.")
     host = _checked_host(text, site.host.removeprefix("*."), starred=starred)
@@ -183,9 +185,9 @@ def _pattern(text: object) -> _Site:
 def _checked_host(text: str, host: str, *, starred: bool) -> str:
     """Check that browsers can send a host; returns it in ASCII."""
     if not host:
-        _refuse(text, "it names no host")
+        _refuse(text, "it has no host")
     if "*" in host:
-        _refuse(text, "a star stands for whole labels at the beginning, as in '//*.example.com'")
+        _refuse(text, "a star must replace whole labels at the beginning, as in '//*.example.com'")
     if host.startswith("["):
         if starred or not _is_ip(host[1:-1], 6):
             _refuse(text, f"{quoted(host, 60)} is not an IPv6 address")
@@ -207,7 +209,7 @@ def _to_ascii(text: str, host: str) -> str:
     except UnicodeError:
         name = ""
     if not name:
-        _refuse(text, "write its host as browsers send it, in ASCII, as 'xn--bcher-kva.example'")
+        _refuse(text, "its host must be in ASCII, as browsers send it: 'xn--bcher-kva.example'")
     return name
 
 

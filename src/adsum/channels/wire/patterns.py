@@ -32,7 +32,7 @@ class Pattern:
         if len(set(names)) != len(names):
             refuse("topic", text, f"a pattern in which each name occurs once; {_ACCEPTED}")
         if text == "phoenix":
-            refuse("topic", text, "another one: clients send their heartbeats there")
+            refuse("topic", text, "another topic: clients send their heartbeats on this one")
 
     def match(self, topic: str) -> dict[str, str] | None:
         """The parameters of a topic; None if it does not match."""

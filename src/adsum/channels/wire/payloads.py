@@ -8,13 +8,13 @@ from .frames import Encoded
 MAX_PUSH = 1024 * 1024
 
 
-def encode(payload: object, limit: int = MAX_PUSH, what: str = "payload") -> Encoded:
+def encode(payload: object, limit: int = MAX_PUSH, field: str = "payload") -> Encoded:
     """Encode a payload for a frame.
 
     Args:
         payload: A JSON object or bytes.
         limit: Most characters of JSON text, or bytes.
-        what: Name of the payload in errors.
+        field: Name of the payload in errors.
 
     Raises:
         TypeError: It is neither a JSON object nor bytes.
@@ -22,6 +22,6 @@ def encode(payload: object, limit: int = MAX_PUSH, what: str = "payload") -> Enc
     """
     if isinstance(payload, bytes):
         if len(payload) > limit:
-            raise ValueError(f"{what} is {len(payload)} bytes; at most {limit} are accepted")
+            raise ValueError(f"{field} is {len(payload)} bytes: must be at most {limit}")
         return payload
-    return encode_object(payload, what, limit)
+    return encode_object(payload, field, limit)

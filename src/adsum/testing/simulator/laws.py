@@ -74,14 +74,14 @@ class Life:
         old = self.tracked.get(entry[ID])
         self.values[entry[VERSION]] = self.tracked[entry[ID]] = entry
         self.versions.setdefault(entry[ID], []).append(entry[VERSION])
-        self._sum_up(entry[VERSION] - (old[VERSION] if old is not None else 0))
+        self._record_sums(entry[VERSION] - (old[VERSION] if old is not None else 0))
 
     def end(self, id: int, version: int) -> None:
         """Record that a presence was untracked."""
         self.ended[id] = version
-        self._sum_up(-self.tracked.pop(id)[VERSION])
+        self._record_sums(-self.tracked.pop(id)[VERSION])
 
-    def _sum_up(self, more: int) -> None:
+    def _record_sums(self, more: int) -> None:
         self.sums.append((len(self.tracked), self.sums[-1][1] + more))
 
     def at(self, id: int, horizon: int) -> Entry | None:
@@ -221,7 +221,7 @@ class Witness:
         if folded is not None and folded != truth:
             self._fail(f"{folded} shows at {held.slice.horizon}, where its owner had {truth}")
 
-    def took_in(self, replica: Replica) -> None:
+    def applied(self, replica: Replica) -> None:
         """Check a slice after a delta (laws 2 and 3)."""
         held = self._engine.held(replica)
         if held is None:
@@ -249,7 +249,7 @@ class Witness:
         slices = self._engine.slices()
         self._horizons = {r: known for r, known in self._horizons.items() if r in slices}
         for replica in slices:
-            self.took_in(replica)
+            self.applied(replica)
             held, died_at = self._engine.held(replica), self._ledger.of(replica).died_at
             most = dead_shown_most(self._timing, nodes)
             died_at = max(died_at, resumed_at)

@@ -260,7 +260,7 @@ class SimulatedNode(Driver):
         self.bytes_received += len(frame.data)
         self._call(self.engine.receive, link, message)
         if isinstance(message, Delta) and self.witness is not None:
-            self.check(self.witness.took_in, message.replica)
+            self.check(self.witness.applied, message.replica)
 
     def _call(self, method: Any, *args: Any) -> None:
         method(*args, self._now())

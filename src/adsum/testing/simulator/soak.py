@@ -9,7 +9,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from dataclasses import dataclass, field
 
 #: Seconds between two lines of progress if the output is not a terminal.
-TELL_INTERVAL = 15.0
+PRINT_INTERVAL = 15.0
 
 #: Runs one seed; returns a report of its failure, or None. It is called in other processes.
 Attempt = Callable[[int], str | None]
@@ -23,7 +23,7 @@ class Progress:
     began: float = field(default_factory=time.monotonic)
     done: int = 0
     failed: list[int] = field(default_factory=list)
-    _told_at: float = 0.0
+    _printed_at: float = 0.0
 
     def finish(self, seed: int, failure: str | None) -> None:
         """Count a finished seed, and print its failure if there is one."""
@@ -33,11 +33,11 @@ class Progress:
             print(f"\n{failure}\n", flush=True)
 
     def show(self) -> None:
-        """Print the progress; without a terminal at most once in `TELL_INTERVAL`."""
+        """Print the progress; without a terminal at most once in `PRINT_INTERVAL`."""
         now = time.monotonic()
-        if not sys.stdout.isatty() and now - self._told_at < TELL_INTERVAL:
+        if not sys.stdout.isatty() and now - self._printed_at < PRINT_INTERVAL:
             return
-        self._told_at = now
+        self._printed_at = now
         seconds = now - self.began
         line = f"{self.name}: {self.done} seeds, {len(self.failed)} failed, {seconds:.0f} s"
         rate = f", {self.done / max(seconds, 0.001):.1f} a second"
