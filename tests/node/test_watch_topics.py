@@ -3,6 +3,7 @@
 import asyncio
 import gc
 from random import Random
+from typing import Any
 
 import pytest
 
@@ -345,3 +346,22 @@ def test_wrong_prefix_raises(
     one = cluster(1)[0].presence
     with pytest.raises(error, match="prefix"):
         getattr(one, method)(prefix)
+
+
+def test_watch_of_several_topics_does_not_call_fetch() -> None:
+    async def main() -> None:
+        async def fetch(topic: str, entries: dict[str, adsum.PresenceEntry]) -> dict[str, Any]:
+            calls.append(topic)
+            return {key: {"user": key.title()} for key in entries}
+
+        calls = list[str]()
+        node = adsum.Node(siblings=False)
+        presence = adsum.Presence(node, fetch=fetch)
+        async with node:
+            presence.track("room", "ann", owner=None)
+            diff = await anext(presence.watch_topics())
+            assert list(diff.joins["ann"]) == ["metas"]
+            assert calls == []
+            assert (await presence.fetch(diff.topic))["ann"]["user"] == "Ann"
+
+    run(main())
