@@ -40,6 +40,7 @@ LAYERS = {
         "transport",
         "values",
     },
+    "memberswatch": {"driver", "replication", "singlereader"},
     "node": {
         "errors",
         "arguments",
@@ -47,6 +48,7 @@ LAYERS = {
         "driver",
         "forks",
         "lifespan",
+        "memberswatch",
         "quoting",
         "replication",
         "signals",
@@ -54,6 +56,7 @@ LAYERS = {
         "transport",
     },
     "watch": {"replication", "quoting", "singlereader", "sparselog", "tasks", "values"},
+    "topicswatch": {"driver", "quoting", "replication", "singlereader", "values", "watch"},
     "owners": {"errors", "quoting"},
     "enrichment": {
         "activetime",
@@ -75,6 +78,7 @@ LAYERS = {
         "replication",
         "singlereader",
         "sparselog",
+        "topicswatch",
         "values",
         "watch",
     },

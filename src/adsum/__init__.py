@@ -24,11 +24,13 @@ from adsum.errors import (
     UsageError,
     WrongThreadError,
 )
+from adsum.memberswatch import MembersDiff, MembersWatch
 from adsum.node import Node
 from adsum.owners import CURRENT_TASK
 from adsum.presence import Presence, Tracked
 from adsum.pubsub import Message, PubSub, Subscription
 from adsum.replication.memberinfo import MemberInfo
+from adsum.topicswatch import TopicDiff, TopicsWatch
 from adsum.transport.tls import TLS
 from adsum.watch import Diff, PresenceEntry, Watch
 
@@ -44,6 +46,8 @@ __all__ = [
     "HandshakeError",
     "ListenError",
     "MemberInfo",
+    "MembersDiff",
+    "MembersWatch",
     "Message",
     "Node",
     "NodeNotRunningError",
@@ -53,6 +57,8 @@ __all__ = [
     "ProtocolError",
     "PubSub",
     "Subscription",
+    "TopicDiff",
+    "TopicsWatch",
     "Tracked",
     "TransportError",
     "UsageError",

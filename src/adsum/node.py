@@ -16,6 +16,7 @@ from adsum.driver.socketdriver import SocketDriver
 from adsum.errors import NodeNotRunningError, UsageError, WrongThreadError
 from adsum.forks import process
 from adsum.lifespan import Lifespan, wrapped
+from adsum.memberswatch import MembersFeed, MembersWatch
 from adsum.quoting import quoted
 from adsum.replication.memberinfo import MemberInfo
 from adsum.signals import add_stop_listener, remove_stop_listener
@@ -125,6 +126,8 @@ class Node:
         self._thread = 0
         # Set while `start` is under way; its result is whether `stop` ended it.
         self._opening: asyncio.Future[bool] | None = None
+        # Passes changes of the members to their watches; set while there are any.
+        self._members_feed: MembersFeed | None = None
         # The previous run and the task that closes it; set while that task is under way.
         self._closing: tuple[Driver, asyncio.Task[None]] | None = None
 
@@ -375,6 +378,38 @@ class Node:
     def members(self) -> list[MemberInfo]:
         """The known nodes of the cluster, this one included, sorted by name."""
         return self.driver.members()
+
+    def watch_members(self) -> MembersWatch:
+        """Watch the member list: an asynchronous iterator of joined, left and changed members.
+
+        The watch begins at this call. The first diff comes at once, with all members as joined.
+        Each later diff has the changes since the one before; for a slow reader several are merged,
+        so no queue grows. It costs nothing while nobody watches.
+
+        Raises:
+            NodeNotRunningError: The node is not running.
+            WrongThreadError: This is not the thread of its event loop.
+
+        Example:
+            >>> import asyncio, adsum
+            >>> async def main():
+            ...     async with adsum.Node(name="web-1", siblings=False) as node:
+            ...         async for diff in node.watch_members():
+            ...             return [(member.name, member.status) for member in diff.joined]
+            >>> asyncio.run(main())
+            [('web-1', 'self')]
+        """
+        driver = self.driver
+        feed = self._members_feed
+        if feed is None:
+            feed = self._members_feed = MembersFeed(driver, self._members_feed_ended)
+            self.observe(feed)
+        return feed.watch()
+
+    def _members_feed_ended(self, feed: MembersFeed) -> None:
+        self.stop_observing(feed)
+        if self._members_feed is feed:
+            self._members_feed = None
 
     def stats(self) -> dict[str, int]:
         """Counters and gauges, for metrics: cheap enough to be read every second.

@@ -18,9 +18,10 @@ from adsum.quoting import quoted
 from adsum.replication.entry import ID, META, Entry, Transition
 from adsum.singlereader import ReaderSet
 from adsum.sparselog import SparseLogger
+from adsum.topicswatch import TopicFeeds, TopicsWatch, topics_with
 from adsum.values.jsontext import encode_object, load
 from adsum.values.limits import MAX_META, MAX_NAME
-from adsum.values.names import checked_name
+from adsum.values.names import checked_name, checked_prefix
 from adsum.watch import Entries, Watch, WatchFeed, entry_of
 
 logger = logging.getLogger("adsum.presence")
@@ -146,6 +147,7 @@ class Presence:
         self._node = node
         self._owners = Owners(self._owner_ended)
         self._feeds: dict[str, WatchFeed] = {}
+        self._topic_feeds = TopicFeeds()
         #: Its observer of the node, for `Node.stop_observing`.
         self.observer: Observer = _PresenceObserver(self)
         node.observe(self.observer)
@@ -257,9 +259,20 @@ class Presence:
         """The number of keys present on a topic. Costs the same at any size."""
         return self._node.driver.view.count(checked_name(topic, "topic", MAX_NAME))
 
-    def topics(self) -> Names:
-        """The topics that have at least one presence, sorted."""
-        return sorted(self._node.driver.view.topics)
+    def topics(self, prefix: str = "") -> Names:
+        """The topics that have at least one presence, sorted by code points.
+
+        A call compares each topic with the prefix, and sorts those that begin with it.
+
+        Args:
+            prefix: Only topics that begin with this are listed; at most 1,024 characters.
+
+        Raises:
+            TypeError: The prefix is not a string.
+            ValueError: The prefix is too long.
+        """
+        prefix = checked_prefix(prefix, "prefix", MAX_NAME)
+        return topics_with(self._node.driver.view.topics, prefix)
 
     async def fetch(self, topic: str) -> Entries:
         """As `list`, but with the fields of the `fetch` function added, in one call of it."""
@@ -310,6 +323,41 @@ class Presence:
         feed.push([watch], [(None, entry) for entry in entries])
         return watch
 
+    def watch_topics(self, prefix: str = "") -> TopicsWatch:
+        """Watch all topics, or those that begin with a prefix: an asynchronous iterator of diffs.
+
+        The watch begins at this call. The first diffs have all present keys as joins, one diff for
+        each topic, in the order of `topics`; there is none if nobody is present. Then a diff comes
+        for each topic that changes, new topics included. Every join, update and leave is delivered
+        exactly once. For a slow reader the changes of a topic are merged into one diff.
+
+        `fetch` is not called: the first diffs would need a call for each topic. Call it for the
+        topics that you show: ``await presence.fetch(diff.topic)``.
+
+        Args:
+            prefix: Only topics that begin with this are watched; at most 1,024 characters.
+
+        Raises:
+            NodeNotRunningError: The node is not running.
+            TypeError: The prefix is not a string.
+            ValueError: The prefix is too long.
+
+        Example:
+            >>> import asyncio, adsum
+            >>> async def main():
+            ...     node = adsum.Node(siblings=False)
+            ...     presence = adsum.Presence(node)
+            ...     async with node:
+            ...         presence.track("room:1", "ann")
+            ...         async for diff in presence.watch_topics("room:"):
+            ...             return diff.topic, diff.arrived
+            >>> asyncio.run(main())
+            ('room:1', ('ann',))
+        """
+        driver = self._node.driver
+        prefix = checked_prefix(prefix, "prefix", MAX_NAME)
+        return self._topic_feeds.watch(driver, prefix)
+
     def __repr__(self) -> str:
         return f"<Presence on {self._node!r}>"
 
@@ -338,6 +386,7 @@ class Presence:
         feed = self._feeds.get(topic)
         if feed is not None:
             feed.push(list(feed.watches), transitions)
+        self._topic_feeds.push(topic, transitions)
 
     def _closed(self) -> None:
         """End every presence and every watch: the node has stopped."""
@@ -348,10 +397,12 @@ class Presence:
             feed.close()
             for watch in feed.watches:
                 watch.close()
+        self._topic_feeds.close()
 
     def _forked(self) -> None:
         self._owners.forget()
         self._feeds = {}
+        self._topic_feeds.forget()
 
     # Called by handles and watches.
 

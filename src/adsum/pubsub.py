@@ -17,10 +17,8 @@ from adsum.singlereader import ReaderSet, SingleReaderIterator
 from adsum.values.frozen import freeze
 from adsum.values.jsontext import encode_object, load
 from adsum.values.limits import MAX_NAME, MAX_NODE_NAME, MAX_PAYLOAD
-from adsum.values.names import checked_name
+from adsum.values.names import RESERVED, checked_name
 
-#: Topics that begin with this carry adsum's own messages.
-RESERVED = "\0"
 #: Unread messages that a subscription holds at most, by default.
 DEFAULT_LIMIT = 1000
 

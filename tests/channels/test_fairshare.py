@@ -17,8 +17,8 @@ from adsum.channels.connection import Connection
 from adsum.channels.flow.fairshare import BUDGET, RECIPIENT, ROUND, WORK, FairShare
 from adsum.channels.wire.frames import V2
 from adsum.driver.socketdriver import SocketDriver
-from adsum.pubsub import RESERVED
 from adsum.replication.messages import Publish
+from adsum.values.names import RESERVED
 from tests.support.waiting import DEADLINE, until
 
 from .app import App

@@ -11,13 +11,13 @@ import pytest
 
 from adsum.channels import Channel, Client, RefusedError, Socket, intercept, on
 from adsum.errors import ProtocolError
-from adsum.pubsub import RESERVED
 from adsum.quoting import quoted
 from adsum.replication import codec
 from adsum.replication.messages import Publish
 from adsum.transport.contract import NodeIdentity
 from adsum.transport.handshake import Handshake, decode_hello
 from adsum.values.jsontext import dump
+from adsum.values.names import RESERVED
 from tests.support.waiting import until
 
 from .app import App

@@ -6,9 +6,9 @@ import pytest
 
 from adsum.channels import Channel, intercept, on
 from adsum.errors import ConfigurationError
-from adsum.pubsub import RESERVED
 from adsum.replication.messages import Publish
 from adsum.values.jsontext import dump
+from adsum.values.names import RESERVED
 
 from .app import App
 from .asgi_client import asgi_client

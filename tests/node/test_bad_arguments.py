@@ -117,6 +117,8 @@ CALLS: list[tuple[Callable[[Any, Any], Any], type[Exception], str]] = [
     (lambda p, _: p.get("room", 5), TypeError, "key must be a str"),
     (lambda p, _: p.count([]), TypeError, "topic must be a str"),
     (lambda p, _: p.watch(b"room"), TypeError, "topic must be a str"),
+    (lambda p, _: p.watch_topics(b"room"), TypeError, "prefix must be a str"),
+    (lambda p, _: p.topics(5), TypeError, "prefix must be a str"),
     (lambda p, _: p.fetch(5), TypeError, "topic must be a str"),
     (lambda _, s: s.subscribe(5), TypeError, "topic must be a str"),
     *[

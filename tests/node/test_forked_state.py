@@ -49,13 +49,17 @@ def test_same_owner_and_topic_are_free_in_child_that_starts_the_node() -> None:
             presence.track("room", "ann", owner=None)
             await pubsub.publish("room", {})
             await anext(subscription)
+            assert (await anext(presence.watch_topics())).arrived == ("ann",)
+            assert len((await anext(node.watch_members())).joined) == 1
             return list((await anext(watch)).joins)
 
     async def main() -> None:
         async with node:
             presence.track("room", "ann", owner=None)
-            inherited = [presence.watch("room"), pubsub.subscribe("room")]
+            inherited: list[Any] = [presence.watch("room"), pubsub.subscribe("room")]
+            inherited += [presence.watch_topics(), node.watch_members()]
             assert in_child(lambda: asyncio.run(again())) == ["ann"]
+            assert in_child(lambda: all(reader.closed for reader in inherited))
             assert not any(reader.closed for reader in inherited)
 
     run(main())

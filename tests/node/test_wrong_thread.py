@@ -50,6 +50,8 @@ def test_suggestion_of_the_wrong_thread_error_works() -> None:
         lambda presence, _: presence.track("room", "ann", owner=None),
         lambda presence, _: presence.untrack_all("owner"),
         lambda presence, _: presence.watch("room"),
+        lambda presence, _: presence.watch_topics(),
+        lambda presence, _: presence.node.watch_members(),
         lambda presence, _: presence.node.members(),
         lambda presence, _: presence.node.stats(),
         lambda presence, _: presence.node.name,
@@ -72,8 +74,19 @@ def test_every_call_from_another_thread_is_refused(call: Callable[[Any, Any], An
     asyncio.run(main())
 
 
-@pytest.mark.parametrize("kind", ["watch", "subscription"])
-def test_reader_in_another_loop_is_refused_instead_of_never_woken(kind: str) -> None:
+@pytest.mark.parametrize(
+    "opened",
+    [
+        lambda presence, _: presence.watch("r"),
+        lambda presence, _: presence.watch_topics(),
+        lambda presence, _: presence.node.watch_members(),
+        lambda _, pubsub: pubsub.subscribe("r"),
+    ],
+    ids=["watch", "several topics", "members", "subscription"],
+)
+def test_reader_in_another_loop_is_refused_instead_of_never_woken(
+    opened: Callable[[Any, Any], Any],
+) -> None:
     async def read(reader: Any) -> Any:
         async with asyncio.timeout(5):
             return await anext(reader)
@@ -82,10 +95,11 @@ def test_reader_in_another_loop_is_refused_instead_of_never_woken(kind: str) -> 
         node = adsum.Node(siblings=False)
         presence, pubsub = adsum.Presence(node), adsum.PubSub(node)
         async with node:
-            reader: Any = presence.watch("r") if kind == "watch" else pubsub.subscribe("r")
+            reader = opened(presence, pubsub)
             with pytest.raises(adsum.WrongThreadError, match="the event loop of its node"):
                 await asyncio.to_thread(asyncio.run, read(reader))
             await pubsub.publish("r", {})
+            presence.track("r", "ann", owner=None)
             assert await read(reader)
 
     asyncio.run(main())

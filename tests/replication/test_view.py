@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from adsum.replication import keygroup as group_module
 from adsum.replication import view as view_module
-from adsum.replication.entry import ID, Entry, Transition
+from adsum.replication.entry import ID, TOPIC, Entry, Transition
 from adsum.replication.keygroup import Group
 from adsum.replication.state import Replica
 from adsum.replication.view import View
@@ -292,3 +292,108 @@ def test_unread_rendering_is_dropped() -> None:
     assert view.topics["room"]._rendered is None
     assert view._rendered == set()
     assert list(view.render("room")) == ["ann"]
+
+
+class Watchers:
+    """A view with watchers of topics and of prefixes; each folds the changes that it receives."""
+
+    NAMES = ("a", "a:1", "a:2", "b:1")
+
+    def __init__(self) -> None:
+        self.view = View()
+        self.present: dict[int, Entry] = {}
+        #: The watched name, whether it is a prefix, and the entries that the watcher knows.
+        self.watchers: list[tuple[str, bool, dict[int, Entry]]] = []
+        self.number = 0
+
+    def act(self, verb: str, pick: int) -> None:
+        name = self.NAMES[pick % 4]
+        if verb == "join":
+            self.view.change(None, self.joined(name, pick))
+        elif verb == "absorb":
+            aside = View()
+            for one in range(pick % 5):
+                aside.change(None, self.joined(self.NAMES[(pick + one) % 4], one))
+            self.view.absorb(aside)
+        elif verb == "leave" and self.present:
+            self.view.change(self.present.pop(self.picked(pick)), None)
+        elif verb == "update" and self.present:
+            old = self.present[self.picked(pick)]
+            self.number += 1
+            new = self.present[old[ID]] = (self.number, *old[1:])
+            self.view.change(old, new)
+        elif verb in ("watch", "watch prefix"):
+            self.watch(name[: pick % 4] if verb == "watch prefix" else name, verb != "watch")
+        elif verb == "unwatch" and self.watchers:
+            name, prefix, _ = self.watchers.pop(pick % len(self.watchers))
+            (self.view.unwatch_prefix if prefix else self.view.unwatch)(name)
+        elif verb == "take":
+            self.take()
+
+    def joined(self, topic: str, pick: int) -> Entry:
+        self.number += 1
+        new = entry(A, self.number, self.number, topic, f"user {pick % 3}")
+        self.present[self.number] = new
+        return new
+
+    def picked(self, pick: int) -> int:
+        return list(self.present)[pick % len(self.present)]
+
+    def watch(self, name: str, prefix: bool) -> None:
+        self.take()  # earlier changes are for earlier watchers
+        known = {e[ID]: e for e in self.present.values() if covers(name, prefix, e[TOPIC])}
+        self.watchers.append((name, prefix, known))
+        (self.view.watch_prefix if prefix else self.view.watch)(name)
+
+    def take(self) -> None:
+        changes = self.view.take_changes()
+        for topic, transitions in changes.items():
+            assert self.watched(topic), "changes of an unwatched topic were collected"
+            for name, prefix, known in self.watchers:
+                if covers(name, prefix, topic):
+                    for old, new in transitions:
+                        if old is not None:
+                            assert known.pop(old[ID]) == old
+                        if new is not None:
+                            assert new[ID] not in known
+                            known[new[ID]] = new
+        for name, prefix, known in self.watchers:
+            present = {e[ID]: e for e in self.present.values() if covers(name, prefix, e[TOPIC])}
+            assert known == present
+
+    def watched(self, topic: str) -> bool:
+        return any(covers(name, prefix, topic) for name, prefix, _ in self.watchers)
+
+
+def covers(name: str, prefix: bool, topic: str) -> bool:
+    return topic.startswith(name) if prefix else topic == name
+
+
+watching = st.sampled_from(
+    ["join", "join", "leave", "update", "absorb", "watch", "watch prefix", "unwatch", "take"]
+)
+
+
+@examples(200)
+@given(sequences(st.tuples(watching, numbers)))
+def test_watchers_of_topics_and_prefixes_get_exactly_their_changes(history: list[Action]) -> None:
+    watchers = Watchers()
+    for verb, pick in history:
+        watchers.act(verb, pick)
+        for name, topic in watchers.view.topics.items():
+            assert topic.watched == watchers.watched(name)
+        for name in watchers.view._changes:
+            assert watchers.watched(name)
+    watchers.take()
+
+
+def test_cost_of_absorbing_counts_each_name_compared_with_a_prefix() -> None:
+    view, aside = View(), View()
+    for number in range(1, 4):
+        aside.change(None, entry(B, number, number, f"room:{number}"))
+    assert view.cost_of(aside, 100) == 0
+    view.watch_prefix("other")
+    assert view.cost_of(aside, 100) == 3
+    view.watch_prefix("room:")
+    assert view.cost_of(aside, 100) == 6
+    assert view.cost_of(aside, 2) == 3

@@ -71,6 +71,16 @@ def members(node: adsum.Node) -> dict[str, int]:
     return {member.name: member.lag for member in node.members() if member.status == "up"}
 
 
+async def watch_members(node: adsum.Node) -> None:
+    with node.watch_members() as diffs:
+        assert_type(diffs, adsum.MembersWatch)
+        async for diff in diffs:
+            assert_type(diff, adsum.MembersDiff)
+            assert_type(diff.joined, tuple[adsum.MemberInfo, ...])
+            assert_type(diff.left, tuple[adsum.MemberInfo, ...])
+            assert_type(diff.changed, tuple[adsum.MemberInfo, ...])
+
+
 @asynccontextmanager
 async def own_lifespan(app: FastAPI) -> AsyncGenerator[dict[str, int], None]:
     yield {"pool": 1}
@@ -134,6 +144,7 @@ async def read(presence: adsum.Presence) -> None:
     assert_type(presence.get("room:1", "ann"), list[Mapping[str, Any]])
     assert_type(presence.count("room:1"), int)
     assert_type(presence.topics(), list[str])
+    assert_type(presence.topics("room:"), list[str])
     fetched = await presence.fetch("room:1")
     assert_type(fetched, dict[str, adsum.PresenceEntry])
     assert_type(fetched["ann"]["user"], Any)
@@ -151,6 +162,19 @@ async def watch(presence: adsum.Presence) -> None:
     assert_type(diffs.closed, bool)
     async with aclosing(presence.watch("room:1")) as closing:
         assert_type(closing, adsum.Watch)
+
+
+async def watch_topics(presence: adsum.Presence) -> None:
+    with presence.watch_topics() as diffs:
+        assert_type(diffs, adsum.TopicsWatch)
+        assert_type(await anext(diffs), adsum.TopicDiff)
+    async for diff in presence.watch_topics("room:"):
+        assert_type(diff.topic, str)
+        assert_type(diff.joins, dict[str, adsum.PresenceEntry])
+        assert_type(diff.arrived, tuple[str, ...])
+        assert_type(diff.departed, tuple[str, ...])
+        one: adsum.Diff = diff
+        assert_type(one.joins, dict[str, adsum.PresenceEntry])
 
 
 # PubSub.

@@ -31,13 +31,12 @@ from typing import Any, Protocol
 
 from adsum.driver.observer import Observer
 from adsum.node import Node
-from adsum.pubsub import RESERVED
 from adsum.quoting import printable, quoted
 from adsum.replication.messages import Publish
 from adsum.sparselog import SparseLogger
 from adsum.values.jsontext import dump, load
 from adsum.values.limits import MAX_NAME, MAX_NODE_NAME, MAX_PAYLOAD
-from adsum.values.names import checked_name
+from adsum.values.names import RESERVED, checked_name
 
 from .flow.fairshare import RECIPIENT
 from .pernode import PerNode

@@ -5,11 +5,10 @@ from typing import Protocol
 
 from adsum.driver.observer import Observer
 from adsum.node import Node
-from adsum.pubsub import RESERVED
 from adsum.replication.messages import Publish
 from adsum.values.jsontext import dump, load
 from adsum.values.limits import MAX_NAME
-from adsum.values.names import checked_name
+from adsum.values.names import RESERVED, checked_name
 
 from .flow.fairshare import WORK, FairShare
 from .pernode import PerNode

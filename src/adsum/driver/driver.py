@@ -102,6 +102,9 @@ class Driver(ABC):
         # Publishers that wait for members without room.
         self._publishers: dict[Sending, asyncio.Future[None]] = {}
         self.token = object()
+        # The number of watchers of the members, and the revision that observers know.
+        self._member_watchers = 0
+        self._members_revision = 0
         self.generation = process.generation
 
     # Lifecycle.
@@ -214,6 +217,29 @@ class Driver(ABC):
         """Undo one `watch_topic`; does nothing once the run has ended."""
         if not self._ended:
             self.engine.view.unwatch(topic)
+
+    def watch_topics(self, prefix: str) -> None:
+        """As `watch_topic`, for all topics that begin with a prefix, also for new ones."""
+        self.notify_observers()  # earlier changes are for earlier watchers
+        self.engine.view.watch_prefix(prefix)
+
+    def unwatch_topics(self, prefix: str) -> None:
+        """Undo one `watch_topics`; does nothing once the run has ended."""
+        if not self._ended:
+            self.engine.view.unwatch_prefix(prefix)
+
+    def watch_members(self) -> None:
+        """Report changes of the members to the observers, from now on.
+
+        Call `unwatch_members` once for each call.
+        """
+        self._notify_of_members()  # earlier changes are for earlier watchers
+        self._member_watchers += 1
+        self._members_revision = self.engine.members_revision
+
+    def unwatch_members(self) -> None:
+        """Undo one `watch_members`."""
+        self._member_watchers -= 1
 
     def notify_observers(self) -> None:
         """Pass all presence changes since the last call to the observers."""
@@ -344,8 +370,16 @@ class Driver(ABC):
         finally:
             self._driving = False
         self.notify_observers()
+        self._notify_of_members()
         if not self._ended:
             self._wake_at(self.engine.wake_at)
+
+    def _notify_of_members(self) -> None:
+        """Report a change of the members, if they are watched: at most once for each event."""
+        if self._member_watchers and self.engine.members_revision != self._members_revision:
+            self._members_revision = self.engine.members_revision
+            for observer in list(self._observers):
+                self._guard(observer.members_changed)
 
     def _perform(self, effect: Effect) -> None:
         match effect:

@@ -13,6 +13,9 @@ class Observer:
     def changed(self, topic: str, transitions: list[Transition]) -> None:
         """Presences on a watched topic changed."""
 
+    def members_changed(self) -> None:
+        """While the members are watched: a member, its status or its address changed."""
+
     def delivered(self, sender: str, message: Publish) -> None:
         """A member, or this node itself, published a message."""
 

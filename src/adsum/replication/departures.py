@@ -77,6 +77,8 @@ class Departures:
         self._ended: dict[Replica, None] = {}
         #: The fingerprint of the lingering replicas that are sure; 0 if there are none.
         self.fingerprint = 0
+        #: Grows whenever a replica begins or ends to linger.
+        self.revision = 0
         #: The earliest deadline that `expire` acts on.
         self.check_at = float("inf")
 
@@ -166,6 +168,8 @@ class Departures:
     def _set(self, departure: Departure, *, lingers: bool, sure: bool) -> None:
         """Change the state of a departure; the only place that does."""
         counted = departure.lingers and departure.sure
+        if departure.lingers is not lingers:
+            self.revision += 1
         departure.lingers, departure.sure = lingers, sure
         if lingers:
             self._ended.pop(departure.replica, None)

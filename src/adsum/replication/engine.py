@@ -323,6 +323,11 @@ class Engine(Parts):
         return self._liveness.fingerprint
 
     @property
+    def members_revision(self) -> int:
+        """A number that grows with each change of the members, their statuses or addresses."""
+        return self._liveness.revision + self._departures.revision
+
+    @property
     def links(self) -> int:
         """The number of open links."""
         return len(self._links)

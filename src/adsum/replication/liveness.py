@@ -92,6 +92,8 @@ class Liveness:
         self.change_number = 0
         #: The fingerprint of the replicas that are alive here, this node included.
         self.fingerprint = mark(me)
+        #: Grows whenever a member is added or removed, or its status or addresses change.
+        self.revision = 0
 
     def __contains__(self, replica: Replica) -> bool:
         member = self.members.get(replica.name)
@@ -243,6 +245,7 @@ class Liveness:
         if replica in self:
             self._become(self.members[replica.name], Status.DOWN)
             del self.members[replica.name]
+            self.revision += 1
 
     def expire(self, now: float) -> list[str]:
         """Act on expired deadlines; returns the names of members that changed status."""
@@ -255,6 +258,7 @@ class Liveness:
                 changed.append(name)
                 if not member.alive:
                     del self.members[name]
+                    self.revision += 1
                     continue
                 self._bring_down(member, now)
             self.check_at = min(self.check_at, self._deadline(member))
@@ -288,6 +292,7 @@ class Liveness:
                 now,
             )
             self.members[sighting.replica.name] = member
+            self.revision += 1
             self._bring_down(member, now)
             member.advanced_once = True
 
@@ -314,11 +319,14 @@ class Liveness:
         if former is not None:
             self._become(former, Status.DOWN)
         self.members[successor.replica.name] = successor
+        self.revision += 1
         return successor
 
     def _become(self, member: Member, status: Status) -> None:
         """Change a status, with the fingerprint and the suspects; no other place changes it."""
         alive = member.alive
+        if member.status is not status:
+            self.revision += 1
         member.status = status
         if member.alive != alive:
             self.fingerprint ^= mark(member.replica)
@@ -331,6 +339,7 @@ class Liveness:
         if not addresses or addresses == member.addresses:
             return False
         member.addresses = addresses
+        self.revision += 1
         member.change_number = self.change_number = self.change_number + 1
         return True
 

@@ -6,6 +6,10 @@ result. A change costs the same at any size of the topic.
 Invariant, checked in simulation: the view holds exactly the entries of the slices that are shown,
 except for slices that are being shown or hidden (see `visibility`). The changes given to an
 observer fold to exactly the content of the view.
+
+Invariant: a topic of the view is marked as `Topic.watched` exactly if its name is watched or begins
+with a watched prefix. It is marked when it appears, and when a watcher begins or ends. So a change
+of a topic that nobody watches costs one look at its mark, for any number of watchers.
 """
 
 from collections.abc import Iterable, Iterator, Sequence, Set
@@ -32,7 +36,7 @@ _load_frozen = loader_of(FrozenDict)
 class Topic:
     """The presences of one topic."""
 
-    __slots__ = ("_read", "_rendered", "_stale", "kept", "keys")
+    __slots__ = ("_read", "_rendered", "_stale", "kept", "keys", "watched")
 
     def __init__(self) -> None:
         #: The presences of each key: a single entry, or a group of two or more.
@@ -44,6 +48,8 @@ class Topic:
         self.kept: frozenset[str] = frozenset()
         # Whether this topic was read since the last call of `age`.
         self._read = False
+        #: Whether changes of this topic are collected for observers.
+        self.watched = False
 
     def add(self, entry: Entry) -> None:
         """Show an entry; it replaces the shown entry of the same presence, if there is one."""
@@ -189,12 +195,14 @@ class Topic:
 class View:
     """The presences shown on this node, and the changes queued for observers of watched topics."""
 
-    __slots__ = ("_changes", "_rendered", "_watched", "topics")
+    __slots__ = ("_changes", "_prefixes", "_rendered", "_watched", "topics")
 
     def __init__(self) -> None:
         self.topics: dict[str, Topic] = {}
         # The number of watchers of each topic.
         self._watched: dict[str, int] = {}
+        # The watched prefixes of topics, each once for each watcher.
+        self._prefixes: tuple[str, ...] = ()
         # The changes of watched topics since the last `take_changes`.
         self._changes: dict[str, list[Transition]] = {}
         # The topics that may hold cached answers.
@@ -227,13 +235,14 @@ class View:
         topic = self.topics.get(name)
         if topic is None:
             topic = self.topics[name] = Topic()
+            topic.watched = name in self._watched or name.startswith(self._prefixes)
         if new is not None:
             topic.add(new)
         else:
             topic.discard(entry)
             if not topic.keys:
                 del self.topics[name]
-        if name in self._watched:
+        if topic.watched:
             self._changes.setdefault(name, []).append((old, new))
 
     def absorb(self, other: "View") -> None:
@@ -243,7 +252,8 @@ class View:
         and shown in one short step: topics and keys new here are added without a look at each
         entry.
         """
-        for name in other.topics.keys() & self._watched.keys():
+        for name in self._watched_in(other):
+            other.topics[name].watched = True
             joins: list[Transition] = [(None, entry) for entry in other.topics[name]]
             self._changes.setdefault(name, []).extend(joins)
         for name in other.topics.keys() & self.topics.keys():
@@ -268,8 +278,10 @@ class View:
             other: The view to absorb.
             most: Counting ends above this; a larger result is a lower bound.
         """
-        cost = 0
-        for name in other.topics.keys() & self._watched.keys():
+        cost = len(other.topics) if self._prefixes else 0  # each name is compared with them
+        if cost > most:
+            return cost
+        for name in self._watched_in(other):
             cost += other.topics[name].size(most)
             if cost > most:
                 return cost
@@ -297,18 +309,52 @@ class View:
     def watch(self, topic: str) -> None:
         """Collect the changes of a topic from now on."""
         self._watched[topic] = self._watched.get(topic, 0) + 1
+        self._mark([topic])
 
     def unwatch(self, topic: str) -> None:
         """Undo one `watch`."""
         self._watched[topic] -= 1
         if not self._watched[topic]:
             del self._watched[topic]
-            self._changes.pop(topic, None)
+            self._mark([topic])
+
+    def watch_prefix(self, prefix: str) -> None:
+        """Collect the changes of all topics that begin with a prefix, also of new ones."""
+        self._prefixes = (*self._prefixes, prefix)
+        for name, topic in self.topics.items():
+            if name.startswith(prefix):
+                topic.watched = True
+
+    def unwatch_prefix(self, prefix: str) -> None:
+        """Undo one `watch_prefix`."""
+        at = self._prefixes.index(prefix)
+        self._prefixes = self._prefixes[:at] + self._prefixes[at + 1 :]
+        names = [name for name in self.topics if name.startswith(prefix)]
+        self._mark([*names, *self._changes])  # a topic without presences may have changes, too
 
     def take_changes(self) -> dict[str, list[Transition]]:
         """The changes of watched topics since the last call, in order for each topic."""
         changes, self._changes = self._changes, {}
         return changes
+
+    def _is_watched(self, topic: str) -> bool:
+        return topic in self._watched or topic.startswith(self._prefixes)
+
+    def _watched_in(self, other: "View") -> Iterable[str]:
+        """The topics of another view that are watched here; without prefixes, none is visited."""
+        if not self._prefixes:
+            return other.topics.keys() & self._watched.keys()
+        return [name for name in other.topics if self._is_watched(name)]
+
+    def _mark(self, topics: Iterable[str]) -> None:
+        """Mark each topic as watched or not, and drop the changes of those that are not."""
+        for name in topics:
+            watched = self._is_watched(name)
+            held = self.topics.get(name)
+            if held is not None:
+                held.watched = watched
+            if not watched:
+                self._changes.pop(name, None)
 
 
 def _unread(held: Entry | Group) -> Iterable[Entry]:

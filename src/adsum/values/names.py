@@ -8,6 +8,9 @@ from typing import TypeGuard
 
 from adsum.quoting import described, quoted
 
+#: Topics that begin with this are adsum's own.
+RESERVED = "\0"
+
 
 def is_name(value: object, limit: int) -> TypeGuard[str]:
     """Whether a value is a text of 1 to `limit` characters without lone surrogates."""
@@ -45,3 +48,8 @@ def checked_name(value: object, field: str, limit: int) -> str:
     if not is_unicode(value):
         raise ValueError(f"{field} {quoted(value)} has a lone surrogate, no Unicode text")
     return str.__str__(value)  # a plain str, if it was of a subclass
+
+
+def checked_prefix(value: object, field: str, limit: int) -> str:
+    """Check the beginning of a name as `checked_name` does; it may be empty."""
+    return "" if value == "" else checked_name(value, field, limit)

@@ -21,12 +21,12 @@ from typing import Any, Protocol
 from adsum.activetime import active_timeout
 from adsum.driver.observer import Observer
 from adsum.node import Node
-from adsum.pubsub import RESERVED
 from adsum.quoting import printable
 from adsum.replication.messages import Publish
 from adsum.sparselog import SparseLogger, error_text
 from adsum.tasks import cancel_task, resolve, start_task
 from adsum.values.jsontext import dump, load
+from adsum.values.names import RESERVED
 
 from .textqueue import PIECE, NoRoomError, StoredTexts, TextQueue
 
