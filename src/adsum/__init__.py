@@ -21,6 +21,8 @@ from adsum.errors import (
 )
 from adsum.node import Node
 from adsum.owners import CURRENT_TASK
+from adsum.portal import Portal, PortalTracked
+from adsum.portalreaders import PortalSubscription, PortalWatch
 from adsum.presence import Presence, Tracked
 from adsum.pubsub import Message, PubSub, Subscription
 from adsum.replication.members import MemberInfo
@@ -43,6 +45,10 @@ __all__ = [
     "Node",
     "NodeNotRunningError",
     "NotTrackedError",
+    "Portal",
+    "PortalSubscription",
+    "PortalTracked",
+    "PortalWatch",
     "Presence",
     "PresenceEntry",
     "ProtocolError",

@@ -47,8 +47,9 @@ class Node:
     Without arguments, the nodes that are started by the same command line in the same directory
     form one cluster, as the workers of one `uvicorn --workers 4` do.
 
-    `driver`, `observe`, `stop_observing`, `use_driver`, `attach`, `detach` and `check_process` are
-    for code that is built on a node, as `Presence` is, and not for applications.
+    `driver`, `event_loop`, `observe`, `stop_observing`, `use_driver`, `attach`, `detach` and
+    `check_process` are for code that is built on a node, as `Presence` is, and not for
+    applications.
 
     Every setting may also be given in the environment, as `ADSUM_NAME`, `ADSUM_LISTEN` and so on;
     lists are separated by commas. `docs/configuration.md` has the trade-offs.
@@ -418,6 +419,17 @@ class Node:
             self._check_thread()
         return self._driver
 
+    @property
+    def event_loop(self) -> tuple[asyncio.AbstractEventLoop, int] | None:
+        """The event loop of the run and the id of its thread; callable in any thread.
+
+        None if the node is not running, or runs without an event loop.
+        """
+        driver, thread = self._driver, self._thread
+        if driver is None or driver.inherited or driver.loop is None or driver.loop.is_closed():
+            return None
+        return driver.loop, thread
+
     def check_process(self) -> None:
         """Raise in a forked child of the process that runs the node.
 
@@ -469,7 +481,7 @@ class Node:
             raise WrongThreadError(
                 "a node may be used only in the thread of its event loop, and this is "
                 f"{quoted(threading.current_thread().name)}. In a web framework write the handler "
-                "as `async def`. In other synchronous code keep "
+                "as `async def`. In other synchronous code use an `adsum.Portal`, or keep "
                 "`loop = asyncio.get_running_loop()` where the node is started, and use it here: "
                 "`asyncio.run_coroutine_threadsafe(presence.fetch(topic), loop).result()` awaits a "
                 "call, `loop.call_soon_threadsafe(presence.untrack_all, owner)` makes one without "
