@@ -32,7 +32,7 @@ nitpicky = True
 # Names that need no entry: arguments in docstrings, types in signatures that are not public.
 nitpick_ignore_regex = [
     ("py:obj", ".*"),
-    ("py:class", r"(adsum|asyncio|collections|contextlib|os|ssl)\..*|dict\[str"),
+    ("py:class", r"(adsum|asyncio|collections|contextlib|os|ssl)\..*|(dict|tuple)\[str"),
 ]
 # Pages may skip a level of headings.
 suppress_warnings = ["myst.header"]

@@ -27,6 +27,8 @@ from adsum.errors import (
 from adsum.memberswatch import MembersDiff, MembersWatch
 from adsum.node import Node
 from adsum.owners import CURRENT_TASK
+from adsum.portal import Portal, PortalTracked
+from adsum.portalreaders import PortalSubscription, PortalWatch
 from adsum.presence import Presence, Tracked
 from adsum.pubsub import Message, PubSub, Subscription
 from adsum.replication.memberinfo import MemberInfo
@@ -52,6 +54,10 @@ __all__ = [
     "Node",
     "NodeNotRunningError",
     "NotTrackedError",
+    "Portal",
+    "PortalSubscription",
+    "PortalTracked",
+    "PortalWatch",
     "Presence",
     "PresenceEntry",
     "ProtocolError",

@@ -48,8 +48,9 @@ class Node:
     Without arguments, the nodes that are started by the same command line in the same directory
     form one cluster, as the workers of one `uvicorn --workers 4` do.
 
-    `driver`, `observe`, `stop_observing`, `use_driver`, `attach`, `detach` and `check_process` are
-    for code that is built on a node, as `Presence` is, and not for applications.
+    `driver`, `event_loop`, `observe`, `stop_observing`, `use_driver`, `attach`, `detach` and
+    `check_process` are for code that is built on a node, as `Presence` is, and not for
+    applications.
 
     Every setting may also be given in the environment, as `ADSUM_NAME`, `ADSUM_LISTEN` and so on;
     lists are separated by commas. `docs/configuration.md` has the trade-offs.
@@ -454,16 +455,15 @@ class Node:
         return self._driver
 
     @property
-    def loop(self) -> asyncio.AbstractEventLoop | None:
-        """The event loop of the current run, to hand calls to; None if it has none. In any thread.
+    def event_loop(self) -> tuple[asyncio.AbstractEventLoop, int] | None:
+        """The event loop of the run and the id of its thread; callable in any thread.
 
-        Raises:
-            NodeNotRunningError: The node is not running, or it runs in the parent of this process.
+        None if the node is not running, or runs without an event loop.
         """
-        if self._driver is None:
-            raise NodeNotRunningError(_STOPPED if self._was_started else _NEVER_STARTED)
-        self.check_process()
-        return self._driver.loop
+        driver, thread = self._driver, self._thread
+        if driver is None or driver.inherited or driver.loop is None or driver.loop.is_closed():
+            return None
+        return driver.loop, thread
 
     def check_running(self) -> None:
         """Raise unless the node runs and this is its thread, as `driver` does."""
@@ -531,7 +531,7 @@ class Node:
             raise WrongThreadError(
                 "a node must be used in the thread of its event loop, not in "
                 f"{quoted(threading.current_thread().name)}. In a web framework write the handler "
-                "as `async def`. In other synchronous code keep "
+                "as `async def`. In other synchronous code use an `adsum.Portal`, or keep "
                 "`loop = asyncio.get_running_loop()` where the node is started, and use it here: "
                 "`asyncio.run_coroutine_threadsafe(presence.fetch(topic), loop).result()` awaits a "
                 "call, `loop.call_soon_threadsafe(presence.untrack_all, owner)` makes one without "

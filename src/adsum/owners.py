@@ -6,7 +6,7 @@ half a million of them.
 """
 
 import asyncio
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from enum import Enum
 from typing import Any
 
@@ -41,8 +41,8 @@ class Owners:
     def __contains__(self, owner: Hashable) -> bool:
         return owner in self._owned
 
-    def __len__(self) -> int:
-        return len(self._owned)
+    def __iter__(self) -> Iterator[Hashable]:
+        return iter(self._owned)
 
     def get(self, owner: Hashable) -> Owned | None:
         """The presences of an owner; None if it has none."""

@@ -380,6 +380,11 @@ class Presence:
         self._end(owned.values(), linger)
         return len(owned)
 
+    def release_all(self) -> None:
+        """End all presences of all owners, as `untrack_all` does for each."""
+        for owner in list(self._owners):
+            self.release(owner, self._linger())
+
     # Called by the observer.
 
     def _changed(self, topic: str, transitions: Transitions) -> None:

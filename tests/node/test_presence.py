@@ -175,7 +175,7 @@ def test_presence_ends_with_its_owner_task(end: Any) -> None:
         task.cancel()
         await asyncio.wait({task})
         await until(lambda: presence.topics() == [])
-        assert len(presence._owners) == 0
+        assert list(presence._owners) == []
         if not task.cancelled():
             task.exception()
         await node.stop()
@@ -257,7 +257,7 @@ def test_invalid_track_is_refused_and_leaks_nothing(
         with pytest.raises(error, match=names):
             presence.track(*arguments)
         assert presence.topics() == []
-        assert len(presence._owners) == 0
+        assert list(presence._owners) == []
         await node.stop()
 
     run(main())
@@ -381,7 +381,7 @@ def test_owner_with_a_changed_hash_ends_with_the_node() -> None:
             watch = presence.watch("room")
             owner.value = 2
         assert watch.closed
-        assert len(presence._owners) == 0
+        assert list(presence._owners) == []
 
     asyncio.run(main())
 

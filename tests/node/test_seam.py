@@ -178,9 +178,11 @@ def test_other_threads_hand_their_calls_to_the_loop_of_the_driver() -> None:
         async with presence.node:
 
             def work() -> None:
-                loop = presence.node.loop
-                assert loop is not None
-                loop.call_soon_threadsafe(partial(presence.track, "room:1", "ann", owner=None))
+                running = presence.node.event_loop
+                assert running is not None
+                running[0].call_soon_threadsafe(
+                    partial(presence.track, "room:1", "ann", owner=None)
+                )
 
             thread = threading.Thread(target=work)
             thread.start()

@@ -233,3 +233,15 @@ def test_sizes_of_an_engine_are_within_their_bounds() -> None:
     assert {"members", "departures", "links", "questions", "slices"} <= sizes.keys()
     assert sizes["links"].value == sizes["members"].value == 1
     assert all(size.value <= size.bound for size in sizes.values())
+
+
+def test_vouch_for_a_peer_that_asked_and_hung_up_is_dropped() -> None:
+    engine, suspect = Engine(Replica("me", 5), Timing(), Random(1), 0.0), Replica("suspect", 5)
+    for link, replica in enumerate((Replica("asker", 5), suspect)):
+        engine.link_up(link, replica, (), None, 0.0)
+        engine.receive(link, Heartbeat(1, 0, 0, 0), 0.1)
+    engine.receive(0, Ask(suspect), 0.2)
+    engine.link_down(0, 0.3)
+    engine.take_effects()
+    engine.receive(1, Heartbeat(2, 0, 0, 0), 0.4)
+    assert not any(isinstance(effect, Send) for effect in engine.take_effects())

@@ -8,11 +8,12 @@ from dataclasses import replace
 import pytest
 
 from adsum.errors import DialRefusedError, HandshakeError, ListenError
+from adsum.transport.contract import Link
 from adsum.transport.framing import FRAME_LIMIT
 from adsum.transport.handshake import VERSIONS, SelfDialError
 from adsum.transport.limits import TransportLimits
 from tests.support.transports import Recorder, World, in_loop
-from tests.support.waiting import until
+from tests.support.waiting import DEADLINE, until
 
 
 @in_loop
@@ -368,3 +369,39 @@ async def test_links_of_one_transport_do_not_mix_frames(world: World) -> None:
     for number, dialler in enumerate(diallers):
         expected = [f"dialler {number}: {count}".encode() for count in range(20)]
         await until(lambda d=dialler, e=expected: d.payloads == e)  # type: ignore[misc]  # bound now
+
+
+class Failing(Recorder):
+    """A handler that raises in some of its methods."""
+
+    def __init__(self, *methods: str) -> None:
+        super().__init__()
+        self._methods = methods
+
+    def link_opened(self, link: Link) -> None:
+        super().link_opened(link)
+        if "link_opened" in self._methods:
+            raise RuntimeError("a failure of the handler")
+
+    def link_writable(self, link: Link, writable: bool) -> None:
+        super().link_writable(link, writable)
+        if "link_writable" in self._methods:
+            raise RuntimeError("a failure of the handler")
+
+
+@in_loop
+async def test_dial_returns_although_its_handler_raises(world: World) -> None:
+    address = await world.listening("acceptor", Recorder())
+    handler = Failing("link_opened")
+    await asyncio.wait_for(world.transport("dialler", handler).dial(address), DEADLINE)
+    assert len(handler.opened) == 1
+
+
+@in_loop
+async def test_link_closed_follows_although_link_writable_raises(world: World) -> None:
+    acceptor, handler = Recorder(), Failing("link_writable")
+    address = await world.listening("acceptor", acceptor)
+    await world.transport("dialler", handler).dial(address)
+    await until(lambda: acceptor.opened)
+    acceptor.opened[0].close("a test")
+    await until(lambda: handler.closed)

@@ -117,6 +117,31 @@ def fetch_functions(node: adsum.Node) -> None:
     assert_type(adsum.Presence(node, fetch=None).node, adsum.Node)
 
 
+def portal(node: adsum.Node) -> None:
+    adsum.Portal()
+    adsum.Portal(node, fetch=fetch_users, fetch_timeout=1, timeout=5)
+    with adsum.Portal(node) as portal:
+        assert_type(portal, adsum.Portal)
+        assert_type(portal.call(node.members), list[adsum.MemberInfo])
+        assert_type(portal.call(node.wait_joined, 1), bool)
+        assert_type(portal.call(lambda: node.name), str)
+        assert_type(portal.list("room"), dict[str, adsum.PresenceEntry])
+        assert_type(portal.publish("room", {}), int)
+        assert_type(portal.untrack_all("session"), int)
+        with portal.track("room", "ann", owner="session") as handle:
+            assert_type(handle, adsum.PortalTracked)
+            handle.update(lambda meta: {**meta, "away": True})
+        for diff in portal.watch("room", timeout=5):
+            assert_type(diff, adsum.Diff)
+        for message in portal.subscribe("room", limit=5):
+            assert_type(message, adsum.Message)
+
+
+async def portal_from_another_loop(portal: adsum.Portal, node: adsum.Node) -> None:
+    assert_type(await portal.acall(node.stats), dict[str, int])
+    assert_type(await portal.acall(node.wait_joined), bool)
+
+
 def track(presence: adsum.Presence, connection: object, frozen: Mapping[str, int]) -> None:
     tracked = presence.track("room:1", "ann")
     assert_type(tracked, adsum.Tracked)

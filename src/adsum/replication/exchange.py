@@ -56,7 +56,7 @@ class Exchange:
         replica: This node.
         view: The view into which slices are shown.
         links: The open links.
-        outbox: The queue for messages to peers.
+        effects: The queue for messages to peers.
         timing: The durations of the protocol.
     """
 

@@ -33,7 +33,7 @@ class Messaging:
 
     Args:
         links: The open links.
-        outbox: The queue for messages to peers.
+        effects: The queue for messages to peers.
     """
 
     def __init__(self, links: Links, effects: EffectQueue) -> None:

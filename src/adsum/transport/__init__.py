@@ -1,1 +1,1 @@
-"""Bytes between nodes: the contract, sockets, in-memory network, handshake, discovery."""
+"""Bytes between nodes: the contract, sockets, the phases of a connection, handshake, discovery."""

@@ -160,8 +160,9 @@ class StreamLink:
     def _end(self, reason: str) -> None:
         """End the phase, so nothing more is sent. `link_closed` follows in a later turn."""
         self.connection.phase = None
-        self._set_writable(False)
+        # First, so that it follows although the handler raises in the next line.
         self.connection.loop.call_soon(self._owner.handler.link_closed, self, reason)
+        self._set_writable(False)
 
     def _set_writable(self, writable: bool) -> None:
         if writable is not self._writable:

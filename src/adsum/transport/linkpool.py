@@ -21,8 +21,6 @@ from adsum.transport.users import foreign_user
 
 logger = logging.getLogger("adsum.transport")
 
-_DEFAULTS = TransportOptions()
-
 
 class LinkPool:
     """The part of a transport that is independent of sockets; the base of every transport.
@@ -40,7 +38,7 @@ class LinkPool:
         self,
         identity: NodeIdentity,
         handler: LinkHandler,
-        options: TransportOptions = _DEFAULTS,
+        options: TransportOptions,
     ) -> None:
         self.handler = handler
         self.options = options
@@ -163,8 +161,9 @@ class LinkPool:
         if self.closing:
             raise DialError(f"{address}: the transport is closed")
         connection = StreamConnection(self, dialled=address)
+        greeting = self._greet(connection, protected=protected)
         self._dialled.add(connection)
-        return self._greet(connection, protected=protected)
+        return greeting
 
     @contextlib.contextmanager
     def attempt(self, greeting: Greeting) -> Iterator["asyncio.Future[None]"]:
