@@ -8,6 +8,10 @@ CODE := src tests benchmarks examples docs/conf.py
 SECONDS ?= 600
 # On every core.
 PARALLEL := --numprocesses=auto --dist=worksteal
+# Suites with processes that measure time or load the machine: they have it for themselves.
+ALONE := tests/attacks tests/channels tests/faults tests/phoenixjs
+# Tests with processes of the other suites, a file at a time on each core.
+TOGETHER := -m processes --numprocesses=auto --dist=loadfile $(ALONE:%=--ignore=%)
 # Tests that start no processes.
 FAST := -m "not processes" $(PARALLEL)
 # Those of them that are not marked as slow, with a tenth of the examples and seeds.
@@ -27,7 +31,8 @@ demo: $(INSTALLED)  ## three servers, one room, an address to open
 
 test: $(INSTALLED) programs  ## every test, and fast ones on CPython 3.12 and 3.13
 	$(BIN)/pytest $(FAST)
-	$(BIN)/pytest -m processes
+	$(BIN)/pytest $(TOGETHER)
+	$(BIN)/pytest -m processes $(ALONE)
 	$(BIN)/python -m tests.interpreters
 
 quick: lint  ## format, lint, types, layers, unit tests, short properties: what you run all day
