@@ -675,6 +675,85 @@ MUTANTS = [
         "            return True",
         ("tests/transport/test_handshake_relay.py",),
     ),
+    Mutant(
+        "count an unproven connection that has ended",
+        "../transport/linkpool.py",
+        "        self._forget_unproven(connection)\n"
+        "        self._dialled.discard(connection)\n        self._connections",
+        "        self._dialled.discard(connection)\n        self._connections",
+        ("tests/transport/test_connection_ends.py",),
+    ),
+    Mutant(
+        "open a link on a connection that is lost",
+        "../transport/greeting.py",
+        "    delivers_all = False",
+        "    delivers_all = True",
+        ("tests/transport/test_connection_ends.py",),
+    ),
+    Mutant(
+        "keep a connection that is made after its end",
+        "../transport/streamconnection.py",
+        "            wire.abort()\n            return\n        # The high",
+        "            return\n        # The high",
+        ("tests/transport/test_connection_ends.py",),
+    ),
+    Mutant(
+        "close a link while its reading is paused",
+        "../transport/streamconnection.py",
+        "                self._resume_reading()\n        self.drop_outbound()",
+        "                pass\n        self.drop_outbound()",
+        ("tests/transport/test_connection_ends.py",),
+    ),
+    Mutant(
+        "linger on a wire that is lost",
+        "../transport/streamconnection.py",
+        "if wire is None or self._gone:",
+        "if wire is None:",
+        ("tests/transport/test_connection_ends.py",),
+    ),
+    Mutant(
+        "hold the connection of a self-dial without a limit",
+        "../transport/greeting.py",
+        "            connection.linger()\n            return",
+        "            return",
+        ("tests/transport/test_connection_ends.py",),
+    ),
+    Mutant(
+        "take a TLS error in the handshake for a busy peer",
+        "../transport/greeting.py",
+        "HandshakeError if isinstance(error, ssl.SSLError) else DialError",
+        "DialError",
+        ("tests/transport/test_connection_ends.py",),
+    ),
+    Mutant(
+        "leave a dial without an outcome if the handler raises",
+        "../transport/greeting.py",
+        "        try:\n            connection.hand_over(link)\n"
+        "        finally:\n            self._resolve(None)",
+        "        connection.hand_over(link)\n        self._resolve(None)",
+        ("tests/transport/test_conformance.py",),
+    ),
+    Mutant(
+        "answer a question with an unsure goodbye",
+        "suspicion.py",
+        "if departure is not None and departure.sure:",
+        "if departure is not None:",
+        ("tests/replication/test_engine.py",),
+    ),
+    Mutant(
+        "dial a refused node again at once",
+        "admission.py",
+        "        self.dialler.wait(replica.name, self.clock.active)\n",
+        "",
+        ("tests/replication/test_engine.py",),
+    ),
+    Mutant(
+        "keep the questions of a closed link",
+        "reconciler.py",
+        "        self.suspicion.forget_link(link)\n",
+        "",
+        ("tests/replication/test_engine.py",),
+    ),
 ]
 
 

@@ -5,7 +5,7 @@ from random import Random
 import pytest
 
 from adsum.errors import ProtocolError
-from adsum.replication.effects import Close, Notice, Send, Severity
+from adsum.replication.effects import Close, Dial, Notice, Send, Severity
 from adsum.replication.engine import Engine
 from adsum.replication.messages import (
     Ask,
@@ -245,3 +245,44 @@ def test_vouch_for_a_peer_that_asked_and_hung_up_is_dropped() -> None:
     engine.take_effects()
     engine.receive(1, Heartbeat(2, 0, 0, 0), 0.4)
     assert not any(isinstance(effect, Send) for effect in engine.take_effects())
+
+
+@pytest.mark.parametrize(("absence", "answered"), [(0.1, True), (30.0, False)])
+def test_only_a_sure_goodbye_answers_a_question(absence: float, answered: bool) -> None:
+    """A goodbye that waited in a buffer while this process did not run is unsure."""
+    engine = Engine(ME, Timing(), Random(1), 0.0)
+    for link, replica in enumerate((ANN, BOB)):
+        engine.link_up(link, replica, (), None, 0.0)
+        engine.receive(link, Heartbeat(1, 0, 0, 0), 0.1)
+    now = 0.1 + absence
+    engine.receive(1, Goodbye(2, 0, 60.0), now)
+    engine.take_effects()
+
+    engine.receive(0, Ask(BOB), now)
+
+    digests = [message for message in sent(engine) if isinstance(message, Digest)]
+    goodbyes = [farewell.replica for digest in digests for farewell in digest.farewells]
+    assert goodbyes == ([BOB] if answered else [])
+
+
+def test_seed_with_the_name_of_a_live_node_is_dialled_again_after_a_backoff(
+    engine: Engine,
+) -> None:
+    for counter in (1, 2):
+        engine.receive(FIRST, Digest((Sighting(BOB, counter, 0),)), 0.1)
+    engine.add_seed("rival:1", lasting=True)
+    engine.tick(0.1)
+    assert dialled(engine) == ["rival:1"]
+
+    engine.link_up(2, Replica("bob", 9), (), "rival:1", 0.2)
+    assert closed(engine) == ["the name 'bob' is in use by another live node"]
+    engine.tick(0.2)
+
+    assert dialled(engine) == []
+    for now in (0.25, 0.3):
+        engine.tick(now)
+    assert dialled(engine) == ["rival:1"]
+
+
+def dialled(engine: Engine) -> list[str]:
+    return [e.address for e in engine.take_effects() if isinstance(e, Dial)]
