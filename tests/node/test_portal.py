@@ -296,6 +296,14 @@ def test_end_wakes_the_thread_that_reads(portal: adsum.Portal, end: str) -> None
     assert results == [[]]
 
 
+def test_thread_with_the_id_of_the_ended_one_reads_the_end(portal: adsum.Portal) -> None:
+    diffs = portal.watch("room")
+    next(diffs)
+    portal.close()
+    diffs._queue.thread = threading.get_ident()  # as the system may assign it again
+    assert list(diffs) == []
+
+
 def test_dropped_watch_is_closed(portal: adsum.Portal) -> None:
     watch = portal.watch("room", timeout=0.1)
     assert eventually(partial(read_diff, watch))
