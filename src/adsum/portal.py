@@ -218,7 +218,7 @@ class Portal:
         async with asyncio.timeout(None if math.isinf(self._timeout) else self._timeout):
             if thread is not None and not thread.has_started:
                 await asyncio.shield(asyncio.wrap_future(thread.started))
-            return await asyncio.wrap_future(queue.submit(partial(function, *args, **kwargs)))
+            return await queue.wait_async(queue.submit(partial(function, *args, **kwargs)))
 
     # Presence.
 

@@ -205,6 +205,15 @@ def test_acall_waits_in_another_event_loop(portal: adsum.Portal) -> None:
     assert asyncio.run(main()) == [1] * 300
 
 
+def test_acall_of_a_function_that_raises_stop_iteration_ends(portal: adsum.Portal) -> None:
+    async def main() -> None:
+        async with asyncio.timeout(10):
+            await portal.acall(next, iter(()))
+
+    with pytest.raises(RuntimeError, match="raised StopIteration"):
+        asyncio.run(main())
+
+
 def test_cancelled_acall_that_has_not_begun_is_not_executed(portal: adsum.Portal) -> None:
     entered, release, executed = threading.Event(), threading.Event(), list[int]()
 
