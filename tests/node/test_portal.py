@@ -70,6 +70,21 @@ def test_first_uses_in_many_threads_start_one_node() -> None:
     assert not portal.node.running
 
 
+def test_first_uses_of_several_portals_start_their_node_once() -> None:
+    for _ in range(5):
+        node, barrier = adsum.Node(siblings=False), threading.Barrier(4)
+        portals = [adsum.Portal(node) for _ in range(4)]
+
+        def count(number: int, portals: Any = portals, barrier: Any = barrier) -> int:
+            barrier.wait(30)
+            return int(portals[number].count("room"))
+
+        assert in_threads(4, count) == [0] * 4
+        for portal in portals:
+            portal.close()
+        assert not node.running
+
+
 def test_methods_have_the_results_of_presence(portal: adsum.Portal) -> None:
     handle = portal.track("room", "ann", {"device": "phone"})
     portal.track("room", "bob", owner="session")
