@@ -21,7 +21,7 @@ from functools import partial
 from typing import Any
 
 from adsum.errors import NodeNotRunningError, UsageError
-from adsum.tasks import resolve, start_task
+from adsum.tasks import is_closing, resolve, start_task
 
 STOPPED = "the node is not running: it has stopped"
 #: Calls that one turn of the event loop executes at most.
@@ -167,7 +167,9 @@ class CallQueue:
         try:
             deliver(future, await result)
         except asyncio.CancelledError as error:
-            fail(future, NodeNotRunningError(STOPPED) if self.closed else error)
+            # `asyncio.run` cancels all tasks at its end, perhaps without a stop of the node.
+            ended = self.closed or is_closing()
+            fail(future, NodeNotRunningError(STOPPED) if ended else error)
             raise
         except BaseException as error:  # noqa: BLE001, RUF100  # it belongs to the caller
             fail(future, error)

@@ -390,6 +390,29 @@ def test_end_of_a_running_node_ends_calls_and_its_restart_is_used() -> None:
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_program_that_ends_without_stop_ends_calls_under_way() -> None:
+    node, begun = adsum.Node(siblings=False), threading.Event()
+    portal = adsum.Portal(node)
+
+    async def forever() -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    async def main() -> "tuple[threading.Thread, list[Any]]":
+        await node.start()
+        started = in_thread_soon(lambda: portal.call(forever))
+        await asyncio.to_thread(begun.wait, 30)
+        return started
+
+    thread, results = asyncio.run(main())
+    thread.join(30)
+    assert isinstance(results[0], adsum.NodeNotRunningError)
+    asyncio.run(node.stop())
+    gc.collect()  # asyncio warns of the tasks of the closed loop
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_loop_closed_without_stop_ends_waiting_calls() -> None:
     loop, node = asyncio.new_event_loop(), adsum.Node(siblings=False)
     loop.run_until_complete(node.start())
