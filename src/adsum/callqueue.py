@@ -17,10 +17,11 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from adsum.errors import NodeNotRunningError, UsageError
-from adsum.tasks import start_task
+from adsum.tasks import is_closing, resolve, start_task
 
 STOPPED = "the node is not running: it has stopped"
 #: Calls that one turn of the event loop executes at most.
@@ -115,6 +116,22 @@ class CallQueue:
                     f"not cancelled"
                 )
 
+    async def wait_async(self, future: "Future[Any]") -> Any:
+        """As `wait` without a bound, in another event loop; cancelling this cancels the call.
+
+        Raises:
+            NodeNotRunningError: The node has stopped.
+        """
+        ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        # The error itself is not passed between the futures: asyncio refuses StopIteration there.
+        future.add_done_callback(partial(_wake, ended))
+        try:
+            await ended
+        except asyncio.CancelledError:
+            future.cancel()
+            raise
+        return future.result()
+
     def close(self) -> None:
         """Refuse further calls; those that wait raise `NodeNotRunningError`. Idempotent."""
         with self._lock:
@@ -150,7 +167,9 @@ class CallQueue:
         try:
             deliver(future, await result)
         except asyncio.CancelledError as error:
-            fail(future, NodeNotRunningError(STOPPED) if self.closed else error)
+            # `asyncio.run` cancels all tasks at its end, perhaps without a stop of the node.
+            ended = self.closed or is_closing()
+            fail(future, NodeNotRunningError(STOPPED) if ended else error)
             raise
         except BaseException as error:  # noqa: BLE001, RUF100  # it belongs to the caller
             fail(future, error)
@@ -158,6 +177,11 @@ class CallQueue:
     def _ended(self, future: "Future[Any]") -> None:
         self._running.pop(future, None)
         fail(future, NodeNotRunningError(STOPPED))  # has an effect if it was cancelled unbegun
+
+
+def _wake(ended: "asyncio.Future[None]", _: "Future[Any]") -> None:
+    with suppress(RuntimeError):  # the waiting loop is closed
+        ended.get_loop().call_soon_threadsafe(resolve, ended)
 
 
 def deliver(future: "Future[Any]", result: object) -> None:

@@ -40,6 +40,10 @@ class NodeThread:
         """Whether the start is under way: it has neither succeeded nor failed."""
         return not self.started.done()
 
+    def queue_of_guest(self) -> CallQueue:
+        """Make another queue for the same event loop, which ends without ending this thread."""
+        return CallQueue(self._loop, self._thread.ident or 0)
+
     def stop(self, timeout: float) -> None:
         """Stop the node and wait for the end of the thread. Idempotent.
 

@@ -157,17 +157,20 @@ class Portal:
         self._readers: WeakSet[PortalReader[Any]] = WeakSet()
         self._observer = _PortalObserver(self)
         self._node.observe(self._observer)
-        # Guards the four below.
+        # Guards the five below.
         self._lock = threading.Lock()
         self._thread: NodeThread | None = None
         self._queue: CallQueue | None = None
+        # The thread in which another portal started the node at the first use of this one.
+        self._host: NodeThread | None = None
         # Whether the node ran already at the first use.
         self._guest = False
         self._closed = False
         # The thread and the queue of the parent. Collecting an event loop would close descriptors
         # that the child shares with the parent.
         self._inherited: list[object] = []
-        _portals.add(self)
+        with _first_uses:
+            _portals.add(self)
 
     @property
     def node(self) -> Node:
@@ -218,7 +221,7 @@ class Portal:
         async with asyncio.timeout(None if math.isinf(self._timeout) else self._timeout):
             if thread is not None and not thread.has_started:
                 await asyncio.shield(asyncio.wrap_future(thread.started))
-            return await asyncio.wrap_future(queue.submit(partial(function, *args, **kwargs)))
+            return await queue.wait_async(queue.submit(partial(function, *args, **kwargs)))
 
     # Presence.
 
@@ -386,20 +389,33 @@ class Portal:
                 raise NodeNotRunningError(_CLOSED)
             if self._queue is None or self._queue.closed:
                 self._queue = self._connect()
-            return self._queue, self._thread
+            return self._queue, self._thread or self._host
 
     def _connect(self) -> CallQueue:
+        with _first_uses:
+            return self._connect_once()
+
+    def _connect_once(self) -> CallQueue:
+        before, self._host = self._host, self._starting_thread()
+        if self._thread is None and self._host is not None:
+            return self._host.queue_of_guest()
         place = self._node.event_loop
         if self._thread is None and place is not None:
             self._guest = True
             return CallQueue(*place)
         if self._thread is not None and self._thread.is_starting:
             return self._thread.queue  # closed already if the start is about to fail
-        if self._guest or (self._thread is not None and self._thread.has_started):
+        used = self._thread or before
+        if self._guest or (used is not None and used.has_started):
             raise NodeNotRunningError(STOPPED)
         self._thread = NodeThread(self._node)
         call_at_exit(_close_all)
         return self._thread.queue
+
+    def _starting_thread(self) -> NodeThread | None:
+        """The thread in which a portal starts the node at this moment."""
+        threads = [portal._thread for portal in list(_portals) if portal._node is self._node]
+        return next((one for one in threads if one is not None and one.is_starting), None)
 
     def _live(self) -> CallQueue:
         """The queue, within a call that it executes."""
@@ -437,8 +453,8 @@ class Portal:
     def _forked(self) -> None:
         # Another thread of the parent may have held the lock.
         self._lock = threading.Lock()
-        self._inherited += [self._thread, self._queue]
-        self._thread = self._queue = None
+        self._inherited += [self._thread, self._host, self._queue]
+        self._thread = self._host = self._queue = None
         self._guest = False
         self._readers = WeakSet()
 
@@ -454,6 +470,8 @@ class _PortalObserver(Observer):
 
 
 _portals: WeakSet[Portal] = WeakSet()
+# Guards the portals, and each first use: two portals of one node do not start it twice.
+_first_uses = threading.Lock()
 
 
 def _close_all(**_: object) -> None:
@@ -463,6 +481,8 @@ def _close_all(**_: object) -> None:
 
 
 def _after_fork() -> None:
+    global _first_uses  # another thread of the parent may have held it
+    _first_uses = threading.Lock()
     for portal in list(_portals):
         portal._forked()
 

@@ -68,7 +68,8 @@ class PortalReader(Iterator[T_co], Generic[T_co]):
     def __next__(self) -> T_co:
         if self._generation != process.generation or self._closed:
             raise StopIteration
-        self._queue.check_thread()
+        if not self._queue.closed:  # a later thread may have the id of one that has ended
+            self._queue.check_thread()
         if not self._reading.acquire(blocking=False):
             raise UsageError(
                 f"two threads read one {type(self).__name__}; give each one of its own"

@@ -70,6 +70,21 @@ def test_first_uses_in_many_threads_start_one_node() -> None:
     assert not portal.node.running
 
 
+def test_first_uses_of_several_portals_start_their_node_once() -> None:
+    for _ in range(5):
+        node, barrier = adsum.Node(siblings=False), threading.Barrier(4)
+        portals = [adsum.Portal(node) for _ in range(4)]
+
+        def count(number: int, portals: Any = portals, barrier: Any = barrier) -> int:
+            barrier.wait(30)
+            return int(portals[number].count("room"))
+
+        assert in_threads(4, count) == [0] * 4
+        for portal in portals:
+            portal.close()
+        assert not node.running
+
+
 def test_methods_have_the_results_of_presence(portal: adsum.Portal) -> None:
     handle = portal.track("room", "ann", {"device": "phone"})
     portal.track("room", "bob", owner="session")
@@ -205,6 +220,15 @@ def test_acall_waits_in_another_event_loop(portal: adsum.Portal) -> None:
     assert asyncio.run(main()) == [1] * 300
 
 
+def test_acall_of_a_function_that_raises_stop_iteration_ends(portal: adsum.Portal) -> None:
+    async def main() -> None:
+        async with asyncio.timeout(10):
+            await portal.acall(next, iter(()))
+
+    with pytest.raises(RuntimeError, match="raised StopIteration"):
+        asyncio.run(main())
+
+
 def test_cancelled_acall_that_has_not_begun_is_not_executed(portal: adsum.Portal) -> None:
     entered, release, executed = threading.Event(), threading.Event(), list[int]()
 
@@ -296,6 +320,14 @@ def test_end_wakes_the_thread_that_reads(portal: adsum.Portal, end: str) -> None
     assert results == [[]]
 
 
+def test_thread_with_the_id_of_the_ended_one_reads_the_end(portal: adsum.Portal) -> None:
+    diffs = portal.watch("room")
+    next(diffs)
+    portal.close()
+    diffs._queue.thread = threading.get_ident()  # as the system may assign it again
+    assert list(diffs) == []
+
+
 def test_dropped_watch_is_closed(portal: adsum.Portal) -> None:
     watch = portal.watch("room", timeout=0.1)
     assert eventually(partial(read_diff, watch))
@@ -354,6 +386,29 @@ def test_end_of_a_running_node_ends_calls_and_its_restart_is_used() -> None:
             assert await asyncio.to_thread(portal.count, "room") == 0
 
     asyncio.run(main())
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_program_that_ends_without_stop_ends_calls_under_way() -> None:
+    node, begun = adsum.Node(siblings=False), threading.Event()
+    portal = adsum.Portal(node)
+
+    async def forever() -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    async def main() -> "tuple[threading.Thread, list[Any]]":
+        await node.start()
+        started = in_thread_soon(lambda: portal.call(forever))
+        await asyncio.to_thread(begun.wait, 30)
+        return started
+
+    thread, results = asyncio.run(main())
+    thread.join(30)
+    assert isinstance(results[0], adsum.NodeNotRunningError)
+    asyncio.run(node.stop())
+    gc.collect()  # asyncio warns of the tasks of the closed loop
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
