@@ -110,6 +110,7 @@ class CallQueue:
                     return future.result()  # perhaps the function itself raised it
             if self.loop.is_closed():
                 self.close()
+                fail(future, NodeNotRunningError(STOPPED))  # if it is queued no longer
             elif deadline is not None and time.monotonic() >= deadline:
                 raise TimeoutError(
                     f"no result from the event loop of the node within {timeout:g} s; the call is "
