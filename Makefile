@@ -9,7 +9,7 @@ SECONDS ?= 600
 # On every core.
 PARALLEL := --numprocesses=auto --dist=worksteal
 # Suites with processes that measure time or load the machine: they have it for themselves.
-ALONE := tests/attacks tests/channels tests/faults tests/phoenixjs
+ALONE := tests/attacks tests/channels tests/deploy tests/docs/test_proxies.py tests/faults tests/phoenixjs
 # Tests with processes of the other suites, a file at a time on each core.
 TOGETHER := -m processes --numprocesses=auto --dist=loadfile $(ALONE:%=--ignore=%)
 # Tests that start no processes.
