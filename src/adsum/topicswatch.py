@@ -125,13 +125,13 @@ class TopicFeeds:
 
     def watch(self, driver: Driver, prefix: str) -> TopicsWatch:
         """Begin to watch the topics with a prefix."""
+        # This watch must not see earlier changes; the end of an earlier watch may be among them.
+        driver.notify_observers()
         watches = self._watches.get(prefix)
         if watches is None:
             watches = ReaderSet[TopicsWatch](driver.loop, partial(self._tidy, driver, prefix))
-            self._watches[prefix] = watches
             driver.watch_topics(prefix)
-        else:
-            driver.notify_observers()  # this watch must not see earlier changes
+            self._watches[prefix] = watches
         return TopicsWatch(prefix, driver, watches)
 
     def push(self, topic: str, transitions: Sequence[Transition]) -> None:

@@ -493,7 +493,7 @@ def test_aclosing_closes_a_watch() -> None:
 class Closer(Observer):
     """Closes a watch when it is notified of a change."""
 
-    watch: adsum.Watch | None = None
+    watch: adsum.Watch | adsum.TopicsWatch | None = None
 
     def changed(self, topic: str, transitions: object) -> None:
         if self.watch is not None:

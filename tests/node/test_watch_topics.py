@@ -11,10 +11,10 @@ import adsum
 from adsum.testing import Cluster, ClusterMember, MakeCluster
 from adsum.values.names import RESERVED
 from tests.support.nodes import run
-from tests.support.waiting import until
+from tests.support.waiting import DEADLINE, until
 
 from .test_presence import alone
-from .test_watch import fold, listed
+from .test_watch import Closer, fold, listed
 
 
 def next_of(watch: adsum.TopicsWatch) -> adsum.TopicDiff | None:
@@ -365,3 +365,20 @@ def test_watch_of_several_topics_does_not_call_fetch() -> None:
             assert (await presence.fetch(diff.topic))["ann"]["user"] == "Ann"
 
     run(main())
+
+
+def test_watch_that_begins_while_the_last_one_of_its_prefix_ends_receives_later_changes() -> None:
+    async def main() -> None:
+        node = adsum.Node(siblings=False)
+        presence, closer = adsum.Presence(node), Closer()
+        node.observe(closer)
+        async with node:
+            closer.watch = presence.watch_topics("room")
+            presence.track("room", "ann", owner=None)
+            watch = presence.watch_topics("room")
+            closer.watch = None
+            assert list((await anext(watch)).joins) == ["ann"]
+            presence.track("room", "bob", owner=None)
+            assert list((await asyncio.wait_for(anext(watch), DEADLINE)).joins) == ["bob"]
+
+    asyncio.run(main())

@@ -30,9 +30,10 @@ class Feeds(Observer):
         """Send a channel the presence state of its topic, and then the diffs."""
         feed = self._feeds.get(listener.topic)
         if feed is None:
+            # First, since the state that the feed sends contains all earlier changes.
+            self._presence.node.driver.watch_topic(listener.topic)
             feed = PresenceFeed(listener.topic, self._presence, counts_above, self._state_if_slow)
             self._feeds[listener.topic] = feed
-            self._presence.node.driver.watch_topic(listener.topic)
         return feed.enter(listener)
 
     def unfollow(self, follower: Follower) -> None:
