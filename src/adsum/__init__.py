@@ -27,8 +27,9 @@ from adsum.errors import (
 from adsum.memberswatch import MembersDiff, MembersWatch
 from adsum.node import Node
 from adsum.owners import CURRENT_TASK
-from adsum.portal import Portal, PortalTracked
+from adsum.portal import Portal
 from adsum.portalreaders import PortalSubscription, PortalWatch
+from adsum.portaltracked import PortalTracked
 from adsum.presence import Presence, Tracked
 from adsum.pubsub import Message, PubSub, Subscription
 from adsum.replication.memberinfo import MemberInfo

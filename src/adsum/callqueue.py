@@ -108,10 +108,7 @@ class CallQueue:
             except TimeoutError:
                 if future.done():
                     return future.result()  # perhaps the function itself raised it
-            if self.loop.is_closed():
-                self.close()
-                fail(future, NodeNotRunningError(STOPPED))  # if it is queued no longer
-            elif deadline is not None and time.monotonic() >= deadline:
+            if not self._fail_if_closed(future) and _is_over(deadline):
                 raise TimeoutError(
                     f"no result from the event loop of the node within {timeout:g} s; the call is "
                     f"not cancelled"
@@ -121,13 +118,15 @@ class CallQueue:
         """As `wait` without a bound, in another event loop; cancelling this cancels the call.
 
         Raises:
-            NodeNotRunningError: The node has stopped.
+            NodeNotRunningError: The node has stopped, or its event loop was closed.
         """
         ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         # The error itself is not passed between the futures: asyncio refuses StopIteration there.
         future.add_done_callback(partial(_wake, ended))
         try:
-            await ended
+            while not future.done():
+                await asyncio.wait([ended], timeout=CHECK_INTERVAL)
+                self._fail_if_closed(future)
         except asyncio.CancelledError:
             future.cancel()
             raise
@@ -140,6 +139,14 @@ class CallQueue:
             queued, self._queued = self._queued, deque()
         for future in [*(future for future, _ in queued), *list(self._running)]:
             fail(future, NodeNotRunningError(STOPPED))
+
+    def _fail_if_closed(self, future: "Future[Any]") -> bool:
+        """Fail a call if the event loop was closed without a stop of the node; returns whether."""
+        if not self.loop.is_closed():
+            return False
+        self.close()
+        fail(future, NodeNotRunningError(STOPPED))  # if it is queued no longer
+        return True
 
     def _execute(self) -> None:
         for _ in range(SLICE):
@@ -178,6 +185,10 @@ class CallQueue:
     def _ended(self, future: "Future[Any]") -> None:
         self._running.pop(future, None)
         fail(future, NodeNotRunningError(STOPPED))  # has an effect if it was cancelled unbegun
+
+
+def _is_over(deadline: float | None) -> bool:
+    return deadline is not None and time.monotonic() >= deadline
 
 
 def _wake(ended: "asyncio.Future[None]", _: "Future[Any]") -> None:

@@ -57,6 +57,7 @@ def fork_by_os() -> None:
         handle.untrack()  # does nothing here
         report = {"active": handle.active, "watch": list(watch), "started": portal.node.running}
         report |= {"keys": sorted(portal.list("room")), "names": [parent, name()]}
+        portal.close()
         os.write(write, json.dumps(report).encode())
         sys.exit(0)
     os.waitpid(pid, 0)

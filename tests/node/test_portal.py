@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 import adsum
-from adsum.portal import _close_all
-from tests.support.waiting import eventually
+from adsum.portalconnection import close_all
+from tests.support.waiting import eventually, until
 
 
 @pytest.fixture
@@ -51,6 +51,12 @@ def read_diff(diffs: adsum.PortalWatch) -> adsum.Diff | None:
         return next(diffs)
     except TimeoutError:
         return None
+
+
+def is_queued(portal: adsum.Portal) -> bool:
+    """Whether a call waits for the event loop."""
+    queue = portal._connection._queue
+    return queue is not None and bool(queue._queued)
 
 
 def test_construction_starts_nothing() -> None:
@@ -90,7 +96,8 @@ def test_methods_have_the_results_of_presence(portal: adsum.Portal) -> None:
     portal.track("room", "bob", owner="session")
     assert list(portal.list("room")) == ["ann", "bob"]
     assert portal.count("room") == 2
-    assert portal.topics() == ["room"]
+    assert portal.topics() == portal.topics("ro") == ["room"]
+    assert portal.topics("hall") == []
     handle.update(lambda meta: {**meta, "typing": True})
     assert portal.get("room", "ann")[0]["typing"] is True
     portal.update("room", "bob", {"away": True}, owner="session")
@@ -164,10 +171,10 @@ def test_calls_from_four_threads_are_each_executed_once(portal: adsum.Portal) ->
         return number
 
     def calls(thread: int) -> list[int]:
-        return [portal.call(execute, thread * 1000 + number) for number in range(1000)]
+        return [portal.call(execute, thread * 2500 + number) for number in range(2500)]
 
     results = [number for each in in_threads(4, calls) for number in each]
-    assert results == list(range(4000))
+    assert results == list(range(10_000))
     assert sorted(executed) == results
 
 
@@ -418,13 +425,80 @@ def test_loop_closed_without_stop_ends_waiting_calls() -> None:
     loop.run_until_complete(node.start())
     portal = adsum.Portal(node)
     thread, results = in_thread_soon(lambda: portal.count("room"))  # the loop does not run
-    eventually(lambda: portal._queue is not None and portal._queue._queued, "the call is queued")
+    eventually(lambda: is_queued(portal), "the call is queued")
     loop.close()
     thread.join(30)
     assert isinstance(results[0], adsum.NodeNotRunningError)
     asyncio.run(node.stop())
     del loop
     gc.collect()  # asyncio warns of the tasks of the closed loop
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_loop_closed_without_stop_ends_acalls() -> None:
+    loop, node = asyncio.new_event_loop(), adsum.Node(siblings=False)
+    loop.run_until_complete(node.start())
+    portal = adsum.Portal(node)
+
+    async def main(loop: asyncio.AbstractEventLoop) -> None:
+        calling = asyncio.create_task(portal.acall(len, "room"))  # the loop does not run
+        await until(lambda: is_queued(portal), "the call is queued")
+        loop.close()
+        await calling
+
+    thread, results = in_thread_soon(partial(asyncio.run, main(loop)))
+    thread.join(60)
+    assert isinstance(results[0], adsum.NodeNotRunningError)
+    asyncio.run(node.stop())
+    del loop
+    gc.collect()  # asyncio warns of the tasks of the closed loop
+
+
+def observers(node: adsum.Node) -> int:
+    return len(node._observers)
+
+
+def test_portal_closed_before_its_first_use_observes_no_longer() -> None:
+    async def main() -> None:
+        node = adsum.Node(siblings=False)
+        before = observers(node)
+        async with node:
+            unused = adsum.Portal(node)
+            await asyncio.to_thread(unused.close)
+            assert observers(node) == before
+            adsum.Portal(node).close()  # in the thread of the loop
+            assert observers(node) == before
+
+    asyncio.run(main())
+
+
+def test_portal_closed_without_its_node_observes_no_longer() -> None:
+    async def main() -> None:
+        node = adsum.Node(siblings=False)
+        before = observers(node)
+        stopped, restarted = adsum.Portal(node), adsum.Portal(node)
+        async with node:
+            await asyncio.to_thread(stopped.track, "room", "ann")
+            await asyncio.to_thread(restarted.track, "room", "bob")
+        stopped.close()
+        async with node:
+            with pytest.raises(adsum.UsageError, match="would wait for itself"):
+                restarted.close()
+            await asyncio.to_thread(restarted.close)
+            assert observers(node) == before
+
+    asyncio.run(main())
+
+
+def test_closed_portals_of_a_node_of_their_own_leave_no_observers() -> None:
+    node = adsum.Node(siblings=False)
+    before = observers(node)
+    for _ in range(3):
+        with adsum.Portal(node) as portal:
+            portal.track("room", "ann")
+            assert portal.count("room") == 1
+        assert observers(node) == before
 
 
 def test_celery_worker_says_goodbye_if_celery_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -435,7 +509,7 @@ def test_celery_worker_says_goodbye_if_celery_is_loaded(monkeypatch: pytest.Monk
     monkeypatch.setitem(sys.modules, "celery.signals", module)
     portal = adsum.Portal(adsum.Node(siblings=False))
     portal.count("room")
-    assert connected == [_close_all]
+    assert connected == [close_all]
     connected[0](sender=None, pid=1, exitcode=0)
     assert not portal.node.running
 
@@ -447,5 +521,5 @@ def test_call_before_the_start_has_ended_waits_for_it() -> None:
         with adsum.Portal(node, timeout=0.05) as portal:
             with pytest.raises(TimeoutError):
                 portal.list("room")
-            portal._timeout = 30.0
+            portal._connection._timeout = 30.0
             assert portal.list("room") == {}
