@@ -1,12 +1,7 @@
-"""Portals in real processes: forks after the first use, goodbyes at the exit, Flask in gunicorn."""
+"""Portals in real processes: forks after the first use, and goodbyes at the exit."""
 
-import importlib.util
 import json
-import signal
 import subprocess
-import sys
-import urllib.request
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -15,8 +10,7 @@ import pytest
 
 import adsum
 from tests.support.environment import clean_environment
-from tests.support.ports import free_port
-from tests.support.waiting import DEADLINE, eventually
+from tests.support.waiting import DEADLINE
 from tests.support.worker_processes import python
 
 pytestmark = pytest.mark.processes
@@ -65,60 +59,3 @@ def test_child_of_fork_starts_a_node_at_its_first_use_only(cluster_name: str) ->
     assert not report["started"]
     assert report["keys"] == ["parent"]
     assert report["still"] == [True, ["parent"]]
-
-
-def get(url: str, method: str = "GET") -> Any:
-    with urllib.request.urlopen(urllib.request.Request(url, method=method), timeout=30) as answer:
-        return json.loads(answer.read())
-
-
-def answers(url: str) -> Callable[[], bool]:
-    def look() -> bool:
-        try:
-            return get(f"{url}/list") is not None
-        except OSError:
-            return False
-
-    return look
-
-
-@pytest.mark.skipif(
-    not all(map(importlib.util.find_spec, ("flask", "gunicorn"))), reason="needs flask, gunicorn"
-)
-def test_gunicorn_workers_list_presences_of_all_threads_identically(cluster_name: str) -> None:
-    port = free_port()
-    url = f"http://127.0.0.1:{port}"
-    command = [sys.executable, "-m", "gunicorn", "-w", "2", "--threads", "4", "--preload"]
-    command += ["-b", f"127.0.0.1:{port}", "--no-control-socket", "tests.node.portal_app:app"]
-    server = subprocess.Popen(
-        command,
-        env={**clean_environment(), "ADSUM_CLUSTER": cluster_name},
-        cwd=SCRIPT.parents[2],
-    )
-    with adsum.Portal(adsum.Node(cluster=cluster_name)) as portal:
-        try:
-            eventually(answers(url), "the server answers")
-            with ThreadPoolExecutor(8) as threads:
-                urls = [f"{url}/track/user-{number}" for number in range(40)]
-                workers = set(threads.map(lambda each: get(each, "POST"), urls))
-            lists = {}
-
-            def all_listed() -> bool:
-                answer = get(f"{url}/list")
-                lists[answer["pid"]] = answer["room"]
-                full = [keys for keys in lists.values() if len(keys) == 40]
-                return len(full) == 2
-
-            eventually(all_listed, "both workers list everybody")
-            assert workers <= lists.keys()
-            first, second = lists.values()
-            assert first == second
-            assert portal.count("room") == 40
-            server.send_signal(signal.SIGTERM)
-            assert server.wait(DEADLINE) == 0
-            eventually(lambda: portal.count("room") == 0, "both workers have said goodbye")
-            members = portal.call(portal.node.members)
-            assert [member.status for member in members if member.status == "down"] == []
-        finally:
-            server.kill()
-            server.wait()
