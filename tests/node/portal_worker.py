@@ -23,6 +23,12 @@ def publish_and_exit() -> None:
     portal.publish("room", {"from": "script"})
 
 
+def publish_many_and_exit() -> None:
+    """Publish as the first use, more than a socket takes at once, and leave."""
+    for number in range(500):
+        portal.publish("room", {"number": number, "text": "x" * 2000})
+
+
 def in_child(connection: Any) -> None:
     """Use the portal in a child of `multiprocessing`, which leaves by `os._exit`."""
     portal.track("room", "child")
@@ -68,4 +74,9 @@ def fork_by_os() -> None:
 
 if __name__ == "__main__":
     warnings.simplefilter("ignore", DeprecationWarning)  # of forks in a process with threads
-    {"publish": publish_and_exit, "mp": fork_by_multiprocessing, "os": fork_by_os}[sys.argv[1]]()
+    {
+        "publish": publish_and_exit,
+        "publish_many": publish_many_and_exit,
+        "mp": fork_by_multiprocessing,
+        "os": fork_by_os,
+    }[sys.argv[1]]()

@@ -44,6 +44,18 @@ def test_script_publishes_and_says_goodbye_at_its_exit(cluster_name: str) -> Non
         assert left.result(DEADLINE)
 
 
+def test_messages_of_a_command_that_exits_at_once_arrive_everywhere(cluster_name: str) -> None:
+    with (
+        adsum.Portal(adsum.Node(cluster=cluster_name)) as one,
+        adsum.Portal(adsum.Node(cluster=cluster_name)) as other,
+    ):
+        readers = [portal.subscribe("room", timeout=DEADLINE) for portal in (one, other)]
+        assert run(cluster_name, "publish_many") is None
+        for messages in readers:
+            numbers = [next(messages).payload["number"] for _ in range(500)]
+            assert numbers == list(range(500))
+
+
 def test_child_of_multiprocessing_has_a_node_of_its_own_and_says_goodbye(cluster_name: str) -> None:
     report = run(cluster_name, "mp")
     assert len(set(report["names"])) == 2
