@@ -21,6 +21,8 @@ class Plan:
     collected: int = 500_000
     #: Changes timed in one repetition of a latency measure.
     changes: int = 80
+    #: Calls of all threads together in one repetition.
+    calls: int = 20_000
     #: Messages of a burst.
     burst: int = 2_000
     clusters: tuple[int, ...] = (3, 30)
@@ -46,6 +48,7 @@ QUICK = Plan(
     collected=20_000,
     changes=20,
     burst=200,
+    calls=2_000,
     clusters=(3, 10),
     idle_seconds=1.0,
     crowd=60,

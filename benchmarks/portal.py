@@ -1,5 +1,6 @@
 """How fast threads call a node through a portal: calls per second, and the added latency.
 
+python -m benchmarks portal                   1 and 4 threads, as in a whole run
 python -m benchmarks.portal                   1, 2, 4 and 8 threads, 5 runs each
 python -m benchmarks.portal 4 --runs 9        4 threads, 9 runs
 
@@ -14,7 +15,8 @@ import time
 from collections.abc import Sequence
 
 import adsum
-from benchmarks.figures import percentile
+from benchmarks.figures import Figure, percentile
+from benchmarks.plan import Plan
 
 THREADS = (1, 2, 4, 8)
 #: Calls of one run, of all threads together.
@@ -24,7 +26,40 @@ TIMED = 2_000
 PAUSE = 0.001
 
 
-def calls_per_second(portal: adsum.Portal, threads: int) -> float:
+def run(plan: Plan) -> list[Figure]:
+    """Calls per second from one and from four threads, and the latency that the portal adds."""
+    with adsum.Portal(adsum.Node(siblings=False)) as portal:
+        portal.track("room", "ann")
+        figures = [_rate(portal, threads, plan) for threads in (1, 4)]
+        return figures + _latency(portal, plan)
+
+
+def _rate(portal: adsum.Portal, threads: int, plan: Plan) -> Figure:
+    samples = [calls_per_second(portal, threads, plan.calls) for _ in range(plan.repetitions)]
+    name = f"calls, {threads} thread{'s' if threads > 1 else ''}"
+    target = "10,000" if threads == 4 else ""
+    return _figure(name, "per second", samples, target)
+
+
+def _latency(portal: adsum.Portal, plan: Plan) -> list[Figure]:
+    """Of each repetition the median and the 99th percentile, beside the call in the loop."""
+    samples: dict[str, list[float]] = {"p50": [], "p99": []}
+    within = []
+    for _ in range(plan.repetitions):
+        taken = latencies(portal, plan.calls // 10)
+        base = inside(portal)
+        within.append(1e6 * base)
+        for name, percent in (("p50", 50), ("p99", 99)):
+            samples[name].append(1e6 * (percentile(taken, percent) - base))
+    added = [_figure(f"latency added to a call: {name}", "us", samples[name]) for name in samples]
+    return [*added, _figure("the same call in the event loop", "us", within)]
+
+
+def _figure(name: str, unit: str, samples: list[float], target: str = "") -> Figure:
+    return Figure(group="From threads", name=name, unit=unit, samples=tuple(samples), target=target)
+
+
+def calls_per_second(portal: adsum.Portal, threads: int, calls: int = CALLS) -> float:
     """The rate of all threads together; fails if a call is lost or executed twice."""
     executed = 0
 
@@ -34,7 +69,7 @@ def calls_per_second(portal: adsum.Portal, threads: int) -> float:
         return portal_presence.count("room")
 
     portal_presence = portal.call(adsum.Presence, portal.node)
-    each = CALLS // threads
+    each = calls // threads
 
     def work() -> None:
         for _ in range(each):
@@ -52,10 +87,10 @@ def calls_per_second(portal: adsum.Portal, threads: int) -> float:
     return rate
 
 
-def latencies(portal: adsum.Portal) -> list[float]:
+def latencies(portal: adsum.Portal, times: int = TIMED) -> list[float]:
     """Seconds of each of many calls from one thread, with pauses between them."""
     taken = []
-    for _ in range(TIMED):
+    for _ in range(times):
         time.sleep(PAUSE)
         began = time.perf_counter()
         portal.count("room")
