@@ -20,6 +20,7 @@ from adsum.memberswatch import MembersFeed, MembersWatch
 from adsum.quoting import quoted
 from adsum.replication.memberinfo import MemberInfo
 from adsum.signals import add_stop_listener, remove_stop_listener
+from adsum.startingapp import ASGIApp, StartingApp, WrappedApp
 from adsum.tasks import resolve
 from adsum.transport.tls import TLS
 
@@ -28,7 +29,7 @@ _STOPPED = "the node is not running: it has stopped"
 _NEVER_STARTED = (
     "the node is not running: it was never started. Give the application `lifespan=node.lifespan` "
     "and run it under a server that runs the lifespan, or use `async with node:`. Daphne runs no "
-    "lifespan: start the node with the first request, see docs/deployment.md"
+    "lifespan: serve `node.wrap_app(app)` there, see docs/deployment.md#servers-without-lifespan"
 )
 
 #: Makes the driver of a run, see `Node.use_driver`.
@@ -313,6 +314,35 @@ class Node:
             ConfigurationError: `lifespan` is anything else.
         """
         return wrapped(lifespan, self, self.begin_stop)
+
+    def wrap_app(self, app: ASGIApp) -> WrappedApp:
+        """Wrap an ASGI application so that the node runs with it, under any server.
+
+        For servers that run no lifespan, such as Daphne, and for applications that have none, such
+        as those of Django. Does no harm elsewhere.
+
+        Under a server that runs the lifespan, the node runs during it, around the lifespan of the
+        application. Otherwise the first request or connection starts the node. All that come
+        meanwhile wait for the same start, and if one of them is cancelled, the start goes on. If it
+        fails, they are answered with status 503 (connections with 403) and one line is logged; the
+        next request tries again. The node then stops with a goodbye at the normal end of the
+        process, SIGTERM to Daphne included.
+
+        Args:
+            app: The application; any scope but a lifespan is passed on to it unchanged.
+
+        Returns:
+            The application to serve.
+
+        Raises:
+            ConfigurationError: `app` cannot be called.
+
+        Example:
+            >>> import adsum
+            >>> async def app(scope, receive, send): ...
+            >>> application = adsum.Node(siblings=False).wrap_app(app)
+        """
+        return StartingApp(app, self)
 
     # State and members.
 

@@ -1,13 +1,21 @@
-"""Daphne, which runs no lifespan: the log names that and the remedy, and the remedy works."""
+"""Servers without lifespan: the log names the remedy, and the remedy works under Daphne.
+
+Django under uvicorn has no lifespan either.
+"""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+import adsum
+from tests.support.environment import RUNTIME_DIR
 from tests.support.markdown_pages import ROOT, blocks
 from tests.support.ports import free_port
-from tests.support.waiting import DEADLINE
+from tests.support.waiting import DEADLINE, until
 
 from .channel_client import channel_client
 from .example_clients import status_of, website
@@ -35,25 +43,47 @@ def test_node_that_was_never_started_is_logged_once_with_the_remedy(
             process.terminate()
             output = (await asyncio.wait_for(process.stdout.read(), DEADLINE)).decode()
             assert output.count("the node is not running: it was never started") == 1
-            assert output.count("Daphne runs no lifespan") == 1
+            assert output.count("Daphne runs no lifespan: serve `node.wrap_app(app)`") == 1
 
     asyncio.run(main())
 
 
-def test_node_that_starts_with_the_first_request_is_in_the_cluster(
-    environment: Environment, tmp_path: Path
+@asynccontextmanager
+async def patient_member(environment: Environment) -> AsyncIterator[adsum.Presence]:
+    """A member of the cluster that shows presences until their node says goodbye."""
+    async with adsum.Node(
+        cluster=environment["ADSUM_CLUSTER"],
+        runtime_dir=environment[RUNTIME_DIR],
+        down_after=600.0,
+        link_grace=600.0,
+    ) as node:
+        yield adsum.Presence(node)
+
+
+def has_left(node: adsum.Node) -> bool:
+    """Whether one of three members has said goodbye."""
+    shown = [member for member in node.members() if member.status != "left"]
+    return len(shown) == 2
+
+
+@pytest.mark.parametrize(("linger", "after"), [("0", ["ann"]), ("60", ["ann", "bob"])])
+def test_wrapped_application_is_in_the_cluster_and_says_goodbye(
+    environment: Environment, tmp_path: Path, linger: str, after: list[str]
 ) -> None:
     write_application(tmp_path)
+    environment["ADSUM_LINGER"] = linger
     page = ROOT / "docs/deployment.md"
-    (wrapper,) = (block.text for block in blocks(page) if "class StartingNode" in block.text)
+    (line,) = (block.text for block in blocks(page) if "node.wrap_app(" in block.text)
     with (tmp_path / "app.py").open("a") as file:
-        file.write(f"\n\n{wrapper}\n\napplication = StartingNode(app, node)\n")
+        file.write(f"\n\napplication = app\n{line}\n")
 
     async def main() -> None:
         one, other = free_port(), free_port()
+        serve = partial(program, environment, directory=tmp_path)
         async with (
-            program(environment, *daphne("app:application", one), directory=tmp_path),
-            program(environment, *daphne("app:application", other), directory=tmp_path),
+            patient_member(environment) as presence,
+            serve(*daphne("app:application", one)),
+            serve(*daphne("app:application", other)) as ending,
             website(one, "/"),
             website(other, "/"),
             channel_client(one, {"user": "ann"}) as ann,
@@ -63,5 +93,56 @@ def test_node_that_starts_with_the_first_request_is_in_the_cluster(
                 await each.join("room:1")
             for each in (ann, bob):
                 await each.sees("room:1", "ann", "bob")
+            assert list(presence.list("room:1")) == ["ann", "bob"]
+            ending.terminate()
+            await until(lambda: has_left(presence.node), "a goodbye")
+            assert list(presence.list("room:1")) == after
+            await ann.sees("room:1", *after)
+            assert await asyncio.wait_for(ending.wait(), DEADLINE) == 0
+
+    asyncio.run(main())
+
+
+DJANGO = """
+from django.conf import settings
+from django.core.asgi import get_asgi_application
+from django.http import JsonResponse
+from django.urls import path
+
+import adsum
+
+node = adsum.Node()
+presence = adsum.Presence(node)
+
+
+async def enter(request, key):
+    presence.track("room", key, owner="all")
+    return JsonResponse(dict(presence.list("room")))
+
+
+urlpatterns = [path("<str:key>", enter)]
+settings.configure(SECRET_KEY="x" * 50, ROOT_URLCONF=__name__, ALLOWED_HOSTS=["127.0.0.1"])
+application = node.wrap_app(get_asgi_application())
+"""
+
+
+def test_wrapped_django_under_uvicorn_says_goodbye(
+    environment: Environment, tmp_path: Path
+) -> None:
+    (tmp_path / "asgi.py").write_text(DJANGO)
+
+    async def main() -> None:
+        port = free_port()
+        command = ["-m", "uvicorn", "asgi:application", "--port", str(port)]
+        async with (
+            patient_member(environment) as presence,
+            program(environment, *command, directory=tmp_path) as process,
+            website(port, "/ann", lambda present: list(present) == ["ann"]),
+        ):
+            await until(lambda: list(presence.list("room")) == ["ann"], "ann is listed")
+            process.terminate()
+            await until(lambda: presence.list("room") == {}, "a goodbye")
+            output = (await asyncio.wait_for(process.stdout.read(), DEADLINE)).decode()
+            assert "Traceback" not in output, output
 
     asyncio.run(main())

@@ -64,6 +64,7 @@ WRONG: list[tuple[Call, str, str]] = [
         (partial(presence, fetch_timeout=value), f"fetch_timeout={value!r}", "seconds above 0")
         for value in (0, -1, NAN, "5", True, None)
     ],
+    (lambda: presence().node.wrap_app(None), "app=None", "an ASGI application"),  # type: ignore[arg-type]
     (lambda: presence().node.wrap_lifespan(None), "lifespan=None", "@asynccontextmanager"),  # type: ignore[arg-type]
     (
         lambda: presence().node.wrap_lifespan(generator),

@@ -92,6 +92,12 @@ def lifespans(node: adsum.Node) -> None:
     Starlette(lifespan=node.lifespan)
 
 
+def wrapped_apps(node: adsum.Node, socket: Socket) -> None:
+    node.wrap_app(FastAPI())
+    node.wrap_app(node.wrap_app(Starlette()))
+    node.wrap_app(socket)
+
+
 # Presence.
 
 

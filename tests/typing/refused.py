@@ -35,6 +35,7 @@ async def node(node: adsum.Node) -> None:
     node.members()[0].lag = 1  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]
     with node:  # type: ignore[attr-defined]  # pyright: ignore[reportGeneralTypeIssues]
         ...
+    node.wrap_app(plain)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     node.wrap_lifespan(plain)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
