@@ -10,7 +10,7 @@ from tests.support.nodes import run, running
 
 
 def texts(subscription: adsum.Subscription) -> list[Any]:
-    return [message.payload["n"] for message in subscription._messages]
+    return [message.payload["n"] for message, _ in subscription._messages]
 
 
 async def everywhere(
@@ -127,7 +127,7 @@ def test_closing_the_subscription_or_the_node_ends_the_iteration() -> None:
         await node.stop()
         with pytest.raises(StopAsyncIteration):
             await last
-        assert pubsub._subscriptions == {}
+        assert pubsub._topics is None
 
     run(main())
 
