@@ -12,7 +12,7 @@ MAX_WAITING = 64 * 1024 * 1024
 PIECE = 64 * 1024
 #: Characters or bytes of queued messages that are sent in one turn of the event loop, about. More
 #: shortens a transfer, less lets other work run sooner.
-ROUND_BUDGET = 256 * 1024
+ROUND_BUDGET = 64 * 1024
 #: Bytes of unfinished messages that one node holds, over all links.
 MAX_UNFINISHED = 64 * 1024 * 1024
 #: Bytes, about, at which a delta is cut, so that no turn of the event loop is long.

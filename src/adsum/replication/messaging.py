@@ -192,7 +192,7 @@ class Messaging:
             queue.take()
         turn = queue.next_frame(link) if queue else None
         if not queue:
-            del self._queues[name]
+            del self._queues[name], self.ready[name]
         return turn
 
     def _drop(self, name: str) -> None:
