@@ -24,7 +24,7 @@ from adsum.portalconnection import PortalConnection
 from adsum.portalreaders import PortalReader, PortalSubscription, PortalWatch
 from adsum.portaltracked import PortalTracked
 from adsum.presence import Meta, Metas, Names, Presence
-from adsum.pubsub import DEFAULT_LIMIT, PubSub
+from adsum.pubsub import DEFAULT_LIMIT, DEFAULT_LIMIT_BYTES, PubSub
 from adsum.values.limits import MAX_NAME
 from adsum.values.names import checked_name
 from adsum.watch import Entries
@@ -218,7 +218,7 @@ class Portal:
     def publish(
         self,
         topic: str,
-        payload: Mapping[str, Any],
+        payload: Mapping[str, Any] | bytes | bytearray | memoryview,
         *,
         event: str = "message",
         local: bool = False,
@@ -229,25 +229,37 @@ class Portal:
         if exclude is not None:
             instance("exclude", exclude, PortalSubscription, "a subscription of a portal, or None")
         inner = None if exclude is None else exclude.inner
+        if isinstance(payload, bytearray | memoryview):
+            payload = bytes(payload)  # the caller may change it once this has timed out
         publish = self._pubsub.publish
         return self.call(publish, topic, payload, event=event, local=local, to=to, exclude=inner)
 
     def subscribe(
-        self, topic: str, *, limit: int = DEFAULT_LIMIT, timeout: float | None = None
+        self,
+        topic: str,
+        *,
+        limit: int = DEFAULT_LIMIT,
+        limit_bytes: int = DEFAULT_LIMIT_BYTES,
+        timeout: float | None = None,
     ) -> PortalSubscription:
         """Subscribe to a topic, as `PubSub.subscribe`: a blocking iterator of messages.
 
         Args:
             topic: 1 to 1,024 characters.
             limit: Unread messages that are kept; beyond it the oldest are dropped.
+            limit_bytes: The size of unread messages that are kept, as for `PubSub.subscribe`.
             timeout: As for `watch`.
         """
         whole("limit", limit, 1)
+        whole("limit_bytes", limit_bytes, 1)
         _check_wait(timeout)
         return self.call(
             lambda: self._reader(
                 PortalSubscription(
-                    self._connection.queue, self._pubsub.subscribe(topic, limit=limit), timeout
+                    self._connection.queue,
+                    self._pubsub.subscribe(topic, limit=limit, limit_bytes=limit_bytes),
+                    timeout,
+                    self._connection.timeout,
                 )
             )
         )

@@ -37,7 +37,8 @@ class PortalConnection(Observer):
 
     def __init__(self, node: Node, timeout: float) -> None:
         self._node = node
-        self._timeout = timeout
+        #: Seconds that a call waits at most.
+        self.timeout = timeout
         node.observe(self)
         # Guards the five below.
         self._lock = threading.Lock()
@@ -67,14 +68,14 @@ class PortalConnection(Observer):
         queue, thread = self._connected()
         queue.check_thread()
         if thread is not None and not thread.has_started:
-            queue.wait(thread.started, self._timeout)
-        return queue.wait(queue.submit(call), self._timeout)
+            queue.wait(thread.started, self.timeout)
+        return queue.wait(queue.submit(call), self.timeout)
 
     async def acall(self, call: Callable[[], Any]) -> Any:
         """Execute a call and wait for its result in another event loop; see `Portal.acall`."""
         queue, thread = self._connected()
         queue.check_thread()
-        async with asyncio.timeout(None if math.isinf(self._timeout) else self._timeout):
+        async with asyncio.timeout(None if math.isinf(self.timeout) else self.timeout):
             if thread is not None and not thread.has_started:
                 await asyncio.shield(asyncio.wrap_future(thread.started))
             return await queue.wait_async(queue.submit(call))
@@ -97,7 +98,7 @@ class PortalConnection(Observer):
             self._closed = True
             thread, queue = self._thread, self._queue
         if thread is not None:
-            thread.stop(self._timeout)
+            thread.stop(self.timeout)
         self._leave(queue, leave)
 
     def _leave(self, queue: CallQueue | None, leave: Callable[[], None]) -> None:
@@ -110,7 +111,7 @@ class PortalConnection(Observer):
             queue = CallQueue(*place)
             queue.check_thread()
         with suppress(NodeNotRunningError):
-            queue.wait(queue.submit(leave), self._timeout)
+            queue.wait(queue.submit(leave), self.timeout)
         queue.close()
 
     def _connected(self) -> tuple[CallQueue, NodeThread | None]:

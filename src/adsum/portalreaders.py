@@ -5,9 +5,10 @@ and the following `next` takes its result, so a timeout loses nothing and reads 
 """
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import suppress
+from functools import partial
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar, cast
 
@@ -139,11 +140,46 @@ class PortalSubscription(PortalReader[Message]):
     forked child.
     """
 
-    def __init__(self, queue: CallQueue, inner: Subscription, timeout: float | None) -> None:
+    def __init__(
+        self, queue: CallQueue, inner: Subscription, timeout: float | None, call_timeout: float
+    ) -> None:
         super().__init__(queue, inner, timeout)
-        self.topic = inner.topic
+        # Seconds that `add` and `remove` wait for the event loop.
+        self._call_timeout = call_timeout
         #: The subscription that is read in the event loop, for `Portal.publish`.
         self.inner = inner
+
+    @property
+    def topics(self) -> tuple[str, ...]:
+        """The topics that it receives messages of, sorted."""
+        return self.inner.topics
+
+    def add(self, topic: str) -> None:
+        """Receive the messages of one more topic, as `Subscription.add`.
+
+        Raises:
+            NodeNotRunningError: The subscription is closed, or the node has stopped.
+            TimeoutError: It took longer than the timeout of the portal; it is done later.
+            UsageError: This is the thread of the event loop.
+        """
+        self._call(partial(self.inner.add, topic))
+
+    def remove(self, topic: str) -> None:
+        """Receive no more messages of a topic, as `Subscription.remove`.
+
+        Raises:
+            NodeNotRunningError: The node has stopped.
+            TimeoutError: It took longer than the timeout of the portal; it is done later.
+            UsageError: This is the thread of the event loop.
+        """
+        self._call(partial(self.inner.remove, topic))
+
+    def _call(self, change: Callable[[], None]) -> None:
+        if self._generation != process.generation:
+            raise NodeNotRunningError("the subscription belongs to the parent of this process")
+        if not self._queue.closed:
+            self._queue.check_thread()
+        self._queue.wait(self._queue.submit(change), self._call_timeout)
 
     @property
     def dropped(self) -> int:

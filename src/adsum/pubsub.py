@@ -2,25 +2,32 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from adsum.arguments import flag, instance, whole
 from adsum.driver.observer import Observer
-from adsum.errors import UsageError
+from adsum.errors import NodeNotRunningError, UsageError
 from adsum.node import Node
-from adsum.quoting import quoted
+from adsum.quoting import described, quoted
 from adsum.replication.messages import Publish
 from adsum.singlereader import ReaderSet, SingleReaderIterator
 from adsum.values.frozen import freeze
 from adsum.values.jsontext import encode_object, load
-from adsum.values.limits import MAX_NAME, MAX_NODE_NAME, MAX_PAYLOAD
+from adsum.values.limits import MAX_DATA, MAX_NAME, MAX_NODE_NAME, MAX_PAYLOAD
 from adsum.values.names import RESERVED, checked_name
 
 #: Unread messages that a subscription holds at most, by default.
 DEFAULT_LIMIT = 1000
+#: Characters of JSON text, or bytes, in the unread messages of a subscription at most, by default.
+DEFAULT_LIMIT_BYTES = 16 * 1024 * 1024
+#: The end of the error for a JSON object that is too large.
+_REMEDY = (
+    ", because decoding more would block the event loop of each subscriber; "
+    f"publish bytes, which may be {MAX_DATA}"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,56 +37,141 @@ class Message:
     Attributes:
         topic: The topic on which it was published.
         event: The kind of message.
-        payload: A JSON object, read-only because all subscribers of the node share it.
+        payload: A JSON object as a mapping, or `bytes`, as it was published. It is read-only,
+            because all subscribers of the node share it.
         sender: The name of the node that published it.
     """
 
     topic: str
     event: str
-    payload: Mapping[str, Any]
+    payload: Any
     sender: str
 
 
-class Subscription(SingleReaderIterator[Message]):
-    """An asynchronous iterator of messages; made by `PubSub.subscribe`.
+class _Topics:
+    """The open subscriptions of one run of the node, by topic.
 
-    Holds at most `limit` unread messages. When a message arrives at a full subscription, the oldest
-    one is dropped and `dropped` counts it. So a slow subscriber sees recent messages and costs
-    bounded memory. The iteration ends when the subscription or the node is closed. One task reads
-    at a time. A subscription without a reference, as after leaving an `async for`, is closed; while
-    a task awaits it, that task keeps it open.
+    Args:
+        loop: The event loop in which they are read; None where there is no event loop.
     """
 
-    def __init__(self, topic: str, limit: int, readers: ReaderSet["Subscription"]) -> None:
-        super().__init__(readers)
-        self.topic = topic
+    def __init__(self, loop: asyncio.AbstractEventLoop | None) -> None:
+        #: Every open subscription, also those without a topic.
+        self.all: ReaderSet[Subscription] = ReaderSet(loop, _do_nothing)
+        # The topics with an open subscription.
+        self._readers: dict[str, ReaderSet[Subscription]] = {}
+
+    def of(self, topic: str) -> Iterator["Subscription"]:
+        """The subscriptions to a topic."""
+        return iter(self._readers.get(topic, ()))
+
+    def join(self, topic: str, subscription: "Subscription") -> None:
+        """Add a subscription to a topic, until it leaves the topic or is collected."""
+        readers = self._readers.get(topic)
+        if readers is None:
+            readers = ReaderSet(self.all.loop, partial(self._forget, topic))
+            self._readers[topic] = readers
+        readers.add(subscription)
+
+    def leave(self, topic: str, subscription: "Subscription") -> None:
+        """Remove a subscription from a topic."""
+        if topic in self._readers:
+            self._readers[topic].discard(subscription)
+
+    def _forget(self, topic: str) -> None:
+        """Forget a topic after its last subscription has left, unless there is a new one."""
+        if not self._readers.get(topic):
+            self._readers.pop(topic, None)
+
+
+class Subscription(SingleReaderIterator[Message]):
+    """An asynchronous iterator of the messages on one or several topics, in order of arrival.
+
+    Made by `PubSub.subscribe`. Holds at most `limit` unread messages with `limit_bytes` in all.
+    Beyond that the oldest ones are dropped and `dropped` counts them; the newest message is always
+    kept. So a slow subscriber sees recent messages and costs bounded memory. The iteration ends
+    when the subscription or the node is closed. One task reads at a time. A subscription without a
+    reference, as after leaving an `async for`, is closed; while a task awaits it, that task keeps
+    it open.
+    """
+
+    def __init__(self, topics: _Topics, limit: int, limit_bytes: int) -> None:
+        super().__init__(topics.all)
         #: Number of messages dropped because the reader was too slow.
         self.dropped = 0
         #: Whether messages are skipped; set while the publisher excludes its own subscription.
         self.muted = False
-        self._messages: deque[Message] = deque(maxlen=limit)
+        self._limit, self._limit_bytes = limit, limit_bytes
+        self._run = topics
+        self._topics: set[str] = set()
+        # Unread messages, each with the characters or bytes of its payload, and their sum.
+        self._messages: deque[tuple[Message, int]] = deque()
+        self._size = 0
 
-    def put(self, message: Message) -> None:
-        """Add a message; drops the oldest one if the subscription is full."""
+    @property
+    def topics(self) -> tuple[str, ...]:
+        """The topics that it receives messages of, sorted."""
+        return tuple(sorted(self._topics))
+
+    def add(self, topic: str) -> None:
+        """Receive the messages that are published on one more topic from now on. Idempotent.
+
+        Args:
+            topic: 1 to 1,024 characters.
+
+        Raises:
+            NodeNotRunningError: The subscription is closed, or the node has stopped.
+        """
+        topic = _checked_topic(topic)
+        if self.closed:
+            raise NodeNotRunningError("the subscription is closed; subscribe again")
+        if topic not in self._topics:
+            self._topics.add(topic)
+            self._run.join(topic, self)
+
+    def remove(self, topic: str) -> None:
+        """Receive no more messages of a topic. Idempotent.
+
+        Messages that have arrived can still be read. Without a topic the subscription stays open.
+        """
+        topic = _checked_topic(topic)
+        if topic in self._topics:
+            self._topics.discard(topic)
+            self._run.leave(topic, self)
+
+    def put(self, message: Message, size: int) -> None:
+        """Add a message with a payload of `size`; drops the oldest ones beyond the limits."""
         if self.muted:
             return
-        if len(self._messages) == self._messages.maxlen:
+        self._messages.append((message, size))
+        self._size += size
+        while len(self._messages) > 1 and self._is_full():
+            self._size -= self._messages.popleft()[1]
             self.dropped += 1
-        self._messages.append(message)
         self._wake()
 
     def __repr__(self) -> str:
         state = "closed" if self.closed else f"{len(self._messages)} messages waiting"
-        return f"<Subscription to {quoted(self.topic)}, {state}, {self.dropped} dropped>"
+        shown = ", ".join(quoted(topic) for topic in self.topics[:3]) or "no topic"
+        more = f" and {len(self._topics) - 3} more" if len(self._topics) > 3 else ""
+        return f"<Subscription to {shown}{more}, {state}, {self.dropped} dropped>"
+
+    def _is_full(self) -> bool:
+        return len(self._messages) > self._limit or self._size > self._limit_bytes
 
     def _has_more(self) -> bool:
         return bool(self._messages)
 
     def _take(self) -> Message:
-        return self._messages.popleft()
+        message, size = self._messages.popleft()
+        self._size -= size
+        return message
 
     def _drop(self) -> None:
         self._messages.clear()
+        self._size = 0
+        for topic in self._topics:
+            self._run.leave(topic, self)
 
 
 class PubSub:
@@ -111,8 +203,8 @@ class PubSub:
     def __init__(self, node: Node) -> None:
         instance("node", node, Node, "an adsum.Node")
         self._node = node
-        # The topics with an open subscription.
-        self._subscriptions: dict[str, ReaderSet[Subscription]] = {}
+        # The subscriptions of this run of the node, from the first one on.
+        self._topics: _Topics | None = None
         #: Its observer of the node, for `Node.stop_observing`.
         self.observer: Observer = _PubSubObserver(self)
         node.observe(self.observer)
@@ -120,38 +212,49 @@ class PubSub:
     def __repr__(self) -> str:
         return f"<PubSub on {self._node!r}>"
 
-    def subscribe(self, topic: str, *, limit: int = DEFAULT_LIMIT) -> Subscription:
+    def subscribe(
+        self, topic: str, *, limit: int = DEFAULT_LIMIT, limit_bytes: int = DEFAULT_LIMIT_BYTES
+    ) -> Subscription:
         """Subscribe to the messages that are published on a topic from now on.
+
+        `Subscription.add` adds more topics to it.
 
         Args:
             topic: 1 to 1,024 characters.
             limit: Unread messages that are kept; beyond it the oldest are dropped. A higher limit
                 costs memory for a slow reader.
+            limit_bytes: Characters of JSON text and bytes that the payloads of unread messages may
+                have in all; beyond it the oldest are dropped. The newest message is kept even if it
+                is larger.
 
         Raises:
-            ConfigurationError: The limit is not a whole number from 1.
+            ConfigurationError: A limit is not a whole number from 1.
             NodeNotRunningError: The node is not running.
         """
         driver = self._node.driver
         topic = _checked_topic(topic)
         whole("limit", limit, 1)
-        readers = self._subscriptions.get(topic)
-        if readers is None:
-            readers = ReaderSet(driver.loop, partial(self._forget, topic))
-            self._subscriptions[topic] = readers
-        return Subscription(topic, limit, readers)
+        whole("limit_bytes", limit_bytes, 1)
+        if self._topics is None:
+            self._topics = _Topics(driver.loop)
+        subscription = Subscription(self._topics, limit, limit_bytes)
+        subscription.add(topic)
+        return subscription
 
     async def publish(
         self,
         topic: str,
-        payload: Mapping[str, Any],
+        payload: Mapping[str, Any] | bytes | bytearray | memoryview,
         *,
         event: str = "message",
         local: bool = False,
         to: str | None = None,
         exclude: Subscription | None = None,
     ) -> int:
-        """Publish a message to the subscribers of a topic.
+        """Publish a message to the subscribers of a topic: a JSON object, or bytes.
+
+        A message of bytes is sent in pieces, with presence changes in between, and delivered
+        completely or not at all. All messages of a node arrive in the order of publication.
 
         The message is sent at once to local subscribers, and to nodes with room on their link.
         For other nodes it is queued in order, and this call waits, at most 1 s in all. A node that
@@ -162,7 +265,8 @@ class PubSub:
 
         Args:
             topic: 1 to 1,024 characters.
-            payload: A JSON object, at most 192 KiB as text.
+            payload: A JSON object, at most 192 KiB as text; or bytes, at most 8 MiB, which are
+                sent as they are. A `bytearray` or `memoryview` is copied at once.
             event: The kind of message, 1 to 1,024 characters.
             local: Whether to send it to subscribers on this node only.
             to: The name of a node, to send it to subscribers on that node only.
@@ -174,7 +278,7 @@ class PubSub:
         Raises:
             ConfigurationError: `local` is not a bool, or `exclude` not a subscription.
             NodeNotRunningError: The node is not running.
-            TypeError: The payload is not a JSON object; the message names the path.
+            TypeError: The payload is neither a JSON object nor bytes; the message names the path.
             UsageError: `local` and `to` are both given.
             ValueError: The payload is not finite, too deep or too large.
         """
@@ -189,7 +293,7 @@ class PubSub:
         message = Publish(
             _checked_topic(topic),
             checked_name(event, "event", MAX_NAME),
-            encode_object(payload, "payload", MAX_PAYLOAD),
+            _checked_payload(payload),
         )
         own = driver.replica.name
         if to in (None, own):
@@ -200,22 +304,23 @@ class PubSub:
         return missed
 
     def _delivered(self, sender: str, message: Publish) -> None:
-        subscriptions = self._subscriptions.get(message.topic)
-        if subscriptions:
-            payload = freeze(load(message.payload))
-            delivered = Message(message.topic, message.event, payload, sender)
-            for subscription in subscriptions:
-                subscription.put(delivered)
+        if self._topics is None:
+            return
+        delivered = None
+        for subscription in self._topics.of(message.topic):
+            if delivered is None:
+                delivered = _decoded(sender, message)
+            subscription.put(delivered, len(message.payload))
 
     def _closed(self) -> None:
         """End every subscription: the node has stopped."""
-        topics, self._subscriptions = self._subscriptions, {}
-        for subscriptions in topics.values():
-            for subscription in subscriptions:
+        topics, self._topics = self._topics, None
+        if topics is not None:
+            for subscription in topics.all:
                 subscription.close()
 
     def _forked(self) -> None:
-        self._subscriptions = {}
+        self._topics = None
 
     def _deliver_here(self, own: str, message: Publish, exclude: Subscription | None) -> None:
         """Deliver to the subscribers on this node, also those of its other `PubSub` objects."""
@@ -226,11 +331,6 @@ class PubSub:
         finally:
             if exclude is not None:
                 exclude.muted = False
-
-    def _forget(self, topic: str) -> None:
-        """Forget a topic after its last subscription has ended, unless there is a new one."""
-        if not self._subscriptions.get(topic):
-            self._subscriptions.pop(topic, None)
 
 
 class _PubSubObserver(Observer):
@@ -254,3 +354,27 @@ def _checked_topic(topic: str) -> str:
     if topic.startswith(RESERVED):
         raise ValueError(f"topic {quoted(topic, 40)} must not begin with NUL, which adsum reserves")
     return topic
+
+
+def _checked_payload(payload: object) -> str | bytes:
+    """The payload as it is sent: the text of a JSON object, or bytes that no caller can change."""
+    if not isinstance(payload, bytes | bytearray | memoryview):
+        if not isinstance(payload, dict):
+            raise TypeError(
+                f"payload must be a dict (a JSON object) or bytes, not {described(payload)}"
+            )
+        return encode_object(payload, "payload", MAX_PAYLOAD, _REMEDY)
+    size = payload.nbytes if isinstance(payload, memoryview) else len(payload)
+    if size > MAX_DATA:
+        raise ValueError(f"payload is {size} bytes: must be at most {MAX_DATA}")
+    return bytes(payload)  # the same object if it is immutable already
+
+
+def _decoded(sender: str, message: Publish) -> Message:
+    payload = message.payload
+    shared = freeze(load(payload)) if isinstance(payload, str) else payload
+    return Message(message.topic, message.event, shared, sender)
+
+
+def _do_nothing() -> None:
+    """A subscription that ends leaves nothing to forget but its topics."""

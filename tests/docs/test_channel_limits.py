@@ -4,7 +4,7 @@ import re
 from dataclasses import fields
 
 from adsum.channels import Limits
-from adsum.channels.broadcasts import MAX_BYTES
+from adsum.channels.broadcasts import MAX_BROADCAST
 from adsum.channels.carriers import longpoll, noderequests, session, textqueue, tokens
 from adsum.channels.clientadmission import CONNECT_TIMEOUT
 from adsum.channels.flow.fairshare import _SECOND, BUDGET, WORK
@@ -27,7 +27,7 @@ def test_fixed_limits_are_as_said() -> None:
     prose = " ".join(PAGE.split())
     assert f"at most {MAX_PUSH // 1024**2} MiB as JSON text or bytes" in prose
     assert f"at most {MAX_PAYLOAD // 1024} KiB as JSON text" in prose
-    assert f"or {round(MAX_BYTES / 1024)} KiB of bytes" in prose
+    assert f"or {round(MAX_BROADCAST / 1024)} KiB of bytes" in prose
     assert f"have {GRACE:g} seconds" in prose
     assert f"{longpoll._MAX_BODY_FRAMES} frames of the largest size" in prose
     assert f"{longpoll.BODY_PATIENCE:g} s in which" in prose

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from adsum.errors import ProtocolError
 from adsum.replication.codec import decode, encode
 from adsum.replication.entry import Change
+from adsum.replication.limits import PIECE
 from adsum.replication.messages import (
     Ask,
     Delta,
@@ -17,6 +18,7 @@ from adsum.replication.messages import (
     Farewell,
     Goodbye,
     Heartbeat,
+    Piece,
     ProtocolMessage,
     Publish,
     Pull,
@@ -25,7 +27,7 @@ from adsum.replication.messages import (
     Vouch,
 )
 from adsum.replication.state import Replica
-from adsum.values.limits import MAX_META, MAX_NUMBER
+from adsum.values.limits import MAX_DATA, MAX_META, MAX_NUMBER
 
 T = TypeVar("T")
 
@@ -106,9 +108,10 @@ class Adversary:
 
     def _garble(self) -> list[bytes]:
         """A frame with one field replaced, somewhere in it."""
-        fields = json.loads(self._genuine())
+        line, *data = self._genuine().split(b"\n", 1)  # bytes follow the line of a piece
+        fields = json.loads(line)
         self._replace_one(fields)
-        return [json.dumps(fields, separators=(",", ":")).encode()]
+        return [b"\n".join([json.dumps(fields, separators=(",", ":")).encode(), *data])]
 
     def _damage(self) -> list[bytes]:
         frame = bytearray(self._genuine())
@@ -155,8 +158,16 @@ class Adversary:
             Vouch(self._somebody(), self._number()),
             Pull((self._somebody(), self._somebody()), self._random.random() < 0.5),
             Publish(self._random.choice(TOPICS), "event", "{}"),
+            self._piece(),
         ]
         return self._random.choice(asides)
+
+    def _piece(self) -> Piece:
+        """Of few messages, so that some continue one another."""
+        size = self._random.choice([0, 5, PIECE, PIECE + 5, 2 * PIECE, MAX_DATA])
+        offset = PIECE * self._random.randrange(max(1, min(3, -(-size // PIECE))))
+        number, topic = self._random.randrange(3), self._random.choice(TOPICS)
+        return Piece(number, topic, "event", size, offset, bytes(min(PIECE, size - offset)))
 
     def _heartbeat(self) -> Heartbeat:
         fingerprints = self._random.randrange(2**24), self._random.choice([0, 1])

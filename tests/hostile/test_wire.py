@@ -212,7 +212,7 @@ FROM_ELSEWHERE = {
     "the clusters differ": encode_hello(
         identity("eve", cluster="kitchen"), VERSIONS, bytes(32), True
     ),
-    f"{OURS}, 5 to 9 there": encode_hello(identity("eve"), (5, 9), bytes(32), True),
+    f"{OURS}, 6 to 9 there": encode_hello(identity("eve"), (6, 9), bytes(32), True),
     f"{OURS}, 7 to 2147483647": encode_hello(identity("eve"), (7, 2**31 - 1), bytes(32), True),
     f"{OURS}, 1 to 3 there": json.dumps(
         ["adsum", [1, 3], "cluster", "eve", 1, [], "00" * 32]  # before frames had tags

@@ -140,6 +140,7 @@ def test_dropped_handle_keeps_its_presence_and_each_handle_owns_one(portal: adsu
         (lambda p: p.publish("room", {}, exclude=1), adsum.ConfigurationError, "exclude"),
         (lambda p: p.publish("room", [1]), TypeError, "payload"),
         (lambda p: p.subscribe("room", limit=0), adsum.ConfigurationError, "limit"),
+        (lambda p: p.subscribe("room", limit_bytes=0), adsum.ConfigurationError, "limit_bytes"),
         (lambda p: p.watch("room", timeout=-1), adsum.ConfigurationError, "timeout"),
         (lambda p: p.call(5), adsum.ConfigurationError, "function"),
     ],
@@ -305,6 +306,38 @@ def test_subscription_yields_messages_in_order(portal: adsum.Portal) -> None:
     messages.close()
     assert messages.closed
     assert list(messages) == []
+
+
+def test_bytes_are_published_and_read_in_threads(portal: adsum.Portal) -> None:
+    messages = portal.subscribe("room", timeout=30)
+    data = bytearray(b"x" * 300_000)
+    assert portal.publish("room", data) == 0
+    assert portal.publish("room", b"") == 0
+    assert [next(messages).payload, next(messages).payload] == [bytes(data), b""]
+
+
+def test_portal_subscription_reads_several_topics(portal: adsum.Portal) -> None:
+    messages = portal.subscribe("a", timeout=30)
+    for topic in ("b", "c", "b"):
+        messages.add(topic)
+    messages.remove("a")
+    assert messages.topics == ("b", "c")
+    for topic in ("a", "c", "b"):
+        portal.publish(topic, {})
+    assert [next(messages).topic for _ in range(2)] == ["c", "b"]
+    with pytest.raises(ValueError, match="topic"):
+        messages.add("")
+    messages.close()
+    with pytest.raises(adsum.NodeNotRunningError):
+        messages.add("d")
+
+
+def test_portal_subscription_is_bounded_in_bytes(portal: adsum.Portal) -> None:
+    messages = portal.subscribe("room", limit_bytes=1000, timeout=30)
+    for number in range(5):
+        portal.publish("room", bytes([number]) * 400)
+    assert messages.dropped == 3
+    assert next(messages).payload[0] == 3
 
 
 def test_full_subscription_drops_the_oldest_message(portal: adsum.Portal) -> None:
@@ -521,5 +554,5 @@ def test_call_before_the_start_has_ended_waits_for_it() -> None:
         with adsum.Portal(node, timeout=0.05) as portal:
             with pytest.raises(TimeoutError):
                 portal.list("room")
-            portal._connection._timeout = 30.0
+            portal._connection.timeout = 30.0
             assert portal.list("room") == {}

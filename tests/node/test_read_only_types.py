@@ -80,7 +80,7 @@ async def alter_message(presence: adsum.Presence) -> None:
     pubsub = adsum.PubSub(presence.node)
     with pubsub.subscribe("room") as messages:
         await pubsub.publish("room", {"text": "hi"})
-        (await anext(messages)).payload["text"] = "ho"  # type: ignore[index]
+        (await anext(messages)).payload["text"] = "ho"
 
 
 async def with_ann(use: Callable[[adsum.Presence], Any]) -> None:

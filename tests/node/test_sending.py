@@ -67,7 +67,8 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_burst_within_one_turn_arrives_completely_over_one_link(cluster_name: str) -> None:
     async def main() -> None:
         async with running(2, cluster=cluster_name) as (one, two):
-            pubsub, inbox = adsum.PubSub(one), adsum.PubSub(two).subscribe("room", limit=BURST)
+            pubsub = adsum.PubSub(one)
+            inbox = adsum.PubSub(two).subscribe("room", limit=BURST, limit_bytes=2 * BURST * SIZE)
             before, texts = links(one), [text() for _ in range(BURST)]
             missed = await asyncio.gather(
                 *(pubsub.publish("room", {"n": n, "text": texts[n]}) for n in range(BURST))

@@ -14,6 +14,7 @@ from adsum.errors import ProtocolError
 from adsum.replication.codec import DELTA, DIGEST, HEARTBEAT, decode, encode
 from adsum.replication.engine import Engine
 from adsum.replication.entry import Change
+from adsum.replication.limits import PIECE
 from adsum.replication.messages import (
     Ask,
     Delta,
@@ -21,6 +22,7 @@ from adsum.replication.messages import (
     Farewell,
     Goodbye,
     Heartbeat,
+    Piece,
     ProtocolMessage,
     Publish,
     Pull,
@@ -31,7 +33,7 @@ from adsum.replication.messages import (
 from adsum.replication.state import Replica
 from adsum.replication.timing import Timing
 from adsum.values.jsontext import encode_object
-from adsum.values.limits import MAX_ADDRESSES, MAX_LINGER, MAX_META, MAX_NUMBER
+from adsum.values.limits import MAX_ADDRESSES, MAX_DATA, MAX_LINGER, MAX_META, MAX_NUMBER
 from tests.support.effort import examples
 
 text = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=30)
@@ -67,6 +69,16 @@ def deltas(draw: st.DrawFn) -> Delta:
     return Delta(owner, after, upto, tuple(changes), draw(st.booleans()), draw(st.booleans()))
 
 
+@st.composite
+def pieces(draw: st.DrawFn) -> Piece:
+    size = draw(st.integers(0, 100) | st.sampled_from([PIECE, PIECE + 1, 3 * PIECE, MAX_DATA]))
+    offset = PIECE * draw(st.integers(0, max(0, (size - 1) // PIECE)))
+    data = draw(st.binary(max_size=40)) or b"\n"
+    length = min(PIECE, size - offset)
+    whole = (data * (length // len(data) + 1))[:length]
+    return Piece(draw(number), draw(text), draw(text), size, offset, whole)
+
+
 messages: st.SearchStrategy[ProtocolMessage] = st.one_of(
     deltas(),
     st.builds(Sync, replica, number, st.booleans()),
@@ -93,7 +105,7 @@ messages: st.SearchStrategy[ProtocolMessage] = st.one_of(
 )
 
 
-@given(messages)
+@given(messages | pieces())
 def test_message_round_trips_through_the_codec(message: ProtocolMessage) -> None:
     assert decode(encode(message)) == message
 
@@ -101,6 +113,19 @@ def test_message_round_trips_through_the_codec(message: ProtocolMessage) -> None
 @given(messages)
 def test_encoded_message_is_ascii_json(message: ProtocolMessage) -> None:
     assert isinstance(json.loads(encode(message)), list)
+
+
+@given(pieces())
+def test_encoded_piece_is_a_line_of_ascii_json_and_the_bytes_as_they_are(piece: Piece) -> None:
+    line, _, data = encode(piece).partition(b"\n")
+    fields = [piece.number, piece.topic, piece.event, piece.size, piece.offset]
+    assert json.loads(line.decode("ascii")) == [10, *fields]
+    assert data == piece.data
+
+
+def test_message_of_bytes_is_encoded_as_pieces_alone() -> None:
+    with pytest.raises(TypeError, match="as pieces"):
+        encode(Publish("t", "e", b"data"))
 
 
 @given(st.binary(max_size=60))
@@ -118,7 +143,10 @@ def check_decoding(frame: bytes) -> None:
         except ProtocolError as error:
             raise AssertionError(f"{message} was accepted, and is no message") from error
         assert again == message
-        if in_order(fields := json.loads(frame.decode())):
+        if isinstance(message, Piece):
+            (was, data), (now, same) = (one.split(b"\n", 1) for one in (frame, encode(message)))
+            assert (json.loads(was), data) == (json.loads(now), same)
+        elif in_order(fields := json.loads(frame.decode())):
             assert json.loads(encode(message)) == fields
 
 
@@ -127,7 +155,7 @@ def in_order(fields: list[Any]) -> bool:
     return fields[0] != DELTA or all(column == sorted(column) for column in (fields[6], fields[12]))
 
 
-@given(messages, st.data())
+@given(messages | pieces(), st.data())
 def test_corrupted_frame_decodes_or_raises_protocol_error(
     message: ProtocolMessage, data: st.DataObject
 ) -> None:
@@ -135,6 +163,18 @@ def test_corrupted_frame_decodes_or_raises_protocol_error(
     for _ in range(data.draw(st.integers(1, 4))):
         frame[data.draw(st.integers(0, len(frame) - 1))] = data.draw(st.integers(0, 255))
     check_decoding(bytes(frame))
+
+
+@given(st.binary(max_size=60))
+def test_any_bytes_after_the_start_of_a_piece_decode_or_raise_protocol_error(data: bytes) -> None:
+    check_decoding(b"[10," + data)
+
+
+@given(st.lists(st.deferred(lambda: stray), max_size=6), st.binary(max_size=20))
+def test_any_fields_of_a_piece_decode_or_raise_protocol_error(
+    fields: list[object], data: bytes
+) -> None:
+    check_decoding(json.dumps([10, *fields]).encode() + b"\n" + data)
 
 
 #: What stands in frames or nearly does, so that what is put in place of something often fits.
@@ -269,6 +309,65 @@ def test_unaltered_delta_frame_is_accepted() -> None:
     ids=lambda frame: frame[:60].decode(),
 )
 def test_malformed_message_is_rejected(frame: bytes) -> None:
+    with pytest.raises(ProtocolError):
+        decode(frame)
+
+
+def piece(fields: str, length: int) -> bytes:
+    return f"[10,{fields}]\n".encode() + bytes(length)
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        piece('1,"t","e",3,0', 3),
+        piece('1,"t","e",0,0', 0),
+        piece(f'1,"t","e",{PIECE},0', PIECE),
+        piece(f'1,"t","e",{PIECE + 1},{PIECE}', 1),
+        piece(f'1,"t","e",{MAX_DATA},{MAX_DATA - PIECE}', PIECE),
+    ],
+    ids=lambda frame: frame[:40].decode().strip("\0"),
+)
+def test_piece_at_a_bound_is_accepted(frame: bytes) -> None:
+    assert encode(decode(frame)) == frame
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        piece('1,"t","e",3,0', 2),
+        piece('1,"t","e",3,0', 4),
+        piece('1,"t","e",3,0', 0),
+        piece('1,"t","e",0,0', 1),
+        piece('1,"t","e",3,3', 0),
+        piece('1,"t","e",3,1', 2),
+        piece('1,"t","e",3,-1', 3),
+        piece('1,"t","e",-1,0', 0),
+        piece('1,"t","e",3.0,0', 3),
+        piece('1,"t","e",true,0', 1),
+        piece('-1,"t","e",3,0', 3),
+        piece('null,"t","e",3,0', 3),
+        piece('1,"","e",3,0', 3),
+        piece('1,"t",5,3,0', 3),
+        piece('1,"t","e",3', 3),
+        piece('1,"t","e",3,0,0', 3),
+        piece(f'1,"t","e",{2 * PIECE},0', PIECE - 1),
+        piece(f'1,"t","e",{2 * PIECE},0', PIECE + 1),
+        piece(f'1,"t","e",{2 * PIECE},{PIECE // 2}', PIECE),
+        piece(f'1,"t","e",{2 * PIECE},{2 * PIECE}', 0),
+        piece(f'1,"t","e",{MAX_DATA + 1},0', PIECE),
+        piece(f'1,"t","e",{2**63},0', PIECE),
+        b'[10,1,"t","e",0,0]',
+        b"[10,\n",
+        b"[10,",
+        b"[10," + b"[" * 100_000 + b"\n",
+        b' [10,1,"t","e",0,0]\n',
+        b'[10 ,1,"t","e",0,0]\n',
+        b"[10]",
+    ],
+    ids=lambda frame: f"{frame[:40].decode().strip(chr(0))} {len(frame)}",
+)
+def test_malformed_piece_is_rejected(frame: bytes) -> None:
     with pytest.raises(ProtocolError):
         decode(frame)
 

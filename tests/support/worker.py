@@ -9,6 +9,7 @@ import asyncio
 import hashlib
 import json
 import os
+import random
 import secrets
 import signal
 import sys
@@ -55,6 +56,19 @@ def fingerprint(presence: adsum.Presence, topic: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+async def read_on(subscription: adsum.Subscription, read: list[list[Any]]) -> None:
+    """Note the size and the digest of each message of bytes."""
+    async for message in subscription:
+        read.append([len(message.payload), hashlib.sha256(message.payload).hexdigest()])
+
+
+async def publish_on(pubsub: adsum.PubSub, seed: int, size: int, count: int) -> None:
+    """Publish random bytes, one message after the other."""
+    rng = random.Random(seed)
+    for _ in range(count):
+        await pubsub.publish("data", rng.randbytes(size))
+
+
 def open_all() -> list[int]:
     """Open files until no more can be."""
     opened = []
@@ -74,6 +88,7 @@ async def main() -> None:  # noqa: C901  # one case for each command
     commands, _ = await loop.connect_read_pipe(lambda: protocol, sys.stdin)
     loop.add_signal_handler(signal.SIGTERM, reader.feed_eof)
     files: list[int] = []
+    pubsub, read, publishing = adsum.PubSub(node), list[list[Any]](), set[asyncio.Task[None]]()
     async with node:
         tasks = [asyncio.create_task(follow(presence)), asyncio.create_task(meter.run())]
         say("ready", node.name)
@@ -112,6 +127,14 @@ async def main() -> None:  # noqa: C901  # one case for each command
                 case "churn":
                     await churn(presence, *arguments)
                     say("answer", None)
+                case "subscribe":
+                    tasks.append(asyncio.create_task(read_on(pubsub.subscribe("data"), read)))
+                    say("answer", None)
+                case "publish":
+                    publishing.add(asyncio.create_task(publish_on(pubsub, *arguments)))
+                    say("answer", None)
+                case "read":
+                    say("answer", read)
                 case "open_files":
                     files += open_all()
                     say("answer", len(files))
@@ -130,7 +153,7 @@ async def main() -> None:  # noqa: C901  # one case for each command
                     say("answer", longest)
                 case "stop":
                     break
-        for task in tasks:
+        for task in [*tasks, *publishing]:
             task.cancel()
     commands.close()
 

@@ -213,15 +213,24 @@ async def watch_topics(presence: adsum.Presence) -> None:
 
 async def publish(node: adsum.Node, payload: Mapping[str, int]) -> None:
     pubsub = adsum.PubSub(node)
-    with pubsub.subscribe("room:1", limit=10) as messages:
+    with pubsub.subscribe("room:1", limit=10, limit_bytes=1024) as messages:
         assert_type(messages, adsum.Subscription)
+        messages.add("room:2")
+        messages.remove("room:2")
+        assert_type(messages.topics, tuple[str, ...])
         missed = await pubsub.publish("room:1", {"text": "hi"}, event="chat", exclude=messages)
         assert_type(missed, int)
         await pubsub.publish("room:1", payload, to="web-2")
         await pubsub.publish("room:1", payload, local=True)
+        await pubsub.publish("room:1", b"bytes")
+        await pubsub.publish("room:1", bytearray(b"bytes"))
+        await pubsub.publish("room:1", memoryview(b"bytes"), to="web-2")
         async for message in messages:
             assert_type(message, adsum.Message)
-            assert_type(message.payload, Mapping[str, Any])
+            assert_type(message.payload, Any)  # a JSON object or bytes, as the topic has them
+            text: str = message.payload["text"]
+            data: bytes = message.payload
+            print(text, data)
             assert_type(message.event, str)
     assert_type(messages.dropped, int)
 

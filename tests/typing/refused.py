@@ -102,14 +102,16 @@ async def presence(presence: adsum.Presence) -> None:
 
 async def pubsub(pubsub: adsum.PubSub, messages: adsum.Subscription) -> None:
     await pubsub.publish("room:1", "hi")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-    await pubsub.publish("room:1", b"hi")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    await pubsub.publish("room:1", [b"hi"])  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     await pubsub.publish("room:1", {}, "chat")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     await pubsub.publish("room:1", {}, to=adsum.Node())  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     await pubsub.publish("room:1", {}, exclude="room:1")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     pubsub.subscribe("room:1", 10)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     pubsub.subscribe("room:1", limit="10")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    pubsub.subscribe("room:1", limit_bytes=1.5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    messages.add(["room:2"])  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    messages.topics = ()  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]
     async for message in messages:
-        message.payload["text"] = "ho"  # type: ignore[index]  # pyright: ignore[reportIndexIssue]
         message.event = "chat"  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]
         print(message.data)  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
 

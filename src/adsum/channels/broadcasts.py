@@ -24,7 +24,6 @@ passes each file once::
 """
 
 import asyncio
-import base64
 import logging
 from collections.abc import Mapping
 from typing import Any, Protocol
@@ -34,7 +33,6 @@ from adsum.node import Node
 from adsum.quoting import printable, quoted
 from adsum.replication.messages import Publish
 from adsum.sparselog import SparseLogger
-from adsum.values.jsontext import dump, load
 from adsum.values.limits import MAX_NAME, MAX_NODE_NAME, MAX_PAYLOAD
 from adsum.values.names import RESERVED, checked_name
 
@@ -50,8 +48,8 @@ _TEXT = f"{RESERVED}channels/text/"
 _BYTES = f"{RESERVED}channels/bytes/"
 #: Characters that a channel topic may have, so that a broadcast on it fits the limit of names.
 MAX_TOPIC = MAX_NAME - len(_BYTES)
-#: Bytes that fit into a message between nodes, where base64 turns three into four characters.
-MAX_BYTES = MAX_PAYLOAD * 3 // 4 - 64
+#: Characters of JSON text, or bytes, in one broadcast: each client of a topic may queue it.
+MAX_BROADCAST = MAX_PAYLOAD
 
 
 class Subscriber(Protocol):
@@ -128,7 +126,7 @@ class Broadcasts(Observer):
             raise ValueError(
                 "topic and event of a binary broadcast must have at most 255 bytes each"
             )
-        encoded = encode(payload, MAX_BYTES if isinstance(payload, bytes) else MAX_PAYLOAD)
+        encoded = encode(payload, MAX_BROADCAST)
         driver = self._node.driver
         self._distribute(topic, event, encoded, exclude)
         await driver.publish(_message(topic, event, encoded), None)
@@ -160,18 +158,12 @@ class Broadcasts(Observer):
             text = "%s sent a broadcast of the reserved event %s, which was dropped"
             shown = printable(sender, MAX_NODE_NAME)
             self._log.warning(text, shown, quoted(message.event), key=sender)
-        elif message.topic.startswith(_TEXT):
-            self._pass_on(message.topic.removeprefix(_TEXT), message.event, message.payload)
+        elif len(message.payload) > MAX_BROADCAST or not message.topic.startswith(_prefix(message)):
+            text = "%s sent a broadcast of the wrong kind or size, which was dropped"
+            self._log.warning(text, printable(sender, MAX_NODE_NAME), key=sender)
         else:
-            topic = message.topic.removeprefix(_BYTES)
-            self._pass_on(topic, message.event, self._bytes_of(message))
-
-    def _bytes_of(self, message: Publish) -> bytes:
-        try:
-            return base64.b64decode(load(message.payload)["bytes"], validate=True)
-        except (KeyError, TypeError, ValueError):
-            self._log.warning("a member sent a binary broadcast that is not base64")
-            return b""
+            topic = message.topic.removeprefix(_prefix(message))
+            self._pass_on(topic, message.event, message.payload)
 
     def _pass_on(self, topic: str, event: str, payload: Encoded) -> None:
         """Send another node's broadcast to local clients; charged to the budget of receiving."""
@@ -188,9 +180,13 @@ class Broadcasts(Observer):
 
 
 def _message(topic: str, event: str, payload: Encoded) -> Publish:
-    if isinstance(payload, str):
-        return Publish(_TEXT + topic, event, payload)
-    return Publish(_BYTES + topic, event, dump({"bytes": base64.b64encode(payload).decode()}))
+    prefix = _TEXT if isinstance(payload, str) else _BYTES
+    return Publish(prefix + topic, event, payload)
+
+
+def _prefix(message: Publish) -> str:
+    """The prefix of the topics of text or binary broadcasts, by the payload."""
+    return _TEXT if isinstance(message.payload, str) else _BYTES
 
 
 def _fits(topic: str, event: str) -> bool:

@@ -67,7 +67,7 @@ class Disconnects(Observer):
 
     def delivered(self, sender: str, message: Publish) -> None:
         """See `Observer`."""
-        if message.topic == _TOPIC:
+        if message.topic == _TOPIC and isinstance(message.payload, str):
             self._disconnect(load(message.payload).get("id"))
 
     def forked(self) -> None:

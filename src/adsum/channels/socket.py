@@ -111,7 +111,7 @@ class Socket:
         Args:
             topic: As ``room:lobby``.
             event: The event name, as in ``channel.on(event, ...)`` of phoenix.js.
-            payload: A JSON object, at most 192 KiB as text, or bytes, at most 144 KiB.
+            payload: A JSON object, at most 192 KiB as text, or bytes, at most 192 KiB.
 
         Raises:
             NodeNotRunningError: The node is not running.

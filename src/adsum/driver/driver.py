@@ -316,6 +316,7 @@ class Driver(ABC):
             "sent_bytes_total": self.bytes_sent,
             "received_bytes_total": self.bytes_received,
             "missed_messages_total": self.missed_messages,
+            "incomplete_messages_total": self.engine.incomplete_messages,
         }
 
     @property
@@ -383,8 +384,8 @@ class Driver(ABC):
 
     def _perform(self, effect: Effect) -> None:
         match effect:
-            case Send(links, message, sending):
-                self._send(links, message, self._encoded(message, sending))
+            case Send(links, message, sending, index):
+                self._send(links, message, self._encoded(message, sending, index))
             case Deliver(sender, message):
                 self.deliver(sender, message)
             case Dial(address):
@@ -433,13 +434,13 @@ class Driver(ABC):
     def _wake_at(self, at: float) -> None:
         """Call `tick` at a time, or earlier."""
 
-    def _encoded(self, message: ProtocolMessage, sending: Sending | None) -> Any:
+    def _encoded(self, message: ProtocolMessage, sending: Sending | None, index: int) -> Any:
         """The encoded message; one that may be sent over many links is encoded once for all."""
         if sending is None:
             return self._encode(message)
-        if sending.encoded is None:
-            sending.encoded = self._encode(message)
-        return sending.encoded
+        if index not in sending.encoded:
+            sending.encoded[index] = self._encode(message)
+        return sending.encoded[index]
 
     @abstractmethod
     def _encode(self, message: ProtocolMessage) -> Any:

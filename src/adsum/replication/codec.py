@@ -1,12 +1,13 @@
 """Encoding and decoding of messages: compact JSON arrays that begin with the kind of message.
 
+The array of a piece of a message of bytes is followed by a line feed and the bytes, as they are.
 Metas are sent as they are stored, as text. Decoding trusts nothing: every field is checked, every
 meta is parsed once, and any input that is not exactly a message raises `ProtocolError`.
 """
 
 from collections.abc import Callable
 from operator import gt, itemgetter, lt
-from typing import Any
+from typing import Any, TypeVar
 
 from adsum.errors import ProtocolError
 from adsum.quoting import printable, quoted
@@ -14,6 +15,7 @@ from adsum.values.jsontext import check_object, dump, encode_object, load, quote
 from adsum.values.limits import (
     MAX_ADDRESS,
     MAX_ADDRESSES,
+    MAX_DATA,
     MAX_LINGER,
     MAX_META,
     MAX_NAME,
@@ -25,6 +27,7 @@ from adsum.values.names import checked_name
 
 from .entry import ID, KEY, META, PREVIOUS, TOPIC, VERSION, Change, Entry
 from .interning import known, share
+from .limits import PIECE
 from .messages import (
     Ask,
     Delta,
@@ -32,6 +35,7 @@ from .messages import (
     Farewell,
     Goodbye,
     Heartbeat,
+    Piece,
     ProtocolMessage,
     Publish,
     Pull,
@@ -41,13 +45,19 @@ from .messages import (
 )
 from .state import Replica
 
+M = TypeVar("M", bound=ProtocolMessage)
+
 _INTEGERS = frozenset({int})
 
-SYNC, DELTA, HEARTBEAT, DIGEST, ASK, VOUCH, GOODBYE, PUBLISH, PULL = range(1, 10)
+SYNC, DELTA, HEARTBEAT, DIGEST, ASK, VOUCH, GOODBYE, PUBLISH, PULL, PIECE_OF_BYTES = range(1, 11)
+#: The first bytes of each piece of a message of bytes, and of no other frame.
+_PIECE_START = b"[%d," % PIECE_OF_BYTES
 
 
 def encode(message: ProtocolMessage) -> bytes:
-    """Encode a message as ASCII bytes."""
+    """Encode a message as ASCII bytes; those of a piece follow its line of ASCII as they are."""
+    if isinstance(message, Piece):
+        return b"".join((_encode(message).encode("ascii"), b"\n", message.data))
     return _encode(message).encode("ascii")
 
 
@@ -57,15 +67,35 @@ def decode(data: bytes) -> ProtocolMessage:
     Raises:
         ProtocolError: The bytes are not exactly one message.
     """
+    if data.startswith(_PIECE_START):
+        return _decode_piece(data)
+    fields = _decode_array(data)
+    decoder = _DECODERS.get(fields[0]) if type(fields[0]) is int else None
+    if decoder is None:
+        raise ProtocolError(f"a frame is of no known kind: {quoted(fields[0])}")
+    return _decode_fields(decoder, fields)
+
+
+def _decode_piece(data: bytes) -> Piece:
+    """Decode a line of ASCII and the bytes after it."""
+    end = data.find(b"\n")
+    if end < 0:
+        raise ProtocolError("a piece frame is malformed: it has no line feed")
+    fields = _decode_array(data[:end])
+    return _decode_fields(_piece, [*fields, data[end + 1 :]])
+
+
+def _decode_array(data: bytes) -> list[Any]:
     try:
         fields = load(data.decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise ProtocolError(f"a frame is not JSON: {printable(str(error), 200)}") from None
     if not isinstance(fields, list) or not fields:
         raise ProtocolError("a frame is not a JSON array")
-    decoder = _DECODERS.get(fields[0]) if type(fields[0]) is int else None
-    if decoder is None:
-        raise ProtocolError(f"a frame is of no known kind: {quoted(fields[0])}")
+    return fields
+
+
+def _decode_fields(decoder: Callable[..., M], fields: list[Any]) -> M:
     try:
         return decoder(*fields[1:])
     except (TypeError, ValueError, IndexError, RecursionError) as error:
@@ -74,7 +104,7 @@ def decode(data: bytes) -> ProtocolMessage:
         ) from None
 
 
-def _encode(message: ProtocolMessage) -> str:
+def _encode(message: ProtocolMessage) -> str:  # noqa: C901  # a case a kind
     match message:
         case Delta():
             return _encode_delta(message)
@@ -82,7 +112,12 @@ def _encode(message: ProtocolMessage) -> str:
             tail = f",{departed}" if departed else ""
             return f"[{HEARTBEAT},{counter},{version},{members}{tail}]"
         case Publish(topic, event, payload):
+            if not isinstance(payload, str):
+                raise TypeError("a message of bytes is sent as pieces")
             return f"[{PUBLISH},{quote(topic)},{quote(event)},{payload}]"
+        case Piece(number, topic, event, size, offset):
+            names = f"{quote(topic)},{quote(event)}"
+            return f"[{PIECE_OF_BYTES},{number},{names},{size},{offset}]"
         case Sync(replica, after, follow):
             return f"[{SYNC},{_encode_replica(replica)},{after},{int(follow)}]"
         case Digest(sightings, farewells, last):
@@ -268,6 +303,26 @@ def _publish(topic: object, event: object, payload: object) -> Publish:
         checked_name(topic, "topic", MAX_NAME),
         checked_name(event, "event", MAX_NAME),
         encode_object(payload, "payload", MAX_PAYLOAD),
+    )
+
+
+def _piece(
+    number: object, topic: object, event: object, size: object, offset: object, data: bytes
+) -> Piece:
+    size, offset = _number(size, "size"), _number(offset, "offset")
+    if size > MAX_DATA:
+        raise ValueError(f"size={size}: must be at most {MAX_DATA}")
+    if offset % PIECE or offset > max(0, size - 1):
+        raise ValueError(f"offset={offset}: must be a multiple of {PIECE} below the size {size}")
+    if len(data) != min(PIECE, size - offset):
+        raise ValueError(f"{len(data)} bytes at {offset} of {size}: must be all up to the next")
+    return Piece(
+        _number(number, "number"),
+        checked_name(topic, "topic", MAX_NAME),
+        checked_name(event, "event", MAX_NAME),
+        size,
+        offset,
+        data,
     )
 
 

@@ -1,11 +1,12 @@
 """Effects: the instructions of an engine to its driver, in the order of their execution."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
+from .limits import PIECE
 from .links import PeerLink
-from .messages import ProtocolMessage, Publish
+from .messages import Piece, ProtocolMessage, Publish
 
 #: Seconds between two notices of one kind of trouble that goes on.
 NOTICE_INTERVAL = 60.0
@@ -15,19 +16,38 @@ NOTICE_INTERVAL = 60.0
 class Sending:
     """The delivery of a published message, until it was sent to or missed by each of its members.
 
+    A message of bytes is sent as pieces, a JSON object as one frame.
+
     Attributes:
         message: The message.
         until: When its publisher stops waiting, in active time.
+        number: Its number among the messages of bytes of this node.
         waiting: The number of members that it is queued for.
         missed: The number of members to which it could not be sent.
-        encoded: The encoded message, after the first send; belongs to the driver.
+        encoded: The encoded frames, each after its first send, by index; belongs to the driver.
     """
 
     message: Publish
     until: float
+    number: int = 0
     waiting: int = 0
     missed: int = 0
-    encoded: object = None
+    encoded: dict[int, object] = field(default_factory=dict)
+
+    @property
+    def frames(self) -> int:
+        """The number of frames in which it is sent."""
+        payload = self.message.payload
+        return 1 if isinstance(payload, str) else max(1, -(-len(payload) // PIECE))
+
+    def frame(self, index: int) -> Publish | Piece:
+        """One of its frames; the bytes of a piece are not copied."""
+        topic, event, payload = self.message.topic, self.message.event, self.message.payload
+        if isinstance(payload, str):
+            return self.message
+        offset = index * PIECE
+        data = memoryview(payload)[offset : offset + PIECE]
+        return Piece(self.number, topic, event, len(payload), offset, data)
 
 
 class Severity(Enum):
@@ -46,11 +66,13 @@ class Send:
         links: The ids of the links.
         message: The message.
         sending: Holds the encoded message for reuse, if sends over more links may follow.
+        index: The position of the message among the frames of `sending`.
     """
 
     links: tuple[int, ...]
     message: ProtocolMessage
     sending: Sending | None = None
+    index: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +140,11 @@ class EffectQueue:
         self._effects.append(effect)
 
     def send(
-        self, links: Iterable[PeerLink], message: ProtocolMessage, sending: Sending | None = None
+        self,
+        links: Iterable[PeerLink],
+        message: ProtocolMessage,
+        sending: Sending | None = None,
+        index: int = 0,
     ) -> None:
         """Queue a message for links, even if their peers do not read.
 
@@ -127,7 +153,7 @@ class EffectQueue:
         """
         ids = tuple([link.id for link in links])
         if ids:
-            self._effects.append(Send(ids, message, sending))
+            self._effects.append(Send(ids, message, sending, index))
 
     def notice(self, severity: Severity, text: str) -> None:
         """Log a message for the operator."""

@@ -23,6 +23,7 @@ from .messages import (
     Digest,
     Goodbye,
     Heartbeat,
+    Piece,
     ProtocolMessage,
     Publish,
     Pull,
@@ -97,6 +98,7 @@ class Engine(Parts):
             linger: Seconds for which peers still show the presences of this node.
         """
         self._messaging.close()
+        self._reassembly.close()
         for _ in range(MAX_LAST_FLUSHES):
             if self._exchange.flush_at < float("inf"):
                 self._exchange.flush(self._clock.active)
@@ -243,7 +245,12 @@ class Engine(Parts):
             case Goodbye():
                 self._goodbyes.receive(link, message)
             case Publish():
+                self._reassembly.interrupt(id)
                 self._effects.put(Deliver(link.replica.name, message))
+            case Piece():
+                whole = self._reassembly.receive(id, message)
+                if whole is not None:
+                    self._effects.put(Deliver(link.replica.name, whole))
         self._joining.receive(link.replica, message)
 
     def tick(self, now: float) -> None:
@@ -252,6 +259,7 @@ class Engine(Parts):
         Call it at `wake_at` or earlier, and after local changes.
         """
         self._advance(now)
+        self._messaging.new_turn()
         due = self._clock.active + RESOLUTION
         if self._exchange.flush_at <= due:
             self._exchange.flush(self._clock.active)
@@ -282,11 +290,13 @@ class Engine(Parts):
         )
         if self._liveness.suspects:
             at = min(at, self._clock.active + self._patience / 2)
+        if self._messaging.ready:
+            at = self._clock.active  # the next turn sends more
         return self._clock.monotonic_at(at, self._departures.check_at)
 
     def take_effects(self) -> list[Effect]:
         """The effects to execute since the last call, in order; call it again until it is empty."""
-        if self._messaging.ready and not self._effects:
+        if self._messaging.may_send and not self._effects:
             if self._exchange.flush_at <= self._clock.active + RESOLUTION:
                 self._exchange.flush(self._clock.active)  # the state waits for no message
             self._messaging.send_next()
@@ -342,6 +352,11 @@ class Engine(Parts):
         """Published messages, counted once for each member that missed one."""
         return self._messaging.missed
 
+    @property
+    def incomplete_messages(self) -> int:
+        """Messages of bytes that were dropped because only a part of them was received."""
+        return self._reassembly.incomplete
+
     def held(self, replica: Replica) -> Held | None:
         """The slice of a replica with its feeds and catch-up, if it is held; read-only."""
         return self._exchange.of(replica)
@@ -368,6 +383,7 @@ class Engine(Parts):
         yield from self._dialler.sizes(names)
         yield from self._conflicts.sizes(names)
         yield from self._exchange.sizes(replicas)
+        yield from self._reassembly.sizes(len(self._links))
 
     # Time.
 

@@ -5,7 +5,15 @@ MAX_MEMBERS = 4096
 #: Bytes in flight to a peer beyond which it counts as not reading. A link has to drain this many in
 #: less than `down_after`.
 MAX_IN_FLIGHT = 256 * 1024
-#: Characters in the payloads of the messages queued for one member without room.
+#: Characters or bytes in the payloads of the messages queued for one member without room.
 MAX_WAITING = 64 * 1024 * 1024
+#: Bytes of a piece of a message of bytes; only its last piece is smaller. A heartbeat or a delta
+#: waits for at most one piece, and a turn of the receiver handles about one.
+PIECE = 64 * 1024
+#: Characters or bytes of queued messages that are sent in one turn of the event loop, about. More
+#: shortens a transfer, less lets other work run sooner.
+ROUND_BUDGET = 64 * 1024
+#: Bytes of unfinished messages that one node holds, over all links.
+MAX_UNFINISHED = 64 * 1024 * 1024
 #: Bytes, about, at which a delta is cut, so that no turn of the event loop is long.
 DELTA_BUDGET = 16 * 1024

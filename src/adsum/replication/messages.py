@@ -168,12 +168,38 @@ class Publish:
     Attributes:
         topic: The topic.
         event: The name of the event.
-        payload: A JSON object as text.
+        payload: A JSON object as text, or bytes. Bytes are sent as `Piece` messages.
     """
 
     topic: str
     event: str
-    payload: str
+    payload: str | bytes
 
 
-ProtocolMessage = Sync | Delta | Heartbeat | Digest | Ask | Vouch | Goodbye | Publish | Pull
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A piece of a published message of bytes. Its pieces are sent in order, over one link.
+
+    Attributes:
+        number: The number of the message; the sender numbers its messages of bytes upwards.
+        topic: The topic of the message.
+        event: The name of the event.
+        size: The bytes of the whole message.
+        offset: The position of this piece in it: a multiple of `PIECE`.
+        data: The bytes of this piece: `PIECE` bytes, or the rest. Empty only if the message is.
+    """
+
+    number: int
+    topic: str
+    event: str
+    size: int
+    offset: int
+    data: bytes | memoryview
+
+    @property
+    def last(self) -> bool:
+        """Whether the message ends with this piece."""
+        return self.offset + len(self.data) == self.size
+
+
+ProtocolMessage = Sync | Delta | Heartbeat | Digest | Ask | Vouch | Goodbye | Publish | Pull | Piece

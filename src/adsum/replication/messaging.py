@@ -10,17 +10,25 @@ So a peer that does not read delays a publisher once, not each time. A publisher
 than `PATIENCE`, even for peers that read: if there was room within the last half of it, the message
 stays queued and is sent later, else it is missed. `MAX_WAITING` bounds each queue.
 
+A message of bytes is sent in frames of one piece, others in one frame. It always passes the queues,
+which remember the next frame and the link that it belongs to. If a queue goes on over another link,
+its first message starts again there: the other end drops the pieces of a link that closes. The
+message leaves the queue with its last frame, so no member is sent the last one twice, and a member
+that gives up before has missed the message once.
+
 The state never waits behind these queues: `Engine.take_effects` sends due deltas before each
-round of messages, and heartbeats need no room.
+round of frames, and heartbeats need no room. A round sends one frame to each member. Rounds end for
+this turn of the event loop after `ROUND_BUDGET`, so that a link that always has room does not let
+everything else wait for a large message.
 """
 
 from collections import deque
 from collections.abc import Iterable
 
 from .effects import EffectQueue, Released, Sending
-from .limits import MAX_WAITING
+from .limits import MAX_WAITING, ROUND_BUDGET
 from .links import Links, PeerLink
-from .messages import Publish
+from .messages import Piece, Publish
 
 #: Seconds, at most, to wait for a link without room, and for a publisher to wait.
 PATIENCE = 1.0
@@ -43,7 +51,11 @@ class Messaging:
         self._queues: dict[str, _Queue] = {}
         # Messages with a waiting publisher, oldest first.
         self._unreleased: deque[Sending] = deque()
-        #: Members that may have room now; `send_next` sends them their next message.
+        # The number of the last message of bytes.
+        self._number = 0
+        # Characters or bytes that may still be sent from the queues in this turn of the event loop.
+        self._budget = ROUND_BUDGET
+        #: Members that may have room now; `send_next` sends them their next frame.
         self.ready: dict[str, None] = {}
         #: When to call `expire`, in active time.
         self.check_at = _NEVER
@@ -52,14 +64,17 @@ class Messaging:
 
     def publish(self, message: Publish, names: Iterable[str], now: float) -> Sending:
         """Send a message to members that have room, and queue it for the others."""
-        sending = Sending(message, now + PATIENCE)
+        sending = self._new_sending(message, now + PATIENCE)
         links = []
         for name in names:
             link = self._links.to(name)
-            if link is not None and link.writable and name not in self._queues:
+            has_room = link is not None and link.writable and name not in self._queues
+            if link is not None and has_room and isinstance(message.payload, str):
                 links.append(link)
             elif not self._queue(name, sending, now):
                 sending.missed += 1
+            elif has_room:
+                self.ready[name] = None
         self._effects.send(links, message, sending if sending.waiting else None)
         self.missed += sending.missed
         if sending.waiting:
@@ -78,21 +93,35 @@ class Messaging:
             else:
                 self._drop(name)
 
-    def send_next(self) -> None:
-        """Send one message to each member that is ready and has room.
+    def new_turn(self) -> None:
+        """Renew the budget of a turn of the event loop."""
+        self._budget = ROUND_BUDGET
 
-        Call it again after the messages were sent: they may have filled their links.
+    @property
+    def may_send(self) -> bool:
+        """Whether to call `send_next` in this turn: a member is ready, and the budget not spent."""
+        return bool(self.ready) and self._budget > 0
+
+    def send_next(self) -> None:
+        """Send one frame to each member that is ready and has room.
+
+        Call it again after the frames were sent: they may have filled their links.
         """
-        rounds: dict[Sending, list[PeerLink]] = {}
+        rounds: dict[tuple[Sending, int], list[PeerLink]] = {}
         for name in list(self.ready):
             link, queue = self._links.to(name), self._queues.get(name)
             if queue is None or link is None or not link.writable:
                 del self.ready[name]
-            elif (sending := self._take(name, queue)) is not None:
-                rounds.setdefault(sending, []).append(link)
-        for sending, links in rounds.items():
-            self._effects.send(links, sending.message, sending)
-            self._leave_queues(sending, len(links))
+            elif (turn := self._take(name, queue, link)) is not None:
+                rounds.setdefault(turn, []).append(link)
+        for (sending, index), links in rounds.items():
+            frame = sending.frame(index)
+            # A frame that no other member needs later is not kept, nor its memory.
+            reused = sending.encoded or sending.waiting > len(links)
+            self._effects.send(links, frame, sending if reused else None, index)
+            self._budget -= len(frame.data if isinstance(frame, Piece) else frame.payload)
+            if index == sending.frames - 1:
+                self._leave_queues(sending, len(links))
 
     def expire(self, now: float) -> None:
         """Drop the queues of members that do not read, and release publishers after `PATIENCE`."""
@@ -149,15 +178,22 @@ class Messaging:
             return links[-1].opened_at
         return _NEVER if link.writable else link.stuck_at
 
-    def _take(self, name: str, queue: "_Queue") -> Sending | None:
-        """The next message for a member; None if all that are left were withdrawn."""
-        sending = None
-        while queue and sending is None:
-            first = queue.take()
-            sending = first if first.waiting else None
+    def _new_sending(self, message: Publish, until: float) -> Sending:
+        if isinstance(message.payload, bytes):
+            self._number += 1
+        return Sending(message, until, self._number)
+
+    def _take(self, name: str, queue: "_Queue", link: PeerLink) -> tuple[Sending, int] | None:
+        """The next frame for a member, as the index in its message, which leaves with its last one.
+
+        None if all messages that are left were withdrawn.
+        """
+        while queue and not queue.first.waiting:
+            queue.take()
+        turn = queue.next_frame(link) if queue else None
         if not queue:
-            del self._queues[name]
-        return sending
+            del self._queues[name], self.ready[name]
+        return turn
 
     def _drop(self, name: str) -> None:
         queue = self._queues.pop(name)
@@ -183,8 +219,11 @@ class _Queue:
 
     def __init__(self) -> None:
         self._sendings: deque[Sending] = deque()
-        # Characters in all payloads.
+        # Characters or bytes in all payloads.
         self._size = 0
+        # The next frame of the first message, and the link over which the earlier ones were sent.
+        self._index = 0
+        self._link: PeerLink | None = None
 
     def __len__(self) -> int:
         return len(self._sendings)
@@ -208,4 +247,13 @@ class _Queue:
         """Remove and return the oldest message."""
         sending = self._sendings.popleft()
         self._size -= len(sending.message.payload)
+        self._index = 0
         return sending
+
+    def next_frame(self, link: PeerLink) -> tuple[Sending, int]:
+        """The next frame, to be sent over a link; its message is removed with its last frame."""
+        sending, index = self.first, self._index if link is self._link else 0
+        self._link, self._index = link, index + 1
+        if self._index == sending.frames:
+            self.take()
+        return sending, index

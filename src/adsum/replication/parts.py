@@ -6,7 +6,8 @@ From the bottom up; each part knows only parts that are constructed before it:
   changes this node's slice;
 * `liveness` decides which replicas are up, `departures` keeps those that said goodbye, `digests`
   relays counters and goodbyes, `dialler` decides which address to dial, `joining` decides when the
-  node has joined, and `messaging` delivers published messages;
+  node has joined, `messaging` sends published messages, and `reassembly` joins the pieces of
+  received ones;
 * `suspicion` asks about members that may be dead, and `reconciler` applies changes of members and
   the end of links to all of these;
 * `redundancy` chooses among links to one replica, `admission` admits or refuses the replicas behind
@@ -32,6 +33,7 @@ from .liveness import Liveness
 from .membership import Membership
 from .messaging import Messaging
 from .ownslice import OwnSlice
+from .reassembly import Reassembly
 from .reconciler import Reconciler
 from .redundancy import Redundancy
 from .state import Replica
@@ -60,6 +62,7 @@ class Parts:
         self._exchange = exchange = Exchange(replica, self.view, links, effects, timing)
         self._own = own = OwnSlice(exchange, self.view)
         self._messaging = messaging = Messaging(links, effects)
+        self._reassembly = reassembly = Reassembly()
         self._liveness = liveness = Liveness(timing, replica)
         self._departures = departures = Departures(timing)
         self._dialler = dialler = Dialler(timing, rng)
@@ -83,6 +86,7 @@ class Parts:
             dialler,
             conflicts,
             messaging,
+            reassembly,
             suspicion,
         )
         self._heartbeats = heartbeats = Heartbeats(own, liveness, departures, links, effects)

@@ -20,6 +20,7 @@ from .joining import Joining
 from .links import Links, PeerLink
 from .liveness import Liveness
 from .messaging import Messaging
+from .reassembly import Reassembly
 from .state import Replica
 from .suspicion import Suspicion
 from .timing import Timing
@@ -44,6 +45,7 @@ class Reconciler:
     dialler: Dialler
     conflicts: Conflicts
     messaging: Messaging
+    reassembly: Reassembly
     suspicion: Suspicion
     replicas: dict[str, Replica] = field(default_factory=dict)
 
@@ -83,6 +85,7 @@ class Reconciler:
         awaited = self.joining.drop_link(link.id)
         self.suspicion.forget_link(link)
         self.messaging.resume(name)
+        self.reassembly.interrupt(link.id)
         rest = self.links.to_replica(link.replica)
         if rest:
             self.exchange.follow(rest[-1], self.clock.active)

@@ -39,7 +39,7 @@ from adsum.values.limits import MAX_ADDRESS, MAX_ADDRESSES, MAX_NODE_NAME, MAX_N
 from adsum.values.names import is_name
 
 #: The versions of the wire protocol that this release speaks, lowest and highest.
-VERSIONS: Final = (4, 4)
+VERSIONS: Final = (5, 5)
 
 _MAGIC: Final = "adsum"
 _NONCE_BYTES: Final = 32

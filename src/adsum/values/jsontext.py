@@ -80,13 +80,14 @@ def check_object(text: object, field: str, limit: int) -> str:
     return text
 
 
-def encode_object(value: object, field: str, limit: int) -> str:
+def encode_object(value: object, field: str, limit: int, remedy: str = "") -> str:
     """Check and encode a JSON object as compact ASCII text.
 
     Args:
         value: A dict of JSON values with string keys.
         field: The name of the value in errors, as ``meta``.
         limit: The most characters that the text may have.
+        remedy: The end of the error for a longer text.
 
     Raises:
         TypeError: A part of it is not a JSON value; the error names its path.
@@ -100,7 +101,7 @@ def encode_object(value: object, field: str, limit: int) -> str:
             _check(value, field, 0)
     text = dump(value)
     if len(text) > limit:
-        raise ValueError(f"{field} is {len(text)} bytes of JSON: must be at most {limit}")
+        raise ValueError(f"{field} is {len(text)} bytes of JSON: must be at most {limit}{remedy}")
     return text
 
 

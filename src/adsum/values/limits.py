@@ -6,6 +6,8 @@ MAX_NAME = 1024
 MAX_META = 64 * 1024
 #: Characters of JSON text in one published message.
 MAX_PAYLOAD = 192 * 1024
+#: Bytes in one published message of bytes.
+MAX_DATA = 8 * 1024 * 1024
 #: Characters in the name of a node or a cluster.
 MAX_NODE_NAME = 255
 #: Characters in one address of a node.

@@ -262,8 +262,11 @@ class NodeRequests(Observer):
 
         Raises:
             KeyError: A field is missing.
+            TypeError: It is not a JSON object, or a field has a wrong type.
             ValueError: The piece is out of order or too large, or a field is not valid.
         """
+        if not isinstance(message.payload, str):
+            raise TypeError("it is bytes, not a JSON object")
         body = load(message.payload)
         number, index, of, piece = int(body["number"]), body["index"], body["of"], body["text"]
         if message.event != "ask" and not self._is_asked(sender, number):

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from random import Random
 from typing import Any, NamedTuple
 
+from adsum.replication.limits import PIECE
+
 from .simulatednode import SimulatedNode
 from .simulation import Simulation
 
@@ -24,6 +26,10 @@ NARROW = 200_000.0
 CHURN = 1300
 #: Presences tracked at once by one step: their transfer takes several frames.
 LARGE = 600
+#: Characters of the text in a published JSON object, at most.
+MAX_TEXT = 50_000
+#: Bytes of a published message of bytes: some of one piece, and of many.
+MESSAGE_SIZES = (0, 100, PIECE, PIECE + 1, 300_000, 1_000_000)
 #: Seconds that a frame takes on a slow line, least and most.
 SLOW = (0.05, 0.4)
 
@@ -94,6 +100,16 @@ class Faults:
         if (node := self._awake(place)) is not None:
             for number in range(count):
                 node.untrack(node.track(TOPICS[-1], f"churn {number}"))
+
+    def publish(self, place: str, size: int, count: int) -> None:
+        """Publish messages to all nodes: JSON objects and bytes in turn, of about `size` bytes."""
+        if (node := self._awake(place)) is not None:
+            for number in range(count):
+                ledger, as_bytes = self.simulation.ledger, number % 2 == 0
+                message = ledger.new_message(
+                    node.replica, size if as_bytes else min(size, MAX_TEXT), as_bytes=as_bytes
+                )
+                node.post(message, None)
 
     # Faults of processes.
 
@@ -190,7 +206,7 @@ class _Luck:
         self._random = random
         rare = [self.jump, self.churn, self.squeeze, self.stop, self.join, self.slow, self.split]
         rare += [self.heal, self.heal, self.cut, self.sever, self.roll, self.double, self.interrupt]
-        rare += [self.depart, self.depart]
+        rare += [self.depart, self.depart, self.publish, self.publish, self.break_off]
         usual = [self.use] * 14 + [self.crash, self.pause] * 2
         #: The groups to draw from; a group that is listed more often is drawn more often.
         self.kinds: list[Callable[[], list[Step]]] = [*usual, *rare]
@@ -286,6 +302,20 @@ class _Luck:
         for _ in range(self._random.choice([1, 1, 3])):
             steps.append(Step("sever", (place, other), self._random.choice([0.002, 0.004, 0.01])))
         return steps + self._step("untrack", place, 0, LARGE)
+
+    def publish(self) -> list[Step]:
+        size = self._random.choice(MESSAGE_SIZES)
+        return self._step("publish", self._place(), size, self._random.choice([1, 2, 5]))
+
+    def break_off(self) -> list[Step]:
+        """Large messages whose links break, or whose sender dies, in the middle."""
+        place, other = self._random.sample(PLACES[:4], 2)
+        steps = [Step("narrow", (NARROW,), 0.0)] if self._chance() else []
+        steps.append(Step("publish", (place, MESSAGE_SIZES[-1], 3), 0.002))
+        for _ in range(self._random.choice([1, 3])):
+            steps.append(Step("sever", (place, other), self._random.choice([0.002, 0.3])))
+        steps += self._step("crash", place) if self._chance() else []
+        return [*steps, *self._step("narrow", float("inf"))]
 
     def _step(self, name: str, *arguments: Any) -> list[Step]:
         return [Step(name, arguments, self._random.choice(WAITS))]

@@ -14,6 +14,8 @@ and presences that it touched:
 5. *An update shows no gap.* A presence leaves only if its owner ended it or is hidden.
 6. *The dead are hidden* in the end: after `dead_shown_most` seconds at the latest.
 7. *Nothing grows.* Every structure stays under its bound, see `Engine.sizes`.
+8. *Messages are whole.* A message of `Ledger.new_message` arrives as it was published, at most
+   once, and after all earlier ones of its sender that arrive.
 
 The second, third, sixth and seventh are checked for all replicas once a heartbeat. The second and
 third are also checked at each delta, for its slice.
@@ -38,9 +40,12 @@ from adsum.replication.entry import (
     ref,
 )
 from adsum.replication.exchange import Held
+from adsum.replication.messages import Publish
 from adsum.replication.state import Replica
 from adsum.replication.timing import Timing
 
+#: The topic of the messages that are recorded and checked.
+RECORDED_TOPIC = "recorded messages"
 #: Presences shown at a node up to which its whole stream is folded and compared once a heartbeat.
 FOLDED_MOST = 200
 
@@ -60,6 +65,7 @@ class Life:
         versions: The versions of each presence, oldest first, by id.
         sums: For each version, the number of tracked entries and the sum of their versions.
         died_at: Virtual time of the end of its process, its linger included.
+        published: Every message of `Ledger.new_message` that it published, oldest first.
     """
 
     values: dict[int, Entry] = field(default_factory=dict)
@@ -68,6 +74,7 @@ class Life:
     versions: dict[int, list[int]] = field(default_factory=dict)
     sums: list[tuple[int, int]] = field(default_factory=lambda: [(0, 0)])
     died_at: float = float("inf")
+    published: list[Publish] = field(default_factory=list)
 
     def put(self, entry: Entry) -> None:
         """Record an entry that was tracked or updated."""
@@ -113,6 +120,21 @@ class Ledger:
         if life is None:
             life = self._lives[replica] = Life()
         return life
+
+    def new_message(self, replica: Replica, size: int, *, as_bytes: bool) -> Publish:
+        """Record a message that a replica publishes next; its event identifies it.
+
+        Args:
+            replica: The sender.
+            size: Bytes of the payload, about.
+            as_bytes: Whether the payload is bytes, and not a JSON object.
+        """
+        published = self.of(replica).published
+        event = f"{replica.incarnation}.{len(published)}"
+        text = f"{event} of {replica} " * (size // len(event) + 1)
+        payload = text[:size].encode() if as_bytes else f'{{"text":"{text[:size]}"}}'
+        published.append(Publish(RECORDED_TOPIC, event, payload))
+        return published[-1]
 
 
 class RecordedEngine(Engine):
@@ -171,6 +193,8 @@ class Witness:
         #: The changes that observers of each topic received, folded.
         self.folded: dict[str, dict[Identity, Entry]] = {}
         self._horizons: dict[Replica, tuple[Held, int]] = {}
+        # The number of the last recorded message of each replica that arrived.
+        self._last_messages: dict[Replica, int] = {}
 
     def watch(self, topic: str) -> None:
         """Observe a topic from now on."""
@@ -236,6 +260,20 @@ class Witness:
         if known is held and held.slice.horizon < horizon:
             self._fail(f"the horizon of {replica} goes back to {held.slice.horizon} of {horizon}")
         self._horizons[replica] = held, held.slice.horizon
+
+    def delivered(self, sender: str, message: Publish) -> None:
+        """Check a message of a member (law 8)."""
+        if message.topic != RECORDED_TOPIC:
+            return
+        incarnation, number = map(int, message.event.split("."))
+        replica = Replica(sender, incarnation)
+        published = self._ledger.of(replica).published
+        if number >= len(published) or message != published[number]:
+            self._fail(f"message {message.event} of {sender} is not as it was published")
+        last = self._last_messages.get(replica, -1)
+        if number <= last:
+            self._fail(f"message {message.event} of {sender} arrives after number {last}")
+        self._last_messages[replica] = number
 
     def sweep(self, now: float, resumed_at: float, nodes: int) -> None:
         """Check the laws that no single step shows (laws 2, 3, 6 and 7).

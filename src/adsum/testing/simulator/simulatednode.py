@@ -335,6 +335,8 @@ class SimulatedNode(Driver):
             return
         if isinstance(effect, Deliver):
             self.delivered.append(effect)
+            if self.witness is not None:
+                self.check(self.witness.delivered, effect.sender, effect.message)
         super()._perform(effect)
 
     def _now(self) -> float:

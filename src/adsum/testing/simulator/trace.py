@@ -6,6 +6,7 @@ from adsum.replication.messages import (
     Digest,
     Goodbye,
     Heartbeat,
+    Piece,
     ProtocolMessage,
     Publish,
     Pull,
@@ -14,7 +15,7 @@ from adsum.replication.messages import (
 )
 
 
-def describe(message: ProtocolMessage) -> str:
+def describe(message: ProtocolMessage) -> str:  # noqa: C901  # a case a kind
     """Describe a message in one line."""
     match message:
         case Sync(replica, after, follow):
@@ -40,3 +41,5 @@ def describe(message: ProtocolMessage) -> str:
             return f"goodbye {counter} at {version}, linger {linger:g}"
         case Publish(topic, event):
             return f"publish {topic!r} {event!r}"
+        case Piece(number, topic, event, size, offset):
+            return f"piece {topic!r} {event!r} {offset} of {size} in message {number}"
