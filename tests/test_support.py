@@ -131,9 +131,11 @@ def test_free_ports_can_be_bound() -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
 def test_owner_of_a_connection_is_the_process_that_accepted_it() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        with socket.create_connection(server.getsockname()) as client:
-            ports = server.getsockname()[1], client.getsockname()[1]
-            assert owner_of(*ports) is None
-            with server.accept()[0]:
-                assert owner_of(*ports) == os.getpid()
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        socket.create_connection(server.getsockname()) as client,
+    ):
+        ports = server.getsockname()[1], client.getsockname()[1]
+        assert owner_of(*ports) is None
+        with server.accept()[0]:
+            assert owner_of(*ports) == os.getpid()

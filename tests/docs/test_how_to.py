@@ -12,7 +12,7 @@ PAGES = sorted((ROOT / "docs/how-to").glob("*.md"))
 #: Lines of the README that a reader sees before scrolling.
 FIRST_SCREEN = 60
 #: The sentence before a program links to its file.
-PROGRAM = re.compile(r"\]\(\.\./\.\./examples/(\w+)\.py\)[^#]*\Z")
+PROGRAM = re.compile(r"\]\(\.\./\.\./examples/(\w+)\.py\)")
 
 
 def programs(page: Path) -> dict[str, str]:

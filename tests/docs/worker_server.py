@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import json
 import os
 import secrets
 import signal
@@ -9,9 +10,11 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
+from typing import Any
+from urllib.request import Request, urlopen
 
 from websockets.asyncio.client import ClientConnection, connect
 
@@ -38,6 +41,12 @@ class WorkerServer:
 
     def url(self, path: str, scheme: str = "http") -> str:
         return f"{scheme}://127.0.0.1:{self.port}{path}"
+
+    def post(self, path: str, body: bytes) -> None:
+        """Post JSON to any worker."""
+        header = {"content-type": "application/json"}
+        with urlopen(Request(self.url(path), body, header), timeout=DEADLINE):
+            pass
 
     def output(self) -> str:
         """Everything that its processes have printed so far."""
@@ -93,6 +102,14 @@ def _all_accept(port: int, workers: set[int | None]) -> bool:
         number: int = client.getsockname()[1]
         workers.add(eventually(lambda: owner_of(port, number), "a worker accepts"))
     return len(workers) == WORKERS
+
+
+async def receive(client: ClientConnection, right: Callable[[Any], bool]) -> Any:
+    """Receive JSON until a message is right, and return that."""
+    async with asyncio.timeout(DEADLINE):
+        while not right(message := json.loads(await client.recv())):
+            pass
+    return message
 
 
 def kill(worker: int) -> None:
