@@ -1,7 +1,6 @@
 """Programs of how-to pages in one process, each with a node of its own in a simulated cluster."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
 from types import ModuleType
 from typing import Any
 
@@ -16,23 +15,23 @@ class ClusterPrograms:
     Args:
         cluster: The cluster; the nodes of the programs become its members.
         name: The file of the program in `examples`.
-        task: The name of the function that each node runs as a task.
+        task: The name of the function that each node runs as a task, if any.
     """
 
-    def __init__(self, cluster: Cluster, name: str, task: str) -> None:
+    def __init__(self, cluster: Cluster, name: str, task: str | None = None) -> None:
         self.cluster = cluster
         self._path = EXAMPLES / name
         self._task = task
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self, count: int, **settings: Any) -> list[Any]:
-        """Start so many nodes with the program, each with its task."""
+        """Start so many nodes with the program, each with its task if it has one."""
         programs = [self.load(**settings) for _ in range(count)]
         for program in programs:
             self.cluster.adopt(program.node)
             await program.node.start()
-            main: Callable[[], Coroutine[Any, Any, None]] = getattr(program, self._task)
-            self._tasks.append(asyncio.create_task(main()))
+            if self._task is not None:
+                self._tasks.append(asyncio.create_task(getattr(program, self._task)()))
         await self.settle()
         return programs
 

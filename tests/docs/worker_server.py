@@ -35,8 +35,9 @@ class WorkerServer:
         port: Its port on the loopback address.
     """
 
-    def __init__(self, port: int, log: Path) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], port: int, log: Path) -> None:
         self.port = port
+        self._process = process
         self._log = log
 
     def url(self, path: str, scheme: str = "http") -> str:
@@ -47,6 +48,15 @@ class WorkerServer:
         header = {"content-type": "application/json"}
         with urlopen(Request(self.url(path), body, header), timeout=DEADLINE):
             pass
+
+    def stop(self) -> None:
+        """Ask it to stop, and wait for its end; nothing of it is left."""
+        self._process.terminate()
+        try:
+            self._process.wait(DEADLINE)
+        finally:
+            with suppress(ProcessLookupError):  # no worker is left
+                os.killpg(self._process.pid, signal.SIGKILL)
 
     def output(self) -> str:
         """Everything that its processes have printed so far."""
@@ -84,15 +94,16 @@ def worker_server(app: str, **variables: str) -> Iterator[WorkerServer]:
                 env={**clean_environment(), **cluster, **variables},
                 stdout=output,
                 stderr=output,
+                start_new_session=True,
             )
         try:
+            server = WorkerServer(process, port, log)
             workers: set[int | None] = set()
             ended = process.poll
             eventually(lambda: ended() is not None or _all_accept(port, workers), "all accept")
-            yield WorkerServer(port, log)
+            yield server
         finally:
-            process.send_signal(signal.SIGTERM)
-            process.wait(DEADLINE)
+            server.stop()
         assert "Traceback" not in log.read_text(), log.read_text()
 
 
