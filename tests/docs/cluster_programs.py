@@ -1,12 +1,16 @@
 """Programs of how-to pages in one process, each with a node of its own in a simulated cluster."""
 
 import asyncio
+import itertools
+import sys
 from types import ModuleType
 from typing import Any
 
 from adsum.testing import Cluster
 
 from .example_processes import EXAMPLES
+
+_numbers = itertools.count(1)
 
 
 class ClusterPrograms:
@@ -37,9 +41,13 @@ class ClusterPrograms:
 
     def load(self, **settings: Any) -> Any:
         """The program, in a process of its own as far as it can tell."""
-        program = ModuleType("program")
+        program = ModuleType(f"program_{next(_numbers)}")
         text = self._path.read_text().replace("adsum.Node()", f"adsum.Node(**{settings!r})")
-        exec(compile(text, str(self._path), "exec"), program.__dict__)
+        sys.modules[program.__name__] = program  # decorators of classes look there
+        try:
+            exec(compile(text, str(self._path), "exec"), program.__dict__)
+        finally:
+            del sys.modules[program.__name__]
         return program
 
     async def settle(self) -> None:

@@ -1,7 +1,6 @@
 """The ConnectionManager of docs/how-to/connection-manager.md, with clients at two workers."""
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -54,8 +53,7 @@ def test_announcement_reaches_everybody(server: WorkerServer) -> None:
         async with server.on_two_workers("/rooms/{number}/ann") as clients:
             for client in clients:
                 await receive(client, lambda message: "ann" in message.get("users", ()))
-            body = json.dumps("lunch").encode()
-            await asyncio.to_thread(server.post, "/announcements", body)
+            await asyncio.to_thread(server.post, "/announcements", "lunch")
             for client in clients:
                 assert await receive(client, lambda message: message == {"text": "lunch"})
 

@@ -43,11 +43,12 @@ class WorkerServer:
     def url(self, path: str, scheme: str = "http") -> str:
         return f"{scheme}://127.0.0.1:{self.port}{path}"
 
-    def post(self, path: str, body: bytes) -> None:
-        """Post JSON to any worker."""
+    def post(self, path: str, value: Any) -> Any:
+        """Post JSON to any worker; returns the JSON of the answer, None if it is empty."""
         header = {"content-type": "application/json"}
-        with urlopen(Request(self.url(path), body, header), timeout=DEADLINE):
-            pass
+        request = Request(self.url(path), json.dumps(value).encode(), header)
+        with urlopen(request, timeout=DEADLINE) as answer:
+            return json.loads(answer.read() or "null")
 
     def stop(self) -> None:
         """Ask it to stop, and wait for its end; nothing of it is left."""
