@@ -3,7 +3,9 @@
 import ast
 import asyncio
 import functools
+import os
 import socket
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import pytest
 
 from .support import waiting
 from .support.ports import free_port, free_port_range
+from .support.socket_owner import owner_of
 from .support.waiting import eventually, until
 
 TESTS = Path(__file__).parent
@@ -124,3 +127,15 @@ def test_free_ports_can_be_bound() -> None:
     for port in (free_port(), first, last):
         with socket.socket() as sock:
             sock.bind(("127.0.0.1", port))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+def test_owner_of_a_connection_is_the_process_that_accepted_it() -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        socket.create_connection(server.getsockname()) as client,
+    ):
+        ports = server.getsockname()[1], client.getsockname()[1]
+        assert owner_of(*ports) is None
+        with server.accept()[0]:
+            assert owner_of(*ports) == os.getpid()

@@ -36,6 +36,18 @@ class _Front:
     def __init__(self, inner: Handler) -> None:
         self.inner = inner
 
+    @property
+    def __self__(self) -> object:
+        """The object of the method behind it, such as uvicorn's server.
+
+        Other libraries find their server by it: without it, sse-starlette would not end streams
+        when the server stops, and the server would wait for them.
+
+        Raises:
+            AttributeError: The handler behind it is no method.
+        """
+        return self.inner.__self__  # type: ignore[attr-defined]  # methods have it
+
     def __call__(self, number: int, frame: FrameType | None) -> None:
         for reference in tuple(_listeners):
             listener = reference()

@@ -98,6 +98,25 @@ def test_handler_of_the_server_is_restored_when_the_last_node_stops(received: Re
     run(main())
 
 
+def test_library_finds_its_server_behind_the_handler_of_the_node() -> None:
+    class Server:
+        def handle_exit(self, number: int, frame: Any) -> None: ...
+
+    async def main() -> None:
+        async with lingering_node():
+            handler: Any = signal.getsignal(signal.SIGTERM)
+            assert handler != server.handle_exit
+            assert handler.__self__ is server
+            assert not hasattr(signal.getsignal(signal.SIGINT), "__self__")
+
+    server = Server()
+    with (
+        handling(signal.SIGTERM, server.handle_exit),
+        handling(signal.SIGINT, lambda number, frame: None),
+    ):
+        run(main())
+
+
 def test_handler_that_was_installed_after_the_node_started_stays(received: Received) -> None:
     async def main() -> None:
         for _ in range(3):

@@ -1,0 +1,110 @@
+"""FastAPI's ConnectionManager on several workers: rooms, users, and messages, without Redis.
+
+    pip install fastapi 'uvicorn[standard]'
+    uvicorn connection_manager:app --workers 4
+
+    python -m websockets ws://127.0.0.1:8000/rooms/1/ann    # in one terminal
+    python -m websockets ws://127.0.0.1:8000/rooms/1/bob    # in another one
+    curl http://127.0.0.1:8000/users?room=1
+    curl http://127.0.0.1:8000/announcements -H 'content-type: application/json' -d '"lunch"'
+
+A text such as `hello` goes to the room, and `@bob hello` to Bob.
+"""
+
+import asyncio
+from contextlib import ExitStack, suppress
+from typing import Annotated
+
+from fastapi import Body, FastAPI, WebSocket, WebSocketDisconnect
+
+import adsum
+
+EVERYBODY = "everybody"
+
+
+class ConnectionManager:
+    """The connections of all workers: lists their users, and sends them messages."""
+
+    def __init__(self, node: adsum.Node) -> None:
+        self._presence = adsum.Presence(node)
+        self._pubsub = adsum.PubSub(node)
+        # The connections of this worker, each with the end of its tasks and presences.
+        self._open: dict[WebSocket, ExitStack] = {}
+
+    async def connect(self, websocket: WebSocket, user: str, room: str) -> None:
+        """Accept a connection, forward messages to it, and list its user."""
+        await websocket.accept()
+        self._open[websocket] = stack = ExitStack()
+        # Subscribe first: a user who is listed receives messages.
+        for topic in (EVERYBODY, f"room:{room}", f"user:{user}"):
+            messages = self._pubsub.subscribe(topic)
+            stack.callback(asyncio.create_task(forward(websocket, messages)).cancel)
+        for topic in (EVERYBODY, f"room:{room}"):
+            stack.enter_context(self._presence.track(topic, user))
+        stack.callback(asyncio.create_task(self._send_users(websocket, room)).cancel)
+
+    def disconnect(self, websocket: WebSocket) -> None:
+        """Forget a connection. Its user leaves, unless another connection has that user."""
+        self._open.pop(websocket, ExitStack()).close()
+
+    async def send_to_user(self, text: str, user: str) -> None:
+        """Send a text to all connections of a user."""
+        await self._pubsub.publish(f"user:{user}", {"text": text})
+
+    async def broadcast(self, text: str, room: str | None = None) -> None:
+        """Send a text to everybody, or to everybody in a room."""
+        await self._pubsub.publish(topic_of(room), {"text": text})
+
+    def users(self, room: str | None = None) -> list[str]:
+        """Everybody, or everybody in a room, sorted; answered from memory."""
+        return list(self._presence.list(topic_of(room)))
+
+    async def _send_users(self, websocket: WebSocket, room: str) -> None:
+        """Send the users of a room, now and after each change, also after a crash of a worker."""
+        with suppress(WebSocketDisconnect, RuntimeError):  # the connection has ended
+            async for _ in self._presence.watch(topic_of(room)):
+                await websocket.send_json({"users": self.users(room)})
+
+
+def topic_of(room: str | None) -> str:
+    """The topic of a room, or that of everybody."""
+    return EVERYBODY if room is None else f"room:{room}"
+
+
+async def forward(websocket: WebSocket, messages: adsum.Subscription) -> None:
+    """Send messages to one connection; a slow one delays no other."""
+    with suppress(WebSocketDisconnect, RuntimeError):  # the connection has ended
+        async for message in messages:
+            await websocket.send_json(dict(message.payload))
+
+
+node = adsum.Node()
+manager = ConnectionManager(node)
+app = FastAPI(lifespan=node.lifespan)
+
+
+@app.websocket("/rooms/{room}/{user}")
+async def chat(websocket: WebSocket, room: str, user: str) -> None:
+    """Send each text to the room, or to one user if it begins with `@name`."""
+    await manager.connect(websocket, user, room)
+    try:
+        async for text in websocket.iter_text():
+            if text.startswith("@"):
+                name, _, text = text[1:].partition(" ")
+                await manager.send_to_user(f"{user}, to you: {text}", name)
+            else:
+                await manager.broadcast(f"{user}: {text}", room)
+    finally:
+        manager.disconnect(websocket)
+
+
+@app.get("/users")
+async def users(room: str | None = None) -> list[str]:
+    """The users, whichever worker they are connected to."""
+    return manager.users(room)
+
+
+@app.post("/announcements", status_code=204)
+async def announce(text: Annotated[str, Body()]) -> None:
+    """Send a text to everybody."""
+    await manager.broadcast(text)
