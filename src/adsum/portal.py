@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar, overload
 from weakref import WeakSet
 
-from adsum.arguments import instance, refuse, seconds_above_zero, whole
+from adsum.arguments import instance, refuse, seconds_above_zero, seconds_up_to, whole
 from adsum.callqueue import STOPPED, CallQueue
 from adsum.driver.observer import Observer
 from adsum.enrichment import Fetch
@@ -27,12 +27,12 @@ from adsum.errors import NodeNotRunningError, NotTrackedError, UsageError
 from adsum.forks import process
 from adsum.node import Node
 from adsum.nodethread import NodeThread
-from adsum.owners import CURRENT_TASK, resolve_owner
+from adsum.owners import CURRENT_TASK, PassingOwner, resolve_owner
 from adsum.portalreaders import PortalReader, PortalSubscription, PortalWatch
 from adsum.presence import Meta, Metas, Names, Presence, Tracked
 from adsum.processexit import call_at_exit
 from adsum.pubsub import DEFAULT_LIMIT, PubSub
-from adsum.values.limits import MAX_NAME
+from adsum.values.limits import MAX_LINGER, MAX_NAME
 from adsum.values.names import checked_name
 from adsum.watch import Entries
 
@@ -53,8 +53,9 @@ class _Owner(Enum):
 class PortalTracked:
     """A handle to one tracked presence, returned by `Portal.track`; safe in any thread.
 
-    As a context manager it untracks the presence at the end of the block. Dropping the handle does
-    not end the presence.
+    As a context manager it untracks the presence at the end of the block. If an exception ends the
+    block, the presence has broken: it leaves after its `linger`. Dropping the handle does not end
+    the presence.
     """
 
     __slots__ = ("_generation", "_portal", "_tracked")
@@ -66,7 +67,7 @@ class PortalTracked:
 
     @property
     def active(self) -> bool:
-        """Whether the presence is still tracked."""
+        """Whether the owner tracks the presence under this handle, as `Tracked.active`."""
         if self._generation != process.generation:
             return False
         try:
@@ -90,9 +91,12 @@ class PortalTracked:
 
     def untrack(self) -> None:
         """End the presence. Idempotent; in a forked child this does nothing."""
+        self._end(self._tracked.untrack)
+
+    def _end(self, function: Callable[..., None], *arguments: object) -> None:
         if self._generation == process.generation:
             try:
-                self._portal.call(self._tracked.untrack)
+                self._portal.call(function, *arguments)
             except NodeNotRunningError:  # it has ended with the node
                 return
 
@@ -105,7 +109,7 @@ class PortalTracked:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.untrack()
+        self._end(self._tracked.__exit__, error_type, error, traceback)
 
     def __repr__(self) -> str:
         return f"<PortalTracked {self._tracked!r}>"
@@ -232,6 +236,7 @@ class Portal:
         meta: Meta | None = None,
         *,
         owner: Hashable = _Owner.HANDLE,
+        linger: float = 0.0,
     ) -> PortalTracked:
         """Track a presence, as `Presence.track`.
 
@@ -242,11 +247,16 @@ class Portal:
             owner: Without it the presence lasts until `PortalTracked.untrack`. None and any other
                 hashable object own it as in `Presence.track`. A thread has no task, so
                 `CURRENT_TASK` is refused.
+            linger: Seconds from 0 to 3600 for which the presence stays listed after it has broken,
+                as in `Presence.track`. Without an owner it breaks if an exception ends its block,
+                and the next presence of the key without an owner takes it over.
         """
         checked_name(topic, "topic", MAX_NAME)
         checked_name(key, "key", MAX_NAME)
-        owner = object() if owner is _Owner.HANDLE else _checked_owner(owner)
-        return PortalTracked(self, self.call(self._presence.track, topic, key, meta, owner=owner))
+        owner = PassingOwner() if owner is _Owner.HANDLE else _checked_owner(owner)
+        seconds_up_to("linger", linger, MAX_LINGER)
+        track = self._presence.track
+        return PortalTracked(self, self.call(track, topic, key, meta, owner=owner, linger=linger))
 
     def update(
         self,
@@ -261,12 +271,16 @@ class Portal:
         self.call(self._presence.update, topic, key, meta, owner=owner)
 
     def untrack(self, topic: str, key: str, *, owner: Hashable) -> None:
-        """End a presence that an owner tracks; does nothing if there is none."""
+        """End a presence that an owner tracks, as `Presence.untrack`."""
         self.call(self._presence.untrack, topic, key, owner=_checked_owner(owner))
 
     def untrack_all(self, owner: Hashable) -> int:
         """End all presences of an owner; returns the number of presences that ended."""
         return self.call(self._presence.untrack_all, _checked_owner(owner))
+
+    def lost(self, owner: Hashable) -> int:
+        """End all presences of an owner whose connection was lost, as `Presence.lost`."""
+        return self.call(self._presence.lost, _checked_owner(owner))
 
     def list(self, topic: str) -> Entries:
         """The entries of all keys on a topic, as `Presence.list`."""

@@ -295,10 +295,6 @@ class SimulatedNode(Driver):
         """See `Driver`."""
         self._wake_at(self._now())
 
-    def call_later(self, seconds: float, action: Callable[[], None]) -> None:
-        """See `Driver`; a paused process calls it when it resumes."""
-        self.simulation.clock.call_later(seconds, partial(self._when_awake, partial(action)))
-
     def notify_observers(self) -> None:
         """See `Driver`."""
         for topic, transitions in self.engine.take_changes().items():
