@@ -252,7 +252,7 @@ def test_law_notices_an_expiry_before_the_deadline() -> None:
     simulation, engine = simulated()
     simulation.run(1.0)
     [entry] = engine.own_slice.entries.values()
-    with pytest.raises(BrokenLawError, match="departs 4.* s before its deadline"):
+    with pytest.raises(BrokenLawError, match=r"departs 4.* s before its deadline"):
         engine.expire(entry)
 
 

@@ -20,7 +20,7 @@ from .process import GRACE, JOIN_CRASHED, ChannelProcess
 from .socketparts import SocketParts
 from .wire.frames import Frame, Ref, Serializer, Wire
 
-#: Close code after which clients do not reconnect.
+#: Close code of an end that the server intends, such as that of `Socket.disconnect`.
 _NORMAL = 1000
 _EMPTY = "{}"
 _UNMATCHED = '{"reason":"unmatched topic"}'
@@ -272,7 +272,7 @@ class Connection:
         if self.outbox.half_full:
             self.overflow()
         else:
-            # Not `_NORMAL`: after a normal closure clients do not reconnect.
+            # Not `_NORMAL`: after that some clients do not reconnect.
             self.close(1001, "timeout")
 
     def overflow(self) -> None:
@@ -289,7 +289,6 @@ class Connection:
         if self.closing is None:
             self.outbox.close(Closing(code, reason), drop=drop)
             self._deadline = ActiveTimer(GRACE, self._give_up)
-            # After a normal closure clients do not reconnect.
             end = partial(ChannelProcess.end_after, reason="closed", intended=code == _NORMAL)
             for process in list(self.processes.values()):
                 self.share.call(WORK, partial(end, process))
