@@ -95,6 +95,17 @@ def seconds_from_zero(field: str, value: Any) -> float:
     return float(value)
 
 
+def seconds_up_to(field: str, value: Any, most: float) -> float:
+    """Check a duration in seconds, from 0 to `most`.
+
+    Raises:
+        ConfigurationError: It is not a number, or outside of that range.
+    """
+    if not is_number(value) or not 0 <= value <= most:
+        refuse(field, value, f"a number of seconds from 0 to {most:g}")
+    return float(value)
+
+
 def async_function(field: str, function: object, *arguments: str) -> None:
     """Check that a function can be called with these arguments, and its result awaited.
 

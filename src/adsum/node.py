@@ -447,11 +447,12 @@ class Node:
 
         Returns:
             ``members_up`` (this node included), ``members_down``, ``links``, ``topics``,
-            ``presences`` (shown here), ``own_presences``, ``lag_changes`` (changes announced by
-            members and not yet received), ``sent_frames_total``, ``received_frames_total``,
-            ``sent_bytes_total``, ``received_bytes_total`` (before compression) and
-            ``missed_messages_total`` (published messages that a member missed, counted for each
-            member: it had no link, or did not read). Counters begin at zero with each `start`.
+            ``presences`` (shown here), ``own_presences``, ``lingering_presences`` (own ones whose
+            owners are gone), ``lag_changes`` (changes announced by members and not yet received),
+            ``sent_frames_total``, ``received_frames_total``, ``sent_bytes_total``,
+            ``received_bytes_total`` (before compression) and ``missed_messages_total`` (published
+            messages that a member missed, counted for each member: it had no link, or did not
+            read). Counters begin at zero with each `start`.
         """
         return self.driver.counters()
 

@@ -6,12 +6,14 @@ half a million of them.
 """
 
 import asyncio
+import weakref
 from collections.abc import Callable, Hashable, Iterator
 from enum import Enum
 from typing import Any
 
 from adsum.errors import UsageError
 from adsum.quoting import quoted
+from adsum.replication.grace import Claim
 
 
 class _Owner(Enum):
@@ -23,8 +25,38 @@ class _Owner(Enum):
 
 CURRENT_TASK = _Owner.CURRENT_TASK
 
-#: Ids of presences by topic and key.
-Owned = dict[tuple[str, str], int]
+#: How an owner holds a presence: by its id; or by its id and its linger in seconds, if it has one
+#: or was taken over. Each call of `track` that takes over makes a new pair, and holds are compared
+#: by identity. So the handle of an earlier hold cannot end the presence of a later one.
+Hold = int | tuple[int, float]
+#: Holds of presences by topic and key.
+Owned = dict[tuple[str, str], Hold]
+
+
+class PassingOwner:
+    """Base class of owners that never come back under the same identity, as no task does."""
+
+
+def hold_of(id: int, linger: float, *, taken: bool) -> Hold:
+    """A new hold of a presence, which was taken over or not."""
+    return (id, linger) if linger or taken else id
+
+
+def id_of(hold: Hold) -> int:
+    """The id of a presence that is held."""
+    return hold[0] if isinstance(hold, tuple) else hold
+
+
+def linger_of(hold: Hold) -> float:
+    """Seconds for which a presence that is held lingers when it breaks."""
+    return hold[1] if isinstance(hold, tuple) else 0.0
+
+
+def claim_of(owner: Hashable) -> Claim:
+    """The claim of an owner to its presences that linger; it keeps no task alive."""
+    if isinstance(owner, asyncio.Task | PassingOwner):
+        return Claim(weakref.ref(owner), returns=False)
+    return Claim(owner, returns=True)
 
 
 class Owners:

@@ -15,17 +15,17 @@ from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar, overload
 from weakref import WeakSet
 
-from adsum.arguments import instance, refuse, seconds_above_zero, whole
+from adsum.arguments import instance, refuse, seconds_above_zero, seconds_up_to, whole
 from adsum.enrichment import Fetch
 from adsum.errors import UsageError
 from adsum.node import Node
-from adsum.owners import CURRENT_TASK, resolve_owner
+from adsum.owners import CURRENT_TASK, PassingOwner, resolve_owner
 from adsum.portalconnection import PortalConnection
 from adsum.portalreaders import PortalReader, PortalSubscription, PortalWatch
 from adsum.portaltracked import PortalTracked
 from adsum.presence import Meta, Metas, Names, Presence
 from adsum.pubsub import DEFAULT_LIMIT, DEFAULT_LIMIT_BYTES, PubSub
-from adsum.values.limits import MAX_NAME
+from adsum.values.limits import MAX_LINGER, MAX_NAME
 from adsum.values.names import checked_name
 from adsum.watch import Entries
 
@@ -138,6 +138,7 @@ class Portal:
         meta: Meta | None = None,
         *,
         owner: Hashable = _Owner.HANDLE,
+        linger: float = 0.0,
     ) -> PortalTracked:
         """Track a presence, as `Presence.track`.
 
@@ -148,13 +149,17 @@ class Portal:
             owner: Without it the presence lasts until `PortalTracked.untrack`. None and any other
                 hashable object own it as in `Presence.track`. A thread has no task, so
                 `CURRENT_TASK` is refused.
+            linger: Seconds from 0 to 3600 for which the presence stays listed after it has broken,
+                as in `Presence.track`. Without an owner it breaks if an exception ends its block,
+                and the next presence of the key without an owner takes it over.
         """
         checked_name(topic, "topic", MAX_NAME)
         checked_name(key, "key", MAX_NAME)
-        owner = object() if owner is _Owner.HANDLE else _checked_owner(owner)
-        return PortalTracked(
-            self.call, self.call(self._presence.track, topic, key, meta, owner=owner)
-        )
+        owner = PassingOwner() if owner is _Owner.HANDLE else _checked_owner(owner)
+        seconds_up_to("linger", linger, MAX_LINGER)
+        track = self._presence.track
+        tracked = self.call(track, topic, key, meta, owner=owner, linger=linger)
+        return PortalTracked(self.call, tracked)
 
     def update(
         self,
@@ -169,12 +174,16 @@ class Portal:
         self.call(self._presence.update, topic, key, meta, owner=owner)
 
     def untrack(self, topic: str, key: str, *, owner: Hashable) -> None:
-        """End a presence that an owner tracks; does nothing if there is none."""
+        """End a presence that an owner tracks, as `Presence.untrack`."""
         self.call(self._presence.untrack, topic, key, owner=_checked_owner(owner))
 
     def untrack_all(self, owner: Hashable) -> int:
         """End all presences of an owner; returns the number of presences that ended."""
         return self.call(self._presence.untrack_all, _checked_owner(owner))
+
+    def lost(self, owner: Hashable) -> int:
+        """End all presences of an owner whose connection was lost, as `Presence.lost`."""
+        return self.call(self._presence.lost, _checked_owner(owner))
 
     def list(self, topic: str) -> Entries:
         """The entries of all keys on a topic, as `Presence.list`."""

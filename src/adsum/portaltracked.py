@@ -12,8 +12,9 @@ from adsum.presence import Meta, Tracked
 class PortalTracked:
     """A handle to one tracked presence, returned by `Portal.track`; safe in any thread.
 
-    As a context manager it untracks the presence at the end of the block. Dropping the handle does
-    not end the presence.
+    As a context manager it untracks the presence at the end of the block. If an exception ends the
+    block, the presence has broken: it leaves after its `linger`. Dropping the handle does not end
+    the presence.
     """
 
     __slots__ = ("_call", "_generation", "_tracked")
@@ -26,7 +27,7 @@ class PortalTracked:
 
     @property
     def active(self) -> bool:
-        """Whether the presence is still tracked."""
+        """Whether the owner tracks the presence under this handle, as `Tracked.active`."""
         if self._generation != process.generation:
             return False
         try:
@@ -50,11 +51,7 @@ class PortalTracked:
 
     def untrack(self) -> None:
         """End the presence. Idempotent; in a forked child this does nothing."""
-        if self._generation == process.generation:
-            try:
-                self._call(self._tracked.untrack)
-            except NodeNotRunningError:  # it has ended with the node
-                return
+        self._end(self._tracked.untrack)
 
     def __enter__(self) -> Self:
         return self
@@ -65,7 +62,14 @@ class PortalTracked:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.untrack()
+        self._end(self._tracked.__exit__, error_type, error, traceback)
+
+    def _end(self, function: Callable[..., None], *arguments: object) -> None:
+        if self._generation == process.generation:
+            try:
+                self._call(function, *arguments)
+            except NodeNotRunningError:  # it has ended with the node
+                return
 
     def __repr__(self) -> str:
         return f"<PortalTracked {self._tracked!r}>"

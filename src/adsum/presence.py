@@ -2,25 +2,37 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from functools import partial
 from types import TracebackType
 from typing import Any, Self, cast
 
-from adsum.arguments import instance
+from adsum.arguments import instance, seconds_up_to
 from adsum.driver.driver import Driver
 from adsum.driver.observer import Observer
 from adsum.enrichment import Enrichment, Fetch
 from adsum.errors import AlreadyTrackedError, NodeNotRunningError, NotTrackedError, UsageError
 from adsum.node import Node
-from adsum.owners import CURRENT_TASK, Owners, describe_owner, resolve_owner
+from adsum.owners import (
+    CURRENT_TASK,
+    Hold,
+    Owners,
+    claim_of,
+    describe_owner,
+    hold_of,
+    id_of,
+    linger_of,
+    resolve_owner,
+)
 from adsum.quoting import quoted
-from adsum.replication.entry import ID, META, Entry, Transition
+from adsum.replication.entry import ID, KEY, META, TOPIC, Entry, Transition
+from adsum.replication.grace import Claim
 from adsum.singlereader import ReaderSet
 from adsum.sparselog import SparseLogger
+from adsum.tasks import has_failed
 from adsum.topicswatch import TopicFeeds, TopicsWatch, topics_with
 from adsum.values.jsontext import encode_object, load
-from adsum.values.limits import MAX_META, MAX_NAME
+from adsum.values.limits import MAX_LINGER, MAX_META, MAX_NAME
 from adsum.values.names import checked_name, checked_prefix
 from adsum.watch import Entries, Watch, WatchFeed, entry_of
 
@@ -41,25 +53,29 @@ CANCEL_GRACE = 1.0
 class Tracked:
     """A handle to one tracked presence of this node, returned by `Presence.track`.
 
-    As a context manager it untracks the presence at the end of the block.
+    As a context manager it untracks the presence at the end of the block. If an exception ends the
+    block, the presence has broken: it leaves after its `linger`.
     """
 
-    __slots__ = ("_id", "_key", "_owner", "_presence", "_run", "_topic")
+    __slots__ = ("_hold", "_key", "_owner", "_presence", "_run", "_topic")
 
     def __init__(
-        self, presence: "Presence", owner: Hashable, topic: str, key: str, id: int, run: object
+        self, presence: "Presence", owner: Hashable, topic: str, key: str, hold: Hold, run: object
     ) -> None:
         self._presence = presence
         self._owner = owner
         self._topic = topic
         self._key = key
-        self._id = id
+        self._hold = hold
         # The token of the run that the presence belongs to.
         self._run = run
 
     @property
     def active(self) -> bool:
-        """Whether the presence is still tracked."""
+        """Whether the owner tracks the presence under this handle.
+
+        False once the presence has ended, lingers, or was tracked again by a later call.
+        """
         return self._presence._entry_of(self) is not None
 
     def update(self, meta: Meta | Callable[[dict[str, Any]], Meta]) -> None:
@@ -78,7 +94,9 @@ class Tracked:
     def untrack(self) -> None:
         """End the presence. Idempotent, also after its owner or its node has ended.
 
-        The presence leaves at once, or after `linger` seconds if the node is about to stop.
+        The presence leaves at once, also if it lingers because it broke. If the node is about to
+        stop, it leaves after the `linger` of the node. A presence that was tracked again by a later
+        call is left as it is.
         """
         self._presence._untrack(self)
 
@@ -97,7 +115,7 @@ class Tracked:
         traceback: TracebackType | None,
     ) -> None:
         cancelled = error_type is not None and issubclass(error_type, asyncio.CancelledError)
-        self._presence._untrack(self, cancelled=cancelled)
+        self._presence._untrack(self, broken=error_type is not None, cancelled=cancelled)
 
 
 class Presence:
@@ -161,8 +179,17 @@ class Presence:
         meta: Meta | None = None,
         *,
         owner: Hashable = CURRENT_TASK,
+        linger: float = 0.0,
     ) -> Tracked:
         """Track a presence: list a key on a topic until its owner ends.
+
+        With `linger` a presence that breaks stays listed for some seconds, so that a client that
+        reconnects in this time never departs. A presence breaks if its task ends by an exception or
+        by cancellation, if an exception ends its ``with`` block, or by `lost`. If the key is
+        tracked on this node again in this time, the new call takes the presence over, and its meta
+        is replaced in place. An owner that can come back, as ``owner="session 42"``, takes over its
+        own presences only. A task takes over from any task, but not from such an owner. On another
+        node the new presence is listed beside the lingering one.
 
         Args:
             topic: The topic, 1 to 1,024 characters.
@@ -174,12 +201,18 @@ class Presence:
                 presence ends when the task does, by return, exception or cancellation; in a plain
                 HTTP handler the task is the request. With None the presence has no owner. Any other
                 hashable object, such as a connection, owns the presence until `untrack_all(owner)`.
+            linger: Seconds of active time, from 0 to 3600, for which the presence stays listed
+                after it has broken. It does not stay after `untrack`, `untrack_all`, the return of
+                its task, the normal end of its block, or a crash of the node. If the owner
+                tracks the key already, with a linger in this call or in that one, this call takes
+                the presence over, and the earlier handle ends.
 
         Returns:
             A handle to update or end the presence; also a context manager.
 
         Raises:
-            AlreadyTrackedError: The owner tracks this key on this topic already.
+            AlreadyTrackedError: The owner tracks this key on this topic already, without a linger.
+            ConfigurationError: `linger` is not a number of seconds in its range.
             NodeNotRunningError: The node is not running.
             TypeError: The topic or the key is not a string, or the meta is not a JSON object.
             ValueError: The topic, the key or the meta is too long, too deep or not finite.
@@ -188,18 +221,37 @@ class Presence:
         topic = checked_name(topic, "topic", MAX_NAME)
         key = checked_name(key, "key", MAX_NAME)
         text = "{}" if meta is None else _encode_meta(meta)
+        linger = seconds_up_to("linger", linger, MAX_LINGER)
         owner = resolve_owner(owner)
         owned = self._owners.get(owner)
-        if owned is None:
-            owned = self._owners.add(owner)
-        if (topic, key) in owned:
+        held = None if owned is None else owned.get((topic, key))
+        if held is not None and not linger and not linger_of(held):
             raise AlreadyTrackedError(
                 f"{quoted(key)} is tracked on {quoted(topic)} already by {describe_owner(owner)}; "
                 f"call update() on the handle that track() returned; outside of a channel, another "
                 f"owner= tracks it once more"
             )
-        id = owned[topic, key] = driver.track(topic, key, text)[ID]
-        return Tracked(self, owner, topic, key, id, driver.token)
+        old = self._take_over(driver, topic, key, text, owner, held)
+        entry = driver.track(topic, key, text) if old is None else old
+        if owned is None:
+            owned = self._owners.add(owner)
+        hold = owned[topic, key] = hold_of(entry[ID], linger, taken=old is not None)
+        return Tracked(self, owner, topic, key, hold, driver.token)
+
+    def _take_over(
+        self,
+        driver: Driver,
+        topic: str,
+        key: str,
+        text: str,
+        owner: Hashable,
+        held: Hold | None,
+    ) -> Entry | None:
+        """The presence that `track` takes over: one of the owner, or one that lingers."""
+        old = None if held is None else driver.tracked(id_of(held))
+        if old is None:
+            return driver.take_over(topic, key, text, claim_of(owner))
+        return old if old[META] == text else driver.update(old, text)
 
     def update(
         self,
@@ -220,18 +272,39 @@ class Presence:
         tracked.update(meta)
 
     def untrack(self, topic: str, key: str, *, owner: Hashable = CURRENT_TASK) -> None:
-        """End a presence that an owner tracks; does nothing if there is none."""
+        """End a presence that an owner tracks, or that lingers since it broke; or do nothing."""
         tracked = self._find(topic, key, owner)
         if tracked is not None:
             tracked.untrack()
+        if self._node.running:
+            self.release_lingering(resolve_owner(owner), self._linger(), topic, key)
 
     def untrack_all(self, owner: Hashable = CURRENT_TASK) -> int:
-        """End all presences of an owner.
+        """End all presences of an owner, also those that linger because they broke.
 
         Returns:
             The number of presences that ended.
         """
-        return self.release(resolve_owner(owner), self._linger())
+        owner, linger = resolve_owner(owner), self._linger()
+        return self.release(owner, linger) + self.release_lingering(owner, linger)
+
+    def lost(self, owner: Hashable) -> int:
+        """End all presences of an owner whose connection was lost: each leaves after its linger.
+
+        For frameworks that report a lost connection by a callback. Presences that were tracked
+        without `linger` leave at once.
+
+        Args:
+            owner: The owner that was given to `track`.
+
+        Returns:
+            The number of presences that broke.
+
+        Raises:
+            NodeNotRunningError: The node is not running.
+            TypeError: The owner is not hashable.
+        """
+        return self.release(resolve_owner(owner), self._linger(), broken=True)
 
     # Reading.
 
@@ -368,17 +441,43 @@ class Presence:
         """The node given to the constructor."""
         return self._node
 
-    def release(self, owner: Hashable, linger: float) -> int:
-        """End all presences of an owner, as `untrack_all`, but after exactly `linger` seconds.
+    def release(self, owner: Hashable, linger: float, *, broken: bool = False) -> int:
+        """End all presences that an owner tracks, after exactly `linger` seconds.
 
-        If the node stops earlier, they linger with its goodbye.
+        If they are broken, each stays for its own linger at least, and may be taken over. If the
+        node stops earlier, they linger with its goodbye.
+
+        Returns:
+            Their number.
         """
         self._node.check_running()
         if owner not in self._owners:
             return 0
         owned = self._owners.remove(owner)
-        self._end(owned.values(), linger)
+        claim = claim_of(owner) if broken else None
+        for hold in owned.values():
+            self._end(hold, linger, claim)
         return len(owned)
+
+    def release_lingering(
+        self, owner: Hashable, linger: float, topic: str | None = None, key: str | None = None
+    ) -> int:
+        """End the presences that linger since an owner broke, after exactly `linger` seconds.
+
+        With a topic and a key, only those of this key. Nobody may take them over any more.
+
+        Returns:
+            Their number.
+        """
+        driver = self._node.driver
+        entries = [
+            entry
+            for entry in driver.lingering_of(claim_of(owner))
+            if topic is None or (entry[TOPIC], entry[KEY]) == (topic, key)
+        ]
+        for entry in entries:
+            _end_after(driver, entry, linger)
+        return len(entries)
 
     def release_all(self) -> None:
         """End all presences of all owners, as `untrack_all` does for each."""
@@ -419,12 +518,12 @@ class Presence:
             driver = self._node.driver
         except NodeNotRunningError:  # the node is stopped, or runs in the parent of this process
             return None
-        return driver.tracked(tracked._id) if driver.token is tracked._run else None
+        return driver.tracked(id_of(tracked._hold)) if driver.token is tracked._run else None
 
     def _owns(self, tracked: Tracked) -> bool:
         """Whether the owner still owns the presence, in this run of the node or an earlier one."""
         owned = self._owners.get(tracked._owner)
-        return owned is not None and owned.get((tracked._topic, tracked._key)) == tracked._id
+        return owned is not None and owned.get((tracked._topic, tracked._key)) is tracked._hold
 
     def _update(self, tracked: Tracked, meta: Meta | Callable[[dict[str, Any]], Meta]) -> None:
         old = self._entry_of(tracked)
@@ -440,20 +539,18 @@ class Presence:
         text = _encode_meta(meta)
         self._node.driver.update(old, text)
 
-    def _untrack(self, tracked: Tracked, *, cancelled: bool = False) -> None:
-        entry = self._entry_of(tracked)
-        if entry is None:
+    def _untrack(self, tracked: Tracked, *, broken: bool = False, cancelled: bool = False) -> None:
+        if self._entry_of(tracked) is None:
+            if not broken:
+                self._end_grace_of(tracked)
             return
         owned = self._owners.get(tracked._owner)
         if owned is not None:
             del owned[tracked._topic, tracked._key]
             if not owned:
                 self._owners.remove(tracked._owner)
-        linger = self._linger(cancelled)
-        if linger:
-            self._end([tracked._id], linger)
-        else:
-            self._node.driver.untrack(entry)
+        claim = claim_of(tracked._owner) if broken else None
+        self._end(tracked._hold, self._linger(cancelled), claim)
 
     def _linger(self, cancelled: bool = False) -> float:
         """Seconds that a presence lingers if it ends now."""
@@ -462,28 +559,46 @@ class Presence:
             return linger
         return min(linger, CANCEL_GRACE) if cancelled else 0.0
 
-    def _end(self, ids: Iterable[int], linger: float) -> None:
-        """Untrack presences without an owner, at once or after `linger` seconds."""
-        driver = self._node.driver
-        if linger:
-            driver.call_later(linger, partial(self._end_lingering, driver, ids))
-        else:
-            _untrack(driver, ids)
+    def _end(self, hold: Hold, linger: float, claim: Claim | None = None) -> None:
+        """End a presence without an owner, after `linger` seconds.
 
-    def _end_lingering(self, driver: Driver, ids: Iterable[int]) -> None:
-        if self._node.running and self._node.driver is driver:
-            _untrack(driver, ids)
+        With a claim it has broken: it stays for its own linger at least, and may be taken over.
+        """
+        driver = self._node.driver
+        entry = driver.tracked(id_of(hold))
+        if entry is None:
+            return
+        grace = 0.0 if claim is None else linger_of(hold)
+        if grace:
+            driver.linger(entry, max(grace, linger), claim, hold)
+        else:
+            _end_after(driver, entry, linger)
+
+    def _end_grace_of(self, tracked: Tracked) -> None:
+        """End the presence of a handle that lingers since it broke, unless it was taken over."""
+        if not self._node.running:
+            return
+        driver, id = self._node.driver, id_of(tracked._hold)
+        entry = driver.tracked(id)
+        if (
+            driver.token is tracked._run
+            and entry is not None
+            and driver.lingers_since(id, tracked._hold)
+        ):
+            _end_after(driver, entry, self._linger())
 
     def _find(self, topic: str, key: str, owner: Hashable) -> Tracked | None:
         topic, key = checked_name(topic, "topic", MAX_NAME), checked_name(key, "key", MAX_NAME)
         owner = resolve_owner(owner)
         owned = self._owners.get(owner)
-        id = None if owned is None else owned.get((topic, key))
-        return None if id is None else Tracked(self, owner, topic, key, id, self._node.driver.token)
+        hold = None if owned is None else owned.get((topic, key))
+        if hold is None:
+            return None
+        return Tracked(self, owner, topic, key, hold, self._node.driver.token)
 
     def _owner_ended(self, task: "asyncio.Task[Any]") -> None:
         if task in self._owners and self._node.running:
-            self.release(task, self._linger(task.cancelled()))
+            self.release(task, self._linger(task.cancelled()), broken=has_failed(task))
 
     def _close_unwatched(self, topic: str) -> None:
         """Close the feed of a topic without watches."""
@@ -511,11 +626,12 @@ class _PresenceObserver(Observer):
         self._presence._forked()
 
 
-def _untrack(driver: Driver, ids: Iterable[int]) -> None:
-    for id in ids:
-        entry = driver.tracked(id)
-        if entry is not None:  # it is there, for a presence without an owner ends only here
-            driver.untrack(entry)
+def _end_after(driver: Driver, entry: Entry, linger: float) -> None:
+    """End a presence after some seconds; nobody may take it over."""
+    if linger:
+        driver.linger(entry, linger)
+    else:
+        driver.untrack(entry)
 
 
 def _encode_meta(meta: object) -> str:

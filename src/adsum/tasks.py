@@ -39,6 +39,12 @@ def resolve(future: "asyncio.Future[Any] | None", result: object = None) -> None
         future.set_result(result)
 
 
+def has_failed(task: "asyncio.Task[Any]") -> bool:
+    """Whether a task that is done was cancelled or raised an exception."""
+    # `task.exception()` would count as its retrieval, and a crash that nobody retrieves is logged.
+    return task.cancelled() or task._exception is not None
+
+
 def is_closing() -> bool:
     """Whether all tasks of the running loop are cancelled, as `asyncio.run` does at its end.
 

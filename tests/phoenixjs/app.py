@@ -87,7 +87,8 @@ class Room(Channel, topic="room:{room}"):
         if payload.get("observe"):
             self.follow()
         else:
-            self.presence = self.track(self.client.assigns["user"], payload["meta"])
+            user, linger = self.client.assigns["user"], payload.get("linger", 0)
+            self.presence = self.track(user, payload["meta"], linger=linger)
         return {"node": node.name, "transport": self.client.transport, "token": self.client.token}
 
     @on("update")

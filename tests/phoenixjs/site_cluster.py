@@ -156,10 +156,12 @@ class SiteCluster:
         url = f"ws://127.0.0.1:{port}/socket"
         await self.clients.ask("connect", client=client, url=url, params=params, **how)
 
-    async def join(self, client: str, topic: str, meta: Any = None, **how: Any) -> Any:
+    async def join(
+        self, client: str, topic: str, meta: Any = None, linger: float = 0, **how: Any
+    ) -> Any:
         """Let a client join a room, as an observer if it has no meta."""
         self.seen[client, topic] = Ledger()
-        payload = {"observe": True} if meta is None else {"meta": meta}
+        payload = {"observe": True} if meta is None else {"meta": meta, "linger": linger}
         return await self.clients.ask("join", client=client, topic=topic, payload=payload, **how)
 
     async def look(self) -> dict[str, Any]:

@@ -96,6 +96,22 @@ def test_closed_tab_leaves(transport: str) -> None:
     show(scenario)
 
 
+def test_page_that_is_loaded_again_within_its_linger_never_departs() -> None:
+    async def scenario(site: SiteCluster, tabs: ChromiumClients) -> None:
+        await site.connect("ann", "ann", "n2")
+        await site.join("ann", ROOM, {"of": "ann"})
+        for _ in range(2):
+            await site.connect("bob", "bob", "n1")
+            await site.join("bob", ROOM, {"of": "bob"}, linger=600.0)
+            await site.agree(ROOM, BOTH)
+            await tabs.close("bob")
+        await site.agree(ROOM, BOTH)
+        told = site.seen["ann", ROOM]
+        assert (len(told.joins), told.gone) == (2, [])
+
+    show(scenario)
+
+
 @pytest.mark.parametrize("transport", ["websocket", "longpoll"])
 def test_page_of_another_origin_is_refused(transport: str) -> None:
     async def scenario(site: SiteCluster, tabs: ChromiumClients) -> None:

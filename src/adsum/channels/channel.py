@@ -36,8 +36,8 @@ class ProcessHandle(Protocol):
     def ending(self) -> bool:
         """Whether the client has gone, or the channel has ended."""
 
-    def track(self, topic: str, key: str, meta: Meta | None) -> Tracked:
-        """Track a presence that ends with the channel."""
+    def track(self, topic: str, key: str, meta: Meta | None, linger: float) -> Tracked:
+        """Track a presence that ends with the channel, or some seconds later if that breaks."""
 
     def count_update(self) -> None:
         """Count one track or update against the rate limit of presences."""
@@ -66,8 +66,8 @@ class Channel:
     Subclass it with a topic pattern. Each join creates an instance, so a handler may keep state
     for later events in attributes of ``self``. Its methods are called one at a time, in the order
     in which the client sent the events. If a method raises, this channel ends and its presences
-    leave; the client is sent ``phx_error`` and rejoins by itself. The client's other channels go
-    on.
+    leave, after their `linger`; the client is sent ``phx_error`` and rejoins by itself. The
+    client's other channels go on.
 
     Override `join` and `terminate`; mark handlers of events with `on`, and filters of broadcasts
     with `intercept`. A subclass whose methods could not be called is refused at its definition:
@@ -156,7 +156,9 @@ class Channel:
         """
 
     async def terminate(self, reason: Reason) -> None:
-        """Clean up after the channel has ended, for any reason; its presences have left.
+        """Clean up after the channel has ended, for any reason.
+
+        Its presences have left; those with a linger that broke stay until its end.
 
         Called exactly once for each channel whose join was not refused. It is cancelled after 5
         seconds.
@@ -165,7 +167,12 @@ class Channel:
     # For subclasses to call.
 
     def track(
-        self, key: str, meta: Meta | None = None, *, topic: str | None = None
+        self,
+        key: str,
+        meta: Meta | None = None,
+        *,
+        topic: str | None = None,
+        linger: float = 0.0,
     ) -> "ChannelPresence":
         """Track the client as present on the topic until the channel ends, and follow the topic.
 
@@ -177,9 +184,16 @@ class Channel:
             key: The key of the presence, as in `Presence.track`.
             meta: A JSON object.
             topic: Another topic to be present on; the client does not follow that one.
+            linger: Seconds of active time, from 0 to 3600, for which the presence stays listed
+                after the channel has broken: its connection was lost, its code crashed, or the
+                client joined again. If a channel of this node tracks the key again in this time, it
+                takes the presence over, and its meta is replaced in place. The presence leaves at
+                once if the client leaves, after `stop`, and after `Socket.disconnect`.
 
         Raises:
-            AlreadyTrackedError: The channel tracks this key on this topic already.
+            AlreadyTrackedError: The channel tracks this key on this topic already, without a
+                linger.
+            ConfigurationError: `linger` is not a number of seconds in its range.
             RefusedError: The client tracks and updates too often, see `Limits.updates`.
             UsageError: The channel has ended.
             TypeError: The topic or the key is not a string, or the meta is not a JSON object.
@@ -188,7 +202,7 @@ class Channel:
         """
         process = self._process
         process.count_update()
-        tracked = process.track(self.topic if topic is None else topic, key, meta)
+        tracked = process.track(self.topic if topic is None else topic, key, meta, linger)
         if topic in (None, self.topic):
             process.follow()
         return ChannelPresence(process, tracked)
@@ -250,6 +264,8 @@ class Channel:
 
 class ChannelPresence:
     """A presence of a channel, returned by `Channel.track`. It ends with the channel.
+
+    With a `linger` it stays for some seconds if the channel breaks.
 
     Example:
         >>> from adsum.channels import Channel, on

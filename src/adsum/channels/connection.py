@@ -20,6 +20,8 @@ from .process import GRACE, JOIN_CRASHED, ChannelProcess
 from .socketparts import SocketParts
 from .wire.frames import Frame, Ref, Serializer, Wire
 
+#: Close code of an end that the server intends, such as that of `Socket.disconnect`.
+_NORMAL = 1000
 _EMPTY = "{}"
 _UNMATCHED = '{"reason":"unmatched topic"}'
 _TOO_MANY_CHANNELS = '{"reason":"too many channels"}'
@@ -270,7 +272,7 @@ class Connection:
         if self.outbox.half_full:
             self.overflow()
         else:
-            # Not 1000: after a normal closure clients do not reconnect.
+            # Not `_NORMAL`: after that some clients do not reconnect.
             self.close(1001, "timeout")
 
     def overflow(self) -> None:
@@ -287,8 +289,9 @@ class Connection:
         if self.closing is None:
             self.outbox.close(Closing(code, reason), drop=drop)
             self._deadline = ActiveTimer(GRACE, self._give_up)
+            end = partial(ChannelProcess.end_after, reason="closed", intended=code == _NORMAL)
             for process in list(self.processes.values()):
-                self.share.call(WORK, partial(process.end_after, "closed"))
+                self.share.call(WORK, partial(end, process))
             self.freed(0)
 
     def forget(self, process: ChannelProcess) -> None:

@@ -6,6 +6,9 @@ states of a channel, from JOINING to FINISHED, are drawn in `lifecycle`.
 Invariants:
 - A channel ends once. Its presences leave when it ends, or earlier: at once when its connection is
   gone. Nothing is sent for it afterwards.
+- A channel that breaks (see `_BREAKS`) keeps its presences for their linger. Its client, or another
+  one of the same key, takes them over.
+- A channel whose client has gone shows no presence, and takes none over.
 - Events that the client sent before it disconnected are still handled, for `GRACE` at most.
 - An exception of the application ends the channel and is logged. So does a cancellation, of an
   awaited future or of the channel's own task, that neither adsum nor the end of the event loop
@@ -20,6 +23,7 @@ from typing import Any, Protocol
 
 from adsum.activetime import ActiveTimer, active_timeout
 from adsum.errors import NodeNotRunningError, UsageError
+from adsum.owners import PassingOwner
 from adsum.presence import Meta, Tracked
 from adsum.quoting import quoted
 from adsum.tasks import is_closing
@@ -45,6 +49,9 @@ _TOO_LONG = (
     "polling carries at most %d; set counts_above in the class of the channel"
 )
 JOIN_CRASHED = '{"reason":"join crashed"}'
+
+#: The ends that the client and the server code did not intend.
+_BREAKS = frozenset[Reason | None]({"closed", "crashed", "replaced"})
 
 # Names of this module, since each frame and each broadcast compares states.
 _JOINING, _OPEN, _ENDING, _ENDED, _FINISHED = State
@@ -75,7 +82,7 @@ class ClientConnection(FrameSink, FollowerConnection, Protocol):
         """Count one track or update against the rate limit of presences."""
 
 
-class ChannelProcess:
+class ChannelProcess(PassingOwner):
     """Runs one `Channel` of a client: calls its methods one at a time and sends its frames.
 
     Args:
@@ -108,11 +115,10 @@ class ChannelProcess:
         # Whether `follow` was called while JOINING; carried out when the channel is OPEN.
         self._follow_when_open = False
         self._following = Following(connection, self._shared.feeds, join, self)
-        # While ENDING: the reason, the timer that cancels the handler under way when the end takes
-        # too long, and the seconds for which the presences stay.
+        # While ENDING: the reason, and the timer that cancels the handler under way when the end
+        # takes too long.
         self._reason: Reason = "closed"
         self._deadline: ActiveTimer | None = None
-        self._linger = 0.0
         # Broadcasts that wait to be filtered; beyond the limit no more are accepted.
         self._to_intercept = 0
 
@@ -191,19 +197,20 @@ class ChannelProcess:
         if not self._ended:
             self._mailbox.put_first(partial(self._end, reason))
 
-    def end_after(self, reason: Reason, linger: float = 0.0) -> None:
+    def end_after(self, reason: Reason, linger: float = 0.0, *, intended: bool = False) -> None:
         """End the channel after all queued events.
 
         Args:
             reason: The reason for `terminate`.
-            linger: Seconds until the presences leave; with 0 they leave at once.
+            linger: Seconds until the presences leave; with 0 they leave at once, or after their own
+                linger.
+            intended: Whether the end was intended, so that they do not stay for their own linger.
         """
         if self.ending:
             return
         self._enter(_ENDING)
-        self._linger = linger
         self._reason = reason
-        self._withdraw()
+        self._withdraw(linger, broken=reason in _BREAKS and not intended)
         self._mailbox.put(partial(self._end, reason))
         self._deadline = ActiveTimer(GRACE, self._mailbox.cancel)
 
@@ -214,16 +221,20 @@ class ChannelProcess:
 
     # Called by the channel.
 
-    def track(self, topic: str, key: str, meta: Meta | None) -> Tracked:
+    def track(self, topic: str, key: str, meta: Meta | None, linger: float) -> Tracked:
         """See `Channel.track`."""
         if self._ended:
             raise UsageError(
                 f"the channel on {self.topic!r} has ended; its client cannot be tracked"
             )
-        tracked = self._shared.presence.track(topic, key, meta, owner=self)
-        if self.ending:
-            # The client is gone. Released in the same turn, so no follower sees the presence.
-            self._shared.presence.release(self, 0.0)
+        presence = self._shared.presence
+        if not self.ending:
+            return presence.track(topic, key, meta, owner=self, linger=linger)
+        # The client is gone. Released in the same turn, so no follower sees the presence. An owner
+        # that can come back takes over nothing, so a lingering presence of the key goes on.
+        nobody = object()
+        tracked = presence.track(topic, key, meta, owner=nobody, linger=linger)
+        presence.release(nobody, 0.0)
         return tracked
 
     def follow(self) -> None:
@@ -262,7 +273,7 @@ class ChannelProcess:
     def presences_too_long(self, size: int, longest: int) -> None:
         """See `FollowingChannel`. The channel stops; after a crash the client would rejoin."""
         self._shared.log.warning(_TOO_LONG, repr(self), size, longest, key=self.topic)
-        self._withdraw()
+        self._withdraw(0.0, broken=False)
         self.end_soon("stopped")
 
     # Called by the mailbox, see `mailbox.MailboxOwner`.
@@ -302,7 +313,7 @@ class ChannelProcess:
             reply = self._sender.answer(frame, status, answer or {})
         except Exception as error:
             self._code.log_crash("%s: the join crashed", error)
-            self._refuse(self._sender.reply(frame, "error", JOIN_CRASHED))
+            self._refuse(self._sender.reply(frame, "error", JOIN_CRASHED), broken=True)
         else:
             if status == "ok":
                 self._accept_join(reply)
@@ -319,8 +330,8 @@ class ChannelProcess:
             if self._follow_when_open:
                 self.follow()
 
-    def _refuse(self, reply: Wire) -> None:
-        self._finish(None)
+    def _refuse(self, reply: Wire, *, broken: bool = False) -> None:
+        self._finish(None, broken=broken)
         self.connection.send(reply)
 
     async def _handle(self, frame: Frame) -> None:
@@ -373,24 +384,26 @@ class ChannelProcess:
         except Exception as error:
             self._code.log_crash("%s: terminate crashed", error)
 
-    def _finish(self, reason: Reason | None) -> None:
+    def _finish(self, reason: Reason | None, *, broken: bool = False) -> None:
         if self._ended:
             return
         self._enter(_ENDED)
         if self._deadline is not None:
             self._deadline.cancel()
-        self._withdraw()
+        self._withdraw(0.0, broken=broken or reason in _BREAKS)
         self._mailbox.clear()
         self._code.cancel_tasks()
         self.unsubscribe()
         self.connection.forget(self)
         self._sender.close(reason)
 
-    def _withdraw(self) -> None:
-        """Release the channel's presences and stop following the topic."""
+    def _withdraw(self, linger: float, *, broken: bool) -> None:
+        """Release the channel's presences, if there are any left, and stop following the topic."""
         self._following.stop()
         with contextlib.suppress(NodeNotRunningError):  # the stop has ended every presence already
-            self._shared.presence.release(self, self._linger)
+            self._shared.presence.release(self, linger, broken=broken)
+            if not broken:  # the client may have left just before its connection ended
+                self._shared.presence.release_lingering(self, 0.0)
 
     def __repr__(self) -> str:
         return f"{type(self._channel).__name__} on {quoted(self.topic)}"

@@ -30,6 +30,7 @@ from adsum.replication.effects import (
 )
 from adsum.replication.engine import Engine
 from adsum.replication.entry import Entry
+from adsum.replication.grace import Claim
 from adsum.replication.memberinfo import MemberInfo
 from adsum.replication.messages import ProtocolMessage, Publish
 from adsum.replication.state import Replica
@@ -199,6 +200,51 @@ class Driver(ABC):
         self.wake()
         self.engine.untrack(entry)
 
+    def linger(
+        self, entry: Entry, seconds: float, claim: Claim | None = None, hold: object = None
+    ) -> None:
+        """Keep a presence whose owner is gone: it ends after some seconds of active time.
+
+        It stays listed on all nodes until then, and ends earlier only by `untrack`. If it lingers
+        already, this replaces its deadline and its claim. At most `MAX_LINGERING` presences of a
+        node linger; for one more, the one with the earliest deadline ends at once.
+
+        Args:
+            entry: The current entry of the presence.
+            seconds: From 0 to `MAX_LINGER`.
+            claim: The owner that is gone, and so who may take the presence over; None if nobody
+                may.
+            hold: Any object, for `lingers_since`.
+        """
+        self.wake()
+        self.engine.linger(entry, seconds, claim, hold, self._now())
+
+    def take_over(self, topic: str, key: str, meta: str, claim: Claim) -> Entry | None:
+        """Take over a lingering presence for a new owner, and replace its meta in place.
+
+        No observer sees the key leave. With an equal meta nothing changes, so that thousands of
+        clients that return at once cost the other nodes nothing.
+
+        Args:
+            topic: A name.
+            key: A name.
+            meta: The text of a JSON object.
+            claim: The new owner.
+
+        Returns:
+            Its entry: it lingers no longer. None if there is none that this owner may take over.
+        """
+        self.wake()
+        return self.engine.take_over(topic, key, meta, claim)
+
+    def lingering_of(self, claim: Claim) -> list[Entry]:
+        """The current entries of the presences that an owner had and that linger."""
+        return self.engine.lingering_of(claim)
+
+    def lingers_since(self, id: int, hold: object) -> bool:
+        """Whether a presence lingers, and was passed to `linger` with this very hold."""
+        return self.engine.lingers_since(id, hold)
+
     def tracked(self, id: int) -> Entry | None:
         """The current entry of a presence that this node tracks; None if it has ended."""
         return self.engine.own_slice.entries.get(id)
@@ -310,6 +356,7 @@ class Driver(ABC):
             "topics": len(self.view.topics),
             "presences": self.engine.shown,
             "own_presences": len(self.engine.own_slice.entries),
+            "lingering_presences": self.engine.lingering_presences,
             "lag_changes": sum(member.lag for member in members),
             "sent_frames_total": self.frames_sent,
             "received_frames_total": self.frames_received,
@@ -329,10 +376,6 @@ class Driver(ABC):
     @abstractmethod
     def wake(self) -> None:
         """Wake the run after a local change: `tick` follows soon, once for many changes."""
-
-    @abstractmethod
-    def call_later(self, seconds: float, action: Callable[[], None]) -> None:
-        """Call a function after some seconds; it may be skipped if the run has ended by then."""
 
     def tick(self) -> None:
         """Let the engine handle its due timers."""

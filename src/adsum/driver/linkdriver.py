@@ -6,7 +6,7 @@ dial and listens. Everything here runs in the thread of the event loop.
 
 import asyncio
 import secrets
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from random import Random
 from typing import Any
 
@@ -142,10 +142,6 @@ class LinkDriver(Driver):
         """See `Driver`."""
         if self._soon is None:
             self._soon = self.loop.call_soon(self._on_wake)
-
-    def call_later(self, seconds: float, action: Callable[[], None]) -> None:
-        """See `Driver`."""
-        self.loop.call_later(seconds, action)
 
     # LinkHandler.
 

@@ -14,8 +14,9 @@ from random import Random
 
 from .departures import Departure
 from .effects import Deliver, Dial, Effect, Sending
-from .entry import Entry, Transition
+from .entry import ID, META, Entry, Transition
 from .exchange import Held
+from .grace import Claim
 from .memberinfo import MemberInfo, list_members
 from .messages import (
     Ask,
@@ -69,7 +70,55 @@ class Engine(Parts):
 
     def untrack(self, entry: Entry) -> None:
         """Untrack a presence: remove it from this node's slice and from the view."""
+        self._grace.forget(entry[ID])
         self._own.untrack(entry)
+
+    # Grace. A change of a lingering presence leaves its deadline as it is.
+
+    def linger(
+        self, entry: Entry, seconds: float, claim: Claim | None, hold: object, now: float
+    ) -> None:
+        """Keep a presence whose owner is gone for some more seconds of active time; see `grace`.
+
+        Beyond `MAX_LINGERING` presences, the one with the earliest deadline ends.
+
+        Args:
+            entry: The current entry of the presence. If it lingers already, this is its new grace.
+            seconds: Seconds from now until it ends.
+            claim: Its owner, and so who may take it over; None if nobody may.
+            hold: For `lingers_since`.
+            now: Monotonic seconds.
+        """
+        self._advance(now)
+        self._grace.keep(entry, self._clock.active + seconds, claim, hold)
+        excess = self._grace.excess
+        if excess is not None:
+            self.untrack(self.own_slice.entries[excess])
+
+    def take_over(self, topic: str, key: str, meta: str, claim: Claim) -> Entry | None:
+        """Give a lingering presence to a new owner, and replace its meta in place.
+
+        Returns:
+            Its entry, unchanged if the meta is; None if the owner may take over none.
+        """
+        id = self._grace.heritage(topic, key, claim)
+        if id is None:
+            return None
+        entry = self.own_slice.entries[id]
+        self._grace.forget(id)
+        return entry if entry[META] == meta else self.update(entry, meta)
+
+    def lingering_of(self, claim: Claim) -> list[Entry]:
+        """The entries of the presences that an owner had and that linger."""
+        return [self.own_slice.entries[id] for id in self._grace.of(claim)]
+
+    def lingers_since(self, id: int, hold: object) -> bool:
+        """Whether a presence lingers, and was passed to `linger` with this very hold."""
+        return self._grace.is_held(id, hold)
+
+    def expire(self, entry: Entry) -> None:
+        """End a lingering presence whose deadline has passed; `tick` calls this."""
+        self.untrack(entry)
 
     def publish(self, message: Publish, to: str | None, now: float) -> Sending:
         """Publish a message to every member, or to one; `messaging` documents queues and timeouts.
@@ -261,6 +310,8 @@ class Engine(Parts):
         self._advance(now)
         self._messaging.new_turn()
         due = self._clock.active + RESOLUTION
+        for id in self._grace.due(due):
+            self.expire(self.own_slice.entries[id])
         if self._exchange.flush_at <= due:
             self._exchange.flush(self._clock.active)
         if self._heartbeat_at <= due:
@@ -283,6 +334,7 @@ class Engine(Parts):
         at = min(
             self._exchange.flush_at,
             self._messaging.check_at,
+            self._grace.check_at,
             self._heartbeat_at,
             self._liveness.check_at,
             self._dialler.next_at,
@@ -348,6 +400,11 @@ class Engine(Parts):
         return sum(len(held.slice.entries) for held in self._exchange if held.shown)
 
     @property
+    def lingering_presences(self) -> int:
+        """The number of presences of this node that linger after their owners are gone."""
+        return len(self._grace)
+
+    @property
     def missed_messages(self) -> int:
         """Published messages, counted once for each member that missed one."""
         return self._messaging.missed
@@ -384,6 +441,7 @@ class Engine(Parts):
         yield from self._conflicts.sizes(names)
         yield from self._exchange.sizes(replicas)
         yield from self._reassembly.sizes(len(self._links))
+        yield from self._grace.sizes()
 
     # Time.
 

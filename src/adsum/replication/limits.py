@@ -1,4 +1,4 @@
-"""Limits on the data that peers can make this node hold or receive at a time."""
+"""Limits on the data that peers or clients can make this node hold or receive at a time."""
 
 #: Nodes that one node knows at a time, including the dead ones that it still remembers.
 MAX_MEMBERS = 4096
@@ -15,5 +15,7 @@ PIECE = 64 * 1024
 ROUND_BUDGET = 64 * 1024
 #: Bytes of unfinished messages that one node holds, over all links.
 MAX_UNFINISHED = 64 * 1024 * 1024
+#: Presences of one node that linger at a time after their owners are gone.
+MAX_LINGERING = 100_000
 #: Bytes, about, at which a delta is cut, so that no turn of the event loop is long.
 DELTA_BUDGET = 16 * 1024

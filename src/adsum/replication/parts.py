@@ -2,8 +2,8 @@
 
 From the bottom up; each part knows only parts that are constructed before it:
 
-* `state` holds slices, `view` the presences that are shown, `exchange` moves slices, and `own`
-  changes this node's slice;
+* `state` holds slices, `view` the presences that are shown, `exchange` moves slices, `own` changes
+  this node's slice, and `grace` keeps the deadlines of its presences that linger;
 * `liveness` decides which replicas are up, `departures` keeps those that said goodbye, `digests`
   relays counters and goodbyes, `dialler` decides which address to dial, `joining` decides when the
   node has joined, `messaging` sends published messages, and `reassembly` joins the pieces of
@@ -26,6 +26,7 @@ from .digests import Digests
 from .effects import EffectQueue
 from .exchange import Exchange
 from .goodbyes import Goodbyes
+from .grace import Grace
 from .heartbeats import Heartbeats
 from .joining import Joining
 from .links import Links
@@ -61,6 +62,7 @@ class Parts:
         self._effects = effects = EffectQueue()
         self._exchange = exchange = Exchange(replica, self.view, links, effects, timing)
         self._own = own = OwnSlice(exchange, self.view)
+        self._grace = Grace()
         self._messaging = messaging = Messaging(links, effects)
         self._reassembly = reassembly = Reassembly()
         self._liveness = liveness = Liveness(timing, replica)

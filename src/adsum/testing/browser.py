@@ -124,7 +124,11 @@ class Browser:
         await self.close()
 
     async def close(self) -> None:
-        """Disconnect, as by closing the tab; returns when the server has handled it completely."""
+        """Disconnect without leaving, as when the tab is closed or the network is lost.
+
+        Presences tracked with a `linger` stay for that time. Returns when the server has handled it
+        completely.
+        """
         if self._task is not None and not self._task.done():
             self._to_server.put_nowait({"type": "websocket.disconnect", "code": 1001})
             await self._task

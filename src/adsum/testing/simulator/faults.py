@@ -8,6 +8,8 @@ from collections.abc import Callable
 from random import Random
 from typing import Any, NamedTuple
 
+from adsum.replication.entry import ID, KEY, TOPIC
+from adsum.replication.grace import Claim
 from adsum.replication.limits import PIECE
 
 from .simulatednode import SimulatedNode
@@ -111,6 +113,28 @@ class Faults:
                 )
                 node.post(message, None)
 
+    # Grace. Session 0 is an owner that never comes back under the same identity.
+
+    def lose(self, place: str, topic: str, key: str, session: int, linger: float) -> None:
+        """Break the presences of a key that do not linger yet."""
+        if (node := self._awake(place)) is not None:
+            for entry in [*node.own_entries.values()]:
+                if (entry[TOPIC], entry[KEY]) == (topic, key) and not node.lingers(entry):
+                    node.linger(entry, linger, _claim(session, entry[ID]))
+
+    def return_(self, place: str, topic: str, key: str, session: int, value: int) -> None:
+        """Let an owner of a key come back, or come for the first time."""
+        if (node := self._awake(place)) is not None:
+            meta = f'{{"v":{value}}}'
+            if node.take_over(topic, key, meta, _claim(session, -1)) is None:
+                node.track(topic, key, meta)
+
+    def log_out(self, place: str, session: int) -> None:
+        """Let an owner end its presences that linger."""
+        if (node := self._awake(place)) is not None:
+            for entry in node.lingering_of(_claim(session, -1)):
+                node.untrack(entry)
+
     # Faults of processes.
 
     def crash(self, place: str) -> None:
@@ -185,6 +209,11 @@ class Faults:
         return node if node is not None and not node.paused else None
 
 
+def _claim(session: int, id: int) -> Claim:
+    """The claim of a session; that of session 0 differs for each presence."""
+    return Claim(f"session {session}" if session else f"task {id}", returns=bool(session))
+
+
 def schedule(random: Random, length: int) -> list[Step]:
     """Draw a random schedule.
 
@@ -207,6 +236,7 @@ class _Luck:
         rare = [self.jump, self.churn, self.squeeze, self.stop, self.join, self.slow, self.split]
         rare += [self.heal, self.heal, self.cut, self.sever, self.roll, self.double, self.interrupt]
         rare += [self.depart, self.depart, self.publish, self.publish, self.break_off]
+        rare += [self.reload, self.reload, self.reload]
         usual = [self.use] * 14 + [self.crash, self.pause] * 2
         #: The groups to draw from; a group that is listed more often is drawn more often.
         self.kinds: list[Callable[[], list[Step]]] = [*usual, *rare]
@@ -253,6 +283,30 @@ class _Luck:
         steps += self._step("resume", other) + self._step("crash", newcomer)
         steps += self._step("start", newcomer)
         return steps + self._step("start", place) if self._chance() else steps
+
+    def reload(self) -> list[Step]:
+        """A broken presence whose owner comes back, elsewhere or too late, or leaves for good."""
+        random = self._random
+        place, other = random.sample(PLACES[:5], 2)
+        topic, session = random.choice(TOPICS), random.choice([0, 0, 1, 2])
+        key, linger = f"r{random.randrange(4)}", random.choice([0.5, 3.0, 8.0])
+        steps = self._step("track", place, topic, key, random.choice([1, 1, 2]))
+        steps += self._step("lose", place, topic, key, session, linger)
+        hindrances = [
+            [*self._step("pause", place), *self._step("resume", place)],
+            [*self._step("cut", place, other), *self._step("cut", other, place)],
+            self._step("crash", place),
+            self._step("stop", place, 8.0),
+            self._step("lose", other, topic, key, session, linger),
+            self._step("log_out", place, session),
+        ]
+        steps += random.choice([[], [], *hindrances])
+        for back in random.sample([place, place, other], random.randint(0, 2)):
+            came = random.choice([session, session, session, 0, 1])
+            steps += self._step("return_", back, topic, key, came, random.randrange(3))
+        if self._chance():
+            steps += self._step("lose", place, topic, key, random.choice([session, 0]), linger)
+        return steps + self._step("start", place)
 
     def join(self) -> list[Step]:
         """Starts a node that may not run yet, or never ran."""

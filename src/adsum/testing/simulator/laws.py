@@ -16,9 +16,12 @@ and presences that it touched:
 7. *Nothing grows.* Every structure stays under its bound, see `Engine.sizes`.
 8. *Messages are whole.* A message of `Ledger.new_message` arrives as it was published, at most
    once, and after all earlier ones of its sender that arrive.
+9. *A broken presence stays* until its deadline, wherever the slice of its node is shown, and not
+   longer; it is given to its heirs alone. See `graces`.
 
-The second, third, sixth and seventh are checked for all replicas once a heartbeat. The second and
-third are also checked at each delta, for its slice.
+The second, third, sixth, seventh and ninth are checked for all replicas once a heartbeat. The
+second and third are also checked at each delta, for its slice; the ninth at each step, for the
+presences of the node itself.
 """
 
 from bisect import bisect_right
@@ -32,6 +35,7 @@ from adsum.replication.entry import (
     INCARNATION,
     KEY,
     NAME,
+    TOPIC,
     VERSION,
     Entry,
     Identity,
@@ -40,9 +44,12 @@ from adsum.replication.entry import (
     ref,
 )
 from adsum.replication.exchange import Held
+from adsum.replication.grace import Claim
 from adsum.replication.messages import Publish
 from adsum.replication.state import Replica
 from adsum.replication.timing import Timing
+
+from .graces import Graces
 
 #: The topic of the messages that are recorded and checked.
 RECORDED_TOPIC = "recorded messages"
@@ -66,6 +73,7 @@ class Life:
         sums: For each version, the number of tracked entries and the sum of their versions.
         died_at: Virtual time of the end of its process, its linger included.
         published: Every message of `Ledger.new_message` that it published, oldest first.
+        graces: Its presences that linger since they broke.
     """
 
     values: dict[int, Entry] = field(default_factory=dict)
@@ -75,6 +83,7 @@ class Life:
     sums: list[tuple[int, int]] = field(default_factory=lambda: [(0, 0)])
     died_at: float = float("inf")
     published: list[Publish] = field(default_factory=list)
+    graces: Graces = field(default_factory=Graces)
 
     def put(self, entry: Entry) -> None:
         """Record an entry that was tracked or updated."""
@@ -86,6 +95,7 @@ class Life:
     def end(self, id: int, version: int) -> None:
         """Record that a presence was untracked."""
         self.ended[id] = version
+        self.graces.end(id)
         self._record_sums(-self.tracked.pop(id)[VERSION])
 
     def _record_sums(self, more: int) -> None:
@@ -165,6 +175,42 @@ class RecordedEngine(Engine):
         super().untrack(entry)
         self.ledger.of(self.replica).end(entry[ID], version)
 
+    def linger(
+        self, entry: Entry, seconds: float, claim: Claim | None, hold: object, now: float
+    ) -> None:
+        """See `Engine`."""
+        self._advance(now)
+        self.graces.begin(entry, self.active + seconds, claim)
+        super().linger(entry, seconds, claim, hold, now)
+
+    def take_over(self, topic: str, key: str, meta: str, claim: Claim) -> Entry | None:
+        """See `Engine`; checks the law of grace."""
+        expected = self.graces.heir_of(topic, key, claim)
+        entry = super().take_over(topic, key, meta, claim)
+        given = None if entry is None else entry[ID]
+        if given != expected:
+            raise BrokenLawError(f"{claim} is given {given} of {key!r}, and not {expected}")
+        if entry is not None:
+            self.graces.end(entry[ID])
+        return entry
+
+    def expire(self, entry: Entry) -> None:
+        """See `Engine`; checks the law of grace."""
+        violation = self.graces.expiry_violation(entry, self.active)
+        if violation is not None:
+            raise BrokenLawError(f"{self.replica}: {violation}")
+        super().expire(entry)
+
+    @property
+    def graces(self) -> Graces:
+        """The record of the presences of this node that linger."""
+        return self.ledger.of(self.replica).graces
+
+    @property
+    def active(self) -> float:
+        """Active seconds since the start."""
+        return self._clock.active
+
 
 def dead_shown_most(timing: Timing, nodes: int) -> float:
     """The longest, in seconds, that a node may show a replica whose process has ended.
@@ -186,7 +232,7 @@ class Witness:
         timing: The durations of the protocol.
     """
 
-    def __init__(self, engine: Engine, ledger: Ledger, timing: Timing) -> None:
+    def __init__(self, engine: RecordedEngine, ledger: Ledger, timing: Timing) -> None:
         self._engine = engine
         self._ledger = ledger
         self._timing = timing
@@ -288,6 +334,7 @@ class Witness:
         self._horizons = {r: known for r, known in self._horizons.items() if r in slices}
         for replica in slices:
             self.applied(replica)
+            self._check_graces(replica)
             held, died_at = self._engine.held(replica), self._ledger.of(replica).died_at
             most = dead_shown_most(self._timing, nodes)
             died_at = max(died_at, resumed_at)
@@ -300,6 +347,32 @@ class Witness:
         for size in self._engine.sizes(nodes):
             if size.value > size.bound:
                 self._fail(f"{size.name}: {size.value}, of {size.bound} at most")
+
+    def check_own_graces(self) -> None:
+        """Check the lingering presences of this node itself (law 9)."""
+        graces = self._engine.graces
+        if not graces.pending and not self._engine.lingering_presences:
+            return
+        if graces.pending.keys() - self._engine.own_slice.entries.keys():
+            self._fail(f"the slice has not all of its lingering presences, {graces.pending}")
+        if len(graces.pending) != self._engine.lingering_presences:
+            count = self._engine.lingering_presences
+            self._fail(f"{count} presences linger, and not {len(graces.pending)}")
+        violation = graces.overdue(self._engine.active, self._timing.heartbeat_interval)
+        if violation is not None:
+            self._fail(violation)
+
+    def _check_graces(self, replica: Replica) -> None:
+        """Check that all lingering presences of a slice that is shown are shown (law 9)."""
+        held, life = self._engine.held(replica), self._ledger.of(replica)
+        if held is None or not held.shown or self._engine.moving(replica):
+            return
+        for id in life.graces.pending:
+            truth = life.at(id, held.slice.horizon)
+            if truth is not None and truth not in self._engine.view.entries(
+                truth[TOPIC], truth[KEY]
+            ):
+                self._fail(f"{ref(truth)} lingers, and is not shown")
 
     def check_fold(self) -> None:
         """Check that all received changes fold to exactly the view (law 4)."""

@@ -10,7 +10,7 @@ from adsum.driver.driver import Driver
 from adsum.driver.observer import Observer
 from adsum.replication.codec import encode
 from adsum.replication.effects import Deliver, Effect, Notice, Sending
-from adsum.replication.engine import RESOLUTION, Engine
+from adsum.replication.engine import RESOLUTION
 from adsum.replication.entry import ID, Entry, ref
 from adsum.replication.messages import Delta, ProtocolMessage, Publish
 from adsum.replication.state import Replica
@@ -94,13 +94,15 @@ class SimulatedNode(Driver):
         self._backlog: list[partial[None]] = []
         self._waking_at = float("inf")
         rng = Random(f"engine {simulation.seed} {replica}")
-        engine = self._make_engine(replica, timing, rng, simulation.clock.now)
+        self._recorded = engine = self._make_engine(replica, timing, rng, simulation.clock.now)
         super().__init__("simulated", engine, observers, running_loop())
         self.addresses = (place,)
         #: Checks the laws at each step.
         self.witness = Witness(engine, simulation.ledger, timing) if simulation.checked else None
 
-    def _make_engine(self, replica: Replica, timing: Timing, rng: Random, now: float) -> Engine:
+    def _make_engine(
+        self, replica: Replica, timing: Timing, rng: Random, now: float
+    ) -> RecordedEngine:
         engine = RecordedEngine(replica, timing, rng, now)
         engine.ledger = self.simulation.ledger
         engine.topic_begins = self.simulation.observe_everywhere
@@ -142,6 +144,15 @@ class SimulatedNode(Driver):
         """End a presence, given any of its entries; the change is queued for the links at once."""
         self.engine.untrack(self.own_entries[entry[ID]])
         self._drive()
+
+    def lingers(self, entry: Entry) -> bool:
+        """Whether a presence of this node lingers."""
+        return entry[ID] in self._recorded.graces.pending
+
+    @property
+    def grace_left(self) -> float:
+        """Active seconds until no presence of this node lingers any longer."""
+        return self._recorded.graces.left(self._recorded.active)
 
     def present(self, topic: str) -> dict[str, Any]:
         """The presences on a topic, in the form of `Presence.list`."""
@@ -295,10 +306,6 @@ class SimulatedNode(Driver):
         """See `Driver`."""
         self._wake_at(self._now())
 
-    def call_later(self, seconds: float, action: Callable[[], None]) -> None:
-        """See `Driver`; a paused process calls it when it resumes."""
-        self.simulation.clock.call_later(seconds, partial(self._when_awake, partial(action)))
-
     def notify_observers(self) -> None:
         """See `Driver`."""
         for topic, transitions in self.engine.take_changes().items():
@@ -306,6 +313,8 @@ class SimulatedNode(Driver):
                 self.check(self.witness.notify, topic, transitions)
             for observer in list(self._observers):
                 observer.changed(topic, transitions)
+        if self.witness is not None:
+            self.check(self.witness.check_own_graces)
         self._sweep_when_due()
 
     def check(self, law: Callable[..., None], *arguments: Any) -> None:

@@ -220,8 +220,12 @@ class Simulation:
         return truth
 
     def lingering(self) -> float:
-        """Seconds until no stopped replica lingers any longer."""
-        return max(0.0, self.ledger.last_death - self.clock.now)
+        """Seconds until no stopped replica and no broken presence lingers any longer.
+
+        Broken presences count if their nodes run and have no faults.
+        """
+        graces = [node.grace_left for node in self.alive]
+        return max(0.0, self.ledger.last_death - self.clock.now, *graces)
 
     def check_agreement(self) -> None:
         """Check that every running node lists exactly the tracked presences.

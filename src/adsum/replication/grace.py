@@ -1,0 +1,207 @@
+"""Grace: the presences of this node whose owners are gone, and the deadline of each.
+
+The property: from the moment at which a presence with grace breaks until its deadline, its key is
+listed on its topic on every node that shows the slice of this node. A presence departs at its
+deadline, unless it was taken over. An end that is intended is immediate.
+
+A lingering presence is an ordinary entry of this node's slice. So it is replicated, shown, hidden
+after a crash and announced by a goodbye like any other, and the other nodes need to know nothing of
+its grace. This part only keeps the deadlines. The engine ends the entries that are due.
+
+Invariants:
+
+- A lingering presence is in this node's slice; it is forgotten here in the call that ends it there.
+- Deadlines are in active time. A process that was paused or blocked has served no client meanwhile,
+  so a pause shortens no grace, and does not end all of them before the first client is served.
+- A presence is taken over by its heirs only, see `Claim`; of several, the one with the earliest
+  deadline. So the others last longer.
+- At most `MAX_LINGERING` presences linger. For one more, that with the earliest deadline ends.
+- No structure outgrows the lingering presences by more than a constant factor.
+"""
+
+import heapq
+from collections.abc import Hashable, Iterable, Iterator
+from enum import Enum
+from typing import NamedTuple
+
+from .entry import ID, KEY, TOPIC, Entry
+from .limits import MAX_LINGERING
+from .sizes import Size
+
+#: Presences that one tick ends at most, so that no turn of the event loop is long.
+MOST_AT_ONCE = 1000
+#: Items that a queue may keep of presences that it has dropped, besides one for each that it holds.
+_SLACK = 16
+
+
+class _Heir(Enum):
+    PASSING = "any owner that passes"
+
+
+class Claim(NamedTuple):
+    """The owner that a lingering presence had, and with it the owners that may take it over.
+
+    Attributes:
+        owner: Identifies the owner. It may end the presence.
+        returns: Whether the owner can come back under this identity, as a session id can. Then
+            it alone takes the presence over. Otherwise any owner that cannot come back does, such
+            as the next task or connection.
+    """
+
+    owner: Hashable
+    returns: bool
+
+    @property
+    def heir(self) -> Hashable:
+        """Equal for the claims that may take over from each other."""
+        return self.owner if self.returns else _Heir.PASSING
+
+
+class _Lingering(NamedTuple):
+    """One lingering presence.
+
+    Attributes:
+        deadline: In active seconds.
+        topic: The topic of the presence.
+        key: The key of the presence.
+        claim: Its claim; None if nobody may take it over.
+        hold: The hold of its former owner, for its handle.
+    """
+
+    deadline: float
+    topic: str
+    key: str
+    claim: Claim | None
+    hold: object
+
+
+class DeadlineQueue:
+    """Numbers by deadline, earliest first. Adding and removing cost the logarithm of the length."""
+
+    __slots__ = ("_deadlines", "_heap")
+
+    def __init__(self) -> None:
+        self._deadlines: dict[int, float] = {}
+        # May contain pairs that were removed; `_deadlines` has those that were not.
+        self._heap: list[tuple[float, int]] = []
+
+    def __len__(self) -> int:
+        return len(self._deadlines)
+
+    @property
+    def spare(self) -> int:
+        """The number of pairs that were removed and are still stored."""
+        return len(self._heap) - len(self._deadlines)
+
+    def add(self, id: int, deadline: float) -> None:
+        """Add a number that is not in the queue."""
+        self._deadlines[id] = deadline
+        heapq.heappush(self._heap, (deadline, id))
+
+    def remove(self, id: int) -> None:
+        """Remove a number that is in the queue."""
+        del self._deadlines[id]
+        if self.spare > len(self) + _SLACK:
+            self._heap = [(deadline, id) for id, deadline in self._deadlines.items()]
+            heapq.heapify(self._heap)
+        while self._heap and self._deadlines.get(self._heap[0][1]) != self._heap[0][0]:
+            heapq.heappop(self._heap)
+
+    @property
+    def first(self) -> int | None:
+        """The number with the earliest deadline; None if the queue is empty."""
+        return self._heap[0][1] if self._heap else None
+
+    @property
+    def next_at(self) -> float:
+        """The earliest deadline; infinite if the queue is empty."""
+        return self._heap[0][0] if self._heap else float("inf")
+
+
+class Grace:
+    """The presences of this node that linger."""
+
+    def __init__(self) -> None:
+        self._lingering: dict[int, _Lingering] = {}
+        self._queue = DeadlineQueue()
+        # The presences that an heir may take over, by topic, key and heir.
+        self._places: dict[tuple[str, str, Hashable], DeadlineQueue] = {}
+        # The presences of each former owner; ordered, and never empty.
+        self._owned: dict[Hashable, dict[int, None]] = {}
+
+    def __len__(self) -> int:
+        return len(self._lingering)
+
+    @property
+    def check_at(self) -> float:
+        """The earliest deadline, in active seconds; infinite if no presence lingers."""
+        return self._queue.next_at
+
+    def keep(self, entry: Entry, deadline: float, claim: Claim | None, hold: object) -> None:
+        """Let a presence linger until a deadline; it may linger already."""
+        self.forget(entry[ID])
+        kept = _Lingering(deadline, entry[TOPIC], entry[KEY], claim, hold)
+        if claim is not None:  # hashes an object of the application, which may fail
+            place = self._places.setdefault((kept.topic, kept.key, claim.heir), DeadlineQueue())
+            place.add(entry[ID], deadline)
+            self._owned.setdefault(claim.owner, {})[entry[ID]] = None
+        self._lingering[entry[ID]] = kept
+        self._queue.add(entry[ID], deadline)
+
+    def forget(self, id: int) -> None:
+        """Forget a presence: it was taken over, or it has ended. Idempotent."""
+        kept = self._lingering.pop(id, None)
+        if kept is None:
+            return
+        self._queue.remove(id)
+        if kept.claim is not None:
+            self._forget_claim(id, kept, kept.claim)
+
+    def _forget_claim(self, id: int, kept: _Lingering, claim: Claim) -> None:
+        # An object of the application may have changed its hash since. The deadline counts even so.
+        name = kept.topic, kept.key, claim.heir
+        place = self._places.get(name)
+        if place is not None:
+            place.remove(id)
+            if not len(place):
+                del self._places[name]
+        owned = self._owned.get(claim.owner)
+        if owned is not None:
+            del owned[id]
+            if not owned:
+                del self._owned[claim.owner]
+
+    def heritage(self, topic: str, key: str, claim: Claim) -> int | None:
+        """The presence that an owner may take over, by its id; None if there is none."""
+        place = self._places.get((topic, key, claim.heir))
+        return None if place is None else place.first
+
+    def of(self, claim: Claim) -> list[int]:
+        """The ids of the presences that an owner had and that linger."""
+        return list(self._owned.get(claim.owner, ()))
+
+    def is_held(self, id: int, hold: object) -> bool:
+        """Whether a presence lingers since the end of this very hold."""
+        kept = self._lingering.get(id)
+        return kept is not None and kept.hold is hold
+
+    def due(self, now: float) -> Iterable[int]:
+        """The presences whose deadline has passed, at most `MOST_AT_ONCE`; forget each of them."""
+        for _ in range(MOST_AT_ONCE):
+            first = self._queue.first
+            if first is None or self._queue.next_at > now:
+                return
+            yield first
+
+    @property
+    def excess(self) -> int | None:
+        """The presence to end because too many linger; None if there are not."""
+        return self._queue.first if len(self) > MAX_LINGERING else None
+
+    def sizes(self) -> Iterator[Size]:
+        """The sizes of its structures, each with its bound."""
+        count = len(self)
+        yield Size("lingering presences", count, MAX_LINGERING)
+        yield Size("spare deadlines", self._queue.spare, count + _SLACK)
+        yield Size("places of lingering presences", len(self._places), count)
+        yield Size("former owners of lingering presences", len(self._owned), count)
