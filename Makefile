@@ -17,7 +17,7 @@ FAST := -m "not processes" $(PARALLEL)
 # Those of them that are not marked as slow, with a tenth of the examples and seeds.
 QUICK := -m "not processes and not slow" $(PARALLEL)
 # Programs that tests start, each with the package of Debian that has it.
-PROGRAMS := chromium:chromium haproxy:haproxy ip:iproute2 nginx:nginx openssl:openssl
+PROGRAMS := chromium:chromium haproxy:haproxy ip:iproute2 nginx:nginx openssl:openssl redis-server:redis-server
 # Where programs of the system are, which is not on the path of every user.
 SYSTEM := /usr/sbin
 # Installs packages of Debian where that is allowed, and fails elsewhere.
@@ -67,7 +67,7 @@ bare: $(INSTALLED)  ## `make test` on a new Debian with python3, make and git al
 	$(BIN)/python -m tests.bare test
 
 bench: $(INSTALLED)  ## figures to the terminal and to benchmarks/results/
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt redis matplotlib python-socketio
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt matplotlib python-socketio
 	$(BIN)/python -m benchmarks
 
 scale: $(INSTALLED)  ## clusters of 10 to 1,000 nodes in virtual time; takes about half an hour
