@@ -4,14 +4,15 @@ import os
 import secrets
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
 from tests.support.markdown_pages import ROOT
 
 
-@pytest.fixture
-def environment() -> Iterator[dict[str, str]]:
+@contextmanager
+def fresh_environment() -> Iterator[dict[str, str]]:
     """A cluster of its own, and a directory of its own for its sockets, with a short path."""
     inherited = {name: value for name, value in os.environ.items() if "ADSUM" not in name}
     with tempfile.TemporaryDirectory(prefix="adsum") as directory:
@@ -23,3 +24,10 @@ def environment() -> Iterator[dict[str, str]]:
             "SECRET_KEY": secrets.token_urlsafe(),
             "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), inherited.get("PYTHONPATH")])),
         }
+
+
+@pytest.fixture
+def environment() -> Iterator[dict[str, str]]:
+    """The same for one test."""
+    with fresh_environment() as environment:
+        yield environment

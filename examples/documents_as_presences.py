@@ -1,0 +1,79 @@
+"""Documents that users have open, as presences: in any number of workers, without a server.
+
+    pip install starlette 'uvicorn[standard]'
+    uvicorn documents_as_presences:app --workers 4
+
+The same program with Redis is documents_in_redis.py; docs/how-to/from-redis-dicts.md compares
+the two. A client opens a document by a WebSocket to /documents/{document}/{user}. It receives
+the users at once and after each change, and sends its mode as a text.
+"""
+
+import asyncio
+import os
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route, WebSocketRoute
+from starlette.websockets import WebSocket
+
+import adsum
+
+node = adsum.Node()
+presence = adsum.Presence(node)
+
+
+def opened(topic: str) -> dict[str, Any]:
+    """The users that have a document open, with the mode of each connection."""
+    present = presence.list(topic).items()
+    users = {user: [meta["mode"] for meta in entry["metas"]] for user, entry in present}
+    return {"worker": os.getpid(), "users": users}
+
+
+async def push_changes(websocket: WebSocket, topic: str) -> None:
+    """Send the users of a document at once, and after each change."""
+    with presence.watch(topic) as diffs:
+        async for _ in diffs:
+            await websocket.send_json(opened(topic))
+
+
+async def documents(request: Request) -> JSONResponse:
+    """The documents that are open now."""
+    names = [topic.removeprefix("document:") for topic in presence.topics("document:")]
+    return JSONResponse({"worker": os.getpid(), "documents": names})
+
+
+async def users(request: Request) -> JSONResponse:
+    """The users that are connected, each with the number of its connections."""
+    counts = {user: len(entry["metas"]) for user, entry in presence.list("users").items()}
+    return JSONResponse({"worker": os.getpid(), "users": counts})
+
+
+async def document(request: Request) -> JSONResponse:
+    """The users that have a document open."""
+    return JSONResponse(opened(f"document:{request.path_params['document']}"))
+
+
+async def edit(websocket: WebSocket) -> None:
+    """Keep a document open as long as the connection lives; a text sets the mode."""
+    topic, user = f"document:{websocket.path_params['document']}", websocket.path_params["user"]
+    await websocket.accept()
+    with presence.track("users", user), presence.track(topic, user, {"mode": "reading"}) as use:
+        pushing = asyncio.create_task(push_changes(websocket, topic))
+        try:
+            async for mode in websocket.iter_text():
+                use.update({"mode": mode[:20]})
+        finally:
+            pushing.cancel()
+
+
+app = Starlette(
+    routes=[
+        Route("/documents", documents),
+        Route("/documents/{document}", document),
+        Route("/users", users),
+        WebSocketRoute("/documents/{document}/{user}", edit),
+    ],
+    lifespan=node.lifespan,
+)
