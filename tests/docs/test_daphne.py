@@ -1,9 +1,11 @@
 """Servers without lifespan: the log names the remedy, and the remedy works under Daphne.
 
-Django under uvicorn has no lifespan either.
+Django has none under uvicorn either.
 """
 
 import asyncio
+import os
+import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -104,8 +106,12 @@ def test_wrapped_application_is_in_the_cluster_and_says_goodbye(
 
 
 DJANGO = """
+import os
+import sys
+
 from django.conf import settings
 from django.core.asgi import get_asgi_application
+from django.core.management import execute_from_command_line
 from django.http import JsonResponse
 from django.urls import path
 
@@ -117,30 +123,45 @@ presence = adsum.Presence(node)
 
 async def enter(request, key):
     presence.track("room", key, owner="all")
-    return JsonResponse(dict(presence.list("room")))
+    return JsonResponse({"pid": os.getpid(), "room": dict(presence.list("room"))})
 
 
 urlpatterns = [path("<str:key>", enter)]
-settings.configure(SECRET_KEY="x" * 50, ROOT_URLCONF=__name__, ALLOWED_HOSTS=["127.0.0.1"])
+settings.configure(
+    DEBUG=True,
+    SECRET_KEY="x" * 50,
+    ROOT_URLCONF=__name__,
+    ALLOWED_HOSTS=["127.0.0.1"],
+    MIDDLEWARE=[],
+    INSTALLED_APPS=["daphne"],
+    ASGI_APPLICATION=f"{__name__}.application",
+)
 application = node.wrap_app(get_asgi_application())
+if __name__ == "__main__":
+    execute_from_command_line(sys.argv)
 """
 
 
-def test_wrapped_django_under_uvicorn_says_goodbye(
-    environment: Environment, tmp_path: Path
+@pytest.mark.parametrize(
+    "command",
+    [["-m", "uvicorn", "asgi:application", "--port"], ["asgi.py", "runserver"]],
+    ids=["uvicorn", "runserver"],
+)
+def test_wrapped_django_says_goodbye(
+    environment: Environment, tmp_path: Path, command: list[str]
 ) -> None:
+    # The reloader of `runserver` runs the server in a daemon thread of a second process.
     (tmp_path / "asgi.py").write_text(DJANGO)
 
     async def main() -> None:
         port = free_port()
-        command = ["-m", "uvicorn", "asgi:application", "--port", str(port)]
         async with (
             patient_member(environment) as presence,
-            program(environment, *command, directory=tmp_path) as process,
-            website(port, "/ann", lambda present: list(present) == ["ann"]),
+            program(environment, *command, str(port), directory=tmp_path) as process,
+            website(port, "/ann", lambda answer: list(answer["room"]) == ["ann"]) as web,
         ):
             await until(lambda: list(presence.list("room")) == ["ann"], "ann is listed")
-            process.terminate()
+            os.kill((await web.get("/bob")).json()["pid"], signal.SIGTERM)
             await until(lambda: presence.list("room") == {}, "a goodbye")
             output = (await asyncio.wait_for(process.stdout.read(), DEADLINE)).decode()
             assert "Traceback" not in output, output
