@@ -26,7 +26,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WorkerServer]:
 
 
 def last_seen(cluster: Cluster) -> ClusterPrograms:
-    return ClusterPrograms(cluster, "last_seen.py", "write_for_the_dead")
+    return ClusterPrograms(cluster, "last_seen.py")
 
 
 def own_tables(programs: list[Any], folder: Path) -> None:
