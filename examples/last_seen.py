@@ -57,9 +57,9 @@ class Room(Channel, topic="room:{room}"):
         await write_last_seen(self.topic, self.user)
 
 
-async def write_for_the_dead() -> None:
+async def write_for_the_dead(diffs: adsum.TopicsWatch) -> None:
     """Write for users whose last connection has gone; a task of every node."""
-    async for diff in presence.watch_topics("room:"):
+    async for diff in diffs:
         if diff.departed and is_acting():
             for user in diff.departed:
                 await write_last_seen(diff.topic, user)
@@ -73,10 +73,11 @@ def is_acting() -> bool:
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """Run the task while the node runs."""
-    writer = asyncio.create_task(write_for_the_dead())
-    yield
-    writer.cancel()
+    """Run the task while the node runs; at the end it writes what it has begun."""
+    with presence.watch_topics("room:") as diffs:
+        writer = asyncio.create_task(write_for_the_dead(diffs))
+        yield
+    await writer
 
 
 app = FastAPI(lifespan=node.wrap_lifespan(lifespan))

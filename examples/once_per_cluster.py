@@ -38,19 +38,20 @@ async def close(room: str) -> None:
     print(f"{node.name}: {room} is closed", flush=True)
 
 
-async def close_empty_rooms() -> None:
+async def close_empty_rooms(diffs: adsum.TopicsWatch) -> None:
     """Close each room whose last visitor has left; a task of every node."""
-    async for diff in presence.watch_topics("room:"):
+    async for diff in diffs:
         if diff.departed and not presence.count(diff.topic) and is_acting():
             await close(diff.topic)
 
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """Run the task while the node runs."""
-    closing = asyncio.create_task(close_empty_rooms())
-    yield
-    closing.cancel()
+    """Run the task while the node runs; at the end it finishes the room that it has begun."""
+    with presence.watch_topics("room:") as diffs:
+        closing = asyncio.create_task(close_empty_rooms(diffs))
+        yield
+    await closing
 
 
 app = FastAPI(lifespan=node.wrap_lifespan(lifespan))

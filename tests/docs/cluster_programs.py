@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import sys
+from contextlib import AbstractAsyncContextManager
 from types import ModuleType
 from typing import Any
 
@@ -19,23 +20,22 @@ class ClusterPrograms:
     Args:
         cluster: The cluster; the nodes of the programs become its members.
         name: The file of the program in `examples`.
-        task: The name of the function that each node runs as a task, if any.
     """
 
-    def __init__(self, cluster: Cluster, name: str, task: str | None = None) -> None:
+    def __init__(self, cluster: Cluster, name: str) -> None:
         self.cluster = cluster
         self._path = EXAMPLES / name
-        self._task = task
-        self._tasks: list[asyncio.Task[None]] = []
+        self._lifespans: dict[Any, AbstractAsyncContextManager[None]] = {}
 
     async def start(self, count: int, **settings: Any) -> list[Any]:
-        """Start so many nodes with the program, each with its task if it has one."""
+        """Start so many nodes with the program, each in its own lifespan if it has one."""
         programs = [self.load(**settings) for _ in range(count)]
         for program in programs:
             self.cluster.adopt(program.node)
             await program.node.start()
-            if self._task is not None:
-                self._tasks.append(asyncio.create_task(getattr(program, self._task)()))
+            if hasattr(program, "lifespan"):
+                lifespan = self._lifespans[program] = program.lifespan(program.app)
+                await lifespan.__aenter__()
         await self.settle()
         return programs
 
@@ -57,7 +57,8 @@ class ClusterPrograms:
             await asyncio.sleep(0)
 
     async def stop(self, programs: list[Any]) -> None:
-        """Stop all nodes that still run, and wait until the tasks of all have ended."""
+        """End lifespans and nodes in order, as servers do."""
         for program in programs:
+            if program in self._lifespans:
+                await self._lifespans.pop(program).__aexit__(None, None, None)
             await program.node.stop()
-        await asyncio.gather(*self._tasks)

@@ -64,9 +64,9 @@ def test_last_section_names_the_limits(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=relative)
 def test_page_and_programs_are_listed(page: Path) -> None:
-    assert f"](how-to/{page.name}): " in (ROOT / "docs/README.md").read_text()
+    assert f"](how-to/{page.name})" in (ROOT / "docs/README.md").read_text()
     for program in programs(page):
-        assert f"]({program}.py): " in (ROOT / "examples/README.md").read_text()
+        assert f"]({program}.py)" in (ROOT / "examples/README.md").read_text()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=relative)

@@ -22,7 +22,7 @@ def server() -> Iterator[WorkerServer]:
 def test_one_member_acts_and_each_side_of_a_partition_has_one(cluster: MakeCluster) -> None:
     async def main() -> None:
         workers = cluster(0)
-        running = ClusterPrograms(workers, "once_per_cluster.py", "close_empty_rooms")
+        running = ClusterPrograms(workers, "once_per_cluster.py")
         programs = await running.start(3)
         acting = [one.is_acting() for one in programs]
         assert acting == [True, False, False]
@@ -44,7 +44,7 @@ def test_room_is_closed_by_one_node_after_its_last_visitor_has_left(
 ) -> None:
     async def main() -> None:
         workers = cluster(0)
-        running = ClusterPrograms(workers, "once_per_cluster.py", "close_empty_rooms")
+        running = ClusterPrograms(workers, "once_per_cluster.py")
         programs = await running.start(3)
         tabs = [programs[1].presence.track("room:1", "ann", owner=tab) for tab in (1, 2)]
         await running.settle()
