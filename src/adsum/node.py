@@ -419,9 +419,11 @@ class Node:
             ``members_up`` (this node included), ``members_down``, ``links``, ``topics``,
             ``presences`` (shown here), ``own_presences``, ``lag_changes`` (changes announced by
             members and not yet received), ``sent_frames_total``, ``received_frames_total``,
-            ``sent_bytes_total``, ``received_bytes_total`` (before compression) and
+            ``sent_bytes_total``, ``received_bytes_total`` (before compression),
             ``missed_messages_total`` (published messages that a member missed, counted for each
-            member: it had no link, or did not read). Counters begin at zero with each `start`.
+            member: it had no link, or did not read) and ``incomplete_messages_total`` (received
+            messages of bytes that were dropped, because only a part of them arrived or too many
+            were under way). Counters begin at zero with each `start`.
         """
         return self.driver.counters()
 
