@@ -450,9 +450,11 @@ class Node:
             ``presences`` (shown here), ``own_presences``, ``lingering_presences`` (own ones whose
             owners are gone), ``lag_changes`` (changes announced by members and not yet received),
             ``sent_frames_total``, ``received_frames_total``, ``sent_bytes_total``,
-            ``received_bytes_total`` (before compression) and ``missed_messages_total`` (published
+            ``received_bytes_total`` (before compression), ``missed_messages_total`` (published
             messages that a member missed, counted for each member: it had no link, or did not
-            read). Counters begin at zero with each `start`.
+            read) and ``incomplete_messages_total`` (received messages of bytes that were dropped,
+            because only a part of them arrived or too many were under way). Counters begin at zero
+            with each `start`.
         """
         return self.driver.counters()
 

@@ -157,6 +157,16 @@ def test_payload_is_compressed_only_if_it_shrinks() -> None:
     assert encode_payload(noise)[4] == PAYLOAD
 
 
+def test_large_payload_is_compressed_only_if_a_sample_from_its_middle_shrinks() -> None:
+    noise = random.Random(0).randbytes(64 * 1024)
+    half = bytes(48 * 1024) + noise[: 16 * 1024]
+    assert encode_payload(half)[4] == DEFLATED
+    assert len(encode_payload(half)) < 17 * 1024
+    wrapped = bytes(24 * 1024) + noise[: 16 * 1024] + bytes(24 * 1024)  # it would shrink
+    assert encode_payload(wrapped)[4] == PAYLOAD
+    assert encode_payload(noise)[4] == PAYLOAD
+
+
 def test_payload_sent_to_many_is_encoded_once() -> None:
     payload, other = Payload(bytes(10_000)), Payload(bytes(20_000))
     frame = encode_payload(payload)
