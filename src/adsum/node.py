@@ -229,7 +229,7 @@ class Node:
         """
         driver = self._driver
         if driver is not None:
-            driver.stopping = True
+            driver.begin_stop()
 
     def _close(self, driver: Driver) -> None:
         """Begin to close a run."""

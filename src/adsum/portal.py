@@ -33,7 +33,7 @@ from adsum.presence import Meta, Metas, Names, Presence, Tracked
 from adsum.processexit import call_at_exit
 from adsum.pubsub import DEFAULT_LIMIT, PubSub
 from adsum.values.limits import MAX_NAME
-from adsum.values.names import checked_name
+from adsum.values.names import checked_name, checked_topic
 from adsum.watch import Entries
 
 P = ParamSpec("P")
@@ -243,7 +243,7 @@ class Portal:
                 hashable object own it as in `Presence.track`. A thread has no task, so
                 `CURRENT_TASK` is refused.
         """
-        checked_name(topic, "topic", MAX_NAME)
+        checked_topic(topic, "topic", MAX_NAME)
         checked_name(key, "key", MAX_NAME)
         owner = object() if owner is _Owner.HANDLE else _checked_owner(owner)
         return PortalTracked(self, self.call(self._presence.track, topic, key, meta, owner=owner))
@@ -270,7 +270,7 @@ class Portal:
 
     def list(self, topic: str) -> Entries:
         """The entries of all keys on a topic, as `Presence.list`."""
-        return self.call(self._presence.list, checked_name(topic, "topic", MAX_NAME))
+        return self.call(self._presence.list, checked_topic(topic, "topic", MAX_NAME))
 
     def get(self, topic: str, key: str) -> Metas:
         """The metas of one key on a topic, as `Presence.get`."""
@@ -278,7 +278,7 @@ class Portal:
 
     def count(self, topic: str) -> int:
         """The number of keys present on a topic."""
-        return self.call(self._presence.count, checked_name(topic, "topic", MAX_NAME))
+        return self.call(self._presence.count, checked_topic(topic, "topic", MAX_NAME))
 
     def topics(self) -> Names:
         """The topics that have at least one presence, sorted."""
@@ -286,7 +286,7 @@ class Portal:
 
     def fetch(self, topic: str) -> Entries:
         """As `list`, but with the fields of the `fetch` function added."""
-        return self.call(self._presence.fetch, checked_name(topic, "topic", MAX_NAME))
+        return self.call(self._presence.fetch, checked_topic(topic, "topic", MAX_NAME))
 
     def watch(self, topic: str, *, timeout: float | None = None) -> PortalWatch:
         """Watch a topic, as `Presence.watch`: a blocking iterator of diffs.
@@ -297,7 +297,7 @@ class Portal:
                 raises `TimeoutError`. That loses nothing, and the iteration may go on. None waits
                 without a bound.
         """
-        checked_name(topic, "topic", MAX_NAME)
+        checked_topic(topic, "topic", MAX_NAME)
         _check_wait(timeout)
         return self.call(
             lambda: self._reader(PortalWatch(self._live(), self._presence.watch(topic), timeout))

@@ -21,7 +21,7 @@ from adsum.sparselog import SparseLogger
 from adsum.topicswatch import TopicFeeds, TopicsWatch, topics_with
 from adsum.values.jsontext import encode_object, load
 from adsum.values.limits import MAX_META, MAX_NAME
-from adsum.values.names import checked_name, checked_prefix
+from adsum.values.names import checked_name, checked_prefix, checked_topic
 from adsum.watch import Entries, Watch, WatchFeed, entry_of
 
 logger = logging.getLogger("adsum.presence")
@@ -182,10 +182,11 @@ class Presence:
             AlreadyTrackedError: The owner tracks this key on this topic already.
             NodeNotRunningError: The node is not running.
             TypeError: The topic or the key is not a string, or the meta is not a JSON object.
-            ValueError: The topic, the key or the meta is too long, too deep or not finite.
+            ValueError: The topic, the key or the meta is too long, too deep or not finite, or the
+                topic begins with NUL, which adsum reserves.
         """
         driver = self._node.driver
-        topic = checked_name(topic, "topic", MAX_NAME)
+        topic = checked_topic(topic, "topic", MAX_NAME)
         key = checked_name(key, "key", MAX_NAME)
         text = "{}" if meta is None else _encode_meta(meta)
         owner = resolve_owner(owner)
@@ -247,17 +248,17 @@ class Presence:
             belongs to the caller; its entries are read-only and never change. Empty if nobody is
             present.
         """
-        topic = checked_name(topic, "topic", MAX_NAME)
+        topic = checked_topic(topic, "topic", MAX_NAME)
         return cast(Entries, self._node.driver.view.render(topic))
 
     def get(self, topic: str, key: str) -> Metas:
         """The metas of one key on a topic; an empty list if the key is absent."""
-        topic, key = checked_name(topic, "topic", MAX_NAME), checked_name(key, "key", MAX_NAME)
+        topic, key = checked_topic(topic, "topic", MAX_NAME), checked_name(key, "key", MAX_NAME)
         return [*self._node.driver.view.metas(topic, key)]
 
     def count(self, topic: str) -> int:
         """The number of keys present on a topic. Costs the same at any size."""
-        return self._node.driver.view.count(checked_name(topic, "topic", MAX_NAME))
+        return self._node.driver.view.count(checked_topic(topic, "topic", MAX_NAME))
 
     def topics(self, prefix: str = "") -> Names:
         """The topics that have at least one presence, sorted by code points.
@@ -309,7 +310,7 @@ class Presence:
             ['ann']
         """
         driver = self._node.driver
-        topic = checked_name(topic, "topic", MAX_NAME)
+        topic = checked_topic(topic, "topic", MAX_NAME)
         # This watch must not see earlier changes; the end of an earlier watch may be among them.
         driver.notify_observers()
         feed = self._feeds.get(topic)
@@ -475,7 +476,7 @@ class Presence:
             _untrack(driver, ids)
 
     def _find(self, topic: str, key: str, owner: Hashable) -> Tracked | None:
-        topic, key = checked_name(topic, "topic", MAX_NAME), checked_name(key, "key", MAX_NAME)
+        topic, key = checked_topic(topic, "topic", MAX_NAME), checked_name(key, "key", MAX_NAME)
         owner = resolve_owner(owner)
         owned = self._owners.get(owner)
         id = None if owned is None else owned.get((topic, key))
