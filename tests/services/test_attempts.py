@@ -1,11 +1,13 @@
 """Attempts: a request is repeated on another instance if that is safe, and never without an end."""
 
+import asyncio
 from typing import Any
 
 import pytest
 
 import adsum
 from adsum.testing import MakeCluster
+from tests.support.nodes import run
 
 from .crew import NAME, Crew
 
@@ -151,3 +153,48 @@ def test_only_instances_with_the_tag_are_tried(cluster: MakeCluster) -> None:
     with pytest.raises(ConnectionRefusedError):
         request.send(crew[0].attempts(NAME, tag="eu", attempts=5))
     assert sorted(one.address for one in request.tried) == ["h0", "h1"]
+
+
+def test_call_repeats_and_returns_the_result(cluster: MakeCluster) -> None:
+    crew = crew_of(cluster)
+    tried = list[str]()
+
+    async def ask(instance: adsum.Instance) -> str:
+        tried.append(instance.address)
+        if len(tried) == 1:
+            raise ConnectionRefusedError
+        return f"hello from {instance.address}"
+
+    answer = run(crew[0].call(NAME, ask))
+    assert answer == f"hello from {tried[1]}"
+    assert len(set(tried)) == 2
+
+
+def test_call_raises_the_last_error_or_that_there_is_no_instance(cluster: MakeCluster) -> None:
+    crew = crew_of(cluster, 2)
+
+    async def fail(instance: adsum.Instance) -> None:
+        raise ConnectionRefusedError(instance.address)
+
+    with pytest.raises(ConnectionRefusedError, match="80"):
+        run(crew[0].call(NAME, fail, attempts=9))
+    with pytest.raises(adsum.NoInstanceError):
+        run(crew[0].call("mail", fail))
+
+
+def test_cancelled_call_is_no_failure(cluster: MakeCluster) -> None:
+    crew = crew_of(cluster, 2)
+
+    async def main() -> None:
+        async def hang(instance: adsum.Instance) -> None:
+            await asyncio.Event().wait()
+
+        task = asyncio.create_task(crew[0].call(NAME, hang, idempotent=True))
+        await asyncio.sleep(0)
+        assert len(crew.resolved(0)) == 1
+        task.cancel()
+        await asyncio.wait([task])
+        assert task.cancelled()
+        assert len(crew.resolved(0)) == 2
+
+    run(main())

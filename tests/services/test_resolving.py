@@ -304,8 +304,7 @@ def test_tables_are_bounded_by_the_listed_instances(cluster: MakeCluster) -> Non
                 except adsum.NoInstanceError:
                     assert tag == "absent"
         crew.cluster.run(0.1)
-    run = crew[0]._run
-    assert run is not None
+    run = crew[0]._current()
     assert run.resolver._directories == {}
     with crew[1].register(NAME, "last", tags=["eu"]):
         crew.cluster.run(0.1)

@@ -6,8 +6,9 @@ owner removes its entry; the others skip an instance locally.
 
 The files, from the ground up: `instance` has the form of an entry, `slot` the local state of an
 instance, `pick` the strategies, `availability` the members that are in doubt; `directory` joins
-them for one service, `resolver` for one run of a node. `registration` and `healthcheck` are the
-owner's side, `instanceswatch` and `attempts` the reader's, `services` the entry point.
+them for one service, `resolver` for all services. `registration` and `healthcheck` are the
+owner's side, `instanceswatch`, `use` and `attempts` the reader's. `run` is the state of one run of
+a node, `services` the entry point.
 """
 
 from .attempts import Attempt, Attempts

@@ -12,6 +12,7 @@ its error is the result of the request.
 from collections.abc import Callable, Iterator
 from types import TracebackType
 
+from adsum.arguments import refuse
 from adsum.errors import NoInstanceError
 
 from .instance import Instance
@@ -154,3 +155,16 @@ class Attempts(Iterator[Attempt]):
         except NoInstanceError:
             return False
         return True
+
+
+def checked_errors(field: str, errors: object) -> Errors:
+    """Check types of errors; one type may be given without a tuple.
+
+    Raises:
+        ConfigurationError: They are something else.
+    """
+    found = errors if isinstance(errors, tuple) else (errors,)
+    for one in found:
+        if not (isinstance(one, type) and issubclass(one, Exception)):
+            refuse(field, errors, "a type of errors, or a tuple of them")
+    return found

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from adsum.arguments import is_number, refuse
+from adsum.arguments import instance, is_number, refuse
 from adsum.quoting import described, quoted
 from adsum.replication.entry import ID, INCARNATION, KEY, META, NAME, Entry
 from adsum.values.frozen import FrozenDict, freeze
@@ -129,6 +129,24 @@ def checked_weight(weight: Any) -> float:
             f"a number from {LEAST_WEIGHT:g} to {MOST_WEIGHT:g}, or 0 for no new requests",
         )
     return float(weight)
+
+
+def checked_instance(value: object, field: str = "instance") -> Instance:
+    """Check that an argument is an instance.
+
+    Raises:
+        ConfigurationError: It is not.
+    """
+    return instance(field, value, Instance, "an instance, as `resolve` returns it")
+
+
+def ids_of(instances: Iterable[Instance]) -> frozenset[str]:
+    """The ids of instances that are excluded.
+
+    Raises:
+        ConfigurationError: One of them is not an instance.
+    """
+    return frozenset(checked_instance(one, "exclude").id for one in instances)
 
 
 def encode_instance(tags: tuple[str, ...], weight: float, meta: object) -> str:

@@ -9,6 +9,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence, Set
 from operator import attrgetter
 
+from adsum.arguments import refuse
+
 from .slot import Slot
 
 _uses = attrgetter("uses")
@@ -103,3 +105,14 @@ STRATEGIES: dict[str, type[Strategy]] = {
     "round_robin": RoundRobin,
     "weight": Weighted,
 }
+
+
+def checked_strategy(pick: object) -> str:
+    """Check the name of a strategy.
+
+    Raises:
+        ConfigurationError: There is no such strategy.
+    """
+    if not isinstance(pick, str) or pick not in STRATEGIES:
+        refuse("pick", pick, "one of " + ", ".join(map(repr, STRATEGIES)))
+    return pick

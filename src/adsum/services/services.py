@@ -2,9 +2,9 @@
 
 import asyncio
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from adsum.arguments import (
     async_function,
@@ -15,30 +15,32 @@ from adsum.arguments import (
     seconds_from_zero,
     whole,
 )
-from adsum.driver.driver import Driver
 from adsum.driver.observer import Observer
 from adsum.errors import NodeNotRunningError
 from adsum.node import Node
-from adsum.replication.entry import Transition
 
-from .attempts import Attempts, Errors
+from .attempts import Attempts, Errors, checked_errors
 from .healthcheck import Check
 from .instance import (
     Instance,
     checked_address,
+    checked_instance,
     checked_service,
     checked_tag,
     checked_tags,
     checked_weight,
     encode_instance,
+    ids_of,
     shown,
 )
-from .instanceswatch import InstancesFeeds, InstancesWatch
-from .pick import STRATEGIES
-from .registration import Registration, Registrations
-from .resolver import Resolver
+from .instanceswatch import InstancesWatch
+from .pick import checked_strategy
+from .registration import Registration
+from .run import CurrentRun
 from .slot import Slot
 from .use import Use
+
+T = TypeVar("T")
 
 #: Seconds that the first rest of a failed instance may last, at most.
 LONGEST_REST = 3600.0
@@ -85,14 +87,14 @@ class Services:
 
     def __init__(self, node: Node, *, pick: str = "least_used", rest: float = 5.0) -> None:
         self._node = instance("node", node, Node, "an adsum.Node")
-        self._strategy = _checked_pick(pick)
-        self._rest = seconds_from_zero("rest", rest)
+        self._strategy = checked_strategy(pick)
+        seconds_from_zero("rest", rest)
         if rest > LONGEST_REST:
             refuse("rest", rest, f"from 0 to {LONGEST_REST:g} seconds")
-        # The state of the current run of the node; None before its first use.
-        self._run: _Run | None = None
+        # Returns the state of the current run of the node.
+        self._current = CurrentRun(node, rest)
         #: Its observer of the node, for `Node.stop_observing`.
-        self.observer: Observer = _ServicesObserver(self)
+        self.observer: Observer = self._current
         node.observe(self.observer)
 
     @property
@@ -195,7 +197,7 @@ class Services:
             NoInstanceError: No instance is left; the message counts the reasons.
             NodeNotRunningError: The node is not running.
         """
-        return self._pick(name, tag, pick, _ids(exclude) if exclude else frozenset()).instance
+        return self._pick(name, tag, pick, ids_of(exclude) if exclude else frozenset()).instance
 
     def use(
         self,
@@ -210,7 +212,7 @@ class Services:
         An `OSError` in the block, such as `ConnectionError` and `TimeoutError`, is reported as a
         failure, and is not suppressed. The end without an error is reported as a success.
         """
-        slot = self._pick(name, tag, pick, _ids(exclude) if exclude else frozenset())
+        slot = self._pick(name, tag, pick, ids_of(exclude) if exclude else frozenset())
         return Use(slot, self)
 
     def attempts(
@@ -269,20 +271,61 @@ class Services:
             self,
             most=attempts,
             idempotent=flag("idempotent", idempotent),
-            unsent=_checked_errors("unsent", unsent),
-            failures=_checked_errors("failures", failures),
+            unsent=checked_errors("unsent", unsent),
+            failures=checked_errors("failures", failures),
         )
+
+    async def call(
+        self,
+        name: str,
+        function: Callable[[Instance], Awaitable[T]],
+        *,
+        tag: str | None = None,
+        attempts: int = 3,
+        idempotent: bool = False,
+        unsent: Errors = (),
+        failures: Errors = (),
+        pick: str | None = None,
+    ) -> T:
+        """Call an async function with an instance, and again with another one as `attempts` does.
+
+        Args:
+            name: The service.
+            function: Makes one attempt at the instance; its result is that of the call.
+            tag: As of `attempts`, like all others.
+            attempts: Attempts at most.
+            idempotent: Whether the request may be executed twice.
+            unsent: Types of errors after which nothing was sent.
+            failures: Types of errors of an instance.
+            pick: The strategy.
+
+        Raises:
+            Exception: The error of the last attempt.
+            NoInstanceError: There is no instance.
+        """
+        tries = self.attempts(
+            name,
+            tag=tag,
+            attempts=attempts,
+            idempotent=idempotent,
+            unsent=unsent,
+            failures=failures,
+            pick=pick,
+        )
+        while True:  # until an attempt returns, or raises an error that is not repeated
+            with next(tries) as instance:
+                return await function(instance)
 
     def report_failure(self, instance: Instance) -> None:
         """Skip an instance at this resolver for `rest` seconds, longer after each further failure.
 
         Failures while it rests do not lengthen the rest. Does nothing if it has departed.
         """
-        self._current().resolver.fail(_checked_instance(instance))
+        self._current().resolver.fail(checked_instance(instance))
 
     def report_success(self, instance: Instance) -> None:
         """Forget the failures of an instance: it does not rest any longer."""
-        self._current().resolver.succeed(_checked_instance(instance))
+        self._current().resolver.succeed(checked_instance(instance))
 
     async def wait_for(
         self,
@@ -351,79 +394,8 @@ class Services:
     def __repr__(self) -> str:
         return f"<Services on {self._node!r}>"
 
-    def _current(self) -> "_Run":
-        driver = self._node.driver
-        if self._run is None or self._run.driver is not driver:
-            self._run = _Run(self._node, driver, self._rest)
-        return self._run
-
     def _pick(self, name: str, tag: str | None, pick: str | None, excluded: frozenset[str]) -> Slot:
-        strategy = self._strategy if pick is None else _checked_pick(pick)
+        strategy = self._strategy if pick is None else checked_strategy(pick)
         if tag is not None:
             checked_tag(tag)
         return self._current().resolver.pick(name, tag, strategy, excluded)
-
-
-class _Run:
-    """The state of one run of the node.
-
-    Args:
-        node: The node.
-        driver: The run.
-        rest: Seconds of the first rest of an instance.
-    """
-
-    def __init__(self, node: Node, driver: Driver, rest: float) -> None:
-        self.driver = driver
-        self.registrations = Registrations(node)
-        self.resolver = Resolver(driver, rest)
-        self.feeds = InstancesFeeds(driver, self.resolver.instances)
-
-
-class _ServicesObserver(Observer):
-    """Passes the events of the node on, so that they are no methods of `Services`."""
-
-    def __init__(self, services: Services) -> None:
-        self._services = services
-
-    def changed(self, topic: str, transitions: list[Transition]) -> None:
-        run = self._services._run
-        if run is not None:
-            run.resolver.changed(topic, transitions)
-            run.feeds.push(topic)
-
-    def stopping(self) -> None:
-        run = self._services._run
-        if run is not None:
-            run.registrations.hide()
-
-    def closed(self) -> None:
-        run, self._services._run = self._services._run, None
-        if run is not None:
-            run.registrations.end()
-            run.feeds.close()
-
-    def forked(self) -> None:
-        self._services._run = None
-
-
-def _ids(instances: Iterable[Instance]) -> frozenset[str]:
-    return frozenset(_checked_instance(one, "exclude").id for one in instances)
-
-
-def _checked_instance(value: object, field: str = "instance") -> Instance:
-    return instance(field, value, Instance, "an instance that this object returned")
-
-
-def _checked_pick(pick: object) -> str:
-    if not isinstance(pick, str) or pick not in STRATEGIES:
-        refuse("pick", pick, "one of " + ", ".join(map(repr, STRATEGIES)))
-    return pick
-
-
-def _checked_errors(field: str, errors: object) -> Errors:
-    found = errors if isinstance(errors, tuple) else (errors,)
-    for one in found:
-        if not (isinstance(one, type) and issubclass(one, Exception)):
-            refuse(field, errors, "a type of errors, or a tuple of them")
-    return found
