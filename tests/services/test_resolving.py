@@ -349,3 +349,11 @@ def test_entry_of_another_form_is_not_listed(cluster: MakeCluster) -> None:
     crew[1].register(NAME, "right:80")
     crew.cluster.settle()
     assert crew.resolved(0) == {"right:80"}
+
+
+def test_every_member_can_register_every_service(cluster: MakeCluster) -> None:
+    crew = Crew(cluster(2))
+    crew[0].register(NAME, "right:80")
+    crew[1].register(NAME, "evil:80", weight=1000)
+    crew.cluster.settle()
+    assert crew.resolved(0) == {"right:80", "evil:80"}
