@@ -901,6 +901,13 @@ MUTANTS = [
         "        self._end()",
         ("tests/services/test_stopping.py",),
     ),
+    Mutant(
+        "let clients join a reserved topic",
+        "../channels/routes.py",
+        " or topic.startswith(RESERVED):",
+        ":",
+        ("tests/services/test_reserved_topics.py",),
+    ),
 ]
 
 

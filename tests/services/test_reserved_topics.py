@@ -6,8 +6,10 @@ from typing import Any
 import pytest
 
 import adsum
-from adsum.testing import MakeCluster
+from adsum.channels import Channel, Socket
+from adsum.testing import Browser, MakeCluster, RefusedByServerError
 from adsum.values.names import RESERVED
+from tests.support.nodes import run
 
 from .crew import NAME, Crew
 
@@ -48,6 +50,25 @@ def test_reserved_topic_is_refused_by_presences(
     crew.register_each()
     with pytest.raises(ValueError, match="must not begin with NUL, which adsum reserves"):
         call(crew.cluster[0].presence)
+
+
+class Anything(Channel, topic="{anything}"):
+    """A channel for every topic, which shows its presences."""
+
+    async def join(self, payload: Any) -> None:
+        self.follow()
+
+
+def test_clients_cannot_join_a_reserved_topic() -> None:
+    async def main() -> None:
+        node = adsum.Node(siblings=False)
+        services, socket = adsum.Services(node), Socket(adsum.Presence(node), [Anything])
+        async with node, services.register(NAME, "one:80"), Browser(socket) as browser:
+            assert await (await browser.join("anything")).presence() == {}
+            with pytest.raises(RefusedByServerError, match="unmatched topic"):
+                await browser.join(TOPIC)
+
+    run(main())
 
 
 @pytest.mark.parametrize(
