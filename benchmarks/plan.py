@@ -26,6 +26,8 @@ class Plan:
     #: Messages of a burst.
     burst: int = 2_000
     clusters: tuple[int, ...] = (3, 30)
+    #: Instances of the service that is resolved.
+    instances: tuple[int, ...] = (3, 30, 300)
     idle_seconds: float = 1.5
     #: How often a crowd of browsers enters; that takes long on the other side.
     storms: int = 2
@@ -50,6 +52,7 @@ QUICK = Plan(
     burst=200,
     calls=2_000,
     clusters=(3, 10),
+    instances=(3, 30),
     idle_seconds=1.0,
     crowd=60,
     at_once=20,

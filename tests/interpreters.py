@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 VERSIONS = ("3.12", "3.13")
 REQUIREMENTS = ("pyproject.toml", "requirements-dev.txt", "constraints.txt")
 #: The loops of applications run in these; the core has no tasks.
-WITH_TASKS = ("tests/node", "tests/channels", "tests/testing")
+WITH_TASKS = ("tests/node", "tests/services", "tests/channels", "tests/testing")
 #: The core without its property tests and trials, which take most of the time.
 CORE = ("tests/replication", "--ignore-glob=*/test_laws_*", "--ignore-glob=*/test_trials.py")
 #: It checks that each run has the tasks that it should.

@@ -115,6 +115,18 @@ LAYERS = {
         "values",
         "watch",
     },
+    "services": {
+        "errors",
+        "arguments",
+        "driver",
+        "node",
+        "quoting",
+        "replication",
+        "singlereader",
+        "sparselog",
+        "tasks",
+        "values",
+    },
     "channels": {
         "errors",
         "activetime",

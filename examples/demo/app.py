@@ -5,6 +5,8 @@ and phoenix.js is told who comes and goes. Nothing here knows of the other serve
 others are, they make one room together.
 
 Who connects with a ``user`` is there, once for each device; who connects without only looks on.
+
+Beside the room each server has a service, see `traffic`.
 """
 
 import asyncio
@@ -19,6 +21,7 @@ from starlette.routing import Mount
 
 import adsum
 from adsum.channels import Channel, Client, RefusedError, Socket, on
+from traffic import Traffic
 
 ROOM = "room:lobby"
 STATUSES = ("here", "away", "typing")
@@ -26,6 +29,7 @@ ROBOTS = {"n1": ["Ada", "Konrad"], "n2": ["Grace"], "n3": ["Edsger", "Barbara"]}
 
 node = adsum.Node()  # named, and told of the others, by ADSUM_NAME, ADSUM_PEERS and so on
 presence = adsum.Presence(node)
+traffic = Traffic(node)
 
 
 class Room(Channel, topic="room:{room}"):
@@ -36,6 +40,7 @@ class Room(Channel, topic="room:{room}"):
         self.user = self.client.assigns["user"]
         if self.user is None:
             self.follow()
+            self.spawn(self.tell_traffic())
         else:
             self.me = self.track(self.user, describe(payload))
         return {"node": node.name}
@@ -67,6 +72,15 @@ class Room(Channel, topic="room:{room}"):
             if members != told:
                 self.push("members", {"members": members})
                 told = members
+            await asyncio.sleep(0.1)
+
+    async def tell_traffic(self) -> None:
+        """Tell the page, when it changes, which servers answer the requests of this one."""
+        told = None
+        while True:
+            if traffic.answered is not told:
+                told = traffic.answered
+                self.push("traffic", {"answered": dict(told)})
             await asyncio.sleep(0.1)
 
 
@@ -103,9 +117,10 @@ async def robot(name: str) -> None:
 
 @asynccontextmanager
 async def with_robots(_: Starlette) -> AsyncIterator[None]:
-    """Keep the guests of this node while the application runs."""
+    """Keep the guests and the service of this node while the application runs."""
     robots = [asyncio.create_task(robot(name)) for name in ROBOTS.get(node.name, ["Robin"])]
-    yield
+    async with traffic.running():
+        yield
     for task in robots:
         task.cancel()
     await asyncio.gather(*robots, return_exceptions=True)

@@ -11,10 +11,13 @@ import socket
 import struct
 import sys
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
 #: Seconds after which a dial through a cut is dropped; the servers give up no later.
 DIAL_TIMEOUT = 3.0
+#: Ends the name of the socket at which a server answers requests, beside that of its node.
+ANSWERS = "-answers"
 CHUNK = 65536
 
 
@@ -47,14 +50,16 @@ class Network:
             "ADSUM_LISTEN": f"unix:{self._inside(name)}",
             "ADSUM_ADVERTISE": f"unix:{self._directory / name}",
             "ADSUM_PEERS": ",".join(others),
+            "DEMO_ANSWERS": str(self._directory / f"{name}{ANSWERS}"),
         }
 
     async def connect(self, name: str) -> None:
-        """Relay to a server from now on: it listens."""
-        if name not in self._relays:
-            self._relays[name] = await asyncio.start_unix_server(
-                lambda reader, writer: self._accept(name, reader, writer), self._directory / name
-            )
+        """Relay to a server from now on: it listens, for nodes and for requests."""
+        for place in (name, f"{name}{ANSWERS}"):
+            if place not in self._relays:
+                self._relays[place] = await asyncio.start_unix_server(
+                    partial(self._accept, place), self._directory / place
+                )
 
     def split(self, side: set[str]) -> None:
         """Let nothing pass any more between these and all others."""
@@ -67,8 +72,9 @@ class Network:
         self._healed.set()
 
     def joins(self, one: str, other: str) -> bool:
-        """Whether there is a way from one server to the other."""
-        return (one in self._apart) == (other in self._apart)
+        """Whether there is a way from one server, or one of its sockets, to the other."""
+        sides = [name.removesuffix(ANSWERS) in self._apart for name in (one, other)]
+        return sides[0] == sides[1]
 
     def close(self) -> None:
         """End all relays."""

@@ -1,12 +1,13 @@
 """Presence and PubSub for clusters of Python servers, without a database.
 
 A `Node` is one process in the cluster, a `Presence` tracks and lists the keys that are present on
-topics, a `PubSub` sends messages to the subscribers of a topic. Importing this starts nothing.
+topics, a `PubSub` sends messages to the subscribers of a topic, and `Services` resolves a service
+to one of its live addresses. Importing this starts nothing.
 
-The layers, from the top: `node`, `presence` and `pubsub` are the API, with `channels` for browsers
-beside them; `driver` runs the engine of `replication` on the links of `transport`; `values` and the
-small modules beside it (`errors`, `tasks`, `forks`, `signals`, `quoting`, `sparselog`) are the
-ground. `testing` runs all of it on a simulated network.
+The layers, from the top: `node`, `presence` and `pubsub` are the API, with `services`, and
+`channels` for browsers, beside them; `driver` runs the engine of `replication` on the links of
+`transport`; `values` and the small modules beside it (`errors`, `tasks`, `forks`, `signals`,
+`quoting`, `sparselog`) are the ground. `testing` runs all of it on a simulated network.
 """
 
 from adsum.errors import (
@@ -18,6 +19,7 @@ from adsum.errors import (
     HandshakeError,
     ListenError,
     NodeNotRunningError,
+    NoInstanceError,
     NotTrackedError,
     ProtocolError,
     TransportError,
@@ -33,6 +35,16 @@ from adsum.portaltracked import PortalTracked
 from adsum.presence import Presence, Tracked
 from adsum.pubsub import Message, PubSub, Subscription
 from adsum.replication.memberinfo import MemberInfo
+from adsum.services import (
+    Attempt,
+    Attempts,
+    Instance,
+    InstancesDiff,
+    InstancesWatch,
+    Registration,
+    Services,
+    Use,
+)
 from adsum.topicswatch import TopicDiff, TopicsWatch
 from adsum.transport.tls import TLS
 from adsum.watch import Diff, PresenceEntry, Watch
@@ -42,16 +54,22 @@ __all__ = [
     "TLS",
     "AdsumError",
     "AlreadyTrackedError",
+    "Attempt",
+    "Attempts",
     "ConfigurationError",
     "DialError",
     "DialRefusedError",
     "Diff",
     "HandshakeError",
+    "Instance",
+    "InstancesDiff",
+    "InstancesWatch",
     "ListenError",
     "MemberInfo",
     "MembersDiff",
     "MembersWatch",
     "Message",
+    "NoInstanceError",
     "Node",
     "NodeNotRunningError",
     "NotTrackedError",
@@ -63,12 +81,15 @@ __all__ = [
     "PresenceEntry",
     "ProtocolError",
     "PubSub",
+    "Registration",
+    "Services",
     "Subscription",
     "TopicDiff",
     "TopicsWatch",
     "Tracked",
     "TransportError",
     "UsageError",
+    "Use",
     "Watch",
     "WrongThreadError",
 ]

@@ -9,6 +9,7 @@
     │   ├── NotTrackedError        the presence to update has already ended
     │   └── WrongThreadError       called outside the thread of the node's event loop
     ├── NodeNotRunningError            the node is not running
+    ├── NoInstanceError            no instance of a service accepts requests
     ├── RefusedError               a channel refuses a client's request; raised by applications
     ├── ProtocolError              a peer broke the protocol; its link is closed
     │   └── HandshakeError         a peer and this node cannot form a link
@@ -59,6 +60,29 @@ class WrongThreadError(UsageError, RuntimeError):
 
 class NodeNotRunningError(AdsumError):
     """The node is not running: not started yet, stopped, or left to the parent of this process."""
+
+
+class NoInstanceError(AdsumError):
+    """No instance of a service accepts requests, or none besides the excluded ones.
+
+    Args:
+        text: The message.
+        name: The service.
+        tag: The tag that the instance must have, or None.
+        listed: The number of listed instances of the service.
+    """
+
+    def __init__(self, text: str, name: str, tag: str | None, listed: int) -> None:
+        super().__init__(text)
+        #: The name of the service.
+        self.name = name
+        #: The tag that the instance must have, or None.
+        self.tag = tag
+        #: The number of listed instances of the service, of any tag.
+        self.listed = listed
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (str(self), self.name, self.tag, self.listed)
 
 
 class RefusedError(AdsumError):

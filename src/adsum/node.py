@@ -221,7 +221,8 @@ class Node:
         A presence that ends after this call is shown for `linger` more seconds, here and on the
         other nodes: as long as after `stop`. So clients that lose their connections before the node
         stops can reconnect elsewhere without a leave. If the process is not stopped after all,
-        presences linger like this until the next `start`.
+        presences linger like this until the next `start`. Instances of `Services` do not linger:
+        this call withdraws them.
 
         Under a server that handles SIGTERM or SIGINT the node notices these by itself. If the
         process learns in another way that it has to stop, call this before its connections are
@@ -230,7 +231,7 @@ class Node:
         """
         driver = self._driver
         if driver is not None:
-            driver.stopping = True
+            driver.begin_stop()
 
     def _close(self, driver: Driver) -> None:
         """Begin to close a run."""

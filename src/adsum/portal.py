@@ -26,7 +26,7 @@ from adsum.portaltracked import PortalTracked
 from adsum.presence import Meta, Metas, Names, Presence
 from adsum.pubsub import DEFAULT_LIMIT, DEFAULT_LIMIT_BYTES, PubSub
 from adsum.values.limits import MAX_LINGER, MAX_NAME
-from adsum.values.names import checked_name
+from adsum.values.names import checked_name, checked_topic
 from adsum.watch import Entries
 
 P = ParamSpec("P")
@@ -153,7 +153,7 @@ class Portal:
                 as in `Presence.track`. Without an owner it breaks if an exception ends its block,
                 and the next presence of the key without an owner takes it over.
         """
-        checked_name(topic, "topic", MAX_NAME)
+        checked_topic(topic, "topic", MAX_NAME)
         checked_name(key, "key", MAX_NAME)
         owner = PassingOwner() if owner is _Owner.HANDLE else _checked_owner(owner)
         seconds_up_to("linger", linger, MAX_LINGER)
@@ -187,7 +187,7 @@ class Portal:
 
     def list(self, topic: str) -> Entries:
         """The entries of all keys on a topic, as `Presence.list`."""
-        return self.call(self._presence.list, checked_name(topic, "topic", MAX_NAME))
+        return self.call(self._presence.list, checked_topic(topic, "topic", MAX_NAME))
 
     def get(self, topic: str, key: str) -> Metas:
         """The metas of one key on a topic, as `Presence.get`."""
@@ -195,7 +195,7 @@ class Portal:
 
     def count(self, topic: str) -> int:
         """The number of keys present on a topic."""
-        return self.call(self._presence.count, checked_name(topic, "topic", MAX_NAME))
+        return self.call(self._presence.count, checked_topic(topic, "topic", MAX_NAME))
 
     def topics(self, prefix: str = "") -> Names:
         """The topics that have a presence and begin with a prefix, as `Presence.topics`."""
@@ -203,7 +203,7 @@ class Portal:
 
     def fetch(self, topic: str) -> Entries:
         """As `list`, but with the fields of the `fetch` function added."""
-        return self.call(self._presence.fetch, checked_name(topic, "topic", MAX_NAME))
+        return self.call(self._presence.fetch, checked_topic(topic, "topic", MAX_NAME))
 
     def watch(self, topic: str, *, timeout: float | None = None) -> PortalWatch:
         """Watch a topic, as `Presence.watch`: a blocking iterator of diffs.
@@ -214,7 +214,7 @@ class Portal:
                 raises `TimeoutError`. That loses nothing, and the iteration may go on. None waits
                 without a bound.
         """
-        checked_name(topic, "topic", MAX_NAME)
+        checked_topic(topic, "topic", MAX_NAME)
         _check_wait(timeout)
         return self.call(
             lambda: self._reader(

@@ -33,7 +33,7 @@ from adsum.tasks import has_failed
 from adsum.topicswatch import TopicFeeds, TopicsWatch, topics_with
 from adsum.values.jsontext import encode_object, load
 from adsum.values.limits import MAX_LINGER, MAX_META, MAX_NAME
-from adsum.values.names import checked_name, checked_prefix
+from adsum.values.names import checked_name, checked_prefix, checked_topic
 from adsum.watch import Entries, Watch, WatchFeed, entry_of
 
 logger = logging.getLogger("adsum.presence")
@@ -215,10 +215,11 @@ class Presence:
             ConfigurationError: `linger` is not a number of seconds in its range.
             NodeNotRunningError: The node is not running.
             TypeError: The topic or the key is not a string, or the meta is not a JSON object.
-            ValueError: The topic, the key or the meta is too long, too deep or not finite.
+            ValueError: The topic, the key or the meta is too long, too deep or not finite, or the
+                topic begins with NUL, which adsum reserves.
         """
         driver = self._node.driver
-        topic = checked_name(topic, "topic", MAX_NAME)
+        topic = checked_topic(topic, "topic", MAX_NAME)
         key = checked_name(key, "key", MAX_NAME)
         text = "{}" if meta is None else _encode_meta(meta)
         linger = seconds_up_to("linger", linger, MAX_LINGER)
@@ -320,17 +321,17 @@ class Presence:
             belongs to the caller; its entries are read-only and never change. Empty if nobody is
             present.
         """
-        topic = checked_name(topic, "topic", MAX_NAME)
+        topic = checked_topic(topic, "topic", MAX_NAME)
         return cast(Entries, self._node.driver.view.render(topic))
 
     def get(self, topic: str, key: str) -> Metas:
         """The metas of one key on a topic; an empty list if the key is absent."""
-        topic, key = checked_name(topic, "topic", MAX_NAME), checked_name(key, "key", MAX_NAME)
+        topic, key = checked_topic(topic, "topic", MAX_NAME), checked_name(key, "key", MAX_NAME)
         return [*self._node.driver.view.metas(topic, key)]
 
     def count(self, topic: str) -> int:
         """The number of keys present on a topic. Costs the same at any size."""
-        return self._node.driver.view.count(checked_name(topic, "topic", MAX_NAME))
+        return self._node.driver.view.count(checked_topic(topic, "topic", MAX_NAME))
 
     def topics(self, prefix: str = "") -> Names:
         """The topics that have at least one presence, sorted by code points.
@@ -382,7 +383,7 @@ class Presence:
             ['ann']
         """
         driver = self._node.driver
-        topic = checked_name(topic, "topic", MAX_NAME)
+        topic = checked_topic(topic, "topic", MAX_NAME)
         # This watch must not see earlier changes; the end of an earlier watch may be among them.
         driver.notify_observers()
         feed = self._feeds.get(topic)
@@ -588,7 +589,7 @@ class Presence:
             _end_after(driver, entry, self._linger())
 
     def _find(self, topic: str, key: str, owner: Hashable) -> Tracked | None:
-        topic, key = checked_name(topic, "topic", MAX_NAME), checked_name(key, "key", MAX_NAME)
+        topic, key = checked_topic(topic, "topic", MAX_NAME), checked_name(key, "key", MAX_NAME)
         owner = resolve_owner(owner)
         owned = self._owners.get(owner)
         hold = None if owned is None else owned.get((topic, key))

@@ -17,7 +17,7 @@ from adsum.singlereader import ReaderSet, SingleReaderIterator
 from adsum.values.frozen import freeze
 from adsum.values.jsontext import encode_object, load
 from adsum.values.limits import MAX_DATA, MAX_NAME, MAX_NODE_NAME, MAX_PAYLOAD
-from adsum.values.names import RESERVED, checked_name
+from adsum.values.names import checked_name, checked_topic
 
 #: Unread messages that a subscription holds at most, by default.
 DEFAULT_LIMIT = 1000
@@ -350,10 +350,7 @@ class _PubSubObserver(Observer):
 
 
 def _checked_topic(topic: str) -> str:
-    topic = checked_name(topic, "topic", MAX_NAME)
-    if topic.startswith(RESERVED):
-        raise ValueError(f"topic {quoted(topic, 40)} must not begin with NUL, which adsum reserves")
-    return topic
+    return checked_topic(topic, "topic", MAX_NAME)
 
 
 def _checked_payload(payload: object) -> str | bytes:

@@ -43,6 +43,8 @@ class RoomClient:
         self.diffs: list[dict[str, Any]] = []
         self.shouts: list[dict[str, Any]] = []
         self.members: dict[str, str] = {}
+        #: How many of the server's last requests each server answered.
+        self.answered: dict[str, int] = {}
         # Who is here: by key, then by ref. And how many devices at most, at any time.
         self._people: dict[str, dict[str, dict[str, Any]]] = {}
         self.most: Counter[str] = Counter()
@@ -123,6 +125,11 @@ class RoomClient:
         self._listen()
         return self.members == members
 
+    def is_answered_by(self, *servers: str) -> bool:
+        """Whether the requests of the server are answered by exactly these, and none failed."""
+        self._listen()
+        return self.answered.keys() == {*servers}
+
     def heard(self, shout: dict[str, Any]) -> bool:
         """Whether somebody said this."""
         self._listen()
@@ -147,6 +154,8 @@ class RoomClient:
                 self._fold(payload)
             elif event == "members":
                 self.members = {m["name"]: m["status"] for m in payload["members"]}
+            elif event == "traffic":
+                self.answered = payload["answered"]
             elif event == "shout":
                 self.shouts.append(payload)
 

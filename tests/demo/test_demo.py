@@ -269,6 +269,28 @@ def test_paused_server_is_hidden_until_it_goes_on(demo: Demo, rooms: dict[str, R
     assert "robot:n1:Ada" not in rooms["n3"].gone
 
 
+def test_requests_go_to_live_servers_on_the_own_side(
+    demo: Demo, rooms: dict[str, RoomClient]
+) -> None:
+    def answered(node: str, *servers: str) -> None:
+        eventually(partial(rooms[node].is_answered_by, *servers), f"{servers} answer {node}")
+
+    for node in rooms:
+        answered(node, *NODES)
+    demo.act("kill", "n3")
+    for node in ("n1", "n2"):
+        answered(node, "n1", "n2")
+    assert demo.act("restart", "n3") == 200
+    for node in ("n1", "n2"):
+        answered(node, *NODES)
+    assert demo.post("network/split/n1") == 200
+    answered("n1", "n1")
+    answered("n2", "n2", "n3")
+    assert demo.post("network/heal") == 200
+    for node in ("n1", "n2"):
+        answered(node, *NODES)
+
+
 def test_running_server_is_restarted_politely(demo: Demo) -> None:
     pid = demo.node("n2")["pid"]
     assert demo.act("restart", "n2") == 200

@@ -129,8 +129,10 @@ def test_tour_of_everything(visit: Visit, size: str, scheme: str) -> None:
         tour.shows(node, "phone n1", "laptop n2")
         tour.people(node, 6)
 
+    expect(tour.column("n2").locator(".traffic li")).to_have_count(3)
     tour.press("Kill n1")
     tour.is_through("phone", "n2")
+    expect(tour.column("n2").locator(".traffic li")).to_have_count(2)
     expect(tour.device("phone")).to_contain_text(re.compile(r"Lost n1; here after \d+ ms"))
     for node in ("n2", "n3"):
         tour.people(node, 4)

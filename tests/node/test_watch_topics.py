@@ -157,10 +157,10 @@ def test_later_watch_of_a_prefix_gets_no_earlier_change(cluster: MakeCluster) ->
 
 def test_reserved_topics_are_hidden(cluster: MakeCluster) -> None:
     one = cluster(1)[0].presence
-    one.track(RESERVED + "old", "ann", owner=None)
+    one.node.driver.track(RESERVED + "old", "ann", "{}")
     one.track("room", "ann", owner=None)
     watch = one.watch_topics()
-    one.track(RESERVED + "new", "ann", owner=None)
+    one.node.driver.track(RESERVED + "new", "ann", "{}")
     one.node.driver.notify_observers()
     assert Reader(watch).read() == ["room"]
     assert one.topics() == ["room"]

@@ -386,3 +386,47 @@ def errors(error: Exception) -> None:
     runtime_error: RuntimeError = adsum.WrongThreadError()
     assert_type(RefusedError().response, dict[str, Any])
     print(roots, misuses, broken, unmoved, refused, value_error, runtime_error, error)
+
+
+# Services.
+
+
+async def healthy() -> bool:
+    return True
+
+
+async def services(node: adsum.Node) -> None:
+    services = adsum.Services(node, pick="weight", rest=1)
+    registration = services.register(
+        "users", "10.0.0.5:80", tags=["eu"], weight=2, meta={"v": 1}, check=healthy, every=1
+    )
+    assert_type(registration, adsum.Registration)
+    async with registration as same:
+        assert_type(same, adsum.Registration)
+    with services.register("users", "10.0.0.5:80", tags={"eu"}) as other:
+        assert_type(other.instance, adsum.Instance | None)
+        other.update(weight=0)
+    instance = services.resolve("users", tag="eu", pick="round_robin")
+    assert_type(instance, adsum.Instance)
+    assert_type(instance.tags, tuple[str, ...])
+    assert_type(services.instances("users"), tuple[adsum.Instance, ...])
+    with services.use("users", exclude=[instance]) as used:
+        assert_type(used, adsum.Instance)
+    assert_type(await services.wait_for("users", 2, timeout=10), tuple[adsum.Instance, ...])
+    async for diff in services.watch("users"):
+        assert_type(diff.arrived, tuple[adsum.Instance, ...])
+
+
+async def send(instance: adsum.Instance) -> bytes:
+    return instance.address.encode()
+
+
+async def attempts(services: adsum.Services) -> bytes:
+    assert_type(await services.call("users", send, unsent=(KeyError,)), bytes)
+    for attempt in services.attempts("users", idempotent=True):
+        assert_type(attempt.number, int)
+        with attempt as instance:
+            assert_type(instance, adsum.Instance)
+    while True:
+        with next(services.attempts("users")) as instance:
+            return await send(instance)

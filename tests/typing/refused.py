@@ -214,3 +214,17 @@ def errors() -> tuple[OSError, adsum.UsageError]:
     error: OSError = adsum.ListenError()  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
     usage: adsum.UsageError = adsum.NodeNotRunningError()  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
     return error, usage
+
+
+# Services.
+
+
+async def services(services: adsum.Services) -> None:
+    services.register("users")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    services.register("users", 80)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    services.register("users", "a", check=lambda: True)  # type: ignore[arg-type, return-value]  # pyright: ignore[reportArgumentType]
+    instance = services.resolve("users")
+    instance.weight = 0  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]
+    instance.meta["load"] = 1  # type: ignore[index]  # pyright: ignore[reportIndexIssue]
+    services.resolve("users", exclude=["a"])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
+    services.attempts("users", unsent=KeyError())  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]

@@ -35,7 +35,8 @@ export class Column {
   build() {
     this.element.dataset.node = this.name;
     this.element.setAttribute("aria-label", `Server ${this.name}`);
-    this.$(".name").textContent = this.$(".self").textContent = this.name;
+    this.$(".name").textContent = this.name;
+    for (const self of this.element.querySelectorAll(".self")) self.textContent = this.name;
     this.$(".actions").setAttribute("aria-label", `Do to ${this.name}`);
     this.$(".log").setAttribute("aria-label", `Log of ${this.name}`);
     for (const button of this.element.querySelectorAll("[data-action]")) {
@@ -66,6 +67,7 @@ export class Column {
     this.$(".live").hidden = !["running", "paused"].includes(state) || !(this.room.node || state === "paused");
     this.drawPeople();
     this.drawMembers();
+    this.drawTraffic();
   }
 
   /** A button that goes away hands the keyboard's focus to the next one that comes. */
@@ -163,6 +165,24 @@ export class Column {
       return row;
     });
     this.$("tbody").replaceChildren(...rows);
+  }
+
+  /** Which servers answer the requests of this one. */
+  drawTraffic() {
+    const servers = Object.keys(this.room.answered).filter(Boolean).sort();
+    const rows = servers.map((name) => {
+      const row = element("li", "");
+      row.dataset.node = name;
+      const bar = element("i");
+      bar.style.width = `${10 * this.room.answered[name]}%`;
+      const track = element("span", "track");
+      track.append(bar);
+      row.append(chip(name), track, element("span", "number", `${this.room.answered[name]}/s`));
+      return row;
+    });
+    const failed = this.room.answered[""];
+    if (failed) rows.push(element("li", "failed", `${failed}/s without an answer`));
+    this.$(".traffic").replaceChildren(...rows);
   }
 
   log(kind, text, node) {

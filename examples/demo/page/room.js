@@ -35,6 +35,7 @@ export class Room {
    */
   constructor({ choose, user, meta, heartbeatMs, changed, log, lost, joined, frame }) {
     this.members = [];
+    this.answered = {}; // by server, how many of the last requests it has answered
     this.node = null; // the server that answered the join; null while there is none
     this.bubbles = new Map(); // by user, what was said a moment ago
     this.changed = changed;
@@ -84,6 +85,10 @@ export class Room {
   listen() {
     this.channel.on("members", ({ members }) => {
       this.members = members;
+      this.changed();
+    });
+    this.channel.on("traffic", ({ answered }) => {
+      this.answered = answered;
       this.changed();
     });
     this.channel.on("shout", ({ user, text }) => this.shouted(user, text));

@@ -5,6 +5,7 @@ from typing import Any
 
 from adsum.arguments import refuse
 from adsum.errors import ConfigurationError
+from adsum.values.names import RESERVED
 
 from .broadcasts import MAX_TOPIC
 from .channel import Channel, pattern_of
@@ -28,8 +29,11 @@ class Routes:
         return len(self._routes)
 
     def find(self, topic: str) -> tuple[type[Channel], dict[str, str]] | None:
-        """The channel class for a topic and the topic's parameters; None if no pattern matches."""
-        if len(topic) > MAX_TOPIC:
+        """The channel class for a topic and the topic's parameters; None if no pattern matches.
+
+        Topics of adsum match none: a client could list the services of the cluster there.
+        """
+        if len(topic) > MAX_TOPIC or topic.startswith(RESERVED):
             return None
         for pattern, channel in self._routes:
             params = pattern.match(topic)

@@ -11,6 +11,7 @@ import logging
 import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -90,6 +91,8 @@ class Driver(ABC):
         self.frames_sent = self.frames_received = 0
         self.bytes_sent = self.bytes_received = 0
         self.stopping = False
+        # Whether the observers have been notified that `close` follows.
+        self._stop_announced = False
         self._observers = observers
         self._ended = False
         # Log lines that peers cause become less and less frequent.
@@ -173,6 +176,27 @@ class Driver(ABC):
         """
         self.engine.hold_liveness(held, self._now())
         self._drive()
+
+    def begin_stop(self) -> None:
+        """Note that `close` follows, and notify the observers in the event loop, once.
+
+        Safe in a signal handler and in any thread.
+        """
+        if self.stopping or self.inherited:
+            return
+        self.stopping = True
+        if self.loop is None:
+            self.announce_stop()
+        elif not self.loop.is_closed():
+            with suppress(RuntimeError):  # closed meanwhile by its own thread
+                self.loop.call_soon_threadsafe(self.announce_stop)
+
+    def announce_stop(self) -> None:
+        """Notify the observers that the run is about to stop. Idempotent."""
+        if not self._stop_announced and not self._ended and not self.inherited:
+            self._stop_announced = self.stopping = True
+            for observer in list(self._observers):
+                self._guard(observer.stopping)
 
     # Presences of this node.
 
@@ -345,6 +369,11 @@ class Driver(ABC):
             for member in self.engine.members()
         ]
 
+    @property
+    def members_revision(self) -> int:
+        """A number that grows with each change of the members, their statuses or addresses."""
+        return self.engine.members_revision
+
     def counters(self) -> dict[str, int]:
         """Counters and gauges of this run, see `Node.stats`."""
         members = self.engine.members()
@@ -372,6 +401,11 @@ class Driver(ABC):
         return self.engine.missed_messages
 
     # Time.
+
+    @property
+    def now(self) -> float:
+        """The current time in monotonic seconds; virtual time on a simulated network."""
+        return self._now()
 
     @abstractmethod
     def wake(self) -> None:

@@ -102,6 +102,7 @@ class LinkDriver(Driver):
         """See `Driver`."""
         if self.inherited:
             return
+        self.announce_stop()
         self._end()
         self._join_log.close()
         self.engine.leave(self.settings.linger)

@@ -19,6 +19,13 @@ class Observer:
     def delivered(self, sender: str, message: Publish) -> None:
         """A member, or this node itself, published a message."""
 
+    def stopping(self) -> None:
+        """The process has been asked to stop, or the node is about to send its goodbye.
+
+        Changes of presences made here are sent before the goodbye. Called once in a run, and not
+        before a crash.
+        """
+
     def closed(self) -> None:
         """The node has stopped. Must be idempotent: it may be called more than once."""
 

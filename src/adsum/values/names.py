@@ -50,6 +50,21 @@ def checked_name(value: object, field: str, limit: int) -> str:
     return str.__str__(value)  # a plain str, if it was of a subclass
 
 
+def checked_topic(value: object, field: str, limit: int) -> str:
+    """Check a topic of an application as `checked_name` does; adsum's own topics are refused.
+
+    Raises:
+        TypeError: It is not a string.
+        ValueError: It is not a name, or it begins with NUL.
+    """
+    topic = checked_name(value, field, limit)
+    if topic[0] == RESERVED:
+        raise ValueError(
+            f"{field} {quoted(topic, 40)} must not begin with NUL, which adsum reserves"
+        )
+    return topic
+
+
 def checked_prefix(value: object, field: str, limit: int) -> str:
     """Check the beginning of a name as `checked_name` does; it may be empty."""
     return "" if value == "" else checked_name(value, field, limit)

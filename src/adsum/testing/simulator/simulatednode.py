@@ -181,6 +181,7 @@ class SimulatedNode(Driver):
     def leave(self, linger: float) -> None:
         """Stop with a goodbye; presences linger for some seconds on the other nodes."""
         self.simulation.trace("{} has sent a goodbye", self.replica)
+        self.announce_stop()
         self._end()
         self.engine.leave(linger)
         self._drive()
