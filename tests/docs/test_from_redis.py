@@ -1,5 +1,6 @@
-"""docs/how-to/from-redis-dicts.md: the program on Redis and the one on adsum, each in two workers.
+"""docs/how-to/from-redis-dicts.md: documents_in_redis.py and documents_as_presences.py.
 
+Each runs in two workers.
 Both pass the same tests of their interface. The others show the failures of the page's table. Only
 one clean-up at a time may run; the tests hold its lock, and release it to let a clean-up run.
 """
@@ -18,12 +19,12 @@ from typing import Any, cast
 
 import pytest
 
-from tests.support.redis_server import RedisServer, redis_server
 from tests.support.waiting import DEADLINE, until
 
-from .conftest import fresh_environment
 from .document_site import Site, Worker, served
 from .example_processes import EXAMPLES
+from .fresh_environment import fresh_environment
+from .redis_server import RedisServer, redis_server
 
 pytestmark = pytest.mark.processes
 
