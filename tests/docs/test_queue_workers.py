@@ -12,10 +12,10 @@ import pytest
 
 import adsum
 from tests.support.environment import RUNTIME_DIR
-from tests.support.redis_server import redis_server
 from tests.support.waiting import DEADLINE, until
 
 from .example_processes import Environment, program
+from .redis_server import redis_server
 
 pytestmark = pytest.mark.processes
 

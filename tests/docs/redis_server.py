@@ -10,8 +10,8 @@ import pytest
 from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from .ports import free_port
-from .waiting import DEADLINE, eventually
+from tests.support.ports import free_port
+from tests.support.waiting import DEADLINE, eventually
 
 
 class RedisServer:
