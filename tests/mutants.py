@@ -509,6 +509,13 @@ MUTANTS = [
         LARGE_MESSAGES,
     ),
     Mutant(
+        "keep a message that its sender gave up",
+        "engine.py",
+        "self._reassembly.expire(now - self._timing.down_after)",
+        "pass",
+        LARGE_MESSAGES,
+    ),
+    Mutant(
         "keep the unfinished message of a link that has ended",
         "reconciler.py",
         "        self.reassembly.interrupt(link.id)\n",

@@ -146,7 +146,9 @@ def test_largest_payload_is_broadcast() -> None:
         async with node:
             made = Socket(adsum.Presence(node), [Room])
             await made.broadcast("room:1", "event", {"a": "x" * (192 * 1024 - 8)})
-            await made.broadcast("room:1", "event", b"x" * (144 * 1024 - 64))
+            await made.broadcast("room:1", "event", b"x" * (192 * 1024))
+            with pytest.raises(ValueError, match="at most 196608"):
+                await made.broadcast("room:1", "event", b"x" * (192 * 1024 + 1))
 
     run(main())
 

@@ -131,7 +131,7 @@ def test_reserved_event_of_a_member_is_dropped_with_one_line(
             await ann.join("room")
             await ann.payload("presence_state")
             before = len(ann.frames)
-            payload = dump({} if kind == "text" else {"bytes": "AA=="})
+            payload = dump({}) if kind == "text" else b"\0"
             for _ in range(50):
                 message = Publish(f"{RESERVED}channels/{kind}/room", event, payload)
                 app.node.driver.deliver("n2\n", message)
@@ -141,6 +141,29 @@ def test_reserved_event_of_a_member_is_dropped_with_one_line(
             assert said == f"'n2\\n' sent a broadcast of the reserved event '{event}', " + (
                 "which was dropped"
             )
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    ("kind", "payload"), [("text", b"{}"), ("bytes", "{}"), ("bytes", bytes(192 * 1024 + 1))]
+)
+def test_broadcast_of_a_member_with_a_wrong_kind_or_size_is_dropped_with_one_line(
+    kind: str, payload: str | bytes, log: Log
+) -> None:
+    async def main() -> None:
+        app = App(Room)
+        async with app.node, asgi_client(app.socket) as ann:
+            await ann.join("room")
+            await ann.payload("presence_state")
+            before = len(ann.frames)
+            for _ in range(50):
+                message = Publish(f"{RESERVED}channels/{kind}/room", "news", payload)
+                app.node.driver.deliver("n2", message)
+            await ann.is_alive()
+            assert len(ann.frames) == before + 1
+            (said,) = log.lines
+            assert said == "n2 sent a broadcast of the wrong kind or size, which was dropped"
 
     run(main())
 

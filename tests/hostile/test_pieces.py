@@ -88,7 +88,7 @@ def test_pieces_of_one_link_join_no_message_of_another() -> None:
     assert delivered(attacked) == [Publish("room", "event", 2 * FULL)]
 
 
-def test_members_can_hold_the_room_for_large_messages_until_their_links_end() -> None:
+def test_members_can_hold_the_room_for_large_messages_while_they_send_more() -> None:
     attacked = AttackedEngine()
     links = range(100, 100 + MAX_UNFINISHED // MAX_DATA)
     for link in links:

@@ -304,6 +304,27 @@ def test_sender_that_falls_silent_in_the_middle_frees_the_memory_of_its_message(
     assert received(receiver) == []
 
 
+def test_message_that_its_sender_gave_up_is_dropped_after_down_after() -> None:
+    simulation, (sender, receiver) = cluster(2, bandwidth=2e6)
+    sending = sender.post(large(100), None)
+    simulation.run(0.5)
+    sender.engine.withdraw(sending)
+    simulation.run(simulation.timing.down_after - 1.0)
+    assert receiver.engine._reassembly._reserved == 100 * PIECE
+    simulation.run(1.0 + 2 * simulation.timing.heartbeat_interval)
+    assert receiver.engine._reassembly._reserved == 0
+    assert receiver.engine.incomplete_messages == 1
+    assert simulation.network.between("n1", "n2"), "the link was closed"
+
+
+def test_slow_line_delivers_a_message_that_takes_longer_than_down_after() -> None:
+    simulation, (sender, receiver) = cluster(2, bandwidth=6e5)
+    sender.post(large(100), None)
+    simulation.run(100 * PIECE / 6e5 + 5.0)
+    assert simulation.timing.down_after < 100 * PIECE / 6e5
+    assert received(receiver) == [large(100)]
+
+
 def test_node_that_stops_in_the_middle_frees_the_memory_of_messages() -> None:
     simulation, (sender, receiver) = cluster(2, bandwidth=2e6)
     sender.post(large(100), None)
@@ -331,9 +352,9 @@ def test_pieces_are_views_of_the_one_payload() -> None:
 def test_message_without_one_piece_is_dropped_and_counted_once(lost: int) -> None:
     reassembly = Reassembly()
     pieces = pieces_of(large(4.5))
-    arrived = [reassembly.receive(1, piece) for piece in pieces if piece is not pieces[lost]]
+    arrived = [reassembly.receive(1, piece, 0.0) for piece in pieces if piece is not pieces[lost]]
     assert arrived == [None] * 4
-    assert reassembly.receive(1, pieces_of(large(0.5), 2)[0]) == large(0.5)
+    assert reassembly.receive(1, pieces_of(large(0.5), 2)[0], 0.0) == large(0.5)
     assert reassembly.incomplete == (lost > 0)
     assert reassembly._reserved == 0
 
@@ -341,8 +362,8 @@ def test_message_without_one_piece_is_dropped_and_counted_once(lost: int) -> Non
 def test_pieces_of_two_messages_never_mix() -> None:
     reassembly = Reassembly()
     one, two = (pieces_of(Publish("room", "e", data(3 * PIECE, seed)), seed) for seed in (1, 2))
-    assert [reassembly.receive(1, piece) for piece in (one[0], one[1], two[2])] == [None] * 3
-    assert [reassembly.receive(1, piece) for piece in (one[2], two[1], two[2])] == [None] * 3
+    assert [reassembly.receive(1, piece, 0.0) for piece in (one[0], one[1], two[2])] == [None] * 3
+    assert [reassembly.receive(1, piece, 0.0) for piece in (one[2], two[1], two[2])] == [None] * 3
     assert reassembly.incomplete == 1
 
 
@@ -350,7 +371,7 @@ def test_repeated_piece_ends_the_message() -> None:
     reassembly = Reassembly()
     pieces = pieces_of(large(3))
     order = (0, 1, 1, 2)
-    assert [reassembly.receive(1, pieces[at]) for at in order] == [None] * 4
+    assert [reassembly.receive(1, pieces[at], 0.0) for at in order] == [None] * 4
     assert reassembly.incomplete == 1
 
 
@@ -373,18 +394,18 @@ def test_message_beyond_the_memory_bound_is_dropped_and_others_are_kept(
     reassembly = Reassembly()
     pieces = pieces_of(large(2))
     for link in (1, 2, 3):
-        assert reassembly.receive(link, pieces[0]) is None
+        assert reassembly.receive(link, pieces[0], 0.0) is None
     sizes = {size.name: size for size in reassembly.sizes(3)}
     assert sizes["bytes of unfinished messages"] == (
         "bytes of unfinished messages",
         4 * PIECE,
         5 * PIECE,
     )
-    arrived = [reassembly.receive(link, pieces[1]) for link in (1, 2, 3)]
+    arrived = [reassembly.receive(link, pieces[1], 0.0) for link in (1, 2, 3)]
     assert arrived == [large(2), large(2), None]
     assert reassembly.incomplete == 1
-    assert reassembly.receive(3, pieces[0]) is None
-    assert reassembly.receive(3, pieces[1]) == large(2)
+    assert reassembly.receive(3, pieces[0], 0.0) is None
+    assert reassembly.receive(3, pieces[1], 0.0) == large(2)
 
 
 def test_refused_piece_of_a_closed_link_changes_nothing() -> None:

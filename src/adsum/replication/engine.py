@@ -297,7 +297,7 @@ class Engine(Parts):
                 self._reassembly.interrupt(id)
                 self._effects.put(Deliver(link.replica.name, message))
             case Piece():
-                whole = self._reassembly.receive(id, message)
+                whole = self._reassembly.receive(id, message, self._clock.active)
                 if whole is not None:
                     self._effects.put(Deliver(link.replica.name, whole))
         self._joining.receive(link.replica, message)
@@ -468,6 +468,7 @@ class Engine(Parts):
         self._heartbeat_at = now + self._timing.heartbeat_interval
         self._exchange.give_up_stalled(now)
         self._reconciler.close_dead_links()
+        self._reassembly.expire(now - self._timing.down_after)
         self._heartbeats.beat()
         self._request_digests()
         if self._heartbeats.counter % AGE_AFTER == 0:

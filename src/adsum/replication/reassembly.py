@@ -11,7 +11,8 @@ last one, and because a sender never sends the last piece twice. It does not rel
 frames are lost, the message that lacks one is dropped, and pieces of different messages never mix.
 
 The memory is bounded: a message counts with its full size from its first piece on, and a message
-that does not fit into `MAX_UNFINISHED` is dropped. A piece has a fixed size (see `codec`), so many
+that does not fit into `MAX_UNFINISHED` is dropped. So is one whose next piece does not arrive: its
+sender gave it up and publishes nothing more. A piece has a fixed size (see `codec`), so many
 small ones cannot cost more.
 """
 
@@ -32,12 +33,14 @@ class _Unfinished:
         size: Its bytes.
         received: Its bytes that have arrived, from the first one on.
         pieces: These bytes.
+        continued_at: When the last of them arrived, in active time.
     """
 
     head: tuple[int, str, str, int]
     size: int
     received: int = 0
     pieces: list[bytes | memoryview] = field(default_factory=list)
+    continued_at: float = 0.0
 
 
 class Reassembly:
@@ -50,13 +53,14 @@ class Reassembly:
         #: Messages that were dropped because a part of them did not arrive, or did not fit.
         self.incomplete = 0
 
-    def receive(self, link: int, piece: Piece) -> Publish | None:
+    def receive(self, link: int, piece: Piece, now: float) -> Publish | None:
         """Add a piece that arrived over a link; returns the message if this completes it."""
         message = self._continued(link, piece) if piece.offset else self._begun(link, piece)
         if message is None:
             return None
         message.pieces.append(piece.data)
         message.received += len(piece.data)
+        message.continued_at = now
         if message.received < message.size:
             return None
         self._forget(link)
@@ -67,6 +71,12 @@ class Reassembly:
         if link in self._unfinished:
             self._forget(link)
             self.incomplete += 1
+
+    def expire(self, since: float) -> None:
+        """Drop the messages of which no piece has arrived since an active time."""
+        for link, message in list(self._unfinished.items()):
+            if message.continued_at < since:
+                self.interrupt(link)
 
     def close(self) -> None:
         """Drop all unfinished messages."""
