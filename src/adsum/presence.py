@@ -251,6 +251,8 @@ class Presence:
         """The presence that `track` takes over: one of the owner, or one that lingers."""
         old = None if held is None else driver.tracked(id_of(held))
         if old is None:
+            if not driver.lingering_presences:  # usually; then `track` costs no more for it
+                return None
             return driver.take_over(topic, key, text, claim_of(owner))
         return old if old[META] == text else driver.update(old, text)
 

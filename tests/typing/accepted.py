@@ -134,6 +134,8 @@ def portal(node: adsum.Node) -> None:
         assert_type(portal.list("room"), dict[str, adsum.PresenceEntry])
         assert_type(portal.publish("room", {}), int)
         assert_type(portal.untrack_all("session"), int)
+        assert_type(portal.lost("session"), int)
+        portal.track("room", "ann", owner="session", linger=15)
         with portal.track("room", "ann", owner="session") as handle:
             assert_type(handle, adsum.PortalTracked)
             handle.update(lambda meta: {**meta, "away": True})
@@ -153,7 +155,8 @@ def track(presence: adsum.Presence, connection: object, frozen: Mapping[str, int
     assert_type(tracked, adsum.Tracked)
     assert_type(tracked.active, bool)
     presence.track("room:1", "ann", {"device": "phone", "tags": ["a"]}, owner=connection)
-    presence.track("room:1", "ann", frozen, owner=None)
+    presence.track("room:1", "ann", frozen, owner=None, linger=2.5)
+    assert_type(presence.lost(connection), int)
     presence.track("room:1", "ann", owner=adsum.CURRENT_TASK)
     with presence.track("room:1", "bob") as bob:
         assert_type(bob, adsum.Tracked)

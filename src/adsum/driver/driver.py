@@ -261,6 +261,11 @@ class Driver(ABC):
         self.wake()
         return self.engine.take_over(topic, key, meta, claim)
 
+    @property
+    def lingering_presences(self) -> int:
+        """The number of presences of this node that linger."""
+        return self.engine.lingering_presences
+
     def lingering_of(self, claim: Claim) -> list[Entry]:
         """The current entries of the presences that an owner had and that linger."""
         return self.engine.lingering_of(claim)
@@ -385,7 +390,7 @@ class Driver(ABC):
             "topics": len(self.view.topics),
             "presences": self.engine.shown,
             "own_presences": len(self.engine.own_slice.entries),
-            "lingering_presences": self.engine.lingering_presences,
+            "lingering_presences": self.lingering_presences,
             "lag_changes": sum(member.lag for member in members),
             "sent_frames_total": self.frames_sent,
             "received_frames_total": self.frames_received,
