@@ -942,21 +942,23 @@ MUTANTS = [
     ),
     Mutant(
         "let any owner take over",
-        "grace.py",
-        "return self.owner if self.returns else _Heir.PASSING",
-        "return _Heir.PASSING",
+        "../owners.py",
+        "Claim(owner, owner)",
+        "Claim(owner, PASSING)",
+        ("tests/node/test_grace.py",),
     ),
     Mutant(
         "let a task take over its own presences only",
-        "grace.py",
-        "return self.owner if self.returns else _Heir.PASSING",
-        "return self.owner",
+        "../owners.py",
+        "Claim(weakref.ref(owner), PASSING)",
+        "Claim(weakref.ref(owner), weakref.ref(owner))",
+        ("tests/node/test_grace.py",),
     ),
     Mutant(
         "let presences be taken over that nobody may",
         "grace.py",
         "        if claim is not None:  # hashes",
-        "        claim = claim or Claim(None, returns=False)\n        if True:  # hashes",
+        "        claim = claim or Claim(None, PASSING)\n        if True:  # hashes",
     ),
     Mutant(
         "let any number of presences linger",
@@ -1045,10 +1047,17 @@ MUTANTS = [
         ("tests/node/test_grace.py",),
     ),
     Mutant(
+        "let every device take over",
+        "../owners.py",
+        "_Device(owner.device)",
+        "PASSING",
+        ("tests/channels/test_grace.py",),
+    ),
+    Mutant(
         "keep the task of a lingering presence alive",
         "../owners.py",
-        "Claim(weakref.ref(owner), returns=False)",
-        "Claim(owner, returns=False)",
+        "Claim(weakref.ref(owner), PASSING)",
+        "Claim(owner, PASSING)",
         ("tests/node/test_grace.py",),
     ),
     Mutant(
@@ -1082,8 +1091,8 @@ MUTANTS = [
     Mutant(
         "let presences linger of a client that left before its connection ended",
         "../channels/process.py",
-        "                self._shared.presence.release_lingering(self, 0.0)",
-        "                pass",
+        "                    self._shared.presence.release_lingering(owner, 0.0)",
+        "                    pass",
         ("tests/channels/test_grace.py",),
     ),
     Mutant(

@@ -9,11 +9,11 @@ import asyncio
 import weakref
 from collections.abc import Callable, Hashable, Iterator
 from enum import Enum
-from typing import Any
+from typing import Any, NamedTuple
 
 from adsum.errors import UsageError
 from adsum.quoting import quoted
-from adsum.replication.grace import Claim
+from adsum.replication.grace import PASSING, Claim
 
 
 class _Owner(Enum):
@@ -37,6 +37,23 @@ class PassingOwner:
     """Base class of owners that never come back under the same identity, as no task does."""
 
 
+class DeviceOwner:
+    """An owner that never comes back itself; the next one of its device takes its presences over.
+
+    Args:
+        device: Identifies the device.
+    """
+
+    def __init__(self, device: str) -> None:
+        self.device = device
+
+
+class _Device(NamedTuple):
+    """The heir of owners of one device; equal to no owner of an application."""
+
+    name: str
+
+
 def hold_of(id: int, linger: float, *, taken: bool) -> Hold:
     """A new hold of a presence, which was taken over or not."""
     return (id, linger) if linger or taken else id
@@ -55,8 +72,10 @@ def linger_of(hold: Hold) -> float:
 def claim_of(owner: Hashable) -> Claim:
     """The claim of an owner to its presences that linger; it keeps no task alive."""
     if isinstance(owner, asyncio.Task | PassingOwner):
-        return Claim(weakref.ref(owner), returns=False)
-    return Claim(owner, returns=True)
+        return Claim(weakref.ref(owner), PASSING)
+    if isinstance(owner, DeviceOwner):
+        return Claim(weakref.ref(owner), _Device(owner.device))
+    return Claim(owner, owner)
 
 
 class Owners:

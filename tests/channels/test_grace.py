@@ -30,7 +30,12 @@ class Room(Channel, topic="room:{room}"):
             await App.go_on.wait()
         self.client.id = payload.get("id")
         meta = {"n": payload.get("n", 0)}
-        self.me = self.track(payload.get("key", "ann"), meta, linger=payload.get("linger", 60.0))
+        self.me = self.track(
+            payload.get("key", "ann"),
+            meta,
+            linger=payload.get("linger", 60.0),
+            device=payload.get("device"),
+        )
         if payload.get("refuse"):
             raise RefusedError
         if payload.get("crash"):
@@ -119,6 +124,44 @@ async def test_reconnect_updates_the_lingering_presence_in_place_and_others_see_
         diff = await anext(watch)
         assert (diff.arrived, diff.departed) == (("ann",), ())
         assert diff.joins["ann"]["metas"][0]["n"] == 3
+
+
+@leak_checked
+async def test_second_device_does_not_end_the_grace_of_the_first() -> None:
+    app = App()
+    async with app.node:
+        await app.come_and_go(n=1, device="phone")
+        async with Browser(app.socket) as laptop:
+            room = await laptop.join(ROOM, {"n": 2, "device": "laptop"})
+            assert app.metas == [1, 2]
+            await room.leave()
+            assert app.metas == [1]
+        async with Browser(app.socket) as unnamed:
+            await unnamed.join(ROOM, {"n": 3})
+            assert app.metas == [1, 3]
+        await app.come_and_go(n=4, device="phone")
+        assert app.metas == [4, 3]
+
+
+@leak_checked
+async def test_leave_of_a_device_ends_no_grace_of_its_other_connections() -> None:
+    app = App()
+    async with app.node:
+        await app.come_and_go(n=1, device="phone", key="bob")
+        async with Browser(app.socket) as phone:
+            room = await phone.join(ROOM, {"n": 2, "device": "phone"})
+            await room.leave()
+        assert app.metas == []
+        assert app.presence.count(ROOM) == 1
+
+
+@pytest.mark.parametrize("device", [7, "", "x" * 1025])
+@leak_checked
+async def test_device_of_another_form_is_refused(device: Any) -> None:
+    app = App()
+    async with app.node, Browser(app.socket) as ann:
+        with pytest.raises(RefusedByServerError):
+            await ann.join(ROOM, {"device": device})
 
 
 @leak_checked

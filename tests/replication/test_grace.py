@@ -10,15 +10,15 @@ from hypothesis import strategies as st
 from adsum.replication import grace
 from adsum.replication.engine import Engine
 from adsum.replication.entry import ID, KEY, META, PREVIOUS, Entry
-from adsum.replication.grace import Claim, DeadlineQueue, Grace
+from adsum.replication.grace import PASSING, Claim, DeadlineQueue, Grace
 from adsum.replication.state import Replica
 from adsum.replication.timing import Timing
 from adsum.testing import BrokenLawError, Simulation
 from adsum.testing.simulator.laws import RecordedEngine
 
-ANN = Claim("session of ann", returns=True)
-TASK = Claim("a task", returns=False)
-OTHER_TASK = Claim("another task", returns=False)
+ANN = Claim("session of ann", "session of ann")
+TASK = Claim("a task", PASSING)
+OTHER_TASK = Claim("another task", PASSING)
 
 
 class Lone:
@@ -106,7 +106,7 @@ def test_take_over_updates_in_place_and_ends_the_grace(lone: Lone) -> None:
     [
         (ANN, ANN, True),
         (TASK, OTHER_TASK, True),
-        (ANN, Claim("session of bob", returns=True), False),
+        (ANN, Claim("session of bob", "session of bob"), False),
         (ANN, TASK, False),
         (TASK, ANN, False),
         (None, ANN, False),
@@ -143,7 +143,7 @@ def test_owner_that_changed_its_hash_delays_no_deadline(lone: Lone) -> None:
             return self is other
 
     owner = Owner()
-    lone.lose(1.0, Claim(owner, returns=True))
+    lone.lose(1.0, Claim(owner, owner))
     owner.value = 2
     lone.run(1.1)
     assert lone.keys == []
@@ -277,7 +277,7 @@ def test_law_notices_a_stranger_that_takes_over() -> None:
     simulation, engine = simulated()
     [entry] = engine.own_slice.entries.values()
     engine.linger(entry, 5.0, TASK, None, simulation.clock.now)
-    stranger = Claim("session of bob", returns=True)
+    stranger = Claim("session of bob", "session of bob")
     engine._grace.heritage = lambda *_: entry[ID]  # type: ignore[method-assign]  # a wrong rule
     with pytest.raises(BrokenLawError, match=f"is given {entry[ID]} of {entry[KEY]!r}"):
         engine.take_over("room", "ann", "{}", stranger)

@@ -9,6 +9,8 @@ from adsum.arguments import named, parameters, refuse, takes, whole
 from adsum.errors import ConfigurationError
 from adsum.presence import Meta, Tracked
 from adsum.quoting import quoted
+from adsum.values.limits import MAX_NAME
+from adsum.values.names import checked_name
 
 from .client import Client
 from .handlers import Answer, check_method, handlers_of, intercepts_of
@@ -36,7 +38,9 @@ class ProcessHandle(Protocol):
     def ending(self) -> bool:
         """Whether the client has gone, or the channel has ended."""
 
-    def track(self, topic: str, key: str, meta: Meta | None, linger: float) -> Tracked:
+    def track(
+        self, topic: str, key: str, meta: Meta | None, linger: float, device: str | None
+    ) -> Tracked:
         """Track a presence that ends with the channel, or some seconds later if that breaks."""
 
     def count_update(self) -> None:
@@ -173,6 +177,7 @@ class Channel:
         *,
         topic: str | None = None,
         linger: float = 0.0,
+        device: str | None = None,
     ) -> "ChannelPresence":
         """Track the client as present on the topic until the channel ends, and follow the topic.
 
@@ -189,6 +194,10 @@ class Channel:
                 client joined again. If a channel of this node tracks the key again in this time, it
                 takes the presence over, and its meta is replaced in place. The presence leaves at
                 once if the client leaves, after `stop`, and after `Socket.disconnect`.
+            device: Identifies the device of the client across its connections, 1 to 1,024
+                characters, such as an id that the page keeps in its session storage. Then only
+                channels of this device take the presence over. Without it, any channel without a
+                device does, so the first of two devices may lose its linger to the second.
 
         Raises:
             AlreadyTrackedError: The channel tracks this key on this topic already, without a
@@ -202,7 +211,10 @@ class Channel:
         """
         process = self._process
         process.count_update()
-        tracked = process.track(self.topic if topic is None else topic, key, meta, linger)
+        if device is not None:
+            device = checked_name(device, "device", MAX_NAME)
+        place = self.topic if topic is None else topic
+        tracked = process.track(place, key, meta, linger, device)
         if topic in (None, self.topic):
             process.follow()
         return ChannelPresence(process, tracked)

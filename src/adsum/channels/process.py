@@ -23,7 +23,7 @@ from typing import Any, Protocol
 
 from adsum.activetime import ActiveTimer, active_timeout
 from adsum.errors import NodeNotRunningError, UsageError
-from adsum.owners import PassingOwner
+from adsum.owners import DeviceOwner, PassingOwner
 from adsum.presence import Meta, Tracked
 from adsum.quoting import quoted
 from adsum.tasks import is_closing
@@ -119,6 +119,8 @@ class ChannelProcess(PassingOwner):
         # takes too long.
         self._reason: Reason = "closed"
         self._deadline: ActiveTimer | None = None
+        # The owners of presences that were tracked for a device, by device.
+        self._devices: dict[str, DeviceOwner] = {}
         # Broadcasts that wait to be filtered; beyond the limit no more are accepted.
         self._to_intercept = 0
 
@@ -221,7 +223,9 @@ class ChannelProcess(PassingOwner):
 
     # Called by the channel.
 
-    def track(self, topic: str, key: str, meta: Meta | None, linger: float) -> Tracked:
+    def track(
+        self, topic: str, key: str, meta: Meta | None, linger: float, device: str | None
+    ) -> Tracked:
         """See `Channel.track`."""
         if self._ended:
             raise UsageError(
@@ -229,13 +233,20 @@ class ChannelProcess(PassingOwner):
             )
         presence = self._shared.presence
         if not self.ending:
-            return presence.track(topic, key, meta, owner=self, linger=linger)
+            owner = self._owner_for(device)
+            return presence.track(topic, key, meta, owner=owner, linger=linger)
         # The client is gone. Released in the same turn, so no follower sees the presence. An owner
         # that can come back takes over nothing, so a lingering presence of the key goes on.
         nobody = object()
         tracked = presence.track(topic, key, meta, owner=nobody, linger=linger)
         presence.release(nobody, 0.0)
         return tracked
+
+    def _owner_for(self, device: str | None) -> "ChannelProcess | DeviceOwner":
+        """The owner of the presences of a device; released with the channel."""
+        if device is None:
+            return self
+        return self._devices.setdefault(device, DeviceOwner(device))
 
     def follow(self) -> None:
         """See `Channel.follow`."""
@@ -401,9 +412,10 @@ class ChannelProcess(PassingOwner):
         """Release the channel's presences, if there are any left, and stop following the topic."""
         self._following.stop()
         with contextlib.suppress(NodeNotRunningError):  # the stop has ended every presence already
-            self._shared.presence.release(self, linger, broken=broken)
-            if not broken:  # the client may have left just before its connection ended
-                self._shared.presence.release_lingering(self, 0.0)
+            for owner in (self, *self._devices.values()):
+                self._shared.presence.release(owner, linger, broken=broken)
+                if not broken:  # the client may have left just before its connection ended
+                    self._shared.presence.release_lingering(owner, 0.0)
 
     def __repr__(self) -> str:
         return f"{type(self._channel).__name__} on {quoted(self.topic)}"

@@ -38,23 +38,21 @@ class _Heir(Enum):
     PASSING = "any owner that passes"
 
 
+#: The heir of owners that never come back, such as tasks: the next one of them.
+PASSING = _Heir.PASSING
+
+
 class Claim(NamedTuple):
-    """The owner that a lingering presence had, and with it the owners that may take it over.
+    """The owner that a lingering presence had, and the owners that may take it over.
 
     Attributes:
         owner: Identifies the owner. It may end the presence.
-        returns: Whether the owner can come back under this identity, as a session id can. Then
-            it alone takes the presence over. Otherwise any owner that cannot come back does, such
-            as the next task or connection.
+        heir: Equal for the claims that may take over from each other: a session or a device that
+            comes back, or `PASSING`.
     """
 
     owner: Hashable
-    returns: bool
-
-    @property
-    def heir(self) -> Hashable:
-        """Equal for the claims that may take over from each other."""
-        return self.owner if self.returns else _Heir.PASSING
+    heir: Hashable
 
 
 class _Lingering(NamedTuple):

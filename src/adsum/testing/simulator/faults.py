@@ -9,7 +9,7 @@ from random import Random
 from typing import Any, NamedTuple
 
 from adsum.replication.entry import ID, KEY, TOPIC
-from adsum.replication.grace import Claim
+from adsum.replication.grace import PASSING, Claim
 from adsum.replication.limits import PIECE
 
 from .simulatednode import SimulatedNode
@@ -211,7 +211,9 @@ class Faults:
 
 def _claim(session: int, id: int) -> Claim:
     """The claim of a session; that of session 0 differs for each presence."""
-    return Claim(f"session {session}" if session else f"task {id}", returns=bool(session))
+    if session:
+        return Claim(f"session {session}", f"session {session}")
+    return Claim(f"task {id}", PASSING)
 
 
 def schedule(random: Random, length: int) -> list[Step]:

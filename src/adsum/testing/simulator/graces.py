@@ -30,9 +30,7 @@ class Graced:
 
     def may_pass_to(self, claim: Claim) -> bool:
         """Whether an owner may take the presence over."""
-        if self.claim is None or self.claim.returns != claim.returns:
-            return False
-        return not claim.returns or self.claim.owner == claim.owner
+        return self.claim is not None and self.claim.heir == claim.heir
 
 
 class Graces:
