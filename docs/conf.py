@@ -21,7 +21,13 @@ from sphinx.util.nodes import make_refnode
 
 ROOT = Path(__file__).resolve().parents[1]
 #: Packages whose `__all__` is the public API.
-PACKAGES = ("adsum", "adsum.channels", "adsum.testing")
+PACKAGES = (
+    "adsum",
+    "adsum.channels",
+    "adsum.integrations.aiohttp",
+    "adsum.integrations.httpx",
+    "adsum.testing",
+)
 
 project = "adsum"
 html_title = "adsum"
