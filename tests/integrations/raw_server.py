@@ -1,6 +1,7 @@
 """An HTTP server in the event loop of a test: it records requests, and may drop them."""
 
 import asyncio
+import ssl
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -20,9 +21,12 @@ class RawServer:
     Args:
         name: Its name.
         path: The path of a Unix socket, instead of a port.
+        tls: Its side of TLS.
     """
 
-    def __init__(self, name: str, path: Path | None = None) -> None:
+    def __init__(
+        self, name: str, path: Path | None = None, tls: ssl.SSLContext | None = None
+    ) -> None:
         self.name = name
         self.received: list[Received] = []
         #: Whether it closes the connection after a request, without an answer.
@@ -33,6 +37,7 @@ class RawServer:
         self.finished = asyncio.Event()
         self.finished.set()
         self._path = path
+        self._tls = tls
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
 
@@ -41,11 +46,13 @@ class RawServer:
         if self._path is not None:
             return f"unix:{self._path}"
         assert self._server is not None
-        return f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+        return (
+            f"http{'s' if self._tls else ''}://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+        )
 
     async def __aenter__(self) -> Self:
         if self._path is None:
-            self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+            self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self._tls)
         else:
             self._server = await asyncio.start_unix_server(self._serve, self._path)
         return self

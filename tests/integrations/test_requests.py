@@ -136,6 +136,22 @@ def test_body_that_can_be_read_once_survives_a_refused_connection(
     asyncio.run(work())
 
 
+def test_body_that_can_be_read_once_is_sent_once(client_type: type[Client]) -> None:
+    async def body() -> Any:
+        yield b"once"
+
+    async def work() -> None:
+        async with registered("a", "b", rest=0) as (services, servers):
+            for server in servers:
+                server.drops = True
+            async with client_type(services) as client:
+                with pytest.raises(client.errors):
+                    await client.fetch("/", "PUT", data=body())
+            assert sum(len(server.received) for server in servers) == 1
+
+    asyncio.run(work())
+
+
 def test_idempotent_request_is_repeated_after_it_was_sent(client_type: type[Client]) -> None:
     async def work() -> None:
         async with registered("a", "b", rest=0) as (services, [a, b]):

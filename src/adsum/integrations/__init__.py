@@ -3,5 +3,5 @@
 Import the file of your library, such as `adsum.integrations.httpx`. Each needs the extra of its
 name, as in ``pip install "adsum[httpx]"``. Nothing else in the package imports them.
 
-`target` parses the address of an instance; `httpx` and `aiohttp` use it.
+`httpaddress` parses the address of an instance; `httpx` and `aiohttp` use it.
 """

@@ -14,7 +14,7 @@ from adsum.services import Attempt, Attempts, Instance, Services
 from adsum.services.instance import checked_tag
 from adsum.services.pick import checked_strategy
 
-from .target import SCHEME, Target, parse_target
+from .httpaddress import SCHEME, HttpAddress, parse_address
 
 try:
     import aiohttp
@@ -127,13 +127,13 @@ class ServiceConnector(aiohttp.TCPConnector):
         traces: "list[Trace]",
         timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109
     ) -> "Connection":
-        target = _target_of(attempt.instance)
-        _readdress(req, url, target)
-        if target.socket is None:
+        address = _address_of(attempt.instance)
+        _readdress(req, url, address)
+        if address.socket is None:
             connection = await super().connect(req, traces, timeout)
         else:
             # It holds no connection beyond this one, so there is nothing to close later.
-            unix = aiohttp.UnixConnector(target.socket, force_close=True)
+            unix = aiohttp.UnixConnector(address.socket, force_close=True)
             connection = await unix.connect(req, traces, timeout)
         connection.add_callback(partial(_ended, attempt, connection))
         return connection
@@ -162,28 +162,28 @@ def _first(attempts: Attempts) -> Attempt:
         raise aiohttp.ClientConnectionError(str(error)) from error
 
 
-def _target_of(found: Instance) -> Target:
+def _address_of(found: Instance) -> HttpAddress:
     try:
-        return parse_target(found.address)
+        return parse_address(found.address)
     except ConfigurationError as error:
         raise aiohttp.InvalidURL(found.address, str(error)) from error
 
 
-def _readdress(req: "ClientRequest", url: URL, target: Target) -> None:
+def _readdress(req: "ClientRequest", url: URL, address: HttpAddress) -> None:
     """Send a request to an address instead of its present one.
 
     Args:
         req: The request.
         url: The URL with the name of the service.
-        target: The address.
+        address: The address.
     """
-    port = target.port or (443 if target.scheme == "https" else 80)
+    port = address.port or (443 if address.scheme == "https" else 80)
     before = req.url.host_port_subcomponent
     req.url = URL.build(
-        scheme=target.scheme,
-        host=target.host,
+        scheme=address.scheme,
+        host=address.host,
         port=port,
-        path=target.prefix + url.raw_path,
+        path=address.prefix + url.raw_path,
         query_string=url.raw_query_string,
         encoded=True,
     )

@@ -16,7 +16,7 @@ from adsum.services import Attempt, Attempts, Instance, Services
 from adsum.services.instance import checked_tag
 from adsum.services.pick import checked_strategy
 
-from .target import IDEMPOTENCY_KEY, IDEMPOTENT_METHODS, SCHEME, Target, parse_target
+from .httpaddress import IDEMPOTENCY_KEY, IDEMPOTENT_METHODS, SCHEME, HttpAddress, parse_address
 
 try:
     import httpx
@@ -153,12 +153,12 @@ class ServiceTransport(_Resolving, httpx.AsyncBaseTransport):
         await self._tcp.aclose()
 
     async def _send(self, attempt: Attempt, request: httpx.Request) -> httpx.Response:
-        target = _target_of(attempt.instance, request)
+        address = _address_of(attempt.instance, request)
         transport = self._tcp
-        if target.socket is not None:
-            transport = httpx.AsyncHTTPTransport(uds=target.socket, verify=False)
+        if address.socket is not None:
+            transport = httpx.AsyncHTTPTransport(uds=address.socket, verify=False)
         try:
-            response = await transport.handle_async_request(_readdressed(request, target))
+            response = await transport.handle_async_request(_readdressed(request, address))
         except BaseException:
             if transport is not self._tcp:
                 await transport.aclose()
@@ -280,12 +280,12 @@ class SyncServiceTransport(_Resolving, httpx.BaseTransport):
             return
 
     def _send(self, attempt: Attempt, request: httpx.Request) -> httpx.Response:
-        target = _target_of(attempt.instance, request)
+        address = _address_of(attempt.instance, request)
         transport = self._tcp
-        if target.socket is not None:
-            transport = httpx.HTTPTransport(uds=target.socket, verify=False)
+        if address.socket is not None:
+            transport = httpx.HTTPTransport(uds=address.socket, verify=False)
         try:
-            response = transport.handle_request(_readdressed(request, target))
+            response = transport.handle_request(_readdressed(request, address))
         except BaseException:
             if transport is not self._tcp:
                 transport.close()
@@ -357,20 +357,20 @@ def _first(attempts: Attempts, request: httpx.Request) -> Attempt:
         raise httpx.ConnectError(str(error), request=request) from error
 
 
-def _target_of(found: Instance, request: httpx.Request) -> Target:
+def _address_of(found: Instance, request: httpx.Request) -> HttpAddress:
     try:
-        return parse_target(found.address)
+        return parse_address(found.address)
     except ConfigurationError as error:
         raise httpx.UnsupportedProtocol(str(error), request=request) from error
 
 
-def _readdressed(request: httpx.Request, target: Target) -> httpx.Request:
+def _readdressed(request: httpx.Request, address: HttpAddress) -> httpx.Request:
     """The request, sent to an address."""
     url = request.url.copy_with(
-        scheme=target.scheme,
-        host=target.host,
-        port=target.port,
-        raw_path=target.prefix.encode() + request.url.raw_path,
+        scheme=address.scheme,
+        host=address.host,
+        port=address.port,
+        raw_path=address.prefix.encode() + request.url.raw_path,
     )
     headers = request.headers.copy()
     if headers.get("Host") == request.url.netloc.decode():

@@ -1,4 +1,4 @@
-"""`Target`: the address of an instance, as an HTTP client needs it. Pure."""
+"""`HttpAddress`: the address of an instance, as an HTTP client needs it. Pure."""
 
 from dataclasses import dataclass
 from typing import NoReturn
@@ -19,7 +19,7 @@ _ACCEPTED = (
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class HttpAddress:
     """Where to send the requests for an instance.
 
     Attributes:
@@ -37,7 +37,7 @@ class Target:
     socket: str | None = None
 
 
-def parse_target(address: str) -> Target:
+def parse_address(address: str) -> HttpAddress:
     """Parse the address of an instance.
 
     Raises:
@@ -47,7 +47,7 @@ def parse_target(address: str) -> Target:
         path = address.removeprefix("unix:")
         if not path.startswith("/"):
             _refuse(address)
-        return Target("http", "localhost", socket=path)
+        return HttpAddress("http", "localhost", socket=path)
     try:
         parts = urlsplit(address if "://" in address else f"http://{address}")
         host, port = parts.hostname, parts.port
@@ -56,7 +56,7 @@ def parse_target(address: str) -> Target:
     rest = parts.query or parts.fragment or "@" in parts.netloc
     if parts.scheme not in ("http", "https") or not host or rest:
         _refuse(address)
-    return Target(parts.scheme, host, port, parts.path.rstrip("/"))
+    return HttpAddress(parts.scheme, host, port, parts.path.rstrip("/"))
 
 
 def _refuse(address: str) -> NoReturn:
