@@ -16,7 +16,7 @@ import adsum
 
 # Servers and clients are started by different command lines, so the cluster needs a name.
 node = adsum.Node(cluster="services-example")
-services = adsum.Services(node)
+services = adsum.Services(node, rest=1.0)  # a failed server is skipped for a second
 
 #: Seconds for which a withdrawn server still accepts requests of clients that resolved it before.
 DRAIN = 0.5
