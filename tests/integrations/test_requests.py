@@ -1,12 +1,14 @@
 """Requests to a service: addresses, repeats, uses, errors; the same for each client."""
 
 import asyncio
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import adsum
+from tests.support.waiting import until
 
 from .clients import Client
 from .raw_server import RawServer
@@ -176,6 +178,39 @@ def test_post_is_never_repeated_after_it_was_sent(client_type: type[Client]) -> 
                         await client.fetch(f"/{number}", "POST", data=b"1")
             paths = [request.path for server in servers for request in server.received]
             assert sorted(paths) == [f"/{number}" for number in range(10)]
+
+    asyncio.run(work())
+
+
+def test_failed_instance_gets_no_requests_for_a_while(client_type: type[Client]) -> None:
+    async def work() -> None:
+        async with registered("a", "b", rest=60) as (services, [a, b]):
+            a.drops = True
+            async with client_type(services) as client:
+                for _ in range(6):
+                    with suppress(client.errors):
+                        await client.fetch("/", "POST", data=b"1")
+            assert (len(a.received), len(b.received)) == (1, 5)
+
+    asyncio.run(work())
+
+
+def test_cancelled_request_is_no_longer_a_use_and_no_failure(client_type: type[Client]) -> None:
+    async def work() -> None:
+        async with registered("a", "b") as (services, servers), client_type(services) as client:
+            for server in servers:
+                server.finished.clear()
+            task = asyncio.create_task(client.fetch())
+            await until(lambda: any(server.received for server in servers))
+            task.cancel()
+            await asyncio.wait([task])
+            assert task.cancelled()
+            for server in servers:
+                server.finished.set()
+                server.received.clear()
+            for _ in range(6):
+                await client.fetch()
+            assert [len(server.received) for server in servers] == [3, 3]
 
     asyncio.run(work())
 
