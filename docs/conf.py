@@ -21,7 +21,13 @@ from sphinx.util.nodes import make_refnode
 
 ROOT = Path(__file__).resolve().parents[1]
 #: Packages whose `__all__` is the public API.
-PACKAGES = ("adsum", "adsum.channels", "adsum.testing")
+PACKAGES = (
+    "adsum",
+    "adsum.channels",
+    "adsum.integrations.aiohttp",
+    "adsum.integrations.httpx",
+    "adsum.testing",
+)
 
 project = "adsum"
 html_title = "adsum"
@@ -33,6 +39,7 @@ nitpicky = True
 nitpick_ignore_regex = [
     ("py:obj", ".*"),
     ("py:class", r"(adsum|asyncio|collections|contextlib|os|ssl)\..*|(dict|tuple)\[str"),
+    ("py:(class|exc)", r"(aiohttp|httpx)\..*|ClientRequest|Connection|Trace"),
 ]
 # Pages may skip a level of headings.
 suppress_warnings = ["myst.header"]

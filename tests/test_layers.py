@@ -127,6 +127,7 @@ LAYERS = {
         "tasks",
         "values",
     },
+    "integrations": {"errors", "arguments", "portal", "services"},
     "channels": {
         "errors",
         "activetime",
@@ -154,6 +155,9 @@ LAYERS = {
         "values",
     },
 }
+
+#: What each file of `integrations` may import of others.
+EXTRAS = {"httpx": {"httpx"}, "aiohttp": {"aiohttp", "yarl"}}
 
 #: What each file and each directory of `channels` may import of the others, from the ground up.
 CHANNEL_LAYERS = {
@@ -339,11 +343,16 @@ def test_core_calls_nothing_that_reaches_the_world(path: Path) -> None:
 
 def test_nothing_outside_the_standard_library_is_imported() -> None:
     for path in SOURCE.rglob("*.py"):
-        if path.relative_to(SOURCE).parts[0] == "cli":  # the demo brings its own requirements
+        part, *_ = path.relative_to(SOURCE).parts
+        if part == "cli":  # the demo brings its own requirements
             continue
+        # An integration imports the library of its name, which its extra installs.
+        extra = EXTRAS.get(path.stem, set()) if part == "integrations" else set()
         for module, _ in imports(path):
             top = module.split(".")[0]
-            assert top == "adsum" or top in sys.stdlib_module_names, f"{path} imports {module}"
+            assert top in extra or top == "adsum" or top in sys.stdlib_module_names, (
+                f"{path} imports {module}"
+            )
 
 
 def test_tasks_are_created_in_one_module() -> None:
@@ -390,3 +399,11 @@ def test_every_public_name_has_one_home() -> None:
     public = {name for name in vars(adsum) if not name.startswith("_")}
     modules = {path.stem for path in SOURCE.iterdir()}
     assert public - modules == set(adsum.__all__)
+
+
+def test_nothing_else_imports_an_integration() -> None:
+    for importer, imported in import_graph().items():
+        if not importer.startswith("adsum.integrations"):
+            assert not {name for name in imported if name.startswith("adsum.integrations")}, (
+                importer
+            )

@@ -5,7 +5,13 @@ import re
 
 from tests.support.markdown_pages import ROOT
 
-PACKAGES = ("adsum", "adsum.channels", "adsum.testing")
+PACKAGES = (
+    "adsum",
+    "adsum.channels",
+    "adsum.integrations.aiohttp",
+    "adsum.integrations.httpx",
+    "adsum.testing",
+)
 #: Every public name with its package.
 PUBLIC = [
     f"{package}.{name}" for package in PACKAGES for name in importlib.import_module(package).__all__

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 
 from adsum.arguments import refuse
-from adsum.errors import NoInstanceError
+from adsum.errors import NodeNotRunningError, NoInstanceError
 
 from .instance import Instance
 from .slot import Slot
@@ -33,8 +33,9 @@ FAILURES: Errors = (OSError,)
 class Attempt:
     """One attempt; yielded by `Attempts`.
 
-    It counts for ``least_used`` until it ends: with `succeeded`, `failed`, `release`, the block of
-    a `with` statement, or the next attempt. The first end counts, later ones have no effect.
+    It counts for ``least_used`` until it ends: with `succeeded`, `failed`, `raised`, `release`, the
+    block of a `with` statement, or the next attempt. The first end counts, later ones have no
+    effect.
 
     In a `with` block an error that is repeated is suppressed, so the loop goes on. Any other error
     leaves the block.
@@ -67,6 +68,22 @@ class Attempt:
         self._use.failed()
         return self._attempts.repeats(error, sent=sent)
 
+    def raised(self, error: BaseException) -> bool:
+        """End the attempt by an error: a failure if it is one of the instance, else no outcome.
+
+        Args:
+            error: The error; its type decides, see `Services.attempts`.
+
+        Returns:
+            Whether another attempt follows. If not, raise the error.
+        """
+        if isinstance(error, self._attempts.unsent):
+            return self.failed(error, sent=False)
+        if isinstance(error, self._attempts.failures):
+            return self.failed(error, sent=True)
+        self.release()
+        return False
+
     def release(self) -> None:
         """End the attempt without an outcome, as when the request was cancelled."""
         self._use.release()
@@ -80,13 +97,9 @@ class Attempt:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> bool:
-        if error is None:
-            self.succeeded()
-        elif isinstance(error, self._attempts.unsent):
-            return self.failed(error, sent=False)
-        elif isinstance(error, self._attempts.failures):
-            return self.failed(error, sent=True)
-        self.release()
+        if error is not None:
+            return self.raised(error)
+        self.succeeded()
         return False
 
 
@@ -152,7 +165,7 @@ class Attempts(Iterator[Attempt]):
             return False
         try:
             self._next = self._pick(self._tried)
-        except NoInstanceError:
+        except (NoInstanceError, NodeNotRunningError):
             return False
         return True
 

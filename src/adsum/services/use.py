@@ -1,7 +1,10 @@
 """`Use`: one use of an instance, counted while it lasts, with its outcome reported once."""
 
+from contextlib import suppress
 from types import TracebackType
 from typing import Protocol
+
+from adsum.errors import NodeNotRunningError
 
 from .instance import Instance
 from .slot import Slot
@@ -45,12 +48,14 @@ class Use:
     def succeeded(self) -> None:
         """End the use: the instance has answered. Its failures are forgotten."""
         if self.release():
-            self._reports.report_success(self.instance)
+            with suppress(NodeNotRunningError):  # the state of instances has ended with the node
+                self._reports.report_success(self.instance)
 
     def failed(self) -> None:
         """End the use: the instance is skipped for a while."""
         if self.release():
-            self._reports.report_failure(self.instance)
+            with suppress(NodeNotRunningError):
+                self._reports.report_failure(self.instance)
 
     def __enter__(self) -> Instance:
         return self.instance
