@@ -634,8 +634,8 @@ MUTANTS = [
     ),
     Mutant(
         "let a function that makes a meta change the presence itself",
-        "../presence.py",
-        "if self._entry_of(tracked) is not old:",
+        "../tracked.py",
+        "if self._entry() is not old:",
         "if False:",
         ("tests/node/test_presence.py",),
     ),

@@ -30,7 +30,7 @@ from adsum.memberswatch import MembersDiff, MembersWatch
 from adsum.node import Node
 from adsum.owners import CURRENT_TASK
 from adsum.portal import Portal, PortalSubscription, PortalTracked, PortalWatch
-from adsum.presence import Presence, Tracked
+from adsum.presence import Presence
 from adsum.pubsub import Message, PubSub, Subscription
 from adsum.replication.memberinfo import MemberInfo
 from adsum.services import (
@@ -44,6 +44,7 @@ from adsum.services import (
     Use,
 )
 from adsum.topicswatch import TopicDiff, TopicsWatch
+from adsum.tracked import Tracked
 from adsum.transport.tls import TLS
 from adsum.watch import Diff, PresenceEntry, Watch
 

@@ -132,7 +132,9 @@ def test_long_task_leaks_no_callbacks_over_many_runs() -> None:
             async with node:
                 presence.track("room", "ann")
         gc.collect()
-        assert presence._owner_ended not in [callback for callback, _ in task._callbacks or ()]
+        assert presence._endings.task_ended not in [
+            callback for callback, _ in task._callbacks or ()
+        ]
 
     asyncio.run(main())
 

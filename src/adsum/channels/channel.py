@@ -7,8 +7,8 @@ from typing import Any, ClassVar, Literal, Protocol
 
 from adsum.arguments import named, parameters, refuse, takes, whole
 from adsum.errors import ConfigurationError
-from adsum.presence import Meta, Tracked
 from adsum.quoting import quoted
+from adsum.tracked import Meta, Tracked
 
 from .client import Client
 from .handlers import Answer, check_method, handlers_of, intercepts_of
