@@ -655,9 +655,9 @@ MUTANTS = [
     ),
     Mutant(
         "take a feed along into the next run of the node",
-        "../presence.py",
-        "feeds, self._feeds = self._feeds, {}",
-        "feeds = self._feeds",
+        "../watchfeeds.py",
+        "feeds, self._by_topic = self._by_topic, {}",
+        "feeds = self._by_topic",
         ("tests/node/test_closed_loops.py",),
     ),
     Mutant(

@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Callable, Hashable, Mapping
-from functools import partial
 from typing import Any, cast
 
 from adsum.arguments import instance, seconds_up_to
@@ -24,13 +23,13 @@ from adsum.owners import (
 )
 from adsum.quoting import quoted
 from adsum.replication.entry import ID, META, Entry, Transition
-from adsum.singlereader import ReaderSet
 from adsum.sparselog import SparseLogger
 from adsum.topicswatch import TopicFeeds, TopicsWatch, topics_with
 from adsum.tracked import Meta, Tracked, encode_meta
 from adsum.values.limits import MAX_LINGER, MAX_NAME
 from adsum.values.names import checked_name, checked_prefix, checked_topic
-from adsum.watch import Entries, Watch, WatchFeed, entry_of
+from adsum.watch import Entries, Watch, entry_of
+from adsum.watchfeeds import WatchFeeds
 
 logger = logging.getLogger("adsum.presence")
 
@@ -87,7 +86,7 @@ class Presence:
         self._node = node
         self._endings = Endings(node)
         self._owners = self._endings.owners
-        self._feeds: dict[str, WatchFeed] = {}
+        self._feeds = WatchFeeds(node, self.enrich if self.enrich else None)
         self._topic_feeds = TopicFeeds()
         #: Its observer of the node, for `Node.stop_observing`.
         self.observer: Observer = _PresenceObserver(self)
@@ -316,18 +315,7 @@ class Presence:
         """
         driver = self._node.driver
         topic = checked_topic(topic, "topic", MAX_NAME)
-        # This watch must not see earlier changes; the end of an earlier watch may be among them.
-        driver.notify_observers()
-        feed = self._feeds.get(topic)
-        if feed is None:
-            watches = ReaderSet[Watch](driver.loop, partial(self._close_unwatched, topic))
-            feed = WatchFeed(topic, self.enrich if self.enrich else None, watches)
-            driver.watch_topic(topic)
-            self._feeds[topic] = feed
-        watch = Watch(topic, feed.watches)
-        entries = driver.view.all_entries(topic)
-        feed.push([watch], [(None, entry) for entry in entries])
-        return watch
+        return self._feeds.watch(driver, topic)
 
     def watch_topics(self, prefix: str = "") -> TopicsWatch:
         """Watch all topics, or those that begin with a prefix: an asynchronous iterator of diffs.
@@ -405,35 +393,20 @@ class Presence:
     # Called by the observer.
 
     def _changed(self, topic: str, transitions: Transitions) -> None:
-        feed = self._feeds.get(topic)
-        if feed is not None:
-            feed.push(list(feed.watches), transitions)
+        self._feeds.push(topic, transitions)
         self._topic_feeds.push(topic, transitions)
 
     def _closed(self) -> None:
         """End every presence and every watch: the node has stopped."""
         self.log.flush()
         self._owners.clear()
-        feeds, self._feeds = self._feeds, {}
-        for feed in feeds.values():
-            feed.close()
-            for watch in feed.watches:
-                watch.close()
+        self._feeds.close()
         self._topic_feeds.close()
 
     def _forked(self) -> None:
         self._owners.forget()
-        self._feeds = {}
+        self._feeds.forget()
         self._topic_feeds.forget()
-
-    def _close_unwatched(self, topic: str) -> None:
-        """Close the feed of a topic without watches."""
-        feed = self._feeds.get(topic)
-        if feed is not None and not feed.watches:
-            del self._feeds[topic]
-            feed.close()
-            if self._node.running:
-                self._node.driver.unwatch_topic(topic)
 
 
 class _PresenceObserver(Observer):

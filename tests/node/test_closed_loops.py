@@ -51,7 +51,7 @@ class Run:
             assert list((await anext(watch)).joins) == ["new"]
             await self.pubsub.publish("room", {})
             assert (await anext(subscription)).topic == "room"
-            assert len(self.presence._feeds["room"].watches) == 1
+            assert len(self.presence._feeds._by_topic["room"].watches) == 1
             assert self.pubsub._topics is not None
             assert list(self.pubsub._topics.of("room")) == [subscription]
         assert all(reader.closed for reader in self.kept[:2])
