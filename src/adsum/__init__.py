@@ -6,8 +6,18 @@ to one of its live addresses. Importing this starts nothing.
 
 The layers, from the top: `node`, `presence` and `pubsub` are the API, with `portal` for threads,
 `services`, and `channels` for browsers, beside them; `driver` runs the engine of `replication` on
-the links of `transport`; `values` and the small modules beside it (`errors`, `tasks`, `forks`,
-`signals`, `quoting`, `sparselog`) are the ground. `testing` runs all of it on a simulated network.
+the links of `transport`; `values` and the small modules beside it are the ground. `testing` runs
+all of it on a simulated network.
+
+The other files here:
+
+- of `node`: `config` (settings), `lifespan` and `startingapp` (ASGI applications), `memberswatch`;
+- of `presence`: `tracked` (handles), `owners`, `endings`, `watch`, `watchfeeds`, `topicswatch`, and
+  `enrichment` (the fields that `fetch` adds);
+- of both: `singlereader` (the base of watches and subscriptions), `arguments` (their checks),
+  `errors`;
+- of the process and its event loop: `tasks`, `activetime`, `signals`, `forks`, `processexit`;
+- of log lines: `sparselog`, `quoting`.
 """
 
 from adsum.errors import (
