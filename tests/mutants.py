@@ -641,8 +641,8 @@ MUTANTS = [
     ),
     Mutant(
         "let a function that makes a meta change the presence itself",
-        "../presence.py",
-        "if self._entry_of(tracked) is not old:",
+        "../tracked.py",
+        "if self._entry() is not old:",
         "if False:",
         ("tests/node/test_presence.py",),
     ),
@@ -662,9 +662,9 @@ MUTANTS = [
     ),
     Mutant(
         "take a feed along into the next run of the node",
-        "../presence.py",
-        "feeds, self._feeds = self._feeds, {}",
-        "feeds = self._feeds",
+        "../watchfeeds.py",
+        "feeds, self._by_topic = self._by_topic, {}",
+        "feeds = self._by_topic",
         ("tests/node/test_closed_loops.py",),
     ),
     Mutant(

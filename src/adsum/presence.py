@@ -1,22 +1,19 @@
 """Presence: track, list and watch the keys that are present on topics, across the cluster."""
 
-import asyncio
 import logging
 from collections.abc import Callable, Hashable, Mapping
-from functools import partial
-from types import TracebackType
-from typing import Any, Self, cast
+from typing import Any, cast
 
 from adsum.arguments import instance, seconds_up_to
 from adsum.driver.driver import Driver
 from adsum.driver.observer import Observer
+from adsum.endings import Endings
 from adsum.enrichment import Enrichment, Fetch
-from adsum.errors import AlreadyTrackedError, NodeNotRunningError, NotTrackedError, UsageError
+from adsum.errors import AlreadyTrackedError, NotTrackedError
 from adsum.node import Node
 from adsum.owners import (
     CURRENT_TASK,
     Hold,
-    Owners,
     claim_of,
     describe_owner,
     hold_of,
@@ -25,16 +22,14 @@ from adsum.owners import (
     resolve_owner,
 )
 from adsum.quoting import quoted
-from adsum.replication.entry import ID, KEY, META, TOPIC, Entry, Transition
-from adsum.replication.grace import Claim
-from adsum.singlereader import ReaderSet
+from adsum.replication.entry import ID, META, Entry, Transition
 from adsum.sparselog import SparseLogger
-from adsum.tasks import has_failed
 from adsum.topicswatch import TopicFeeds, TopicsWatch, topics_with
-from adsum.values.jsontext import encode_object, load
-from adsum.values.limits import MAX_LINGER, MAX_META, MAX_NAME
+from adsum.tracked import Meta, Tracked, encode_meta
+from adsum.values.limits import MAX_LINGER, MAX_NAME
 from adsum.values.names import checked_name, checked_prefix, checked_topic
-from adsum.watch import Entries, Watch, WatchFeed, entry_of
+from adsum.watch import Entries, Watch, entry_of
+from adsum.watchfeeds import WatchFeeds
 
 logger = logging.getLogger("adsum.presence")
 
@@ -42,80 +37,6 @@ logger = logging.getLogger("adsum.presence")
 Names = list[str]
 Metas = list[Mapping[str, Any]]
 Transitions = list[Transition]
-Meta = Mapping[str, Any]
-_RESERVED = ("phx_ref", "phx_ref_prev")
-
-#: Seconds that a presence lingers, at most, after its owner was cancelled; 0 if the node's `linger`
-#: is 0. Some servers cancel handlers and stop the node right afterwards, without a signal.
-CANCEL_GRACE = 1.0
-
-
-class Tracked:
-    """A handle to one tracked presence of this node, returned by `Presence.track`.
-
-    As a context manager it untracks the presence at the end of the block. If an exception ends the
-    block, the presence has broken: it leaves after its `linger`.
-    """
-
-    __slots__ = ("_hold", "_key", "_owner", "_presence", "_run", "_topic")
-
-    def __init__(
-        self, presence: "Presence", owner: Hashable, topic: str, key: str, hold: Hold, run: object
-    ) -> None:
-        self._presence = presence
-        self._owner = owner
-        self._topic = topic
-        self._key = key
-        self._hold = hold
-        # The token of the run that the presence belongs to.
-        self._run = run
-
-    @property
-    def active(self) -> bool:
-        """Whether the owner tracks the presence under this handle.
-
-        False once the presence has ended, lingers, or was tracked again by a later call.
-        """
-        return self._presence._entry_of(self) is not None
-
-    def update(self, meta: Meta | Callable[[dict[str, Any]], Meta]) -> None:
-        """Replace the meta in place: no observer sees the key leave.
-
-        Args:
-            meta: The new meta, or a function from a copy of the old meta to the new one.
-
-        Raises:
-            NotTrackedError: The presence has ended.
-            TypeError: The meta is not a JSON object; the message names the path.
-            ValueError: The meta is not finite, too deep or too large.
-        """
-        self._presence._update(self, meta)
-
-    def untrack(self) -> None:
-        """End the presence. Idempotent, also after its owner or its node has ended.
-
-        The presence leaves at once, also if it lingers because it broke. If the node is about to
-        stop, it leaves after the `linger` of the node. A presence that was tracked again by a later
-        call is left as it is.
-        """
-        self._presence._untrack(self)
-
-    def __repr__(self) -> str:
-        # Callable in any thread. Meta and owner belong to the application and are not shown.
-        state = "active" if self._presence._node.running and self._presence._owns(self) else "ended"
-        return f"<Tracked {quoted(self._key)} on {quoted(self._topic)}, {state}>"
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        error_type: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        cancelled = error_type is not None and issubclass(error_type, asyncio.CancelledError)
-        self._presence._untrack(self, broken=error_type is not None, cancelled=cancelled)
 
 
 class Presence:
@@ -163,8 +84,9 @@ class Presence:
         #: Calls `fetch`; false if there is none.
         self.enrich = Enrichment(fetch, fetch_timeout, self.log)
         self._node = node
-        self._owners = Owners(self._owner_ended)
-        self._feeds: dict[str, WatchFeed] = {}
+        self._endings = Endings(node)
+        self._owners = self._endings.owners
+        self._feeds = WatchFeeds(node, self.enrich if self.enrich else None)
         self._topic_feeds = TopicFeeds()
         #: Its observer of the node, for `Node.stop_observing`.
         self.observer: Observer = _PresenceObserver(self)
@@ -221,7 +143,7 @@ class Presence:
         driver = self._node.driver
         topic = checked_topic(topic, "topic", MAX_NAME)
         key = checked_name(key, "key", MAX_NAME)
-        text = "{}" if meta is None else _encode_meta(meta)
+        text = "{}" if meta is None else encode_meta(meta)
         linger = seconds_up_to("linger", linger, MAX_LINGER)
         owner = resolve_owner(owner)
         owned = self._owners.get(owner)
@@ -237,7 +159,7 @@ class Presence:
         if owned is None:
             owned = self._owners.add(owner)
         hold = owned[topic, key] = hold_of(entry[ID], linger, taken=old is not None)
-        return Tracked(self, owner, topic, key, hold, driver.token)
+        return Tracked(self._endings, owner, topic, key, hold, driver.token)
 
     def _take_over(
         self,
@@ -255,6 +177,15 @@ class Presence:
                 return None
             return driver.take_over(topic, key, text, claim_of(owner))
         return old if old[META] == text else driver.update(old, text)
+
+    def _find(self, topic: str, key: str, owner: Hashable) -> Tracked | None:
+        topic, key = checked_topic(topic, "topic", MAX_NAME), checked_name(key, "key", MAX_NAME)
+        owner = resolve_owner(owner)
+        owned = self._owners.get(owner)
+        hold = None if owned is None else owned.get((topic, key))
+        if hold is None:
+            return None
+        return Tracked(self._endings, owner, topic, key, hold, self._node.driver.token)
 
     def update(
         self,
@@ -280,7 +211,7 @@ class Presence:
         if tracked is not None:
             tracked.untrack()
         if self._node.running:
-            self.release_lingering(resolve_owner(owner), self._linger(), topic, key)
+            self.release_lingering(resolve_owner(owner), self._endings.linger(), topic, key)
 
     def untrack_all(self, owner: Hashable = CURRENT_TASK) -> int:
         """End all presences of an owner, also those that linger because they broke.
@@ -288,7 +219,7 @@ class Presence:
         Returns:
             The number of presences that ended.
         """
-        owner, linger = resolve_owner(owner), self._linger()
+        owner, linger = resolve_owner(owner), self._endings.linger()
         return self.release(owner, linger) + self.release_lingering(owner, linger)
 
     def lost(self, owner: Hashable) -> int:
@@ -307,7 +238,7 @@ class Presence:
             NodeNotRunningError: The node is not running.
             TypeError: The owner is not hashable.
         """
-        return self.release(resolve_owner(owner), self._linger(), broken=True)
+        return self.release(resolve_owner(owner), self._endings.linger(), broken=True)
 
     # Reading.
 
@@ -386,18 +317,7 @@ class Presence:
         """
         driver = self._node.driver
         topic = checked_topic(topic, "topic", MAX_NAME)
-        # This watch must not see earlier changes; the end of an earlier watch may be among them.
-        driver.notify_observers()
-        feed = self._feeds.get(topic)
-        if feed is None:
-            watches = ReaderSet[Watch](driver.loop, partial(self._close_unwatched, topic))
-            feed = WatchFeed(topic, self.enrich if self.enrich else None, watches)
-            driver.watch_topic(topic)
-            self._feeds[topic] = feed
-        watch = Watch(topic, feed.watches)
-        entries = driver.view.all_entries(topic)
-        feed.push([watch], [(None, entry) for entry in entries])
-        return watch
+        return self._feeds.watch(driver, topic)
 
     def watch_topics(self, prefix: str = "") -> TopicsWatch:
         """Watch all topics, or those that begin with a prefix: an asynchronous iterator of diffs.
@@ -453,14 +373,7 @@ class Presence:
         Returns:
             Their number.
         """
-        self._node.check_running()
-        if owner not in self._owners:
-            return 0
-        owned = self._owners.remove(owner)
-        claim = claim_of(owner) if broken else None
-        for hold in owned.values():
-            self._end(hold, linger, claim)
-        return len(owned)
+        return self._endings.release(owner, linger, broken=broken)
 
     def release_lingering(
         self, owner: Hashable, linger: float, topic: str | None = None, key: str | None = None
@@ -472,145 +385,30 @@ class Presence:
         Returns:
             Their number.
         """
-        driver = self._node.driver
-        entries = [
-            entry
-            for entry in driver.lingering_of(claim_of(owner))
-            if topic is None or (entry[TOPIC], entry[KEY]) == (topic, key)
-        ]
-        for entry in entries:
-            _end_after(driver, entry, linger)
-        return len(entries)
+        return self._endings.release_lingering(owner, linger, topic, key)
 
     def release_all(self) -> None:
         """End all presences of all owners, as `untrack_all` does for each."""
         for owner in list(self._owners):
-            self.release(owner, self._linger())
+            self.release(owner, self._endings.linger())
 
     # Called by the observer.
 
     def _changed(self, topic: str, transitions: Transitions) -> None:
-        feed = self._feeds.get(topic)
-        if feed is not None:
-            feed.push(list(feed.watches), transitions)
+        self._feeds.push(topic, transitions)
         self._topic_feeds.push(topic, transitions)
 
     def _closed(self) -> None:
         """End every presence and every watch: the node has stopped."""
         self.log.flush()
         self._owners.clear()
-        feeds, self._feeds = self._feeds, {}
-        for feed in feeds.values():
-            feed.close()
-            for watch in feed.watches:
-                watch.close()
+        self._feeds.close()
         self._topic_feeds.close()
 
     def _forked(self) -> None:
         self._owners.forget()
-        self._feeds = {}
+        self._feeds.forget()
         self._topic_feeds.forget()
-
-    # Called by handles and watches.
-
-    def _entry_of(self, tracked: Tracked) -> Entry | None:
-        """The current entry of a presence; None once the presence or its run has ended."""
-        if not self._owns(tracked):
-            return None  # it may linger, but it has ended
-        try:
-            driver = self._node.driver
-        except NodeNotRunningError:  # the node is stopped, or runs in the parent of this process
-            return None
-        return driver.tracked(id_of(tracked._hold)) if driver.token is tracked._run else None
-
-    def _owns(self, tracked: Tracked) -> bool:
-        """Whether the owner still owns the presence, in this run of the node or an earlier one."""
-        owned = self._owners.get(tracked._owner)
-        return owned is not None and owned.get((tracked._topic, tracked._key)) is tracked._hold
-
-    def _update(self, tracked: Tracked, meta: Meta | Callable[[dict[str, Any]], Meta]) -> None:
-        old = self._entry_of(tracked)
-        if old is None:
-            self._node.check_process()
-            raise NotTrackedError(f"{quoted(tracked._key)} on {quoted(tracked._topic)} has ended")
-        if callable(meta):
-            meta = meta(load(old[META]))
-            if not isinstance(meta, dict):
-                raise TypeError(f"meta: the function must return the new meta, not {quoted(meta)}")
-            if self._entry_of(tracked) is not old:
-                raise UsageError("meta: the function must not change the presence itself")
-        text = _encode_meta(meta)
-        self._node.driver.update(old, text)
-
-    def _untrack(self, tracked: Tracked, *, broken: bool = False, cancelled: bool = False) -> None:
-        if self._entry_of(tracked) is None:
-            if not broken:
-                self._end_grace_of(tracked)
-            return
-        owned = self._owners.get(tracked._owner)
-        if owned is not None:
-            del owned[tracked._topic, tracked._key]
-            if not owned:
-                self._owners.remove(tracked._owner)
-        claim = claim_of(tracked._owner) if broken else None
-        self._end(tracked._hold, self._linger(cancelled), claim)
-
-    def _linger(self, cancelled: bool = False) -> float:
-        """Seconds that a presence lingers if it ends now."""
-        linger = self._node.settings.linger
-        if not linger or self._node.stopping:
-            return linger
-        return min(linger, CANCEL_GRACE) if cancelled else 0.0
-
-    def _end(self, hold: Hold, linger: float, claim: Claim | None = None) -> None:
-        """End a presence without an owner, after `linger` seconds.
-
-        With a claim it has broken: it stays for its own linger at least, and may be taken over.
-        """
-        driver = self._node.driver
-        entry = driver.tracked(id_of(hold))
-        if entry is None:
-            return
-        grace = 0.0 if claim is None else linger_of(hold)
-        if grace:
-            driver.linger(entry, max(grace, linger), claim, hold)
-        else:
-            _end_after(driver, entry, linger)
-
-    def _end_grace_of(self, tracked: Tracked) -> None:
-        """End the presence of a handle that lingers since it broke, unless it was taken over."""
-        if not self._node.running:
-            return
-        driver, id = self._node.driver, id_of(tracked._hold)
-        entry = driver.tracked(id)
-        if (
-            driver.token is tracked._run
-            and entry is not None
-            and driver.lingers_since(id, tracked._hold)
-        ):
-            _end_after(driver, entry, self._linger())
-
-    def _find(self, topic: str, key: str, owner: Hashable) -> Tracked | None:
-        topic, key = checked_topic(topic, "topic", MAX_NAME), checked_name(key, "key", MAX_NAME)
-        owner = resolve_owner(owner)
-        owned = self._owners.get(owner)
-        hold = None if owned is None else owned.get((topic, key))
-        if hold is None:
-            return None
-        return Tracked(self, owner, topic, key, hold, self._node.driver.token)
-
-    def _owner_ended(self, task: "asyncio.Task[Any]") -> None:
-        if task in self._owners and self._node.running:
-            self.release(task, self._linger(task.cancelled()), broken=has_failed(task))
-
-    def _close_unwatched(self, topic: str) -> None:
-        """Close the feed of a topic without watches."""
-        feed = self._feeds.get(topic)
-        if feed is not None and not feed.watches:
-            del self._feeds[topic]
-            feed.close()
-            if self._node.running:
-                self._node.driver.unwatch_topic(topic)
 
 
 class _PresenceObserver(Observer):
@@ -627,17 +425,3 @@ class _PresenceObserver(Observer):
 
     def forked(self) -> None:
         self._presence._forked()
-
-
-def _end_after(driver: Driver, entry: Entry, linger: float) -> None:
-    """End a presence after some seconds; nobody may take it over."""
-    if linger:
-        driver.linger(entry, linger)
-    else:
-        driver.untrack(entry)
-
-
-def _encode_meta(meta: object) -> str:
-    if isinstance(meta, dict) and ("phx_ref" in meta or "phx_ref_prev" in meta):
-        meta = {key: value for key, value in meta.items() if key not in _RESERVED}
-    return encode_object(meta, "meta", MAX_META)

@@ -1,7 +1,5 @@
 """Watches of a topic: diffs in order, each change once, merged for a slow reader."""
 
-import asyncio
-import logging
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar, cast, overload
@@ -10,11 +8,8 @@ from adsum.quoting import quoted
 from adsum.replication.entry import KEY, VERSION, Entry, Identity, Transition, identity
 from adsum.replication.view import present
 from adsum.singlereader import ReaderSet, SingleReaderIterator
-from adsum.sparselog import log_line
-from adsum.tasks import cancel_task, in_slices, start_task
+from adsum.tasks import in_slices
 from adsum.values.frozen import FrozenDict, FrozenList
-
-logger = logging.getLogger("adsum.presence")
 
 T = TypeVar("T")
 
@@ -157,67 +152,6 @@ class Watch(SingleReaderIterator[Diff]):
         self._deferred = None
 
 
-class WatchFeed:
-    """Passes the changes of one topic to its watches, enriched by `fetch`.
-
-    One call of `fetch` serves all watches. Changes during the call are folded for the next one, so
-    no diff overtakes another, and the memory of each watch is bounded by the presences that
-    changed.
-
-    Args:
-        topic: The topic.
-        enrich: Returns the extras for its entries; None if there is no `fetch`.
-        watches: The watches of the topic.
-    """
-
-    def __init__(self, topic: str, enrich: Enrich | None, watches: ReaderSet[Watch]) -> None:
-        self.watches = watches
-        self._topic = topic
-        self._enrich = enrich
-        # Calls `fetch`. Stored until its end is handled, so there is one at a time.
-        self._task: asyncio.Task[None] | None = None
-
-    def push(self, watches: list[Watch], transitions: list[Transition]) -> None:
-        """Pass changes to some of the watches, after all changes that were pushed before."""
-        for watch in watches:
-            if self._enrich is None:
-                watch.merge(transitions, {})
-            else:
-                watch.defer(transitions)
-        self._start()
-
-    def close(self) -> None:
-        """Cancel a call of `fetch` that is under way."""
-        cancel_task(self._task)
-
-    def _start(self) -> None:
-        if self._enrich is not None and self._task is None:
-            self._task = start_task(self._run(self._enrich))
-            self._task.add_done_callback(self._stopped)
-
-    async def _run(self, enrich: Enrich) -> None:
-        while batch := self._next_batch():
-            extras = await enrich(self._topic, await group_in_slices(await _changed_entries(batch)))
-            for watch, transitions in batch:
-                await watch.merge_in_slices(transitions, extras)
-
-    def _next_batch(self) -> list[tuple[Watch, list[Transition]]]:
-        taken = [(watch, watch.take_deferred()) for watch in self.watches]
-        return [(watch, transitions) for watch, transitions in taken if transitions is not None]
-
-    def _stopped(self, task: "asyncio.Task[None]") -> None:
-        """Continue with deferred changes; after a failure or cancellation, close all watches."""
-        self._task = None
-        error = None if task.cancelled() else task.exception()
-        if error is not None:
-            log_line(logger, logging.ERROR, "the watches of %s end", (quoted(self._topic),), error)
-        if error is not None or task.cancelled():
-            for watch in [*self.watches]:
-                watch.close()  # its batch is lost, and each change must be delivered once
-        elif any(watch.deferring for watch in self.watches):
-            self._start()
-
-
 def fold(pending: dict[Identity, Transition], transitions: Iterable[Transition]) -> None:
     """Merge changes into pending ones: for each presence the first old and the last new entry."""
     for old, new in transitions:
@@ -273,7 +207,7 @@ async def group_in_slices(entries: Sequence[Entry]) -> Entries:
     return grouped
 
 
-async def _changed_entries(batch: list[tuple[Watch, list[Transition]]]) -> list[Entry]:
+async def changed_entries(batch: list[tuple[Watch, list[Transition]]]) -> list[Entry]:
     """The last entry of each presence that changed, once, regardless of the number of watches."""
     found: dict[Identity, Entry] = {}
     for _, transitions in batch:

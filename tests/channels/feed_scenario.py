@@ -49,7 +49,7 @@ class FeedScenario(Observer):
         self.readers.append(made)
         return made
 
-    def track(self, key: str, meta: dict[str, Any] | None = None) -> adsum.presence.Tracked:
+    def track(self, key: str, meta: dict[str, Any] | None = None) -> adsum.Tracked:
         return self.presence.track(TOPIC, key, meta, owner=None)
 
     def cut(self) -> None:

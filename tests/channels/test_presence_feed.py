@@ -242,7 +242,7 @@ class Crowd:
 
     def __init__(self, scenario: FeedScenario) -> None:
         self.scenario = scenario
-        self.tracked: list[adsum.presence.Tracked] = []
+        self.tracked: list[adsum.Tracked] = []
         self.serial = 0
 
     async def step(self, what: str, which: Any) -> None:

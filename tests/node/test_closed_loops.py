@@ -51,7 +51,7 @@ class Run:
             assert list((await anext(watch)).joins) == ["new"]
             await self.pubsub.publish("room", {})
             assert (await anext(subscription)).topic == "room"
-            assert len(self.presence._feeds["room"].watches) == 1
+            assert len(self.presence._feeds._by_topic["room"].watches) == 1
             assert self.pubsub._topics is not None
             assert list(self.pubsub._topics.of("room")) == [subscription]
         assert all(reader.closed for reader in self.kept[:2])
@@ -132,7 +132,9 @@ def test_long_task_leaks_no_callbacks_over_many_runs() -> None:
             async with node:
                 presence.track("room", "ann")
         gc.collect()
-        assert presence._owner_ended not in [callback for callback, _ in task._callbacks or ()]
+        assert presence._endings.task_ended not in [
+            callback for callback, _ in task._callbacks or ()
+        ]
 
     asyncio.run(main())
 

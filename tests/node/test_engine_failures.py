@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import adsum
-from adsum.driver import driver as driver_module
+from adsum.driver import failurelog
 from adsum.replication.engine import Engine
 from tests.support.nodes import run
 from tests.support.waiting import until
@@ -128,8 +128,8 @@ def test_failures_of_an_observer_are_logged_once_in_an_interval(
             watch = presence.watch("room")
             monkeypatch.setattr(presence.observer, "changed", Fault(presence.observer.changed))
             for interval in (1000.0, 0.0):
-                monkeypatch.setattr(driver_module, "FAILURE_LOG_INTERVAL", interval)
-                node.driver._silent_until.clear()
+                monkeypatch.setattr(failurelog, "FAILURE_LOG_INTERVAL", interval)
+                node.driver._failures._silent_until.clear()
                 caplog.clear()
                 for _ in range(5):
                     presence.track("room", "ann").untrack()

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 import adsum
+from adsum.endings import CANCEL_GRACE
 from adsum.errors import NotTrackedError
-from adsum.presence import CANCEL_GRACE
 from adsum.testing import Cluster, MakeCluster
 from tests.support.nodes import run
 from tests.support.waiting import until

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import adsum
-from adsum.portalconnection import close_all
+from adsum.portal.portalconnection import close_all
 from tests.support.waiting import eventually, until
 
 

@@ -98,7 +98,7 @@ def test_long_task_leaks_no_owner_callbacks(end: str) -> None:
 
         def callbacks() -> int:
             held = [callback for callback, _ in task._callbacks or ()]
-            return held.count(presence._owner_ended)
+            return held.count(presence._endings.task_ended)
 
         for _ in range(5):
             me = presence.track("room", "ann")

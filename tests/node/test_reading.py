@@ -30,7 +30,10 @@ def opened(request: pytest.FixtureRequest) -> Open:
 
 def topics(presence: adsum.Presence, pubsub: adsum.PubSub) -> list[str]:
     """The topics that a node keeps for their readers."""
-    return [*presence._feeds, *(pubsub._topics._readers if pubsub._topics is not None else ())]
+    return [
+        *presence._feeds._by_topic,
+        *(pubsub._topics._readers if pubsub._topics is not None else ()),
+    ]
 
 
 def test_closed_reader_leaks_nothing(opened: Open) -> None:

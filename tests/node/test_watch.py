@@ -160,7 +160,7 @@ def test_closing_the_watch_or_the_node_ends_the_iteration() -> None:
         await tasks[0]
         await node.stop()
         await tasks[1]
-        assert presence._feeds == {}
+        assert presence._feeds._by_topic == {}
 
     run(main())
 
@@ -351,7 +351,7 @@ def test_cancelled_fetch_ends_its_watches() -> None:
         table.gate.clear()
         presence.track("room", "ann", owner=None)
         await until(lambda: table.calls)
-        looking_up = presence._feeds["room"]._task
+        looking_up = presence._feeds._by_topic["room"]._task
         assert looking_up is not None
         looking_up.cancel()
         with pytest.raises(StopAsyncIteration):
@@ -440,7 +440,7 @@ def test_unreferenced_watch_is_closed() -> None:
         async for _ in presence.watch("room"):
             break
         gc.collect()
-        await until(lambda: presence._feeds == {})
+        await until(lambda: presence._feeds._by_topic == {})
         assert node.driver.engine.view._watched == {}
         await node.stop()
 

@@ -7,8 +7,8 @@ from typing import Any, ClassVar, Literal, Protocol
 
 from adsum.arguments import named, parameters, refuse, takes, whole
 from adsum.errors import ConfigurationError
-from adsum.presence import Meta, Tracked
 from adsum.quoting import quoted
+from adsum.tracked import Meta, Tracked
 from adsum.values.limits import MAX_NAME
 from adsum.values.names import checked_name
 

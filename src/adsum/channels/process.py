@@ -24,9 +24,9 @@ from typing import Any, Protocol
 from adsum.activetime import ActiveTimer, active_timeout
 from adsum.errors import NodeNotRunningError, UsageError
 from adsum.owners import DeviceOwner, PassingOwner
-from adsum.presence import Meta, Tracked
 from adsum.quoting import quoted
 from adsum.tasks import is_closing
+from adsum.tracked import Meta, Tracked
 from adsum.values.jsontext import load
 
 from .channel import Channel, Reason

@@ -8,7 +8,6 @@ time.
 
 import asyncio
 import logging
-import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import suppress
@@ -35,8 +34,9 @@ from adsum.replication.grace import Claim
 from adsum.replication.memberinfo import MemberInfo
 from adsum.replication.messages import ProtocolMessage, Publish
 from adsum.replication.state import Replica
-from adsum.sparselog import SparseLogger, error_text
+from adsum.sparselog import SparseLogger
 
+from .failurelog import FailureLog
 from .observer import Observer
 from .readonlyview import ReadOnlyView
 
@@ -47,10 +47,6 @@ _LEVELS = {
     Severity.WARNING: logging.WARNING,
     Severity.ERROR: logging.ERROR,
 }
-
-
-#: Seconds between two log lines about the same kind of failure.
-FAILURE_LOG_INTERVAL = 10.0
 
 
 class Driver(ABC):
@@ -97,8 +93,7 @@ class Driver(ABC):
         self._ended = False
         # Log lines that peers cause become less and less frequent.
         self._log = SparseLogger(logger)
-        # Monotonic time until which failures of one function, by its name, are not logged.
-        self._silent_until: dict[str, float] = {}
+        self._failures = FailureLog(engine.replica)
         # Callers that wait until this node has joined; the end of the run wakes them, too.
         self._waiters: set[asyncio.Future[None]] = set()
         # Whether `_drive` runs. Nested calls return, and the outer one handles their effects.
@@ -493,20 +488,10 @@ class Driver(ABC):
         try:
             action(*arguments)
         except Exception as error:
-            self._log_failure(getattr(action, "__name__", "an action"), error)
+            name = getattr(action, "__name__", "an action")
+            self._failures.log(name, error, self._now())
             return False
         return True
-
-    def _log_failure(self, action: str, error: Exception) -> None:
-        """Log a failure, once for each kind in an interval; the trace is cut to a page."""
-        now = self._now()
-        if now < self._silent_until.get(action, now):
-            return
-        self._silent_until[action] = now + FAILURE_LOG_INTERVAL
-        stack = "".join(traceback.format_tb(error.__traceback__))
-        logger.error(
-            "%s: %s failed: %s\n%s", self.replica, action, error_text(error), stack[-3000:]
-        )
 
     @abstractmethod
     def _now(self) -> float:

@@ -102,7 +102,7 @@ class SocketDriver(LinkDriver):
                     await self._check_siblings()
                 self._files.check(self._now())
             except Exception as error:
-                self._log_failure("a check of siblings and open files", error)
+                self._failures.log("a check of siblings and open files", error, self._now())
             self._drive()
 
     async def _check_siblings(self) -> None:

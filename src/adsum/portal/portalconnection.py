@@ -16,12 +16,13 @@ from contextlib import suppress
 from typing import Any
 from weakref import WeakSet
 
-from adsum.callqueue import STOPPED, CallQueue
 from adsum.driver.observer import Observer
 from adsum.errors import NodeNotRunningError
 from adsum.node import Node
-from adsum.nodethread import NodeThread
 from adsum.processexit import call_at_exit
+
+from .callqueue import STOPPED, CallQueue
+from .nodethread import NodeThread
 
 _CLOSED = "the node is not running: the portal is closed"
 

@@ -5,9 +5,10 @@ import threading
 from concurrent.futures import Future
 from contextlib import suppress
 
-from adsum.callqueue import STOPPED, CallQueue, deliver, fail
 from adsum.errors import NodeNotRunningError
 from adsum.node import Node
+
+from .callqueue import STOPPED, CallQueue, deliver, fail
 
 
 class NodeThread:

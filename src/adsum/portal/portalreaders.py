@@ -12,12 +12,13 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar, cast
 
-from adsum.callqueue import CallQueue
 from adsum.errors import NodeNotRunningError, UsageError
 from adsum.forks import process
 from adsum.pubsub import Message, Subscription
 from adsum.singlereader import SingleReaderIterator
 from adsum.watch import Diff, Watch
+
+from .callqueue import CallQueue
 
 T_co = TypeVar("T_co", covariant=True)
 _END = object()

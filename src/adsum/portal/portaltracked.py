@@ -6,7 +6,7 @@ from typing import Any, Self
 
 from adsum.errors import NodeNotRunningError, NotTrackedError
 from adsum.forks import process
-from adsum.presence import Meta, Tracked
+from adsum.tracked import Meta, Tracked
 
 
 class PortalTracked:

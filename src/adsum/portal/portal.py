@@ -20,14 +20,16 @@ from adsum.enrichment import Fetch
 from adsum.errors import UsageError
 from adsum.node import Node
 from adsum.owners import CURRENT_TASK, PassingOwner, resolve_owner
-from adsum.portalconnection import PortalConnection
-from adsum.portalreaders import PortalReader, PortalSubscription, PortalWatch
-from adsum.portaltracked import PortalTracked
-from adsum.presence import Meta, Metas, Names, Presence
+from adsum.presence import Metas, Names, Presence
 from adsum.pubsub import DEFAULT_LIMIT, DEFAULT_LIMIT_BYTES, PubSub
+from adsum.tracked import Meta
 from adsum.values.limits import MAX_LINGER, MAX_NAME
 from adsum.values.names import checked_name, checked_topic
 from adsum.watch import Entries
+
+from .portalconnection import PortalConnection
+from .portalreaders import PortalReader, PortalSubscription, PortalWatch
+from .portaltracked import PortalTracked
 
 P = ParamSpec("P")
 T = TypeVar("T")
