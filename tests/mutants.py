@@ -1006,16 +1006,16 @@ MUTANTS = [
     ),
     Mutant(
         "take an exception for the normal end of a block",
-        "../presence.py",
-        "broken=error_type is not None",
-        "broken=False",
+        "../tracked.py",
+        "self._end(broken=True, ",
+        "self._end(broken=False, ",
         ("tests/node/test_grace.py",),
     ),
     Mutant(
         "let the old handle end the presence that was taken over",
-        "../presence.py",
-        "owned.get((tracked._topic, tracked._key)) is tracked._hold",
-        "id_of(owned.get((tracked._topic, tracked._key), 0)) == id_of(tracked._hold)",
+        "../tracked.py",
+        "owned.get((self._topic, self._key)) is self._hold",
+        "id_of(owned.get((self._topic, self._key), 0)) == id_of(self._hold)",
         ("tests/node/test_grace.py",),
     ),
     Mutant(
@@ -1027,7 +1027,7 @@ MUTANTS = [
     ),
     Mutant(
         "prefer the shorter of two lingers",
-        "../presence.py",
+        "../endings.py",
         "driver.linger(entry, max(grace, linger), claim, hold)",
         "driver.linger(entry, min(grace, linger), claim, hold)",
         ("tests/node/test_grace.py",),
@@ -1041,7 +1041,7 @@ MUTANTS = [
     ),
     Mutant(
         "end all lingering presences of an owner with one of its keys",
-        "../presence.py",
+        "../endings.py",
         "if topic is None or (entry[TOPIC], entry[KEY]) == (topic, key)",
         "if True",
         ("tests/node/test_grace.py",),
