@@ -94,7 +94,7 @@ docs: $(INSTALLED)  ## the documentation site, in site/; a warning fails
 	$(BIN)/sphinx-build -q -E -W --keep-going -j auto -d .doctrees -c docs . site
 
 # Debian's Python comes without venv; where we may, we fetch it, and otherwise say what to do.
-$(INSTALLED): pyproject.toml constraints.txt requirements-dev.txt
+$(INSTALLED): pyproject.toml constraints.txt requirements-dev.txt requirements-interpreters.txt
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { $(APT) python3-venv >/dev/null; } || \
 	    { echo "Python's venv is missing; run: sudo apt-get install python3-venv"; exit 1; }
 	$(PYTHON) -m venv $(VENV)

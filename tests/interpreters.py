@@ -1,8 +1,9 @@
 """Run fast tests on the other versions of CPython that are supported: `make interpreters`.
 
 Each version that is on the PATH or among those of pyenv gets an environment of its own,
-`.venv-3.12` for example, with the pinned requirements. There the tests of the core, of nodes and of
-channels run twice: with usual tasks and with eager tasks. A version that is absent costs one line.
+`.venv-3.12` for example, with the requirements of these tests. There the tests of the core, of
+nodes, services and channels run twice: with usual tasks and with eager tasks. A version that is
+absent costs one line.
 """
 
 import os
@@ -15,7 +16,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 #: The minor versions besides the one that runs all tests.
 VERSIONS = ("3.12", "3.13")
-REQUIREMENTS = ("pyproject.toml", "requirements-dev.txt", "constraints.txt")
+REQUIREMENTS = ("pyproject.toml", "requirements-interpreters.txt", "constraints.txt")
 #: The loops of applications run in these; the core has no tasks.
 WITH_TASKS = ("tests/node", "tests/services", "tests/channels", "tests/testing")
 #: The core without its property tests and trials, which take most of the time.
@@ -61,7 +62,9 @@ def environment(version: str, python: Path) -> Path:
     newest = max((ROOT / name).stat().st_mtime for name in REQUIREMENTS)
     if not installed.exists() or installed.stat().st_mtime < newest:
         subprocess.run([python, "-m", "venv", "--clear", folder], check=True)
-        subprocess.run([own, *INSTALL, "-r", "requirements-dev.txt"], cwd=ROOT, check=True)
+        subprocess.run(
+            [own, *INSTALL, "-r", "requirements-interpreters.txt", "-e", "."], cwd=ROOT, check=True
+        )
         installed.touch()
     return own
 

@@ -15,7 +15,13 @@ ROOT = Path(__file__).parents[1]
 IN_SDIST = {
     *("src", "tests", "docs", "examples", "benchmarks"),
     *("CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "README.md", "SECURITY.md"),
-    *("Makefile", "constraints.txt", "pyproject.toml", "requirements-dev.txt"),
+    *(
+        "Makefile",
+        "constraints.txt",
+        "pyproject.toml",
+        "requirements-dev.txt",
+        "requirements-interpreters.txt",
+    ),
     *(".gitignore", ".pre-commit-config.yaml", "PKG-INFO"),
 }
 

@@ -1,4 +1,4 @@
-"""requirements-dev.txt names every package that the tests and the examples import."""
+"""The requirements name every package that the tests and the examples import."""
 
 import ast
 import re
@@ -8,7 +8,11 @@ from importlib.metadata import packages_distributions, requires
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-LINES = (ROOT / "requirements-dev.txt").read_text().splitlines()
+LINES = [
+    line
+    for name in ("requirements-dev.txt", "requirements-interpreters.txt")
+    for line in (ROOT / name).read_text().splitlines()
+]
 #: Modules that a file imports from beside it.
 FOLDERS = ("benchmarks", "examples", "tests")
 LOCAL = {path.stem for folder in FOLDERS for path in ROOT.glob(f"{folder}/**/*.py")} | {*FOLDERS}

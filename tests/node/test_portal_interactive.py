@@ -8,14 +8,16 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from jupyter_client.manager import KernelManager
 
 import adsum
 from tests.support.environment import clean_environment
 from tests.support.waiting import DEADLINE, eventually
+
+if TYPE_CHECKING:
+    from jupyter_client.manager import KernelManager
 
 pytestmark = pytest.mark.processes
 
@@ -82,6 +84,7 @@ def test_interpreter_uses_a_portal_and_says_goodbye(
         terminal.type("while portal.count('room') < 2: pass\n")
         terminal.type("print('pre' + 'sent:', *sorted(portal.list('room')))")
         terminal.shows("present: ann typist")
+        terminal.shows(">>> ")  # before it, the terminal would take an end of file for a NUL
         terminal.type("\x04")
         eventually(lambda: list(portal.list("room")) == ["ann"], "the typist has left")
         assert terminal.process.wait(DEADLINE) == 0
@@ -92,7 +95,7 @@ def test_interpreter_uses_a_portal_and_says_goodbye(
 class Notebook:
     """A Jupyter kernel, and its client."""
 
-    def __init__(self, manager: KernelManager) -> None:
+    def __init__(self, manager: "KernelManager") -> None:
         self._client = manager.blocking_client()
         self._client.start_channels()
         self._client.wait_for_ready(timeout=DEADLINE)
@@ -120,6 +123,9 @@ class Notebook:
 
 @contextmanager
 def notebook(cluster: str, folder: Path) -> Iterator[Notebook]:
+    # Here, because the tests of other interpreters collect this file, and install no kernel.
+    from jupyter_client.manager import KernelManager
+
     manager = KernelManager(connection_file=str(folder / "kernel.json"))
     home = {"IPYTHONDIR": str(folder), "HOME": str(folder)}
     manager.start_kernel(env={**clean_environment(), **home, "ADSUM_CLUSTER": cluster})
