@@ -132,14 +132,14 @@ async def test_long_relayed_texts_take_turns_and_do_not_block_the_link(
 async def test_long_questions_beyond_the_memory_bound_are_refused(
     cluster_name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(textqueue, "ROOM_PATIENCE", 0.2)
-
     async with two_that_ask(cluster_name) as (one, two, name):
         half = {"text": "x" * (textqueue.MAX_IN_FLIGHT_TEXTS // 2 - 1000)}
         first = [asyncio.create_task(one.ask(name, half, DEADLINE)) for _ in range(2)]
         await until(lambda: len(two.asked) == 2)
-        with pytest.raises(NoRoomError):
-            await one.ask(name, half, DEADLINE)
+        with monkeypatch.context() as impatient:
+            impatient.setattr(textqueue, "ROOM_PATIENCE", 0.2)
+            with pytest.raises(NoRoomError):
+                await one.ask(name, half, DEADLINE)
         short = asyncio.create_task(one.ask(name, {"short": True}, DEADLINE))
         await until(lambda: len(two.asked) == 3)
         waiting = asyncio.create_task(one.ask(name, half, DEADLINE))
