@@ -195,18 +195,26 @@ def test_user_whose_stream_is_opened_again_does_not_leave(
     async def main() -> None:
         running = ClusterPrograms(cluster(0), "server_sent_events.py")
         programs = await running.start(2)
-        with programs[1].presence.watch_topics("room:") as diffs:
-            async with served(programs[0], "ann"):
-                await running.settle()
-                assert (await anext(diffs)).arrived == ("ann",)
-            running.cluster.run(programs[0].LINGER / 2)
-            async with served(programs[worker], "ann"):
-                await running.settle()
-                with programs[1].presence.track("room:1", "bob"):
-                    await running.settle()
-                    diff = await anext(diffs)
-                    assert (diff.arrived, diff.departed) == (("bob",), ())
+        arrived, departed = [], []
+
+        async def watch() -> None:
+            async for diff in programs[1].presence.watch_topics("room:"):
+                arrived.extend(diff.arrived)
+                departed.extend(diff.departed)
+
+        watching = asyncio.create_task(watch())
+        async with served(programs[0], "ann"):
+            await running.settle()
+        running.cluster.run(2.0)
+        for _ in range(10):
+            await asyncio.sleep(0)  # the watch reads
+        async with served(programs[worker], "ann"):
+            await running.settle()  # longer than LINGER
+            assert (arrived, departed) == (["ann"], [])
+        await running.settle()
+        assert (arrived, departed) == (["ann"], ["ann"])
         await running.stop(programs)
+        await watching
 
     asyncio.run(main())
 
