@@ -5,7 +5,7 @@
 
     python -m websockets ws://127.0.0.1:8000/rooms/1/ann    # in one terminal
     python -m websockets ws://127.0.0.1:8000/rooms/1/bob    # in another one
-    curl http://127.0.0.1:8000/users?room=1
+    curl 'http://127.0.0.1:8000/users?room=1'
     curl http://127.0.0.1:8000/announcements -H 'content-type: application/json' -d '"lunch"'
 
 A text such as `hello` goes to the room, and `@bob hello` to Bob. Ctrl-D leaves. A tab that is
