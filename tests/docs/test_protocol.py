@@ -9,7 +9,11 @@ from adsum.transport.handshake import Handshake, decode_hello
 from tests.support.markdown_pages import ROOT, blocks
 
 PAGE = ROOT / "docs/protocol.md"
-FRAMES = [block.text.strip().encode() for block in blocks(PAGE) if block.info == "json frame"]
+FRAMES = [
+    block.text.strip().encode()
+    for block in blocks(PAGE)
+    if block.info in ("json frame", "text frame")
+]
 
 
 @pytest.mark.parametrize("frame", FRAMES, ids=lambda frame: frame[:2].decode())
