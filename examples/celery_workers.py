@@ -1,7 +1,7 @@
 """Live Celery workers, their queues and their load, and the tasks that died with a worker.
 
     pip install 'celery[redis]'
-    export ADSUM_CLUSTER=shop                       # the programs below are one cluster
+    export ADSUM_CLUSTER=shop                       # in each terminal: one cluster
     python celery_workers.py                        # shows the workers at each change
     celery -A celery_workers worker -c 2 -Q mail    # in a second terminal
     python celery_workers.py send 5                 # in a third one

@@ -5,14 +5,15 @@
 
     python -m websockets ws://127.0.0.1:8000/rooms/1/ann    # in one terminal
     python -m websockets ws://127.0.0.1:8000/rooms/1/bob    # in another one
-    curl http://127.0.0.1:8000/users?room=1
+    curl 'http://127.0.0.1:8000/users?room=1'
     curl http://127.0.0.1:8000/announcements -H 'content-type: application/json' -d '"lunch"'
 
-A text such as `hello` goes to the room, and `@bob hello` to Bob.
+A text such as `hello` goes to the room, and `@bob hello` to Bob. Ctrl-D leaves. A tab that is
+reloaded does not: its user stays listed meanwhile.
 """
 
 import asyncio
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from typing import Annotated
 
 from fastapi import Body, FastAPI, WebSocket, WebSocketDisconnect
@@ -20,6 +21,10 @@ from fastapi import Body, FastAPI, WebSocket, WebSocketDisconnect
 import adsum
 
 EVERYBODY = "everybody"
+#: Seconds for which a user stays listed after a connection was lost, as by a reload.
+LINGER = 15
+#: Close codes of a client that closes its WebSocket; a tab that is closed or reloaded sends 1001.
+LEFT = (1000, 1005)
 
 
 class ConnectionManager:
@@ -28,24 +33,30 @@ class ConnectionManager:
     def __init__(self, node: adsum.Node) -> None:
         self._presence = adsum.Presence(node)
         self._pubsub = adsum.PubSub(node)
-        # The connections of this worker, each with the end of its tasks and presences.
-        self._open: dict[WebSocket, ExitStack] = {}
+        # The connections of this worker, each with the tasks that send to it.
+        self._open: dict[WebSocket, list[asyncio.Task[None]]] = {}
 
     async def connect(self, websocket: WebSocket, user: str, room: str) -> None:
         """Accept a connection, forward messages to it, and list its user."""
         await websocket.accept()
-        self._open[websocket] = stack = ExitStack()
+        messages = self._pubsub.subscribe(EVERYBODY)
+        for topic in (f"room:{room}", f"user:{user}"):
+            messages.add(topic)
         # Subscribe first: a user who is listed receives messages.
-        for topic in (EVERYBODY, f"room:{room}", f"user:{user}"):
-            messages = self._pubsub.subscribe(topic)
-            stack.callback(asyncio.create_task(forward(websocket, messages)).cancel)
         for topic in (EVERYBODY, f"room:{room}"):
-            stack.enter_context(self._presence.track(topic, user))
-        stack.callback(asyncio.create_task(self._send_users(websocket, room)).cancel)
+            self._presence.track(topic, user, owner=websocket, linger=LINGER)
+        sending = forward(websocket, messages), self._send_users(websocket, room)
+        self._open[websocket] = [asyncio.create_task(each) for each in sending]
+
+    def leave(self, websocket: WebSocket) -> None:
+        """End the presences of a client that closed its connection on purpose."""
+        self._presence.untrack_all(websocket)
 
     def disconnect(self, websocket: WebSocket) -> None:
-        """Forget a connection. Its user leaves, unless another connection has that user."""
-        self._open.pop(websocket, ExitStack()).close()
+        """Forget a connection. Its user leaves after LINGER, unless another connection has it."""
+        for task in self._open.pop(websocket, ()):
+            task.cancel()
+        self._presence.lost(websocket)
 
     async def send_to_user(self, text: str, user: str) -> None:
         """Send a text to all connections of a user."""
@@ -88,12 +99,16 @@ async def chat(websocket: WebSocket, room: str, user: str) -> None:
     """Send each text to the room, or to one user if it begins with `@name`."""
     await manager.connect(websocket, user, room)
     try:
-        async for text in websocket.iter_text():
+        while True:
+            text = await websocket.receive_text()
             if text.startswith("@"):
                 name, _, text = text[1:].partition(" ")
                 await manager.send_to_user(f"{user}, to you: {text}", name)
             else:
                 await manager.broadcast(f"{user}: {text}", room)
+    except WebSocketDisconnect as end:
+        if end.code in LEFT:
+            manager.leave(websocket)
     finally:
         manager.disconnect(websocket)
 

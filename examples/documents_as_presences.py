@@ -5,20 +5,27 @@
 
 The same program with Redis is documents_in_redis.py; docs/how-to/from-redis-dicts.md compares
 the two. A client opens a document by a WebSocket to /documents/{document}/{user}. It receives
-the users at once and after each change, and sends its mode as a text.
+the users at once and after each change, and sends its mode as a text. A reload does not show.
 """
 
 import asyncio
 import os
+from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Any
 
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route, WebSocketRoute
-from starlette.websockets import WebSocket
+from starlette.websockets import WebSocket, WebSocketDisconnect
 
 import adsum
+
+#: Seconds for which a user stays listed after the connection was lost.
+LINGER = float(os.environ.get("LINGER", "15"))
+#: Close codes of a client that closes its WebSocket; a tab that is closed or reloaded sends 1001.
+LEFT = (1000, 1005)
 
 node = adsum.Node()
 presence = adsum.Presence(node)
@@ -55,14 +62,28 @@ async def document(request: Request) -> JSONResponse:
     return JSONResponse(opened(f"document:{request.path_params['document']}"))
 
 
+async def modes(websocket: WebSocket) -> AsyncIterator[str]:
+    """The texts of a client until it leaves; raises if its connection was lost."""
+    try:
+        while True:
+            yield await websocket.receive_text()
+    except WebSocketDisconnect as end:
+        if end.code not in LEFT:
+            raise
+
+
 async def edit(websocket: WebSocket) -> None:
     """Keep a document open as long as the connection lives; a text sets the mode."""
     topic, user = f"document:{websocket.path_params['document']}", websocket.path_params["user"]
     await websocket.accept()
-    with presence.track("users", user), presence.track(topic, user, {"mode": "reading"}) as use:
+    with (
+        suppress(WebSocketDisconnect),  # around the presences, which break by it
+        presence.track("users", user, linger=LINGER),
+        presence.track(topic, user, {"mode": "reading"}, linger=LINGER) as use,
+    ):
         pushing = asyncio.create_task(push_changes(websocket, topic))
         try:
-            async for mode in websocket.iter_text():
+            async for mode in modes(websocket):
                 use.update({"mode": mode[:20]})
         finally:
             pushing.cancel()

@@ -16,9 +16,13 @@ from contextlib import nullcontext
 
 import strawberry
 from fastapi import FastAPI
+from starlette.websockets import WebSocketState
 from strawberry.fastapi import GraphQLRouter
 
 import adsum
+
+#: Seconds for which a user stays listed after the connection was lost, since clients reconnect.
+LINGER = 5
 
 node = adsum.Node()
 presences = adsum.Presence(node)
@@ -66,17 +70,25 @@ class Subscription:
     """Streams. Strawberry closes the generator when the client completes or its connection ends."""
 
     @strawberry.subscription
-    async def presence(self, room: str, user: str | None = None) -> AsyncGenerator[Change, None]:
+    async def presence(
+        self, info: strawberry.Info, room: str, user: str | None = None
+    ) -> AsyncGenerator[Change, None]:
         """Changes of the users of a room; with a user, be in the room while subscribed."""
         topic = f"room:{room}"
         known: set[str] | None = None
-        being_there = presences.track(topic, user) if user is not None else nullcontext()
-        with being_there, presences.watch(topic) as diffs:
-            async for _ in diffs:
-                users = {*presences.list(topic)}
-                if users != known:  # and not a second device only
-                    before, known = known or set(), users
-                    yield Change(joins=sorted(users - before), leaves=sorted(before - users))
+        with (
+            nullcontext() if user is None else presences.track(topic, user, linger=LINGER) as me,
+            presences.watch(topic) as diffs,
+        ):
+            try:
+                async for _ in diffs:
+                    users = {*presences.list(topic)}
+                    if users != known:  # and not a second device only
+                        before, known = known or set(), users
+                        yield Change(joins=sorted(users - before), leaves=sorted(before - users))
+            finally:
+                if me is not None and is_connected(info):
+                    me.untrack()  # the client has completed the subscription
 
     @strawberry.subscription
     async def messages(self, room: str) -> AsyncGenerator[Text, None]:
@@ -84,6 +96,11 @@ class Subscription:
         with pubsub.subscribe(f"room:{room}") as messages:
             async for message in messages:
                 yield Text(user=message.payload["user"], text=message.payload["text"])
+
+
+def is_connected(info: strawberry.Info) -> bool:
+    """Whether the WebSocket of a subscription is open."""
+    return getattr(info.context["request"], "client_state", None) is WebSocketState.CONNECTED
 
 
 schema = strawberry.Schema(Query, Mutation, Subscription)

@@ -1,10 +1,11 @@
-"""Workers that are alive, without a web framework: a service registry in one file.
+"""Workers that are alive, without a web framework: presence in plain asyncio.
 
     python plain_asyncio.py worker      in as many terminals as you like
     python plain_asyncio.py ask         in one more
 
-Each worker serves a TCP port and says so under `service:time`. The asker picks a live one for
-every question. End workers by Ctrl-C, or by `kill -9`: it does not ask them again.
+Each worker serves a TCP port and tracks itself on the topic `workers`. The asker picks a live one
+for every question. End workers by Ctrl-C, or by `kill -9`: it does not ask them again. Services
+that retry, balance and drain need no code of this kind: see services.py.
 """
 
 import asyncio
@@ -16,7 +17,7 @@ import sys
 
 import adsum
 
-TOPIC = "service:time"
+TOPIC = "workers"
 
 # The workers and the asker are started by different command lines, so the cluster needs a name.
 node = adsum.Node(cluster="plain-asyncio-example")

@@ -24,6 +24,8 @@ import adsum
 node = adsum.Node()
 presence = adsum.Presence(node)
 app = FastAPI(lifespan=node.lifespan)
+#: Seconds for which a user stays listed after the stream ended, since the browser connects again.
+LINGER = 5
 
 
 @app.get("/rooms/{room}/events")
@@ -39,7 +41,8 @@ async def events(room: str, user: str) -> EventSourceResponse:
 
 async def changes(topic: str, user: str) -> AsyncIterator[dict[str, Any]]:
     """Track the user, and send the state, then each change; changes merge for a slow reader."""
-    with presence.track(topic, user, {"via": node.name}), presence.watch(topic) as diffs:
+    being_there = presence.track(topic, user, {"via": node.name}, linger=LINGER)
+    with being_there, presence.watch(topic) as diffs:
         first = await anext(diffs)
         yield {"event": "state", "data": metas(topic, first.joins), "retry": 1000}
         async for diff in diffs:

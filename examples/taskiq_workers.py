@@ -1,7 +1,7 @@
 """Live taskiq workers, their queues and their load, and the tasks that died with a worker.
 
     pip install taskiq taskiq-redis
-    export ADSUM_CLUSTER=shop                         # the programs below are one cluster
+    export ADSUM_CLUSTER=shop                         # in each terminal: one cluster
     python taskiq_workers.py                          # shows the workers at each change
     taskiq worker taskiq_workers:broker --workers 2   # in a second terminal
     python taskiq_workers.py send 5                   # in a third one

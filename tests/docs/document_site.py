@@ -39,11 +39,21 @@ class Editor:
             while self._seen != users:
                 await self._receive()
 
-    async def close(self) -> None:
-        await self._connection.close()
+    async def history_until(self, users: dict[str, list[str]]) -> list[dict[str, list[str]]]:
+        """Receive lists until one has exactly these users; returns all of them."""
+        found: list[dict[str, list[str]]] = []
+        async with asyncio.timeout(DEADLINE):
+            while not found or found[-1] != users:
+                found.append(await self._receive())
+        return found
 
-    async def _receive(self) -> None:
-        self._seen = json.loads(await self._connection.recv())["users"]
+    async def close(self, code: int = 1000) -> None:
+        await self._connection.close(code)
+
+    async def _receive(self) -> dict[str, list[str]]:
+        users: dict[str, list[str]] = json.loads(await self._connection.recv())["users"]
+        self._seen = users
+        return users
 
 
 class Worker:

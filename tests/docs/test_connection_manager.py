@@ -95,6 +95,22 @@ def test_users_are_listed_until_their_last_connection_has_ended(server: WorkerSe
     asyncio.run(main())
 
 
+def test_user_whose_tab_is_reloaded_does_not_leave(server: WorkerServer) -> None:
+    async def main() -> None:
+        async with visitor(server, "/rooms/porch/ann") as ann:
+            for _ in range(4):  # the new connection reaches any worker
+                async with visitor(server, "/rooms/porch/bob") as bob:
+                    await bob.close(1001)
+            async with visitor(server, "/rooms/porch/eve"):
+                await receive(ann, lambda message: "bob" in message.get("users", ()))
+                seen = [await receive(ann, lambda message: "users" in message)]
+                while "eve" not in seen[-1]["users"]:
+                    seen.append(await receive(ann, lambda message: "users" in message))
+            assert all("bob" in message["users"] for message in seen), seen
+
+    asyncio.run(main())
+
+
 def test_slow_connection_delays_no_other(server: WorkerServer) -> None:
     async def main() -> None:
         unread: dict[str, Any] = {"max_queue": 1, "compression": None, "close_timeout": 0}

@@ -43,8 +43,10 @@ Scene = Callable[[Site], Coroutine[Any, Any, None]]
 @pytest.fixture(scope="module")
 def presences(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     log = tmp_path_factory.mktemp("presences") / "log"
-    with fresh_environment() as environment, served(AS_PRESENCES, environment, log) as site:
-        yield site
+    with fresh_environment() as environment:
+        environment |= {"LINGER": "5"}
+        with served(AS_PRESENCES, environment, log) as site:
+            yield site
     assert "Traceback" not in log.read_text(), log.read_text()
 
 
@@ -141,6 +143,28 @@ async def two_writes_wait(redis: RedisServer) -> None:
     await until(waiting, "two writes wait")
 
 
+class Running:
+    """The clean-ups of a program that run; none of them ends by itself."""
+
+    def __init__(self, program: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.count = 0
+        monkeypatch.setattr(program, "CLEAN_UP_EVERY", 0.01)
+        monkeypatch.setattr(program, "clean_up", self.clean_up)
+
+    async def clean_up(self) -> None:
+        self.count += 1
+        await asyncio.Event().wait()
+
+
+async def end_all(tasks: list[asyncio.Task[None]]) -> None:
+    """Cancel tasks until they end: the release of a lock that has expired hides a cancellation."""
+
+    def cancelled() -> bool:
+        return not [task for task in tasks if task.cancel()]
+
+    await until(cancelled, "all tasks end")
+
+
 def lines_of_code(path: Path) -> int:
     """The lines of a program that are not empty, comments or docstrings."""
     text = path.read_text()
@@ -196,6 +220,24 @@ def test_two_connections_of_a_user_are_one_user(site: Site) -> None:
             await site.agrees("/users", {"ann": 1})
 
     play(site, scene)
+
+
+@pytest.mark.parametrize("worker", [0, 1], ids=["same worker", "other worker"])
+def test_reloaded_tab_never_departs_among_presences(presences: Site, worker: int) -> None:
+    async def scene(site: Site) -> None:
+        document = f"reloaded-{worker}"
+        async with site.editors(document, "ann", "bob") as (ann, bob):
+            await bob.sees({"ann": ["reading"], "bob": ["reading"]})
+            await ann.close(1001)  # as a browser does
+            async with site.workers[worker].editor(document, "ann") as again:
+                await again.open()
+                await again.set_mode("editing")
+                old = ["reading"] if worker else []  # listed beside the new one until it ends
+                history = await bob.history_until({"ann": [*old, "editing"], "bob": ["reading"]})
+                assert all("ann" in users for users in history), history
+        await site.agrees("/documents", [])  # also the old one, after LINGER
+
+    play(presences, scene)
 
 
 def test_killed_worker_leaves_no_ghost_among_presences(presences: Site) -> None:
@@ -257,6 +299,26 @@ def test_one_of_two_connections_that_open_at_once_is_lost_in_redis(
     play(dicts, scene)
 
 
+def test_user_is_lost_in_redis_when_the_session_that_was_counted_ends(
+    redis: RedisServer, program: ModuleType
+) -> None:
+    async def main() -> None:
+        async with program.redis:
+            with writes_paused(redis):
+                begins = [
+                    asyncio.create_task(program.begin(each, "ann", "7"))
+                    for each in ("phone", "tablet")
+                ]
+                await two_writes_wait(redis)
+            await asyncio.gather(*begins)
+            (counted,) = await program.connections.get("ann", [])
+            await program.end(counted, "7")
+            assert await program.connections.items() == {}
+            assert len(await program.sessions.items()) == 1  # still connected
+
+    asyncio.run(main())
+
+
 def test_one_of_two_connections_that_close_at_once_stays_in_redis(
     redis: RedisServer, program: ModuleType
 ) -> None:
@@ -291,6 +353,42 @@ def test_clock_of_a_worker_decides_which_connections_a_clean_up_removes(
             monkeypatch.setattr(program, "time", clock)
             await program.clean_up()  # later, when all three workers have died
             assert set(await program.connections.items()) == {"fast"}
+
+    asyncio.run(main())
+
+
+def test_ghost_stays_in_redis_for_the_time_that_the_page_states(program: ModuleType) -> None:
+    # Between the last heartbeat and the death at most a HEARTBEAT passes.
+    assert program.STALE_AFTER - program.HEARTBEAT == 20
+    assert program.STALE_AFTER + program.CLEAN_UP_EVERY == 40
+
+
+def test_lock_of_a_clean_up_that_does_not_end_is_held_for_a_minute(
+    redis: RedisServer, program: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        redis.client.delete(LOCK)
+        running = Running(program, monkeypatch)
+        async with program.redis:
+            workers = [asyncio.create_task(program.keep_clean()) for _ in range(2)]
+            await until(lambda: running.count == 1, "a clean-up runs")
+            assert 0 < redis.client.pttl(LOCK) <= 60_000
+            await end_all(workers)
+
+    asyncio.run(main())
+
+
+def test_second_clean_up_begins_when_the_first_outlives_its_lock(
+    redis: RedisServer, program: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def main() -> None:
+        redis.client.delete(LOCK)
+        monkeypatch.setattr(program, "LOCK_TIMEOUT", 0.1)
+        running = Running(program, monkeypatch)
+        async with program.redis:
+            workers = [asyncio.create_task(program.keep_clean()) for _ in range(2)]
+            await until(lambda: running.count == 2, "two clean-ups run")
+            await end_all(workers)
 
     asyncio.run(main())
 

@@ -103,7 +103,47 @@ def test_presence_yields_joins_and_leaves_of_users_at_all_workers(server: Worker
                 eves = await eve.subscribe(PRESENCE % ("1", "eve"))
                 await eve.sees(eves, "ann", "bob", "eve")
                 assert await ann.next(anns) == {"joins": ["eve"], "leaves": []}
-            assert await ann.next(anns) == {"joins": [], "leaves": ["eve"]}
+            assert await ann.next(anns) == {"joins": [], "leaves": ["eve"]}  # after LINGER
+
+    asyncio.run(main())
+
+
+@processes
+def test_user_who_connects_again_does_not_leave(server: WorkerServer) -> None:
+    async def main() -> None:
+        async with on_two_workers(server) as (ann, bob):
+            watching = await ann.subscribe(OBSERVE % "5")
+            assert await ann.next(watching) == {"joins": [], "leaves": []}
+            for count in range(4):  # the new connection reaches any worker
+                async with client(server) as eve:
+                    eves = await eve.subscribe(PRESENCE % ("5", "eve"))
+                    assert "eve" in (await eve.next(eves))["joins"]
+                    if not count:
+                        assert await ann.next(watching) == {"joins": ["eve"], "leaves": []}
+            async with client(server) as eve:
+                eves = await eve.subscribe(PRESENCE % ("5", "eve"))
+                assert "eve" in (await eve.next(eves))["joins"]
+                await bob.subscribe(PRESENCE % ("5", "bob"))
+                assert await ann.next(watching) == {"joins": ["bob"], "leaves": []}
+
+    asyncio.run(main())
+
+
+@processes
+def test_user_who_completes_leaves_before_one_whose_connection_was_lost_earlier(
+    server: WorkerServer,
+) -> None:
+    async def main() -> None:
+        async with on_two_workers(server) as (ann, bob):
+            watching = await ann.subscribe(OBSERVE % "6")
+            assert await ann.next(watching) == {"joins": [], "leaves": []}
+            bobs = await bob.subscribe(PRESENCE % ("6", "bob"))
+            async with client(server) as eve:
+                await eve.subscribe(PRESENCE % ("6", "eve"))
+                await ann.sees(watching, "bob", "eve")
+            await bob.complete(bobs)
+            assert await ann.next(watching) == {"joins": [], "leaves": ["bob"]}
+            assert await ann.next(watching) == {"joins": [], "leaves": ["eve"]}
 
     asyncio.run(main())
 
@@ -166,7 +206,8 @@ def test_changes_are_merged_for_a_slow_reader_and_the_end_of_it_ends_the_presenc
     async def main() -> None:
         running = ClusterPrograms(cluster(0), "graphql_subscriptions.py")
         (program,) = await running.start(1)
-        results = await program.schema.subscribe(PRESENCE % ("1", "ann"))
+        context = {"request": None}
+        results = await program.schema.subscribe(PRESENCE % ("1", "ann"), context_value=context)
         assert (await anext(results)).data["presence"] == {"joins": ["ann"], "leaves": []}
         for number in range(1000):
             with program.presences.track("room:1", f"user {number}"):
@@ -175,6 +216,7 @@ def test_changes_are_merged_for_a_slow_reader_and_the_end_of_it_ends_the_presenc
             await running.settle()
             assert (await anext(results)).data["presence"] == {"joins": ["bob"], "leaves": []}
             await results.aclose()
+            await running.settle()  # longer than LINGER
             assert list(program.presences.list("room:1")) == ["bob"]
         await running.stop([program])
 

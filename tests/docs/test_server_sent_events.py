@@ -165,6 +165,7 @@ def test_changes_are_merged_for_a_slow_reader(cluster: MakeCluster) -> None:
         diff = await anext(events)
         assert list(json.loads(diff["data"])) == ["bob"]
         await events.aclose()
+        await running.settle()  # longer than LINGER
         assert list(program.presence.list("room:1")) == ["bob"]
         await running.stop([program])
 
@@ -172,6 +173,57 @@ def test_changes_are_merged_for_a_slow_reader(cluster: MakeCluster) -> None:
 
 
 def test_idle_stream_sends_comments_and_ends_with_its_client(cluster: MakeCluster) -> None:
+    async def main() -> None:
+        running = ClusterPrograms(cluster(0), "server_sent_events.py")
+        (program,) = await running.start(1)
+        async with served(program, "ann", ping_interval=0.01) as sent, asyncio.timeout(DEADLINE):
+            while not (await sent.get()).get("body", b"").startswith(b": ping"):
+                pass
+            assert program.presence.count("room:1") == 1
+        assert program.presence.count("room:1") == 1
+        await running.settle()
+        assert program.presence.count("room:1") == 0
+        await running.stop([program])
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("worker", [0, 1], ids=["same worker", "other worker"])
+def test_user_whose_stream_is_opened_again_does_not_leave(
+    cluster: MakeCluster, worker: int
+) -> None:
+    async def main() -> None:
+        running = ClusterPrograms(cluster(0), "server_sent_events.py")
+        programs = await running.start(2)
+        arrived, departed = [], []
+
+        async def watch() -> None:
+            async for diff in programs[1].presence.watch_topics("room:"):
+                arrived.extend(diff.arrived)
+                departed.extend(diff.departed)
+
+        watching = asyncio.create_task(watch())
+        async with served(programs[0], "ann"):
+            await running.settle()
+        running.cluster.run(2.0)
+        for _ in range(10):
+            await asyncio.sleep(0)  # the watch reads
+        async with served(programs[worker], "ann"):
+            await running.settle()  # longer than LINGER
+            assert (arrived, departed) == (["ann"], [])
+        await running.settle()
+        assert (arrived, departed) == (["ann"], ["ann"])
+        await running.stop(programs)
+        await watching
+
+    asyncio.run(main())
+
+
+@asynccontextmanager
+async def served(
+    program: Any, user: str, ping_interval: float = 15
+) -> AsyncIterator[asyncio.Queue[Any]]:
+    """A stream of a user, whose client disconnects at the end of the block; yields what is sent."""
     sent: asyncio.Queue[Any] = asyncio.Queue()
     gone = asyncio.Event()
 
@@ -179,20 +231,12 @@ def test_idle_stream_sends_comments_and_ends_with_its_client(cluster: MakeCluste
         await gone.wait()
         return {"type": "http.disconnect"}
 
-    async def main() -> None:
-        running = ClusterPrograms(cluster(0), "server_sent_events.py")
-        (program,) = await running.start(1)
-        response = await program.events("1", "ann")
-        assert response.ping_interval == 15
-        response.ping_interval = 0.01
-        answer = asyncio.create_task(response({"type": "http", "method": "GET"}, receive, sent.put))
-        async with asyncio.timeout(DEADLINE):
-            while not (await sent.get()).get("body", b"").startswith(b": ping"):
-                pass
-            assert program.presence.count("room:1") == 1
-            gone.set()
-            await answer
-        assert program.presence.count("room:1") == 0
-        await running.stop([program])
-
-    asyncio.run(main())
+    response = await program.events("1", user)
+    assert response.ping_interval == 15
+    response.ping_interval = ping_interval
+    answer = asyncio.create_task(response({"type": "http", "method": "GET"}, receive, sent.put))
+    while not (await sent.get()).get("body"):
+        pass
+    yield sent
+    gone.set()
+    await answer
