@@ -3,6 +3,8 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+# The part of it that the demo needs.
+RUNNABLE := $(VENV)/.runnable
 CODE := src tests benchmarks examples docs/conf.py
 
 SECONDS ?= 600
@@ -26,7 +28,7 @@ APT := test "$$(id -u)" = 0 && command -v apt-get >/dev/null && apt-get update -
 
 .PHONY: demo test quick check coverage lint format programs interpreters bare bench scale faults soak mutants docs clean
 
-demo: $(INSTALLED)  ## three servers, one room, an address to open
+demo: $(RUNNABLE)  ## three servers, one room, an address to open
 	$(BIN)/adsum demo
 
 test: $(INSTALLED) programs  ## every test, and fast ones on CPython 3.12 and 3.13
@@ -93,13 +95,19 @@ docs: $(INSTALLED)  ## the documentation site, in site/; a warning fails
 	rm -rf site
 	$(BIN)/sphinx-build -q -E -W --keep-going -j auto -d .doctrees -c docs . site
 
+$(INSTALLED): pyproject.toml constraints.txt requirements-dev.txt requirements-interpreters.txt | $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	touch $(RUNNABLE) $@
+
+$(RUNNABLE): pyproject.toml constraints.txt | $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[demo]'
+	touch $@
+
 # Debian's Python comes without venv; where we may, we fetch it, and otherwise say what to do.
-$(INSTALLED): pyproject.toml constraints.txt requirements-dev.txt requirements-interpreters.txt
+$(VENV):
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { $(APT) python3-venv >/dev/null; } || \
 	    { echo "Python's venv is missing; run: sudo apt-get install python3-venv"; exit 1; }
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
-	touch $@
+	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
 clean:
 	rm -rf site .doctrees .venv* .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -29,7 +29,8 @@ _STOPPED = "the node is not running: it has stopped"
 _NEVER_STARTED = (
     "the node is not running: it was never started. Give the application `lifespan=node.lifespan` "
     "and run it under a server that runs the lifespan, or use `async with node:`. Daphne runs no "
-    "lifespan: serve `node.wrap_app(app)` there, see docs/deployment.md#servers-without-lifespan"
+    "lifespan: serve `node.wrap_app(app)` there, see docs/deployment.md#servers-without-lifespan. "
+    "Threads, scripts and shells use `adsum.Portal(node)`, see docs/threads-and-wsgi.md"
 )
 
 #: Makes the driver of a run, see `Node.use_driver`.

@@ -145,7 +145,7 @@ class Handshake:
             raise HandshakeError(
                 f"the clusters differ: node {quoted(claimed.name)} belongs to "
                 f"{quoted(claimed.cluster)}, node {self._identity.name!r} to "
-                f"{quoted(self._identity.cluster)}"
+                f"{quoted(self._identity.cluster)}; give both the same cluster= (ADSUM_CLUSTER)"
             )
         self.version = self._choose_version(versions)
         self._peer_hello, self._claimed = body, claimed
