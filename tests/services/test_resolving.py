@@ -341,6 +341,7 @@ def test_entry_of_another_form_is_not_listed(cluster: MakeCluster) -> None:
         )
     ):
         driver.track(topic, f"h{number}", text)
+    driver.track(topic, "huge", f'{{"meta":{{}},"tags":[],"weight":1{"0" * 400}}}')
     driver.track(topic, "x" * 301, '{"meta":{},"tags":[],"weight":1}')
     crew.cluster.settle()
     assert crew.listed(0) == []
