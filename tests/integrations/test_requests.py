@@ -226,13 +226,62 @@ def test_status_of_an_error_is_an_answer(client_type: type[Client]) -> None:
     asyncio.run(work())
 
 
-def test_address_of_another_protocol_is_skipped(client_type: type[Client]) -> None:
+@pytest.mark.parametrize(
+    "address",
+    [
+        *(
+            "amqp://10.0.0.5:5672",
+            "http://10-0-0-5",
+            "http://999.0.0.1",
+            "http://ä\u2028",
+            "http://a\0",
+        ),
+        *(
+            "http://127.0.0.1:1/ü",
+            "http://a..b",
+            "http://" + "a" * 64,
+            "http://[fe80::1%25lo]",
+            "unix:/\0",
+        ),
+    ],
+)
+def test_address_that_is_none_of_an_http_server_is_skipped(
+    client_type: type[Client], address: str
+) -> None:
     async def work() -> None:
         async with registered("a") as (services, _):
-            services.register("users", "amqp://10.0.0.5:5672")
+            services.register("users", address)
             async with client_type(services) as client:
                 for _ in range(2):
                     assert (await client.fetch()).status == 200
+
+    asyncio.run(work())
+
+
+def test_cancelled_request_that_was_not_answered_does_not_end_a_rest(
+    client_type: type[Client],
+) -> None:
+    async def work() -> None:
+        sent = asyncio.Event()
+
+        async def be_silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            sent.set()
+            await reader.read()
+            writer.close()
+
+        server = await asyncio.start_server(be_silent, "127.0.0.1", 0)
+        host, port = server.sockets[0].getsockname()
+        async with server, registered(rest=60) as (services, _), client_type(services) as client:
+            silent = services.register("users", f"{host}:{port}").instance
+            assert silent is not None
+            task = asyncio.create_task(client.fetch())
+            await sent.wait()
+            services.report_failure(silent)
+            services.register("users", "other:80")
+            task.cancel()
+            await asyncio.wait([task])
+            assert {services.resolve("users").address for _ in range(4)} == {"other:80"}
 
     asyncio.run(work())
 

@@ -135,18 +135,20 @@ class ServiceConnector(aiohttp.TCPConnector):
             # It holds no connection beyond this one, so there is nothing to close later.
             unix = aiohttp.UnixConnector(address.socket, force_close=True)
             connection = await unix.connect(req, traces, timeout)
-        connection.add_callback(partial(_ended, attempt, connection))
+        connection.add_callback(partial(_ended, attempt, connection, req))
         return connection
 
 
-def _ended(attempt: Attempt, connection: "Connection") -> None:
+def _ended(attempt: Attempt, connection: "Connection", req: "ClientRequest") -> None:
     """End an attempt with its connection, which is still attached to its protocol here."""
     protocol = connection.protocol
     error = None if protocol is None else protocol.exception()
-    if error is None:
-        attempt.succeeded()
-    else:
+    if error is not None:
         attempt.failed(error, sent=True)
+    elif req.response is not None and req.response.status is not None:
+        attempt.succeeded()
+    else:  # cancelled, or out of time in all, before the instance has answered
+        attempt.release()
 
 
 def _service_of(url: URL) -> str:

@@ -365,13 +365,20 @@ def _address_of(found: Instance, request: httpx.Request) -> HttpAddress:
 
 
 def _readdressed(request: httpx.Request, address: HttpAddress) -> httpx.Request:
-    """The request, sent to an address."""
-    url = request.url.copy_with(
-        scheme=address.scheme,
-        host=address.host,
-        port=address.port,
-        raw_path=address.prefix.encode() + request.url.raw_path,
-    )
+    """The request, sent to an address.
+
+    Raises:
+        httpx.UnsupportedProtocol: The address is no URL for httpx, as ``http://10-0-0-5``.
+    """
+    try:
+        url = request.url.copy_with(
+            scheme=address.scheme,
+            host=address.host,
+            port=address.port,
+            raw_path=address.prefix.encode() + request.url.raw_path,
+        )
+    except httpx.InvalidURL as error:
+        raise httpx.UnsupportedProtocol(str(error), request=request) from error
     headers = request.headers.copy()
     if headers.get("Host") == request.url.netloc.decode():
         headers["Host"] = url.netloc.decode()
