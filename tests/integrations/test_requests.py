@@ -5,12 +5,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 
 import adsum
 from tests.support.waiting import until
 
-from .clients import Client
+from .clients import AiohttpClient, Client, HttpxClient
 from .raw_server import RawServer
 from .registered import registered
 
@@ -35,6 +36,58 @@ def test_path_of_an_address_precedes_that_of_the_request(client_type: type[Clien
             services.register("users", f"{a.address}/v1/")
             async with client_type(services) as client:
                 assert (await client.fetch("//x?y")).text == "a /v1//x?y"
+
+    asyncio.run(work())
+
+
+@pytest.mark.parametrize(
+    ("location", "path"), [("/b?x=%2F", "/b?x=%2F"), ("b", "/a/b"), ("?y", "/a/?y"), ("../c", "/c")]
+)
+def test_relative_redirect_stays_in_the_service(location: str, path: str) -> None:
+    async def work() -> None:
+        async with registered("a", "b") as (services, [a, b]), HttpxClient(services) as client:
+            a.location = location
+            assert (await client.fetch("/a/", follow=True)).text == f"b {path}"
+            assert len(b.received) == 1
+
+    asyncio.run(work())
+
+
+@pytest.mark.parametrize(
+    ("location", "path"), [("b", "/v1/b"), ("/v1/b", "/v1/b"), ("/v1", "/v1"), ("/other", "/other")]
+)
+def test_relative_redirect_of_an_address_with_a_path(location: str, path: str) -> None:
+    async def work() -> None:
+        async with registered() as (services, _), RawServer("a") as a:
+            services.register("users", f"{a.address}/v1")
+            async with HttpxClient(services) as client:
+                a.location = location
+                assert (await client.fetch("/x", follow=True)).text == f"a {path}"
+
+    asyncio.run(work())
+
+
+@pytest.mark.parametrize("location", ["http://[", "//[/", "/\x01"])
+def test_broken_redirect_is_an_error_of_the_client(location: str) -> None:
+    async def work() -> None:
+        async with registered("a") as (services, [a]), HttpxClient(services) as client:
+            a.location = location
+            with pytest.raises(client.errors):
+                await client.fetch(follow=True)
+            assert (await client.fetch()).status == 200
+
+    asyncio.run(work())
+
+
+def test_aiohttp_follows_no_relative_redirect() -> None:
+    """Its URLs join relative ones for known schemes alone; the page names this limit."""
+
+    async def work() -> None:
+        async with registered("a") as (services, [a]), AiohttpClient(services) as client:
+            a.location = "/b"
+            with pytest.raises(aiohttp.InvalidUrlRedirectClientError):
+                await client.fetch(follow=True)
+            assert (await client.fetch()).status == 200
 
     asyncio.run(work())
 

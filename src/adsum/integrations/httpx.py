@@ -158,11 +158,13 @@ class ServiceTransport(_Resolving, httpx.AsyncBaseTransport):
         if address.socket is not None:
             transport = httpx.AsyncHTTPTransport(uds=address.socket, verify=False)
         try:
-            response = await transport.handle_async_request(_readdressed(request, address))
+            sent = _readdressed(request, address)
+            response = await transport.handle_async_request(sent)
         except BaseException:
             if transport is not self._tcp:
                 await transport.aclose()
             raise
+        _keep_in_service(response, request, sent, address)
         body = cast(httpx.AsyncByteStream, response.stream)
         response.stream = _AsyncStream(body, attempt, None if transport is self._tcp else transport)
         return response
@@ -285,11 +287,13 @@ class SyncServiceTransport(_Resolving, httpx.BaseTransport):
         if address.socket is not None:
             transport = httpx.HTTPTransport(uds=address.socket, verify=False)
         try:
-            response = transport.handle_request(_readdressed(request, address))
+            sent = _readdressed(request, address)
+            response = transport.handle_request(sent)
         except BaseException:
             if transport is not self._tcp:
                 transport.close()
             raise
+        _keep_in_service(response, request, sent, address)
         body = cast(httpx.SyncByteStream, response.stream)
         ends = partial(self._raised, attempt), partial(self._succeeded, attempt)
         response.stream = _Stream(body, *ends, None if transport is self._tcp else transport)
@@ -385,3 +389,22 @@ def _readdressed(request: httpx.Request, address: HttpAddress) -> httpx.Request:
     return httpx.Request(
         request.method, url, headers=headers, stream=request.stream, extensions=request.extensions
     )
+
+
+def _keep_in_service(
+    response: httpx.Response, request: httpx.Request, sent: httpx.Request, address: HttpAddress
+) -> None:
+    """Complete a relative redirect: httpx cannot join it to a URL of our scheme."""
+    location = response.headers.get("Location", "")
+    try:
+        if not location or httpx.URL(location).is_absolute_url:
+            return
+        target = sent.url.join(location)
+    except httpx.InvalidURL:
+        return  # httpx refuses it, if it follows it
+    path, prefix = target.raw_path, address.prefix.encode()
+    if target.netloc == sent.url.netloc and path.startswith(prefix + b"/"):
+        target = request.url.copy_with(
+            raw_path=path.removeprefix(prefix), fragment=target.fragment or None
+        )
+    response.headers["Location"] = str(target)
