@@ -1,5 +1,7 @@
 """Resolving: from this node's memory, without suspects, without those that rest."""
 
+import gc
+
 import pytest
 
 import adsum
@@ -244,6 +246,17 @@ def test_uses_count_until_their_end_and_errors_of_a_connection_are_failures(
     with pytest.raises(KeyError), crew[0].use(NAME) as second:
         raise KeyError  # an error of the application
     assert second.address in crew.resolved(0)
+
+
+def test_use_that_nobody_holds_ends(cluster: MakeCluster) -> None:
+    crew = Crew(cluster(2))
+    crew.register_each()
+    for make in (crew[0].use, lambda name: next(crew[0].attempts(name))):
+        held = make(NAME)
+        assert held.instance.address not in crew.resolved(0)
+        del held
+        gc.collect()  # an attempt and its attempts refer to each other
+        assert crew.resolved(0) == {"n1:80", "n2:80"}
 
 
 def test_success_of_a_use_ends_a_rest(cluster: MakeCluster) -> None:

@@ -6,6 +6,7 @@ errors of httpx to "nothing was sent" and "something was sent".
 """
 
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from typing import Any, TypedDict, cast
 
@@ -255,9 +256,10 @@ class SyncServiceTransport(_Resolving, httpx.BaseTransport):
             try:
                 return self._send(attempt, request)
             except BaseException as error:
-                if not self._raised(attempt, error):
+                following = self._following(attempts, attempt, error)
+                if following is None:
                     raise
-                attempt = self._portal.call(next, attempts)
+                attempt = following
 
     def close(self) -> None:
         """Close all idle connections."""
@@ -269,17 +271,23 @@ class SyncServiceTransport(_Resolving, httpx.BaseTransport):
         except (NodeNotRunningError, TimeoutError) as error:  # of the portal
             raise httpx.ConnectError(str(error), request=request) from error
 
-    def _raised(self, attempt: Attempt, error: BaseException) -> bool:
+    def _following(
+        self, attempts: Attempts, attempt: Attempt, error: BaseException
+    ) -> Attempt | None:
+        """End an attempt by an error; returns the next one, or None if the error is the result."""
         try:
-            return self._portal.call(attempt.raised, error)
+            # One call: the node may stop between two.
+            return self._portal.call(_following, attempts, attempt, error)
         except (NodeNotRunningError, TimeoutError):
-            return False
+            return None
+
+    def _raised(self, attempt: Attempt, error: BaseException) -> None:
+        with suppress(NodeNotRunningError, TimeoutError):
+            self._portal.call(attempt.raised, error)
 
     def _succeeded(self, attempt: Attempt) -> None:
-        try:
+        with suppress(NodeNotRunningError, TimeoutError):
             self._portal.call(attempt.succeeded)
-        except (NodeNotRunningError, TimeoutError):
-            return
 
     def _send(self, attempt: Attempt, request: httpx.Request) -> httpx.Response:
         address = _address_of(attempt.instance, request)
@@ -306,7 +314,7 @@ class _Stream(httpx.SyncByteStream):
     def __init__(
         self,
         stream: httpx.SyncByteStream,
-        raised: Callable[[BaseException], object],
+        raised: Callable[[BaseException], None],
         succeeded: Callable[[], None],
         transport: httpx.HTTPTransport | None,
     ) -> None:
@@ -359,6 +367,10 @@ def _first(attempts: Attempts, request: httpx.Request) -> Attempt:
         return next(attempts)
     except (NoInstanceError, NodeNotRunningError) as error:
         raise httpx.ConnectError(str(error), request=request) from error
+
+
+def _following(attempts: Attempts, attempt: Attempt, error: BaseException) -> Attempt | None:
+    return next(attempts) if attempt.raised(error) else None
 
 
 def _address_of(found: Instance, request: httpx.Request) -> HttpAddress:
