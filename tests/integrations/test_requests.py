@@ -9,6 +9,7 @@ import aiohttp
 import pytest
 
 import adsum
+from adsum.integrations.aiohttp import ServiceConnector
 from tests.support.waiting import until
 
 from .clients import AiohttpClient, Client, HttpxClient
@@ -335,6 +336,25 @@ def test_cancelled_request_that_was_not_answered_does_not_end_a_rest(
             task.cancel()
             await asyncio.wait([task])
             assert {services.resolve("users").address for _ in range(4)} == {"other:80"}
+
+    asyncio.run(work())
+
+
+def test_wait_for_a_free_connection_is_no_failure_of_an_instance() -> None:
+    async def work() -> None:
+        async with registered("a", "b", rest=60) as (services, [a, b]):
+            a.finished.clear()
+            connector = ServiceConnector(services, limit=1, pick="round_robin")
+            timeout = aiohttp.ClientTimeout(connect=0.05)
+            async with (
+                aiohttp.ClientSession(connector=connector, timeout=timeout) as session,
+                session.get("svc://users/"),
+            ):
+                with pytest.raises(aiohttp.ConnectionTimeoutError):
+                    await session.get("svc://users/")
+            assert not b.received
+            picked = {services.resolve("users", pick="round_robin").address for _ in range(4)}
+            assert picked == {a.address, b.address}
 
     asyncio.run(work())
 
