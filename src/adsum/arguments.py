@@ -69,8 +69,16 @@ def flag(field: str, value: object) -> bool:
 
 
 def is_number(value: object) -> bool:
-    """Whether a value is a usable number: an int or float, not a bool or NaN; may be infinite."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and not math.isnan(value)
+    """Whether a value is a usable number: an int or float, not a bool or NaN; may be infinite.
+
+    A whole number that no float can hold is not usable either: all numbers are used as floats.
+    """
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    try:
+        return not math.isnan(value)
+    except OverflowError:
+        return False
 
 
 def seconds_above_zero(field: str, value: Any) -> float:

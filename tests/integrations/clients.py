@@ -80,6 +80,7 @@ class HttpxClient(Client):
     ) -> Answer:
         if "data" in arguments:
             arguments["content"] = arguments.pop("data")
+        arguments["follow_redirects"] = arguments.pop("follow", False)
         response = await self.client.request(method, url + path, **arguments)
         return Answer(response.status_code, response.text)
 
@@ -105,6 +106,7 @@ class AiohttpClient(Client):
     async def fetch(
         self, path: str = "/", method: str = "GET", url: str = URL, **arguments: Any
     ) -> Answer:
+        arguments["allow_redirects"] = arguments.pop("follow", False)
         async with self.session.request(method, url + path, **arguments) as response:
             return Answer(response.status, await response.text())
 

@@ -33,6 +33,8 @@ class RawServer:
         self.drops = False
         #: The status of each answer.
         self.status = 200
+        #: The header `Location` of the next answer, which then redirects.
+        self.location = ""
         #: Set to end the body of answers; they begin at once.
         self.finished = asyncio.Event()
         self.finished.set()
@@ -87,7 +89,10 @@ class RawServer:
 
     async def _answer(self, writer: asyncio.StreamWriter) -> None:
         body = f"{self.name} {self.received[-1].path}".encode()
-        head = f"HTTP/1.1 {self.status} Status\r\nContent-Length: {len(body)}\r\n\r\n"
+        location, self.location = self.location, ""
+        moved = f"Location: {location}\r\nSet-Cookie: a=b; Path=/\r\n" if location else ""
+        head = f"HTTP/1.1 {302 if moved else self.status} Status\r\n{moved}"
+        head += f"Content-Length: {len(body)}\r\n\r\n"
         writer.write(head.encode() + body[:1])
         await self.finished.wait()
         writer.write(body[1:])

@@ -5,12 +5,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 
 import adsum
+from adsum.integrations.aiohttp import ServiceConnector
 from tests.support.waiting import until
 
-from .clients import Client
+from .clients import AiohttpClient, Client, HttpxClient
 from .raw_server import RawServer
 from .registered import registered
 
@@ -35,6 +37,58 @@ def test_path_of_an_address_precedes_that_of_the_request(client_type: type[Clien
             services.register("users", f"{a.address}/v1/")
             async with client_type(services) as client:
                 assert (await client.fetch("//x?y")).text == "a /v1//x?y"
+
+    asyncio.run(work())
+
+
+@pytest.mark.parametrize(
+    ("location", "path"), [("/b?x=%2F", "/b?x=%2F"), ("b", "/a/b"), ("?y", "/a/?y"), ("../c", "/c")]
+)
+def test_relative_redirect_stays_in_the_service(location: str, path: str) -> None:
+    async def work() -> None:
+        async with registered("a", "b") as (services, [a, b]), HttpxClient(services) as client:
+            a.location = location
+            assert (await client.fetch("/a/", follow=True)).text == f"b {path}"
+            assert len(b.received) == 1
+
+    asyncio.run(work())
+
+
+@pytest.mark.parametrize(
+    ("location", "path"), [("b", "/v1/b"), ("/v1/b", "/v1/b"), ("/v1", "/v1"), ("/other", "/other")]
+)
+def test_relative_redirect_of_an_address_with_a_path(location: str, path: str) -> None:
+    async def work() -> None:
+        async with registered() as (services, _), RawServer("a") as a:
+            services.register("users", f"{a.address}/v1")
+            async with HttpxClient(services) as client:
+                a.location = location
+                assert (await client.fetch("/x", follow=True)).text == f"a {path}"
+
+    asyncio.run(work())
+
+
+@pytest.mark.parametrize("location", ["http://[", "//[/", "/\x01"])
+def test_broken_redirect_is_an_error_of_the_client(location: str) -> None:
+    async def work() -> None:
+        async with registered("a") as (services, [a]), HttpxClient(services) as client:
+            a.location = location
+            with pytest.raises(client.errors):
+                await client.fetch(follow=True)
+            assert (await client.fetch()).status == 200
+
+    asyncio.run(work())
+
+
+def test_aiohttp_follows_no_relative_redirect() -> None:
+    """Its URLs join relative ones for known schemes alone; the page names this limit."""
+
+    async def work() -> None:
+        async with registered("a") as (services, [a]), AiohttpClient(services) as client:
+            a.location = "/b"
+            with pytest.raises(aiohttp.InvalidUrlRedirectClientError):
+                await client.fetch(follow=True)
+            assert (await client.fetch()).status == 200
 
     asyncio.run(work())
 
@@ -226,13 +280,81 @@ def test_status_of_an_error_is_an_answer(client_type: type[Client]) -> None:
     asyncio.run(work())
 
 
-def test_address_of_another_protocol_is_skipped(client_type: type[Client]) -> None:
+@pytest.mark.parametrize(
+    "address",
+    [
+        *(
+            "amqp://10.0.0.5:5672",
+            "http://10-0-0-5",
+            "http://999.0.0.1",
+            "http://ä\u2028",
+            "http://a\0",
+        ),
+        *(
+            "http://127.0.0.1:1/ü",
+            "http://a..b",
+            "http://" + "a" * 64,
+            "http://[fe80::1%25lo]",
+            "unix:/\0",
+        ),
+    ],
+)
+def test_address_that_is_none_of_an_http_server_is_skipped(
+    client_type: type[Client], address: str
+) -> None:
     async def work() -> None:
         async with registered("a") as (services, _):
-            services.register("users", "amqp://10.0.0.5:5672")
+            services.register("users", address)
             async with client_type(services) as client:
                 for _ in range(2):
                     assert (await client.fetch()).status == 200
+
+    asyncio.run(work())
+
+
+def test_cancelled_request_that_was_not_answered_does_not_end_a_rest(
+    client_type: type[Client],
+) -> None:
+    async def work() -> None:
+        sent = asyncio.Event()
+
+        async def be_silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            sent.set()
+            await reader.read()
+            writer.close()
+
+        server = await asyncio.start_server(be_silent, "127.0.0.1", 0)
+        host, port = server.sockets[0].getsockname()
+        async with server, registered(rest=60) as (services, _), client_type(services) as client:
+            silent = services.register("users", f"{host}:{port}").instance
+            assert silent is not None
+            task = asyncio.create_task(client.fetch())
+            await sent.wait()
+            services.report_failure(silent)
+            services.register("users", "other:80")
+            task.cancel()
+            await asyncio.wait([task])
+            assert {services.resolve("users").address for _ in range(4)} == {"other:80"}
+
+    asyncio.run(work())
+
+
+def test_wait_for_a_free_connection_is_no_failure_of_an_instance() -> None:
+    async def work() -> None:
+        async with registered("a", "b", rest=60) as (services, [a, b]):
+            a.finished.clear()
+            connector = ServiceConnector(services, limit=1, pick="round_robin")
+            timeout = aiohttp.ClientTimeout(connect=0.05)
+            async with (
+                aiohttp.ClientSession(connector=connector, timeout=timeout) as session,
+                session.get("svc://users/"),
+            ):
+                with pytest.raises(aiohttp.ConnectionTimeoutError):
+                    await session.get("svc://users/")
+            assert not b.received
+            picked = {services.resolve("users", pick="round_robin").address for _ in range(4)}
+            assert picked == {a.address, b.address}
 
     asyncio.run(work())
 

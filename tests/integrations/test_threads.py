@@ -96,6 +96,28 @@ def test_refused_connection_is_repeated_in_a_thread() -> None:
             assert client.post("svc://users/", content=b"1").status_code == 200
 
 
+def test_portal_that_ends_between_two_attempts_raises_no_error_of_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with ExitStack() as stack:
+        gone, server = Threads(("127.0.0.1", 0), Handler), Threads(("127.0.0.1", 0), Handler)
+        gone.server_close()
+        stack.enter_context(serving(server))
+        addresses = [f"127.0.0.1:{port}" for port in (gone.server_port, server.server_port)]
+        portal, _, client = stack.enter_context(portal_and_client(*addresses))
+        call, calls = portal.call, list[Any]()
+
+        def fail_after_two(function: Any, *arguments: Any) -> Any:
+            calls.append(function)
+            if len(calls) > 2:
+                raise adsum.NodeNotRunningError("stopped")
+            return call(function, *arguments)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(portal, "call", fail_after_two)
+            assert client.get("svc://users/").status_code == 200
+
+
 def test_open_response_of_a_thread_counts_as_a_use() -> None:
     with ExitStack() as stack:
         servers = [Threads(("127.0.0.1", 0), Handler) for _ in range(2)]

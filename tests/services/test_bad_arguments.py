@@ -52,6 +52,16 @@ WRONG: list[tuple[Call, type[Exception], str]] = [
     (lambda s: s.register(NAME, ""), ValueError, "address must have 1 to 300 characters"),
     (lambda s: s.register(NAME, "x" * 301), ValueError, "address must have 1 to 300"),
     (lambda s: s.register(NAME, 80), TypeError, "address must be a str"),
+    (
+        lambda s: s.register(NAME, "a", weight=10**400),
+        ValueError,
+        "weight=<int of .*: must be a number",
+    ),
+    (
+        lambda s: s.register(NAME, "a", every=10**400),
+        ValueError,
+        "every=<int of .*: must be a number",
+    ),
     (lambda s: s.register(NAME, "a", tags="eu"), ValueError, "tags='eu': must be a list"),
     (lambda s: s.register(NAME, "a", tags=5), ValueError, "tags=5"),
     (lambda s: s.register(NAME, "a", tags=[5]), TypeError, "tags: a tag must be a str"),

@@ -50,6 +50,21 @@ def test_weights_are_shares_spread_evenly() -> None:
     assert "000" not in "".join(sequence)
 
 
+def test_changes_of_the_candidates_keep_the_shares() -> None:
+    all_slots, sequence = slots(3, 1), list[str]()
+    for _ in range(400):
+        sequence += picked(Weighted(all_slots), 1)
+    assert Counter(sequence) == {"0": 300, "1": 100}
+
+
+def test_new_or_returning_slot_does_not_catch_up() -> None:
+    new, old, *others = slots(1, 1, 1, 1)
+    picked(Weighted([old, *others]), 3)
+    picked(Weighted(others), 100)
+    sequence = picked(Weighted([new, old, *others]), 40)
+    assert all(abs(count - 10) <= 1 for count in Counter(sequence).values())
+
+
 @given(st.lists(st.sampled_from([0.001, 0.5, 1.0, 3.0, 10.0, 1000.0]), min_size=1, max_size=6))
 def test_each_share_is_within_one_pick_of_its_weight(weights: list[float]) -> None:
     strategy, total = Weighted(slots(*weights)), sum(weights)

@@ -149,6 +149,30 @@ def test_failing_check_withdraws_until_it_succeeds(
     assert "listed again" in texts[1]
 
 
+def test_late_check_withdraws_while_it_still_cleans_up() -> None:
+    """As a check that closes its connection to a database that does not answer."""
+
+    async def main() -> None:
+        node, services = alone()
+        cleaned, calls = asyncio.Event(), list[int]()
+
+        async def check() -> None:
+            calls.append(len(calls))
+            if len(calls) == 2:
+                try:
+                    await asyncio.Event().wait()
+                finally:
+                    await cleaned.wait()
+
+        async with node, services.register(NAME, "one:80", check=check, every=0.01):
+            await until(partial(listed, services, 0), "it is withdrawn")
+            assert len(calls) == 2
+            cleaned.set()
+            await until(partial(listed, services, 1), "it is listed again")
+
+    run(main())
+
+
 def test_address_is_listed_after_the_first_success_of_its_check() -> None:
     async def main() -> None:
         node, services = alone()

@@ -1,5 +1,7 @@
 """Resolving: from this node's memory, without suspects, without those that rest."""
 
+import gc
+
 import pytest
 
 import adsum
@@ -246,6 +248,17 @@ def test_uses_count_until_their_end_and_errors_of_a_connection_are_failures(
     assert second.address in crew.resolved(0)
 
 
+def test_use_that_nobody_holds_ends(cluster: MakeCluster) -> None:
+    crew = Crew(cluster(2))
+    crew.register_each()
+    for make in (crew[0].use, lambda name: next(crew[0].attempts(name))):
+        held = make(NAME)
+        assert held.instance.address not in crew.resolved(0)
+        del held
+        gc.collect()  # an attempt and its attempts refer to each other
+        assert crew.resolved(0) == {"n1:80", "n2:80"}
+
+
 def test_success_of_a_use_ends_a_rest(cluster: MakeCluster) -> None:
     crew = Crew(cluster(1))
     crew.register_each()
@@ -341,6 +354,7 @@ def test_entry_of_another_form_is_not_listed(cluster: MakeCluster) -> None:
         )
     ):
         driver.track(topic, f"h{number}", text)
+    driver.track(topic, "huge", f'{{"meta":{{}},"tags":[],"weight":1{"0" * 400}}}')
     driver.track(topic, "x" * 301, '{"meta":{},"tags":[],"weight":1}')
     crew.cluster.settle()
     assert crew.listed(0) == []

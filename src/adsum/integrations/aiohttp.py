@@ -7,6 +7,7 @@ resolves again.
 
 from functools import partial
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 from adsum.arguments import instance
 from adsum.errors import ConfigurationError, NodeNotRunningError, NoInstanceError
@@ -25,6 +26,7 @@ except ModuleNotFoundError as error:
     ) from error
 
 if TYPE_CHECKING:
+    from aiohttp.client_proto import ResponseHandler
     from aiohttp.client_reqrep import ClientRequest
     from aiohttp.connector import Connection
     from aiohttp.tracing import Trace
@@ -90,6 +92,8 @@ class ServiceConnector(aiohttp.TCPConnector):
         self._strategy = pick if pick is None else checked_strategy(pick)
         self._most = attempts
         self._attempts("any")  # checks the number
+        # Requests under way for which a new connection was begun.
+        self._dialled = WeakSet["ClientRequest"]()
         super().__init__(**settings)
 
     async def connect(
@@ -108,9 +112,21 @@ class ServiceConnector(aiohttp.TCPConnector):
             try:
                 return await self._connect(attempt, url, req, traces, timeout)
             except BaseException as error:
+                if isinstance(error, TimeoutError) and req not in self._dialled:
+                    attempt.release()  # it is this process that has too few connections
+                    raise
                 if not attempt.raised(error):
                     raise
                 attempt = next(attempts)
+
+    async def _create_connection(
+        self,
+        req: "ClientRequest",
+        traces: "list[Trace]",
+        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109  # of the base class
+    ) -> "ResponseHandler":
+        self._dialled.add(req)
+        return await super()._create_connection(req, traces, timeout)
 
     def _attempts(self, name: str) -> Attempts:
         # Whatever fails before there is a connection, nothing was sent.
@@ -129,24 +145,28 @@ class ServiceConnector(aiohttp.TCPConnector):
     ) -> "Connection":
         address = _address_of(attempt.instance)
         _readdress(req, url, address)
+        self._dialled.discard(req)
         if address.socket is None:
             connection = await super().connect(req, traces, timeout)
         else:
             # It holds no connection beyond this one, so there is nothing to close later.
             unix = aiohttp.UnixConnector(address.socket, force_close=True)
+            self._dialled.add(req)
             connection = await unix.connect(req, traces, timeout)
-        connection.add_callback(partial(_ended, attempt, connection))
+        connection.add_callback(partial(_ended, attempt, connection, req))
         return connection
 
 
-def _ended(attempt: Attempt, connection: "Connection") -> None:
+def _ended(attempt: Attempt, connection: "Connection", req: "ClientRequest") -> None:
     """End an attempt with its connection, which is still attached to its protocol here."""
     protocol = connection.protocol
     error = None if protocol is None else protocol.exception()
-    if error is None:
-        attempt.succeeded()
-    else:
+    if error is not None:
         attempt.failed(error, sent=True)
+    elif req.response is not None and req.response.status is not None:
+        attempt.succeeded()
+    else:  # cancelled, or out of time in all, before the instance has answered
+        attempt.release()
 
 
 def _service_of(url: URL) -> str:

@@ -1,6 +1,13 @@
-"""`HttpAddress`: the address of an instance, as an HTTP client needs it. Pure."""
+"""`HttpAddress`: the address of an instance, as an HTTP client needs it. Pure.
 
+Any member may register any text, so the check is strict: what passes is a URL for every client. The
+clients differ in what they raise for other hosts and paths, such as `UnicodeError` of the resolver
+of names, and an error that is none of the client's own is not repeated on another instance.
+"""
+
+import re
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import NoReturn
 from urllib.parse import urlsplit
 
@@ -14,8 +21,13 @@ IDEMPOTENT_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELET
 IDEMPOTENCY_KEY = "Idempotency-Key"
 
 _ACCEPTED = (
-    "http://host:port or https://host:port, with or without a path; host:port; or unix:/path"
+    "http://host:port or https://host:port, with or without a path; host:port; or unix:/path; "
+    "host and path in ASCII, other characters as xn-- and %XX"
 )
+#: Visible ASCII without a backslash, which clients read as a slash or as a part of the host.
+_TEXT = re.compile(r"[!-\[\]-~]+")
+#: A name of DNS: labels of 1 to 63 characters, with or without a dot at the end.
+_HOST = re.compile(r"(?=.{1,253}$)[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*\.?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,18 +57,30 @@ def parse_address(address: str) -> HttpAddress:
     """
     if address.startswith("unix:"):
         path = address.removeprefix("unix:")
-        if not path.startswith("/"):
+        if not path.startswith("/") or "\0" in path:
             _refuse(address)
         return HttpAddress("http", "localhost", socket=path)
+    if not _TEXT.fullmatch(address):
+        _refuse(address)
     try:
         parts = urlsplit(address if "://" in address else f"http://{address}")
         host, port = parts.hostname, parts.port
     except ValueError:
         _refuse(address)
     rest = parts.query or parts.fragment or "@" in parts.netloc
-    if parts.scheme not in ("http", "https") or not host or rest:
+    if parts.scheme not in ("http", "https") or port == 0 or rest or not _is_host(host or ""):
         _refuse(address)
-    return HttpAddress(parts.scheme, host, port, parts.path.rstrip("/"))
+    return HttpAddress(parts.scheme, host or "", port, parts.path.rstrip("/"))
+
+
+def _is_host(host: str) -> bool:
+    """Whether a text is a name of DNS or an IP address without a zone."""
+    if _HOST.fullmatch(host):
+        return True
+    try:
+        return "%" not in str(ip_address(host))
+    except ValueError:
+        return False
 
 
 def _refuse(address: str) -> NoReturn:

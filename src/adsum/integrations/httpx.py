@@ -6,6 +6,7 @@ errors of httpx to "nothing was sent" and "something was sent".
 """
 
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from typing import Any, TypedDict, cast
 
@@ -158,11 +159,13 @@ class ServiceTransport(_Resolving, httpx.AsyncBaseTransport):
         if address.socket is not None:
             transport = httpx.AsyncHTTPTransport(uds=address.socket, verify=False)
         try:
-            response = await transport.handle_async_request(_readdressed(request, address))
+            sent = _readdressed(request, address)
+            response = await transport.handle_async_request(sent)
         except BaseException:
             if transport is not self._tcp:
                 await transport.aclose()
             raise
+        _keep_in_service(response, request, sent, address)
         body = cast(httpx.AsyncByteStream, response.stream)
         response.stream = _AsyncStream(body, attempt, None if transport is self._tcp else transport)
         return response
@@ -253,9 +256,10 @@ class SyncServiceTransport(_Resolving, httpx.BaseTransport):
             try:
                 return self._send(attempt, request)
             except BaseException as error:
-                if not self._raised(attempt, error):
+                following = self._following(attempts, attempt, error)
+                if following is None:
                     raise
-                attempt = self._portal.call(next, attempts)
+                attempt = following
 
     def close(self) -> None:
         """Close all idle connections."""
@@ -267,17 +271,23 @@ class SyncServiceTransport(_Resolving, httpx.BaseTransport):
         except (NodeNotRunningError, TimeoutError) as error:  # of the portal
             raise httpx.ConnectError(str(error), request=request) from error
 
-    def _raised(self, attempt: Attempt, error: BaseException) -> bool:
+    def _following(
+        self, attempts: Attempts, attempt: Attempt, error: BaseException
+    ) -> Attempt | None:
+        """End an attempt by an error; returns the next one, or None if the error is the result."""
         try:
-            return self._portal.call(attempt.raised, error)
+            # One call: the node may stop between two.
+            return self._portal.call(_following, attempts, attempt, error)
         except (NodeNotRunningError, TimeoutError):
-            return False
+            return None
+
+    def _raised(self, attempt: Attempt, error: BaseException) -> None:
+        with suppress(NodeNotRunningError, TimeoutError):
+            self._portal.call(attempt.raised, error)
 
     def _succeeded(self, attempt: Attempt) -> None:
-        try:
+        with suppress(NodeNotRunningError, TimeoutError):
             self._portal.call(attempt.succeeded)
-        except (NodeNotRunningError, TimeoutError):
-            return
 
     def _send(self, attempt: Attempt, request: httpx.Request) -> httpx.Response:
         address = _address_of(attempt.instance, request)
@@ -285,11 +295,13 @@ class SyncServiceTransport(_Resolving, httpx.BaseTransport):
         if address.socket is not None:
             transport = httpx.HTTPTransport(uds=address.socket, verify=False)
         try:
-            response = transport.handle_request(_readdressed(request, address))
+            sent = _readdressed(request, address)
+            response = transport.handle_request(sent)
         except BaseException:
             if transport is not self._tcp:
                 transport.close()
             raise
+        _keep_in_service(response, request, sent, address)
         body = cast(httpx.SyncByteStream, response.stream)
         ends = partial(self._raised, attempt), partial(self._succeeded, attempt)
         response.stream = _Stream(body, *ends, None if transport is self._tcp else transport)
@@ -302,7 +314,7 @@ class _Stream(httpx.SyncByteStream):
     def __init__(
         self,
         stream: httpx.SyncByteStream,
-        raised: Callable[[BaseException], object],
+        raised: Callable[[BaseException], None],
         succeeded: Callable[[], None],
         transport: httpx.HTTPTransport | None,
     ) -> None:
@@ -357,6 +369,10 @@ def _first(attempts: Attempts, request: httpx.Request) -> Attempt:
         raise httpx.ConnectError(str(error), request=request) from error
 
 
+def _following(attempts: Attempts, attempt: Attempt, error: BaseException) -> Attempt | None:
+    return next(attempts) if attempt.raised(error) else None
+
+
 def _address_of(found: Instance, request: httpx.Request) -> HttpAddress:
     try:
         return parse_address(found.address)
@@ -365,16 +381,42 @@ def _address_of(found: Instance, request: httpx.Request) -> HttpAddress:
 
 
 def _readdressed(request: httpx.Request, address: HttpAddress) -> httpx.Request:
-    """The request, sent to an address."""
-    url = request.url.copy_with(
-        scheme=address.scheme,
-        host=address.host,
-        port=address.port,
-        raw_path=address.prefix.encode() + request.url.raw_path,
-    )
+    """The request, sent to an address.
+
+    Raises:
+        httpx.UnsupportedProtocol: The address is no URL for httpx, as ``http://10-0-0-5``.
+    """
+    try:
+        url = request.url.copy_with(
+            scheme=address.scheme,
+            host=address.host,
+            port=address.port,
+            raw_path=address.prefix.encode() + request.url.raw_path,
+        )
+    except httpx.InvalidURL as error:
+        raise httpx.UnsupportedProtocol(str(error), request=request) from error
     headers = request.headers.copy()
     if headers.get("Host") == request.url.netloc.decode():
         headers["Host"] = url.netloc.decode()
     return httpx.Request(
         request.method, url, headers=headers, stream=request.stream, extensions=request.extensions
     )
+
+
+def _keep_in_service(
+    response: httpx.Response, request: httpx.Request, sent: httpx.Request, address: HttpAddress
+) -> None:
+    """Complete a relative redirect: httpx cannot join it to a URL of our scheme."""
+    location = response.headers.get("Location", "")
+    try:
+        if not location or httpx.URL(location).is_absolute_url:
+            return
+        target = sent.url.join(location)
+    except httpx.InvalidURL:
+        return  # httpx refuses it, if it follows it
+    path, prefix = target.raw_path, address.prefix.encode()
+    if target.netloc == sent.url.netloc and path.startswith(prefix + b"/"):
+        target = request.url.copy_with(
+            raw_path=path.removeprefix(prefix), fragment=target.fragment or None
+        )
+    response.headers["Location"] = str(target)

@@ -34,8 +34,8 @@ class Attempt:
     """One attempt; yielded by `Attempts`.
 
     It counts for ``least_used`` until it ends: with `succeeded`, `failed`, `raised`, `release`, the
-    block of a `with` statement, or the next attempt. The first end counts, later ones have no
-    effect.
+    block of a `with` statement, the next attempt, or when it is collected. The first end counts,
+    later ones have no effect.
 
     In a `with` block an error that is repeated is suppressed, so the loop goes on. Any other error
     leaves the block.

@@ -16,7 +16,8 @@ class HealthCheck:
     """Calls a check at once and then every some seconds, until it is stopped.
 
     A check fails if it raises, returns False, or takes longer than the time between two checks. Any
-    other result is a success.
+    other result is a success. One that is late is reported at once and cancelled; the next one
+    follows its end, however long it takes to clean up.
 
     Args:
         check: The check of the application.
@@ -48,28 +49,38 @@ class HealthCheck:
 
     async def _run(self) -> None:
         while True:
-            failure = await self._failure()
-            healthy = failure is None
-            if healthy is not self._healthy:
-                self._log(healthy, failure)
-            self._healthy = healthy
-            self._report(healthy)
-            self._checked.set()
+            checking = start_task(self._failure())
+            try:
+                await asyncio.wait([checking], timeout=self._every)
+                self._conclude(checking)
+                await _end(checking)
+            finally:
+                cancel_task(checking)
             await asyncio.sleep(self._every)
 
     async def _failure(self) -> BaseException | str | None:
         """Call the check; returns the reason of a failure, or None."""
         try:
-            async with asyncio.timeout(self._every) as limit:
-                passed = await self._check()
+            passed = await self._check()
         except asyncio.CancelledError as error:
             task = asyncio.current_task()
             if task is None or task.cancelling():
                 raise
             return error  # raised by the check itself
         except Exception as error:
-            return f"no result within {self._every:g} s" if limit.expired() else error
+            return error
         return "it returned False" if passed is False else None
+
+    def _conclude(self, checking: "asyncio.Task[BaseException | str | None]") -> None:
+        """Report the result of a check, or that it has none in time."""
+        late = f"no result within {self._every:g} s"
+        failure = checking.result() if checking.done() else late
+        healthy = failure is None
+        if healthy is not self._healthy:
+            self._log(healthy, failure)
+        self._healthy = healthy
+        self._report(healthy)
+        self._checked.set()
 
     def _log(self, healthy: bool, failure: BaseException | str | None) -> None:
         if isinstance(failure, BaseException):
@@ -84,3 +95,10 @@ class HealthCheck:
         self._checked.set()
         if not task.cancelled() and (error := task.exception()) is not None:
             log_line(logger, logging.ERROR, "the check of %s ends", (self._label,), error)
+
+
+async def _end(checking: "asyncio.Task[BaseException | str | None]") -> None:
+    """Cancel a check that is late, and wait for its end: it may clean up, at length."""
+    if not checking.done():
+        checking.cancel()
+        await asyncio.wait([checking])

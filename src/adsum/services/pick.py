@@ -75,12 +75,16 @@ class Weighted(Strategy):
     Each pick moves the deadline of the picked slot by 1 / weight, and the earliest deadline is
     next. So a weight of 2 is picked every other time beside two of weight 1, not twice in a row,
     and a pick costs O(log n).
+
+    Each slot keeps the time of its last turn. If deadlines began again with each change of the
+    candidates, only the highest weights would be picked while changes are frequent.
     """
 
     def __init__(self, slots: Sequence[Slot]) -> None:
+        now = max((slot.turn for slot in slots if slot.turn is not None), default=0.0)
         # (deadline, number of the last pick, slot); the numbers are unique, so slots are not
         # compared.
-        self._heap = [(1 / s.instance.weight, at, s) for at, s in enumerate(slots)]
+        self._heap = [(_deadline(slot, now), at, slot) for at, slot in enumerate(slots)]
         heapq.heapify(self._heap)
         self._picks = len(slots)
 
@@ -92,11 +96,18 @@ class Weighted(Strategy):
             if slot.instance.id in excluded:
                 skipped.append((at, slot))
                 continue
-            found, self._picks = slot, self._picks + 1
+            found, slot.turn, self._picks = slot, deadline, self._picks + 1
             heapq.heappush(self._heap, (deadline + 1 / slot.instance.weight, self._picks, slot))
         for at, slot in skipped:  # it is due now, and does not catch up on the time before
             heapq.heappush(self._heap, (deadline, at, slot))
         return found
+
+
+def _deadline(slot: Slot, now: float) -> float:
+    """The deadline of a slot; one that was no candidate does not catch up on the time before."""
+    if slot.turn is None:
+        slot.turn = now  # it begins to wait
+    return max(now, slot.turn + 1 / slot.instance.weight)
 
 
 #: The strategies by the name that `Services` accepts.

@@ -15,7 +15,7 @@ class Slot:
     killed, all its open requests fail together, and that is one failure.
     """
 
-    __slots__ = ("failures", "instance", "picked", "rests_until", "uses")
+    __slots__ = ("failures", "instance", "picked", "rests_until", "turn", "uses")
 
     def __init__(self, instance: Instance) -> None:
         self.instance = instance
@@ -27,6 +27,9 @@ class Slot:
         self.rests_until = float("-inf")
         #: The number of the last resolve that returned it; 0 before the first one.
         self.picked = 0
+        #: The time of its last turn with the strategy `Weighted`, or since which it waits for its
+        #: first; None before. A time of the strategy, of which each pick takes the next deadline.
+        self.turn: float | None = None
 
     def fail(self, now: float, rest: float) -> bool:
         """Let it rest, twice as long as the last time; returns whether a rest begins."""

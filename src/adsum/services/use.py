@@ -27,16 +27,24 @@ class Use:
     The first of them counts, and later ones have no effect. As a context manager it ends with the
     block: an `OSError`, such as `ConnectionError` and `TimeoutError`, is a failure, no error is a
     success, and any other error is neither.
+
+    One that nobody holds any longer ends too, without an outcome: its thread may have been
+    interrupted, or a call of a portal was out of time, so nobody can end it.
     """
+
+    #: Whether it has not ended; False until it counts.
+    open = False
 
     def __init__(self, slot: Slot, reports: Reports) -> None:
         #: The instance.
         self.instance = slot.instance
         self._slot = slot
         self._reports = reports
-        #: Whether it has not ended.
-        self.open = True
         slot.uses += 1
+        self.open = True
+
+    def __del__(self) -> None:
+        self.release()
 
     def release(self) -> bool:
         """End the use without an outcome. Idempotent; returns whether this call ended it."""
