@@ -499,3 +499,15 @@ def test_message_that_was_sent_is_not_kept_behind_one_that_waits() -> None:
     assert of_turn(sender)
     del event
     assert (waiting.waiting, gone()) == (1, None)
+
+
+@pytest.mark.parametrize(("bandwidth", "arrives"), [(200e3, False), (320 * 1024, True)])
+def test_large_message_needs_a_line_that_drains_a_full_link_within_the_patience(
+    bandwidth: float, arrives: bool
+) -> None:
+    simulation, (sender, receiver) = cluster(2, bandwidth=bandwidth)
+    sending = sender.post(large(16), None)
+    simulation.run(10.0)
+    assert (sending.waiting, sending.missed) == (0, not arrives)
+    assert len(received(receiver)) == arrives
+    assert simulation.network.between("n1", "n2"), "the link was closed"
