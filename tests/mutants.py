@@ -474,6 +474,27 @@ MUTANTS = [
         LARGE_MESSAGES,
     ),
     Mutant(
+        "send a frame to each of many members in one turn",
+        "messaging.py",
+        "                if self._budget <= 0:\n",
+        "                if False:\n",
+        LARGE_MESSAGES,
+    ),
+    Mutant(
+        "let any number of small messages wait",
+        "effects.py",
+        "len(self.message.topic) + len(self.message.event) + MESSAGE_COST",
+        "0",
+        LARGE_MESSAGES,
+    ),
+    Mutant(
+        "keep the messages for a peer that stops reading after its publisher was released",
+        "messaging.py",
+        "        self.check_at = min(self.check_at, since + PATIENCE)\n",
+        "",
+        LARGE_MESSAGES,
+    ),
+    Mutant(
         "forget to go on with a large message in the next turn",
         "engine.py",
         "        if self._messaging.ready:\n            at",
@@ -975,7 +996,7 @@ MUTANTS = [
     Mutant(
         "add a second deadline to a presence that lingers",
         "grace.py",
-        "        self.forget(entry[ID])\n",
+        "        self.forget(id)\n",
         "",
     ),
     Mutant(
@@ -987,8 +1008,14 @@ MUTANTS = [
     Mutant(
         "forget the owner of a presence that lingers",
         "grace.py",
-        "            self._owned.setdefault(claim.owner, {})[entry[ID]] = None\n",
-        "",
+        "self._owned.add(claim.owner, id, deadline)",
+        "None",
+    ),
+    Mutant(
+        "find a lingering presence by the present hash of its owner",
+        "grace.py",
+        "        return self._hash\n",
+        "        return hash(self._value)\n",
     ),
     Mutant(
         "take a crash of a task for its return",

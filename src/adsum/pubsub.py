@@ -70,8 +70,9 @@ class _Topics:
         readers = self._readers.get(topic)
         if readers is None:
             readers = ReaderSet(self.all.loop, partial(self._forget, topic))
-            self._readers[topic] = readers
         readers.add(subscription)
+        # After `add`: the garbage collector may run in it, and forget the topic without a loop.
+        self._readers[topic] = readers
 
     def leave(self, topic: str, subscription: "Subscription") -> None:
         """Remove a subscription from a topic."""

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 
 import adsum
+from adsum.singlereader import ReaderSet
+from adsum.testing import MakeCluster
 from tests.support.nodes import run, running
 from tests.support.waiting import until
 
@@ -414,3 +416,22 @@ def test_invalid_limit_of_a_subscription_is_refused(limit: dict[str, Any]) -> No
                 adsum.PubSub(node).subscribe("room", **limit)
 
     run(main())
+
+
+def test_subscription_stays_although_the_last_other_one_is_collected_while_it_joins(
+    cluster: MakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without an event loop a topic is forgotten in the midst of any other call."""
+    pubsub = cluster(1)[0].pubsub
+    earlier = [pubsub.subscribe("room")]
+    add = ReaderSet.add
+
+    def collect_and_add(readers: ReaderSet[Any], reader: Any) -> None:
+        earlier.clear()
+        add(readers, reader)
+
+    later = pubsub.subscribe("other")
+    monkeypatch.setattr(ReaderSet, "add", collect_and_add)
+    later.add("room")
+    asyncio.run(pubsub.publish("room", {}))
+    assert later._has_more()

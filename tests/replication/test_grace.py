@@ -281,3 +281,32 @@ def test_law_notices_a_stranger_that_takes_over() -> None:
     engine._grace.heritage = lambda *_: entry[ID]  # type: ignore[method-assign]  # a wrong rule
     with pytest.raises(BrokenLawError, match=f"is given {entry[ID]} of {entry[KEY]!r}"):
         engine.take_over("room", "ann", "{}", stranger)
+
+
+class Renamed:
+    """An owner that is equal to those of its name, which may change."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __hash__(self) -> int:
+        return hash(self.name)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Renamed) and self.name == other.name
+
+
+@pytest.mark.parametrize("later", ["ben", "cat"])
+def test_presence_whose_owner_changed_its_hash_leaves_at_its_deadline(
+    lone: Lone, later: str
+) -> None:
+    ann, twin, ben = Renamed("ann"), Renamed("ann"), Renamed("ben")
+    for owner in (ann, twin, ben):
+        lone.lose(1.0, Claim(owner, owner))
+    twin.name = ann.name = later
+    lone.run(1.1)
+    assert (lone.keys, lone.engine.lingering_presences) == ([], 0)
+    assert [(size.name, size.value) for size in lone.engine._grace.sizes() if size.value] == []
+    ann.name = "ann"
+    assert lone.engine.take_over("room", "ann", "{}", Claim(ann, ann)) is None
+    assert lone.engine.lingering_of(Claim(ann, ann)) == []

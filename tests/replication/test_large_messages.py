@@ -1,5 +1,6 @@
 """Messages of bytes between engines: pieces, order, links that change, receivers that give up."""
 
+import weakref
 from collections.abc import Iterator
 from random import Random
 
@@ -414,3 +415,99 @@ def test_refused_piece_of_a_closed_link_changes_nothing() -> None:
     receiver.receive(1, pieces_of(large(2))[0], 0.2)
     assert receiver.incomplete_messages == 0
     assert not [e for e in receiver.take_effects() if isinstance(e, Close | Deliver)]
+
+
+def of_turn(engine: Engine) -> list[Send]:
+    """The frames of published messages that are sent in this turn of the event loop."""
+    found: list[Send] = []
+    while effects := engine.take_effects():
+        found += [one for one in effects if isinstance(one, Send)]
+    return [one for one in found if isinstance(one.message, Publish | Piece)]
+
+
+def test_many_members_with_messages_of_their_own_take_turns() -> None:
+    sender = Engine(ME, Timing(), Random(1), now=0.0)
+    names = [f"z{number}" for number in range(5)]
+    for link, name in enumerate(names):
+        sender.link_up(link, Replica(name, 1), (f"{name}:1",), f"{name}:1", 0.0)
+    sender.tick(0.0)
+    of_turn(sender)
+    for name in names:
+        sender.publish(large(2), name, 0.0)
+    turns = [of_turn(sender)]
+    while sender.wake_at <= 0.0:
+        sender.tick(0.0)
+        turns.append(of_turn(sender))
+    assert [len(turn) for turn in turns if turn] == [1] * 10
+    assert [link for turn in turns for send in turn for link in send.links] == [*range(5)] * 2
+
+
+def test_frame_for_many_members_is_sent_to_all_in_one_turn() -> None:
+    sender = Engine(ME, Timing(), Random(1), now=0.0)
+    for link in range(5):
+        sender.link_up(link, Replica(f"z{link}", 1), (f"z{link}:1",), f"z{link}:1", 0.0)
+    sender.tick(0.0)
+    of_turn(sender)
+    sender.publish(large(2), None, 0.0)
+    assert [send.links for send in of_turn(sender)] == [(0, 1, 2, 3, 4)]
+
+
+@pytest.mark.parametrize("payload", ["{}", b""])
+def test_small_messages_are_bounded_in_a_queue_and_in_a_turn(
+    payload: str | bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(messaging, "MAX_WAITING", 1000 * limits.MESSAGE_COST)
+    sender = engine()
+    sender.link_writable(1, False, 0.0)
+    sendings = [sender.publish(Publish("room", "small", payload), None, 0.0) for _ in range(2000)]
+    assert 900 < sum(sending.waiting for sending in sendings) < 1000
+    sender.tick(0.1)
+    sender.link_writable(1, True, 0.1)
+    assert 0 < len(of_turn(sender)) <= ROUND_BUDGET / limits.MESSAGE_COST
+
+
+def test_member_that_stops_reading_after_the_publisher_was_released_misses_the_message() -> None:
+    sender = engine()
+    sending = sender.publish(large(100), None, 0.0)
+    of_turn(sender)
+    sender.tick(1.0)  # there is room, so the message stays queued
+    of_turn(sender)
+    assert sending.waiting == 1
+    sender.link_writable(1, False, 1.0)
+    assert sender.wake_at <= 2.0
+    for now in (1.5, 1.9):
+        sender.tick(now)
+        assert sending.waiting == 1
+    sender.tick(2.1)
+    assert (sending.waiting, sending.missed) == (0, 1)
+
+
+class Event(str):
+    """The name of an event; it can be referenced weakly."""
+
+
+def test_message_that_was_sent_is_not_kept_behind_one_that_waits() -> None:
+    sender = Engine(ME, Timing(), Random(1), now=0.0)
+    for link, peer in enumerate((PEER, OTHER)):
+        sender.link_up(link, peer, (f"{peer.name}:1",), f"{peer.name}:1", 0.0)
+    sender.tick(0.0)
+    sender.link_writable(0, False, 0.0)
+    waiting = sender.publish(large(1), PEER.name, 0.0)
+    event = Event("sent")
+    gone = weakref.ref(event)
+    sender.publish(large(1, event), OTHER.name, 0.0)
+    assert of_turn(sender)
+    del event
+    assert (waiting.waiting, gone()) == (1, None)
+
+
+@pytest.mark.parametrize(("bandwidth", "arrives"), [(200e3, False), (320 * 1024, True)])
+def test_large_message_needs_a_line_that_drains_a_full_link_within_the_patience(
+    bandwidth: float, arrives: bool
+) -> None:
+    simulation, (sender, receiver) = cluster(2, bandwidth=bandwidth)
+    sending = sender.post(large(16), None)
+    simulation.run(10.0)
+    assert (sending.waiting, sending.missed) == (0, not arrives)
+    assert len(received(receiver)) == arrives
+    assert simulation.network.between("n1", "n2"), "the link was closed"

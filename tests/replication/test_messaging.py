@@ -157,7 +157,7 @@ def test_queue_overflow_counts_messages_as_missed(monkeypatch: pytest.MonkeyPatc
     simulation, (sender, receiver) = cluster(2, bandwidth=4e6)
     sendings = post(sender, 100)
     waiting = sum(sending.waiting for sending in sendings)
-    assert waiting == 19  # with the characters around each text
+    assert waiting == 18  # with the characters around each text, and the cost of each message
     assert sender.missed_messages == sum(sending.missed for sending in sendings) > 40
     simulation.run(1.0)
     assert len(received(receiver)) == 100 - sender.missed_messages

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum
 
-from .limits import PIECE
+from .limits import MESSAGE_COST, PIECE
 from .links import PeerLink
 from .messages import Piece, ProtocolMessage, Publish
 
@@ -39,6 +39,21 @@ class Sending:
         """The number of frames in which it is sent."""
         payload = self.message.payload
         return 1 if isinstance(payload, str) else max(1, -(-len(payload) // PIECE))
+
+    @property
+    def size(self) -> int:
+        """What it counts in a queue: its payload, its names, and a fixed cost."""
+        return len(self.message.payload) + self._head
+
+    def cost(self, index: int) -> int:
+        """What one of its frames counts in the budget of a turn of the event loop."""
+        payload = self.message.payload
+        whole = isinstance(payload, str)
+        return self._head + (len(payload) if whole else min(PIECE, len(payload) - index * PIECE))
+
+    @property
+    def _head(self) -> int:
+        return len(self.message.topic) + len(self.message.event) + MESSAGE_COST
 
     def frame(self, index: int) -> Publish | Piece:
         """One of its frames; the bytes of a piece are not copied."""

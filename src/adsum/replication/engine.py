@@ -239,7 +239,7 @@ class Engine(Parts):
         link.writable, link.stuck_at = writable, self._clock.active
         if writable:
             self._exchange.resume(link)
-            self._messaging.resume(link.replica.name)
+        self._messaging.links_changed(link.replica.name)
 
     def dial_failed(self, address: str, refused: bool, now: float) -> None:
         """Report a dial that opened no link; `refused` if nothing listens at the address."""
@@ -273,7 +273,7 @@ class Engine(Parts):
         link.received_at = self._clock.active
         if not link.kept:
             link.kept = True
-            self._messaging.resume(link.replica.name)
+            self._messaging.links_changed(link.replica.name)
         self._liveness.note_frame(link.replica, self._clock.active)
         match message:
             case Delta():

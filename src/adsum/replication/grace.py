@@ -55,24 +55,6 @@ class Claim(NamedTuple):
     heir: Hashable
 
 
-class _Lingering(NamedTuple):
-    """One lingering presence.
-
-    Attributes:
-        deadline: In active seconds.
-        topic: The topic of the presence.
-        key: The key of the presence.
-        claim: Its claim; None if nobody may take it over.
-        hold: The hold of its former owner, for its handle.
-    """
-
-    deadline: float
-    topic: str
-    key: str
-    claim: Claim | None
-    hold: object
-
-
 class DeadlineQueue:
     """Numbers by deadline, earliest first. Adding and removing cost the logarithm of the length."""
 
@@ -85,6 +67,10 @@ class DeadlineQueue:
 
     def __len__(self) -> int:
         return len(self._deadlines)
+
+    def __iter__(self) -> Iterator[int]:
+        """The numbers, in the order in which they were added."""
+        return iter(self._deadlines)
 
     @property
     def spare(self) -> int:
@@ -116,6 +102,76 @@ class DeadlineQueue:
         return self._heap[0][0] if self._heap else float("inf")
 
 
+class _Name:
+    """A name in an index, with the hash that it had at first."""
+
+    __slots__ = ("_hash", "_value")
+
+    def __init__(self, value: Hashable) -> None:
+        self._value = value
+        self._hash = hash(value)
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Name) and self._value == other._value
+
+
+class _Group(NamedTuple):
+    """The presences of one name in an index."""
+
+    name: _Name
+    queue: DeadlineQueue
+
+
+class _Index:
+    """Presences by a name that contains an object of the application.
+
+    The object may change its hash and what it equals. A presence is removed all the same, because
+    its group is found by the very name under which it is stored.
+    """
+
+    def __init__(self) -> None:
+        # No group is empty.
+        self._groups: dict[_Name, _Group] = {}
+
+    def __len__(self) -> int:
+        return len(self._groups)
+
+    def get(self, value: Hashable) -> DeadlineQueue | None:
+        """The presences of a name; None if there are none."""
+        group = self._groups.get(_Name(value))
+        return None if group is None else group.queue
+
+    def add(self, value: Hashable, id: int, deadline: float) -> _Group:
+        """Add a presence; returns its group, for `remove`."""
+        name = _Name(value)
+        group = self._groups.setdefault(name, _Group(name, DeadlineQueue()))
+        group.queue.add(id, deadline)
+        return group
+
+    def remove(self, group: _Group, id: int) -> None:
+        """Remove a presence from its group."""
+        group.queue.remove(id)
+        if not len(group.queue):
+            del self._groups[group.name]
+
+
+class _Lingering(NamedTuple):
+    """One lingering presence.
+
+    Attributes:
+        hold: The hold of its former owner, for its handle.
+        place: Its group among the places; None if nobody may take it over.
+        owned: Its group among the former owners; likewise.
+    """
+
+    hold: object
+    place: _Group | None = None
+    owned: _Group | None = None
+
+
 class Grace:
     """The presences of this node that linger."""
 
@@ -123,9 +179,9 @@ class Grace:
         self._lingering: dict[int, _Lingering] = {}
         self._queue = DeadlineQueue()
         # The presences that an heir may take over, by topic, key and heir.
-        self._places: dict[tuple[str, str, Hashable], DeadlineQueue] = {}
-        # The presences of each former owner; ordered, and never empty.
-        self._owned: dict[Hashable, dict[int, None]] = {}
+        self._places = _Index()
+        # The presences of each former owner.
+        self._owned = _Index()
 
     def __len__(self) -> int:
         return len(self._lingering)
@@ -137,14 +193,14 @@ class Grace:
 
     def keep(self, entry: Entry, deadline: float, claim: Claim | None, hold: object) -> None:
         """Let a presence linger until a deadline; it may linger already."""
-        self.forget(entry[ID])
-        kept = _Lingering(deadline, entry[TOPIC], entry[KEY], claim, hold)
+        id = entry[ID]
+        self.forget(id)
+        kept = _Lingering(hold)
         if claim is not None:  # hashes an object of the application, which may fail
-            place = self._places.setdefault((kept.topic, kept.key, claim.heir), DeadlineQueue())
-            place.add(entry[ID], deadline)
-            self._owned.setdefault(claim.owner, {})[entry[ID]] = None
-        self._lingering[entry[ID]] = kept
-        self._queue.add(entry[ID], deadline)
+            place = self._places.add((entry[TOPIC], entry[KEY], claim.heir), id, deadline)
+            kept = _Lingering(hold, place, self._owned.add(claim.owner, id, deadline))
+        self._lingering[id] = kept
+        self._queue.add(id, deadline)
 
     def forget(self, id: int) -> None:
         """Forget a presence: it was taken over, or it has ended. Idempotent."""
@@ -152,22 +208,10 @@ class Grace:
         if kept is None:
             return
         self._queue.remove(id)
-        if kept.claim is not None:
-            self._forget_claim(id, kept, kept.claim)
-
-    def _forget_claim(self, id: int, kept: _Lingering, claim: Claim) -> None:
-        # An object of the application may have changed its hash since. The deadline counts even so.
-        name = kept.topic, kept.key, claim.heir
-        place = self._places.get(name)
-        if place is not None:
-            place.remove(id)
-            if not len(place):
-                del self._places[name]
-        owned = self._owned.get(claim.owner)
-        if owned is not None:
-            del owned[id]
-            if not owned:
-                del self._owned[claim.owner]
+        if kept.place is not None:
+            self._places.remove(kept.place, id)
+        if kept.owned is not None:
+            self._owned.remove(kept.owned, id)
 
     def heritage(self, topic: str, key: str, claim: Claim) -> int | None:
         """The presence that an owner may take over, by its id; None if there is none."""
@@ -176,7 +220,7 @@ class Grace:
 
     def of(self, claim: Claim) -> list[int]:
         """The ids of the presences that an owner had and that linger."""
-        return list(self._owned.get(claim.owner, ()))
+        return list(self._owned.get(claim.owner) or ())
 
     def is_held(self, id: int, hold: object) -> bool:
         """Whether a presence lingers since the end of this very hold."""

@@ -5,8 +5,12 @@ MAX_MEMBERS = 4096
 #: Bytes in flight to a peer beyond which it counts as not reading. A link has to drain this many in
 #: less than `down_after`.
 MAX_IN_FLIGHT = 256 * 1024
-#: Characters or bytes in the payloads of the messages queued for one member without room.
+#: Characters or bytes in the messages queued for one member without room, `MESSAGE_COST` for each
+#: included.
 MAX_WAITING = 64 * 1024 * 1024
+#: Bytes that a queued message counts besides its payload and its names: the memory of its objects,
+#: and the time to send one more frame.
+MESSAGE_COST = 512
 #: Bytes of a piece of a message of bytes; only its last piece is smaller. A heartbeat or a delta
 #: waits for at most one piece, and a turn of the receiver handles about one.
 PIECE = 64 * 1024

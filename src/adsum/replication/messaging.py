@@ -8,7 +8,8 @@ A peer that reads is sent every message. If a link had no room for `PATIENCE`, i
 not reading: its queue is dropped, and later messages are missed at once until there is room again.
 So a peer that does not read delays a publisher once, not each time. A publisher waits no longer
 than `PATIENCE`, even for peers that read: if there was room within the last half of it, the message
-stays queued and is sent later, else it is missed. `MAX_WAITING` bounds each queue.
+stays queued and is sent later, else it is missed. `MAX_WAITING` bounds each queue; a message counts
+with its names and `MESSAGE_COST`, so that small ones are bounded too.
 
 A message of bytes is sent in frames of one piece, others in one frame. It always passes the queues,
 which remember the next frame and the link that it belongs to. If a queue goes on over another link,
@@ -17,18 +18,20 @@ message leaves the queue with its last frame, so no member is sent the last one 
 that gives up before has missed the message once.
 
 The state never waits behind these queues: `Engine.take_effects` sends due deltas before each
-round of frames, and heartbeats need no room. A round sends one frame to each member. Rounds end for
-this turn of the event loop after `ROUND_BUDGET`, so that a link that always has room does not let
-everything else wait for a large message.
+round of frames, and heartbeats need no room. A round sends one frame to each member. It ends for
+this turn of the event loop after `ROUND_BUDGET`, so that neither a link that always has room nor
+many links let everything else wait for large messages. A frame counts once, also for many members.
+Those that had no frame are first in the next round.
 """
 
 from collections import deque
 from collections.abc import Iterable
+from itertools import takewhile
 
 from .effects import EffectQueue, Released, Sending
 from .limits import MAX_WAITING, ROUND_BUDGET
 from .links import Links, PeerLink
-from .messages import Piece, Publish
+from .messages import Publish
 
 #: Seconds, at most, to wait for a link without room, and for a publisher to wait.
 PATIENCE = 1.0
@@ -50,7 +53,7 @@ class Messaging:
         # The queues by member name; none is empty.
         self._queues: dict[str, _Queue] = {}
         # Messages with a waiting publisher, oldest first.
-        self._unreleased: deque[Sending] = deque()
+        self._unreleased: dict[Sending, None] = {}
         # The number of the last message of bytes.
         self._number = 0
         # Characters or bytes that may still be sent from the queues in this turn of the event loop.
@@ -78,20 +81,24 @@ class Messaging:
         self._effects.send(links, message, sending if sending.waiting else None)
         self.missed += sending.missed
         if sending.waiting:
-            self._unreleased.append(sending)
+            self._unreleased[sending] = None
             self.check_at = min(self.check_at, sending.until)
         return sending
 
-    def resume(self, name: str) -> None:
-        """Resume the queue of a member after its links changed or one of them has room again.
+    def links_changed(self, name: str) -> None:
+        """Note that the links of a member changed, or that one of them gained or lost its room.
 
-        If it has no link left, its queue is dropped.
+        If it has room, its queue is resumed. If it has no link left, its queue is dropped.
         """
-        if name in self._queues:
-            if self._links.of(name):
-                self.ready[name] = None
-            else:
-                self._drop(name)
+        if name not in self._queues:
+            return
+        if not self._links.of(name):
+            self._drop(name)
+            return
+        since = self._no_room_since(name)
+        if since == _NEVER:
+            self.ready[name] = None
+        self.check_at = min(self.check_at, since + PATIENCE)
 
     def new_turn(self) -> None:
         """Renew the budget of a turn of the event loop."""
@@ -103,7 +110,7 @@ class Messaging:
         return bool(self.ready) and self._budget > 0
 
     def send_next(self) -> None:
-        """Send one frame to each member that is ready and has room.
+        """Send one frame to each member that is ready and has room, within the budget.
 
         Call it again after the frames were sent: they may have filled their links.
         """
@@ -112,39 +119,44 @@ class Messaging:
             link, queue = self._links.to(name), self._queues.get(name)
             if queue is None or link is None or not link.writable:
                 del self.ready[name]
-            elif (turn := self._take(name, queue, link)) is not None:
-                rounds.setdefault(turn, []).append(link)
+            else:
+                self._take(name, queue, link, rounds)
         for (sending, index), links in rounds.items():
-            frame = sending.frame(index)
             # A frame that no other member needs later is not kept, nor its memory.
             reused = sending.encoded or sending.waiting > len(links)
-            self._effects.send(links, frame, sending if reused else None, index)
-            self._budget -= len(frame.data if isinstance(frame, Piece) else frame.payload)
+            self._effects.send(links, sending.frame(index), sending if reused else None, index)
             if index == sending.frames - 1:
                 self._leave_queues(sending, len(links))
 
     def expire(self, now: float) -> None:
         """Drop the queues of members that do not read, and release publishers after `PATIENCE`."""
+        releases = self._first_release <= now
         for name, queue in list(self._queues.items()):
             no_room_for = now - self._no_room_since(name)
             if no_room_for >= PATIENCE:
                 self._drop(name)
-            elif no_room_for >= PATIENCE / 2:
+            elif releases and no_room_for >= PATIENCE / 2:
                 while queue and queue.first.until <= now:
                     self._count_missed(queue.take())
                 if not queue:
                     del self._queues[name]
-        while self._unreleased and self._unreleased[0].until <= now:
-            self._effects.put(Released(self._unreleased.popleft()))
+        for sending in list(takewhile(lambda one: one.until <= now, self._unreleased)):
+            del self._unreleased[sending]
+            self._effects.put(Released(sending))
         since = min(map(self._no_room_since, self._queues), default=_NEVER)
-        until = self._unreleased[0].until if self._unreleased else _NEVER
-        self.check_at = min(since + PATIENCE, until)
+        self.check_at = min(since + PATIENCE, self._first_release)
 
     def withdraw(self, sending: Sending) -> None:
         """Count a message as missed where it still waits; its place in queues is skipped."""
         sending.missed += sending.waiting
         self.missed += sending.waiting
         sending.waiting = 0
+        self._unreleased.pop(sending, None)
+
+    @property
+    def _first_release(self) -> float:
+        """When the first publisher stops waiting, in active time; infinite if none waits."""
+        return next((sending.until for sending in self._unreleased), _NEVER)
 
     def close(self) -> None:
         """Drop every queued message."""
@@ -183,17 +195,33 @@ class Messaging:
             self._number += 1
         return Sending(message, until, self._number)
 
-    def _take(self, name: str, queue: "_Queue", link: PeerLink) -> tuple[Sending, int] | None:
-        """The next frame for a member, as the index in its message, which leaves with its last one.
+    def _take(
+        self,
+        name: str,
+        queue: "_Queue",
+        link: PeerLink,
+        rounds: dict[tuple[Sending, int], list[PeerLink]],
+    ) -> None:
+        """Add the next frame for a member to the frames of a round, if the budget allows.
 
-        None if all messages that are left were withdrawn.
+        A message leaves the queue with its last frame; those that were withdrawn are skipped.
         """
         while queue and not queue.first.waiting:
             queue.take()
-        turn = queue.next_frame(link) if queue else None
-        if not queue:
-            del self._queues[name], self.ready[name]
-        return turn
+        if queue:
+            frame = queue.next_frame(link)
+            if frame not in rounds:
+                if self._budget <= 0:
+                    return  # in a later turn
+                sending, index = frame
+                self._budget -= sending.cost(index)
+            rounds.setdefault(frame, []).append(link)
+            queue.advance(link)
+        del self.ready[name]
+        if queue:
+            self.ready[name] = None  # behind those that had no frame
+        else:
+            del self._queues[name]
 
     def _drop(self, name: str) -> None:
         queue = self._queues.pop(name)
@@ -209,9 +237,8 @@ class Messaging:
     def _leave_queues(self, sending: Sending, count: int) -> None:
         sending.waiting -= count
         if not sending.waiting:
+            self._unreleased.pop(sending, None)
             self._effects.put(Released(sending))
-        while self._unreleased and not self._unreleased[0].waiting:
-            self._unreleased.popleft()
 
 
 class _Queue:
@@ -219,7 +246,7 @@ class _Queue:
 
     def __init__(self) -> None:
         self._sendings: deque[Sending] = deque()
-        # Characters or bytes in all payloads.
+        # The sizes of all messages.
         self._size = 0
         # The next frame of the first message, and the link over which the earlier ones were sent.
         self._index = 0
@@ -235,10 +262,9 @@ class _Queue:
 
     def add(self, sending: Sending) -> bool:
         """Append a message; returns False if the queue would exceed `MAX_WAITING`."""
-        size = len(sending.message.payload)
-        if self._size + size > MAX_WAITING:
+        if self._size + sending.size > MAX_WAITING:
             return False
-        self._size += size
+        self._size += sending.size
         self._sendings.append(sending)
         sending.waiting += 1
         return True
@@ -246,14 +272,17 @@ class _Queue:
     def take(self) -> Sending:
         """Remove and return the oldest message."""
         sending = self._sendings.popleft()
-        self._size -= len(sending.message.payload)
+        self._size -= sending.size
         self._index = 0
         return sending
 
     def next_frame(self, link: PeerLink) -> tuple[Sending, int]:
-        """The next frame, to be sent over a link; its message is removed with its last frame."""
-        sending, index = self.first, self._index if link is self._link else 0
+        """The next frame over a link, as its message and its index in that."""
+        return self.first, self._index if link is self._link else 0
+
+    def advance(self, link: PeerLink) -> None:
+        """Note that the next frame is sent over a link; a message is removed with its last one."""
+        sending, index = self.next_frame(link)
         self._link, self._index = link, index + 1
         if self._index == sending.frames:
             self.take()
-        return sending, index

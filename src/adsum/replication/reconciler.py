@@ -84,7 +84,7 @@ class Reconciler:
         self.exchange.forget_link(link)
         awaited = self.joining.drop_link(link.id)
         self.suspicion.forget_link(link)
-        self.messaging.resume(name)
+        self.messaging.links_changed(name)
         self.reassembly.interrupt(link.id)
         rest = self.links.to_replica(link.replica)
         if rest:
