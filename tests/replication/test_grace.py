@@ -158,6 +158,33 @@ def test_presence_with_the_earliest_deadline_ends_above_the_bound(
     assert lone.keys == ["ann", "dan"]
 
 
+def test_key_with_the_most_presences_ends_one_of_its_own_above_the_bound(
+    lone: Lone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(grace, "MAX_LINGERING", 4)
+    lone.lose(1.0, ANN, "ann")
+    lone.lose(1.0, ANN, "bob")
+    for number in range(10):
+        lone.lose(15.0 + number, Claim(number, number), "eve")
+    assert lone.keys == ["ann", "bob", "eve"]
+    assert lone.engine.lingering_presences == 4
+    lone.run(22.9)  # the last two of eve are left
+    assert lone.engine.lingering_presences == 2
+
+
+def test_key_loses_no_more_presences_than_the_others_have(
+    lone: Lone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(grace, "MAX_LINGERING", 4)
+    for number in range(3):
+        lone.lose(2.0, Claim(number, number), "eve")
+    for number in range(3):
+        lone.lose(1.0, Claim(number, number), "ann")
+    assert lone.keys == ["ann", "eve"]
+    lone.run(1.5)
+    assert lone.engine.lingering_presences == 2
+
+
 def test_tick_ends_a_bounded_number_of_presences(
     lone: Lone, monkeypatch: pytest.MonkeyPatch
 ) -> None:

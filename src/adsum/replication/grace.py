@@ -15,7 +15,9 @@ Invariants:
   so a pause shortens no grace, and does not end all of them before the first client is served.
 - A presence is taken over by its heirs only, see `Claim`; of several, the one with the earliest
   deadline. So the others last longer.
-- At most `MAX_LINGERING` presences linger. For one more, that with the earliest deadline ends.
+- At most `MAX_LINGERING` presences linger. For one more, one of a key that has the most ends: that
+  with the earliest deadline. So a client that breaks many presences ends its own, not those of
+  others.
 - No structure outgrows the lingering presences by more than a constant factor.
 """
 
@@ -116,12 +118,57 @@ class DeadlineQueue:
         return self._heap[0][0] if self._heap else float("inf")
 
 
+class _KeyShares:
+    """The lingering presences of each key, to find one of a key that has the most."""
+
+    def __init__(self) -> None:
+        self._queues: dict[str, DeadlineQueue] = {}
+        # The keys by their number of presences; none is empty.
+        self._keys: dict[int, dict[str, None]] = {}
+        # The largest of these numbers.
+        self.most = 0
+
+    def __len__(self) -> int:
+        return len(self._queues)
+
+    def add(self, key: str, id: int, deadline: float) -> None:
+        """Add a presence of a key."""
+        queue = self._queues.setdefault(key, DeadlineQueue())
+        queue.add(id, deadline)
+        self._move(key, len(queue) - 1, len(queue))
+
+    def remove(self, key: str, id: int) -> None:
+        """Remove a presence of a key."""
+        queue = self._queues[key]
+        queue.remove(id)
+        self._move(key, len(queue) + 1, len(queue))
+        if not len(queue):
+            del self._queues[key]
+
+    @property
+    def first(self) -> int | None:
+        """The presence with the earliest deadline of a key that has the most."""
+        return self._queues[next(iter(self._keys[self.most]))].first if self.most else None
+
+    def _move(self, key: str, before: int, after: int) -> None:
+        if before:
+            keys = self._keys[before]
+            del keys[key]
+            if not keys:
+                del self._keys[before]
+        if after:
+            self._keys.setdefault(after, {})[key] = None
+        if after > self.most or self.most not in self._keys:
+            self.most = after  # no key has a number between
+
+
 class Grace:
     """The presences of this node that linger."""
 
     def __init__(self) -> None:
         self._lingering: dict[int, _Lingering] = {}
         self._queue = DeadlineQueue()
+        self._shares = _KeyShares()
         # The presences that an heir may take over, by topic, key and heir.
         self._places: dict[tuple[str, str, Hashable], DeadlineQueue] = {}
         # The presences of each former owner; ordered, and never empty.
@@ -145,6 +192,7 @@ class Grace:
             self._owned.setdefault(claim.owner, {})[entry[ID]] = None
         self._lingering[entry[ID]] = kept
         self._queue.add(entry[ID], deadline)
+        self._shares.add(kept.key, entry[ID], deadline)
 
     def forget(self, id: int) -> None:
         """Forget a presence: it was taken over, or it has ended. Idempotent."""
@@ -152,6 +200,7 @@ class Grace:
         if kept is None:
             return
         self._queue.remove(id)
+        self._shares.remove(kept.key, id)
         if kept.claim is not None:
             self._forget_claim(id, kept, kept.claim)
 
@@ -194,7 +243,9 @@ class Grace:
     @property
     def excess(self) -> int | None:
         """The presence to end because too many linger; None if there are not."""
-        return self._queue.first if len(self) > MAX_LINGERING else None
+        if len(self) <= MAX_LINGERING:
+            return None
+        return self._queue.first if self._shares.most == 1 else self._shares.first
 
     def sizes(self) -> Iterator[Size]:
         """The sizes of its structures, each with its bound."""
@@ -202,4 +253,5 @@ class Grace:
         yield Size("lingering presences", count, MAX_LINGERING)
         yield Size("spare deadlines", self._queue.spare, count + _SLACK)
         yield Size("places of lingering presences", len(self._places), count)
+        yield Size("keys of lingering presences", len(self._shares), count)
         yield Size("former owners of lingering presences", len(self._owned), count)
