@@ -984,8 +984,20 @@ MUTANTS = [
     Mutant(
         "let any number of presences linger",
         "grace.py",
-        "self._queue.first if len(self) > MAX_LINGERING else None",
-        "None",
+        "if len(self) <= MAX_LINGERING:",
+        "if True:",
+    ),
+    Mutant(
+        "let lingering presences be of any size",
+        "grace.py",
+        "if self._size > MAX_LINGERING_SIZE:",
+        "if False:",
+    ),
+    Mutant(
+        "let one key end the lingering presences of others",
+        "grace.py",
+        "self._queue.first if self._shares.most == 1 else self._shares.first",
+        "self._queue.first",
     ),
     Mutant(
         "end any number of presences in one tick",

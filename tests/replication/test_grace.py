@@ -28,9 +28,11 @@ class Lone:
         self.engine = Engine(Replica("n1", 1), Timing(), Random(1), 0.0)
         self.now = 0.0
 
-    def lose(self, seconds: float, claim: Claim | None = ANN, key: str = "ann") -> Entry:
+    def lose(
+        self, seconds: float, claim: Claim | None = ANN, key: str = "ann", meta: str = "{}"
+    ) -> Entry:
         """Track a presence that has broken."""
-        entry = self.engine.track("room", key, "{}")
+        entry = self.engine.track("room", key, meta)
         self.engine.linger(entry, seconds, claim, None, self.now)
         return entry
 
@@ -156,6 +158,47 @@ def test_presence_with_the_earliest_deadline_ends_above_the_bound(
     for key, seconds in (("ann", 3.0), ("bob", 2.0), ("cat", 1.0), ("dan", 4.0)):
         lone.lose(seconds, ANN, key)
     assert lone.keys == ["ann", "dan"]
+
+
+def test_key_with_the_most_presences_ends_one_of_its_own_above_the_bound(
+    lone: Lone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(grace, "MAX_LINGERING", 4)
+    lone.lose(1.0, ANN, "ann")
+    lone.lose(1.0, ANN, "bob")
+    for number in range(10):
+        lone.lose(15.0 + number, Claim(number, number), "eve")
+    assert lone.keys == ["ann", "bob", "eve"]
+    assert lone.engine.lingering_presences == 4
+    lone.run(22.9)  # the last two of eve are left
+    assert lone.engine.lingering_presences == 2
+
+
+def test_key_loses_no_more_presences_than_the_others_have(
+    lone: Lone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(grace, "MAX_LINGERING", 4)
+    for number in range(3):
+        lone.lose(2.0, Claim(number, number), "eve")
+    for number in range(3):
+        lone.lose(1.0, Claim(number, number), "ann")
+    assert lone.keys == ["ann", "eve"]
+    lone.run(1.5)
+    assert lone.engine.lingering_presences == 2
+
+
+def test_largest_meta_ends_above_the_bound_on_their_size(
+    lone: Lone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(grace, "MAX_LINGERING_SIZE", 100)
+    lone.lose(1.0, ANN, "ann")
+    for number in range(5):
+        meta = f'{{"x":"{"y" * (30 + number)}"}}'
+        lone.lose(15.0, Claim(number, number), f"eve {number}", meta)
+    assert lone.keys == ["ann", "eve 0", "eve 1"]
+    lone.engine.take_over("room", "eve 0", "{}", Claim(0, 0))
+    lone.lose(15.0, Claim(9, 9), "bob", '{"x":"fits again"}')
+    assert lone.keys == ["ann", "bob", "eve 0", "eve 1"]
 
 
 def test_tick_ends_a_bounded_number_of_presences(

@@ -226,7 +226,7 @@ class Driver(ABC):
 
         It stays listed on all nodes until then, and ends earlier only by `untrack`. If it lingers
         already, this replaces its deadline and its claim. At most `MAX_LINGERING` presences of a
-        node linger; for one more, the one with the earliest deadline ends at once.
+        node linger; for one more, one of a key that has the most of them ends at once.
 
         Args:
             entry: The current entry of the presence.

@@ -5,8 +5,9 @@ Invariants:
 - Each call is executed at most once, in the event loop, in the order of submission for each thread.
 - Its result or its error is delivered to its caller, and to nobody else.
 - No call is lost silently: after the end of the queue, waiting calls raise `NodeNotRunningError`.
-- The queue never blocks the event loop. One wake-up serves all calls that are queued meanwhile, and
-  a turn of the loop executes a bounded number of them.
+- The queue never blocks the event loop, and a turn of the loop executes a bounded number of calls.
+- A signal handler may interrupt a call at any step, and call as well or raise. So there is no lock
+  that the event loop could wait for, and no call relies on the wake-up of another thread.
 """
 
 import asyncio
@@ -15,13 +16,14 @@ import threading
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
-from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from functools import partial
 from typing import Any
 
 from adsum.errors import NodeNotRunningError, UsageError
 from adsum.tasks import is_closing, resolve, start_task
+
+from .answer import Answer
 
 STOPPED = "the node is not running: it has stopped"
 #: Calls that one turn of the event loop executes at most.
@@ -42,13 +44,14 @@ class CallQueue:
     def __init__(self, loop: asyncio.AbstractEventLoop, thread: int) -> None:
         self.loop = loop
         self.thread = thread
-        # Guards the three below. Held for a few steps only, so the loop never waits long for it.
-        self._lock = threading.Lock()
-        self._queued: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
-        self._woken = False
+        # Appended by any thread, taken by the event loop and by `close`.
+        self._queued: deque[tuple[Answer, Callable[[], Any]]] = deque()
+        # Whether `_execute` is due to run and will take each call that is queued by now. Only the
+        # event loop sets it: another thread may be interrupted before it wakes the loop.
+        self._is_due = False
         self._closed = False
         # Calls of async functions under way, with their tasks; used in the loop only.
-        self._running: dict[Future[Any], asyncio.Task[None]] = {}
+        self._running: dict[Answer, asyncio.Task[None]] = {}
 
     @property
     def closed(self) -> bool:
@@ -67,7 +70,7 @@ class CallQueue:
                 "use the node's Presence and PubSub here, which do not wait"
             )
 
-    def submit(self, call: Callable[[], Any]) -> Future[Any]:
+    def submit(self, call: Callable[[], Any]) -> Answer:
         """Queue a call, and return without waiting for it.
 
         Args:
@@ -76,24 +79,24 @@ class CallQueue:
         Raises:
             NodeNotRunningError: The queue is closed, or its event loop is.
         """
-        future: Future[Any] = Future()
-        with self._lock:
-            if self._closed:
-                raise NodeNotRunningError(STOPPED)
-            self._queued.append((future, call))
-            wake, self._woken = not self._woken, True
-        if wake:
+        if self._closed:
+            raise NodeNotRunningError(STOPPED)
+        answer = Answer()
+        self._queued.append((answer, call))
+        if not self._is_due:
             try:
                 self.loop.call_soon_threadsafe(self._execute)
             except RuntimeError:  # the loop is closed
                 self.close()
-        return future
+        if self._closed:  # meanwhile; `close` may have missed this call
+            self._fail_queued()
+        return answer
 
-    def wait(self, future: "Future[Any]", timeout: float | None) -> Any:
+    def wait(self, answer: Answer, timeout: float | None) -> Any:
         """Wait for the result of a call, in its caller's thread.
 
         Args:
-            future: The call, as `submit` returned it.
+            answer: The call, as `submit` returned it.
             timeout: Seconds to wait at most; None waits without a bound.
 
         Raises:
@@ -103,106 +106,112 @@ class CallQueue:
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
             left = CHECK_INTERVAL if deadline is None else deadline - time.monotonic()
-            try:
-                return future.result(max(0.0, min(left, CHECK_INTERVAL)))
-            except TimeoutError:
-                if future.done():
-                    return future.result()  # perhaps the function itself raised it
-            if not self._fail_if_closed(future) and _is_over(deadline):
+            if answer.wait(max(0.0, min(left, CHECK_INTERVAL))):
+                return answer.result()
+            if not self._fail_if_closed(answer) and _is_over(deadline):
                 raise TimeoutError(
                     f"no result from the event loop of the node within {timeout:g} s; the call is "
                     f"not cancelled"
                 )
 
-    async def wait_async(self, future: "Future[Any]") -> Any:
-        """As `wait` without a bound, in another event loop; cancelling this cancels the call.
+    async def wait_async(self, answer: Answer) -> Any:
+        """As `wait` without a bound, in another event loop.
+
+        Cancelling this does not cancel a call that has begun; one that has not is not executed.
 
         Raises:
             NodeNotRunningError: The node has stopped, or its event loop was closed.
         """
-        ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        # The error itself is not passed between the futures: asyncio refuses StopIteration there.
-        future.add_done_callback(partial(_wake, ended))
         try:
-            while not future.done():
-                await asyncio.wait([ended], timeout=CHECK_INTERVAL)
-                self._fail_if_closed(future)
-        except asyncio.CancelledError:
-            future.cancel()
+            return await self.wait_shared(answer)
+        except asyncio.CancelledError as error:
+            answer.fail(error)
             raise
-        return future.result()
+
+    async def wait_shared(self, answer: Answer) -> Any:
+        """As `wait_async`, but cancelling this leaves the call to others that wait for it."""
+        ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        answer.then = _all(answer.then, partial(_wake, ended))
+        while not answer.done:
+            await asyncio.wait([ended], timeout=CHECK_INTERVAL)
+            self._fail_if_closed(answer)
+        return answer.result()
 
     def close(self) -> None:
         """Refuse further calls; those that wait raise `NodeNotRunningError`. Idempotent."""
-        with self._lock:
-            self._closed = True
-            queued, self._queued = self._queued, deque()
-        for future in [*(future for future, _ in queued), *list(self._running)]:
-            fail(future, NodeNotRunningError(STOPPED))
+        self._closed = True
+        self._fail_queued()
+        for answer in list(self._running):
+            answer.fail(NodeNotRunningError(STOPPED))
 
-    def _fail_if_closed(self, future: "Future[Any]") -> bool:
+    def _fail_queued(self) -> None:
+        with suppress(IndexError):  # the queue is empty
+            while True:
+                self._queued.popleft()[0].fail(NodeNotRunningError(STOPPED))
+
+    def _fail_if_closed(self, answer: Answer) -> bool:
         """Fail a call if the event loop was closed without a stop of the node; returns whether."""
         if not self.loop.is_closed():
             return False
         self.close()
-        fail(future, NodeNotRunningError(STOPPED))  # if it is queued no longer
+        answer.fail(NodeNotRunningError(STOPPED))  # if it is queued no longer
         return True
 
     def _execute(self) -> None:
+        self._is_due = False
         for _ in range(SLICE):
-            with self._lock:
-                if not self._queued:
-                    self._woken = False
-                    return
-                future, call = self._queued.popleft()
-            if future.set_running_or_notify_cancel():
-                self._call(future, call)
+            try:
+                answer, call = self._queued.popleft()
+            except IndexError:
+                return
+            if not answer.done:  # it was not cancelled
+                self._call(answer, call)
+        self._is_due = True
         self.loop.call_soon(self._execute)
 
-    def _call(self, future: "Future[Any]", call: Callable[[], Any]) -> None:
+    def _call(self, answer: Answer, call: Callable[[], Any]) -> None:
         try:
             result = call()
         except BaseException as error:  # noqa: BLE001, RUF100  # it belongs to the caller
-            fail(future, error)
+            answer.fail(error)
             return
         if inspect.isawaitable(result):
-            task = self._running[future] = start_task(self._finish(future, result))
-            task.add_done_callback(lambda _: self._ended(future))
+            task = self._running[answer] = start_task(self._finish(answer, result))
+            task.add_done_callback(lambda _: self._ended(answer))
         else:
-            deliver(future, result)
+            answer.deliver(result)
 
-    async def _finish(self, future: "Future[Any]", result: Awaitable[Any]) -> None:
+    async def _finish(self, answer: Answer, result: Awaitable[Any]) -> None:
         try:
-            deliver(future, await result)
+            answer.deliver(await result)
         except asyncio.CancelledError as error:
             # `asyncio.run` cancels all tasks at its end, perhaps without a stop of the node.
             ended = self.closed or is_closing()
-            fail(future, NodeNotRunningError(STOPPED) if ended else error)
+            answer.fail(NodeNotRunningError(STOPPED) if ended else error)
             raise
         except BaseException as error:  # noqa: BLE001, RUF100  # it belongs to the caller
-            fail(future, error)
+            answer.fail(error)
 
-    def _ended(self, future: "Future[Any]") -> None:
-        self._running.pop(future, None)
-        fail(future, NodeNotRunningError(STOPPED))  # has an effect if it was cancelled unbegun
+    def _ended(self, answer: Answer) -> None:
+        self._running.pop(answer, None)
+        answer.fail(NodeNotRunningError(STOPPED))  # has an effect if it was cancelled unbegun
 
 
 def _is_over(deadline: float | None) -> bool:
     return deadline is not None and time.monotonic() >= deadline
 
 
-def _wake(ended: "asyncio.Future[None]", _: "Future[Any]") -> None:
+def _wake(ended: "asyncio.Future[None]") -> None:
     with suppress(RuntimeError):  # the waiting loop is closed
         ended.get_loop().call_soon_threadsafe(resolve, ended)
 
 
-def deliver(future: "Future[Any]", result: object) -> None:
-    """Deliver a result, unless the call has failed already because the node stopped."""
-    with suppress(InvalidStateError):
-        future.set_result(result)
+def _all(first: Callable[[], None] | None, second: Callable[[], None]) -> Callable[[], None]:
+    """A function that calls both."""
 
+    def call() -> None:
+        if first is not None:
+            first()
+        second()
 
-def fail(future: "Future[Any]", error: BaseException) -> None:
-    """Deliver an error, unless there is a result already."""
-    with suppress(InvalidStateError):
-        future.set_exception(error)
+    return call

@@ -2,17 +2,17 @@
 
 import asyncio
 import threading
-from concurrent.futures import Future
 from contextlib import suppress
 
 from adsum.errors import NodeNotRunningError
 from adsum.node import Node
 
-from .callqueue import STOPPED, CallQueue, deliver, fail
+from .answer import Answer
+from .callqueue import STOPPED, CallQueue
 
 
 class NodeThread:
-    """Starts a node in a new thread; the node runs until `stop`.
+    """Runs a node in a new thread, from `start` to `stop`.
 
     Args:
         node: A node that does not run.
@@ -26,20 +26,29 @@ class NodeThread:
         #: Calls for the event loop.
         self.queue = CallQueue(self._loop, 0)
         #: Done once the node has started, or could not be started.
-        self.started: Future[None] = Future()
+        self.started = Answer()
         #: Whether the node was started, perhaps to stop later.
         self.has_started = False
         self._thread = threading.Thread(target=self._run, name="adsum portal", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread. If `stop` was called before, the thread ends at once."""
         try:
             self._thread.start()
         except BaseException:  # at the exit of the interpreter, for example
-            self._loop.close()
+            self.discard()
             raise
+
+    def discard(self) -> None:
+        """Give up a thread that was not started."""
+        self.started.fail(NodeNotRunningError(STOPPED))
+        self.queue.close()
+        self._loop.close()
 
     @property
     def is_starting(self) -> bool:
         """Whether the start is under way: it has neither succeeded nor failed."""
-        return not self.started.done()
+        return not self.started.done
 
     def queue_of_guest(self) -> CallQueue:
         """Make another queue for the same event loop, which ends without ending this thread."""
@@ -53,6 +62,8 @@ class NodeThread:
         """
         with suppress(RuntimeError):  # the loop is closed
             self._loop.call_soon_threadsafe(self._end)
+        if not self._thread.is_alive():  # ended, or not begun: a signal handler interrupts `start`
+            return
         self._thread.join(min(timeout, threading.TIMEOUT_MAX))
         if self._thread.is_alive():
             raise TimeoutError(
@@ -70,9 +81,9 @@ class NodeThread:
         try:
             self._loop.run_until_complete(self._serve())
         except asyncio.CancelledError:
-            fail(self.started, NodeNotRunningError(STOPPED))
+            self.started.fail(NodeNotRunningError(STOPPED))
         except BaseException as error:  # noqa: BLE001, RUF100  # it belongs to the callers
-            fail(self.started, error)
+            self.started.fail(error)
         finally:
             # The executor of the loop is not joined: no thread can be started at the exit of the
             # interpreter, and joining it takes one.
@@ -86,7 +97,7 @@ class NodeThread:
         self._serving = asyncio.current_task()
         async with self._node:
             self.has_started = True
-            deliver(self.started, None)
+            self.started.deliver(None)
             await asyncio.Event().wait()
 
     def _cancel_tasks(self) -> None:

@@ -41,8 +41,8 @@ class PortalConnection(Observer):
         #: Seconds that a call waits at most.
         self.timeout = timeout
         node.observe(self)
-        # Guards the five below.
-        self._lock = threading.Lock()
+        # Guards the five below. A signal handler may use the portal in the thread that holds it.
+        self._lock = threading.RLock()
         self._thread: NodeThread | None = None
         self._queue: CallQueue | None = None
         # The thread in which another portal started the node at the first use of this one.
@@ -78,7 +78,7 @@ class PortalConnection(Observer):
         queue.check_thread()
         async with asyncio.timeout(None if math.isinf(self.timeout) else self.timeout):
             if thread is not None and not thread.has_started:
-                await asyncio.shield(asyncio.wrap_future(thread.started))
+                await queue.wait_shared(thread.started)
             return await queue.wait_async(queue.submit(call))
 
     def close(self, leave: Callable[[], None]) -> None:
@@ -122,6 +122,8 @@ class PortalConnection(Observer):
                 raise NodeNotRunningError(_CLOSED)
             if self._queue is None or self._queue.closed:
                 self._queue = self._connect()
+                if self._closed:  # by a signal handler that interrupted this
+                    raise NodeNotRunningError(_CLOSED)
             return self._queue, self._thread or self._host
 
     def _connect(self) -> CallQueue:
@@ -141,9 +143,18 @@ class PortalConnection(Observer):
         used = self._thread or before
         if self._guest or (used is not None and used.has_started):
             raise NodeNotRunningError(STOPPED)
-        self._thread = NodeThread(self._node)
+        return self._start(self._thread).queue
+
+    def _start(self, before: NodeThread | None) -> NodeThread:
+        """Start the node in a thread, unless a signal handler that interrupts this has done so."""
         call_at_exit(close_all)
-        return self._thread.queue
+        thread = NodeThread(self._node)
+        if self._thread is not None and self._thread is not before:
+            thread.discard()
+            return self._thread
+        self._thread = thread
+        thread.start()
+        return thread
 
     def _starting_thread(self) -> NodeThread | None:
         """The thread in which a portal starts the node at this moment."""
@@ -164,7 +175,7 @@ class PortalConnection(Observer):
 
     def _forked(self) -> None:
         # Another thread of the parent may have held the lock.
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._inherited += [self._thread, self._host, self._queue]
         self._thread = self._host = self._queue = None
         self._guest = False
@@ -172,7 +183,7 @@ class PortalConnection(Observer):
 
 _connections: WeakSet[PortalConnection] = WeakSet()
 # Guards the connections, and each first use: two portals of one node do not start it twice.
-_first_uses = threading.Lock()
+_first_uses = threading.RLock()
 
 
 def close_all(**_: object) -> None:
@@ -183,7 +194,7 @@ def close_all(**_: object) -> None:
 
 def _after_fork() -> None:
     global _first_uses  # another thread of the parent may have held it
-    _first_uses = threading.Lock()
+    _first_uses = threading.RLock()
     for connection in list(_connections):
         connection._forked()
 

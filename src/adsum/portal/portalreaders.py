@@ -6,7 +6,6 @@ and the following `next` takes its result, so a timeout loses nothing and reads 
 
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
 from types import TracebackType
@@ -18,6 +17,7 @@ from adsum.pubsub import Message, Subscription
 from adsum.singlereader import SingleReaderIterator
 from adsum.watch import Diff, Watch
 
+from .answer import Answer
 from .callqueue import CallQueue
 
 T_co = TypeVar("T_co", covariant=True)
@@ -43,7 +43,7 @@ class PortalReader(Iterator[T_co], Generic[T_co]):
         self._closed = False
         self._reading = threading.Lock()
         # The read under way; it outlives a `next` that has timed out.
-        self._pending: Future[Any] | None = None
+        self._pending: Answer | None = None
 
     @property
     def closed(self) -> bool:

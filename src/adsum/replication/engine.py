@@ -80,7 +80,8 @@ class Engine(Parts):
     ) -> None:
         """Keep a presence whose owner is gone for some more seconds of active time; see `grace`.
 
-        Beyond `MAX_LINGERING` presences, the one with the earliest deadline ends.
+        Beyond `MAX_LINGERING` presences, one of a key that has the most of them ends; beyond
+        `MAX_LINGERING_SIZE`, the one with the largest meta.
 
         Args:
             entry: The current entry of the presence. If it lingers already, this is its new grace.

@@ -15,7 +15,10 @@ Invariants:
   so a pause shortens no grace, and does not end all of them before the first client is served.
 - A presence is taken over by its heirs only, see `Claim`; of several, the one with the earliest
   deadline. So the others last longer.
-- At most `MAX_LINGERING` presences linger. For one more, that with the earliest deadline ends.
+- At most `MAX_LINGERING` presences linger. For one more, one of a key that has the most ends: that
+  with the earliest deadline. Their metas have at most `MAX_LINGERING_SIZE` characters. Beyond, the
+  one with the largest meta ends. So a client that breaks many presences, or large ones, ends its
+  own, not those of others.
 - No structure outgrows the lingering presences by more than a constant factor.
 """
 
@@ -24,8 +27,8 @@ from collections.abc import Hashable, Iterable, Iterator
 from enum import Enum
 from typing import NamedTuple
 
-from .entry import ID, KEY, TOPIC, Entry
-from .limits import MAX_LINGERING
+from .entry import ID, KEY, META, TOPIC, Entry
+from .limits import MAX_LINGERING, MAX_LINGERING_SIZE
 from .sizes import Size
 
 #: Presences that one tick ends at most, so that no turn of the event loop is long.
@@ -56,7 +59,10 @@ class Claim(NamedTuple):
 
 
 class DeadlineQueue:
-    """Numbers by deadline, earliest first. Adding and removing cost the logarithm of the length."""
+    """Numbers by deadline, earliest first. Adding and removing cost the logarithm of the length.
+
+    Deadlines may be any numbers to order by.
+    """
 
     __slots__ = ("_deadlines", "_heap")
 
@@ -162,14 +168,62 @@ class _Lingering(NamedTuple):
     """One lingering presence.
 
     Attributes:
+        key: The key of the presence.
+        size: Characters of its meta.
         hold: The hold of its former owner, for its handle.
         place: Its group among the places; None if nobody may take it over.
         owned: Its group among the former owners; likewise.
     """
 
+    key: str
+    size: int
     hold: object
     place: _Group | None = None
     owned: _Group | None = None
+
+
+class _KeyShares:
+    """The lingering presences of each key, to find one of a key that has the most."""
+
+    def __init__(self) -> None:
+        self._queues: dict[str, DeadlineQueue] = {}
+        # The keys by their number of presences; none is empty.
+        self._keys: dict[int, dict[str, None]] = {}
+        # The largest of these numbers.
+        self.most = 0
+
+    def __len__(self) -> int:
+        return len(self._queues)
+
+    def add(self, key: str, id: int, deadline: float) -> None:
+        """Add a presence of a key."""
+        queue = self._queues.setdefault(key, DeadlineQueue())
+        queue.add(id, deadline)
+        self._move(key, len(queue) - 1, len(queue))
+
+    def remove(self, key: str, id: int) -> None:
+        """Remove a presence of a key."""
+        queue = self._queues[key]
+        queue.remove(id)
+        self._move(key, len(queue) + 1, len(queue))
+        if not len(queue):
+            del self._queues[key]
+
+    @property
+    def first(self) -> int | None:
+        """The presence with the earliest deadline of a key that has the most."""
+        return self._queues[next(iter(self._keys[self.most]))].first if self.most else None
+
+    def _move(self, key: str, before: int, after: int) -> None:
+        if before:
+            keys = self._keys[before]
+            del keys[key]
+            if not keys:
+                del self._keys[before]
+        if after:
+            self._keys.setdefault(after, {})[key] = None
+        if after > self.most or self.most not in self._keys:
+            self.most = after  # no key has a number between
 
 
 class Grace:
@@ -178,6 +232,11 @@ class Grace:
     def __init__(self) -> None:
         self._lingering: dict[int, _Lingering] = {}
         self._queue = DeadlineQueue()
+        self._shares = _KeyShares()
+        # Largest meta first: the rank of a presence is the negative size of its meta.
+        self._by_size = DeadlineQueue()
+        # Characters of all their metas.
+        self._size = 0
         # The presences that an heir may take over, by topic, key and heir.
         self._places = _Index()
         # The presences of each former owner.
@@ -195,12 +254,15 @@ class Grace:
         """Let a presence linger until a deadline; it may linger already."""
         id = entry[ID]
         self.forget(id)
-        kept = _Lingering(hold)
+        kept = _Lingering(entry[KEY], len(entry[META]), hold)
         if claim is not None:  # hashes an object of the application, which may fail
             place = self._places.add((entry[TOPIC], entry[KEY], claim.heir), id, deadline)
-            kept = _Lingering(hold, place, self._owned.add(claim.owner, id, deadline))
+            kept = kept._replace(place=place, owned=self._owned.add(claim.owner, id, deadline))
         self._lingering[id] = kept
         self._queue.add(id, deadline)
+        self._shares.add(kept.key, id, deadline)
+        self._by_size.add(id, -kept.size)
+        self._size += kept.size
 
     def forget(self, id: int) -> None:
         """Forget a presence: it was taken over, or it has ended. Idempotent."""
@@ -208,6 +270,9 @@ class Grace:
         if kept is None:
             return
         self._queue.remove(id)
+        self._shares.remove(kept.key, id)
+        self._by_size.remove(id)
+        self._size -= kept.size
         if kept.place is not None:
             self._places.remove(kept.place, id)
         if kept.owned is not None:
@@ -237,13 +302,19 @@ class Grace:
 
     @property
     def excess(self) -> int | None:
-        """The presence to end because too many linger; None if there are not."""
-        return self._queue.first if len(self) > MAX_LINGERING else None
+        """The presence to end because too many linger, or too large ones; None if there are not."""
+        if self._size > MAX_LINGERING_SIZE:
+            return self._by_size.first
+        if len(self) <= MAX_LINGERING:
+            return None
+        return self._queue.first if self._shares.most == 1 else self._shares.first
 
     def sizes(self) -> Iterator[Size]:
         """The sizes of its structures, each with its bound."""
         count = len(self)
         yield Size("lingering presences", count, MAX_LINGERING)
+        yield Size("metas of lingering presences", self._size, MAX_LINGERING_SIZE)
+        yield Size("keys of lingering presences", len(self._shares), count)
         yield Size("spare deadlines", self._queue.spare, count + _SLACK)
         yield Size("places of lingering presences", len(self._places), count)
         yield Size("former owners of lingering presences", len(self._owned), count)

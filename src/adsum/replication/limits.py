@@ -21,5 +21,7 @@ ROUND_BUDGET = 64 * 1024
 MAX_UNFINISHED = 64 * 1024 * 1024
 #: Presences of one node that linger at a time after their owners are gone.
 MAX_LINGERING = 100_000
+#: Characters in the metas of the presences of one node that linger.
+MAX_LINGERING_SIZE = 64 * 1024 * 1024
 #: Bytes, about, at which a delta is cut, so that no turn of the event loop is long.
 DELTA_BUDGET = 16 * 1024
