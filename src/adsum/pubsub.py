@@ -1,6 +1,7 @@
 """PubSub: publish messages to the subscribers of a topic, on every node of the cluster."""
 
 import asyncio
+import threading
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from typing import Any
 
 from adsum.arguments import flag, instance, whole
 from adsum.driver.observer import Observer
-from adsum.errors import NodeNotRunningError, UsageError
+from adsum.errors import NodeNotRunningError, UsageError, WrongThreadError
 from adsum.node import Node
 from adsum.quoting import described, quoted
 from adsum.replication.messages import Publish
@@ -60,6 +61,19 @@ class _Topics:
         self.all: ReaderSet[Subscription] = ReaderSet(loop, _do_nothing)
         # The topics with an open subscription.
         self._readers: dict[str, ReaderSet[Subscription]] = {}
+        self._thread = threading.get_ident()
+
+    def check_thread(self) -> None:
+        """Check that this is the thread of the event loop.
+
+        Raises:
+            WrongThreadError: It is another one.
+        """
+        if self._thread != threading.get_ident():
+            raise WrongThreadError(
+                "a subscription must be used in the thread of its event loop; other threads use "
+                "`adsum.Portal.subscribe`"
+            )
 
     def of(self, topic: str) -> Iterator["Subscription"]:
         """The subscriptions to a topic."""
@@ -122,10 +136,12 @@ class Subscription(SingleReaderIterator[Message]):
 
         Raises:
             NodeNotRunningError: The subscription is closed, or the node has stopped.
+            WrongThreadError: This is not the thread of its event loop.
         """
         topic = _checked_topic(topic)
         if self.closed:
             raise NodeNotRunningError("the subscription is closed; subscribe again")
+        self._run.check_thread()
         if topic not in self._topics:
             self._topics.add(topic)
             self._run.join(topic, self)
@@ -134,8 +150,13 @@ class Subscription(SingleReaderIterator[Message]):
         """Receive no more messages of a topic. Idempotent.
 
         Messages that have arrived can still be read. Without a topic the subscription stays open.
+
+        Raises:
+            WrongThreadError: This is not the thread of its event loop.
         """
         topic = _checked_topic(topic)
+        if not self.closed:
+            self._run.check_thread()
         if topic in self._topics:
             self._topics.discard(topic)
             self._run.leave(topic, self)

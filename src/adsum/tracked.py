@@ -108,6 +108,8 @@ class Tracked:
             driver = self._endings.node.driver
         except NodeNotRunningError:  # the node is stopped, or runs in the parent of this process
             return None
+        if driver.loop is not None and driver.loop.is_closed():  # the run has ended without a stop
+            return None
         return driver.tracked(id_of(self._hold)) if driver.token is self._run else None
 
     def _is_owned(self) -> bool:

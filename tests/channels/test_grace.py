@@ -165,6 +165,19 @@ async def test_device_of_another_form_is_refused(device: Any) -> None:
 
 
 @leak_checked
+async def test_channel_that_names_many_devices_is_refused() -> None:
+    class Many(Channel, topic="many"):
+        async def join(self, payload: Any) -> None:
+            for number in range(17):
+                self.track("ann", device=str(number)).untrack()
+
+    node = adsum.Node(siblings=False)
+    async with node, Browser(Socket(adsum.Presence(node), [Many])) as ann:
+        with pytest.raises(RefusedByServerError, match="join crashed"):
+            await ann.join("many")
+
+
+@leak_checked
 async def test_leave_is_immediate() -> None:
     app = App()
     async with app.node, Browser(app.socket) as ann:

@@ -163,3 +163,23 @@ def test_interrupted_stop_frees_the_address(end: Any, cluster_name: str, short_p
     kept: list[Any] = []
     end(interrupt_stop())
     run(again())
+
+
+def test_handle_of_a_closed_loop_has_ended() -> None:
+    node = adsum.Node(siblings=False)
+    presence = adsum.Presence(node)
+
+    handles = list[adsum.Tracked]()
+
+    async def begin() -> None:
+        await node.start()
+        handles.append(presence.track("room", "ann", owner=None))
+
+    run_and_close(begin())
+    (handle,) = handles
+    assert not handle.active
+    handle.untrack()
+    with pytest.raises(adsum.NotTrackedError):
+        handle.update({})
+    with pytest.raises(RuntimeError, match="of the block"), handle:
+        raise RuntimeError("of the block")

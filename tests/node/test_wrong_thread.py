@@ -139,3 +139,18 @@ def test_synchronous_endpoint_is_refused_and_may_make_the_suggested_call() -> No
                 assert list((await client.get("/right")).json()) == ["ann"]
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("change", ["add", "remove"])
+def test_change_of_the_topics_of_a_subscription_from_another_thread_is_refused(
+    change: str,
+) -> None:
+    async def main() -> None:
+        node = adsum.Node(siblings=False)
+        async with node:
+            subscription = adsum.PubSub(node).subscribe("room")
+            with pytest.raises(adsum.WrongThreadError, match="Portal"):
+                await asyncio.to_thread(getattr(subscription, change), "room")
+            assert subscription.topics == ("room",)
+
+    asyncio.run(main())

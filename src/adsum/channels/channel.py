@@ -204,10 +204,11 @@ class Channel:
                 linger.
             ConfigurationError: `linger` is not a number of seconds in its range.
             RefusedError: The client tracks and updates too often, see `Limits.updates`.
-            UsageError: The channel has ended.
-            TypeError: The topic or the key is not a string, or the meta is not a JSON object.
-            ValueError: The topic, the key or the meta is too long, or the meta is too deep or not
-                finite.
+            UsageError: The channel has ended, or has named 16 other devices.
+            TypeError: The topic, the key or the device is not a string, or the meta is not a JSON
+                object.
+            ValueError: The topic, the key, the device or the meta is too long, or the meta is too
+                deep or not finite.
         """
         process = self._process
         process.count_update()

@@ -44,6 +44,8 @@ from .wire.payloads import encode
 #: Seconds of active time that a handler may go on after its client has gone, and that `terminate`
 #: may take.
 GRACE = 5.0
+#: Devices that one channel may name.
+MAX_DEVICES = 16
 _TOO_LONG = (
     "%s: the channel of a polling client was closed: its presences have %d characters, and long "
     "polling carries at most %d; set counts_above in the class of the channel"
@@ -246,6 +248,11 @@ class ChannelProcess(PassingOwner):
         """The owner of the presences of a device; released with the channel."""
         if device is None:
             return self
+        if device not in self._devices and len(self._devices) >= MAX_DEVICES:
+            raise UsageError(
+                f"device={quoted(device)}: a channel must name at most {MAX_DEVICES} devices; its "
+                f"client is one"
+            )
         return self._devices.setdefault(device, DeviceOwner(device))
 
     def follow(self) -> None:
