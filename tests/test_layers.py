@@ -225,6 +225,7 @@ PURE = {
     "functools",
     "hashlib",
     "heapq",
+    "itertools",
     "json",
     "math",
     "operator",
