@@ -12,8 +12,9 @@ SECONDS ?= 600
 PARALLEL := --numprocesses=auto --dist=worksteal
 # Suites with processes that measure time or load the machine: they have it for themselves.
 ALONE := tests/attacks tests/channels tests/deploy tests/docs/test_proxies.py tests/faults tests/phoenixjs
-# Tests with processes of the other suites, a file at a time on each core.
-TOGETHER := -m processes --numprocesses=auto --dist=loadfile $(ALONE:%=--ignore=%)
+# Tests with processes of the other suites wait most of the time: three files at a time for two cores.
+WORKERS := $(shell expr $$(getconf _NPROCESSORS_ONLN) \* 3 / 2)
+TOGETHER := -m processes --numprocesses=$(WORKERS) --dist=loadfile $(ALONE:%=--ignore=%)
 # Tests that start no processes.
 FAST := -m "not processes" $(PARALLEL)
 # Those of them that are not marked as slow, with a tenth of the examples and seeds.
