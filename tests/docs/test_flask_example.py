@@ -86,6 +86,10 @@ def test_flask_streams_the_users_of_a_room_and_messages_from_all_workers(
                 assert said.json() == {"users": 1}
                 for each in (one, other):
                     assert await each.next() == {"text": "tea"}
+            for user in ("", "x" * 1100):
+                answer = await web.get("/rooms/1/users/stream", params={"user": user})
+                assert answer.status_code == 400
+            assert (await web.get(f"/rooms/{'x' * 1100}/users")).status_code == 404
             server.terminate()
             output = (await asyncio.wait_for(server.stdout.read(), DEADLINE)).decode()
             assert "Traceback" not in output, output
