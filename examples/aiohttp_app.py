@@ -15,7 +15,7 @@ from typing import Any
 from aiohttp import WSMsgType, web
 
 import adsum
-from adsum.channels import Channel, Client, Socket, on
+from adsum.channels import Channel, Client, RefusedError, Socket, on
 from adsum.cli import phoenixjs
 
 node = adsum.Node()
@@ -37,7 +37,10 @@ class Room(Channel, topic="room:{room}"):
 
 async def connect(client: Client) -> None:
     """Believe everybody; see `fastapi_channels.py` for tokens."""
-    client.assigns["user"] = client.params.get("user", "somebody")
+    user = client.params.get("user", "somebody")
+    if not 0 < len(user) <= 100:
+        raise RefusedError("user: must have 1 to 100 characters")
+    client.assigns["user"] = user
 
 
 class Bridge:
@@ -210,7 +213,7 @@ app.cleanup_ctx.append(run_node)
 app.on_shutdown.append(stop_node)
 app.router.add_get("/", page)
 app.router.add_get("/phoenix.mjs", phoenix)
-app.router.add_get("/rooms/{room}", who)
+app.router.add_get("/rooms/{room:[^/]{1,100}}", who)
 app.router.add_route("*", "/socket/{transport}", Bridge(socket).serve)
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """FastAPI's ConnectionManager on several workers: rooms, users, and messages, without Redis.
 
     pip install fastapi 'uvicorn[standard]'
-    uvicorn connection_manager:app --workers 4
+    uvicorn connection_manager:app --workers 4 --ws-max-size 131072
 
     python -m websockets ws://127.0.0.1:8000/rooms/1/ann    # in one terminal
     python -m websockets ws://127.0.0.1:8000/rooms/1/bob    # in another one
@@ -13,10 +13,13 @@ reloaded does not: its user stays listed meanwhile.
 """
 
 import asyncio
+import logging
+from collections.abc import Awaitable, Mapping
 from contextlib import suppress
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import Body, FastAPI, WebSocket, WebSocketDisconnect
+from pydantic import StringConstraints
 
 import adsum
 
@@ -25,6 +28,10 @@ EVERYBODY = "everybody"
 LINGER = 15
 #: Close codes of a client that closes its WebSocket; a tab that is closed or reloaded sends 1001.
 LEFT = (1000, 1005)
+#: Characters of a room or a user, and of a text. Any text of this length fits into a message.
+MAX_NAME, MAX_TEXT = 100, 10_000
+#: A room or a user; FastAPI refuses others, a WebSocket with HTTP 403.
+Name = Annotated[str, StringConstraints(min_length=1, max_length=MAX_NAME)]
 
 
 class ConnectionManager:
@@ -46,7 +53,8 @@ class ConnectionManager:
         for topic in (EVERYBODY, f"room:{room}"):
             self._presence.track(topic, user, owner=websocket, linger=LINGER)
         sending = forward(websocket, messages), self._send_users(websocket, room)
-        self._open[websocket] = [asyncio.create_task(each) for each in sending]
+        tasks = [asyncio.create_task(run(websocket, each)) for each in sending]
+        self._open[websocket] = tasks
 
     def leave(self, websocket: WebSocket) -> None:
         """End the presences of a client that closed its connection on purpose."""
@@ -72,9 +80,8 @@ class ConnectionManager:
 
     async def _send_users(self, websocket: WebSocket, room: str) -> None:
         """Send the users of a room, now and after each change, also after a crash of a worker."""
-        with suppress(WebSocketDisconnect, RuntimeError):  # the connection has ended
-            async for _ in self._presence.watch(topic_of(room)):
-                await websocket.send_json({"users": self.users(room)})
+        async for _ in self._presence.watch(topic_of(room)):
+            await send(websocket, {"users": self.users(room)})
 
 
 def topic_of(room: str | None) -> str:
@@ -84,9 +91,26 @@ def topic_of(room: str | None) -> str:
 
 async def forward(websocket: WebSocket, messages: adsum.Subscription) -> None:
     """Send messages to one connection; a slow one delays no other."""
+    async for message in messages:
+        await send(websocket, message.payload)
+
+
+async def send(websocket: WebSocket, payload: Mapping[str, Any] | bytes) -> None:
+    """Send JSON or bytes to one connection."""
     with suppress(WebSocketDisconnect, RuntimeError):  # the connection has ended
-        async for message in messages:
-            await websocket.send_json(dict(message.payload))
+        if isinstance(payload, bytes):
+            await websocket.send_bytes(payload)
+        else:
+            await websocket.send_json(dict(payload))
+
+
+async def run(websocket: WebSocket, sending: Awaitable[None]) -> None:
+    """Run a task of a connection. An error is logged and closes it, so the client reconnects."""
+    try:
+        await sending
+    except Exception:
+        logging.exception("a connection is closed, because it cannot be sent to")
+        await websocket.close(1011)
 
 
 node = adsum.Node()
@@ -95,15 +119,17 @@ app = FastAPI(lifespan=node.lifespan)
 
 
 @app.websocket("/rooms/{room}/{user}")
-async def chat(websocket: WebSocket, room: str, user: str) -> None:
+async def chat(websocket: WebSocket, room: Name, user: Name) -> None:
     """Send each text to the room, or to one user if it begins with `@name`."""
-    await manager.connect(websocket, user, room)
     try:
+        await manager.connect(websocket, user, room)
         while True:
             text = await websocket.receive_text()
-            if text.startswith("@"):
-                name, _, text = text[1:].partition(" ")
-                await manager.send_to_user(f"{user}, to you: {text}", name)
+            name, _, private = text[1:].partition(" ") if text.startswith("@") else ("", "", "")
+            if len(text) > MAX_TEXT or len(name) > MAX_NAME:
+                await send(websocket, {"refused": f"{text[:20]}... is too long"})
+            elif name:
+                await manager.send_to_user(f"{user}, to you: {private}", name)
             else:
                 await manager.broadcast(f"{user}: {text}", room)
     except WebSocketDisconnect as end:
@@ -114,12 +140,12 @@ async def chat(websocket: WebSocket, room: str, user: str) -> None:
 
 
 @app.get("/users")
-async def users(room: str | None = None) -> list[str]:
+async def users(room: Name | None = None) -> list[str]:
     """The users, whichever worker they are connected to."""
     return manager.users(room)
 
 
 @app.post("/announcements", status_code=204)
-async def announce(text: Annotated[str, Body()]) -> None:
+async def announce(text: Annotated[str, Body(max_length=MAX_TEXT)]) -> None:
     """Send a text to everybody."""
     await manager.broadcast(text)

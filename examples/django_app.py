@@ -24,7 +24,8 @@ from django.core.management import execute_from_command_line
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse
 from django.http.cookie import parse_cookie
 from django.middleware.csrf import get_token
-from django.urls import path
+from django.urls import path, register_converter
+from django.urls.converters import StringConverter
 from django.views.decorators.http import require_POST
 
 import adsum
@@ -173,6 +174,15 @@ class Room(Channel, topic="room:{room}"):
 # Views. What uses the node is `async def`: others run in threads, where it may not be used.
 
 
+class Name(StringConverter):
+    """A room in a URL; others are not found."""
+
+    regex = "[^/]{1,100}"
+
+
+register_converter(Name, "name")
+
+
 async def who(request: HttpRequest, room: str) -> HttpResponse:
     """Who is in a room, on every worker, and which worker says so."""
     present = here().presence.list(f"room:{room}")
@@ -256,8 +266,8 @@ urlpatterns = [
     path("sign-in", sign_in),
     path("health", health),
     path("phoenix.mjs", phoenix),
-    path("rooms/<str:room>", who),
-    path("rooms/<str:room>/notices", notify),
+    path("rooms/<name:room>", who),
+    path("rooms/<name:room>/notices", notify),
 ]
 
 

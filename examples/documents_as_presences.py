@@ -15,6 +15,7 @@ from contextlib import suppress
 from typing import Any
 
 from starlette.applications import Starlette
+from starlette.convertors import StringConvertor, register_url_convertor
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route, WebSocketRoute
@@ -29,6 +30,15 @@ LEFT = (1000, 1005)
 
 node = adsum.Node()
 presence = adsum.Presence(node)
+
+
+class Name(StringConvertor):
+    """A document or a user in a URL; others are not found."""
+
+    regex = "[^/]{1,100}"
+
+
+register_url_convertor("name", Name())
 
 
 def opened(topic: str) -> dict[str, Any]:
@@ -92,9 +102,9 @@ async def edit(websocket: WebSocket) -> None:
 app = Starlette(
     routes=[
         Route("/documents", documents),
-        Route("/documents/{document}", document),
+        Route("/documents/{document:name}", document),
         Route("/users", users),
-        WebSocketRoute("/documents/{document}/{user}", edit),
+        WebSocketRoute("/documents/{document:name}/{user:name}", edit),
     ],
     lifespan=node.lifespan,
 )

@@ -9,25 +9,29 @@ worker took its connection, and all of them show the same list.
 
 import asyncio
 import os
+from typing import Annotated
 
 from fastapi import FastAPI, WebSocket
 from fastapi.responses import HTMLResponse
+from pydantic import StringConstraints
 
 import adsum
 
 node = adsum.Node()
 presence = adsum.Presence(node)
 app = FastAPI(lifespan=node.lifespan)
+#: A room or a user; FastAPI refuses others, a WebSocket with HTTP 403.
+Name = Annotated[str, StringConstraints(min_length=1, max_length=100)]
 
 
 @app.get("/rooms/{room}")
-async def who(room: str) -> dict[str, object]:
+async def who(room: Name) -> dict[str, object]:
     """Who is in a room, as this worker knows it, and which worker that is."""
     return {"worker": os.getpid(), "present": presence.list(f"room:{room}")}
 
 
 @app.websocket("/rooms/{room}/{user}")
-async def enter(websocket: WebSocket, room: str, user: str) -> None:
+async def enter(websocket: WebSocket, room: Name, user: Name) -> None:
     """Be in a room for as long as the connection lives; a text that comes in sets the mood."""
     await websocket.accept()
     topic = f"room:{room}"

@@ -19,7 +19,7 @@ from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Header, HTTPException
 from fastapi.responses import FileResponse, HTMLResponse
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, StringConstraints
 
 import adsum
 from adsum.channels import Channel, Client, RefusedError, Socket, on
@@ -121,6 +121,7 @@ async def the_socket() -> Socket:
 
 
 User = Annotated[str, Depends(signed_in)]
+Name = Annotated[str, StringConstraints(min_length=1, max_length=100)]
 Channels = Annotated[Socket, Depends(the_socket)]
 
 
@@ -154,13 +155,13 @@ async def token(login: Login) -> dict[str, str]:
 
 
 @app.get("/rooms/{room}")
-async def who(room: str, user: User) -> dict[str, Any]:
+async def who(room: Name, user: User) -> dict[str, Any]:
     """Who is in a room, on all workers, and which worker says so."""
     return {"worker": os.getpid(), "present": presence.list(f"room:{room}")}
 
 
 @app.post("/rooms/{room}/notices", status_code=202)
-async def notify(room: str, notice: Notice, user: User, channels: Channels) -> None:
+async def notify(room: Name, notice: Notice, user: User, channels: Channels) -> None:
     """Say something to everybody in a room, without being in it."""
     await channels.broadcast(f"room:{room}", "notice", {"user": user, "text": notice.text})
 

@@ -16,7 +16,7 @@ import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from flask import Flask, Response, request
+from flask import Flask, Response, abort, request
 
 import adsum
 
@@ -27,23 +27,25 @@ app = Flask(__name__)
 PULSE = 1.0
 
 
-@app.get("/rooms/<room>/users")
+@app.get("/rooms/<string(maxlength=100):room>/users")
 def users(room: str) -> dict[str, Any]:
     """The users of a room, whichever workers they are connected to."""
     return {"users": list(portal.list(f"room:{room}")), "worker": os.getpid()}
 
 
-@app.post("/rooms/<room>/messages")
+@app.post("/rooms/<string(maxlength=100):room>/messages")
 def say(room: str) -> dict[str, int]:
     """Send a message to all streams of a room, on every worker."""
     portal.publish(f"room:{room}", {"text": request.form["text"][:500]})
     return {"users": portal.count(f"room:{room}")}
 
 
-@app.get("/rooms/<room>/users/stream")
+@app.get("/rooms/<string(maxlength=100):room>/users/stream")
 def stream_users(room: str) -> Response:
     """Be in a room while the response lasts, and receive its users at each change."""
     user, topic = request.args["user"], f"room:{room}"
+    if not 0 < len(user) <= 100:
+        abort(400, "user: must have 1 to 100 characters")
 
     def events() -> Iterator[str]:
         with portal.track(topic, user), portal.watch(topic, timeout=PULSE) as diffs:
@@ -52,7 +54,7 @@ def stream_users(room: str) -> Response:
     return Response(events(), mimetype="text/event-stream")
 
 
-@app.get("/rooms/<room>/messages/stream")
+@app.get("/rooms/<string(maxlength=100):room>/messages/stream")
 def stream_messages(room: str) -> Response:
     """Receive the messages to a room."""
 

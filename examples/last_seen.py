@@ -14,12 +14,12 @@ import sqlite3
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Path
 
 import adsum
-from adsum.channels import Channel, Reason, Socket
+from adsum.channels import Channel, Reason, RefusedError, Socket
 
 DATABASE = os.environ.get("LAST_SEEN_DATABASE", "last_seen.db")  # yours is on a server
 
@@ -48,7 +48,9 @@ class Room(Channel, topic="room:{room}"):
 
     async def join(self, payload: dict[str, Any]) -> None:
         """Write, because all nodes may end at once, and then list the user."""
-        self.user = self.client.params["user"]
+        self.user = self.client.params.get("user", "")
+        if not 0 < len(self.user) <= 100:
+            raise RefusedError("user: must have 1 to 100 characters")
         await write_last_seen(self.topic, self.user)
         self.track(self.user)
 
@@ -86,7 +88,9 @@ app.mount("/socket", socket)
 
 
 @app.get("/rooms/{topic}")
-async def users(topic: str) -> dict[str, float | None]:
+async def users(
+    topic: Annotated[str, Path(pattern="^room:", max_length=100)],
+) -> dict[str, float | None]:
     """All users of a room: null for those who are present, else the time of the last leave."""
     rows = await asyncio.to_thread(query, "SELECT user, at FROM seen WHERE topic = ?", topic)
     return dict(rows) | dict.fromkeys(presence.list(topic))

@@ -13,10 +13,11 @@ who have changed; a user with no metas has left.
 
 import json
 from collections.abc import AsyncIterator, Iterable
-from typing import Any
+from typing import Annotated, Any
 
 from fastapi import FastAPI
 from fastapi.responses import HTMLResponse
+from pydantic import StringConstraints
 from sse_starlette import EventSourceResponse
 
 import adsum
@@ -26,10 +27,12 @@ presence = adsum.Presence(node)
 app = FastAPI(lifespan=node.lifespan)
 #: Seconds for which a user stays listed after the stream ended, since the browser connects again.
 LINGER = 5
+#: A room or a user; FastAPI refuses others with HTTP 422, so no stream begins.
+Name = Annotated[str, StringConstraints(min_length=1, max_length=100)]
 
 
 @app.get("/rooms/{room}/events")
-async def events(room: str, user: str) -> EventSourceResponse:
+async def events(room: Name, user: Name) -> EventSourceResponse:
     """Be in a room while the stream is open.
 
     A comment each 15 s keeps proxies from closing an idle stream. A client that reads nothing for

@@ -1,6 +1,6 @@
 """An HTTP service on several processes, and the clients of three libraries.
 
-    pip install httpx aiohttp starlette uvicorn
+    pip install '..[httpx,aiohttp]' starlette uvicorn    # in examples/ of a checkout
     python service_clients.py serve         in as many terminals as you like
     python service_clients.py httpx         or aiohttp, or threads, in one more
 

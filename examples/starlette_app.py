@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from starlette.applications import Starlette
+from starlette.convertors import StringConvertor, register_url_convertor
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route, WebSocketRoute
@@ -21,6 +22,15 @@ import adsum
 node = adsum.Node()
 presence = adsum.Presence(node)
 pubsub = adsum.PubSub(node)
+
+
+class Name(StringConvertor):
+    """A room or a user in a URL; others are not found."""
+
+    regex = "[^/]{1,100}"
+
+
+register_url_convertor("name", Name())
 
 
 @asynccontextmanager
@@ -77,8 +87,8 @@ async def tell_what(websocket: WebSocket, topic: str) -> None:
 app = Starlette(
     routes=[
         Route("/workers", workers),
-        Route("/rooms/{room}", say, methods=["POST"]),
-        WebSocketRoute("/rooms/{room}/{user}", enter),
+        Route("/rooms/{room:name}", say, methods=["POST"]),
+        WebSocketRoute("/rooms/{room:name}/{user:name}", enter),
     ],
     lifespan=node.wrap_lifespan(lifespan),
 )

@@ -25,6 +25,8 @@ def test_fastapi_has_one_sign_in_for_requests_and_sockets(environment: Environme
         ):
             token = await fastapi_token(web, "ann")
             assert (await web.get("/rooms/1")).status_code == 401
+            long = f"/rooms/{'x' * 1100}"
+            assert (await web.get(long, headers=bearer(token))).status_code == 422
             assert (await web.get("/rooms/1", headers=bearer(token))).json()["present"] == {}
             for wrong in (None, token.replace("ann", "bob"), f"ann:{time.time():.0f}:00"):
                 assert await status_of(channel_client(port, token=wrong)) == 403
@@ -122,6 +124,9 @@ def test_aiohttp_carries_sockets_and_long_polls_between_processes(environment: E
             on_all_workers(lambda: channel_client(port, {"user": "ann"}), "room:1") as anns,
         ):
             assert await status_of(channel_client(port, {"vsn": "9.9.9"})) == 403
+            for user in ("", "x" * 1100):
+                assert await status_of(channel_client(port, {"user": user})) == 403
+            assert (await web.get(f"/rooms/{'x' * 1100}")).status_code == 404
             poller = Poller(web, {"user": "bob"})
             await poller.begin()
             await poller.send(["1", "1", "room:1", "phx_join", {}])

@@ -132,6 +132,7 @@ async def django_scene(port: int, web: httpx2.AsyncClient) -> None:
         for one in (*anns, watcher):
             assert await one.expect("room:1", "shout") == {"user": "ann", "text": "hi"}
         assert list((await web.get("/rooms/1")).json()["present"]) == ["ann", "bob"]
+        assert (await web.get(f"/rooms/{'x' * 1100}")).status_code == 404
         assert (await web.post("/rooms/1/notices", data={"text": "tea"})).status_code == 403
         csrf = bob["cookie"].split("csrftoken=")[1].split(";")[0]
         headers = {**bob, "x-csrftoken": csrf}

@@ -14,10 +14,12 @@ from urllib.request import ProxyHandler, Request, build_opener
 
 import pytest
 from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
 
 from tests.support.ports import free_port
 from tests.support.waiting import DEADLINE
 
+from .example_clients import website
 from .example_processes import EXAMPLES, WORKERS, Environment, program, server
 
 pytestmark = pytest.mark.processes
@@ -103,6 +105,33 @@ def test_starlette_lists_workers_and_messages(environment: Environment) -> None:
                 assert json.loads(answer) == {"workers_missed": 0}
                 for visitor in (ann, bob):
                     await message_of(visitor, lambda message: message.get("said") == "hi")
+
+    asyncio.run(main())
+
+
+@pytest.mark.skipif(importlib.util.find_spec("fastapi") is None, reason="needs fastapi")
+@pytest.mark.parametrize(
+    ("app", "path", "status"),
+    [
+        ("fastapi_app:app", "/rooms/", 422),
+        ("starlette_app:app", "/rooms/", 404),
+        ("documents_as_presences:app", "/documents/", 404),
+    ],
+)
+def test_name_that_is_too_long_is_refused(
+    environment: Environment, app: str, path: str, status: int
+) -> None:
+    async def main() -> None:
+        async with server(environment, app) as port:
+            long = "x" * 1100
+            ready = "/workers" if app == "starlette_app:app" else f"{path}1"
+            method = "POST" if app == "starlette_app:app" else "GET"
+            async with website(port, ready) as web:
+                assert (await web.request(method, path + long)).status_code == status
+            for names in (f"{long}/ann", f"1/{long}"):
+                with pytest.raises(InvalidStatus) as refused:
+                    await connect(f"ws://127.0.0.1:{port}{path}{names}", proxy=None)
+                assert refused.value.response.status_code == 403
 
     asyncio.run(main())
 

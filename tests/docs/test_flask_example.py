@@ -57,6 +57,14 @@ async def lists(web: httpx2.AsyncClient) -> dict[int, list[str]]:
     return answers
 
 
+async def script_beside(environment: Environment) -> str:
+    """The users that a script lists, as docs/threads-and-wsgi.md says."""
+    script = 'import adsum; print(list(adsum.Portal().list("room:1")))'
+    async with program(environment, "-c", script) as beside:
+        output: bytes = await asyncio.wait_for(beside.stdout.read(), DEADLINE)
+        return output.decode()
+
+
 def test_flask_streams_the_users_of_a_room_and_messages_from_all_workers(
     environment: Environment,
 ) -> None:
@@ -86,6 +94,12 @@ def test_flask_streams_the_users_of_a_room_and_messages_from_all_workers(
                 assert said.json() == {"users": 1}
                 for each in (one, other):
                     assert await each.next() == {"text": "tea"}
+            assert await script_beside(environment) == "['ann']\n"
+            assert await script_beside(environment | {"ADSUM_CLUSTER": "another"}) == "[]\n"
+            for user in ("", "x" * 1100):
+                answer = await web.get("/rooms/1/users/stream", params={"user": user})
+                assert answer.status_code == 400
+            assert (await web.get(f"/rooms/{'x' * 1100}/users")).status_code == 404
             server.terminate()
             output = (await asyncio.wait_for(server.stdout.read(), DEADLINE)).decode()
             assert "Traceback" not in output, output

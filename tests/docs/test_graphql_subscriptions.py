@@ -226,3 +226,22 @@ def test_changes_are_merged_for_a_slow_reader_and_the_end_of_it_ends_the_presenc
 def ask(server: WorkerServer, query: str) -> Any:
     """The data of the answer to a query or mutation, of any worker."""
     return server.post("/graphql", {"query": query})["data"]
+
+
+@pytest.mark.parametrize("user", ["", "x" * 1100])
+def test_wrong_name_is_answered_with_an_error_and_leaves_no_presence(
+    cluster: MakeCluster, user: str
+) -> None:
+    async def main() -> None:
+        running = ClusterPrograms(cluster(0), "graphql_subscriptions.py")
+        (program,) = await running.start(1)
+        results = await program.schema.subscribe(PRESENCE % ("1", user))
+        async with asyncio.timeout(DEADLINE):
+            (error,) = (await anext(results)).errors
+        assert "key must have 1 to 1024 characters" in error.message
+        answer = await program.schema.execute(USERS % ("x" * 1100))
+        assert "topic must have 1 to 1024 characters" in answer.errors[0].message
+        assert program.presences.list("room:1") == {}
+        await running.stop([program])
+
+    asyncio.run(main())

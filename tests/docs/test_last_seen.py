@@ -7,11 +7,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import httpx2
 import pytest
 
 from adsum.testing import Browser, Cluster, MakeCluster
 from tests.support.http_json import fetch_json
-from tests.support.waiting import until
+from tests.support.waiting import DEADLINE, until
 
 from .channel_client import channel_client
 from .cluster_programs import ClusterPrograms
@@ -133,3 +134,22 @@ def test_user_is_present_and_then_last_seen_after_her_worker_was_killed(
             await until(lambda: (users().get("ann") or 0) > joined, "her leave is written")
 
     asyncio.run(main())
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("params", [{}, {"user": ""}, {"user": "x" * 1100}])
+def test_join_without_a_user_is_refused(server: WorkerServer, params: dict[str, str]) -> None:
+    async def main() -> None:
+        async with channel_client(server.port, params) as nobody:
+            reply = await nobody.ask("room:1", "phx_join", {})
+            assert reply["status"] == "error"
+            assert "1 to 100 characters" in str(reply["response"])
+
+    asyncio.run(main())
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("topic", ["room", "room:" + "x" * 1100, "%00"])
+def test_list_of_a_wrong_topic_is_answered_with_422(server: WorkerServer, topic: str) -> None:
+    answer = httpx2.get(server.url(f"/rooms/{topic}"), trust_env=False, timeout=DEADLINE)
+    assert answer.status_code == 422

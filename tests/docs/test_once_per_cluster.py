@@ -4,7 +4,8 @@ import asyncio
 from collections.abc import Iterator
 
 import pytest
-from websockets.asyncio.client import ClientConnection
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import InvalidStatus
 
 from adsum.testing import MakeCluster
 from tests.support.waiting import until
@@ -81,3 +82,14 @@ def test_event_of_a_client_and_death_of_its_worker_are_each_handled_once(
 def room_of(visitor: ClientConnection) -> str:
     assert visitor.request is not None
     return f"room:{visitor.request.path.split('/')[2]}"
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("path", [f"/rooms/{'x' * 1100}/ann", f"/rooms/1/{'x' * 1100}"])
+def test_name_that_is_too_long_is_refused_at_the_upgrade(server: WorkerServer, path: str) -> None:
+    async def main() -> None:
+        with pytest.raises(InvalidStatus) as refused:
+            await connect(server.url(path, "ws"), proxy=None)
+        assert refused.value.response.status_code == 403
+
+    asyncio.run(main())

@@ -125,6 +125,15 @@ def test_killed_worker_leaves_no_ghost(server: WorkerServer) -> None:
 
 
 @processes
+@pytest.mark.parametrize(
+    "path", ["1/events?user=", "1/events", "x/events?user=x", "x/events?user=ann"]
+)
+def test_stream_of_a_wrong_name_does_not_begin(server: WorkerServer, path: str) -> None:
+    url = server.url(f"/rooms/{path.replace('x', 'x' * 1100)}")
+    assert httpx2.get(url, trust_env=False, timeout=DEADLINE).status_code == 422
+
+
+@processes
 @needs_chromium
 def test_page_shows_users_in_the_eventsource_of_a_browser(server: WorkerServer) -> None:
     async def main() -> None:
