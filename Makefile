@@ -13,7 +13,7 @@ PARALLEL := --numprocesses=auto --dist=worksteal
 # Suites with processes that measure time or load the machine: they have it for themselves.
 ALONE := tests/attacks tests/channels tests/deploy tests/docs/test_proxies.py tests/faults tests/phoenixjs
 # Tests with processes of the other suites wait most of the time: three files at a time for two cores.
-WORKERS := $(shell expr $$(getconf _NPROCESSORS_ONLN) \* 3 / 2)
+WORKERS := $$(($$(getconf _NPROCESSORS_ONLN) * 3 / 2))
 TOGETHER := -m processes --numprocesses=$(WORKERS) --dist=loadfile $(ALONE:%=--ignore=%)
 # Tests that start no processes.
 FAST := -m "not processes" $(PARALLEL)
