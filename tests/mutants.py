@@ -1046,8 +1046,8 @@ MUTANTS = [
     Mutant(
         "take an exception for the normal end of a block",
         "../tracked.py",
-        "self._end(broken=True, ",
-        "self._end(broken=False, ",
+        "self._owner, broken=True",
+        "self._owner, broken=False",
         ("tests/node/test_grace.py",),
     ),
     Mutant(

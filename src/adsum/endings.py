@@ -61,25 +61,26 @@ class Endings:
             _end_after(driver, entry, linger)
         return len(entries)
 
-    def end_owned(
-        self, owner: Hashable, topic: str, key: str, *, broken: bool, cancelled: bool
-    ) -> None:
+    def end_owned(self, entry: Entry, owner: Hashable, *, broken: bool, cancelled: bool) -> None:
         """End one presence that an owner tracks.
 
         Args:
+            entry: The current entry of the presence.
             owner: The owner.
-            topic: The topic of the presence.
-            key: Its key.
             broken: Whether it broke, so that it stays for its own linger.
             cancelled: Whether it ends by the cancellation of a task.
         """
         owned = self.owners.get(owner)
         if owned is None:
             return
-        hold = owned.pop((topic, key))
+        hold = owned.pop((entry[TOPIC], entry[KEY]))
         if not owned:
             self.owners.remove(owner)
-        self._end(hold, self.linger(cancelled), claim_of(owner) if broken else None)
+        linger = self.linger(cancelled)
+        if broken:
+            self._end(hold, linger, claim_of(owner))
+        else:
+            _end_after(self.node.driver, entry, linger)
 
     def end_grace(self, hold: Hold, run: object) -> None:
         """End a presence that lingers since it broke, unless it was taken over.

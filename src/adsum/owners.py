@@ -54,11 +54,6 @@ class _Device(NamedTuple):
     name: str
 
 
-def hold_of(id: int, linger: float, *, taken: bool) -> Hold:
-    """A new hold of a presence, which was taken over or not."""
-    return (id, linger) if linger or taken else id
-
-
 def id_of(hold: Hold) -> int:
     """The id of a presence that is held."""
     return hold[0] if isinstance(hold, tuple) else hold

@@ -16,7 +16,6 @@ from adsum.owners import (
     Hold,
     claim_of,
     describe_owner,
-    hold_of,
     id_of,
     linger_of,
     resolve_owner,
@@ -154,11 +153,16 @@ class Presence:
                 f"call update() on the handle that track() returned; outside of a channel, another "
                 f"owner= tracks it once more"
             )
-        old = self._take_over(driver, topic, key, text, owner, held)
+        old = None
+        if held is not None or driver.lingering_presences:  # else there is none to take over
+            old = self._take_over(driver, topic, key, text, owner, held)
         entry = driver.track(topic, key, text) if old is None else old
         if owned is None:
             owned = self._owners.add(owner)
-        hold = owned[topic, key] = hold_of(entry[ID], linger, taken=old is not None)
+        id = entry[ID]
+        # A new pair for each call that takes over, see `Hold`.
+        hold: Hold = id if old is None and not linger else (id, linger)
+        owned[topic, key] = hold
         return Tracked(self._endings, owner, topic, key, hold, driver.token)
 
     def _take_over(
@@ -173,8 +177,6 @@ class Presence:
         """The presence that `track` takes over: one of the owner, or one that lingers."""
         old = None if held is None else driver.tracked(id_of(held))
         if old is None:
-            if not driver.lingering_presences:  # usually; then `track` costs no more for it
-                return None
             return driver.take_over(topic, key, text, claim_of(owner))
         return old if old[META] == text else driver.update(old, text)
 

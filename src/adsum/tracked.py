@@ -76,10 +76,11 @@ class Tracked:
         stop, it leaves after the `linger` of the node. A presence that was tracked again by a later
         call is left as it is.
         """
-        if self._entry() is None:
+        entry = self._entry()
+        if entry is None:
             self._endings.end_grace(self._hold, self._run)
         else:
-            self._end(broken=False, cancelled=False)
+            self._endings.end_owned(entry, self._owner, broken=False, cancelled=False)
 
     def __repr__(self) -> str:
         # Callable in any thread. Meta and owner belong to the application and are not shown.
@@ -97,8 +98,9 @@ class Tracked:
     ) -> None:
         if error_type is None:
             self.untrack()
-        elif self._entry() is not None:
-            self._end(broken=True, cancelled=issubclass(error_type, asyncio.CancelledError))
+        elif (entry := self._entry()) is not None:
+            cancelled = issubclass(error_type, asyncio.CancelledError)
+            self._endings.end_owned(entry, self._owner, broken=True, cancelled=cancelled)
 
     def _entry(self) -> Entry | None:
         """The current entry of the presence; None once the presence or its run has ended."""
@@ -116,11 +118,6 @@ class Tracked:
         """Whether the owner still owns the presence, in this run of the node or an earlier one."""
         owned = self._endings.owners.get(self._owner)
         return owned is not None and owned.get((self._topic, self._key)) is self._hold
-
-    def _end(self, *, broken: bool, cancelled: bool) -> None:
-        self._endings.end_owned(
-            self._owner, self._topic, self._key, broken=broken, cancelled=cancelled
-        )
 
 
 def encode_meta(meta: object) -> str:
