@@ -96,6 +96,8 @@ WRONG: list[tuple[Call, type[Exception], str]] = [
     (lambda s: s.attempts(NAME, attempts=0), ValueError, "attempts=0"),
     (lambda s: s.attempts(NAME, attempts=101), ValueError, "attempts=101: must be from 1 to 100"),
     (lambda s: s.attempts(NAME, idempotent="yes"), ValueError, "idempotent='yes'"),
+    (lambda s: s.attempts(NAME, tag=5), TypeError, "tag must be a str"),
+    (lambda s: s.attempts(NAME, pick="x"), ValueError, "pick='x'"),
     (lambda s: s.attempts(NAME, unsent=("x",)), ValueError, "unsent=.*a type of errors"),
     (lambda s: s.attempts(NAME, failures=5), ValueError, "failures=5"),
     (lambda s: s.report_failure("a"), ValueError, "instance='a'"),

@@ -12,8 +12,6 @@ from weakref import WeakSet
 from adsum.arguments import instance
 from adsum.errors import ConfigurationError, NodeNotRunningError, NoInstanceError
 from adsum.services import Attempt, Attempts, Instance, Services
-from adsum.services.instance import checked_tag
-from adsum.services.pick import checked_strategy
 
 from .httpaddress import SCHEME, HttpAddress, parse_address
 
@@ -88,10 +86,10 @@ class ServiceConnector(aiohttp.TCPConnector):
         **settings: Any,
     ) -> None:
         self._services = instance("services", services, Services, "an adsum.Services")
-        self._tag = tag if tag is None else checked_tag(tag)
-        self._strategy = pick if pick is None else checked_strategy(pick)
+        self._tag = tag
+        self._strategy = pick
         self._most = attempts
-        self._attempts("any")  # checks the number
+        self._attempts("any")  # checks them
         # Requests under way for which a new connection was begun.
         self._dialled = WeakSet["ClientRequest"]()
         super().__init__(**settings)

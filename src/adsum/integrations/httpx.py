@@ -14,8 +14,6 @@ from adsum.arguments import instance, refuse
 from adsum.errors import ConfigurationError, NodeNotRunningError, NoInstanceError
 from adsum.portal import Portal
 from adsum.services import Attempt, Attempts, Instance, Services
-from adsum.services.instance import checked_tag
-from adsum.services.pick import checked_strategy
 
 from .httpaddress import IDEMPOTENCY_KEY, IDEMPOTENT_METHODS, SCHEME, HttpAddress, parse_address
 
@@ -61,11 +59,7 @@ class _Resolving:
     ) -> None:
         self._services = instance("services", services, Services, "an adsum.Services")
         self._arguments: _Arguments = {"tag": tag, "attempts": attempts, "pick": pick}
-        if pick is not None:
-            checked_strategy(pick)
-        if tag is not None:
-            checked_tag(tag)
-        services.attempts("any", **self._arguments)  # checks the number
+        services.attempts("any", **self._arguments)  # checks them
 
     def _attempts(self, request: httpx.Request) -> Attempts:
         return self._services.attempts(

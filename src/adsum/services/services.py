@@ -197,7 +197,7 @@ class Services:
             NoInstanceError: No instance is left; the message counts the reasons.
             NodeNotRunningError: The node is not running.
         """
-        return self._pick(name, tag, pick, ids_of(exclude) if exclude else frozenset()).instance
+        return self._pick(name, tag, pick, ids_of(exclude)).instance
 
     def use(
         self,
@@ -212,7 +212,7 @@ class Services:
         An `OSError` in the block, such as `ConnectionError` and `TimeoutError`, is reported as a
         failure, and is not suppressed. The end without an error is reported as a success.
         """
-        slot = self._pick(name, tag, pick, ids_of(exclude) if exclude else frozenset())
+        slot = self._pick(name, tag, pick, ids_of(exclude))
         return Use(slot, self)
 
     def attempts(
@@ -266,6 +266,10 @@ class Services:
         whole("attempts", attempts, 1)
         if attempts > MOST_ATTEMPTS:
             refuse("attempts", attempts, f"from 1 to {MOST_ATTEMPTS}")
+        if tag is not None:
+            checked_tag(tag)
+        if pick is not None:
+            checked_strategy(pick)
         return Attempts(
             partial(self._pick, name, tag, pick),
             self,
