@@ -140,7 +140,7 @@ class Presence:
                 topic begins with NUL, which adsum reserves.
         """
         driver = self._node.driver
-        topic = checked_topic(topic, "topic", MAX_NAME)
+        topic = checked_topic(topic)
         key = checked_name(key, "key", MAX_NAME)
         text = "{}" if meta is None else encode_meta(meta)
         linger = seconds_up_to("linger", linger, MAX_LINGER)
@@ -181,7 +181,7 @@ class Presence:
         return old if old[META] == text else driver.update(old, text)
 
     def _find(self, topic: str, key: str, owner: Hashable) -> Tracked | None:
-        topic, key = checked_topic(topic, "topic", MAX_NAME), checked_name(key, "key", MAX_NAME)
+        topic, key = checked_topic(topic), checked_name(key, "key", MAX_NAME)
         owner = resolve_owner(owner)
         owned = self._owners.get(owner)
         hold = None if owned is None else owned.get((topic, key))
@@ -256,17 +256,17 @@ class Presence:
             belongs to the caller; its entries are read-only and never change. Empty if nobody is
             present.
         """
-        topic = checked_topic(topic, "topic", MAX_NAME)
+        topic = checked_topic(topic)
         return cast(Entries, self._node.driver.view.render(topic))
 
     def get(self, topic: str, key: str) -> Metas:
         """The metas of one key on a topic; an empty list if the key is absent."""
-        topic, key = checked_topic(topic, "topic", MAX_NAME), checked_name(key, "key", MAX_NAME)
+        topic, key = checked_topic(topic), checked_name(key, "key", MAX_NAME)
         return [*self._node.driver.view.metas(topic, key)]
 
     def count(self, topic: str) -> int:
         """The number of keys present on a topic. Costs the same at any size."""
-        return self._node.driver.view.count(checked_topic(topic, "topic", MAX_NAME))
+        return self._node.driver.view.count(checked_topic(topic))
 
     def topics(self, prefix: str = "") -> Names:
         """The topics that have at least one presence, sorted by code points.
@@ -318,7 +318,7 @@ class Presence:
             ['ann']
         """
         driver = self._node.driver
-        topic = checked_topic(topic, "topic", MAX_NAME)
+        topic = checked_topic(topic)
         return self._feeds.watch(driver, topic)
 
     def watch_topics(self, prefix: str = "") -> TopicsWatch:

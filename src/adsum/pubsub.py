@@ -138,7 +138,7 @@ class Subscription(SingleReaderIterator[Message]):
             NodeNotRunningError: The subscription is closed, or the node has stopped.
             WrongThreadError: This is not the thread of its event loop.
         """
-        topic = _checked_topic(topic)
+        topic = checked_topic(topic)
         if self.closed:
             raise NodeNotRunningError("the subscription is closed; subscribe again")
         self._run.check_thread()
@@ -154,7 +154,7 @@ class Subscription(SingleReaderIterator[Message]):
         Raises:
             WrongThreadError: This is not the thread of its event loop.
         """
-        topic = _checked_topic(topic)
+        topic = checked_topic(topic)
         if not self.closed:
             self._run.check_thread()
         if topic in self._topics:
@@ -254,7 +254,7 @@ class PubSub:
             NodeNotRunningError: The node is not running.
         """
         driver = self._node.driver
-        topic = _checked_topic(topic)
+        topic = checked_topic(topic)
         whole("limit", limit, 1)
         whole("limit_bytes", limit_bytes, 1)
         if self._topics is None:
@@ -313,7 +313,7 @@ class PubSub:
         if local and to is not None:
             raise UsageError(f"local=True, to={to!r}: must not both be given")
         message = Publish(
-            _checked_topic(topic),
+            checked_topic(topic),
             checked_name(event, "event", MAX_NAME),
             _checked_payload(payload),
         )
@@ -369,10 +369,6 @@ class _PubSubObserver(Observer):
 
     def forked(self) -> None:
         self._pubsub._forked()
-
-
-def _checked_topic(topic: str) -> str:
-    return checked_topic(topic, "topic", MAX_NAME)
 
 
 def _checked_payload(payload: object) -> str | bytes:

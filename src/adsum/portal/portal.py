@@ -155,7 +155,7 @@ class Portal:
                 as in `Presence.track`. Without an owner it breaks if an exception ends its block,
                 and the next presence of the key without an owner takes it over.
         """
-        checked_topic(topic, "topic", MAX_NAME)
+        checked_topic(topic)
         checked_name(key, "key", MAX_NAME)
         owner = PassingOwner() if owner is _Owner.HANDLE else _checked_owner(owner)
         seconds_up_to("linger", linger, MAX_LINGER)
@@ -189,7 +189,7 @@ class Portal:
 
     def list(self, topic: str) -> Entries:
         """The entries of all keys on a topic, as `Presence.list`."""
-        return self.call(self._presence.list, checked_topic(topic, "topic", MAX_NAME))
+        return self.call(self._presence.list, checked_topic(topic))
 
     def get(self, topic: str, key: str) -> Metas:
         """The metas of one key on a topic, as `Presence.get`."""
@@ -197,7 +197,7 @@ class Portal:
 
     def count(self, topic: str) -> int:
         """The number of keys present on a topic."""
-        return self.call(self._presence.count, checked_topic(topic, "topic", MAX_NAME))
+        return self.call(self._presence.count, checked_topic(topic))
 
     def topics(self, prefix: str = "") -> Names:
         """The topics that have a presence and begin with a prefix, as `Presence.topics`."""
@@ -205,7 +205,7 @@ class Portal:
 
     def fetch(self, topic: str) -> Entries:
         """As `list`, but with the fields of the `fetch` function added."""
-        return self.call(self._presence.fetch, checked_topic(topic, "topic", MAX_NAME))
+        return self.call(self._presence.fetch, checked_topic(topic))
 
     def watch(self, topic: str, *, timeout: float | None = None) -> PortalWatch:
         """Watch a topic, as `Presence.watch`: a blocking iterator of diffs.
@@ -216,7 +216,7 @@ class Portal:
                 raises `TimeoutError`. That loses nothing, and the iteration may go on. None waits
                 without a bound.
         """
-        checked_topic(topic, "topic", MAX_NAME)
+        checked_topic(topic)
         _check_wait(timeout)
         return self.call(
             lambda: self._reader(

@@ -7,6 +7,7 @@ names: of those from callers, in settings, in frames of clients, in hellos and m
 from typing import TypeGuard
 
 from adsum.quoting import described, quoted
+from adsum.values.limits import MAX_NAME
 
 #: Topics that begin with this are adsum's own.
 RESERVED = "\0"
@@ -50,18 +51,16 @@ def checked_name(value: object, field: str, limit: int) -> str:
     return str.__str__(value)  # a plain str, if it was of a subclass
 
 
-def checked_topic(value: object, field: str, limit: int) -> str:
+def checked_topic(value: object) -> str:
     """Check a topic of an application as `checked_name` does; adsum's own topics are refused.
 
     Raises:
         TypeError: It is not a string.
         ValueError: It is not a name, or it begins with NUL.
     """
-    topic = checked_name(value, field, limit)
+    topic = checked_name(value, "topic", MAX_NAME)
     if topic[0] == RESERVED:
-        raise ValueError(
-            f"{field} {quoted(topic, 40)} must not begin with NUL, which adsum reserves"
-        )
+        raise ValueError(f"topic {quoted(topic, 40)} must not begin with NUL, which adsum reserves")
     return topic
 
 
