@@ -910,8 +910,8 @@ MUTANTS = [
     Mutant(
         "end lingering presences a second before their deadlines",
         "grace.py",
-        "self._queue.next_at > now:",
-        "self._queue.next_at > now + 1.0:",
+        "self._queue.lowest > now:",
+        "self._queue.lowest > now + 1.0:",
     ),
     Mutant(
         "double the time for which a presence lingers",

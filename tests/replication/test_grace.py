@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from adsum.replication import grace
 from adsum.replication.engine import Engine
 from adsum.replication.entry import ID, KEY, META, PREVIOUS, Entry
-from adsum.replication.grace import PASSING, Claim, DeadlineQueue, Grace
+from adsum.replication.grace import PASSING, Claim, Grace, PriorityQueue
 from adsum.replication.state import Replica
 from adsum.replication.timing import Timing
 from adsum.testing import BrokenLawError, Simulation
@@ -259,7 +259,7 @@ def test_table_agrees_with_a_list_that_is_searched(actions: list[Any]) -> None:
 
 
 def test_queue_keeps_few_removed_numbers() -> None:
-    queue = DeadlineQueue()
+    queue = PriorityQueue()
     queue.add(0, 0.0)
     for number in range(1, 1000):
         queue.add(number, float(number))

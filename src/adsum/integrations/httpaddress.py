@@ -1,8 +1,9 @@
 """`HttpAddress`: the address of an instance, as an HTTP client needs it. Pure.
 
-Any member may register any text, so the check is strict: what passes is a URL for every client. The
-clients differ in what they raise for other hosts and paths, such as `UnicodeError` of the resolver
-of names, and an error that is none of the client's own is not repeated on another instance.
+Any member may register any text, so the check is strict: an accepted address is a URL for every
+client. Other hosts and paths raise different errors in each client, such as `UnicodeError` of the
+resolver of names, and an error that is none of the client's own is not repeated on another
+instance.
 """
 
 import re

@@ -42,11 +42,11 @@ class Sending:
 
     @property
     def size(self) -> int:
-        """What it counts in a queue: its payload, its names, and a fixed cost."""
+        """Its share of the bound of a queue: its payload, its names, and a fixed cost."""
         return len(self.message.payload) + self._head
 
     def cost(self, index: int) -> int:
-        """What one of its frames counts in the budget of a turn of the event loop."""
+        """The share of one of its frames in the budget of a turn of the event loop."""
         payload = self.message.payload
         whole = isinstance(payload, str)
         return self._head + (len(payload) if whole else min(PIECE, len(payload) - index * PIECE))

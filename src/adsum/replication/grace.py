@@ -58,53 +58,50 @@ class Claim(NamedTuple):
     heir: Hashable
 
 
-class DeadlineQueue:
-    """Numbers by deadline, earliest first. Adding and removing cost the logarithm of the length.
+class PriorityQueue:
+    """Ids by priority, such as their deadline: the lowest first. A change costs O(log n)."""
 
-    Deadlines may be any numbers to order by.
-    """
-
-    __slots__ = ("_deadlines", "_heap")
+    __slots__ = ("_heap", "_priorities")
 
     def __init__(self) -> None:
-        self._deadlines: dict[int, float] = {}
-        # May contain pairs that were removed; `_deadlines` has those that were not.
+        self._priorities: dict[int, float] = {}
+        # May contain pairs that were removed; `_priorities` has those that were not.
         self._heap: list[tuple[float, int]] = []
 
     def __len__(self) -> int:
-        return len(self._deadlines)
+        return len(self._priorities)
 
     def __iter__(self) -> Iterator[int]:
-        """The numbers, in the order in which they were added."""
-        return iter(self._deadlines)
+        """The ids, in the order in which they were added."""
+        return iter(self._priorities)
 
     @property
     def spare(self) -> int:
         """The number of pairs that were removed and are still stored."""
-        return len(self._heap) - len(self._deadlines)
+        return len(self._heap) - len(self._priorities)
 
-    def add(self, id: int, deadline: float) -> None:
-        """Add a number that is not in the queue."""
-        self._deadlines[id] = deadline
-        heapq.heappush(self._heap, (deadline, id))
+    def add(self, id: int, priority: float) -> None:
+        """Add an id that is not in the queue."""
+        self._priorities[id] = priority
+        heapq.heappush(self._heap, (priority, id))
 
     def remove(self, id: int) -> None:
-        """Remove a number that is in the queue."""
-        del self._deadlines[id]
+        """Remove an id that is in the queue."""
+        del self._priorities[id]
         if self.spare > len(self) + _SLACK:
-            self._heap = [(deadline, id) for id, deadline in self._deadlines.items()]
+            self._heap = [(priority, id) for id, priority in self._priorities.items()]
             heapq.heapify(self._heap)
-        while self._heap and self._deadlines.get(self._heap[0][1]) != self._heap[0][0]:
+        while self._heap and self._priorities.get(self._heap[0][1]) != self._heap[0][0]:
             heapq.heappop(self._heap)
 
     @property
     def first(self) -> int | None:
-        """The number with the earliest deadline; None if the queue is empty."""
+        """The id with the lowest priority; None if the queue is empty."""
         return self._heap[0][1] if self._heap else None
 
     @property
-    def next_at(self) -> float:
-        """The earliest deadline; infinite if the queue is empty."""
+    def lowest(self) -> float:
+        """The lowest priority; infinite if the queue is empty."""
         return self._heap[0][0] if self._heap else float("inf")
 
 
@@ -128,7 +125,7 @@ class _Group(NamedTuple):
     """The presences of one name in an index."""
 
     name: _Name
-    queue: DeadlineQueue
+    queue: PriorityQueue
 
 
 class _Index:
@@ -145,7 +142,7 @@ class _Index:
     def __len__(self) -> int:
         return len(self._groups)
 
-    def get(self, value: Hashable) -> DeadlineQueue | None:
+    def get(self, value: Hashable) -> PriorityQueue | None:
         """The presences of a name; None if there are none."""
         group = self._groups.get(_Name(value))
         return None if group is None else group.queue
@@ -153,7 +150,7 @@ class _Index:
     def add(self, value: Hashable, id: int, deadline: float) -> _Group:
         """Add a presence; returns its group, for `remove`."""
         name = _Name(value)
-        group = self._groups.setdefault(name, _Group(name, DeadlineQueue()))
+        group = self._groups.setdefault(name, _Group(name, PriorityQueue()))
         group.queue.add(id, deadline)
         return group
 
@@ -186,7 +183,7 @@ class _KeyShares:
     """The lingering presences of each key, to find one of a key that has the most."""
 
     def __init__(self) -> None:
-        self._queues: dict[str, DeadlineQueue] = {}
+        self._queues: dict[str, PriorityQueue] = {}
         # The keys by their number of presences; none is empty.
         self._keys: dict[int, dict[str, None]] = {}
         # The largest of these numbers.
@@ -197,7 +194,7 @@ class _KeyShares:
 
     def add(self, key: str, id: int, deadline: float) -> None:
         """Add a presence of a key."""
-        queue = self._queues.setdefault(key, DeadlineQueue())
+        queue = self._queues.setdefault(key, PriorityQueue())
         queue.add(id, deadline)
         self._move(key, len(queue) - 1, len(queue))
 
@@ -231,10 +228,10 @@ class Grace:
 
     def __init__(self) -> None:
         self._lingering: dict[int, _Lingering] = {}
-        self._queue = DeadlineQueue()
+        self._queue = PriorityQueue()
         self._shares = _KeyShares()
-        # Largest meta first: the rank of a presence is the negative size of its meta.
-        self._by_size = DeadlineQueue()
+        # Largest meta first: the priority of a presence is the negative size of its meta.
+        self._by_size = PriorityQueue()
         # Characters of all their metas.
         self._size = 0
         # The presences that an heir may take over, by topic, key and heir.
@@ -248,7 +245,7 @@ class Grace:
     @property
     def check_at(self) -> float:
         """The earliest deadline, in active seconds; infinite if no presence lingers."""
-        return self._queue.next_at
+        return self._queue.lowest
 
     def keep(self, entry: Entry, deadline: float, claim: Claim | None, hold: object) -> None:
         """Let a presence linger until a deadline; it may linger already."""
@@ -296,7 +293,7 @@ class Grace:
         """The presences whose deadline has passed, at most `MOST_AT_ONCE`; forget each of them."""
         for _ in range(MOST_AT_ONCE):
             first = self._queue.first
-            if first is None or self._queue.next_at > now:
+            if first is None or self._queue.lowest > now:
                 return
             yield first
 
