@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from adsum.arguments import refuse
 from adsum.errors import AdsumError
+from adsum.httpanswer import answer_http
 from adsum.processexit import call_at_exit
 from adsum.sparselog import SparseLog
 from adsum.tasks import start_task
@@ -77,7 +78,7 @@ class StartingApp:
         elif scope["type"] not in ("http", "websocket") or await self._is_started():
             await self._app(scope, receive, send)
         else:
-            await _refuse(scope, send)
+            await _refuse(scope, receive, send)
 
     # The first request.
 
@@ -176,10 +177,9 @@ class _OwnLifespan:
         await self._send(message)
 
 
-async def _refuse(scope: Any, send: Send) -> None:
+async def _refuse(scope: Any, receive: Receive, send: Send) -> None:
     if scope["type"] == "websocket":
         await send({"type": "websocket.close", "code": 1013})  # try again later
         return
     headers = [(b"content-type", b"text/plain")]
-    await send({"type": "http.response.start", "status": 503, "headers": headers})
-    await send({"type": "http.response.body", "body": b"the node is not running\n"})
+    await answer_http(receive, send, 503, headers, b"the node is not running\n")

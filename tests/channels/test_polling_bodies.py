@@ -6,11 +6,16 @@ import shutil
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
+from hypercorn.asyncio import serve as hypercorn_serve
+from hypercorn.config import Config as HypercornConfig
+from starlette.applications import Starlette
+from starlette.routing import Mount
 
 from adsum.channels import Limits
 from adsum.channels.carriers import longpoll
@@ -19,7 +24,7 @@ from tests.support.waiting import until
 
 from .captured_log import Log
 from .http_poller import HttpPoller, http_poller, unasked_http_poller
-from .leak_check import run
+from .leak_check import others, run
 from .served_app import ServedApp, served_app, two_served_apps
 
 BEAT = '[null,"7","phoenix","heartbeat",{}]'
@@ -284,5 +289,47 @@ def test_longpoll_body_too_large_to_relay_is_refused(
             ann.app = two
             assert await ann.post("x" * 10_000) == {"status": 413}
             assert await ann.post(BEAT) == {"status": 200}
+
+    run(main())
+
+
+def test_hypercorn_ends_requests_whose_bodies_are_refused() -> None:
+    """It queues ten pieces of a body, and waits for a reader before it ends the connection."""
+    body = b"x" * 1_000_000
+    refused = [
+        ("POST", "/longpoll?vsn=2.0.0", 200),
+        ("PUT", "/longpoll?vsn=2.0.0", 400),
+        ("POST", "/nowhere", 404),
+        ("POST", "/websocket", 426),
+    ]
+
+    async def main() -> None:
+        made, ending = ServedApp(), asyncio.Event()
+        port, config = free_port(), HypercornConfig()
+        config.keep_alive_timeout = 0.1
+        config.bind = [f"127.0.0.1:{port}"]
+        async with made.node:
+            app = Starlette(routes=[Mount("/socket", made.socket)])
+
+            async def late(scope: Any, receive: Any, send: Any) -> None:
+                """The queue is full when the answer comes."""
+                if scope["type"] == "http" and scope["method"] != "OPTIONS":
+                    await asyncio.sleep(0.1)
+                await app(scope, receive, send)
+
+            asked: Any = late
+            serving = asyncio.create_task(
+                hypercorn_serve(asked, config, shutdown_trigger=ending.wait, mode="asgi")
+            )
+            await until(partial(answers_at, port))
+            for method, path, status in refused:
+                reader, writer = await asyncio.open_connection("127.0.0.1", port)
+                head = f"{method} /socket{path} HTTP/1.1\r\nhost: localhost\r\n"
+                writer.write(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
+                assert f" {status} ".encode() in await reader.readline(), path
+                writer.close()
+            await until(lambda: not any("tcp_server" in task for task in others()), "a leak")
+            ending.set()
+            await serving
 
     run(main())

@@ -1,14 +1,29 @@
-"""Free TCP ports, for programs that cannot choose one themselves."""
+"""Free TCP ports, for programs that cannot choose one themselves.
 
+They are below those that the kernel gives to outgoing connections: one of those could take a
+port between the test's look and the moment at which the program listens. No port is given twice
+by one process, and each process begins elsewhere.
+"""
+
+import itertools
+import random
 import socket
+
+FIRST, LAST = 10_000, 19_999
+_turns = itertools.count(random.SystemRandom().randrange(LAST + 1 - FIRST))
 
 
 def free_port() -> int:
     """A port on the loopback address that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
+    for turn in itertools.islice(_turns, LAST + 1 - FIRST):
+        port = FIRST + turn % (LAST + 1 - FIRST)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
         return port
+    raise AssertionError(f"no free port from {FIRST} to {LAST}")
 
 
 def free_port_range(count: int) -> tuple[int, int]:

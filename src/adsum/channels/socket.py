@@ -96,7 +96,7 @@ class Socket:
         elif kind == "http" and path.endswith("/longpoll"):
             await self._longpoll.serve(scope, receive, send)
         elif kind == "http":
-            await refuse_http(send, 426 if path.endswith("/websocket") else 404)
+            await refuse_http(receive, send, 426 if path.endswith("/websocket") else 404)
         elif kind == "lifespan":
             raise RuntimeError(
                 "the socket runs no lifespan: mount it in an application whose lifespan runs the "

@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from adsum.channels.wire.connect import Scope
+from adsum.httpanswer import answer_http
 
 Event = MutableMapping[str, Any]
 ASGIReceive = Callable[[], Awaitable[Event]]
@@ -29,10 +30,9 @@ async def deny_websocket(scope: Scope, send: ASGISend, status: int) -> None:
     await send({"type": "websocket.http.response.body", "body": b""})
 
 
-async def refuse_http(send: ASGISend, status: int) -> None:
+async def refuse_http(receive: ASGIReceive, send: ASGISend, status: int) -> None:
     """Answer an HTTP request with an empty body."""
-    headers = [NO_STORE, (b"content-length", b"0")]
+    headers = [NO_STORE]
     if status == 426:
         headers += [(b"upgrade", b"websocket"), (b"connection", b"upgrade")]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": b""})
+    await answer_http(receive, send, status, headers)

@@ -4,7 +4,7 @@ A client polls with GET, which is answered when frames are queued for it, or aft
 sends with POST. Its first GET creates a session, see `sessions`. Clients read the status in the
 response body; the HTTP status is 200 except for refusals.
 
-Anyone can send these requests. So the body of a POST is read only after its token was found
+Anyone can send these requests. So the body of a POST is kept only after its token was found
 authentic, one at a time for each session, and is bounded in size and time. No cache may store a
 response, since responses contain tokens.
 """
@@ -20,6 +20,7 @@ from adsum.channels.socketparts import SocketParts
 from adsum.channels.wire.connect import Scope, address_of, headers_of, params_of
 from adsum.channels.wire.frames import V2_TEXT, Serializer, Version2
 from adsum.channels.wire.origins import Origins, RejectedError
+from adsum.httpanswer import answer_http, until_disconnected
 from adsum.tasks import cancel_task, start_task
 from adsum.values.jsontext import dump
 
@@ -64,14 +65,14 @@ class LongPoll:
             address = address_of(scope)
             text = "a polling client at %s was refused: %s"
             self._shared.log.warning(text, address, str(error), key=address)
-            await _answer_with(send, 403, {"status": 403}, [])
+            await _answer_with(receive, send, 403, {"status": 403}, [])
             return
         try:
             status, answer = await self._respond(scope, receive, headers, Token.read(token))
         except Exception as error:
             self._shared.log.crashed("a request of a polling client crashed", error=error)
             status, answer = 500, {"status": 500}
-        await _answer_with(send, status, answer, _cross_origin(scope["method"], headers))
+        await _answer_with(receive, send, status, answer, _cross_origin(scope["method"], headers))
 
     async def _respond(
         self, scope: Scope, receive: ASGIReceive, headers: dict[str, str], token: Token | None
@@ -92,7 +93,7 @@ class LongPoll:
     async def _handle_post(
         self, token: Token | None, receive: ASGIReceive, headers: dict[str, str], address: str
     ) -> tuple[int, Question]:
-        """Handle a POST. Its body is read only if its session is known and no other POST runs."""
+        """Handle a POST. Its body is kept only if its session is known and no other POST runs."""
         name = None if token is None else await self._sessions.find(token, address)
         if token is None or name is None:
             return 200, {"status": 410}
@@ -115,7 +116,7 @@ class LongPoll:
 
     async def _begin(self, scope: Scope, receive: ASGIReceive) -> tuple[int, Question]:
         """Create a session; clients take status 410 with a token as a new session."""
-        gone = start_task(_disconnected(receive))
+        gone = start_task(until_disconnected(receive))
         try:
             admitted = await self._admit(scope, "longpoll", gone)
         finally:
@@ -135,7 +136,7 @@ class LongPoll:
         if name is None:
             return {**nothing, "status": 410}
         asking = start_task(self._sessions.poll(name, token))
-        broken = start_task(_disconnected(receive))
+        broken = start_task(until_disconnected(receive))
         try:
             await asyncio.wait({asking, broken}, return_when=asyncio.FIRST_COMPLETED)
             if not asking.done():
@@ -144,15 +145,6 @@ class LongPoll:
         finally:
             cancel_task(asking)
             cancel_task(broken)
-
-
-async def _disconnected(receive: ASGIReceive) -> None:
-    """Wait until the connection of a request has ended, if the server reports that."""
-    message: Any = await receive()
-    while message["type"] == "http.request" and message.get("more_body", False):
-        message = await receive()
-    if message["type"] != "http.disconnect" and (await receive())["type"] != "http.disconnect":
-        await asyncio.get_running_loop().create_future()
 
 
 class _BodyError(Exception):
@@ -221,9 +213,8 @@ def _cross_origin(method: str, headers: dict[str, str]) -> Headers:
     return shown
 
 
-async def _answer_with(send: ASGISend, status: int, answer: Question, headers: Headers) -> None:
-    body = dump(answer).encode()
-    length = (b"content-length", str(len(body)).encode())
-    shown = [_JSON, NO_STORE, length, *headers]
-    await send({"type": "http.response.start", "status": status, "headers": shown})
-    await send({"type": "http.response.body", "body": body})
+async def _answer_with(
+    receive: ASGIReceive, send: ASGISend, status: int, answer: Question, headers: Headers
+) -> None:
+    shown = [_JSON, NO_STORE, *headers]
+    await answer_http(receive, send, status, shown, dump(answer).encode())
