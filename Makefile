@@ -10,7 +10,8 @@ CODE := src tests benchmarks examples docs/conf.py
 SECONDS ?= 600
 # On every core.
 PARALLEL := --numprocesses=auto --dist=worksteal
-# Suites with processes that measure time or load the machine: they have it for themselves.
+# Suites with processes that measure time or load the machine: they run one after another, but for
+# the faults beside them, which wait nearly all of their time.
 ALONE := tests/attacks tests/channels tests/deploy tests/docs/test_proxies.py tests/faults tests/phoenixjs
 # Tests with processes of the other suites wait most of the time: three files at a time for two cores.
 WORKERS := $$(($$(getconf _NPROCESSORS_ONLN) * 3 / 2))
@@ -35,7 +36,7 @@ demo: $(RUNNABLE)  ## three servers, one room, an address to open
 test: $(INSTALLED) programs  ## every test, and fast ones on CPython 3.12 and 3.13
 	$(BIN)/pytest $(FAST)
 	$(BIN)/pytest $(TOGETHER)
-	$(BIN)/pytest -m processes $(ALONE)
+	$(BIN)/pytest -m processes --numprocesses=2 --dist=loadgroup $(ALONE)
 	$(BIN)/python -m tests.interpreters
 
 quick: lint  ## format, lint, types, layers, unit tests, short properties: what you run all day

@@ -31,6 +31,14 @@ def pytest_configure(config: pytest.Config) -> None:
         start_tasks_eagerly()
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With `--dist=loadgroup`, the faults have one worker and all other tests a second one."""
+    faults = Path(__file__).parent / "faults"
+    for item in items:
+        group = "faults" if faults in item.path.parents else "others"
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 def pytest_sessionfinish() -> None:
     _record.save()
 
