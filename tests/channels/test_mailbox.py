@@ -15,6 +15,7 @@ class Story:
 
     def __init__(self) -> None:
         self.share = FairShare()
+        self.ended = True
         self.told: list[object] = []
 
     def freed(self, size: int) -> None:

@@ -137,7 +137,8 @@ class ChannelProcess(PassingOwner):
         return self._state is not _OPEN and self._state is not _JOINING
 
     @property
-    def _ended(self) -> bool:
+    def ended(self) -> bool:
+        """Whether the end was reached: nothing is sent, and nothing more is queued."""
         return self._state is _ENDED or self._state is _FINISHED
 
     def _enter(self, state: State) -> None:
@@ -173,9 +174,12 @@ class ChannelProcess(PassingOwner):
         return len(self._mailbox) >= self._shared.limits.waiting and not self.ending
 
     def receive(self, frame: Frame, size: int) -> None:
-        """Queue an event from the client, whose frame had `size` bytes."""
+        """Handle an event from the client, whose frame had `size` bytes, after all queued ones.
+
+        If none is queued, its handler runs up to its first wait before this returns.
+        """
         handle = self._leave if frame.event == "phx_leave" else self._handle
-        self._mailbox.put(partial(handle, frame), size)
+        self._mailbox.begin(partial(handle, frame), size)
 
     def deliver(self, event: str, payload: Encoded, frames: dict[Serializer, Wire]) -> None:
         """See `broadcasts.Subscriber`; a channel may filter the event with `intercept`."""
@@ -198,7 +202,7 @@ class ChannelProcess(PassingOwner):
 
     def end_soon(self, reason: Reason) -> None:
         """End the channel after the current handler, before all queued events."""
-        if not self._ended:
+        if not self.ended:
             self._mailbox.put_first(partial(self._end, reason))
 
     def end_after(self, reason: Reason, linger: float = 0.0, *, intended: bool = False) -> None:
@@ -229,7 +233,7 @@ class ChannelProcess(PassingOwner):
         self, topic: str, key: str, meta: Meta | None, linger: float, device: str | None
     ) -> Tracked:
         """See `Channel.track`."""
-        if self._ended:
+        if self.ended:
             raise UsageError(
                 f"the channel on {self.topic!r} has ended; its client cannot be tracked"
             )
@@ -265,7 +269,7 @@ class ChannelProcess(PassingOwner):
     def push(self, event: str, payload: Mapping[str, Any] | bytes) -> None:
         """See `Channel.push`."""
         event, encoded = checked_event(event), encode(payload)
-        if not self._ended:
+        if not self.ended:
             self._sender.push(event, encoded)
 
     async def broadcast(
@@ -279,7 +283,7 @@ class ChannelProcess(PassingOwner):
 
     def spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
         """See `Channel.spawn`."""
-        if self._ended:
+        if self.ended:
             coroutine.close()
             raise UsageError(f"the channel on {self.topic!r} has ended")
         self._code.spawn(coroutine)
@@ -312,7 +316,7 @@ class ChannelProcess(PassingOwner):
             error = RuntimeError(CANCELLED)
         if error is not None:
             self._code.log_crash("%s: a handler crashed", error)
-        if self._ended:
+        if self.ended:
             return
         if error is None and not self.ending:
             self._finish("closed")  # the event loop is closing
@@ -380,7 +384,7 @@ class ChannelProcess(PassingOwner):
             shown = await self._mailbox.call(method(value))
             if shown is not None:
                 encoded = encode(shown)
-                if not self._ended:
+                if not self.ended:
                     self._sender.broadcast(event, encoded)
         except Exception as error:
             self._code.log_crash("%s: the intercept method for %s crashed", error, quoted(event))
@@ -403,7 +407,7 @@ class ChannelProcess(PassingOwner):
             self._code.log_crash("%s: terminate crashed", error)
 
     def _finish(self, reason: Reason | None, *, broken: bool = False) -> None:
-        if self._ended:
+        if self.ended:
             return
         self._enter(_ENDED)
         if self._deadline is not None:

@@ -15,6 +15,7 @@ from typing import Any
 from adsum.activetime import active_timeout
 from adsum.channels.connection import Connection
 from adsum.channels.flow.fairshare import WORK
+from adsum.channels.flow.standingtask import StandingTask
 from adsum.channels.wire.frames import Wire
 from adsum.channels.wire.prepared import Prepared
 from adsum.sparselog import error_text
@@ -144,7 +145,11 @@ async def _message_arrived(ahead: "asyncio.Future[Event]", connection: Connectio
 
 
 class _Carrier:
-    """Writer of a connection: sends queued frames, in a task that exists only while any are."""
+    """Writer of a connection: sends queued frames, at once while the server takes them at once.
+
+    A standing task sends them, which rests while none are queued. It is advanced in place, so a
+    frame whose sending does not wait costs no turn of the event loop.
+    """
 
     __slots__ = (
         "_connection",
@@ -172,13 +177,15 @@ class _Carrier:
         self._due = False
         self._connection = connection
         self._send = send
-        self._writer: asyncio.Task[None] | None = None
+        # None before the first frame.
+        self._writer: StandingTask | None = None
 
     def filled(self) -> None:
-        """See `Carrier`: start the writer in the client's turn, unless it runs."""
-        if self._writer is None and not self._due and not self._stopped:
-            self._due = True
-            self._connection.share.call(WORK, self._begin)
+        """See `Carrier`: let the writer send in the client's turn, unless it is sending."""
+        if self._stopped or self._due or not (self._writer is None or self._writer.resting):
+            return
+        self._due = True
+        self._connection.share.call(WORK, self._begin)
 
     def write(self, frame: Wire | Prepared) -> bool:
         """See `Carrier`: every frame is queued."""
@@ -194,15 +201,25 @@ class _Carrier:
             self.interrupted = True
             self.task.cancel()
 
+    def _interrupt_soon(self) -> None:
+        # The writer may run inside a call of the reader. If the reader then received the end of the
+        # connection without a wait, the cancellation would reach its last steps.
+        self._connection.loop.call_soon(self._interrupt)
+
     def _begin(self) -> None:
         self._due = False
-        if not self._stopped:
-            self._writer = start_task(self._write())
+        if self._stopped:
+            return
+        if self._writer is None:
+            self._writer = StandingTask(self._write)
+        else:
+            self._writer.begin(self._write_queued())
 
     def stop(self) -> None:
         """Stop the writer; nothing is sent any more."""
         self._stopped = True
-        cancel_task(self._writer)
+        if self._writer is not None:
+            cancel_task(self._writer.task)
 
     async def close_for_restart(self) -> None:
         """Stop the writer and close with code 1012, if the client still takes frames."""
@@ -211,7 +228,13 @@ class _Carrier:
             async with active_timeout(_CLOSE_PATIENCE):
                 await self._sent({"type": "websocket.close", "code": _RESTART})
 
-    async def _write(self) -> None:
+    async def _write(self, standing: StandingTask) -> None:
+        while True:
+            await self._write_queued()
+            await standing
+
+    async def _write_queued(self) -> None:
+        """Send all queued frames, and the close behind them."""
         outbox, share = self._connection.outbox, self._connection.share
         try:
             while (frame := outbox.take()) is not None:
@@ -226,9 +249,7 @@ class _Carrier:
                 await self._sent({"type": "websocket.close", "code": code, "reason": reason})
         except Exception as error:
             self._connection.shared.log.crashed("a frame could not be made", error=error)
-            self._interrupt()
-        finally:
-            self._writer = None
+            self._interrupt_soon()
 
     async def _sent(self, message: Event) -> bool:
         try:
@@ -236,6 +257,6 @@ class _Carrier:
         except Exception as error:
             # The client is gone; servers report this with different exceptions.
             logger.debug("a frame was not sent: %s", error_text(error))
-            self._interrupt()
+            self._interrupt_soon()
             return False
         return True

@@ -88,6 +88,23 @@ class FairShare:
             self._wait(cost, partial(resolve, future))
             await future
 
+    def enter(self, cost: int) -> bool:
+        """Charge and begin work in place; False if it must wait.
+
+        It must wait if the budget does not allow it, or within other work in place of any client of
+        the event loop. So such work is never nested, and the depth of the stack is bounded. The
+        caller must call `leave` after the work.
+        """
+        turns = self._turns
+        if turns.in_place or not self.spend(cost):
+            return False
+        turns.in_place = True
+        return True
+
+    def leave(self) -> None:
+        """End work in place that `enter` has allowed."""
+        self._turns.in_place = False
+
     def serve(self, number: int) -> int:
         """Run a round of queued work; returns its cost, at least `ROUND`.
 
@@ -128,6 +145,8 @@ class _Turns:
 
     def __init__(self) -> None:
         self.left = BUDGET
+        #: Whether work runs in place, see `FairShare.enter`.
+        self.in_place = False
         #: Number of turns so far in which any client waited.
         self.number = 0
         #: The clients with queued work, each once.

@@ -1,6 +1,16 @@
-"""`Mailbox`: a queue of jobs, run one at a time by a task that exists only while jobs are queued.
+"""`Mailbox`: a queue of jobs, run one at a time by a standing task.
 
-The owner of a mailbox is as sequential as a process, and costs little while it is idle.
+The owner of a mailbox is as sequential as a process. All of its jobs run in one task, which rests
+while no job is queued and ends with the owner. A job that is put into an idle mailbox with `begin`
+runs at once, up to its first wait; see `standingtask`.
+
+Invariants:
+- One job runs at a time, in order.
+- No job begins inside a call of another job: a handler that sends a message to another channel has
+  continued before that channel handles the message.
+- Each job is charged to the budget of the turn, whether it begins in place or not.
+- A job that raises or leaves its task cancelled ends the task, and the next job gets a new one. So
+  does a cancellation while the mailbox is idle. No cancellation reaches a later job.
 """
 
 import asyncio
@@ -8,9 +18,10 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Protocol, TypeVar
 
-from adsum.tasks import is_closing, start_task
+from adsum.tasks import is_closing
 
 from .fairshare import WORK, FairShare
+from .standingtask import StandingTask
 
 T = TypeVar("T")
 
@@ -27,11 +38,15 @@ class MailboxOwner(Protocol):
     #: Budget for the jobs in each turn of the event loop, needed as handlers may never suspend.
     share: FairShare
 
+    @property
+    def ended(self) -> bool:
+        """Whether the task should end, rather than rest, once the queue is empty."""
+
     def freed(self, size: int) -> None:
         """Called after jobs of `size` bytes were run or dropped."""
 
     def idle(self) -> None:
-        """Called when the queue is empty and no job is running."""
+        """Called when the queue is empty and the task has ended."""
 
     def broken(self, error: BaseException | None) -> None:
         """Called after a job raised `error`, or was cancelled (None). Queued jobs still run."""
@@ -41,16 +56,17 @@ class Mailbox:
     """Runs queued jobs one at a time, in order.
 
     Args:
-        owner: Called back after each job, when the mailbox is idle, and when a job fails.
+        owner: Called back after each job, when the task has ended, and when a job fails.
     """
 
-    __slots__ = ("_jobs", "_owner", "_task", "cancelling")
+    __slots__ = ("_jobs", "_owner", "_standing", "cancelling")
 
     def __init__(self, owner: MailboxOwner) -> None:
         self._owner = owner
         # Each job with the size in bytes of its frame. A list: it is short, and a deque is large.
         self._jobs: list[tuple[int, Job]] = []
-        self._task: asyncio.Task[None] | None = None
+        # None before the first job, and after an end of the task until the next job.
+        self._standing: StandingTask | None = None
         #: Whether the running job was cancelled by `cancel`, or with its event loop.
         self.cancelling = False
 
@@ -60,12 +76,28 @@ class Mailbox:
     def put(self, job: Job, size: int = 0) -> None:
         """Queue a job after all others; `size` is the bytes that it accounts for."""
         self._jobs.append((size, job))
-        self._start()
+        self._wake()
+
+    def begin(self, job: Job, size: int = 0) -> None:
+        """Queue a job as `put` does, or run it now, up to its first wait, if nothing precedes it.
+
+        A job that is begun inside another one, of any mailbox of the event loop, is queued.
+        """
+        standing, share = self._standing, self._owner.share
+        if standing is None or not standing.resting or not share.enter(WORK):
+            self.put(job, size)
+            return
+        try:
+            standing.begin(self._do(job, size))
+        finally:
+            share.leave()
+        if self._jobs or self._owner.ended:
+            standing.wake()
 
     def put_first(self, job: Job) -> None:
         """Queue a job before all others; it runs after the one that is running."""
         self._jobs.insert(0, (0, job))
-        self._start()
+        self._wake()
 
     def clear(self) -> None:
         """Drop all queued jobs; the running one goes on."""
@@ -74,9 +106,9 @@ class Mailbox:
 
     def cancel(self) -> None:
         """Cancel the running job."""
-        if self._task is not None:
+        if self._standing is not None and not self._standing.resting:
             self.cancelling = True
-            self._task.cancel()
+            self._standing.task.cancel()
 
     async def call(self, handling: Awaitable[T], limit: asyncio.Timeout | None = None) -> T:
         """Await code of the application in a job; a cancellation not requested here is a crash.
@@ -107,33 +139,50 @@ class Mailbox:
                 pass
             raise RuntimeError(CANCELLED) from error
 
-    def _start(self) -> None:
-        if self._task is None:
-            self._task = start_task(self._run())
-            self._task.add_done_callback(self._stopped)
+    def _wake(self) -> None:
+        if self._standing is None:
+            self._standing = StandingTask(self._run)
+            self._standing.task.add_done_callback(self._stopped)
+        else:
+            self._standing.wake()
 
-    async def _run(self) -> None:
+    async def _run(self, standing: StandingTask) -> None:
         share = self._owner.share
-        while self._jobs:
-            if not share.spend(WORK):
-                await share.turn(WORK)
-            if not self._jobs:
-                return  # dropped in between
-            size, job = self._jobs.pop(0)
-            began = time.monotonic()
-            try:
-                await job()
-            finally:
-                share.charge_time(time.monotonic() - began)
-                self._owner.freed(size)
+        while True:
+            while self._jobs:
+                if not share.spend(WORK):
+                    await share.turn(WORK)
+                    if not self._jobs:
+                        break  # dropped in between
+                size, job = self._jobs.pop(0)
+                await self._do(job, size)
+                if standing.task.cancelling():
+                    return
+            if self._owner.ended:
+                return
+            await standing
+            if standing.task.cancelling():
+                return
+
+    async def _do(self, job: Job, size: int) -> None:
+        began = time.monotonic()
+        try:
+            await job()
+        finally:
+            self._owner.share.charge_time(time.monotonic() - began)
+            self._owner.freed(size)
 
     def _stopped(self, task: "asyncio.Task[None]") -> None:
         """Handle the end of the task, which may have been cancelled before it began."""
-        self._task = None
-        if task.cancelled() or task.exception() is not None:
-            self._owner.broken(None if task.cancelled() else task.exception())
+        at_rest = self._standing is not None and self._standing.cancelled_at_rest
+        self._standing = None
+        if task.cancelled():
+            if not at_rest:
+                self._owner.broken(None)
+        elif task.exception() is not None:
+            self._owner.broken(task.exception())
         self.cancelling = False
         if self._jobs:
-            self._start()
+            self._wake()
         else:
             self._owner.idle()
