@@ -19,6 +19,7 @@ from .flow.ratelimit import RateLimit
 from .process import GRACE, JOIN_CRASHED, ChannelProcess
 from .socketparts import SocketParts
 from .wire.frames import Frame, Ref, Serializer, Wire
+from .wire.prepared import Prepared
 
 #: Close code of an end that the server intends, such as that of `Socket.disconnect`.
 _NORMAL = 1000
@@ -31,7 +32,7 @@ _TOO_MANY_JOINS = '{"reason":"too many joins"}'
 class Carrier(Protocol):
     """Moves the frames of one connection to its client.
 
-    Both methods are called in the event loop of the connection, from any of its tasks or callbacks,
+    All methods are called in the event loop of the connection, from any of its tasks or callbacks,
     so they must not wait and must not raise.
     """
 
@@ -44,6 +45,13 @@ class Carrier(Protocol):
         until there is none: making a frame may queue the next one, and order would be lost. It
         takes the rest when its transport has room again; this is not called again before the
         outbox was empty.
+        """
+
+    def write(self, frame: Wire | Prepared) -> bool:
+        """Write a frame now, in order, if nothing is queued and the transport has room.
+
+        Returns:
+            False if the frame must be queued.
         """
 
     def give_up(self) -> None:
@@ -242,12 +250,27 @@ class Connection:
         """Close code and reason; None until the connection is closing."""
         return self.outbox.closing
 
-    def send(self, frame: Wire) -> None:
-        """Queue a frame to be sent, in order; closes the connection if the outbox is full."""
+    def write(self, frame: Wire | Prepared) -> bool:
+        """Write a frame at once if no other waits; returns False if it must be queued."""
+        outbox, carrier = self.outbox, self._carrier
+        if carrier is None or not outbox.idle or not carrier.write(frame):
+            return False
+        outbox.count(len(frame))
+        return True
+
+    def send(self, frame: Wire | Prepared) -> bool:
+        """Send a frame after all earlier ones; closes the connection if the outbox is full.
+
+        Returns:
+            Whether the frame was written at once; otherwise it is queued.
+        """
+        if self.write(frame):
+            return True
         if not self.outbox.put(frame):
             self.overflow()
         elif self._reading_watch is None and self.outbox.half_full:
             self._watch_reading()
+        return False
 
     def _watch_reading(self) -> None:
         self._reading_watch = ActiveTimer(GRACE, partial(self._check_reading, self.outbox.frames))

@@ -16,6 +16,7 @@ from adsum.activetime import active_timeout
 from adsum.channels.connection import Connection
 from adsum.channels.flow.fairshare import WORK
 from adsum.channels.wire.frames import Wire
+from adsum.channels.wire.prepared import Prepared, wire_of
 from adsum.sparselog import error_text
 from adsum.tasks import cancel_task, start_task
 
@@ -179,6 +180,10 @@ class _Carrier:
             self._due = True
             self._connection.share.call(WORK, self._begin)
 
+    def write(self, frame: Wire | Prepared) -> bool:
+        """See `Carrier`: an ASGI server is sent frames by a task."""
+        return False
+
     def give_up(self) -> None:
         """See `Carrier`: stop reading, and wait for the server to report the end."""
         self.given_up = not self._stopped and not self.interrupted
@@ -209,7 +214,8 @@ class _Carrier:
     async def _write(self) -> None:
         outbox, share = self._connection.outbox, self._connection.share
         try:
-            while (frame := outbox.take()) is not None:
+            while (entry := outbox.take()) is not None:
+                frame = wire_of(entry)
                 share.charge(len(frame))
                 kind = "text" if isinstance(frame, str) else "bytes"
                 if not await self._sent({"type": "websocket.send", kind: frame}):

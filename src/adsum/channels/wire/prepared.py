@@ -20,3 +20,8 @@ class Prepared:
 
     def __len__(self) -> int:
         return len(self.wire)
+
+
+def wire_of(frame: Wire | Prepared) -> Wire:
+    """A frame as an ASGI server or a long-poll response carries it."""
+    return frame.wire if isinstance(frame, Prepared) else frame
