@@ -56,7 +56,7 @@ _BYTES = f"{RESERVED}channels/bytes/"
 #: the number.
 _MARK = f"{RESERVED}channels/mark"
 _ACKNOWLEDGEMENT = f"{RESERVED}channels/acknowledgement"
-_NUMBER = re.compile("[1-9][0-9]{0,17}")
+_NUMBER = re.compile("[0-9]{1,18}")
 #: Characters that a channel topic may have, so that a broadcast on it fits the limit of names.
 MAX_TOPIC = MAX_NAME - len(_BYTES)
 #: Characters of JSON text, or bytes, in one broadcast: each client of a topic may queue it.
@@ -178,6 +178,8 @@ class Broadcasts(Observer):
         await driver.publish(_message(topic, event, encoded), None)
         if marked:
             driver.post(Publish(_MARK, str(self._window.published), "{}"), None)
+        if self._window.is_first_burst and len(driver.members()) > 1:
+            await self._window.greeted()
         await self._window.room()
         if delivery is not None:
             await delivery.wait()
@@ -233,6 +235,7 @@ class Broadcasts(Observer):
             text = "%s sent a broadcast of the wrong kind or size, which was dropped"
             self._log.warning(text, printable(sender, MAX_NODE_NAME), key=sender)
         else:
+            self._greet(sender)
             topic = message.topic.removeprefix(_prefix(message))
             self._pass_on(topic, message.event, message.payload)
 
@@ -244,9 +247,13 @@ class Broadcasts(Observer):
         if message.topic == _ACKNOWLEDGEMENT:
             self._window.acknowledge(sender, number)
         else:
-            # The sender waits for nobody before it knows who acknowledges: so the first at once.
-            self._acknowledgements.mark(sender, number, 0 if number == 1 else self._number)
+            self._greet(sender, again=number == 1)
+            self._acknowledgements.mark(sender, number, self._number)
             self._acknowledge()
+
+    def _greet(self, member: str, *, again: bool = False) -> None:
+        if self._acknowledgements.greet(member, again=again):
+            self._node.driver.post(Publish(_ACKNOWLEDGEMENT, "0", "{}"), member)
 
     def _pass_on(self, name: str, event: str, payload: Encoded) -> None:
         """Send another node's broadcast to local clients; charged to the budget of receiving.
