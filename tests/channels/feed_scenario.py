@@ -8,6 +8,7 @@ from typing import Any
 import adsum
 from adsum.channels.presence.feed import Follower, PresenceFeed
 from adsum.channels.wire.frames import V2, Ref, Serializer
+from adsum.channels.wire.prepared import Prepared, wire_of
 from adsum.driver.observer import Observer
 from adsum.replication.entry import Transition
 
@@ -94,6 +95,9 @@ class Reader:
     def too_long(self, size: int) -> None:
         raise AssertionError(f"{size} characters are too long for nobody here")
 
+    def write(self, frame: Prepared) -> bool:
+        return False
+
     def ready(self, follower: Follower) -> None:
         assert not self.marked, "it is told twice before it reads"
         self.marked = True
@@ -107,8 +111,7 @@ class Reader:
         marked, self.marked = self.marked, False
         frame = self.follower.frame() if marked else None
         if frame is not None:
-            assert isinstance(frame, str)
-            self.frames.append(json.loads(frame))
+            self.frames.append(json.loads(wire_of(frame)))
             self.presence.take(self.frames[-1])
         return marked
 

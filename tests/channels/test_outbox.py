@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from adsum.channels.flow.outbox import Closing, Outbox
 from adsum.channels.wire.frames import Wire
+from adsum.channels.wire.prepared import Prepared
 from tests.support.effort import examples
 
 
@@ -28,8 +29,8 @@ class Filled:
         self.times += 1
 
 
-def drain(outbox: Outbox) -> list[Wire]:
-    frames = []
+def drain(outbox: Outbox) -> list[Wire | Prepared]:
+    frames = list[Wire | Prepared]()
     while (frame := outbox.take()) is not None:
         frames.append(frame)
     return frames

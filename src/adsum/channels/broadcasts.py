@@ -2,8 +2,8 @@
 
 There is one object for each node, shared by all of its sockets: a topic is the same on each of
 them. A broadcast is sent to the clients of this node at once and to each other node as one message.
-Each node encodes it once for each version of the protocol, however many clients receive it. It
-passes each file once::
+Each node encodes it once for each version of the protocol, and makes one `Prepared` of it, however
+many clients receive it. It passes each file once::
 
       this node                                     each other node
 
@@ -11,12 +11,12 @@ passes each file once::
       |  Channel.broadcast, Socket.broadcast            |  message from a link
       v                                                 v
     broadcasts.py ------------------------------>     broadcasts.py
-      |  one call for each       driver.publish,        |
-      |  subscribed channel      one message            |
+      |  one pass over           driver.publish,        |
+      |  the subscribers         one message            |
+      |                                                 |
+      |---> process.py   only if the channel has an intercept method for the event
       v                                                 v
-    process.py         through the channel's intercept method for the event, if it has one
-      v                                                 v
-    connection.py      is the client too far behind?
+    connection.py      written at once if nothing of the client waits and there is room, else:
       v                                                 v
     flow/outbox.py     a frame in the queue of one client
       v                                                 v
@@ -25,7 +25,9 @@ passes each file once::
 
 import asyncio
 import logging
-from collections.abc import Mapping
+import re
+from collections import deque
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any, Protocol
 
 from adsum.driver.observer import Observer
@@ -33,23 +35,46 @@ from adsum.node import Node
 from adsum.quoting import printable, quoted
 from adsum.replication.messages import Publish
 from adsum.sparselog import SparseLogger
+from adsum.tasks import resolve
 from adsum.values.limits import MAX_NAME, MAX_NODE_NAME, MAX_PAYLOAD
 from adsum.values.names import RESERVED, checked_name
 
-from .flow.fairshare import RECIPIENT
+from .broadcastwindow import Acknowledgements, PublishWindow
+from .flow.fairshare import RECIPIENT, FairShare
+from .flow.slicedpass import SlicedPass
 from .pernode import PerNode
 from .wire.frames import Encoded, Serializer, Wire, checked_event, is_reserved
 from .wire.payloads import encode
+from .wire.prepared import Prepared
 
 logger = logging.getLogger("adsum.channels")
 
 #: Topics of messages between nodes; the topic of the broadcast is appended.
 _TEXT = f"{RESERVED}channels/text/"
 _BYTES = f"{RESERVED}channels/bytes/"
+#: Topics of the marks among the broadcasts of a node, and of their acknowledgements; the event is
+#: the number.
+_MARK = f"{RESERVED}channels/mark"
+_ACKNOWLEDGEMENT = f"{RESERVED}channels/acknowledgement"
+_NUMBER = re.compile("[0-9]{1,18}")
 #: Characters that a channel topic may have, so that a broadcast on it fits the limit of names.
 MAX_TOPIC = MAX_NAME - len(_BYTES)
 #: Characters of JSON text, or bytes, in one broadcast: each client of a topic may queue it.
 MAX_BROADCAST = MAX_PAYLOAD
+#: Broadcasts under way or waiting on this node beyond which those of other nodes are not sliced.
+MAX_UNFINISHED = 128
+
+
+class Recipient(Protocol):
+    """The connection of a client, as broadcasts are sent over it."""
+
+    serializer: Serializer
+
+    def send(self, frame: Wire | Prepared) -> bool:
+        """Send a frame after all earlier ones; returns whether it was written at once."""
+
+    def cannot_carry_bytes(self) -> None:
+        """Log, once, that a binary payload cannot be sent over this version or transport."""
 
 
 class Subscriber(Protocol):
@@ -57,14 +82,16 @@ class Subscriber(Protocol):
 
     topic: str
 
-    def deliver(self, event: str, payload: Encoded, frames: dict[Serializer, Wire]) -> None:
-        """Send a broadcast to the client.
+    @property
+    def intercepts(self) -> Container[str]:
+        """The events that the channel filters."""
 
-        Args:
-            event: The event.
-            payload: Its payload.
-            frames: Cache of the encoded broadcast, by version of the protocol; added to.
-        """
+    @property
+    def connection(self) -> Recipient:
+        """The connection of its client."""
+
+    def intercept_later(self, event: str, payload: Encoded) -> None:
+        """Filter a broadcast, and send its result to the client."""
 
 
 class Broadcasts(Observer):
@@ -77,7 +104,13 @@ class Broadcasts(Observer):
     def __init__(self, node: Node) -> None:
         self._node = node
         self._log = SparseLogger(logger)
-        self._subscribers: dict[str, set[Subscriber]] = {}
+        self._topics: dict[str, _Topic] = {}
+        # Number of broadcasts to clients of this node so far.
+        self._number = 0
+        # Those that are not finished, oldest first.
+        self._unfinished: dict[_Delivery, None] = {}
+        self._window = PublishWindow()
+        self._acknowledgements = Acknowledgements()
 
     @staticmethod
     def of(node: Node) -> "Broadcasts":
@@ -86,21 +119,27 @@ class Broadcasts(Observer):
 
     def subscribe(self, subscriber: Subscriber) -> None:
         """Send the topic's broadcasts to a channel from now on."""
-        self._subscribers.setdefault(subscriber.topic, set()).add(subscriber)
+        topic = self._topics.get(subscriber.topic)
+        if topic is None:
+            topic = self._topics[subscriber.topic] = _Topic()
+        topic.subscribers[subscriber] = None
+        topic.snapshot = None
 
     def unsubscribe(self, subscriber: Subscriber) -> bool:
         """Stop sending broadcasts to a channel; returns whether it was subscribed."""
-        subscribers = self._subscribers.get(subscriber.topic, set())
-        if subscriber not in subscribers:
+        topic = self._topics.get(subscriber.topic)
+        if topic is None or subscriber not in topic.subscribers:
             return False
-        subscribers.remove(subscriber)
-        if not subscribers:
-            del self._subscribers[subscriber.topic]
+        del topic.subscribers[subscriber]
+        topic.snapshot = None
+        if not topic.subscribers:
+            del self._topics[subscriber.topic]
         return True
 
     def recipients(self, topic: str) -> int:
         """Number of channels on a topic, over all sockets of this node."""
-        return len(self._subscribers.get(topic, ()))
+        found = self._topics.get(topic)
+        return 0 if found is None else len(found.subscribers)
 
     async def broadcast(
         self,
@@ -111,8 +150,14 @@ class Broadcasts(Observer):
     ) -> None:
         """Send an event to every client on a topic, on every node, except `exclude`.
 
-        Clients of this node are sent the event at once. Waits for nodes under backpressure, as
-        `PubSub.publish` does.
+        It is sent to the channels that are on the topic at the call, and still are at their turn.
+        With up to `SLICE` of them on this node, all are sent it at once, unless an earlier
+        broadcast on the topic is under way; more are sent it in slices, before the call returns.
+        Each client is sent the broadcasts on a topic in the order of the calls, and before
+        everything that the caller sends it afterwards. Cancelling the call stops none of that.
+
+        Waits for nodes under backpressure, as `PubSub.publish` does, and for nodes whose clients
+        are far behind, see `broadcastwindow`; at most 1 s for each.
 
         Raises:
             NodeNotRunningError: The node is not running.
@@ -128,30 +173,58 @@ class Broadcasts(Observer):
             )
         encoded = encode(payload, MAX_BROADCAST)
         driver = self._node.driver
-        self._distribute(topic, event, encoded, exclude)
+        delivery = self._distribute(topic, event, encoded, exclude)
+        marked = self._window.count()
         await driver.publish(_message(topic, event, encoded), None)
+        if marked:
+            driver.post(Publish(_MARK, str(self._window.published), "{}"), None)
+        if self._window.is_first_burst and len(driver.members()) > 1:
+            await self._window.greeted()
+        await self._window.room()
+        if delivery is not None:
+            await delivery.wait()
         await asyncio.sleep(0)  # a loop that only broadcasts lets others run
 
     def _distribute(
-        self, topic: str, event: str, payload: Encoded, exclude: Subscriber | None
-    ) -> int:
-        """Send a broadcast to the clients of this node; returns the number of subscribers."""
-        frames: dict[Serializer, Wire] = {}
-        if isinstance(payload, bytes) and not _fits(topic, event):
-            self._log.warning(
-                "a member sent a binary broadcast with a topic or event above 255 bytes"
-            )
-            return 0
-        subscribers = list(self._subscribers.get(topic, ()))
-        for subscriber in subscribers:
-            if subscriber is not exclude:
-                subscriber.deliver(event, payload, frames)
-        return len(subscribers)
+        self, name: str, event: str, payload: Encoded, exclude: Subscriber | None
+    ) -> "_Delivery | None":
+        """Begin to send a broadcast to the clients of this node; None if there are none."""
+        topic = self._topics.get(name)
+        if topic is None:
+            return None
+        self._number += 1
+        delivery = _Delivery(self._number, topic, name, event, payload, exclude, self._finished)
+        self._unfinished[delivery] = None
+        topic.deliveries.append(delivery)
+        if len(topic.deliveries) == 1:
+            delivery.work.run()
+        return delivery
+
+    def _finished(self, delivery: "_Delivery") -> None:
+        """Begin the next broadcast on the topic, in a turn of its own."""
+        if delivery not in self._unfinished:
+            return  # the node has stopped
+        del self._unfinished[delivery]
+        deliveries = delivery.topic.deliveries
+        deliveries.popleft()
+        if deliveries:
+            asyncio.get_running_loop().call_soon(deliveries[0].work.run)
+        self._acknowledge()
+
+    def _acknowledge(self) -> None:
+        """Acknowledge the marks whose broadcasts have been passed to the clients."""
+        first = next(iter(self._unfinished), None)
+        passed = self._number if first is None else first.number - 1
+        for member, number in self._acknowledgements.due(passed):
+            self._node.driver.post(Publish(_ACKNOWLEDGEMENT, str(number), "{}"), member)
 
     # Events from the node.
 
     def delivered(self, sender: str, message: Publish) -> None:
         """See `Observer`."""
+        if message.topic in (_MARK, _ACKNOWLEDGEMENT):
+            self._counted(sender, message)
+            return
         if not message.topic.startswith((_TEXT, _BYTES)):
             return
         if is_reserved(message.event):
@@ -162,21 +235,156 @@ class Broadcasts(Observer):
             text = "%s sent a broadcast of the wrong kind or size, which was dropped"
             self._log.warning(text, printable(sender, MAX_NODE_NAME), key=sender)
         else:
+            self._greet(sender)
             topic = message.topic.removeprefix(_prefix(message))
             self._pass_on(topic, message.event, message.payload)
 
-    def _pass_on(self, topic: str, event: str, payload: Encoded) -> None:
-        """Send another node's broadcast to local clients; charged to the budget of receiving."""
-        count = self._distribute(topic, event, payload, None)
-        self._node.driver.charge(RECIPIENT * count)
+    def _counted(self, sender: str, message: Publish) -> None:
+        """A mark or an acknowledgement of another node; anything else is dropped."""
+        if sender == self._node.driver.replica.name or not _NUMBER.fullmatch(message.event):
+            return
+        number = int(message.event)
+        if message.topic == _ACKNOWLEDGEMENT:
+            self._window.acknowledge(sender, number)
+        else:
+            self._greet(sender, again=number == 1)
+            self._acknowledgements.mark(sender, number, self._number)
+            self._acknowledge()
+
+    def _greet(self, member: str, *, again: bool = False) -> None:
+        if self._acknowledgements.greet(member, again=again):
+            self._node.driver.post(Publish(_ACKNOWLEDGEMENT, "0", "{}"), member)
+
+    def _pass_on(self, name: str, event: str, payload: Encoded) -> None:
+        """Send another node's broadcast to local clients; charged to the budget of receiving.
+
+        A member that does not wait may send any number. Beyond `MAX_UNFINISHED`, one of the topic
+        is finished at once, which holds the event loop and so the reading of the links.
+        """
+        if isinstance(payload, bytes) and not _fits(name, event):
+            self._log.warning(
+                "a member sent a binary broadcast with a topic or event above 255 bytes"
+            )
+            return
+        delivery = self._distribute(name, event, payload, None)
+        if delivery is not None:
+            if len(self._unfinished) > MAX_UNFINISHED:
+                delivery.topic.deliveries[0].work.run_to_end()
+            self._node.driver.charge(RECIPIENT * delivery.recipients)
 
     def closed(self) -> None:
         """See `Observer`."""
         self._log.flush()
+        self._acknowledgements.drop()
+        unfinished, self._unfinished = self._unfinished, {}
+        for delivery in unfinished:
+            delivery.topic.deliveries.clear()
+            delivery.work.drop()
+        self._window.reset()
 
     def forked(self) -> None:
         """See `Observer`: the clients are connected to the parent."""
-        self._subscribers = {}
+        self._topics = {}
+        self._unfinished = {}
+        self._window = PublishWindow()
+        self._acknowledgements = Acknowledgements()
+
+
+class _Topic:
+    """The subscribers of one topic, and the broadcasts to them."""
+
+    __slots__ = ("deliveries", "snapshot", "subscribers")
+
+    def __init__(self) -> None:
+        self.subscribers: dict[Subscriber, None] = {}
+        #: The subscribers as a list that nothing changes; None once they have changed.
+        self.snapshot: list[Subscriber] | None = None
+        #: Unfinished broadcasts: the first is under way, the others wait for it.
+        self.deliveries: deque[_Delivery] = deque()
+
+    def listed(self) -> list[Subscriber]:
+        """The subscribers, listed once for all broadcasts until they change."""
+        if self.snapshot is None:
+            self.snapshot = list(self.subscribers)
+        return self.snapshot
+
+
+class _Delivery:
+    """One broadcast to the clients that were on its topic when it was sent."""
+
+    __slots__ = (
+        "_callback",
+        "_event",
+        "_exclude",
+        "_frames",
+        "_name",
+        "_payload",
+        "_waiter",
+        "number",
+        "recipients",
+        "topic",
+        "work",
+    )
+
+    def __init__(
+        self,
+        number: int,
+        topic: _Topic,
+        name: str,
+        event: str,
+        payload: Encoded,
+        exclude: Subscriber | None,
+        callback: "Callable[[_Delivery], None]",
+    ) -> None:
+        self.number = number
+        self.topic = topic
+        self._name = name
+        self._event = event
+        self._payload = payload
+        self._exclude = exclude
+        self._callback = callback
+        # The frame for each version; None if it cannot carry the payload.
+        self._frames: dict[Serializer, Prepared | None] = {}
+        self._waiter: asyncio.Future[None] | None = None
+        subscribers = topic.listed()
+        self.recipients = len(subscribers)
+        self.work = SlicedPass(FairShare(), subscribers, self._serve, self._finish)
+
+    async def wait(self) -> None:
+        """Wait until all clients were sent the broadcast. For one caller."""
+        if not self.work.done:
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
+
+    def _serve(self, subscribers: Sequence[Subscriber]) -> int:
+        """Send it to some of the clients; returns the number of frames written at once."""
+        present, event, frames = self.topic.subscribers, self._event, self._frames
+        written = 0
+        for subscriber in subscribers:
+            if subscriber not in present or subscriber is self._exclude:
+                continue  # a channel that has left is sent nothing
+            if event in subscriber.intercepts:
+                subscriber.intercept_later(event, self._payload)
+                continue
+            connection = subscriber.connection
+            serializer = connection.serializer
+            if serializer not in frames:
+                frames[serializer] = self._encoded(serializer)
+            frame = frames[serializer]
+            if frame is None:
+                connection.cannot_carry_bytes()
+            elif connection.send(frame):
+                written += 1
+        return written
+
+    def _encoded(self, serializer: Serializer) -> Prepared | None:
+        if isinstance(self._payload, bytes) and not serializer.binary:
+            return None
+        return Prepared(serializer.broadcast(self._name, self._event, self._payload))
+
+    def _finish(self) -> None:
+        resolve(self._waiter)
+        self._callback(self)
 
 
 def _message(topic: str, event: str, payload: Encoded) -> Publish:

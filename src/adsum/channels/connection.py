@@ -250,19 +250,27 @@ class Connection:
         """Close code and reason; None until the connection is closing."""
         return self.outbox.closing
 
-    def send(self, frame: Wire | Prepared) -> None:
-        """Send a frame, in order: at once if the carrier can, otherwise through the outbox.
-
-        Closes the connection if the outbox is full.
-        """
+    def write(self, frame: Wire | Prepared) -> bool:
+        """Write a frame at once if no other waits; returns False if it must be queued."""
         outbox, carrier = self.outbox, self._carrier
-        if not outbox and outbox.closing is None and carrier is not None and carrier.write(frame):
-            outbox.frames += 1
-            outbox.sent += len(frame)
-        elif not outbox.put(frame.wire if isinstance(frame, Prepared) else frame):
+        if carrier is None or not outbox.idle or not carrier.write(frame):
+            return False
+        outbox.count(len(frame))
+        return True
+
+    def send(self, frame: Wire | Prepared) -> bool:
+        """Send a frame after all earlier ones; closes the connection if the outbox is full.
+
+        Returns:
+            Whether the frame was written at once; otherwise it is queued.
+        """
+        if self.write(frame):
+            return True
+        if not self.outbox.put(frame):
             self.overflow()
         elif self._reading_watch is None and self.outbox.half_full:
             self._watch_reading()
+        return False
 
     def _watch_reading(self) -> None:
         self._reading_watch = ActiveTimer(GRACE, partial(self._check_reading, self.outbox.frames))

@@ -38,7 +38,7 @@ from .lifecycle import TRANSITIONS, State
 from .presence.following import FollowerConnection, Following
 from .sender import EMPTY, ChannelSender, FrameSink
 from .socketparts import SocketParts
-from .wire.frames import Encoded, Frame, Ref, Serializer, Wire, checked_event
+from .wire.frames import Encoded, Frame, Ref, Wire, checked_event
 from .wire.payloads import encode
 
 #: Seconds of active time that a handler may go on after its client has gone, and that `terminate`
@@ -113,6 +113,8 @@ class ChannelProcess(PassingOwner):
         self._sender = ChannelSender(connection, join.topic, join.join_ref)
         self._mailbox = Mailbox(self)
         self._channel = kind(self, params)
+        #: See `broadcasts.Subscriber`.
+        self.intercepts = kind._intercepts
         self._code = ChannelCode(self._channel, self._mailbox, self._shared.log)
         # Whether `follow` was called while JOINING; carried out when the channel is OPEN.
         self._follow_when_open = False
@@ -181,14 +183,8 @@ class ChannelProcess(PassingOwner):
         handle = self._leave if frame.event == "phx_leave" else self._handle
         self._mailbox.begin(partial(handle, frame), size)
 
-    def deliver(self, event: str, payload: Encoded, frames: dict[Serializer, Wire]) -> None:
-        """See `broadcasts.Subscriber`; a channel may filter the event with `intercept`."""
-        if event in self._channel._intercepts:
-            self._intercept_later(event, payload)
-        else:
-            self._sender.deliver(event, payload, frames)
-
-    def _intercept_later(self, event: str, payload: Encoded) -> None:
+    def intercept_later(self, event: str, payload: Encoded) -> None:
+        """See `broadcasts.Subscriber`."""
         limit = self._shared.limits.waiting
         if self._to_intercept > limit:
             return  # its end is queued already

@@ -5,6 +5,7 @@ from typing import Any, Protocol
 
 from .wire.frames import Encoded, Frame, Ref, Serializer, Wire
 from .wire.payloads import encode
+from .wire.prepared import Prepared
 
 EMPTY = "{}"
 #: The closing event by reason. A client that was refused or has gone is sent none.
@@ -22,8 +23,8 @@ class FrameSink(Protocol):
 
     serializer: Serializer
 
-    def send(self, frame: Wire) -> None:
-        """Queue a frame to be sent, in order."""
+    def send(self, frame: Wire | Prepared) -> bool:
+        """Send a frame after all earlier ones; returns whether it was written at once."""
 
     def cannot_carry_bytes(self) -> None:
         """Log, once, that a binary payload cannot be sent over this version or transport."""
@@ -59,15 +60,6 @@ class ChannelSender:
         """Send an event to this channel alone."""
         if self.carries(payload):
             self._send(self._serializer.message(self._join_ref, None, self._topic, event, payload))
-
-    def deliver(self, event: str, payload: Encoded, frames: dict[Serializer, Wire]) -> None:
-        """Send a broadcast that is the same for all clients, see `broadcasts.Subscriber`."""
-        if self.carries(payload):
-            frame = frames.get(self._serializer)
-            if frame is None:
-                frame = self._serializer.broadcast(self._topic, event, payload)
-                frames[self._serializer] = frame
-            self._connection.send(frame)
 
     def broadcast(self, event: str, payload: Encoded) -> None:
         """Send a broadcast whose payload was made for this client."""

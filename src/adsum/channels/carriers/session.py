@@ -17,7 +17,7 @@ from adsum.activetime import ActiveTimer, active_timeout
 from adsum.channels.connection import Connection
 from adsum.channels.flow.fairshare import WORK
 from adsum.channels.wire.frames import Wire
-from adsum.channels.wire.prepared import Prepared
+from adsum.channels.wire.prepared import Prepared, wire_of
 from adsum.tasks import start_task
 
 from .tokens import new_session
@@ -116,6 +116,10 @@ class Session:
             self._sending = False
         return 200 if self.connection.closing is None else 410
 
+    def write(self, frame: Wire | Prepared) -> bool:
+        """See `Carrier`: frames wait for the next poll."""
+        return False
+
     def give_up(self) -> None:
         """See `Carrier`."""
         self.end()
@@ -132,9 +136,10 @@ class Session:
     def _answer(self) -> tuple[int, int, list[str]]:
         frames, size = list[str](), 0
         while len(frames) < _MAX_FRAMES and size < _MAX_ANSWER:
-            frame = self.connection.outbox.take()
-            if frame is None:
+            entry = self.connection.outbox.take()
+            if entry is None:
                 break
+            frame = wire_of(entry)
             if isinstance(frame, str):
                 frames.append(frame)
                 size += len(frame)
@@ -158,10 +163,6 @@ class Session:
         """See `Carrier`: answer the waiting poll."""
         if self._poll is not None and not self._poll.done():
             self._poll.set_result(None)
-
-    def write(self, frame: Wire | Prepared) -> bool:
-        """See `Carrier`: every frame waits for a poll."""
-        return False
 
     def _restart_expiry(self) -> None:
         self._expiry.cancel()

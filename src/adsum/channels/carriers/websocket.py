@@ -17,7 +17,7 @@ from adsum.channels.connection import Connection
 from adsum.channels.flow.fairshare import WORK
 from adsum.channels.flow.standingtask import StandingTask
 from adsum.channels.wire.frames import Wire
-from adsum.channels.wire.prepared import Prepared
+from adsum.channels.wire.prepared import Prepared, wire_of
 from adsum.sparselog import error_text
 from adsum.tasks import cancel_task, start_task
 
@@ -188,7 +188,7 @@ class _Carrier:
         self._connection.share.call(WORK, self._begin)
 
     def write(self, frame: Wire | Prepared) -> bool:
-        """See `Carrier`: every frame is queued."""
+        """See `Carrier`: an ASGI server is sent frames by a task."""
         return False
 
     def give_up(self) -> None:
@@ -237,7 +237,8 @@ class _Carrier:
         """Send all queued frames, and the close behind them."""
         outbox, share = self._connection.outbox, self._connection.share
         try:
-            while (frame := outbox.take()) is not None:
+            while (entry := outbox.take()) is not None:
+                frame = wire_of(entry)
                 share.charge(len(frame))
                 kind = "text" if isinstance(frame, str) else "bytes"
                 if not await self._sent({"type": "websocket.send", kind: frame}):

@@ -3,6 +3,9 @@
 Invariant: a client that does not read costs its queued frames, up to the limit, and one
 `FrameSource` for each of its channels. Presences are not queued: a source takes their place and
 makes the frame when its turn comes, so changes in between are merged into one frame.
+
+A frame may be written past an outbox that is `idle`: then nothing of the client waits, and the
+order of its frames is kept. The outbox only counts such a frame.
 """
 
 import contextlib
@@ -12,14 +15,15 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from adsum.channels.wire.frames import Wire
+from adsum.channels.wire.prepared import Prepared
 
-_FRAME = (str, bytes)
+_FRAME = (str, bytes, Prepared)
 
 
 class FrameSource(Protocol):
     """A queue entry that makes its frame only when its turn comes."""
 
-    def frame(self) -> Wire | None:
+    def frame(self) -> Wire | Prepared | None:
         """The frame to send now; None if none is due any more."""
 
 
@@ -52,6 +56,7 @@ class Outbox:
         "_items",
         "_limit",
         "_size",
+        "_taking",
         "closing",
         "frames",
         "half_full",
@@ -62,16 +67,28 @@ class Outbox:
         self._limit = limit
         self._filled = filled
         self._drained = drained
-        self._items: deque[Wire | FrameSource] = deque()
+        self._items: deque[Wire | Prepared | FrameSource] = deque()
         self._size = 0
+        # Whether a source makes its frame. That may queue the next frame, which comes after it.
+        self._taking = False
         #: Whether the queued frames take more than half of the limit.
         self.half_full = False
         #: Close code and reason, once closed; nothing is added after that.
         self.closing: Closing | None = None
-        #: Numbers of frames and of bytes taken out so far.
+        #: Numbers of frames and of bytes taken out so far, or written past the queue.
         self.frames = self.sent = 0
 
-    def put(self, frame: Wire) -> bool:
+    @property
+    def idle(self) -> bool:
+        """Whether a frame may be written past the queue: nothing is in it, and it is open."""
+        return not self._items and not self._taking and self.closing is None
+
+    def count(self, size: int) -> None:
+        """Count a frame of `size` that was written past the queue."""
+        self.frames += 1
+        self.sent += size
+
+    def put(self, frame: Wire | Prepared) -> bool:
         """Add a frame, or ignore it if closed; returns False if it exceeds the limit."""
         if self.closing is not None:
             return True
@@ -93,7 +110,7 @@ class Outbox:
         with contextlib.suppress(ValueError):  # its turn has already come
             self._items.remove(source)
 
-    def take(self) -> Wire | None:
+    def take(self) -> Wire | Prepared | None:
         """Remove and return the next frame; None if there is none."""
         while self._items:
             item = self._items.popleft()
@@ -102,14 +119,20 @@ class Outbox:
                 if self.half_full and 2 * self._size <= self._limit:
                     self.half_full = False
                     self._drained()
-                frame: Wire | None = item
+                frame: Wire | Prepared | None = item
             else:
-                frame = item.frame()
+                frame = self._made_by(item)
             if frame is not None:
-                self.frames += 1
-                self.sent += len(frame)
+                self.count(len(frame))
                 return frame
         return None
+
+    def _made_by(self, source: FrameSource) -> Wire | Prepared | None:
+        self._taking = True
+        try:
+            return source.frame()
+        finally:
+            self._taking = False
 
     def close(self, closing: Closing, *, drop: bool = False) -> None:
         """Close the outbox: nothing is added any more. Idempotent.
@@ -133,7 +156,7 @@ class Outbox:
         """Whether anything is queued."""
         return bool(self._items)
 
-    def _add(self, item: Wire | FrameSource) -> None:
+    def _add(self, item: Wire | Prepared | FrameSource) -> None:
         idle = not self._items
         self._items.append(item)
         if idle:

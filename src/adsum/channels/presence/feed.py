@@ -26,14 +26,21 @@ Invariants:
   each change is either in the state or in a later diff, and never in both.
 - Diffs are kept up to a bound. A client whose number is older is sent a new state, from which it
   works out the changes, or is disconnected, as configured.
-- A diff is encoded once, and a state once for each cut, however many clients receive them.
+- A diff is encoded once, and a state once for each cut, however many clients receive them. Their
+  frames are shared by the clients with the same version and `join_ref`.
+- A cut is one pass over the followers. One that has everything before the cut is written the diff
+  at once, if nothing waits for its client and there is room. All others, and all that the pass of
+  a later cut meets first, are sent frames by number when their turn comes.
 """
 
 import asyncio
+from collections.abc import Sequence
 from functools import partial
 from typing import Protocol
 
+from adsum.channels.flow.slicedpass import SlicedPass
 from adsum.channels.wire.frames import Ref, Serializer, Wire
+from adsum.channels.wire.prepared import Prepared
 from adsum.presence import Presence
 from adsum.replication.entry import KEY, Entry, Identity, Transition
 from adsum.tasks import cancel_task, start_task
@@ -41,6 +48,7 @@ from adsum.watch import Extras, fold, group_in_slices
 
 from .history import FeedDiff, History
 from .pace import Pace
+from .sharedtext import SharedText
 from .texts import beside, state_text
 
 #: Fraction of `counts_above` at which a counts-only feed lists presences again.
@@ -57,6 +65,13 @@ class FeedListener(Protocol):
     @property
     def longest_state(self) -> int | None:
         """Most characters of presences that the transport can carry; None if unlimited."""
+
+    def write(self, frame: Prepared) -> bool:
+        """Write a frame to the client at once, if no other waits and there is room.
+
+        Returns:
+            False if the client must be sent it when its turn comes.
+        """
 
     def ready(self, follower: "Follower") -> None:
         """A frame is due: call `follower.frame()` when the client can be sent one."""
@@ -79,13 +94,13 @@ class Follower:
         #: Number of the last diff sent, or contained in the state; None while a state is due.
         self.number: int | None = None
         #: The state to send next, with the number of its cut.
-        self.state: tuple[int, str] | None = None
+        self.state: tuple[int, SharedText] | None = None
         #: The last count sent, while counting.
         self.announced: int | None = None
         #: Whether `FeedListener.ready` was called and the frame has not been requested yet.
         self.waiting = False
 
-    def frame(self) -> Wire | None:
+    def frame(self) -> Wire | Prepared | None:
         """The frame to send now; see `outbox.FrameSource`."""
         self.waiting = False
         return self.feed.frame_for(self)
@@ -124,7 +139,7 @@ class PresenceFeed:
         self._pending: dict[Identity, Transition] = {}
         self._history = History()
         # The state at the last cut, if a client needed it.
-        self._state: str | None = None
+        self._state: SharedText | None = None
         self._count = 0
         # The `fetch` call for a cut; set until its result is handled.
         self._cutting: asyncio.Task[Extras] | None = None
@@ -160,7 +175,7 @@ class PresenceFeed:
         """Whether the feed has no followers."""
         return not self._followers and not self._newcomers
 
-    def frame_for(self, follower: Follower) -> Wire | None:
+    def frame_for(self, follower: Follower) -> Wire | Prepared | None:
         """The next frame for a follower, counted as sent; None if nothing is due."""
         listener = follower.listener
         if follower not in self._followers:
@@ -168,10 +183,10 @@ class PresenceFeed:
         if self.counting:
             return self._count_for(follower)
         if follower.state is not None:
-            (follower.number, text), follower.state = follower.state, None
+            (follower.number, state), follower.state = follower.state, None
             if self._is_behind(follower):
                 follower.notify()  # the diffs since then come next
-            return self._push(listener, "presence_state", text)
+            return _frame(listener, state)
         if follower.number is None or not self._is_behind(follower):
             return None
         diff = self._history.since(follower.number)
@@ -179,19 +194,8 @@ class PresenceFeed:
             self._fell_behind(follower)
             return None
         follower.number = self.number
-        changes = diff.text()
-        return None if changes is None else self._push(listener, "presence_diff", changes)
-
-    def _push(self, listener: FeedListener, event: str, text: str) -> Wire | None:
-        """A frame with the `join_ref` of one join, around a body that all clients share.
-
-        Diffs carry the `join_ref` too. Otherwise a client that leaves and rejoins at once would
-        apply diffs that are still in flight to the state of its new join.
-        """
-        if listener.longest_state is not None and len(text) > listener.longest_state:
-            listener.too_long(len(text))
-            return None
-        return listener.serializer.message(listener.join_ref, None, self.topic, event, text)
+        changes = diff.shared(self.topic)
+        return None if changes is None else _frame(listener, changes)
 
     # Events from the node.
 
@@ -279,7 +283,8 @@ class PresenceFeed:
         if transitions:
             self._state = None
         if entries is not None:
-            self._state = state_text(entries, fetched)
+            text = state_text(entries, fetched)
+            self._state = SharedText(self.topic, "presence_state", text)
         if fetched:  # a diff keeps only the extras of its own keys
             keys = {entry[KEY] for pair in transitions for entry in pair if entry is not None}
             fetched = {key: fetched[key] for key in keys if key in fetched}
@@ -292,7 +297,7 @@ class PresenceFeed:
         newcomers: dict[Follower, None],
         began: float,
     ) -> None:
-        """Number the cut and notify all followers.
+        """Number the cut, and send it to the followers in one pass.
 
         Args:
             transitions: The changes.
@@ -300,17 +305,43 @@ class PresenceFeed:
             newcomers: The followers that are due a state.
             began: When work on the cut began, in seconds of the event loop.
         """
-        self._pace.pause()
+        changes: SharedText | None = None
         if transitions:
-            self._history.add(FeedDiff(transitions, fetched), self._presence.count(self.topic))
-        if transitions or self.counting:
-            for follower in list(self._followers):
-                follower.notify()
-        for follower in newcomers.keys() & self._followers:  # one may have left in between
-            if self._state is not None:
+            diff = FeedDiff(transitions, fetched)
+            self._history.add(diff, self._presence.count(self.topic))
+            changes = diff.shared(self.topic)
+        followers = [one for one in newcomers if one in self._followers]  # one may have left
+        if self._state is not None:
+            for follower in followers:
                 follower.state = self.number, self._state
+        if transitions or self.counting:
+            followers = list(self._followers)
+        self._pace.hold(self._pace.now() - began)
+        send = partial(self._send, self.number, changes)
+        SlicedPass(self._pace.share, followers, send, self._pace.release).run()
+
+    def _send(self, number: int, changes: SharedText | None, followers: Sequence[Follower]) -> int:
+        """Send a cut to some of the followers; returns the number of frames written at once.
+
+        Args:
+            number: The number of the cut.
+            changes: Its diff, for followers that have everything before it.
+            followers: The followers; those that have left meanwhile are sent nothing.
+        """
+        began, written, queued = self._pace.now(), 0, False
+        for follower in followers:
+            if follower not in self._followers:
+                continue
+            if changes is not None and follower.number == number - 1 and not follower.waiting:
+                listener = follower.listener
+                if listener.write(changes.frame(listener.serializer, listener.join_ref)):
+                    follower.number = number
+                    written += 1
+                    continue
             follower.notify()
-        self._pace.pause_until_sent(began)
+            queued = True
+        self._pace.note(self._pace.now() - began, queued=queued)
+        return written
 
     def _is_behind(self, follower: Follower) -> bool:
         return follower.number is not None and follower.number < self.number
@@ -348,4 +379,13 @@ class PresenceFeed:
         follower.announced = self._count
         listener = follower.listener
         body = f'{{"count":{self._count}}}'
-        return self._push(listener, "presence_count", body)
+        message = listener.serializer.message
+        return message(listener.join_ref, None, self.topic, "presence_count", body)
+
+
+def _frame(listener: FeedListener, shared: SharedText) -> Prepared | None:
+    """The frame of a text for a client, unless its transport cannot carry the text."""
+    if listener.longest_state is not None and len(shared.text) > listener.longest_state:
+        listener.too_long(len(shared.text))
+        return None
+    return shared.frame(listener.serializer, listener.join_ref)

@@ -3,7 +3,8 @@
 from typing import Protocol
 
 from adsum.channels.flow.outbox import Outbox
-from adsum.channels.wire.frames import Frame, Ref, Serializer
+from adsum.channels.wire.frames import Frame, Ref, Serializer, Wire
+from adsum.channels.wire.prepared import Prepared
 
 from .feed import Follower
 from .feeds import Feeds
@@ -15,6 +16,9 @@ class FollowerConnection(Protocol):
     serializer: Serializer
     outbox: Outbox
     longest_state: int | None
+
+    def write(self, frame: Wire | Prepared) -> bool:
+        """Write a frame at once if no other waits; returns False if it must be queued."""
 
     def overflow(self) -> None:
         """Close the connection: the client reads too slowly."""
@@ -87,6 +91,10 @@ class Following:
     def longest_state(self) -> int | None:
         """See `feed.FeedListener`."""
         return self._connection.longest_state
+
+    def write(self, frame: Prepared) -> bool:
+        """See `feed.FeedListener`."""
+        return self._connection.write(frame)
 
     def ready(self, follower: Follower) -> None:
         """See `feed.FeedListener`."""

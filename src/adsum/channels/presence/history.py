@@ -5,6 +5,7 @@ from collections import deque
 from adsum.replication.entry import Identity, Transition
 from adsum.watch import fold
 
+from .sharedtext import SharedText
 from .texts import diff_text
 
 #: Changes kept for slow clients; as many as there are presences, if these are more.
@@ -19,18 +20,25 @@ class FeedDiff:
         beside: Text to add beside the metas of the changed keys, see `texts.Beside`.
     """
 
-    __slots__ = ("_text", "beside", "transitions")
+    __slots__ = ("_shared", "beside", "transitions")
 
     def __init__(self, transitions: list[Transition], beside: dict[str, str]) -> None:
         self.transitions = transitions
         self.beside = beside
-        self._text: str | None = ""
+        # Valid once the text was made.
+        self._shared: SharedText | None = None
 
-    def text(self) -> str | None:
-        """The text for all clients, made once; None if nothing changed."""
-        if self._text == "":
-            self._text = diff_text(self.transitions, self.beside)
-        return self._text
+    def shared(self, topic: str) -> SharedText | None:
+        """The text for all clients of the topic, made once; None if nothing changed."""
+        if self._shared is None:
+            text = diff_text(self.transitions, self.beside)
+            if text is not None:
+                self._shared = SharedText(topic, "presence_diff", text)
+        return self._shared
+
+    def drop_text(self) -> None:
+        """Drop the text and its frames; they are made again if a client still needs them."""
+        self._shared = None
 
 
 class History:
@@ -55,6 +63,8 @@ class History:
         """
         self.number += 1
         self._merged.clear()
+        if self._diffs:
+            self._diffs[-1].drop_text()
         self._diffs.append(diff)
         self._remembered += len(diff.transitions)
         limit = max(REMEMBERED, presences)

@@ -1,8 +1,9 @@
 """`Pace`: the time of the next cut of a feed.
 
-On a quiet topic a change is cut at once, on a busy one at intervals: after a cut the feed pauses
-for as long as it took to send that cut to all clients. So the presences of one topic use at most
-half of the event loop.
+On a quiet topic a change is cut at once, on a busy one at intervals: after a cut was sent to all
+clients, the feed pauses for as long as its work on it took. So the presences of one topic use at
+most half of the event loop. The work on clients that were written their frame at once is known;
+the others are sent it in later turns of the loop, and all of the time until then counts.
 """
 
 import asyncio
@@ -12,8 +13,6 @@ from adsum.channels.flow.fairshare import WORK, FairShare
 
 #: Seconds between two cuts of a feed, at least and at most.
 PAUSE, LONGEST_PAUSE = 0.005, 1.0
-#: Seconds by which timers of the event loop may fire early.
-_CLOCK_RESOLUTION = 0.0005
 
 
 class Pace:
@@ -29,7 +28,13 @@ class Pace:
         self._next_cut_at = 0.0
         # Set from `schedule` until the cut has begun.
         self._timer: asyncio.Handle | None = None
-        self._share = FairShare()
+        # While a cut is sent to the clients: whether another one is due, when sending began, the
+        # seconds of work on it, and whether a client is sent it later.
+        self._held = self._due = False
+        self._held_at = self._worked = 0.0
+        self._queued = False
+        #: Pays for sending the cuts.
+        self.share = FairShare()
 
     def now(self) -> float:
         """The current time, in seconds of the event loop."""
@@ -37,57 +42,75 @@ class Pace:
 
     def schedule(self) -> None:
         """Make a cut as soon as the pause allows. Idempotent until that cut has begun."""
-        if self._timer is None:
+        if self._held:
+            self._due = True
+        elif self._timer is None:
             delay = self._next_cut_at - self.now()
             self._timer = (
-                self._loop.call_later(delay, self._on_timer)
+                self._loop.call_later(delay, self._cut)
                 if delay > 0
-                else self._loop.call_soon(self._on_timer)
+                else self._loop.call_soon(self._cut)
             )
 
     def begun(self) -> None:
         """Record that the scheduled cut has begun: changes from now on need another one."""
-        self._timer = None
+        self._timer, self._due = None, False
 
     def flush(self) -> None:
         """Make the scheduled cut now, if there is one."""
         if self._timer is not None:
             self._timer.cancel()
+        if self._timer is not None or self._due:
             self._cut()
 
     def cancel(self) -> None:
         """Cancel the scheduled cut."""
+        self._due = False
         if self._timer is not None:
             self._timer.cancel()
 
-    def pause(self) -> None:
-        """Begin the shortest pause: a cut was made."""
-        self._next_cut_at = self.now() + PAUSE
-
-    def pause_until_sent(self, began: float) -> None:
-        """Extend the pause once all clients were sent the cut.
-
-        Each notified client starts to send at once or queues for its turn, and sends in a later
-        turn of the loop. The pause is measured in a callback that runs after all of them.
+    def hold(self, worked: float) -> None:
+        """Make no cut until `release`: one is being sent.
 
         Args:
-            began: When work on the cut began, in seconds of the event loop.
+            worked: Seconds of work on it so far.
         """
-        self._loop.call_soon(self._queue_behind, began)
+        self._held, self._queued = True, False
+        self._held_at, self._worked = self.now() - worked, worked
 
-    def _queue_behind(self, began: float) -> None:
-        def sent() -> None:
-            self._loop.call_soon(self._extend, began)
+    def note(self, worked: float, *, queued: bool) -> None:
+        """Add to the work on the cut that is being sent.
 
-        self._share.call(WORK, sent)
+        Args:
+            worked: Seconds of work.
+            queued: Whether any client was not written its frame at once.
+        """
+        self._worked += worked
+        self._queued = self._queued or queued
 
-    def _extend(self, began: float) -> None:
-        now = self.now()
-        self._next_cut_at = now + min(max(PAUSE, now - began), LONGEST_PAUSE)
+    def release(self) -> None:
+        """Begin the pause: the pass over the clients is finished.
 
-    def _on_timer(self) -> None:
-        if self._next_cut_at - self.now() > _CLOCK_RESOLUTION:
-            self._timer = None
-            self.schedule()  # sending took longer than was known when the timer was set
+        Each notified client starts to send at once or queues for its turn, and sends in a later
+        turn of the loop. Their time is measured in a callback that runs after all of them.
+        """
+        if self._queued:
+            self._loop.call_soon(self._queue_behind)
         else:
-            self._cut()
+            self._pause(self._worked)
+
+    def _queue_behind(self) -> None:
+        def sent() -> None:
+            self._loop.call_soon(self._all_sent)
+
+        self.share.call(WORK, sent)
+
+    def _all_sent(self) -> None:
+        self._pause(self.now() - self._held_at)
+
+    def _pause(self, seconds: float) -> None:
+        self._held = False
+        self._next_cut_at = self.now() + min(max(PAUSE, seconds), LONGEST_PAUSE)
+        if self._due:
+            self._due = False
+            self.schedule()

@@ -37,3 +37,8 @@ class Prepared:
         if message is None:
             message = self._compressed[bits] = compressed_message(self.wire, bits)
         return message
+
+
+def wire_of(frame: Wire | Prepared) -> Wire:
+    """A frame as an ASGI server or a long-poll response carries it."""
+    return frame.wire if isinstance(frame, Prepared) else frame
