@@ -406,9 +406,9 @@ MUTANTS = [
     ),
     Mutant(
         "let nobody know that an update replaced something",
-        "entry.py",
-        "meta, old[VERSION], *owner)",
-        "meta, None, *owner)",
+        "ownslice.py",
+        "meta, old[VERSION], self._name",
+        "meta, None, self._name",
     ),
     Mutant(
         "compact away what is alive",
@@ -1053,8 +1053,8 @@ MUTANTS = [
     Mutant(
         "let the old handle end the presence that was taken over",
         "../tracked.py",
-        "owned.get((self._topic, self._key)) is self._hold",
-        "id_of(owned.get((self._topic, self._key), 0)) == id_of(self._hold)",
+        "owned.get(self._place) is self._hold",
+        "id_of(owned.get(self._place, 0)) == id_of(self._hold)",
         ("tests/node/test_grace.py",),
     ),
     Mutant(
@@ -1287,6 +1287,33 @@ MUTANTS = [
         "    if topic[0] == RESERVED:",
         "    if False:",
         ("tests/services/test_reserved_topics.py", "tests/node/test_pubsub.py"),
+    ),
+    Mutant(
+        "track on a reserved topic that is ASCII",
+        "../values/names.py",
+        "        and topic[:1] > RESERVED\n",
+        "        and topic\n",
+        ("tests/values/test_names.py",),
+    ),
+    Mutant(
+        "track an ASCII key of any length",
+        "../values/names.py",
+        "        and 0 < len(key) <= MAX_NAME\n    ):",
+        "        and key\n    ):",
+        ("tests/values/test_names.py",),
+    ),
+    Mutant(
+        "take an outdated count of lingering presences for the current one",
+        "grace.py",
+        "self.ids: Collection[int] = self._lingering.keys()",
+        "self.ids: Collection[int] = list(self._lingering)",
+        ("tests/node/test_grace.py",),
+    ),
+    Mutant(
+        "send the changes of a slice that was dropped",
+        "exchange.py",
+        "        self._dirty.pop(held, None)\n",
+        "",
     ),
     Mutant(
         "send the goodbye before observers can withdraw",

@@ -71,7 +71,7 @@ LAYERS = {
         "watch",
     },
     "topicswatch": {"driver", "quoting", "replication", "singlereader", "values", "watch"},
-    "owners": {"errors", "quoting", "replication"},
+    "owners": {"errors", "quoting", "replication", "values"},
     "endings": {"driver", "node", "owners", "replication", "tasks"},
     "tracked": {"errors", "endings", "owners", "quoting", "replication", "values"},
     "enrichment": {

@@ -7,13 +7,14 @@ half a million of them.
 
 import asyncio
 import weakref
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable
 from enum import Enum
 from typing import Any, NamedTuple
 
 from adsum.errors import UsageError
 from adsum.quoting import quoted
 from adsum.replication.grace import PASSING, Claim
+from adsum.values.names import Place
 
 
 class _Owner(Enum):
@@ -29,8 +30,8 @@ CURRENT_TASK = _Owner.CURRENT_TASK
 #: or was taken over. Each call of `track` that takes over makes a new pair, and holds are compared
 #: by identity. So the handle of an earlier hold cannot end the presence of a later one.
 Hold = int | tuple[int, float]
-#: Holds of presences by topic and key.
-Owned = dict[tuple[str, str], Hold]
+#: Holds of presences by place.
+Owned = dict[Place, Hold]
 
 
 class PassingOwner:
@@ -73,31 +74,21 @@ def claim_of(owner: Hashable) -> Claim:
     return Claim(owner, owner)
 
 
-class Owners:
-    """The presences of each owner.
+class Owners(dict[Hashable, Owned]):
+    """The presences of each owner. Change it by `add`, `remove` and `clear` alone.
 
     Args:
         task_ended: Called when a task that owns presences has ended.
     """
 
     def __init__(self, task_ended: Callable[["asyncio.Task[Any]"], None]) -> None:
+        super().__init__()
         self._task_ended = task_ended
-        self._owned: dict[Hashable, Owned] = {}
-
-    def __contains__(self, owner: Hashable) -> bool:
-        return owner in self._owned
-
-    def __iter__(self) -> Iterator[Hashable]:
-        return iter(self._owned)
-
-    def get(self, owner: Hashable) -> Owned | None:
-        """The presences of an owner; None if it has none."""
-        return self._owned.get(owner)
 
     def add(self, owner: Hashable) -> Owned:
         """Register an owner without presences, for the caller to add one at once."""
         owned: Owned = {}
-        self._owned[owner] = owned
+        self[owner] = owned
         if isinstance(owner, asyncio.Task):
             owner.add_done_callback(self._task_ended)
         return owned
@@ -106,19 +97,20 @@ class Owners:
         """Remove an owner; returns its presences."""
         if isinstance(owner, asyncio.Task):
             owner.remove_done_callback(self._task_ended)
-        return self._owned.pop(owner)
+        return self.pop(owner)
 
     def clear(self) -> None:
         """Remove all owners: the node has stopped."""
         # No owner is hashed: an object of the application may have changed its hash.
-        owned, self._owned = self._owned, {}
-        for owner in owned:
+        owners = list(self)
+        super().clear()
+        for owner in owners:
             if isinstance(owner, asyncio.Task):
                 owner.remove_done_callback(self._task_ended)
 
     def forget(self) -> None:
         """Drop all owners in a forked child: the tasks among them are the parent's."""
-        self._owned = {}
+        super().clear()
 
 
 def resolve_owner(owner: Hashable) -> Hashable:

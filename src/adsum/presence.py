@@ -26,7 +26,7 @@ from adsum.sparselog import SparseLogger
 from adsum.topicswatch import TopicFeeds, TopicsWatch, topics_with
 from adsum.tracked import Meta, Tracked, encode_meta
 from adsum.values.limits import MAX_LINGER, MAX_NAME
-from adsum.values.names import checked_name, checked_prefix, checked_topic
+from adsum.values.names import checked_place, checked_prefix, checked_topic
 from adsum.watch import Entries, Watch, entry_of
 from adsum.watchfeeds import WatchFeeds
 
@@ -140,13 +140,12 @@ class Presence:
                 topic begins with NUL, which adsum reserves.
         """
         driver = self._node.driver
-        topic = checked_topic(topic)
-        key = checked_name(key, "key", MAX_NAME)
+        place = topic, key = checked_place(topic, key)
         text = "{}" if meta is None else encode_meta(meta)
         linger = seconds_up_to("linger", linger, MAX_LINGER)
         owner = resolve_owner(owner)
         owned = self._owners.get(owner)
-        held = None if owned is None else owned.get((topic, key))
+        held = None if owned is None else owned.get(place)
         if held is not None and not linger and not linger_of(held):
             raise AlreadyTrackedError(
                 f"{quoted(key)} is tracked on {quoted(topic)} already by {describe_owner(owner)}; "
@@ -154,7 +153,7 @@ class Presence:
                 f"owner= tracks it once more"
             )
         old = None
-        if held is not None or driver.lingering_presences:  # else there is none to take over
+        if held is not None or driver.lingering:  # else there is none to take over
             old = self._take_over(driver, topic, key, text, owner, held)
         entry = driver.track(topic, key, text) if old is None else old
         if owned is None:
@@ -162,8 +161,8 @@ class Presence:
         id = entry[ID]
         # A new pair for each call that takes over, see `Hold`.
         hold: Hold = id if old is None and not linger else (id, linger)
-        owned[topic, key] = hold
-        return Tracked(self._endings, owner, topic, key, hold, driver.token)
+        owned[place] = hold
+        return Tracked(self._endings, owner, place, hold, driver.token)
 
     def _take_over(
         self,
@@ -181,13 +180,13 @@ class Presence:
         return old if old[META] == text else driver.update(old, text)
 
     def _find(self, topic: str, key: str, owner: Hashable) -> Tracked | None:
-        topic, key = checked_topic(topic), checked_name(key, "key", MAX_NAME)
+        place = checked_place(topic, key)
         owner = resolve_owner(owner)
         owned = self._owners.get(owner)
-        hold = None if owned is None else owned.get((topic, key))
+        hold = None if owned is None else owned.get(place)
         if hold is None:
             return None
-        return Tracked(self._endings, owner, topic, key, hold, self._node.driver.token)
+        return Tracked(self._endings, owner, place, hold, self._node.driver.token)
 
     def update(
         self,
@@ -261,8 +260,7 @@ class Presence:
 
     def get(self, topic: str, key: str) -> Metas:
         """The metas of one key on a topic; an empty list if the key is absent."""
-        topic, key = checked_topic(topic), checked_name(key, "key", MAX_NAME)
-        return [*self._node.driver.view.metas(topic, key)]
+        return [*self._node.driver.view.metas(*checked_place(topic, key))]
 
     def count(self, topic: str) -> int:
         """The number of keys present on a topic. Costs the same at any size."""

@@ -12,6 +12,7 @@ from adsum.quoting import quoted
 from adsum.replication.entry import META, Entry
 from adsum.values.jsontext import encode_object, load
 from adsum.values.limits import MAX_META
+from adsum.values.names import Place
 
 Meta = Mapping[str, Any]
 _RESERVED = ("phx_ref", "phx_ref_prev")
@@ -24,15 +25,14 @@ class Tracked:
     block, the presence has broken: it leaves after its `linger`.
     """
 
-    __slots__ = ("_endings", "_hold", "_key", "_owner", "_run", "_topic")
+    __slots__ = ("_endings", "_hold", "_owner", "_place", "_run")
 
     def __init__(
-        self, endings: Endings, owner: Hashable, topic: str, key: str, hold: Hold, run: object
+        self, endings: Endings, owner: Hashable, place: Place, hold: Hold, run: object
     ) -> None:
         self._endings = endings
         self._owner = owner
-        self._topic = topic
-        self._key = key
+        self._place = place
         self._hold = hold
         # The token of the run that the presence belongs to.
         self._run = run
@@ -59,7 +59,7 @@ class Tracked:
         old = self._entry()
         if old is None:
             self._endings.node.check_process()
-            raise NotTrackedError(f"{quoted(self._key)} on {quoted(self._topic)} has ended")
+            raise NotTrackedError(f"{self._shown_place()} has ended")
         if callable(meta):
             meta = meta(load(old[META]))
             if not isinstance(meta, dict):
@@ -85,7 +85,7 @@ class Tracked:
     def __repr__(self) -> str:
         # Callable in any thread. Meta and owner belong to the application and are not shown.
         state = "active" if self._endings.node.running and self._is_owned() else "ended"
-        return f"<Tracked {quoted(self._key)} on {quoted(self._topic)}, {state}>"
+        return f"<Tracked {self._shown_place()}, {state}>"
 
     def __enter__(self) -> Self:
         return self
@@ -117,7 +117,11 @@ class Tracked:
     def _is_owned(self) -> bool:
         """Whether the owner still owns the presence, in this run of the node or an earlier one."""
         owned = self._endings.owners.get(self._owner)
-        return owned is not None and owned.get((self._topic, self._key)) is self._hold
+        return owned is not None and owned.get(self._place) is self._hold
+
+    def _shown_place(self) -> str:
+        topic, key = self._place
+        return f"{quoted(key)} on {quoted(topic)}"
 
 
 def encode_meta(meta: object) -> str:

@@ -4,11 +4,12 @@ import pytest
 
 from adsum.replication.entry import ID, VERSION, Entry, size_of
 from adsum.replication.limits import DELTA_BUDGET
-from adsum.replication.messages import Delta
+from adsum.replication.messages import Delta, Sync
 from adsum.replication.state import SPARE_HISTORY, Replica, Slice
 from adsum.replication.streams import SliceFeed, Staging, cut
 from adsum.replication.view import View
 from adsum.replication.visibility import Visibility
+from tests.replication.strategies import Peer
 
 ME = Replica("me", 1)
 BIG = '{"pad":"' + "x" * 1000 + '"}'
@@ -233,3 +234,13 @@ def test_fetch_that_finds_nothing_new_is_answered() -> None:
 def test_followers_at_one_version_share_an_encoded_message(count: int) -> None:
     source = large(count)
     assert SliceFeed(0, follow=True).position(source) == SliceFeed(0, follow=False).position(source)
+
+
+def test_dropped_slice_is_not_sent() -> None:
+    owner, peer = Replica("owner", 1), Peer(Replica("peer", 1))
+    link = peer.open(1, Replica("other", 1))
+    peer.hold(owner)
+    peer.exchange.feed(link, Sync(owner, 0, follow=True))
+    peer.exchange.drop(owner)
+    peer.exchange.flush(0.0)
+    assert peer.sent() == []

@@ -59,6 +59,7 @@ class Driver(ABC):
         engine: The protocol. For drivers and tests; code that is built on a node uses the methods
             of the driver.
         view: The presences shown here, read-only.
+        lingering: The ids of the presences of this node that linger; follows each change.
         loop: The event loop of the observers; None where there is no event loop.
         addresses: Every address at which other nodes reach this one.
         stopping: Whether the process has been asked to stop, and `close` follows.
@@ -82,6 +83,8 @@ class Driver(ABC):
         self.cluster = cluster
         self.engine = engine
         self.view: ReadOnlyView = engine.view
+        self.lingering = engine.lingering_ids
+        self._own_slice = engine.own_slice
         self.loop = loop
         self.addresses: tuple[str, ...] = ()
         self.frames_sent = self.frames_received = 0
@@ -256,11 +259,6 @@ class Driver(ABC):
         self.wake()
         return self.engine.take_over(topic, key, meta, claim)
 
-    @property
-    def lingering_presences(self) -> int:
-        """The number of presences of this node that linger."""
-        return self.engine.lingering_presences
-
     def lingering_of(self, claim: Claim) -> list[Entry]:
         """The current entries of the presences that an owner had and that linger."""
         return self.engine.lingering_of(claim)
@@ -271,7 +269,7 @@ class Driver(ABC):
 
     def tracked(self, id: int) -> Entry | None:
         """The current entry of a presence that this node tracks; None if it has ended."""
-        return self.engine.own_slice.entries.get(id)
+        return self._own_slice.entries.get(id)
 
     # Observers.
 
@@ -385,7 +383,7 @@ class Driver(ABC):
             "topics": len(self.view.topics),
             "presences": self.engine.shown,
             "own_presences": len(self.engine.own_slice.entries),
-            "lingering_presences": self.lingering_presences,
+            "lingering_presences": len(self.lingering),
             "lag_changes": sum(member.lag for member in members),
             "sent_frames_total": self.frames_sent,
             "received_frames_total": self.frames_received,

@@ -9,7 +9,7 @@ test, in virtual time, and replays from a seed.
 `parts` lists the parts of an engine.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from random import Random
 
 from .departures import Departure
@@ -401,9 +401,9 @@ class Engine(Parts):
         return sum(len(held.slice.entries) for held in self._exchange if held.shown)
 
     @property
-    def lingering_presences(self) -> int:
-        """The number of presences of this node that linger after their owners are gone."""
-        return len(self._grace)
+    def lingering_ids(self) -> Collection[int]:
+        """The ids of the presences of this node that linger; a view that follows each change."""
+        return self._grace.ids
 
     @property
     def missed_messages(self) -> int:

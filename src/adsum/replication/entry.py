@@ -39,16 +39,6 @@ _ENTRY_OVERHEAD = 32
 _REMOVAL_SIZE = 20
 
 
-def tracked(owner: tuple[str, int], version: int, topic: str, key: str, meta: str) -> Entry:
-    """Make the entry of a presence that begins at a version of its owner, a replica."""
-    return (version, version, topic, key, meta, None, *owner)
-
-
-def updated(owner: tuple[str, int], version: int, old: Entry, meta: str) -> Entry:
-    """Make the entry that replaces another version of a presence: the same one with a new meta."""
-    return (version, old[ID], old[TOPIC], old[KEY], meta, old[VERSION], *owner)
-
-
 def identity(entry: Entry) -> Identity:
     """The identity of a presence, constant for its whole life; sorts by replica, then by age."""
     return entry[NAME], entry[INCARNATION], entry[ID]

@@ -70,8 +70,8 @@ class Exchange:
         self._effects = effects
         self._timing = timing
         self._held: dict[Replica, Held] = {replica: self.own}
-        # The replicas of the slices that may have changes to send.
-        self._dirty: dict[Replica, None] = {}
+        # The slices that may have changes to send.
+        self._dirty: dict[Held, None] = {}
         self._flushed_at = -timing.coalesce_interval
 
     def __iter__(self) -> Iterator[Held]:
@@ -91,7 +91,7 @@ class Exchange:
 
     def changed(self) -> None:
         """Note that this node's own slice has changes to send."""
-        self._dirty[self._replica] = None
+        self._dirty[self.own] = None
 
     # Showing.
 
@@ -110,12 +110,13 @@ class Exchange:
 
     def drop(self, replica: Replica) -> None:
         """Hide and discard the slice of a replica, if it is held."""
-        if replica not in self._held:
+        held = self._held.get(replica)
+        if held is None:
             return
         self.show(replica, visible=False)
         self._visibility.release(replica)
         del self._held[replica]
-        self._dirty.pop(replica, None)
+        self._dirty.pop(held, None)
 
     # Receiving.
 
@@ -179,7 +180,7 @@ class Exchange:
         transitions = held.slice.apply(delta.changes, delta.upto)
         self._visibility.change(delta.replica, transitions, shown=held.shown)
         if held.feeds and held.slice.horizon > horizon:
-            self._dirty[delta.replica] = None
+            self._dirty[held] = None
 
     def _progress(
         self, held: Held, catch_up: CatchUp, staging: Staging, delta: Delta, now: float
@@ -191,7 +192,7 @@ class Exchange:
         held.slice = staging.install(self._visibility, shown=held.shown)
         self._complete(held, now)
         if held.feeds:
-            self._dirty[delta.replica] = None
+            self._dirty[held] = None
 
     def _complete(self, held: Held, now: float) -> None:
         """Close an answered request; follow the owner if a link to it has opened meanwhile."""
@@ -214,13 +215,13 @@ class Exchange:
         if sync.after > held.slice.horizon:
             return held is not self.own
         held.feeds[link.id] = SliceFeed(sync.after, sync.follow)
-        self._dirty[sync.replica] = None
+        self._dirty[held] = None
         return True
 
     def resume(self, link: PeerLink) -> None:
         """Continue the feeds of a link after its peer reads again; they may have fallen behind."""
         self._flushed_at -= self._interval
-        behind = (replica for replica, held in self._held.items() if link.id in held.feeds)
+        behind = (held for held in self._held.values() if link.id in held.feeds)
         self._dirty.update(dict.fromkeys(behind))
 
     def forget_link(self, link: PeerLink) -> None:
@@ -260,9 +261,9 @@ class Exchange:
         self._visibility.step()
         self._flushed_at = now
         budget = FLUSH_BUDGET
-        for replica in list(self._dirty):
-            del self._dirty[replica]
-            budget = self._send(replica, self._held[replica], budget)
+        for held in list(self._dirty):
+            del self._dirty[held]
+            budget = self._send(held, budget)
             if budget <= 0:
                 break
         if self._dirty:  # a backlog: coalescing would gain nothing, so flush again at once
@@ -280,7 +281,7 @@ class Exchange:
             yield from held.slice.sizes()
             yield Size(f"feeds of {held.slice.replica}", len(held.feeds), len(self._links))
 
-    def _send(self, replica: Replica, held: Held, budget: int) -> int:
+    def _send(self, held: Held, budget: int) -> int:
         """Send one delta over each feed of a slice that is behind; returns the remaining budget."""
         for (cursor, reset), links in self._behind(held).items():
             delta = cut(held.slice, cursor, reset)
@@ -291,7 +292,7 @@ class Exchange:
                     held.feeds[link.id] = feed
             budget -= sum(map(size_of, delta.changes))
             if not delta.last or budget <= 0:
-                self._dirty[replica] = None
+                self._dirty[held] = None
             if budget <= 0:
                 break
         return budget

@@ -23,7 +23,7 @@ Invariants:
 """
 
 import heapq
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Collection, Hashable, Iterable, Iterator
 from enum import Enum
 from typing import NamedTuple
 
@@ -228,6 +228,8 @@ class Grace:
 
     def __init__(self) -> None:
         self._lingering: dict[int, _Lingering] = {}
+        #: Their ids; a view that follows each change.
+        self.ids: Collection[int] = self._lingering.keys()
         self._queue = PriorityQueue()
         self._shares = _KeyShares()
         # Largest meta first: the priority of a presence is the negative size of its meta.

@@ -1,8 +1,8 @@
 """This node's own slice: the presences that it tracks, and the only slice that it changes."""
 
-from .entry import ID, Entry, tracked, updated
+from .entry import ID, KEY, TOPIC, VERSION, Entry
 from .exchange import Exchange
-from .interning import share
+from .interning import known, share
 from .view import View
 
 
@@ -17,31 +17,34 @@ class OwnSlice:
     def __init__(self, exchange: Exchange, view: View) -> None:
         #: The slice; it is the same object for the whole life of the node.
         self.slice = exchange.own.slice
+        self._name, self._incarnation = self.slice.replica
         self._exchange = exchange
         self._view = view
 
     def track(self, topic: str, key: str, meta: str) -> Entry:
         """Add a presence."""
         own = self.slice
-        entry = tracked(own.replica, own.horizon + 1, share(topic), key, meta)
+        topic = known(topic) or share(topic)
+        version = own.horizon + 1
+        entry = (version, version, topic, key, meta, None, self._name, self._incarnation)
         own.add(entry)
-        self._changed(None, entry)
+        self._view.change(None, entry)
+        self._exchange.changed()
         return entry
 
     def update(self, old: Entry, meta: str) -> Entry:
         """Replace the meta of a presence in place."""
         own = self.slice
-        new = updated(own.replica, own.horizon + 1, old, meta)
+        version, id, topic, key = own.horizon + 1, old[ID], old[TOPIC], old[KEY]
+        new = (version, id, topic, key, meta, old[VERSION], self._name, self._incarnation)
         own.put(new)
-        self._changed(old, new)
+        self._view.change(old, new)
+        self._exchange.changed()
         return new
 
     def untrack(self, entry: Entry) -> None:
         """Remove a presence."""
         own = self.slice
         own.remove((own.horizon + 1, entry[ID]))
-        self._changed(entry, None)
-
-    def _changed(self, old: Entry | None, new: Entry | None) -> None:
-        self._view.change(old, new)
+        self._view.change(entry, None)
         self._exchange.changed()

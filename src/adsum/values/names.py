@@ -12,6 +12,9 @@ from adsum.values.limits import MAX_NAME
 #: Topics that begin with this are adsum's own.
 RESERVED = "\0"
 
+#: A topic and a key.
+Place = tuple[str, str]
+
 
 def is_name(value: object, limit: int) -> TypeGuard[str]:
     """Whether a value is a text of 1 to `limit` characters without lone surrogates."""
@@ -62,6 +65,25 @@ def checked_topic(value: object) -> str:
     if topic[0] == RESERVED:
         raise ValueError(f"topic {quoted(topic, 40)} must not begin with NUL, which adsum reserves")
     return topic
+
+
+def checked_place(topic: object, key: object) -> Place:
+    """Check a topic of an application, as `checked_topic` does, and a key on it.
+
+    Raises:
+        TypeError: One is not a string.
+        ValueError: One is not a name, or the topic begins with NUL.
+    """
+    if (
+        type(topic) is type(key) is str
+        and topic.isascii()
+        and key.isascii()
+        and topic[:1] > RESERVED
+        and len(topic) <= MAX_NAME
+        and 0 < len(key) <= MAX_NAME
+    ):
+        return topic, key  # the fast path, for nearly every place
+    return checked_topic(topic), checked_name(key, "key", MAX_NAME)
 
 
 def checked_prefix(value: object, field: str, limit: int) -> str:

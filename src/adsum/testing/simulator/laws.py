@@ -351,12 +351,12 @@ class Witness:
     def check_own_graces(self) -> None:
         """Check the lingering presences of this node itself (law 9)."""
         graces = self._engine.graces
-        if not graces.pending and not self._engine.lingering_presences:
+        if not graces.pending and not self._engine.lingering_ids:
             return
         if graces.pending.keys() - self._engine.own_slice.entries.keys():
             self._fail(f"the slice has not all of its lingering presences, {graces.pending}")
-        if len(graces.pending) != self._engine.lingering_presences:
-            count = self._engine.lingering_presences
+        if graces.pending.keys() != self._engine.lingering_ids:
+            count = len(self._engine.lingering_ids)
             self._fail(f"{count} presences linger, and not {len(graces.pending)}")
         violation = graces.overdue(self._engine.active, self._timing.heartbeat_interval)
         if violation is not None:
