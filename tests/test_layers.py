@@ -142,6 +142,7 @@ LAYERS = {
     "integrations": {"errors", "arguments", "portal", "services"},
     "channels": {
         "errors",
+        "httpanswer",
         "activetime",
         "arguments",
         "driver",
