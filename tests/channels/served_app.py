@@ -12,6 +12,8 @@ from adsum.channels import Channel, Client, RefusedError, Socket, on
 from tests.support.nodes import running
 from tests.support.waiting import until
 
+#: The server's implementation of WebSockets; the fixture `each_carrier` sets it.
+WS = "auto"
 #: Ends of channels: the topic and the reason.
 Ends = list[tuple[str, str]]
 
@@ -98,10 +100,12 @@ class ServedApp:
         self.ends: Ends = []
         self.clients: list[Client] = []
         #: The server's implementation of WebSockets.
-        self.ws = settings.pop("ws", "auto")
+        self.ws = settings.pop("ws", WS)
         channels: Sequence[type[Channel]] = settings.pop("channels", [Room])
         self.socket = Socket(self.presence, channels, connect=self._connect, **settings)
         self.port = 0
+        #: The server, once it has begun.
+        self.server: uvicorn.Server | None = None
 
     async def _connect(self, client: Client) -> None:
         if client.params.get("refused"):
@@ -129,7 +133,7 @@ async def serving(served_app: ServedApp) -> AsyncIterator[ServedApp]:
         access_log=False,
     )
     config.load()
-    server = uvicorn.Server(config)
+    server = served_app.server = uvicorn.Server(config)
     server.lifespan = config.lifespan_class(config)
     # With the protocol's number, by which asyncio sees that it is TCP and sends without delay.
     with sockets.socket(proto=sockets.IPPROTO_TCP) as sock:

@@ -209,6 +209,7 @@ async def flooded(app: App, flooders: list[AsgiClient], frames: int, bystander: 
     return app.socket.stats()["received_frames_total"] - before
 
 
+@pytest.mark.usefixtures("each_carrier")
 def test_flood_delays_other_clients_by_one_round_only() -> None:
     async def main() -> None:
         app = App(Busy)
@@ -225,6 +226,7 @@ def test_flood_delays_other_clients_by_one_round_only() -> None:
     run(main())
 
 
+@pytest.mark.usefixtures("each_carrier")
 def test_flood_whose_replies_are_read_is_answered() -> None:
     async def main() -> None:
         app = App(Busy, limits=Limits(outbox=20_000))
