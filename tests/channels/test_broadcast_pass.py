@@ -211,9 +211,12 @@ async def test_broadcast_to_many_takes_turns_of_the_loop(app: App, clients: list
 async def test_broadcasts_on_one_topic_are_sent_in_the_order_of_the_calls(
     app: App, clients: list[Direct]
 ) -> None:
-    await asyncio.gather(
-        *[app.socket.broadcast("room", "said", {"n": n}) for n in range(5)],
-    )
+    sending = [
+        asyncio.ensure_future(app.socket.broadcast("room", "said", {"n": n})) for n in range(5)
+    ]
+    await asyncio.sleep(0)
+    assert said(clients[0]) == [0]  # the others wait for the end of the first
+    await asyncio.gather(*sending)
     assert all(said(client) == [0, 1, 2, 3, 4] for client in clients)
 
 

@@ -12,7 +12,7 @@ from adsum.channels import Channel
 from adsum.channels.flow import slicedpass
 from adsum.channels.flow.fairshare import BUDGET
 from adsum.channels.flow.slicedpass import SLICE
-from adsum.channels.presence import sharedtext
+from adsum.channels.presence import history, sharedtext
 from adsum.channels.presence.pace import LONGEST_PAUSE, PAUSE, Pace
 from adsum.channels.presence.sharedtext import SharedText
 from adsum.channels.wire.frames import V1, V2
@@ -102,6 +102,28 @@ async def test_diff_is_not_written_past_a_queued_frame() -> None:
         assert diffs(slow) == 0
         slow.resume()
         assert slow.events()[-2:] == ["early", "presence_diff"]
+        await finished(clients)
+
+
+@leak_checked
+async def test_follower_beyond_the_kept_diffs_is_written_the_state_and_not_the_last_diff(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(history, "REMEMBERED", 3)
+    app = App(Room)
+    async with app.node:
+        slow, quick = clients = await joined(app, "1", "1")
+        slow.room = False
+        me = app.presence.track("room", "ann", {}, owner=None)
+        for n in range(1, 9):
+            me.update({"n": n})
+            await until(partial(has_diffs, quick, n))
+        slow.resume()  # it fell behind, so a state is due at the next cut
+        assert slow.events()[-1] == "presence_state"
+        await until(lambda: slow.events().count("presence_state") == 2)
+        assert diffs(slow) == 0
+        me.update({"n": 9})
+        await until(lambda: diffs(slow) == 1)
         await finished(clients)
 
 
