@@ -36,7 +36,6 @@ _NEEDED = f"adsum.channels.uvicorn needs uvicorn {UVICORN} and websockets {WEBSO
 try:
     from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
     from websockets.extensions.permessage_deflate import PerMessageDeflate
-    from websockets.protocol import State
     from websockets.server import ServerProtocol
 
     try:
@@ -226,7 +225,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         self._held = b""
         # Bytes of the current frame that the parser has still to be given.
         self._rest = 0
-        # Whether the boundaries of frames are known, and the parser reads more than the end.
+        # Whether the boundaries of frames are known; False for good once a close was sent.
         self._tracked = False
 
     def run_asgi(self) -> Coroutine[Any, Any, None]:
@@ -292,14 +291,14 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
                     )
                     at = end
                     continue
+            if self.transport.is_closing():
+                return  # an invalid frame or a close came before, in the same data
             end = self._end_of_other(data, at)
             if end == at:
                 self._held = data[at:]
                 return
             super().data_received(data[at:end])
             at = end
-            if conn.state is State.CLOSING or conn.state is State.CLOSED:
-                self._tracked = False  # the parser reads the end, or discards what follows
 
     def _end_of_other(self, data: bytes, at: int) -> int:
         """The end of the bytes to give to the parser now; `at` itself to wait for more.
