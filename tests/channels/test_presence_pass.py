@@ -120,9 +120,11 @@ async def test_follower_beyond_the_kept_diffs_is_written_the_state_and_not_the_l
             await until(partial(has_diffs, quick, n))
         slow.resume()  # it fell behind, so a state is due at the next cut
         assert slow.events()[-1] == "presence_state"
+        me.update({"n": 9})  # in the same cut
+        await until(partial(has_diffs, quick, 9))
         await until(lambda: slow.events().count("presence_state") == 2)
         assert diffs(slow) == 0
-        me.update({"n": 9})
+        me.update({"n": 10})
         await until(lambda: diffs(slow) == 1)
         await finished(clients)
 
