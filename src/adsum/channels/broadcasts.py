@@ -70,8 +70,11 @@ class Recipient(Protocol):
 
     serializer: Serializer
 
-    def send(self, frame: Wire | Prepared) -> bool:
-        """Send a frame after all earlier ones; returns whether it was written at once."""
+    def write(self, frame: Wire | Prepared) -> bool:
+        """Write a frame at once if no other waits; returns False if it must be queued."""
+
+    def queue(self, frame: Wire | Prepared) -> None:
+        """Queue a frame that `write` refused."""
 
     def cannot_carry_bytes(self) -> None:
         """Log, once, that a binary payload cannot be sent over this version or transport."""
@@ -222,6 +225,8 @@ class Broadcasts(Observer):
 
     def delivered(self, sender: str, message: Publish) -> None:
         """See `Observer`."""
+        if not self._node.running:
+            return  # it arrived during the stop
         if message.topic in (_MARK, _ACKNOWLEDGEMENT):
             self._counted(sender, message)
             return
@@ -373,8 +378,10 @@ class _Delivery:
             frame = frames[serializer]
             if frame is None:
                 connection.cannot_carry_bytes()
-            elif connection.send(frame):
+            elif connection.write(frame):
                 written += 1
+            else:
+                connection.queue(frame)
         return written
 
     def _encoded(self, serializer: Serializer) -> Prepared | None:

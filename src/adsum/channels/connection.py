@@ -258,19 +258,20 @@ class Connection:
         outbox.count(len(frame))
         return True
 
-    def send(self, frame: Wire | Prepared) -> bool:
-        """Send a frame after all earlier ones; closes the connection if the outbox is full.
+    def send(self, frame: Wire | Prepared) -> None:
+        """Send a frame after all earlier ones: at once if possible, otherwise through the outbox.
 
-        Returns:
-            Whether the frame was written at once; otherwise it is queued.
+        Closes the connection if the outbox is full.
         """
-        if self.write(frame):
-            return True
+        if not self.write(frame):
+            self.queue(frame)
+
+    def queue(self, frame: Wire | Prepared) -> None:
+        """Queue a frame that `write` refused; closes the connection if the outbox is full."""
         if not self.outbox.put(frame):
             self.overflow()
         elif self._reading_watch is None and self.outbox.half_full:
             self._watch_reading()
-        return False
 
     def _watch_reading(self) -> None:
         self._reading_watch = ActiveTimer(GRACE, partial(self._check_reading, self.outbox.frames))

@@ -40,6 +40,7 @@ from .sender import EMPTY, ChannelSender, FrameSink
 from .socketparts import SocketParts
 from .wire.frames import Encoded, Frame, Ref, Wire, checked_event
 from .wire.payloads import encode
+from .wire.prepared import Prepared
 
 #: Seconds of active time that a handler may go on after its client has gone, and that `terminate`
 #: may take.
@@ -66,6 +67,9 @@ class ClientConnection(FrameSink, FollowerConnection, Protocol):
     client: Client
     share: FairShare
     address: str
+
+    def queue(self, frame: Wire | Prepared) -> None:
+        """Queue a frame that `write` refused."""
 
     @property
     def is_behind_with_reading(self) -> bool:

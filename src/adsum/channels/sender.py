@@ -23,8 +23,8 @@ class FrameSink(Protocol):
 
     serializer: Serializer
 
-    def send(self, frame: Wire | Prepared) -> bool:
-        """Send a frame after all earlier ones; returns whether it was written at once."""
+    def send(self, frame: Wire | Prepared) -> None:
+        """Send a frame after all earlier ones."""
 
     def cannot_carry_bytes(self) -> None:
         """Log, once, that a binary payload cannot be sent over this version or transport."""

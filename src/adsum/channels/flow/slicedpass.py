@@ -19,7 +19,7 @@ T = TypeVar("T")
 #: Clients in one slice.
 SLICE: Final = 128
 #: Bytes of the budget that a frame costs that is written to a transport at once, a system call.
-WRITTEN: Final = 384
+WRITTEN: Final = 896
 
 
 class SlicedPass(Generic[T]):

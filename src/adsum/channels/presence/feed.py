@@ -332,7 +332,7 @@ class PresenceFeed:
         for follower in followers:
             if follower not in self._followers:
                 continue
-            if changes is not None and follower.number == number - 1 and not follower.waiting:
+            if changes is not None and follower.number == number - 1:
                 listener = follower.listener
                 if listener.write(changes.frame(listener.serializer, listener.join_ref)):
                     follower.number = number

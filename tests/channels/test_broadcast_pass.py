@@ -1,0 +1,297 @@
+"""A broadcast is one pass over the clients of a topic: shared bytes, order, and slices."""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from adsum.channels import Channel, Limits, Socket, intercept
+from adsum.channels import broadcasts as broadcasts_module
+from adsum.channels.broadcasts import Broadcasts
+from adsum.channels.flow.slicedpass import SLICE
+from adsum.channels.wire.frames import V1, V2, V2_TEXT, Serializer
+from adsum.channels.wire.prepared import Prepared
+from adsum.replication.messages import Publish
+from adsum.values.names import RESERVED
+from tests.support.waiting import until
+
+from .app import App
+from .direct_carrier import Direct
+from .leak_check import leak_checked
+
+#: Clients of a topic that is served in slices.
+MANY = 6 * SLICE
+
+
+class Room(Channel, topic="room"):
+    async def join(self, payload: Any) -> None:
+        self.push("before", {})
+
+
+class Filtering(Channel, topic="filtered"):
+    @intercept("said")
+    async def filter(self, payload: Any) -> Any:
+        return {**payload, "filtered": True}
+
+
+async def joined(socket: Socket, count: int, topic: str = "room") -> list[Direct]:
+    """Clients of a topic, with the frames of their joins dropped."""
+    clients = [Direct(socket) for _ in range(count)]
+    for client in clients:
+        client.send("1", "1", topic, "phx_join", {})
+    broadcasts = socket._shared.broadcasts
+    await until(lambda: broadcasts.recipients(topic) == count)
+    for client in clients:
+        client.frames.clear()
+        client.written.clear()
+    return clients
+
+
+def said(client: Direct) -> list[Any]:
+    """The numbers of the broadcasts that a client was sent, in order."""
+    return [frame[4]["n"] for frame in client.frames if frame[3] == "said"]
+
+
+async def finished(clients: list[Direct]) -> None:
+    for client in clients:
+        await client.connection.finish()
+
+
+def in_slices(part: Callable[[App, list[Direct]], Awaitable[None]]) -> Callable[[], None]:
+    """A test with so many clients of one topic that a broadcast takes several turns."""
+
+    @leak_checked
+    async def test() -> None:
+        app = App(Room)
+        async with app.node:
+            clients = await joined(app.socket, MANY)
+            await part(app, clients)
+            await finished(clients)
+
+    return test
+
+
+@leak_checked
+async def test_broadcast_is_written_before_the_call_suspends_and_shares_its_bytes() -> None:
+    app = App(Room)
+    async with app.node:
+        clients = await joined(app.socket, 3)
+        call = app.socket.broadcast("room", "said", {"n": 1})
+        sending = asyncio.ensure_future(call)
+        await asyncio.sleep(0)
+        assert [said(client) for client in clients] == [[1]] * 3
+        (frame,) = {id(client.written[0]): client.written[0] for client in clients}.values()
+        assert isinstance(frame, Prepared)
+        await sending
+        await finished(clients)
+
+
+@leak_checked
+async def test_frames_written_at_once_are_counted() -> None:
+    app = App(Room)
+    async with app.node:
+        (client,) = clients = await joined(app.socket, 1)
+        outbox = client.connection.outbox
+        before = outbox.frames, outbox.sent
+        await app.socket.broadcast("room", "said", {"n": 1})
+        assert outbox.frames == before[0] + 1
+        assert outbox.sent == before[1] + len(client.written[0])
+        await finished(clients)
+
+
+@leak_checked
+async def test_broadcast_to_a_client_without_room_is_queued_and_keeps_its_order() -> None:
+    app = App(Room)
+    async with app.node:
+        slow, quick = clients = await joined(app.socket, 2)
+        slow.room = False
+        await app.socket.broadcast("room", "said", {"n": 1})
+        assert (said(slow), said(quick)) == ([], [1])
+        slow.room = True  # the transport has room, but a frame waits
+        await app.socket.broadcast("room", "said", {"n": 2})
+        assert said(slow) == []
+        slow.resume()
+        await app.socket.broadcast("room", "said", {"n": 3})
+        assert said(slow) == said(quick) == [1, 2, 3]
+        assert slow.written == quick.written  # the same objects
+        await finished(clients)
+
+
+@leak_checked
+async def test_each_version_is_sent_its_own_frame_encoded_once() -> None:
+    app = App(Room)
+    async with app.node:
+        versions: list[Serializer] = [V1, V2, V2_TEXT, V1, V2, V2_TEXT]
+        clients = [Direct(app.socket, serializer) for serializer in versions]
+        join = {"topic": "room", "event": "phx_join", "payload": {}, "ref": "1", "join_ref": "1"}
+        for client, serializer in zip(clients, versions, strict=True):
+            if serializer is V1:
+                client.connection.receive(json.dumps(join))
+            else:
+                client.send("1", "1", "room", "phx_join", {})
+        await until(lambda: app.socket._shared.broadcasts.recipients("room") == 6)
+        for client in clients:
+            client.written.clear()
+        await app.socket.broadcast("room", "said", {"n": 1})
+        frames = [client.written[0] for client in clients]
+        assert frames[:3] == frames[3:]
+        assert len({id(frame) for frame in frames}) == 3
+        await app.socket.broadcast("room", "said", b"12")
+        counts = [len(client.written) for client in clients]
+        assert counts == [1, 2, 1, 1, 2, 1]  # bytes reach version 2 alone, and not by polling
+        await finished(clients)
+
+
+@leak_checked
+async def test_overflow_by_broadcasts_closes_a_client_that_does_not_read() -> None:
+    app = App(Room, limits=Limits(outbox=1000))
+    async with app.node:
+        slow, quick = clients = await joined(app.socket, 2)
+        slow.room = False
+        for n in range(30):
+            await app.socket.broadcast("room", "said", {"n": n})
+        closing = slow.connection.closing
+        assert closing is not None
+        assert closing.code == 1013
+        assert said(quick) == list(range(30))
+        await finished(clients)
+
+
+@leak_checked
+async def test_intercepted_broadcast_is_filtered_and_others_are_shared() -> None:
+    app = App(Filtering)
+    async with app.node:
+        clients = await joined(app.socket, 2, "filtered")
+        await app.socket.broadcast("filtered", "said", {"n": 1})
+        await until(lambda: all(said(client) == [1] for client in clients))
+        assert all(client.frames[0][4]["filtered"] for client in clients)
+        await app.socket.broadcast("filtered", "plain", {"n": 2})
+        assert clients[0].written[-1] is clients[1].written[-1]
+        await finished(clients)
+
+
+@leak_checked
+async def test_frame_pushed_during_a_source_follows_its_frame() -> None:
+    app = App(Room)
+    async with app.node:
+        (client,) = clients = await joined(app.socket, 1)
+        connection = client.connection
+
+        class Nested:
+            def frame(self) -> str:
+                assert not connection.write('[null,null,"room","second",{}]')
+                connection.send('[null,null,"room","second",{}]')
+                return '[null,null,"room","first",{}]'
+
+        connection.outbox.put_source(Nested())
+        assert client.events() == ["first", "second"]
+        await finished(clients)
+
+
+# Many clients.
+
+
+@in_slices
+async def test_broadcast_to_many_takes_turns_of_the_loop(app: App, clients: list[Direct]) -> None:
+    turns, most, before = 0, 0, 0
+    sending = asyncio.ensure_future(app.socket.broadcast("room", "said", {"n": 1}))
+    while not sending.done():
+        await asyncio.sleep(0)
+        count = sum(map(len, map(said, clients)))
+        most, before = max(most, count - before), count
+        turns += 1
+    assert before == MANY
+    assert most <= 3 * SLICE
+    assert turns > 2
+
+
+@in_slices
+async def test_broadcasts_on_one_topic_are_sent_in_the_order_of_the_calls(
+    app: App, clients: list[Direct]
+) -> None:
+    sending = [
+        asyncio.ensure_future(app.socket.broadcast("room", "said", {"n": n})) for n in range(5)
+    ]
+    await asyncio.sleep(0)
+    assert said(clients[0]) == [0]  # the others wait for the end of the first
+    await asyncio.gather(*sending)
+    assert all(said(client) == [0, 1, 2, 3, 4] for client in clients)
+
+
+@in_slices
+async def test_push_after_a_broadcast_follows_it_at_every_client(
+    app: App, clients: list[Direct]
+) -> None:
+    await app.socket.broadcast("room", "said", {"n": 1})
+    for client in clients:
+        process = client.connection.processes["room"]
+        process.push("after", {})
+        assert client.events() == ["said", "after"]
+
+
+@in_slices
+async def test_channel_that_leaves_during_a_pass_is_sent_nothing(
+    app: App, clients: list[Direct]
+) -> None:
+    sending = asyncio.ensure_future(app.socket.broadcast("room", "said", {"n": 1}))
+    await asyncio.sleep(0)
+    assert (said(clients[0]), said(clients[-1])) == ([1], [])
+    clients[-1].connection.processes["room"].unsubscribe()
+    await sending
+    assert said(clients[-1]) == []
+    assert all(said(client) == [1] for client in clients[:-1])
+
+
+@in_slices
+async def test_channel_that_joins_during_a_pass_is_sent_later_broadcasts_alone(
+    app: App, clients: list[Direct]
+) -> None:
+    sending = [
+        asyncio.ensure_future(app.socket.broadcast("room", "said", {"n": n})) for n in (1, 2)
+    ]
+    await asyncio.sleep(0)
+    late = Direct(app.socket)
+    late.send("1", "1", "room", "phx_join", {})
+    await until(lambda: app.socket._shared.broadcasts.recipients("room") == MANY + 1)
+    last = app.socket.broadcast("room", "said", {"n": 3})
+    await asyncio.gather(*sending, last)
+    assert said(late) == [3]
+    assert all(said(client) == [1, 2, 3] for client in clients)
+    await finished([late])
+
+
+@in_slices
+async def test_cancelled_broadcast_reaches_all_clients(app: App, clients: list[Direct]) -> None:
+    sending = asyncio.ensure_future(app.socket.broadcast("room", "said", {"n": 1}))
+    await asyncio.sleep(0)
+    sending.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await sending
+    await until(lambda: all(said(client) == [1] for client in clients))
+
+
+@in_slices
+async def test_stop_releases_broadcasts_that_wait(app: App, clients: list[Direct]) -> None:
+    sending = [
+        asyncio.ensure_future(app.socket.broadcast("room", "said", {"n": n})) for n in range(3)
+    ]
+    await asyncio.sleep(0)
+    app.socket._shared.broadcasts.closed()
+    await asyncio.wait_for(asyncio.gather(*sending), 10)
+    assert not app.socket._shared.broadcasts._unfinished
+
+
+@in_slices
+async def test_broadcasts_of_a_member_that_wait_are_bounded(
+    app: App, clients: list[Direct]
+) -> None:
+    waiting = Broadcasts.of(app.node)._unfinished
+    message = Publish(f"{RESERVED}channels/text/room", "said", '{"n":1}')
+    count = broadcasts_module.MAX_UNFINISHED + 20
+    for _ in range(count):
+        app.node.driver.deliver("other", message)
+        assert len(waiting) <= broadcasts_module.MAX_UNFINISHED
+    await until(lambda: not waiting)
+    assert all(len(client.frames) == count for client in clients)
