@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 import uvicorn
 import uvloop
+from adsum.channels.wire.wsframes import COMPRESSED
 
 from tests.support.waiting import until
 
@@ -23,6 +24,7 @@ from .raw_websocket import (
     CLOSE,
     PING,
     PONG,
+    RSV1,
     TEXT,
     Deflate,
     RawFrame,
@@ -135,6 +137,9 @@ class Channels:
         await peer.send(RawFrame(TEXT, join))
         reply = ["1", "0", "room:1", "phx_reply", {"status": "ok", "response": {}}]
         assert json.loads((await peer.read()).payload) == reply
+        (connection,) = peer.server.server.server_state.connections
+        is_direct = getattr(connection, "direct", None) is not None
+        assert is_direct == (peer.server.ws == DIRECT)
 
     def message(self, content: str | bytes) -> RawFrame:
         if isinstance(content, bytes):
@@ -190,7 +195,7 @@ class Peer:
     Attributes:
         server: The server.
         client: The connection.
-        deflate: Its compression, if it was negotiated; the server must compress all messages.
+        deflate: Its compression, if it was negotiated.
     """
 
     def __init__(self, server: ConformanceServer) -> None:
@@ -213,11 +218,18 @@ class Peer:
         await self.client.send(b"".join(frame.encode() for frame in frames))
 
     async def read(self) -> RawFrame:
-        """The next frame of the server, decompressed."""
+        """The next frame of the server, decompressed; whether it was is as the class states."""
         frame = await self.client.read()
-        if self.deflate is not None and frame.opcode in (TEXT, BINARY):
-            return self.deflate.decompress(frame)
-        return frame
+        if self.deflate is None or frame.opcode not in (TEXT, BINARY):
+            return frame
+        least = COMPRESSED if isinstance(self.app, Channels) and self.server.ws == DIRECT else 0
+        if not frame.rsv:
+            assert len(frame.payload) < least, frame
+            return frame
+        message = self.deflate.decompress(frame)
+        assert (frame.fin, frame.rsv) == (True, RSV1), frame
+        assert len(message.payload) >= least, frame
+        return message
 
     async def receives(self, *frames: RawFrame) -> None:
         """The next frames are exactly these."""

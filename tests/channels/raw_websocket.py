@@ -113,8 +113,7 @@ class Deflate:
         return RawFrame(frame.opcode, data.removesuffix(_EMPTY_BLOCK), rsv=RSV1)
 
     def decompress(self, frame: RawFrame) -> RawFrame:
-        """A message as it was before the server compressed it, which it must have done."""
-        assert (frame.fin, frame.rsv) == (True, RSV1), frame
+        """A message as it was before the server compressed it."""
         if self._resets:
             self._decoder = zlib.decompressobj(wbits=-self._window)
         return RawFrame(frame.opcode, self._decoder.decompress(frame.payload + _EMPTY_BLOCK))
