@@ -7,6 +7,7 @@ which answers it expects, so that a case is written once for all servers.
 
 import asyncio
 import json
+import socket as sockets
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -15,7 +16,9 @@ from typing import Any, Protocol
 import uvicorn
 import uvloop
 from adsum.channels.wire.wsframes import COMPRESSED
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
+from adsum.channels import on
 from tests.support.waiting import until
 
 from .app import connections
@@ -31,7 +34,7 @@ from .raw_websocket import (
     RawWebSocket,
     close_payload,
 )
-from .served_app import ServedApp, uvicorn_server
+from .served_app import Room, ServedApp, uvicorn_server
 
 #: Bytes of a message that the servers accept.
 MAX_SIZE = 100_000
@@ -117,6 +120,17 @@ class Echo:
                 await send({**event, "type": "websocket.send"})
 
 
+class Gate(Room, topic="room:{room}"):
+    """Echoes, and handles nothing while its gate is closed."""
+
+    gate = asyncio.Event()
+
+    @on("wait")
+    async def wait(self, payload: Any) -> Any:
+        await self.gate.wait()
+        return payload
+
+
 class Channels:
     """A `Socket` whose clients join one channel, which echoes."""
 
@@ -127,18 +141,18 @@ class Channels:
         self.made: ServedApp
 
     async def start(self, stack: AsyncExitStack) -> Any:
-        self.made = ServedApp()
+        self.made = ServedApp(channels=[Gate])
         await stack.enter_async_context(self.made.node)
         return self.made.socket
 
     async def begin(self, peer: "Peer") -> None:
         self.made.ends.clear()
+        Gate.gate = asyncio.Event()
         join = json.dumps(["1", "0", "room:1", "phx_join", {}]).encode()
         await peer.send(RawFrame(TEXT, join))
         reply = ["1", "0", "room:1", "phx_reply", {"status": "ok", "response": {}}]
         assert json.loads((await peer.read()).payload) == reply
-        (connection,) = peer.server.server.server_state.connections
-        is_direct = getattr(connection, "direct", None) is not None
+        is_direct = getattr(peer.protocol, "direct", None) is not None
         assert is_direct == (peer.server.ws == DIRECT)
 
     def message(self, content: str | bytes) -> RawFrame:
@@ -204,12 +218,23 @@ class Peer:
         self.client = RawWebSocket()
         self.deflate: Deflate | None = None
 
-    async def open(self, extensions: str | None = None, **how: Any) -> dict[str, str]:
-        """Connect, with a valid handshake, and be ready for messages; returns the headers."""
-        await self.client.connect(self.server.port, **how)
+    async def open(
+        self, extensions: str | None = None, *, buffers: int | None = None
+    ) -> dict[str, str]:
+        """Connect, with a valid handshake, and be ready for messages; returns the headers.
+
+        Args:
+            extensions: The offered extensions.
+            buffers: Bytes that the kernel holds at each end, each way, if not as many as always.
+        """
+        await self.client.connect(self.server.port, buffers=buffers)
         changes = {"Sec-WebSocket-Extensions": extensions}
         status, headers = await self.client.handshake(self.app.path, changes)
         assert status == 101
+        if buffers is not None:
+            sock = self.protocol.transport.get_extra_info("socket")
+            for option in (sockets.SO_RCVBUF, sockets.SO_SNDBUF):
+                sock.setsockopt(sockets.SOL_SOCKET, option, buffers)
         await self.app.begin(self)
         return headers
 
@@ -259,6 +284,13 @@ class Peer:
         await self.is_closed()
         await self.app.has_ended(code, frame.payload[2:].decode())
 
+    @property
+    def protocol(self) -> WebSocketsSansIOProtocol:
+        """The server's end of the connection, the only one."""
+        (connection,) = self.server.server.server_state.connections
+        assert isinstance(connection, WebSocketsSansIOProtocol)
+        return connection
+
     async def is_closed(self) -> None:
         """The server sends nothing more, and closes the connection."""
         assert await self.client.read_rest() == b""
@@ -266,6 +298,7 @@ class Peer:
     async def leave(self) -> None:
         """Close the connection, and wait until the server has ended all that belongs to it."""
         self.client.close()
+        Gate.gate.set()
         await until(self.server.idle, "the server holds the connection")
 
 

@@ -127,16 +127,17 @@ class RawWebSocket:
         self._socket.setblocking(False)
         self._received = bytearray()
 
-    async def connect(self, port: int, *, receive_buffer: int | None = None) -> Self:
+    async def connect(self, port: int, *, buffers: int | None = None) -> Self:
         """Connect, without a handshake.
 
         Args:
             port: The port of the server.
-            receive_buffer: Bytes that the kernel receives for the client, if not as many as always.
+            buffers: Bytes that the kernel holds for the client each way, if not as many as always.
         """
         self._socket.setsockopt(sockets.IPPROTO_TCP, sockets.TCP_NODELAY, 1)
-        if receive_buffer is not None:
-            self._socket.setsockopt(sockets.SOL_SOCKET, sockets.SO_RCVBUF, receive_buffer)
+        if buffers is not None:
+            for option in (sockets.SO_RCVBUF, sockets.SO_SNDBUF):
+                self._socket.setsockopt(sockets.SOL_SOCKET, option, buffers)
         await asyncio.get_running_loop().sock_connect(self._socket, ("127.0.0.1", port))
         return self
 

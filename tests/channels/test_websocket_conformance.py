@@ -6,13 +6,26 @@ uvicorn, so that an application is served alike by both classes.
 
 import asyncio
 import functools
+import json
 from collections.abc import Callable, Coroutine, Iterator
 from random import Random
 from typing import Any, ParamSpec
 
 import pytest
 
-from .conformance_servers import MAX_SIZE, SERVERS, ConformanceServer, Peer, conformance_server
+from tests.support.waiting import until
+
+from .app import connections
+from .conformance_servers import (
+    MAX_SIZE,
+    SERVERS,
+    Channels,
+    ConformanceServer,
+    Gate,
+    Peer,
+    conformance_server,
+)
+from .phoenix_presence import Presence
 from .raw_websocket import (
     ACCEPT,
     BINARY,
@@ -74,6 +87,22 @@ def opened(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
         await test(*args, **kwargs)
 
     return served(wrapper)
+
+
+def channels_only(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
+    """Run a test in the loop of its server, if its application is a `Socket`."""
+    return pytest.mark.usefixtures("is_channels")(served(test))
+
+
+@pytest.fixture
+def is_channels(conformance: ConformanceServer) -> None:
+    if not isinstance(conformance.app, Channels):
+        pytest.skip("of channels")
+
+
+def channels(peer: Peer) -> Channels:
+    assert isinstance(peer.app, Channels)
+    return peer.app
 
 
 def sized(peer: Peer, kind: type[str] | type[bytes], size: int) -> str | bytes:
@@ -252,6 +281,7 @@ VIOLATIONS |= {
     for name, opcode, payload in (
         ("text", TEXT, b"[]"),
         ("empty text", TEXT, b""),
+        ("long text", TEXT, b"[" + b" " * 200 + b"]"),
         ("bytes", BINARY, b"bytes"),
         ("ping", PING, b""),
         ("close", CLOSE, close_payload(1000)),
@@ -536,8 +566,7 @@ async def test_end_within_a_frame_is_reported_as_1005(peer: Peer) -> None:
 @opened
 async def test_stop_of_the_server_closes_with_1012(peer: Peer) -> None:
     await peer.is_alive()
-    (connection,) = peer.server.server.server_state.connections
-    connection.shutdown()
+    peer.protocol.shutdown()
     await peer.receives(RawFrame(CLOSE, close_payload(1012)))
     await peer.is_closed()
 
@@ -546,12 +575,13 @@ async def test_stop_of_the_server_closes_with_1012(peer: Peer) -> None:
 
 
 @pytest.mark.parametrize("kind", [str, bytes])
+@pytest.mark.parametrize("sent", [10, 1000, MAX_SIZE + 100])
 @opened
 async def test_message_above_the_limit_fails_the_connection_with_1009(
-    peer: Peer, kind: Any
+    peer: Peer, kind: Any, sent: int
 ) -> None:
     message = peer.app.message(sized(peer, kind, MAX_SIZE + 1))
-    await peer.client.send(message.encode()[:1000])  # the length is enough
+    await peer.client.send(message.encode()[:sent])  # the length is enough
     await peer.is_failed(1009)
 
 
@@ -581,6 +611,144 @@ async def test_many_messages_together_above_the_limit_are_echoed(peer: Peer) -> 
         half = 30_000
         await peer.send(*fragments(TEXT, peer.app.message(content).payload, half))
         await peer.echoes(content)
+
+
+# Back-pressure: of a client that does not read, and of a channel that handles nothing.
+
+
+@pytest.mark.parametrize("size", [200, 60_000])
+@served
+async def test_messages_of_a_slow_reader_are_echoed_in_order(peer: Peer, size: int) -> None:
+    await peer.open(buffers=32768)
+    contents = [f"{n:06}".ljust(size, "x") for n in range(2_000_000 // size if size > 999 else 500)]
+    data = b"".join(peer.app.message(content).encode() for content in contents)
+    sending = asyncio.create_task(peer.client.send(data))
+    if size > 999:
+        await until(lambda: not peer.protocol.writable.is_set(), "the buffers are full")
+        assert not sending.done()
+    await peer.echoes(*contents)
+    await sending
+    await peer.is_alive()
+
+
+@channels_only
+async def test_broadcasts_reach_a_slow_reader_in_order(peer: Peer) -> None:
+    await peer.open(buffers=32768)
+    socket = channels(peer).made.socket
+    for number in range(100):
+        await socket.broadcast("room:1", "news", {"n": number, "text": "x" * 30_000})
+    await until(lambda: not peer.protocol.writable.is_set(), "the buffers are full")
+    for number in range(100, 110):  # while the client reads
+        await socket.broadcast("room:1", "news", {"n": number})
+        await peer.send(RawFrame(PING, b"%d" % number))
+    frames = [await peer.read() for _ in range(120)]
+    news = [json.loads(frame.payload)[4]["n"] for frame in frames if frame.opcode == TEXT]
+    assert news == list(range(110))
+    assert sum(frame.opcode == PONG for frame in frames) == 10
+    await peer.is_alive()
+
+
+@channels_only
+async def test_reader_that_is_too_slow_is_closed_with_1013(peer: Peer) -> None:
+    await peer.open(buffers=32768)
+    socket = channels(peer).made.socket
+    for number in range(200):
+        await socket.broadcast("room:1", "news", {"n": number, "text": "x" * 30_000})
+    frames = list[RawFrame]()
+    while not frames or frames[-1].opcode == TEXT:
+        frames.append(await peer.read())
+    assert frames[-1] == RawFrame(CLOSE, close_payload(1013, "too slow"))
+    news = [json.loads(frame.payload)[4]["n"] for frame in frames[:-1]]
+    assert news == list(range(len(news)))
+    assert 0 < len(news) < 200
+    await peer.send(RawFrame(CLOSE, close_payload(1013)))
+    await peer.is_closed()
+    await peer.app.has_ended(1013, "too slow")
+
+
+@channels_only
+async def test_presences_of_a_slow_reader_fold_to_the_list(peer: Peer) -> None:
+    await peer.open(buffers=32768)
+    made = channels(peer).made
+    join = json.dumps(["2", "0", "room:2", "phx_join", {"follow": True}]).encode()
+    await peer.send(RawFrame(TEXT, join))
+    handles = [made.presence.track("room:2", f"u{n}", owner=None) for n in range(50)]
+    for number in range(40):
+        for handle in handles:
+            handle.update({"n": number, "text": "x" * 500})
+        made.socket.flush_presences()
+        await asyncio.sleep(0)
+        if number % 4 == 0:
+            handles.pop().untrack()
+    await until(lambda: not peer.protocol.writable.is_set(), "the buffers are full")
+    await made.socket.broadcast("room:2", "last", {})
+    seen, is_last = Presence("2"), False
+    expected = made.presence.list("room:2")
+    while not is_last or seen.state != expected:
+        frame = json.loads((await peer.read()).payload)
+        is_last = is_last or frame[3] == "last"
+        if frame[3].startswith("presence_"):
+            seen.take(frame)
+    for handle in handles:
+        handle.untrack()
+
+
+@pytest.mark.parametrize(("count", "size"), [(300, 0), (300, 1000), (100, 60_000)])
+@channels_only
+async def test_messages_beyond_a_waiting_handler_are_handled_in_order(
+    peer: Peer, count: int, size: int
+) -> None:
+    await peer.open(buffers=32768)
+    contents = [f"{n:06}".ljust(size, "x") for n in range(count)]
+    data = b"".join(peer.app.message(content).encode() for content in contents)
+    await peer.send(waiting())
+    sending = asyncio.create_task(peer.client.send(data))
+    if size:
+        await until(lambda: is_paused(peer), "reading is paused")
+        assert size < 60_000 or not sending.done()
+    Gate.gate.set()
+    await peer.echoes("waited", *contents)
+    await sending
+    await peer.is_alive()
+
+
+@channels_only
+async def test_client_that_goes_while_its_handler_waits_has_ended(peer: Peer) -> None:
+    await peer.open()
+    await peer.send(waiting(), *[peer.app.message("behind")] * 300)
+    peer.client.close()
+    await until(lambda: not peer.server.server.server_state.connections, "it holds the connection")
+    await until(lambda: not connections(channels(peer).made.socket), "the client is not gone")
+    Gate.gate.set()
+    await peer.app.has_ended(1005, None)
+
+
+@channels_only
+async def test_close_of_the_server_while_reading_is_paused_ends_with_that_of_the_client(
+    peer: Peer,
+) -> None:
+    await peer.open()
+    # The server does not end it by itself, when its patience ends.
+    peer.protocol.close_timeout = 1000.0
+    await peer.send(waiting(), *[peer.app.message("x" * 1000)] * 1000)
+    await until(lambda: is_paused(peer), "reading is paused")
+    await peer.app.close(4000, "bye")
+    await peer.receives(RawFrame(CLOSE, close_payload(4000, "bye")))
+    await peer.send(RawFrame(CLOSE, close_payload(4000)))
+    await peer.is_closed()
+    Gate.gate.set()
+    await peer.app.has_ended(4000, "bye")
+
+
+def waiting() -> RawFrame:
+    """A message whose handler waits until the gate is open, and then echoes."""
+    return RawFrame(TEXT, json.dumps(["1", "1", "room:1", "wait", {"a": "waited"}]).encode())
+
+
+def is_paused(peer: Peer) -> bool:
+    """Whether the server does not read because events wait to be handled."""
+    (connection,) = connections(channels(peer).made.socket)
+    return connection.full and not peer.protocol.transport.is_reading()
 
 
 # permessage-deflate.
@@ -616,10 +784,10 @@ NEGOTIATED: dict[str, str | None] = {
 DEFLATE = "permessage-deflate; client_max_window_bits"
 
 
-async def open_with_deflate(peer: Peer, offer: str = DEFLATE, **how: Any) -> Deflate:
+async def open_with_deflate(peer: Peer, offer: str = DEFLATE, *, buffers: int | None = None) -> Deflate:
     """Connect with an offer of permessage-deflate that is accepted."""
     peer.deflate = Deflate(resets="no_context_takeover" in offer)
-    headers = await peer.open(offer, **how)
+    headers = await peer.open(offer, buffers=buffers)
     assert headers["sec-websocket-extensions"] == f"permessage-deflate; {NEGOTIATED[offer]}"
     return peer.deflate
 
