@@ -169,8 +169,14 @@ LAYERS = {
     },
 }
 
-#: What each file of `integrations` may import of others.
-EXTRAS = {"httpx": {"httpx"}, "aiohttp": {"aiohttp", "yarl"}}
+#: What each file of `integrations` and `SERVERS` may import of others.
+EXTRAS = {
+    "httpx": {"httpx"},
+    "aiohttp": {"aiohttp", "yarl"},
+    "uvicorn": {"uvicorn", "websockets"},
+}
+#: Files that a server imports, and nothing else.
+SERVERS = {Path("channels", "uvicorn.py")}
 
 #: What each file and each directory of `channels` may import of the others, from the ground up.
 CHANNEL_LAYERS = {
@@ -204,6 +210,7 @@ CHANNEL_LAYERS = {
     "connection": {"client", "flow", "process", "socketparts", "wire"},
     "carriers": {"client", "connection", "flow", "pernode", "socketparts", "wire"},
     "clientadmission": {"client", "socketparts", "wire"},
+    "uvicorn": {"wire"},
     "socket": {
         "clientadmission",
         "carriers",
@@ -361,7 +368,8 @@ def test_nothing_outside_the_standard_library_is_imported() -> None:
         if part == "cli":  # the demo brings its own requirements
             continue
         # An integration imports the library of its name, which its extra installs.
-        extra = EXTRAS.get(path.stem, set()) if part == "integrations" else set()
+        library = part == "integrations" or path.relative_to(SOURCE) in SERVERS
+        extra = EXTRAS.get(path.stem, set()) if library else set()
         for module, _ in imports(path):
             top = module.split(".")[0]
             assert top in extra or top == "adsum" or top in sys.stdlib_module_names, (

@@ -6,12 +6,93 @@ does not read.
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
 from adsum.channels import Socket
+from adsum.channels.wire.frames import Wire
+from adsum.channels.wire.prepared import Prepared
 from tests.support.waiting import until
+
+#: Whether the server offers direct connections; the fixture `each_carrier` sets it.
+DIRECT = False
+
+
+class Reads(asyncio.Event):
+    """Set while a client reads; its server is called when it reads again."""
+
+    resumed: Callable[[], None] | None = None
+
+    def set(self) -> None:
+        super().set()
+        if self.resumed is not None:
+            self.resumed()
+
+
+class DirectServer:
+    """The server's side of a direct connection, see ``docs/direct-connections.md``.
+
+    Args:
+        client: The client.
+        messages: Its messages.
+        receiver: The application.
+    """
+
+    def __init__(
+        self, client: "AsgiClient", messages: "asyncio.Queue[dict[str, Any]]", receiver: Any
+    ) -> None:
+        self._client = client
+        self._messages = messages
+        self._receiver = receiver
+        self._reading = asyncio.Event()
+        self._ended = False
+        self._pump = asyncio.create_task(self._read())
+        client.reads.resumed = self._resume_writing
+
+    @property
+    def has_room(self) -> bool:
+        return self._client.reads.is_set() and not self._ended
+
+    def write(self, frame: Wire | Prepared) -> bool:
+        if self.has_room:
+            self._client.frames.append(frame.wire if isinstance(frame, Prepared) else frame)
+            return True
+        return False
+
+    def pause_reading(self) -> None:
+        self._reading.clear()
+
+    def resume_reading(self) -> None:
+        self._reading.set()
+
+    def close(self, code: int, reason: str) -> None:
+        self._client.closed = code
+        self._end(code, reason)
+
+    def abort(self) -> None:
+        self._client.closed = 1006
+        self._end(1006, "")
+
+    def _resume_writing(self) -> None:
+        if not self._ended:
+            asyncio.get_running_loop().call_soon(self._receiver.writable)
+
+    async def _read(self) -> None:
+        while not self._ended:
+            await self._reading.wait()
+            message = await self._messages.get()
+            if message["type"] == "websocket.disconnect":
+                self._end(message["code"], "")
+            elif not self._ended:
+                text = message.get("text")
+                self._receiver.received(message["bytes"] if text is None else text)
+
+    def _end(self, code: int, reason: str) -> None:
+        if not self._ended:
+            self._ended = True
+            self._pump.cancel()
+            self._receiver.ended(code, reason)
 
 
 class AsgiClient:
@@ -31,6 +112,7 @@ class AsgiClient:
             "headers": [(b"host", b"testserver")],
             "subprotocols": [],
             "client": ("testclient", 0),
+            "extensions": {"adsum.direct": {"open": self._open_directly}} if DIRECT else {},
         }
         self._to_server: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         #: All frames that the client took.
@@ -38,7 +120,7 @@ class AsgiClient:
         #: The code with which the server closed the connection.
         self.closed: int | None = None
         #: Cleared for a client that does not read.
-        self.reads = asyncio.Event()
+        self.reads = Reads()
         self.reads.set()
         self.accepted = False
         self._task: asyncio.Task[None] | None = None
@@ -123,6 +205,9 @@ class AsgiClient:
         """The connection still answers; what came before is passed over."""
         self.push(None, "beat", "phoenix", "heartbeat", {})
         assert await self.reply("beat") == {"status": "ok", "response": {}}
+
+    def _open_directly(self, receiver: Any) -> "DirectServer":
+        return DirectServer(self, self._to_server, receiver)
 
     async def _from_server(self, message: Any) -> None:
         if message["type"] == "websocket.accept":

@@ -5,7 +5,8 @@ from typing import Any
 
 from adsum.channels import Client, Socket
 from adsum.channels.connection import Connection
-from adsum.channels.wire.frames import V2
+from adsum.channels.wire.frames import V2, Wire
+from adsum.channels.wire.prepared import Prepared
 
 
 class Direct:
@@ -25,6 +26,12 @@ class Direct:
         while (frame := self.connection.outbox.take()) is not None:
             self.frames.append(json.loads(frame))
         self._taking = False
+
+    def write(self, frame: Wire | Prepared) -> bool:
+        if self._taking:
+            return False
+        self.frames.append(json.loads(frame.wire if isinstance(frame, Prepared) else frame))
+        return True
 
     def give_up(self) -> None:
         self.given_up = True

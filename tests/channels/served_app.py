@@ -12,6 +12,8 @@ from adsum.channels import Channel, Client, RefusedError, Socket, on
 from tests.support.nodes import running
 from tests.support.waiting import until
 
+#: The server's implementation of WebSockets; the fixture `each_carrier` sets it.
+WS = "auto"
 #: Ends of channels: the topic and the reason.
 Ends = list[tuple[str, str]]
 
@@ -98,7 +100,7 @@ class ServedApp:
         self.ends: Ends = []
         self.clients: list[Client] = []
         #: The server's implementation of WebSockets.
-        self.ws = settings.pop("ws", "auto")
+        self.ws = settings.pop("ws", WS)
         channels: Sequence[type[Channel]] = settings.pop("channels", [Room])
         self.socket = Socket(self.presence, channels, connect=self._connect, **settings)
         self.port = 0

@@ -7,12 +7,14 @@ from typing import Any
 import pytest
 
 from adsum.channels import Channel, Limits, on
-from adsum.channels.carriers import websocket
+from adsum.channels.carriers import direct, websocket
 from tests.support.waiting import until
 
 from .app import App, Tracking, connections
 from .asgi_client import AsgiClient, asgi_client
 from .leak_check import leak_checked
+
+pytestmark = pytest.mark.usefixtures("each_carrier")
 
 
 class Slow(Channel, topic="slow:{slow}"):
@@ -32,8 +34,9 @@ class Slow(Channel, topic="slow:{slow}"):
 
 
 @pytest.fixture
-def one_held(monkeypatch: pytest.MonkeyPatch) -> None:
+def one_held(each_carrier: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a client of whom too much waits, one frame more is read."""
+    monkeypatch.setattr(direct, "_MAX_HELD", 0)
     monkeypatch.setattr(websocket, "_MAX_HELD", 0)
 
 

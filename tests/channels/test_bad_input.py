@@ -16,6 +16,8 @@ from .leak_check import run
 from .served_app import ServedApp, served_app
 from .ws_client import WsClient, ws_client
 
+pytestmark = pytest.mark.usefixtures("each_carrier")
+
 MARKER = "the-marker"
 #: Frames of version 2 that are none; the connection closes with 1011.
 NO_FRAMES: dict[str, str | bytes] = {

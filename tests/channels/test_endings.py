@@ -17,6 +17,8 @@ from .asgi_client import AsgiClient, asgi_client
 from .captured_log import Log
 from .leak_check import leak_checked, run
 
+pytestmark = pytest.mark.usefixtures("each_carrier")
+
 
 class Room(Channel, topic="room:{room}"):
     """Tracks, and writes down what happens to it."""

@@ -15,6 +15,8 @@ from tests.support.waiting import until
 from .asgi_client import AsgiClient, asgi_client
 from .leak_check import run
 
+pytestmark = pytest.mark.usefixtures("each_carrier")
+
 
 class Room(Channel, topic="room:{room}"):
     """Tracks."""

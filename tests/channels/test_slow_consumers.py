@@ -16,7 +16,7 @@ from adsum.channels import (
     intercept,
     on,
 )
-from adsum.channels.carriers import websocket
+from adsum.channels.carriers import direct, websocket
 from adsum.channels.connection import Connection
 from adsum.channels.presence import history
 from adsum.testing import Browser, RefusedByServerError
@@ -140,8 +140,9 @@ def test_rate_limit_refuses_updates_and_keeps_the_channel() -> None:
 
 
 @pytest.fixture
-def one_held(monkeypatch: pytest.MonkeyPatch) -> None:
+def one_held(each_carrier: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a client of whom too much waits, one frame more is read."""
+    monkeypatch.setattr(direct, "_MAX_HELD", 0)
     monkeypatch.setattr(websocket, "_MAX_HELD", 0)
 
 

@@ -13,6 +13,8 @@ from .leak_check import run
 from .served_app import ServedApp, served_app
 from .ws_client import url
 
+pytestmark = pytest.mark.usefixtures("each_carrier")
+
 
 def test_stolen_session_token_reads_and_sends_for_its_session() -> None:
     async def main() -> None:

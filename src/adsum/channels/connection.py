@@ -19,6 +19,7 @@ from .flow.ratelimit import RateLimit
 from .process import GRACE, JOIN_CRASHED, ChannelProcess
 from .socketparts import SocketParts
 from .wire.frames import Frame, Ref, Serializer, Wire
+from .wire.prepared import Prepared
 
 #: Close code of an end that the server intends, such as that of `Socket.disconnect`.
 _NORMAL = 1000
@@ -31,7 +32,7 @@ _TOO_MANY_JOINS = '{"reason":"too many joins"}'
 class Carrier(Protocol):
     """Moves the frames of one connection to its client.
 
-    Both methods are called in the event loop of the connection, from any of its tasks or callbacks,
+    All methods are called in the event loop of the connection, from any of its tasks or callbacks,
     so they must not wait and must not raise.
     """
 
@@ -44,6 +45,13 @@ class Carrier(Protocol):
         until there is none: making a frame may queue the next one, and order would be lost. It
         takes the rest when its transport has room again; this is not called again before the
         outbox was empty.
+        """
+
+    def write(self, frame: Wire | Prepared) -> bool:
+        """Write a frame now; False, with nothing written, if it must be queued.
+
+        Called while the outbox is empty and open, so that the order is kept. A carrier that is
+        taking a frame out of the outbox, or whose transport has no room, returns False.
         """
 
     def give_up(self) -> None:
@@ -242,9 +250,16 @@ class Connection:
         """Close code and reason; None until the connection is closing."""
         return self.outbox.closing
 
-    def send(self, frame: Wire) -> None:
-        """Queue a frame to be sent, in order; closes the connection if the outbox is full."""
-        if not self.outbox.put(frame):
+    def send(self, frame: Wire | Prepared) -> None:
+        """Send a frame, in order: at once if the carrier can, otherwise through the outbox.
+
+        Closes the connection if the outbox is full.
+        """
+        outbox, carrier = self.outbox, self._carrier
+        if not outbox and outbox.closing is None and carrier is not None and carrier.write(frame):
+            outbox.frames += 1
+            outbox.sent += len(frame)
+        elif not outbox.put(frame.wire if isinstance(frame, Prepared) else frame):
             self.overflow()
         elif self._reading_watch is None and self.outbox.half_full:
             self._watch_reading()

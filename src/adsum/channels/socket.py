@@ -7,7 +7,7 @@ from adsum.arguments import async_function, refuse
 from adsum.presence import Presence
 from adsum.tasks import cancel_task, start_task
 
-from .carriers import websocket
+from .carriers import direct, websocket
 from .carriers.asgi import ASGIReceive, ASGISend, deny_websocket, receive_next, refuse_http
 from .carriers.longpoll import LongPoll
 from .channel import Channel
@@ -179,7 +179,11 @@ class Socket:
                 offered = scope.get("subprotocols", ())
                 protocol = SUBPROTOCOL if SUBPROTOCOL in offered else None
                 connection = Connection(self._shared, *admitted)
-                await websocket.serve(connection, receive, send, protocol, ahead)
+                open_directly = direct.offered(scope)
+                if open_directly is not None:
+                    await direct.serve(connection, open_directly, send, protocol, ahead)
+                else:
+                    await websocket.serve(connection, receive, send, protocol, ahead)
                 return
         finally:
             cancel_task(ahead)

@@ -17,6 +17,7 @@ from adsum.activetime import ActiveTimer, active_timeout
 from adsum.channels.connection import Connection
 from adsum.channels.flow.fairshare import WORK
 from adsum.channels.wire.frames import Wire
+from adsum.channels.wire.prepared import Prepared
 from adsum.tasks import start_task
 
 from .tokens import new_session
@@ -157,6 +158,10 @@ class Session:
         """See `Carrier`: answer the waiting poll."""
         if self._poll is not None and not self._poll.done():
             self._poll.set_result(None)
+
+    def write(self, frame: Wire | Prepared) -> bool:
+        """See `Carrier`: every frame waits for a poll."""
+        return False
 
     def _restart_expiry(self) -> None:
         self._expiry.cancel()

@@ -16,6 +16,7 @@ from adsum.activetime import active_timeout
 from adsum.channels.connection import Connection
 from adsum.channels.flow.fairshare import WORK
 from adsum.channels.wire.frames import Wire
+from adsum.channels.wire.prepared import Prepared
 from adsum.sparselog import error_text
 from adsum.tasks import cancel_task, start_task
 
@@ -178,6 +179,10 @@ class _Carrier:
         if self._writer is None and not self._due and not self._stopped:
             self._due = True
             self._connection.share.call(WORK, self._begin)
+
+    def write(self, frame: Wire | Prepared) -> bool:
+        """See `Carrier`: every frame is queued."""
+        return False
 
     def give_up(self) -> None:
         """See `Carrier`: stop reading, and wait for the server to report the end."""
