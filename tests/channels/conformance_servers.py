@@ -15,10 +15,10 @@ from typing import Any, Protocol
 
 import uvicorn
 import uvloop
-from adsum.channels.wire.wsframes import COMPRESSED
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from adsum.channels import on
+from adsum.channels.wire.wsframes import COMPRESSED
 from tests.support.waiting import until
 
 from .app import connections

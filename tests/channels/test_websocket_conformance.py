@@ -784,10 +784,10 @@ NEGOTIATED: dict[str, str | None] = {
 DEFLATE = "permessage-deflate; client_max_window_bits"
 
 
-async def open_with_deflate(peer: Peer, offer: str = DEFLATE, *, buffers: int | None = None) -> Deflate:
+async def open_with_deflate(peer: Peer, offer: str = DEFLATE) -> Deflate:
     """Connect with an offer of permessage-deflate that is accepted."""
     peer.deflate = Deflate(resets="no_context_takeover" in offer)
-    headers = await peer.open(offer, buffers=buffers)
+    headers = await peer.open(offer)
     assert headers["sec-websocket-extensions"] == f"permessage-deflate; {NEGOTIATED[offer]}"
     return peer.deflate
 
