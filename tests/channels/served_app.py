@@ -104,6 +104,8 @@ class ServedApp:
         channels: Sequence[type[Channel]] = settings.pop("channels", [Room])
         self.socket = Socket(self.presence, channels, connect=self._connect, **settings)
         self.port = 0
+        #: The server, once it has begun.
+        self.server: uvicorn.Server | None = None
 
     async def _connect(self, client: Client) -> None:
         if client.params.get("refused"):
@@ -143,7 +145,7 @@ async def uvicorn_server(app: Any, **settings: Any) -> AsyncIterator[tuple[uvico
         **settings,
     )
     config.load()
-    server = uvicorn.Server(config)
+    server = served_app.server = uvicorn.Server(config)
     server.lifespan = config.lifespan_class(config)
     # With the protocol's number, by which asyncio sees that it is TCP and sends without delay.
     with sockets.socket(proto=sockets.IPPROTO_TCP) as sock:
