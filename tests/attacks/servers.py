@@ -18,9 +18,12 @@ from tests.support.waiting import eventually
 ROOT = Path(__file__).parents[2]
 APP = "tests.attacks.app:app"
 SECRET = "a secret of the attacked cluster"
-#: The commands that serve the application.
+#: The commands that serve the application: over direct connections, and over ASGI messages.
 COMMANDS = {
-    "uvicorn": "uvicorn {app} --port {port} --no-access-log --log-level warning",
+    "uvicorn": (
+        "uvicorn {app} --port {port} --no-access-log --log-level warning"
+        " --ws adsum.channels.uvicorn:WebSocketProtocol"
+    ),
     "hypercorn": "hypercorn {app} --bind 127.0.0.1:{port} --workers 0 --log-level warning",
 }
 

@@ -124,13 +124,25 @@ class ServedApp:
 @asynccontextmanager
 async def serving(served_app: ServedApp) -> AsyncIterator[ServedApp]:
     """Serve an application whose node runs on a free port of this host, in this event loop."""
+    async with uvicorn_server(served_app.socket, ws=served_app.ws) as (_, served_app.port):
+        yield served_app
+
+
+@asynccontextmanager
+async def uvicorn_server(app: Any, **settings: Any) -> AsyncIterator[tuple[uvicorn.Server, int]]:
+    """Serve an ASGI application in this event loop; gives the server and its port.
+
+    Args:
+        app: The application.
+        settings: Those of `uvicorn.Config`.
+    """
     config = uvicorn.Config(
-        served_app.socket,
+        app,
         lifespan="off",
         log_config=None,
-        ws=served_app.ws,
         ws_ping_interval=None,
         access_log=False,
+        **settings,
     )
     config.load()
     server = served_app.server = uvicorn.Server(config)
@@ -138,10 +150,9 @@ async def serving(served_app: ServedApp) -> AsyncIterator[ServedApp]:
     # With the protocol's number, by which asyncio sees that it is TCP and sends without delay.
     with sockets.socket(proto=sockets.IPPROTO_TCP) as sock:
         sock.bind(("127.0.0.1", 0))
-        served_app.port = sock.getsockname()[1]
         await server.startup([sock])
         try:
-            yield served_app
+            yield server, sock.getsockname()[1]
         finally:
             await _end(server)
 

@@ -16,6 +16,8 @@ from .asgi_client import asgi_client
 from .captured_log import Log
 from .leak_check import leak_checked, run
 
+pytestmark = pytest.mark.usefixtures("each_carrier")
+
 
 @leak_checked
 async def test_events_of_one_channel_are_handled_in_order() -> None:

@@ -256,6 +256,7 @@ async def is_closed_as_too_slow(flooder: AsgiClient) -> None:
     await flooder.served()
 
 
+@pytest.mark.usefixtures("each_carrier")
 def test_slow_consumer_that_pauses_briefly_is_read_on(monkeypatch: pytest.MonkeyPatch) -> None:
     """Some servers report no end of a connection while frames wait in front of it."""
     monkeypatch.setattr("adsum.channels.connection.GRACE", 0.05)
@@ -269,6 +270,7 @@ def test_slow_consumer_that_pauses_briefly_is_read_on(monkeypatch: pytest.Monkey
     run(main())
 
 
+@pytest.mark.usefixtures("each_carrier")
 def test_slow_consumer_that_reads_again_is_waited_for_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -289,6 +291,7 @@ def test_slow_consumer_that_reads_again_is_waited_for_again(
     run(main())
 
 
+@pytest.mark.usefixtures("each_carrier")
 @pytest.mark.usefixtures("busy")
 def test_replies_to_queued_frames_cause_no_outbox_overflow_for_a_reader() -> None:
     async def main() -> None:
@@ -307,6 +310,7 @@ def test_replies_to_queued_frames_cause_no_outbox_overflow_for_a_reader() -> Non
     run(main())
 
 
+@pytest.mark.usefixtures("each_carrier")
 def test_outbox_overflow_by_unread_replies_closes_with_1013(
     log: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -323,6 +327,7 @@ def test_outbox_overflow_by_unread_replies_closes_with_1013(
     run(main())
 
 
+@pytest.mark.usefixtures("each_carrier")
 @pytest.mark.usefixtures("busy")
 def test_handlers_without_awaits_share_turns() -> None:
     async def main() -> None:

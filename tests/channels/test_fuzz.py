@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -145,6 +146,7 @@ def test_garbage_after_random_frames_does_not_affect_other_clients(frames: Frame
     run(alone(frames))
 
 
+@pytest.mark.usefixtures("each_carrier")
 @examples(20)
 @given(sequences_2)
 def test_random_frames_under_tight_rate_limits_do_not_affect_other_clients(frames: Frames) -> None:
@@ -152,6 +154,7 @@ def test_random_frames_under_tight_rate_limits_do_not_affect_other_clients(frame
     run(alone(frames, limits=limits))
 
 
+@pytest.mark.usefixtures("each_carrier")
 @examples(10)
 @given(st.lists(mixed, min_size=1, max_size=3))
 def test_random_frames_over_real_sockets_do_not_affect_other_clients(lives: list[Frames]) -> None:

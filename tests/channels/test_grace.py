@@ -18,6 +18,8 @@ from .asgi_client import AsgiClient, asgi_client
 from .captured_log import Log
 from .leak_check import leak_checked
 
+pytestmark = pytest.mark.usefixtures("each_carrier")
+
 ROOM = "room:1"
 
 

@@ -13,6 +13,8 @@ from .leak_check import run
 from .served_app import ServedApp, served_app, two_served_apps
 from .ws_client import ws_client
 
+pytestmark = pytest.mark.usefixtures("each_carrier")
+
 PREFIX = "base64url.bearer.phx."
 
 

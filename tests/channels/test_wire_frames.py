@@ -11,6 +11,8 @@ from .leak_check import run
 from .served_app import served_app, two_served_apps
 from .ws_client import ws_client
 
+pytestmark = pytest.mark.usefixtures("each_carrier")
+
 JOINED = '["3","3","room:1","phx_reply",{"status":"ok","response":{}}]'
 JOIN = '["3","3","room:1","phx_join",{}]'
 

@@ -5,12 +5,16 @@ import json
 from contextlib import AsyncExitStack
 from typing import Any
 
+import pytest
+
 from tests.support.waiting import until
 
 from .leak_check import run
 from .phoenix_presence import Presence
 from .served_app import ServedApp, served_app, two_served_apps
 from .ws_client import WsClient, ws_client
+
+pytestmark = pytest.mark.usefixtures("each_carrier")
 
 STATE = '["3",null,"room:1","presence_state",'
 DIFF = '["3",null,"room:1","presence_diff",'

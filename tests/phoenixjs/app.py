@@ -14,6 +14,7 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -42,7 +43,7 @@ class Options:
     """How a server of the tests is.
 
     Attributes:
-        server: ``uvicorn`` or ``hypercorn``.
+        server: ``uvicorn``, ``hypercorn``, or ``direct`` for uvicorn with direct connections.
         port: Where it listens on the loopback interface; 0 for any free port.
         upgrades: Whether WebSockets get through, which some proxies do not allow.
         keep_alive: Whether requests of one client may share a connection, and so a worker.
@@ -219,10 +220,12 @@ def _is_news(record: logging.LogRecord) -> bool:
     return "the handler of 'crash' crashed" not in record.getMessage()
 
 
-def _serve_with_uvicorn(listener: socket.socket) -> None:
+def _serve_with_uvicorn(listener: socket.socket, ws: str = "auto") -> None:
     import uvicorn
 
-    config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=3)
+    config = uvicorn.Config(
+        app, log_config=None, access_log=False, timeout_graceful_shutdown=3, ws=ws
+    )
     uvicorn.Server(config).run(sockets=[listener])
 
 
@@ -254,7 +257,11 @@ def _main() -> None:
     if OPTIONS.buffer is not None:  # the connections inherit it
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, OPTIONS.buffer)
     port = listener.getsockname()[1]
-    serve = {"uvicorn": _serve_with_uvicorn, "hypercorn": _serve_with_hypercorn}
+    serve = {
+        "uvicorn": _serve_with_uvicorn,
+        "direct": partial(_serve_with_uvicorn, ws="adsum.channels.uvicorn:WebSocketProtocol"),
+        "hypercorn": _serve_with_hypercorn,
+    }
     serve[OPTIONS.server](listener)
 
 

@@ -82,7 +82,7 @@ def test_reconnect_during_linger_shows_no_leave_and_no_join() -> None:
         told = site.seen["ann", ROOM]
         assert (len(told.joins), told.gone) == (2, [])
 
-    run(scenario, environment={"ADSUM_LINGER": "2"})
+    run(scenario, environment={"ADSUM_LINGER": "2"}, server="direct")
 
 
 def test_crashed_channel_rejoins_and_other_channels_are_unaffected() -> None:
@@ -156,7 +156,7 @@ def test_immediate_rejoin_in_a_busy_room_gets_no_stale_diff() -> None:
         await site.clients.ask("update", client="bob", topic=ROOM, meta={"of": "bob"})
         await site.agree(ROOM, FOUR)
 
-    run(scenario)
+    run(scenario, server="direct")
 
 
 async def update_on_and_on(site: SiteCluster, client: str) -> None:

@@ -44,7 +44,8 @@ async def update_all(site: SiteCluster, rounds: Iterable[int]) -> dict[str, list
     return {name: [meta] for name, meta in metas.items()}
 
 
-def test_slow_consumer_gets_missed_changes_as_one_diff() -> None:
+@pytest.mark.parametrize("server", ["uvicorn", "direct"])
+def test_slow_consumer_gets_missed_changes_as_one_diff(server: str) -> None:
     async def scenario(site: SiteCluster) -> None:
         await crowded(site)
         await room_of(site, "ann")  # takes the log
@@ -57,7 +58,7 @@ def test_slow_consumer_gets_missed_changes_as_one_diff() -> None:
         refs = len(site.seen["ann", ROOM].joins)
         assert refs < 40 * len(CROWD), "nothing was merged"
 
-    run(scenario, updates=100_000, buffer=4096)
+    run(scenario, updates=100_000, buffer=4096, server=server)
 
 
 def test_slow_consumer_beyond_history_gets_a_state_as_difference() -> None:
