@@ -35,9 +35,12 @@ def source_of(version: str) -> Iterator[Path]:
         yield (Path(version) / "src").resolve()
         return
     command = ["git", "archive", f"{version}^{{commit}}", "src"]
-    done = subprocess.run(command, cwd=_ROOT, capture_output=True, check=False)
-    if done.returncode:
-        raise ValueError(f"{version}: must be a folder with a copy of adsum, or a revision of it")
+    try:
+        done = subprocess.run(command, cwd=_ROOT, capture_output=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        raise ValueError(
+            f"{version}: must be a folder with a copy of adsum, or a revision of it"
+        ) from None
     with tempfile.TemporaryDirectory() as folder:
         with tarfile.open(fileobj=io.BytesIO(done.stdout)) as archive:
             archive.extractall(folder, filter="data")
