@@ -8,6 +8,8 @@ RUNNABLE := $(VENV)/.runnable
 CODE := src tests benchmarks examples docs/conf.py
 
 SECONDS ?= 600
+# An earlier version that `make bench` measures in the same run: a revision, or a folder.
+AGAINST ?= 515d903
 # On every core.
 PARALLEL := --numprocesses=auto --dist=worksteal
 # Suites with processes that measure time or load the machine: they run one after another, but for
@@ -70,9 +72,11 @@ bare: $(INSTALLED)  ## `make test` on a new Debian with python3, make and git al
 	@command -v debootstrap >/dev/null || { $(APT) debootstrap >/dev/null; }
 	$(BIN)/python -m tests.bare test
 
-bench: $(INSTALLED)  ## figures to the terminal and to benchmarks/results/
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt matplotlib python-socketio
-	$(BIN)/python -m benchmarks
+bench: $(INSTALLED)  ## figures to the terminal, to benchmarks/results/ and to docs/capacity.md
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt \
+	    matplotlib python-socketio channels channels_redis
+	$(BIN)/python -m benchmarks --against $(AGAINST)
+	$(BIN)/python -m benchmarks.capacity benchmarks/results/results.json docs
 
 scale: $(INSTALLED)  ## clusters of 10 to 1,000 nodes in virtual time; takes about half an hour
 	$(BIN)/python -m benchmarks.scale

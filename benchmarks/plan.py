@@ -1,6 +1,7 @@
 """How much a run measures: the whole, or a smoke run."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,16 @@ class Plan:
     at_once: int = 100
     #: Seconds for which members of a large room change.
     changing_seconds: float = 4.0
+    #: Turns that the contenders of the chat take, and the seconds of each load.
+    rounds: int = 3
+    load_seconds: float = 1.5
+    #: Clients that push, and clients in a room that receives broadcasts.
+    pushers: int = 100
+    rooms: tuple[int, ...] = (100, 1_000)
+    #: Connections that have joined a channel and are idle.
+    joined: int = 5_000
+    #: The folder of the package of an earlier version, to be measured beside this one.
+    earlier: Path | None = None
 
 
 FULL = Plan()
@@ -58,4 +69,8 @@ QUICK = Plan(
     at_once=20,
     changing_seconds=0.5,
     storms=1,
+    rounds=1,
+    load_seconds=0.5,
+    rooms=(100,),
+    joined=200,
 )

@@ -41,7 +41,7 @@ def description() -> str:
 def redis_server() -> Iterator[int]:
     """A Redis of our own on a free port of the loopback, gone when the block ends."""
     with tempfile.TemporaryDirectory() as directory:
-        port = _free_port()
+        port = free_port()
         command = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--dir", directory]
         command += ["--save", "", "--appendonly", "no", "--daemonize", "no"]
         server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -57,7 +57,8 @@ def redis_server() -> Iterator[int]:
                 server.wait()
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of the loopback that nobody listens on."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         return int(probe.getsockname()[1])
 

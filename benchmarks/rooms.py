@@ -6,7 +6,7 @@ import adsum
 from adsum.channels import Channel, Limits, Socket, on
 
 #: Members of a benchmark change faster than people do.
-_UNLIMITED = 1_000_000
+UNLIMITED = 1_000_000
 
 
 class Room(Channel, topic="room:{room}"):
@@ -20,4 +20,4 @@ class Room(Channel, topic="room:{room}"):
 
 def make_socket(presence: adsum.Presence) -> Socket:
     """The application that is mounted."""
-    return Socket(presence, [Room], limits=Limits(updates=_UNLIMITED))
+    return Socket(presence, [Room], limits=Limits(updates=UNLIMITED))

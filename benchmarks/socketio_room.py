@@ -7,7 +7,6 @@ python-socketio encodes such an event once for all clients of a process.
 """
 
 import json
-from importlib.metadata import version
 from typing import Any
 
 from benchmarks import redis_presence
@@ -24,14 +23,6 @@ def missing() -> str:
     except ImportError:
         return "the Python package python-socketio is not installed"
     return redis_presence.missing()
-
-
-def description() -> str:
-    """Which versions these are, for the report; empty if something is missing."""
-    if missing():
-        return ""
-    names = ("python-socketio", "uvicorn", "websockets", "uvloop")
-    return ", ".join(f"{name} {version(name)}" for name in names)
 
 
 class SocketIOServer(WebServer):

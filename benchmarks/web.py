@@ -10,7 +10,7 @@ import time
 from statistics import median
 
 from benchmarks.crowd import Changed, Entered
-from benchmarks.figures import Figure
+from benchmarks.figures import Figure, Samples
 from benchmarks.plan import Plan
 from benchmarks.sites import Site, sides, site
 
@@ -22,8 +22,6 @@ _CHANGERS = 100
 _RATE = 10.0
 #: Members of a room of which there are many.
 _SMALL_ROOM = 10
-#: What was measured, of whom: its unit and its samples.
-Samples = dict[tuple[str, str], tuple[str, list[float]]]
 
 
 def storm(plan: Plan) -> list[Figure]:
@@ -34,7 +32,7 @@ def storm(plan: Plan) -> list[Figure]:
     what the clients know. Without compression, and once with permessage-deflate, which browsers
     offer and uvicorn accepts by default; the bytes are those of the frames, as they travel.
     """
-    samples: Samples = {}
+    samples = Samples()
     kinds = sides()
     for repetition in range(plan.storms):
         for nodes, compressed in _STORMS:
@@ -44,7 +42,7 @@ def storm(plan: Plan) -> list[Figure]:
                 with site(side, nodes, deflate=compressed) as here:
                     _storm(here, plan, compressed, samples)
     group = f"{plan.crowd:,} browsers enter one room, {plan.at_once} at a time"
-    return _figures(group, samples)
+    return samples.figures(group)
 
 
 def _storm(here: Site, plan: Plan, compressed: bool, samples: Samples) -> None:
@@ -67,7 +65,7 @@ def _storm(here: Site, plan: Plan, compressed: bool, samples: Samples) -> None:
     if here.redis_port:
         rows.append(("CPU of redis-server", "s", redis_cpu))
     for what, unit, value in rows:
-        _note(samples, f"{where}, {what}", here.side, unit, value)
+        samples.note(f"{where}, {what}", here.side, unit, value)
 
 
 def fan_out(plan: Plan) -> list[Figure]:
@@ -83,14 +81,14 @@ def fan_out(plan: Plan) -> list[Figure]:
     One side comes after the other, as a thousand idle clients of the other would disturb by
     their pings.
     """
-    samples: Samples = {}
+    samples = Samples()
     for side in sides():
         with site(side, 1) as here:
             here.enter(plan.crowd, at_once=plan.at_once, per_room=plan.crowd)
             for _ in range(plan.weighings):
                 _change(here, plan, _RATE, f"{_RATE:g} changes/s", samples)
                 _change(here, plan, 0.0, "full speed", samples)
-    return _figures(f"Changes in a room of {plan.crowd:,}", samples)
+    return samples.figures(f"Changes in a room of {plan.crowd:,}")
 
 
 def _change(here: Site, plan: Plan, rate: float, speed: str, samples: Samples) -> None:
@@ -113,7 +111,7 @@ def _change(here: Site, plan: Plan, rate: float, speed: str, samples: Samples) -
         ]
     rows.append(("CPU of the clients", "s", done.cpu))
     for what, unit, value in rows:
-        _note(samples, f"{speed}, {what}", here.side, unit, value)
+        samples.note(f"{speed}, {what}", here.side, unit, value)
 
 
 def connections(plan: Plan) -> list[Figure]:
@@ -122,14 +120,14 @@ def connections(plan: Plan) -> list[Figure]:
     Resident memory of the one server process with all of them, less that before they came. With
     compression, which browsers offer and uvicorn accepts by default, and without.
     """
-    samples: Samples = {}
+    samples = Samples()
     kinds = sides()
     for _ in range(plan.weighings):
         for deflate in (False, True):
             for side in kinds:
                 what = f"a connection, permessage-deflate {'on' if deflate else 'off'}"
-                _note(samples, what, side, "KB", _weigh(side, plan.crowd, deflate) / 1e3)
-    return _figures(f"Memory of {plan.crowd:,} idle browsers", samples)
+                samples.note(what, side, "KB", _weigh(side, plan.crowd, deflate) / 1e3)
+    return samples.figures(f"Memory of {plan.crowd:,} idle browsers")
 
 
 def _weigh(side: str, count: int, deflate: bool) -> float:
@@ -138,19 +136,3 @@ def _weigh(side: str, count: int, deflate: bool) -> float:
         here.enter(count, at_once=_SMALL_ROOM, per_room=_SMALL_ROOM, compressed=deflate)
         time.sleep(0.5)
         return float(here.servers[0].call("resident") - before) / count
-
-
-def _note(samples: Samples, what: str, side: str, unit: str, value: float) -> None:
-    """Add one sample."""
-    samples.setdefault((what, side), (unit, []))[1].append(value)
-
-
-def _figures(group: str, samples: Samples) -> list[Figure]:
-    """The samples as figures, those of both sides beside each other."""
-    order = list(dict.fromkeys(what for what, _ in samples))
-    return [
-        Figure(group=group, name=f"{what}: {side}", unit=unit, samples=tuple(values))
-        for (what, side), (unit, values) in sorted(
-            samples.items(), key=lambda item: order.index(item[0][0])
-        )
-    ]

@@ -5,12 +5,12 @@ import zlib
 from abc import abstractmethod
 from typing import cast
 
-_TEXT, _BINARY, _CLOSE, _PING = 0x81, 0x82, 0x88, 0x89
+TEXT, BINARY, CLOSE, PING, PONG = 0x81, 0x82, 0x88, 0x89, 0x8A
 #: Says that the payload is compressed; only data frames have it.
 _COMPRESSED = 0x40
 #: With these four bytes a compressed message ends that the sender left out (RFC 7692).
 _TAIL = b"\x00\x00\xff\xff"
-_HANDSHAKE = (
+_UPGRADE = (
     "GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n{more}\r\n"
 )
@@ -29,7 +29,7 @@ class WebSocket(asyncio.Protocol):
     """
 
     def __init__(self, path: str, compressed: bool = False) -> None:
-        self._request = _HANDSHAKE.format(path=path, more=_OFFER if compressed else "").encode()
+        self._request = upgrade(path, compressed)
         self._transport: asyncio.Transport | None = None
         self._rest = b""
         self._open = False
@@ -53,7 +53,7 @@ class WebSocket(asyncio.Protocol):
     def send(self, text: str) -> None:
         """Send one text message."""
         if self._transport is not None:
-            self._transport.write(_frame(_TEXT, text.encode()))
+            self._transport.write(frame(TEXT, text.encode()))
 
     def close(self) -> None:
         """Drop the connection."""
@@ -114,18 +114,23 @@ class WebSocket(asyncio.Protocol):
         return data[position:]
 
     def _frame(self, head: int, payload: bytes) -> None:
-        if head in (_TEXT, _BINARY):
+        if head in (TEXT, BINARY):
             self.message(payload)
-        elif head == _PING and self._transport is not None:
-            self._transport.write(_frame(0x8A, payload))
-        elif head == _CLOSE:
+        elif head == PING and self._transport is not None:
+            self._transport.write(frame(PONG, payload))
+        elif head == CLOSE:
             self.lost(f"the server closed: {payload!r}")
             self.close()
         elif head & _COMPRESSED and self._inflate is not None:
             self.message(self._inflate.decompress(payload + _TAIL))
 
 
-def _frame(head: int, payload: bytes) -> bytes:
+def upgrade(path: str, compressed: bool = False) -> bytes:
+    """The request with which a client begins; `compressed` offers permessage-deflate."""
+    return _UPGRADE.format(path=path, more=_OFFER if compressed else "").encode()
+
+
+def frame(head: int, payload: bytes) -> bytes:
     """A frame as clients send it; a mask of zeros leaves the payload as it is."""
     size = len(payload)
     if size < 126:
