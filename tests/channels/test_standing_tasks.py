@@ -408,9 +408,30 @@ def test_job_that_cancels_its_task_in_place_and_returns_is_reported(run: Run) ->
             owner.noted.append("next")
 
         owner.begin(job)
-        owner.mailbox.put(after)
+        assert not owner.mailbox.begin(after)  # the task is about to end
         await until(lambda: "next" in owner.noted)
         assert owner.noted == [("broken", "None"), "next"]
+        await owner.end()
+
+    run(main())
+
+
+@pytest.mark.parametrize("how", ["begin", "put"])
+def test_job_that_swallows_a_cancellation_leaves_no_trace_of_it(run: Run, how: str) -> None:
+    async def main() -> None:
+        owner = await Owner().rest()
+
+        async def job() -> None:
+            current().cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(0)
+
+        async def after() -> None:
+            owner.noted.append(current().cancelling())
+
+        getattr(owner.mailbox, how)(job)
+        owner.mailbox.put(after)
+        await until(lambda: owner.noted == [0])
         await owner.end()
 
     run(main())
