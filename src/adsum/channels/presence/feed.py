@@ -303,13 +303,15 @@ class PresenceFeed:
         self._pace.pause()
         if transitions:
             self._history.add(FeedDiff(transitions, fetched), self._presence.count(self.topic))
-        if transitions or self.counting:
-            for follower in list(self._followers):
-                follower.notify()
+        # Newcomers first: a carrier may request the frame inside `notify`, and one that fell behind is
+        # also a follower.
         for follower in newcomers.keys() & self._followers:  # one may have left in between
             if self._state is not None:
                 follower.state = self.number, self._state
             follower.notify()
+        if transitions or self.counting:
+            for follower in list(self._followers):
+                follower.notify()
         self._pace.pause_until_sent(began)
 
     def _is_behind(self, follower: Follower) -> bool:
