@@ -303,8 +303,8 @@ class PresenceFeed:
         self._pace.pause()
         if transitions:
             self._history.add(FeedDiff(transitions, fetched), self._presence.count(self.topic))
-        # Newcomers first: a carrier may request the frame inside `notify`, and one that fell behind is
-        # also a follower.
+        # Newcomers first: one that fell behind is also a follower, and its carrier may request the
+        # frame inside `notify`.
         for follower in newcomers.keys() & self._followers:  # one may have left in between
             if self._state is not None:
                 follower.state = self.number, self._state
