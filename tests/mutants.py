@@ -40,6 +40,8 @@ LARGE_MESSAGES = (
     "tests/replication/test_codec.py",
     "tests/hostile/test_pieces.py",
 )
+#: Tests of handlers and sends that begin in place.
+IN_PLACE = ("tests/channels/test_standing_tasks.py", "tests/channels/test_writing_in_place.py")
 #: A mutant that makes the tests hang is caught as well.
 TIMEOUT = 300.0
 HANGS = "(it hangs)"
@@ -1433,6 +1435,76 @@ MUTANTS = [
         " or topic.startswith(RESERVED):",
         ":",
         ("tests/services/test_reserved_topics.py",),
+    ),
+    Mutant(
+        "a job begins inside another one",
+        "../channels/flow/fairshare.py",
+        "if turns.in_place or not self.spend(cost):",
+        "if not self.spend(cost):",
+        IN_PLACE,
+    ),
+    Mutant(
+        "work in place is free of charge",
+        "../channels/flow/fairshare.py",
+        "if turns.in_place or not self.spend(cost):",
+        "if turns.in_place:",
+        IN_PLACE,
+    ),
+    Mutant(
+        "the caller of work in place is no longer the current task",
+        "../channels/flow/standingtask.py",
+        "                asyncio._enter_task(loop, caller)",
+        "                pass",
+        IN_PLACE,
+    ),
+    Mutant(
+        "a task that work in place has cancelled rests on",
+        "../channels/flow/standingtask.py",
+        "if not task.cancelling():",
+        "if True:",
+        IN_PLACE,
+    ),
+    Mutant(
+        "a cancellation in place leaves the awaited future alone",
+        "../channels/flow/standingtask.py",
+        "if error is not None and asyncio.isfuture(wait) and wait.cancel():",
+        "if False:",
+        IN_PLACE,
+    ),
+    Mutant(
+        "a cancellation at rest is a crash",
+        "../channels/flow/mailbox.py",
+        "if not at_rest:",
+        "if True:",
+        IN_PLACE,
+    ),
+    Mutant(
+        "a task that a job left cancelled runs the next job",
+        "../channels/flow/mailbox.py",
+        "            await standing\n            if standing.task.cancelling():\n",
+        "            await standing\n            if False:\n",
+        IN_PLACE,
+    ),
+    Mutant(
+        "a failed send cancels the reader inside its own call",
+        "../channels/carriers/websocket.py",
+        "self._connection.loop.call_soon(self._interrupt)",
+        "self._interrupt()",
+        IN_PLACE,
+    ),
+    Mutant(
+        "a channel with room pauses reading",
+        "../channels/connection.py",
+        "while full and not full[-1].full:",
+        "while False:",
+        IN_PLACE,
+    ),
+    Mutant(
+        "a full channel is not noted",
+        "../channels/process.py",
+        "        if self.full:\n            self.connection.note_full(self)",
+        "        pass",
+        IN_PLACE,
     ),
 ]
 

@@ -34,9 +34,11 @@ class ChannelCode:
     async def outcome(self, handling: Awaitable[Answer]) -> tuple[str, Answer]:
         """Await a handler; returns the status and the response, ``error`` for a refusal."""
         try:
-            return "ok", await self._mailbox.call(handling)
+            return "ok", await handling
         except RefusedError as refusal:
             return "error", refusal.response
+        except asyncio.CancelledError as error:  # as `Mailbox.call`, with one coroutine less
+            self._mailbox.raise_crash(error)
 
     def spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
         """Run a coroutine as a task of the channel."""

@@ -100,6 +100,8 @@ class Connection:
         # sent.
         self._backlog = 0
         self._room: asyncio.Future[None] | None = None
+        # All channels whose mailbox is full; some may have room again.
+        self._full_processes: list[ChannelProcess] = []
         self._deadline: ActiveTimer | None = None
         self._finished = False
         # Channels that have ended but still run `terminate`.
@@ -124,7 +126,8 @@ class Connection:
             return
         self._active_sweep = self._registry.sweeps
         self._registry.frames_received += 1
-        size = _size_of(data)
+        # The size in bytes; nearly all frames are ASCII.
+        size = len(data) if isinstance(data, bytes) or data.isascii() else _size_of(data)
         if size > self._limits.frame_size:
             self._log_disconnect(f"frame of {size} bytes too large")
             self.close(1009, "frame too large")
@@ -167,8 +170,7 @@ class Connection:
             return False  # nothing is handled any more
         if outbox.half_full and not self._reads_nothing:
             return True
-        # An event has at least one byte, so a backlog of fewer bytes than `waiting` is never full.
-        return self._backlog >= self._limits.waiting and self._is_behind_with_handling
+        return self._is_behind_with_handling
 
     @property
     def is_behind_with_reading(self) -> bool:
@@ -184,10 +186,10 @@ class Connection:
     def _is_behind_with_handling(self) -> bool:
         if self._backlog > self._limits.backlog:
             return True
-        for process in self.processes.values():  # noqa: SIM110  # for each frame: `any` is slow
-            if process.full:
-                return True
-        return False
+        full = self._full_processes
+        while full and not full[-1].full:
+            full.pop()
+        return bool(full)
 
     async def wait_room(self) -> None:
         """Wait until the carrier may read the next frame."""
@@ -204,6 +206,11 @@ class Connection:
         if self._room is None or self._room.done():
             self._room = asyncio.get_running_loop().create_future()
         await asyncio.wait([self._room])  # several may wait
+
+    def note_full(self, process: ChannelProcess) -> None:
+        """Record that the mailbox of a channel may have become full."""
+        if process not in self._full_processes:
+            self._full_processes.append(process)
 
     def freed(self, size: int) -> None:
         """Subtract handled or dropped bytes from the backlog, and wake waiting readers."""
@@ -339,10 +346,10 @@ class Connection:
 
     def _dispatch(self, frame: Frame, size: int) -> None:
         process = self.processes.get(frame.topic)
-        if frame.topic == "phoenix" and frame.event == "heartbeat":
-            self._reply(None, frame, "ok", _EMPTY)
-        elif frame.event == "phx_join":
+        if frame.event == "phx_join":
             self._join(frame, size)
+        elif frame.event == "heartbeat" and frame.topic == "phoenix":
+            self._reply(None, frame, "ok", _EMPTY)
         elif process is not None and process.means(frame.join_ref):
             self._backlog += size
             process.receive(frame, size)
@@ -400,8 +407,5 @@ class Connection:
             self._carrier.give_up()
 
 
-def _size_of(data: Wire) -> int:
-    """Size of a received frame in bytes."""
-    if isinstance(data, bytes) or data.isascii():
-        return len(data)
+def _size_of(data: str) -> int:
     return len(data.encode(errors="surrogatepass"))

@@ -81,6 +81,9 @@ class ClientConnection(FrameSink, FollowerConnection, Protocol):
     def freed(self, size: int) -> None:
         """Subtract handled or dropped bytes from the backlog."""
 
+    def note_full(self, process: "ChannelProcess") -> None:
+        """Record that a mailbox may have become full."""
+
     def forget(self, process: "ChannelProcess") -> None:
         """Remove a channel that has ended, and wait for its `finished` before the end."""
 
@@ -169,10 +172,14 @@ class ChannelProcess(PassingOwner):
             before: `finished` of the client's old channel on this topic; the join waits for it.
         """
         self._mailbox.put(partial(self._join, join, before), size)
+        self._note_full()
 
     def means(self, join_ref: Ref) -> bool:
         """Whether a frame with this `join_ref` is for this channel, and the channel is open."""
-        return not self.ending and (join_ref is None or str(join_ref) == str(self._join_ref))
+        if self.ending:
+            return False
+        own = self._join_ref
+        return join_ref == own or join_ref is None or str(join_ref) == str(own)
 
     @property
     def full(self) -> bool:
@@ -185,7 +192,12 @@ class ChannelProcess(PassingOwner):
         If none is queued, its handler runs up to its first wait before this returns.
         """
         handle = self._leave if frame.event == "phx_leave" else self._handle
-        self._mailbox.begin(partial(handle, frame), size)
+        if not self._mailbox.begin(partial(handle, frame), size):
+            self._note_full()
+
+    def _note_full(self) -> None:
+        if self.full:
+            self.connection.note_full(self)
 
     def intercept_later(self, event: str, payload: Encoded) -> None:
         """See `broadcasts.Subscriber`."""
@@ -195,6 +207,7 @@ class ChannelProcess(PassingOwner):
         self._to_intercept += 1
         if self._to_intercept <= limit:
             self._mailbox.put(partial(self._intercept, event, payload))
+            self._note_full()
         else:
             text, key = "%s: the intercept method for %s is too slow", type(self._channel).__name__
             self._shared.log.error(text, repr(self), quoted(event), key=key)

@@ -100,10 +100,7 @@ async def _read(
             while held and not connection.full and connection.closing is None:
                 data = held.popleft()
                 held_size -= len(data) + _FRAME_COST
-                cost = WORK + len(data)
-                if not connection.share.spend(cost):
-                    await connection.share.turn(cost)
-                connection.receive(data)
+                await _dispatch(connection, data)
             if connection.full:
                 if held_size > _MAX_HELD:
                     await connection.wait_room()
@@ -121,10 +118,21 @@ async def _read(
                 continue
             connection.note_activity()
             text = message.get("text")
-            held.append(message["bytes"] if text is None else text)
-            held_size += len(held[-1]) + _FRAME_COST
+            data = message["bytes"] if text is None else text
+            if not held and not connection.full:
+                await _dispatch(connection, data)
+                continue
+            held.append(data)
+            held_size += len(data) + _FRAME_COST
     finally:
         cancel_task(ahead)
+
+
+async def _dispatch(connection: Connection, data: Wire) -> None:
+    cost = WORK + len(data)
+    if not connection.share.spend(cost):
+        await connection.share.turn(cost)
+    connection.receive(data)
 
 
 async def _wait_for_end(connection: Connection, receive: ASGIReceive) -> None:

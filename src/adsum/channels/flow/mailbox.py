@@ -16,7 +16,7 @@ Invariants:
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from typing import Protocol, TypeVar
+from typing import NoReturn, Protocol, TypeVar
 
 from adsum.tasks import is_closing
 
@@ -78,21 +78,23 @@ class Mailbox:
         self._jobs.append((size, job))
         self._wake()
 
-    def begin(self, job: Job, size: int = 0) -> None:
-        """Queue a job as `put` does, or run it now, up to its first wait, if nothing precedes it.
+    def begin(self, job: Job, size: int = 0) -> bool:
+        """Run a job now, up to its first wait, or queue it as `put` does; returns whether it began.
 
-        A job that is begun inside another one, of any mailbox of the event loop, is queued.
+        It is queued if another job precedes it, if the budget of the turn does not allow it, and
+        inside another job that was begun in place, of any mailbox of the event loop.
         """
         standing, share = self._standing, self._owner.share
         if standing is None or not standing.resting or not share.enter(WORK):
             self.put(job, size)
-            return
+            return False
         try:
             standing.begin(self._do(job, size))
         finally:
             share.leave()
         if self._jobs or self._owner.ended:
             standing.wake()
+        return True
 
     def put_first(self, job: Job) -> None:
         """Queue a job before all others; it runs after the one that is running."""
@@ -113,10 +115,6 @@ class Mailbox:
     async def call(self, handling: Awaitable[T], limit: asyncio.Timeout | None = None) -> T:
         """Await code of the application in a job; a cancellation not requested here is a crash.
 
-        The code may cancel its own task, or await a future that is cancelled. If it cancels its
-        task and then returns without another await, the task ends as cancelled; see
-        `MailboxOwner.broken`.
-
         Args:
             handling: The awaitable of the application.
             limit: The timeout around this call, if any.
@@ -129,15 +127,28 @@ class Mailbox:
         except asyncio.CancelledError as error:
             if limit is not None and limit.expired():
                 raise
-            task = asyncio.current_task()
-            if task is None or not task.cancelling():
-                raise RuntimeError("an awaitable of the application was cancelled") from error
-            if self.cancelling or is_closing():
-                self.cancelling = True
-                raise
-            while task.uncancel():
-                pass
-            raise RuntimeError(CANCELLED) from error
+            self.raise_crash(error)
+
+    def raise_crash(self, error: asyncio.CancelledError) -> NoReturn:
+        """Raise the error of application code in a job that was cancelled.
+
+        The code may cancel its own task, or await a future that is cancelled. If it cancels its
+        task and then returns without another await, the task ends as cancelled; see
+        `MailboxOwner.broken`.
+
+        Raises:
+            asyncio.CancelledError: Adsum or the end of the event loop requested it.
+            RuntimeError: The application requested it.
+        """
+        task = asyncio.current_task()
+        if task is None or not task.cancelling():
+            raise RuntimeError("an awaitable of the application was cancelled") from error
+        if self.cancelling or is_closing():
+            self.cancelling = True
+            raise error
+        while task.uncancel():
+            pass
+        raise RuntimeError(CANCELLED) from error
 
     def _wake(self) -> None:
         if self._standing is None:

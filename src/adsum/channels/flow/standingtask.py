@@ -165,18 +165,15 @@ def _completed(
         wait: The object that it has yielded.
         error: Raised in the coroutine instead of its wait, if given.
     """
-    value: Any = None
     try:
+        if error is not None:
+            wait = work.throw(error)
         while True:
-            if error is None:
-                try:
-                    value = yield wait
-                except BaseException as raised:
-                    error = raised
-            if error is None:
-                wait = work.send(value)
-            else:
-                raised, error = error, None
+            try:
+                value = yield wait
+            except BaseException as raised:
                 wait = work.throw(raised)
+            else:
+                wait = work.send(value)
     except StopIteration:
         return

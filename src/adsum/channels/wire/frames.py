@@ -131,7 +131,8 @@ class Version2:
         value = _parse(data)
         if not isinstance(value, list) or len(value) < 5:
             raise ProtocolError("not an array of five elements or more")
-        return _checked(*(value if len(value) == 5 else value[:5]))
+        join_ref, ref, topic, event, payload = value if len(value) == 5 else value[:5]
+        return _checked(join_ref, ref, topic, event, payload)
 
     def message(self, join_ref: Ref, ref: Ref, topic: str, event: str, payload: Encoded) -> Wire:
         """See `Serializer`."""
@@ -143,8 +144,10 @@ class Version2:
         """See `Serializer`."""
         if isinstance(response, bytes):
             return _binary(_REPLY, (_ref_text(join_ref), _ref_text(ref), topic, status), response)
-        body = f'{{"status":{quote(status)},"response":{response}}}'
-        return self.message(join_ref, ref, topic, "phx_reply", body)
+        return (
+            f'[{_ref(join_ref)},{_ref(ref)},{quote(topic)},"phx_reply",'
+            f'{{"status":{quote(status)},"response":{response}}}]'
+        )
 
     def broadcast(self, topic: str, event: str, payload: Encoded) -> Wire:
         """See `Serializer`."""
@@ -215,11 +218,22 @@ def _text_of(data: bytes) -> str:
 
 
 def _checked(join_ref: object, ref: object, topic: object, event: object, payload: Any) -> Frame:
-    if not is_name(topic, MAX_NAME):
-        raise ProtocolError(f"topic is not a text of 1 to {MAX_NAME} characters")
-    if not is_name(event, MAX_NAME):
-        raise ProtocolError(f"event is not a text of 1 to {MAX_NAME} characters")
-    return Frame(_as_ref(join_ref, "join_ref"), _as_ref(ref, "ref"), topic, event, payload)
+    """Make a frame of fields of any type; the conditions here accept nearly all without a call."""
+    if not (type(topic) is str and topic.isascii() and 0 < len(topic) <= MAX_NAME):
+        topic = _as_name(topic, "topic")
+    if not (type(event) is str and event.isascii() and 0 < len(event) <= MAX_NAME):
+        event = _as_name(event, "event")
+    if not (type(join_ref) is str and join_ref.isascii() and len(join_ref) <= MAX_REF):
+        join_ref = _as_ref(join_ref, "join_ref")
+    if not (type(ref) is str and ref.isascii() and len(ref) <= MAX_REF):
+        ref = _as_ref(ref, "ref")
+    return Frame(join_ref, ref, topic, event, payload)
+
+
+def _as_name(value: object, field: str) -> str:
+    if not is_name(value, MAX_NAME):
+        raise ProtocolError(f"{field} is not a text of 1 to {MAX_NAME} characters")
+    return value
 
 
 def _as_ref(value: object, field: str) -> Ref:
