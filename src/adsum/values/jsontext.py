@@ -19,6 +19,7 @@ _MAX_PATH, _MAX_STEP = 200, 40
 
 _SCALARS = frozenset({str, int, bool, type(None)})
 _SEPARATORS = (",", ":")
+_WHITESPACE = " \t\n\r"
 
 
 def _make_dump() -> Callable[[object], str]:
@@ -42,8 +43,19 @@ _DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
 dump: Callable[[object], str] = _make_dump()
 #: Encodes a string as a JSON string, in ASCII.
 quote: Callable[[str], str] = json.encoder.encode_basestring_ascii
-#: Decodes a JSON text; refuses NaN and infinities, which the standard module accepts.
-load: Callable[[str], Any] = _DECODER.decode
+
+
+def load(text: str) -> Any:
+    """Decode a JSON text; NaN and infinities are refused, which the standard module accepts.
+
+    Raises:
+        ValueError: The text is not JSON.
+    """
+    bare = text.strip(_WHITESPACE)  # costs less than the search of the standard `decode`
+    value, end = _DECODER.raw_decode(bare)
+    if end != len(bare):
+        raise ValueError(f"there is more after the JSON value, at character {end}")
+    return value
 
 
 def loader_of(kind: Callable[[dict[str, Any]], Any]) -> Callable[[str], Any]:
