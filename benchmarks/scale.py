@@ -16,7 +16,7 @@ import gc
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from adsum.replication.messages import Delta
@@ -45,7 +45,7 @@ class LightNode(SimulatedNode):
         """See `Endpoint`."""
         if isinstance(frame.message, Delta) and frame.message.changes:
             light = SimulatedFrame(frame.data)
-            light.__dict__["message"] = frame.message._replace(changes=())
+            light.__dict__["message"] = replace(frame.message, changes=())
             frame = light
         super().frame_arrived(link, frame)
 

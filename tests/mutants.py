@@ -1048,8 +1048,8 @@ MUTANTS = [
     Mutant(
         "take an exception for the normal end of a block",
         "../tracked.py",
-        "self._owner, broken=True",
-        "self._owner, broken=False",
+        "self._owner, self._place, broken=True",
+        "self._owner, self._place, broken=False",
         ("tests/node/test_grace.py",),
     ),
     Mutant(

@@ -1,8 +1,8 @@
 """Encoding and decoding of messages: compact JSON arrays that begin with the kind of message.
 
 The array of a piece of a message of bytes is followed by a line feed and the bytes, as they are.
-Metas are sent as they are stored, as text. Decoding trusts nothing: every field is checked, every
-meta is parsed once, and any input that is not exactly a message raises `ProtocolError`.
+Metas are sent as they are stored, as text. Decoding trusts nothing: every field is checked, metas
+included, and any input that is not exactly a message raises `ProtocolError`.
 """
 
 from collections.abc import Callable
