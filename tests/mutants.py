@@ -42,6 +42,8 @@ LARGE_MESSAGES = (
 )
 #: Tests of handlers and sends that begin in place.
 IN_PLACE = ("tests/channels/test_standing_tasks.py", "tests/channels/test_writing_in_place.py")
+#: Tests of the check of many objects at once.
+PLAIN_TESTS = ("tests/values/test_plainjson.py",)
 #: A mutant that makes the tests hang is caught as well.
 TIMEOUT = 300.0
 HANGS = "(it hangs)"
@@ -1048,8 +1050,8 @@ MUTANTS = [
     Mutant(
         "take an exception for the normal end of a block",
         "../tracked.py",
-        "self._owner, broken=True",
-        "self._owner, broken=False",
+        "self._owner, self._place, broken=True",
+        "self._owner, self._place, broken=False",
         ("tests/node/test_grace.py",),
     ),
     Mutant(
@@ -1421,6 +1423,64 @@ MUTANTS = [
         "exchange.py",
         "        self._dirty.pop(held, None)\n",
         "",
+    ),
+    Mutant(
+        "take an object with a line feed for two",
+        "../values/plainjson.py",
+        'if lines.count("\\n") != len(texts) - 1 or _match_lines',
+        "if _match_lines",
+        PLAIN_TESTS,
+    ),
+    Mutant(
+        "accept plain metas of any length",
+        "../values/plainjson.py",
+        "len(lines) <= limit or max(map(len, texts)) <= limit",
+        "True",
+        PLAIN_TESTS,
+    ),
+    Mutant(
+        "accept an infinite number in a plain meta",
+        "../values/plainjson.py",
+        "[+-]?+[0-9]{1,2}+)?+",
+        "[+-]?+[0-9]++)?+",
+        PLAIN_TESTS,
+    ),
+    Mutant(
+        "accept control characters in a plain meta",
+        "../values/plainjson.py",
+        'r"[ !#-',
+        'r"[\\x00-!#-',
+        PLAIN_TESTS,
+    ),
+    Mutant(
+        "accept entries whose columns differ in length",
+        "codec.py",
+        'raise ValueError("the columns of entries differ in length")',
+        "pass",
+    ),
+    Mutant(
+        "accept removals whose columns differ in length",
+        "codec.py",
+        "if len(removed) != len(ids):",
+        "if False:",
+    ),
+    Mutant(
+        "accept a negative age",
+        "codec.py",
+        "(min(others) < 0 or any(map(gt, others, versions + versions + removed)))",
+        "any(map(gt, others, versions + versions + removed))",
+    ),
+    Mutant(
+        "accept two changes of one version",
+        "codec.py",
+        "order != sorted(set(order))",
+        "order != sorted(order)",
+    ),
+    Mutant(
+        "accept changes beyond the interval of a delta",
+        "codec.py",
+        "sorted(set(order)) or order[-1] > end",
+        "sorted(set(order))",
     ),
     Mutant(
         "send the goodbye before observers can withdraw",

@@ -72,7 +72,7 @@ LAYERS = {
     },
     "topicswatch": {"driver", "quoting", "replication", "singlereader", "values", "watch"},
     "owners": {"errors", "quoting", "replication", "values"},
-    "endings": {"driver", "node", "owners", "replication", "tasks"},
+    "endings": {"driver", "node", "owners", "replication", "tasks", "values"},
     "tracked": {"errors", "endings", "owners", "quoting", "replication", "values"},
     "enrichment": {
         "activetime",

@@ -15,6 +15,7 @@ from adsum.owners import Hold, Owners, claim_of, id_of, linger_of
 from adsum.replication.entry import KEY, TOPIC, Entry
 from adsum.replication.grace import Claim
 from adsum.tasks import has_failed
+from adsum.values.names import Place
 
 #: Seconds that a presence lingers, at most, after its owner was cancelled; 0 if the node's `linger`
 #: is 0. Some servers cancel handlers and stop the node right afterwards, without a signal.
@@ -61,19 +62,22 @@ class Endings:
             _end_after(driver, entry, linger)
         return len(entries)
 
-    def end_owned(self, entry: Entry, owner: Hashable, *, broken: bool, cancelled: bool) -> None:
+    def end_owned(
+        self, entry: Entry, owner: Hashable, place: Place, *, broken: bool, cancelled: bool
+    ) -> None:
         """End one presence that an owner tracks.
 
         Args:
             entry: The current entry of the presence.
             owner: The owner.
+            place: The topic and key of the presence.
             broken: Whether it broke, so that it stays for its own linger.
             cancelled: Whether it ends by the cancellation of a task.
         """
         owned = self.owners.get(owner)
         if owned is None:
             return
-        hold = owned.pop((entry[TOPIC], entry[KEY]))
+        hold = owned.pop(place)
         if not owned:
             self.owners.remove(owner)
         linger = self.linger(cancelled)

@@ -80,7 +80,7 @@ class Tracked:
         if entry is None:
             self._endings.end_grace(self._hold, self._run)
         else:
-            self._endings.end_owned(entry, self._owner, broken=False, cancelled=False)
+            self._endings.end_owned(entry, self._owner, self._place, broken=False, cancelled=False)
 
     def __repr__(self) -> str:
         # Callable in any thread. Meta and owner belong to the application and are not shown.
@@ -100,7 +100,9 @@ class Tracked:
             self.untrack()
         elif (entry := self._entry()) is not None:
             cancelled = issubclass(error_type, asyncio.CancelledError)
-            self._endings.end_owned(entry, self._owner, broken=True, cancelled=cancelled)
+            self._endings.end_owned(
+                entry, self._owner, self._place, broken=True, cancelled=cancelled
+            )
 
     def _entry(self) -> Entry | None:
         """The current entry of the presence; None once the presence or its run has ended."""

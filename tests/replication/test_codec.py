@@ -3,6 +3,7 @@
 import gc
 import json
 from contextlib import suppress
+from itertools import pairwise
 from random import Random
 from typing import Any
 
@@ -32,8 +33,17 @@ from adsum.replication.messages import (
 )
 from adsum.replication.state import Replica
 from adsum.replication.timing import Timing
-from adsum.values.jsontext import encode_object
-from adsum.values.limits import MAX_ADDRESSES, MAX_DATA, MAX_LINGER, MAX_META, MAX_NUMBER
+from adsum.values.jsontext import check_object, encode_object
+from adsum.values.limits import (
+    MAX_ADDRESSES,
+    MAX_DATA,
+    MAX_LINGER,
+    MAX_META,
+    MAX_NAME,
+    MAX_NODE_NAME,
+    MAX_NUMBER,
+)
+from adsum.values.names import is_name
 from tests.support.effort import examples
 
 text = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=30)
@@ -200,6 +210,71 @@ def test_frame_with_replaced_values_decodes_or_raises_protocol_error(
     check_decoding(json.dumps(fields).encode())
 
 
+def number_below(value: object, bound: int) -> bool:
+    return type(value) is int and 0 <= value < bound
+
+
+def plainly_decoded(fields: list[Any]) -> Delta | None:
+    """A delta, each field of each change checked by itself; None if it is to be refused."""
+    try:
+        return one_by_one(*fields[1:])
+    except (AssertionError, TypeError, ValueError, RecursionError):
+        return None
+
+
+def one_by_one(
+    name: Any, incarnation: Any, after: Any, upto: Any, flags: Any, *columns: Any
+) -> Delta:
+    assert is_name(name, MAX_NODE_NAME)
+    assert number_below(flags, 2 * MAX_NUMBER)
+    assert all(number_below(value, MAX_NUMBER) for value in (incarnation, after, upto))
+    assert len(columns) == 8
+    assert all(type(column) is list for column in columns)
+    changes: list[Change] = []
+    for version, age, topic, key, meta, step in zip(*columns[:6], strict=True):
+        assert number_below(version, MAX_NUMBER)
+        assert number_below(age, version + 1)
+        assert number_below(step, version + 1)
+        assert is_name(topic, MAX_NAME)
+        assert is_name(key, MAX_NAME)
+        check_object(meta, "meta", MAX_META)
+        previous = version - step if step else None
+        changes.append((version, version - age, topic, key, meta, previous, name, incarnation))
+    for version, id in zip(*columns[6:], strict=True):
+        assert number_below(version, MAX_NUMBER)
+        assert number_below(id, version + 1)
+        changes.append((version, id))
+    changes.sort(key=lambda change: change[0])
+    order = [after, *(change[0] for change in changes)]
+    assert all(earlier < later for earlier, later in pairwise(order))
+    assert order[-1] <= upto
+    return Delta(Replica(name, incarnation), after, upto, tuple(changes), flags >> 1, flags % 2)
+
+
+@examples(400)
+@given(deltas(), st.data())
+def test_altered_delta_is_accepted_exactly_if_each_of_its_fields_is_valid(
+    message: Delta, data: st.DataObject
+) -> None:
+    fields = json.loads(encode(message))
+    for _ in range(data.draw(st.integers(0, 2))):
+        lists = [fields, *(field for field in fields if isinstance(field, list) and field)]
+        place = data.draw(st.sampled_from(lists))
+        start = data.draw(st.integers(0, len(place) - 1))
+        stop = start + data.draw(st.sampled_from([1, 1, 1, 0]))
+        place[start:stop] = data.draw(st.lists(stray, min_size=1, max_size=1) | st.just([]))
+        if not fields:
+            break
+    if not fields or fields[0] != DELTA or type(fields[0]) is not int:
+        return
+    expected = plainly_decoded(fields)
+    if expected is None:
+        with pytest.raises(ProtocolError):
+            decode(json.dumps(fields).encode())
+    else:
+        assert decode(json.dumps(fields).encode()) == expected
+
+
 @given(st.lists(json_value, max_size=8))
 def test_any_json_array_decodes_or_raises_protocol_error(fields: list[object]) -> None:
     check_decoding(json.dumps(fields).encode())
@@ -281,6 +356,16 @@ def test_unaltered_delta_frame_is_accepted() -> None:
         delta(ages=[2]),
         delta(ages=[-1]),
         delta(steps=[5]),
+        delta(steps=[-1]),
+        delta(ages=[1.0]),
+        delta(versions=[2, 1], ages=[0, 2], topics=["t"] * 2, keys=["k"] * 2, metas=["{}"] * 2),
+        delta(removed=[2], ids=[-1], upto=2),
+        delta(removed=[2], ids=[3], upto=3),
+        delta(removed=[2], ids=[True], upto=2),
+        delta(keys=[]),
+        delta(steps=[]),
+        delta(metas=['{"a":1}\n{"b":2}']),
+        delta(metas=['{"a":1,"b":', "2}"] * 2),
         delta(topics=[""]),
         delta(topics=[5]),
         delta(topics="t"[:0]),

@@ -121,3 +121,14 @@ def test_keys_that_are_long_or_not_printable_are_named_by_a_short_path() -> None
     assert str(caught.value).isprintable()
     assert len(str(caught.value)) < 400
     assert "'\\nkkk" in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["1 2", "{}x", "[]]", " ", "", "\u00a01", "\f1", "{} \v", "NaN"])
+def test_loading_text_that_is_not_exactly_one_value_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"\w"):
+        load(text)
+
+
+@pytest.mark.parametrize("text", [" 1", "1 ", "\t\r\n 1 \n\r\t"])
+def test_loading_skips_whitespace_around_a_value(text: str) -> None:
+    assert load(text) == 1

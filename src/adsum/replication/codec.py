@@ -1,17 +1,17 @@
 """Encoding and decoding of messages: compact JSON arrays that begin with the kind of message.
 
 The array of a piece of a message of bytes is followed by a line feed and the bytes, as they are.
-Metas are sent as they are stored, as text. Decoding trusts nothing: every field is checked, every
-meta is parsed once, and any input that is not exactly a message raises `ProtocolError`.
+Metas are sent as they are stored, as text. Decoding trusts nothing: every field is checked, metas
+included, and any input that is not exactly a message raises `ProtocolError`.
 """
 
 from collections.abc import Callable
-from operator import gt, itemgetter, lt
+from operator import gt, itemgetter
 from typing import Any, TypeVar
 
 from adsum.errors import ProtocolError
 from adsum.quoting import printable, quoted
-from adsum.values.jsontext import check_object, dump, encode_object, load, quote
+from adsum.values.jsontext import dump, encode_object, load, quote
 from adsum.values.limits import (
     MAX_ADDRESS,
     MAX_ADDRESSES,
@@ -24,6 +24,7 @@ from adsum.values.limits import (
     MAX_PAYLOAD,
 )
 from adsum.values.names import checked_name
+from adsum.values.plainjson import check_objects
 
 from .entry import ID, KEY, META, PREVIOUS, TOPIC, VERSION, Change, Entry
 from .interning import known, share
@@ -48,6 +49,7 @@ from .state import Replica
 M = TypeVar("M", bound=ProtocolMessage)
 
 _INTEGERS = frozenset({int})
+_version = itemgetter(VERSION)
 
 SYNC, DELTA, HEARTBEAT, DIGEST, ASK, VOUCH, GOODBYE, PUBLISH, PULL, PIECE_OF_BYTES = range(1, 11)
 #: The first bytes of each piece of a message of bytes, and of no other frame.
@@ -167,56 +169,70 @@ def _sync(name: object, incarnation: object, after: object, follow: object) -> S
 
 
 def _delta(
-    name: object, incarnation: object, after: object, upto: object, flags: object, *columns: Any
+    name: object,
+    incarnation: object,
+    after: object,
+    upto: object,
+    flags: object,
+    versions: Any,
+    ages: Any,
+    topics: Any,
+    keys: Any,
+    metas: Any,
+    steps: Any,
+    removed: Any,
+    ids: Any,
 ) -> Delta:
     replica = _replica(name, incarnation)
     start, end = _number(after, "after"), _number(upto, "upto")
-    versions, ages, topics, keys, metas, steps, removed, ids = columns
     if type(flags) is not int or not 0 <= flags < 2 * MAX_NUMBER:
         raise ValueError("flags must be an integer from 0 to 2**64 - 1")
-    entries = _entries(replica, versions, ages, topics, keys, metas, steps)
-    _check_numbers(removed, ids)
-    if any(map(gt, ids, removed)):
-        raise ValueError("the version of a removal is below that of its presence")
-    changes: list[Change] = [*entries, *zip(removed, ids, strict=True)]
-    changes.sort(key=itemgetter(VERSION))
-    order = [start, *(change[VERSION] for change in changes)]
-    if not all(map(lt, order, order[1:])) or max(order) > end:
+    if not type(versions) is type(ages) is type(steps) is type(removed) is type(ids) is list:
+        raise TypeError("a column of numbers must be a list")
+    if not type(topics) is type(keys) is type(metas) is list:
+        raise TypeError("a column of texts must be a list")
+    if not len(versions) == len(ages) == len(topics) == len(keys) == len(metas) == len(steps):
+        raise ValueError("the columns of entries differ in length")
+    if len(removed) != len(ids):
+        raise ValueError("the columns of removals differ in length")
+    others = ages + steps + ids
+    if not _INTEGERS.issuperset(map(type, versions + removed + others)):
+        raise TypeError("a column of numbers must be a list of integers")
+    # Versions are checked below. Each other number is from 0 to the version of its row.
+    if any(others) and (min(others) < 0 or any(map(gt, others, versions + versions + removed))):
+        raise ValueError("an id, or the version that an update replaced, is out of range")
+    changes: list[Change] = [
+        *_entries(replica, versions, ages, topics, keys, metas, steps),
+        *zip(removed, ids),  # noqa: B905  # equal lengths, by the check of columns
+    ]
+    changes.sort(key=_version)
+    order = [start, *map(_version, changes)]
+    if order != sorted(set(order)) or order[-1] > end:
         raise ValueError(f"versions are out of order or outside the interval ({start}, {end}]")
-    return Delta(replica, start, end, tuple(changes), reset=flags >> 1, last=flags % 2 == 1)
+    return Delta(replica, start, end, tuple(changes), flags >> 1, flags % 2 == 1)
 
 
 def _entries(
     replica: Replica, versions: Any, ages: Any, topics: Any, keys: Any, metas: Any, steps: Any
 ) -> list[Entry]:
-    """Build entries from columns, after each column is checked as a whole."""
-    _check_numbers(versions, ages, steps)
-    if not type(topics) is type(keys) is type(metas) is list:
-        raise TypeError("a column must be a list")
-    if any(map(gt, ages, versions)) or any(map(gt, steps, versions)):
-        raise ValueError("an entry or its previous version is below version 0")
-    texts = [check_object(meta, "meta", MAX_META) for meta in metas]
-    rows = zip(versions, ages, topics, keys, texts, steps, strict=True)
+    """Build entries from columns of equal lengths, whose numbers are checked."""
+    check_objects(metas, "meta", MAX_META)
+    name, incarnation = replica
     return [
         (
             version,
             version - age if age else version,  # one int object, not two, where they are equal
             known(topic) or share(checked_name(topic, "topic", MAX_NAME)),
             checked_name(key, "key", MAX_NAME),
-            text,
+            meta,
             version - step if step else None,
-            *replica,
+            name,
+            incarnation,
         )
-        for version, age, topic, key, text, step in rows
+        for version, age, topic, key, meta, step in zip(  # noqa: B905  # likewise
+            versions, ages, topics, keys, metas, steps
+        )
     ]
-
-
-def _check_numbers(*columns: Any) -> None:
-    for column in columns:
-        if type(column) is not list or not _INTEGERS.issuperset(map(type, column)):
-            raise TypeError("a column must be a list of integers")
-        if column and not 0 <= min(column) <= max(column) < MAX_NUMBER:
-            raise ValueError("a number is below 0 or above 2**63 - 1")
 
 
 #: A field that a frame leaves out.

@@ -25,9 +25,11 @@ class Sync:
     follow: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Delta:
     """The changes of one slice in the version interval ``(after, upto]``, in version order.
+
+    Do not alter one: it is not frozen only because a frozen instance takes twice as long to make.
 
     Attributes:
         replica: The owner of the slice.
