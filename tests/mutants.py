@@ -1497,6 +1497,13 @@ MUTANTS = [
         ("tests/services/test_reserved_topics.py",),
     ),
     Mutant(
+        "text after a JSON value is ignored",
+        "../values/jsontext.py",
+        "return value if end == len(text) else _DECODER.decode(text)",
+        "return value",
+        ("tests/values/test_load.py",),
+    ),
+    Mutant(
         "a job begins inside another one",
         "../channels/flow/fairshare.py",
         "if turns.in_place or not self.spend(cost):",
