@@ -178,11 +178,13 @@ class Broadcasts(Observer):
         driver = self._node.driver
         delivery = self._distribute(topic, event, encoded, exclude)
         marked = self._window.count()
+        if self._window.published == 1:
+            driver.watch_members()  # until the end of the run
         await driver.publish(_message(topic, event, encoded), None)
         if marked:
-            driver.post(Publish(_MARK, str(self._window.published), "{}"), None)
-        if self._window.is_first_burst and len(driver.members()) > 1:
-            await self._window.greeted()
+            driver.post(Publish(_MARK, str(self._window.mark()), "{}"), None)
+            if self._window.is_first_burst and self._present():
+                await self._window.known()
         await self._window.room()
         if delivery is not None:
             await delivery.wait()
@@ -221,7 +223,17 @@ class Broadcasts(Observer):
         for member, number in self._acknowledgements.due(passed):
             self._node.driver.post(Publish(_ACKNOWLEDGEMENT, str(number), "{}"), member)
 
+    def _present(self) -> set[str]:
+        """The names of the other nodes that are up, or may be."""
+        members = self._node.driver.members()
+        return {member.name for member in members if member.status in ("up", "suspect")}
+
     # Events from the node.
+
+    def members_changed(self) -> None:
+        """See `Observer`."""
+        if self._node.running:
+            self._window.keep(self._present())
 
     def delivered(self, sender: str, message: Publish) -> None:
         """See `Observer`."""
@@ -240,7 +252,6 @@ class Broadcasts(Observer):
             text = "%s sent a broadcast of the wrong kind or size, which was dropped"
             self._log.warning(text, printable(sender, MAX_NODE_NAME), key=sender)
         else:
-            self._greet(sender)
             topic = message.topic.removeprefix(_prefix(message))
             self._pass_on(topic, message.event, message.payload)
 
@@ -252,13 +263,8 @@ class Broadcasts(Observer):
         if message.topic == _ACKNOWLEDGEMENT:
             self._window.acknowledge(sender, number)
         else:
-            self._greet(sender, again=number == 1)
             self._acknowledgements.mark(sender, number, self._number)
             self._acknowledge()
-
-    def _greet(self, member: str, *, again: bool = False) -> None:
-        if self._acknowledgements.greet(member, again=again):
-            self._node.driver.post(Publish(_ACKNOWLEDGEMENT, "0", "{}"), member)
 
     def _pass_on(self, name: str, event: str, payload: Encoded) -> None:
         """Send another node's broadcast to local clients; charged to the budget of receiving.
