@@ -185,6 +185,29 @@ async def test_first_burst_waits_for_the_first_acknowledgement(
     assert not window.is_first_burst
 
 
+@leak_checked
+async def test_first_burst_waits_only_if_there_are_other_members(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(broadcastwindow, "FIRST_PATIENCE", math.inf)
+    publisher = adsum.Node(name="a", siblings=False, listen="127.0.0.1:0")
+    async with publisher:
+        socket = Socket(adsum.Presence(publisher), [Room])
+        window = Broadcasts.of(publisher)._window
+        for _ in range(2 * SMALLEST):
+            await socket.broadcast("room", "said", {})
+        peers = [publisher.address or ""]
+        async with adsum.Node(name="b", siblings=False, peers=peers):  # has no channels
+            await until(lambda: len(publisher.members()) == 2)
+            for _ in range(MARK_INTERVAL - 1):
+                await socket.broadcast("room", "said", {})
+            waiting = asyncio.ensure_future(socket.broadcast("room", "said", {}))
+            await until(lambda: not window._first)
+            assert not waiting.done()
+            window.acknowledge("b", 1)
+            await waiting
+
+
 @pytest.mark.slow
 @leak_checked
 async def test_publisher_waits_once_for_a_member_that_is_stuck() -> None:
@@ -210,7 +233,6 @@ async def test_departed_member_is_forgotten_at_once(monkeypatch: pytest.MonkeyPa
         sockets = [Socket(adsum.Presence(node), [Room]) for node in (publisher, member)]
         window = Broadcasts.of(publisher)._window
         async with member:
-            assert Broadcasts.of(member)
             await until(lambda: len(publisher.members()) == 2)
             await sockets[0].broadcast("room", "said", {})
             await until(lambda: "b" in window._members)

@@ -24,11 +24,10 @@ Invariants:
 - Only messages about broadcasts wait. Deltas and heartbeats pass, as do messages to other members,
   whose queues the engine keeps.
 - A window has at least `SMALLEST` broadcasts and at most `LARGEST`. A broadcast is passed to the
-  clients of a member within about `LAG`, or the time that the member needs for `SMALLEST` of them,
-  if that is longer. If the cost of a broadcast rises at once, those in the window take longer, once.
-- A prompt member limits a publisher only while its window grows, if it acknowledges within half of
-  `LAG`; one that is further away, to `LARGEST` in its round trip at most, and beyond `LAG` to
-  `SMALLEST`.
+  clients of a member within about `LAG`, or the time that it needs for `SMALLEST` of them if that
+  is longer. If the cost of a broadcast rises at once, those in the window take longer, once.
+- A prompt member limits a publisher only while its window grows, and to `LARGEST` broadcasts in a
+  round trip. If a round trip takes longer than `LAG`, it limits it to `SMALLEST` in each.
 - A member that never acknowledges, such as one of an earlier release, is never waited for. One
   that acknowledges nothing within `PATIENCE` is waited for again only after its next
   acknowledgement. One that has left or is down is forgotten at once.
