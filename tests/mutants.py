@@ -34,6 +34,9 @@ RELAYED = (
     "tests/hostile/test_goodbyes.py",
     "tests/hostile/test_claims.py",
 )
+#: Tests of the protocol for uvicorn, and of direct connections.
+PROTOCOL = ("tests/channels/test_uvicorn_protocol.py",)
+DIRECT = ("tests/channels/test_direct_connections.py",)
 #: Tests of messages of bytes.
 LARGE_MESSAGES = (
     "tests/replication/test_large_messages.py",
@@ -1562,8 +1565,8 @@ MUTANTS = [
     Mutant(
         "text after a JSON value is ignored",
         "../values/jsontext.py",
-        "return value if end == len(text) else _DECODER.decode(text)",
-        "return value",
+        "    if end != len(text):\n        raise ValueError\n",
+        "",
         ("tests/values/test_load.py",),
     ),
     Mutant(
@@ -1635,6 +1638,69 @@ MUTANTS = [
         "        if self.full:\n            self.connection.note_full(self)",
         "        pass",
         IN_PLACE,
+    ),
+    Mutant(
+        "consume a frame within a fragmented message",
+        "../channels/uvicorn.py",
+        "and conn.current_size is None",
+        "and True",
+        PROTOCOL,
+    ),
+    Mutant(
+        "consume a frame above the limit",
+        "../channels/uvicorn.py",
+        "and length <= self._limit",
+        "and True",
+        PROTOCOL,
+    ),
+    Mutant(
+        "consume an unmasked frame",
+        "../channels/uvicorn.py",
+        "and second > 0x7F",
+        "and True",
+        PROTOCOL,
+    ),
+    Mutant(
+        "consume frames behind a close",
+        "../channels/uvicorn.py",
+        "if self.transport.is_closing():\n                return  # that",
+        "if False:\n                return  # that",
+        PROTOCOL,
+    ),
+    Mutant(
+        "take bytes behind the request for the beginning of a frame",
+        "../channels/uvicorn.py",
+        "self.handshake_initiated and ends_here and",
+        "self.handshake_initiated and",
+        PROTOCOL,
+    ),
+    Mutant(
+        "let compressed messages refer to those of others",
+        "../channels/wire/wsframes.py",
+        "zlib.Z_FULL_FLUSH",
+        "zlib.Z_SYNC_FLUSH",
+        PROTOCOL,
+    ),
+    Mutant(
+        "write a frame past the one that is being made",
+        "../channels/carriers/direct.py",
+        "not self._taking and transport.write",
+        "transport.write",
+        DIRECT,
+    ),
+    Mutant(
+        "drop held frames at a disconnect",
+        "../channels/carriers/direct.py",
+        "if not self._held or self._connection.full:",
+        "if True:",
+        DIRECT,
+    ),
+    Mutant(
+        "dispatch frames without the client's share",
+        "../channels/carriers/direct.py",
+        "or not connection.share.spend(self._cost(data))",
+        "or False",
+        ("tests/channels/test_fairshare.py",),
     ),
 ]
 

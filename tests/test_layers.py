@@ -143,10 +143,10 @@ LAYERS = {
     "integrations": {"errors", "arguments", "portal", "services"},
     "channels": {
         "errors",
-        "httpanswer",
         "activetime",
         "arguments",
         "driver",
+        "httpanswer",
         "node",
         "owners",
         "presence",
