@@ -124,7 +124,8 @@ class ServedApp:
 @asynccontextmanager
 async def serving(served_app: ServedApp) -> AsyncIterator[ServedApp]:
     """Serve an application whose node runs on a free port of this host, in this event loop."""
-    async with uvicorn_server(served_app.socket, ws=served_app.ws) as (_, served_app.port):
+    async with uvicorn_server(served_app.socket, ws=served_app.ws) as (server, port):
+        served_app.server, served_app.port = server, port
         yield served_app
 
 
@@ -145,7 +146,7 @@ async def uvicorn_server(app: Any, **settings: Any) -> AsyncIterator[tuple[uvico
         **settings,
     )
     config.load()
-    server = served_app.server = uvicorn.Server(config)
+    server = uvicorn.Server(config)
     server.lifespan = config.lifespan_class(config)
     # With the protocol's number, by which asyncio sees that it is TCP and sends without delay.
     with sockets.socket(proto=sockets.IPPROTO_TCP) as sock:

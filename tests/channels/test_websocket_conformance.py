@@ -90,14 +90,11 @@ def opened(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
 
 
 def channels_only(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
-    """Run a test in the loop of its server, if its application is a `Socket`."""
-    return pytest.mark.usefixtures("is_channels")(served(test))
-
-
-@pytest.fixture
-def is_channels(conformance: ConformanceServer) -> None:
-    if not isinstance(conformance.app, Channels):
-        pytest.skip("of channels")
+    """Run a test in the loop of its server, for each whose application is a `Socket`."""
+    names = [name for name, (app, _, _) in SERVERS.items() if app is Channels]
+    return pytest.mark.parametrize("conformance", names, indirect=True, scope="module")(
+        served(test)
+    )
 
 
 def channels(peer: Peer) -> Channels:

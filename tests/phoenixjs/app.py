@@ -257,7 +257,7 @@ def _main() -> None:
     if OPTIONS.buffer is not None:  # the connections inherit it
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, OPTIONS.buffer)
     port = listener.getsockname()[1]
-    serve = {
+    serve: dict[str, Callable[[socket.socket], None]] = {
         "uvicorn": _serve_with_uvicorn,
         "direct": partial(_serve_with_uvicorn, ws="adsum.channels.uvicorn:WebSocketProtocol"),
         "hypercorn": _serve_with_hypercorn,
