@@ -34,6 +34,9 @@ RELAYED = (
     "tests/hostile/test_goodbyes.py",
     "tests/hostile/test_claims.py",
 )
+#: Tests of the protocol for uvicorn, and of direct connections.
+PROTOCOL = ("tests/channels/test_uvicorn_protocol.py",)
+DIRECT = ("tests/channels/test_direct_connections.py",)
 #: Tests of messages of bytes.
 LARGE_MESSAGES = (
     "tests/replication/test_large_messages.py",
@@ -1301,6 +1304,76 @@ MUTANTS = [
         " or topic.startswith(RESERVED):",
         ":",
         ("tests/services/test_reserved_topics.py",),
+    ),
+    Mutant(
+        "consume a frame within a fragmented message",
+        "../channels/uvicorn.py",
+        "and conn.current_size is None",
+        "and True",
+        PROTOCOL,
+    ),
+    Mutant(
+        "consume a frame above the limit",
+        "../channels/uvicorn.py",
+        "and length <= self._limit",
+        "and True",
+        PROTOCOL,
+    ),
+    Mutant(
+        "consume an unmasked frame",
+        "../channels/uvicorn.py",
+        "and second > 0x7F",
+        "and True",
+        PROTOCOL,
+    ),
+    Mutant(
+        "consume frames behind a close",
+        "../channels/uvicorn.py",
+        "if self.transport.is_closing():\n                return  # that",
+        "if False:\n                return  # that",
+        PROTOCOL,
+    ),
+    Mutant(
+        "take bytes behind the request for the beginning of a frame",
+        "../channels/uvicorn.py",
+        "self.handshake_initiated and ends_here and",
+        "self.handshake_initiated and",
+        PROTOCOL,
+    ),
+    Mutant(
+        "let compressed messages refer to those of others",
+        "../channels/wire/wsframes.py",
+        "zlib.Z_FULL_FLUSH",
+        "zlib.Z_SYNC_FLUSH",
+        PROTOCOL,
+    ),
+    Mutant(
+        "write a frame past queued ones",
+        "../channels/connection.py",
+        "if not outbox and outbox.closing is None and carrier",
+        "if outbox.closing is None and carrier",
+        DIRECT,
+    ),
+    Mutant(
+        "write a frame past the one that is being made",
+        "../channels/carriers/direct.py",
+        "not self._taking and transport.write",
+        "transport.write",
+        DIRECT,
+    ),
+    Mutant(
+        "drop held frames at a disconnect",
+        "../channels/carriers/direct.py",
+        "if not self._held or self._connection.full:",
+        "if True:",
+        DIRECT,
+    ),
+    Mutant(
+        "dispatch frames without the client's share",
+        "../channels/carriers/direct.py",
+        "or not connection.share.spend(self._cost(data))",
+        "or False",
+        ("tests/channels/test_fairshare.py",),
     ),
 ]
 

@@ -145,6 +145,7 @@ LAYERS = {
         "activetime",
         "arguments",
         "driver",
+        "httpanswer",
         "node",
         "owners",
         "presence",

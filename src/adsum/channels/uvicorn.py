@@ -49,9 +49,10 @@ def check_version(library: str, found: str, oldest: tuple[int, int]) -> None:
 try:
     from uvicorn import __version__ as _uvicorn_version
     from websockets.version import version as _websockets_version
-except ImportError as error:
-    raise ImportError(
-        "adsum.channels.uvicorn needs uvicorn and websockets: pip install 'adsum[uvicorn]'"
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        "adsum.channels.uvicorn needs uvicorn and websockets: pip install 'adsum[uvicorn]'",
+        name=error.name,
     ) from error
 check_version("uvicorn", _uvicorn_version, UVICORN)
 check_version("websockets", _websockets_version, WEBSOCKETS)
@@ -276,12 +277,16 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
 
     def data_received(self, data: bytes) -> None:
         """See `asyncio.Protocol`."""
-        if not self.handshake_initiated:
-            super().data_received(data)
-            # Bytes behind the request would be a frame that the parser has begun to read.
-            ends_here = data.find(_REQUEST_END) + len(_REQUEST_END) == len(data)
-            self._tracked = self.handshake_initiated and ends_here and not self.conn.debug
+        if self.handshake_initiated:
+            self._read(data)
             return
+        super().data_received(data)
+        # Bytes behind the request would be a frame that the parser has begun to read.
+        ends_here = data.find(_REQUEST_END) + len(_REQUEST_END) == len(data)
+        self._tracked = self.handshake_initiated and ends_here and not self.conn.debug
+
+    def _read(self, data: bytes) -> None:
+        """Consume plain frames, and give the others to the parser, one at a time."""
         if self._held:
             data, self._held = self._held + data, b""
         at, size, conn = 0, len(data), self.conn
@@ -378,7 +383,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     def read_held(self) -> None:
         """Read the bytes that arrived while a direct connection did not read."""
         if self._held:
-            self.data_received(b"")
+            self._read(b"")
 
     # Outgoing.
 
