@@ -90,14 +90,11 @@ def opened(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
 
 
 def channels_only(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
-    """Run a test in the loop of its server, if its application is a `Socket`."""
-    return pytest.mark.usefixtures("is_channels")(served(test))
-
-
-@pytest.fixture
-def is_channels(conformance: ConformanceServer) -> None:
-    if not isinstance(conformance.app, Channels):
-        pytest.skip("of channels")
+    """Run a test in the loop of its server, for each whose application is a `Socket`."""
+    names = [name for name, (app, _, _) in SERVERS.items() if app is Channels]
+    return pytest.mark.parametrize("conformance", names, indirect=True, scope="module")(
+        served(test)
+    )
 
 
 def channels(peer: Peer) -> Channels:
@@ -288,6 +285,9 @@ VIOLATIONS |= {
     )
 }
 VIOLATIONS |= {
+    "text that is not masked, and a ping": [
+        RawFrame(TEXT, b"[]").encode(mask=None) + RawFrame(PING).encode()
+    ],
     "reserved opcode with payload": [RawFrame(5, b"payload").encode()],
     "ping too long": [RawFrame(PING, b"x" * 126).encode()],
     "pong too long": [RawFrame(PONG, b"x" * 126).encode()],
@@ -575,13 +575,20 @@ async def test_stop_of_the_server_closes_with_1012(peer: Peer) -> None:
 
 
 @pytest.mark.parametrize("kind", [str, bytes])
-@pytest.mark.parametrize("sent", [10, 1000, MAX_SIZE + 100])
 @opened
-async def test_message_above_the_limit_fails_the_connection_with_1009(
-    peer: Peer, kind: Any, sent: int
+async def test_length_above_the_limit_fails_the_connection_with_1009(peer: Peer, kind: Any) -> None:
+    message = peer.app.message(sized(peer, kind, MAX_SIZE + 1))
+    await peer.client.send(message.encode()[:10])
+    await peer.is_failed(1009)
+
+
+@pytest.mark.parametrize("kind", [str, bytes])
+@opened
+async def test_message_above_the_limit_in_one_piece_fails_the_connection_with_1009(
+    peer: Peer, kind: Any
 ) -> None:
     message = peer.app.message(sized(peer, kind, MAX_SIZE + 1))
-    await peer.client.send(message.encode()[:sent])  # the length is enough
+    peer.protocol.data_received(message.encode())  # a socket may cut it
     await peer.is_failed(1009)
 
 

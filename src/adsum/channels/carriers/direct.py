@@ -178,6 +178,9 @@ class _DirectCarrier:
         self._code = code
         if not self._held or self._connection.full:
             resolve(self.end, code)
+        else:
+            # Room that a handler makes by beginning wakes nobody, see `Connection.wait_room`.
+            self._continue()
 
     # Called by the connection, see `Carrier`.
 
