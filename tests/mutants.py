@@ -1689,6 +1689,13 @@ MUTANTS = [
         DIRECT,
     ),
     Mutant(
+        "keep a client that has gone until its handler ends",
+        "../channels/carriers/direct.py",
+        "wakes nobody, see `Connection.wait_room`.\n            self._continue()",
+        "wakes nobody, see `Connection.wait_room`.\n            pass",
+        ("tests/channels/test_websocket_conformance.py",),
+    ),
+    Mutant(
         "drop held frames at a disconnect",
         "../channels/carriers/direct.py",
         "if not self._held or self._connection.full:",

@@ -12,7 +12,9 @@ from random import Random
 from typing import Any, ParamSpec
 
 import pytest
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
+from adsum.channels import Limits
 from tests.support.waiting import until
 
 from .app import connections
@@ -25,6 +27,7 @@ from .conformance_servers import (
     Peer,
     conformance_server,
 )
+from .leak_check import run
 from .phoenix_presence import Presence
 from .raw_websocket import (
     ACCEPT,
@@ -42,6 +45,8 @@ from .raw_websocket import (
     close_payload,
     fragments,
 )
+from .served_app import served_app
+from .ws_client import ws_client
 
 P = ParamSpec("P")
 #: Characters whose UTF-8 has one to four bytes.
@@ -728,6 +733,28 @@ async def test_client_that_goes_while_its_handler_waits_has_ended(peer: Peer) ->
     await until(lambda: not connections(channels(peer).made.socket), "the client is not gone")
     Gate.gate.set()
     await peer.app.has_ended(1005, None)
+
+
+@pytest.mark.usefixtures("each_carrier")
+def test_client_that_goes_as_its_handler_begins_has_ended_before_it() -> None:
+    async def main() -> None:
+        limits = Limits(waiting=150)
+        async with served_app(channels=[Gate], limits=limits) as made, ws_client(made) as ann:
+            await ann.join("room:1", ref="1")
+            assert made.server is not None
+            (protocol,) = made.server.server_state.connections
+            assert isinstance(protocol, WebSocketsSansIOProtocol)
+            Gate.gate = asyncio.Event()
+            # They spend the client's share before they fill the mailbox, so the handler begins
+            # after it was full. It makes room by that, for one of those that are held.
+            protocol.data_received(waiting().encode() * 300)
+            for _ in range(20):
+                await asyncio.sleep(0)
+            protocol.transport.abort()
+            await until(lambda: not connections(made.socket), "the client is not gone")
+            Gate.gate.set()
+
+    run(main())
 
 
 @channels_only
