@@ -23,6 +23,7 @@ _ORIGINAL_LIST = {
     100_000: "61 to 139 ms",
 }
 _TARGET_LIST = {10_000: "0.23 to 1 ms"}
+_COMPARED = ("list, unchanged", "list, after one update", "list, after one join")
 #: Changes timed in one repetition.
 _CHANGES = 5_000
 _CALLERS = 100
@@ -101,16 +102,18 @@ def reads(plan: Plan) -> list[Figure]:
         "list, unchanged",
         "list, after one update",
         "list, after one join",
+        "list, first page of 100",
+        "list, next page of 100",
     ):
         for size in plan.listed:
-            compared = what != "list, first"
+            compared = what in _COMPARED
             figures.append(
                 Figure(
                     group="Reading",
                     name=f"{what}, topic of {size:,}",
                     unit="ms",
                     samples=tuple(samples[what, size]),
-                    original=_ORIGINAL_LIST.get(size, ""),
+                    original="" if "page" in what else _ORIGINAL_LIST.get(size, ""),
                     target=_TARGET_LIST.get(size, "") if compared else "",
                 )
             )
@@ -148,6 +151,10 @@ async def _read(plan: Plan, samples: dict[tuple[str, int], list[float]]) -> None
                 presence.track(topic, key(number), meta(number), owner="users")
             gc.collect()
             times = max(1, 10_000 // size)
+            page = partial(presence.list, topic, limit=100)
+            note("list, first page of 100", size, 1e3 * seconds(page))
+            page = partial(page, after=key(5))
+            note("list, next page of 100", size, 1e3 * seconds(page, 10))
             read = partial(presence.list, topic)
             note("list, first", size, 1e3 * seconds(read))
             note("list, unchanged", size, 1e3 * seconds(read, times))

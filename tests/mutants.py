@@ -34,6 +34,9 @@ RELAYED = (
     "tests/hostile/test_goodbyes.py",
     "tests/hostile/test_claims.py",
 )
+#: Tests of the protocol for uvicorn, and of direct connections.
+PROTOCOL = ("tests/channels/test_uvicorn_protocol.py",)
+DIRECT = ("tests/channels/test_direct_connections.py",)
 #: Tests of messages of bytes.
 LARGE_MESSAGES = (
     "tests/replication/test_large_messages.py",
@@ -443,6 +446,69 @@ MUTANTS = [
         "view.py",
         "self._rendered = self._render(sorted(self.keys))",
         "self._rendered = self._render(list(self.keys))",
+    ),
+    Mutant(
+        "leave a departed key in the order of pages",
+        "view.py",
+        "self._order.discard(key)",
+        "pass",
+        ("tests/replication/test_view.py",),
+    ),
+    Mutant(
+        "leave a key that joined out of the order of pages",
+        "view.py",
+        "self._order.add(key)",
+        "pass",
+        ("tests/replication/test_view.py",),
+    ),
+    Mutant(
+        "keep the order of pages when another view is absorbed",
+        "view.py",
+        "        self.keys.update(other.keys)\n        self._rendered = self._order = None",
+        "        self.keys.update(other.keys)\n        self._rendered = None",
+        ("tests/replication/test_view.py",),
+    ),
+    Mutant(
+        "repeat the last key of the page before",
+        "keyorder.py",
+        "start = bisect_right(held, key) if not found else 0",
+        "start = bisect_left(held, key) if not found else 0",
+        ("tests/replication/test_keyorder.py",),
+    ),
+    Mutant(
+        "sort a key into two ranges of a page",
+        "keyorder.py",
+        "if low < key <= high",
+        "if low <= key <= high",
+        ("tests/replication/test_keyorder.py",),
+    ),
+    Mutant(
+        "let a range of keys grow without a bound",
+        "keyorder.py",
+        "if len(held) > 4 * RANGE:",
+        "if False:",
+        ("tests/replication/test_keyorder.py",),
+    ),
+    Mutant(
+        "share nested values of a meta that can be altered",
+        "view.py",
+        "metas = [freeze(meta) for meta in metas]",
+        "pass",
+        ("tests/replication/test_view.py",),
+    ),
+    Mutant(
+        "encode DEL as the accelerator does",
+        "../values/jsontext.py",
+        '        return dump(value) if "\\x7f" in text else text',
+        "        return text",
+        ("tests/values/test_accelerator.py",),
+    ),
+    Mutant(
+        "leave the collector of a forked child disabled",
+        "../collector.py",
+        "        _active.clear()\n        gc.enable()",
+        "        _active.clear()",
+        ("tests/test_collector.py",),
     ),
     Mutant(
         "let a message overtake those that wait",
@@ -1618,8 +1684,8 @@ MUTANTS = [
     Mutant(
         "text after a JSON value is ignored",
         "../values/jsontext.py",
-        "return value if end == len(text) else _DECODER.decode(text)",
-        "return value",
+        "    if end != len(text):\n        raise ValueError\n",
+        "",
         ("tests/values/test_load.py",),
     ),
     Mutant(
@@ -1691,6 +1757,76 @@ MUTANTS = [
         "        if self.full:\n            self.connection.note_full(self)",
         "        pass",
         IN_PLACE,
+    ),
+    Mutant(
+        "consume a frame within a fragmented message",
+        "../channels/uvicorn.py",
+        "and conn.current_size is None",
+        "and True",
+        PROTOCOL,
+    ),
+    Mutant(
+        "consume a frame above the limit",
+        "../channels/uvicorn.py",
+        "and length <= self._limit",
+        "and True",
+        PROTOCOL,
+    ),
+    Mutant(
+        "consume an unmasked frame",
+        "../channels/uvicorn.py",
+        "and second > 0x7F",
+        "and True",
+        PROTOCOL,
+    ),
+    Mutant(
+        "consume frames behind a close",
+        "../channels/uvicorn.py",
+        "if self.transport.is_closing():\n                return  # that",
+        "if False:\n                return  # that",
+        PROTOCOL,
+    ),
+    Mutant(
+        "take bytes behind the request for the beginning of a frame",
+        "../channels/uvicorn.py",
+        "self.handshake_initiated and ends_here and",
+        "self.handshake_initiated and",
+        PROTOCOL,
+    ),
+    Mutant(
+        "let compressed messages refer to those of others",
+        "../channels/wire/wsframes.py",
+        "zlib.Z_FULL_FLUSH",
+        "zlib.Z_SYNC_FLUSH",
+        PROTOCOL,
+    ),
+    Mutant(
+        "write a frame past the one that is being made",
+        "../channels/carriers/direct.py",
+        "not self._taking and transport.write",
+        "transport.write",
+        DIRECT,
+    ),
+    Mutant(
+        "keep a client that has gone until its handler ends",
+        "../channels/carriers/direct.py",
+        "wakes nobody, see `Connection.wait_room`.\n            self._continue()",
+        "wakes nobody, see `Connection.wait_room`.\n            pass",
+        ("tests/channels/test_websocket_conformance.py",),
+    ),
+    Mutant(
+        "drop held frames at a disconnect",
+        "../channels/carriers/direct.py",
+        "if not self._held or self._connection.full:",
+        "if True:",
+        DIRECT,
+    ),
+    Mutant(
+        "dispatch frames without the client's share",
+        "../channels/carriers/direct.py",
+        "or not connection.share.spend(self._cost(data))",
+        "or False",
+        ("tests/channels/test_fairshare.py",),
     ),
 ]
 

@@ -59,6 +59,17 @@ def whole(field: str, value: object, least: int) -> int:
     return value
 
 
+def whole_up_to(field: str, value: object, least: int, most: int) -> int:
+    """Check that an argument is a whole number from `least` to `most`.
+
+    Raises:
+        ConfigurationError: It is not; a bool is no number.
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+        refuse(field, value, f"a whole number from {least} to {most:,}")
+    return value
+
+
 def flag(field: str, value: object) -> bool:
     """Check that an argument is True or False, not a text such as "false".
 

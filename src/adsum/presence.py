@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Hashable, Mapping
 from typing import Any, cast
 
-from adsum.arguments import instance, seconds_up_to
+from adsum.arguments import instance, seconds_up_to, whole_up_to
 from adsum.driver.driver import Driver
 from adsum.driver.observer import Observer
 from adsum.endings import Endings
@@ -25,7 +25,7 @@ from adsum.replication.entry import ID, META, Entry, Transition
 from adsum.sparselog import SparseLogger
 from adsum.topicswatch import TopicFeeds, TopicsWatch, topics_with
 from adsum.tracked import Meta, Tracked, encode_meta
-from adsum.values.limits import MAX_LINGER, MAX_NAME
+from adsum.values.limits import MAX_LINGER, MAX_NAME, MAX_PAGE
 from adsum.values.names import checked_place, checked_prefix, checked_topic
 from adsum.watch import Entries, Watch, entry_of
 from adsum.watchfeeds import WatchFeeds
@@ -243,20 +243,57 @@ class Presence:
 
     # Reading.
 
-    def list(self, topic: str) -> Entries:
-        """The entries of all keys on a topic, in the same order on every node.
+    def list(self, topic: str, *, after: str | None = None, limit: int | None = None) -> Entries:
+        """The entries of all keys on a topic, or of a page of them, in the same order on each node.
 
-        The first call for a topic costs time proportional to the result. While nothing changes,
-        later calls only copy a dict.
+        The first list of a whole topic costs time proportional to the topic, in one turn of the
+        event loop: some 13 ms for 10,000 keys and 210 ms for 100,000. While nothing changes, later
+        calls only copy a dict. A change costs the changed keys, and a join also a new dict.
+
+        A page costs its own keys, and at most one visit of all keys of the topic: about 5 ms for
+        100 of 100,000 keys. Any number of keys may come and go between the pages: a key that is
+        present all the time is on exactly one page.
+
+        Args:
+            topic: The topic.
+            after: List only keys above this one, by code points: the last key of the page before.
+                It need not be present. None or an empty text begins with the first key.
+            limit: The most keys to list, from 1 to 5,000; None for all. A page with fewer keys is
+                the last one.
 
         Returns:
-            ``{"ann": {"metas": [{"device": "phone", "phx_ref": "..."}]}}``, sorted by key. The
-            metas of a key are grouped by node, each group in the order of tracking. The dict
-            belongs to the caller; its entries are read-only and never change. Empty if nobody is
-            present.
+            ``{"ann": {"metas": [{"device": "phone", "phx_ref": "..."}]}}``, sorted by the code
+            points of the keys. The metas of a key are grouped by node, each group in the order of
+            tracking. The dict belongs to the caller; its entries are read-only and never change.
+            Empty if nobody is present.
+
+        Raises:
+            ConfigurationError: `limit` is not a whole number in its range.
+            TypeError: The topic or `after` is not a string.
+            ValueError: The topic or `after` is too long.
+
+        Example:
+            >>> import asyncio, adsum
+            >>> async def main():
+            ...     node = adsum.Node(siblings=False)
+            ...     presence = adsum.Presence(node)
+            ...     async with node:
+            ...         for user in ["ann", "bob", "cem"]:
+            ...             presence.track("room:1", user)
+            ...         page = presence.list("room:1", limit=2)
+            ...         rest = presence.list("room:1", after=list(page)[-1], limit=2)
+            ...         return list(page), list(rest)
+            >>> asyncio.run(main())
+            (['ann', 'bob'], ['cem'])
         """
         topic = checked_topic(topic)
-        return cast(Entries, self._node.driver.view.render(topic))
+        view = self._node.driver.view
+        if after is None and limit is None:
+            return cast(Entries, view.render(topic))
+        after = "" if after is None else checked_prefix(after, "after", MAX_NAME)
+        if limit is not None:
+            limit = whole_up_to("limit", limit, 1, MAX_PAGE)
+        return cast(Entries, view.page(topic, after, limit))
 
     def get(self, topic: str, key: str) -> Metas:
         """The metas of one key on a topic; an empty list if the key is absent."""
@@ -281,9 +318,11 @@ class Presence:
         prefix = checked_prefix(prefix, "prefix", MAX_NAME)
         return topics_with(self._node.driver.view.topics, prefix)
 
-    async def fetch(self, topic: str) -> Entries:
+    async def fetch(
+        self, topic: str, *, after: str | None = None, limit: int | None = None
+    ) -> Entries:
         """As `list`, but with the fields of the `fetch` function added, in one call of it."""
-        entries = self.list(topic)
+        entries = self.list(topic, after=after, limit=limit)
         extras = await self.enrich(topic, entries)
         if not extras:
             return entries

@@ -124,10 +124,8 @@ class ServedApp:
 @asynccontextmanager
 async def serving(served_app: ServedApp) -> AsyncIterator[ServedApp]:
     """Serve an application whose node runs on a free port of this host, in this event loop."""
-    async with uvicorn_server(served_app.socket, ws=served_app.ws) as (
-        served_app.server,
-        served_app.port,
-    ):
+    async with uvicorn_server(served_app.socket, ws=served_app.ws) as (server, port):
+        served_app.server, served_app.port = server, port
         yield served_app
 
 

@@ -1,8 +1,10 @@
 """The WebSocket protocol for uvicorn equals uvicorn's own, however the stream is cut."""
 
 import asyncio
+import tomllib
 import zlib
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,11 +20,18 @@ from websockets.http11 import Response
 from websockets.protocol import State
 from websockets.uri import parse_uri
 
-from adsum.channels.uvicorn import DirectTransport, WebSocketProtocol
+from adsum.channels.uvicorn import (
+    UVICORN,
+    WEBSOCKETS,
+    DirectTransport,
+    WebSocketProtocol,
+    check_version,
+)
 from adsum.channels.wire.prepared import Prepared
 from adsum.channels.wire.wsframes import COMPRESSED
 from tests.support.effort import examples
 
+ROOT = Path(__file__).parents[2]
 #: Bytes of the longest message.
 LIMIT = 300
 DEFLATE = "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n"
@@ -247,6 +256,7 @@ async def outcome(served: Served, extensions: str, chunks: Sequence[bytes]) -> A
 @given(streams, sizes, st.sets(st.integers(1, 6)), st.sampled_from(["", DEFLATE]))
 @example(masked(0x81, b"\xff") + masked(0x81, b"behind"), [1000], set(), "")
 @example(masked(0x81, b"\xff") + masked(0x89, b""), [1000], set(), "")
+@example(masked(0x88, b"\x03\xe8") + masked(0x81, b"\xff"), [1000], set(), "")
 @example(masked(0x88, b"\x03\xe8") + masked(0x81, b"behind"), [1000], set(), "")
 @example(masked(0x01, b"a") + masked(0x81, b"b") + masked(0x80, b"c"), [1000], set(), "")
 @example(masked(0x81, b"") + masked(0x82, b""), [3], {1}, "")
@@ -455,3 +465,22 @@ def test_server_shutdown_ends_with_1012() -> None:
         await served.feed([])
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("found", ["0.52.9", "0.9.0", "unknown"])
+def test_old_version_is_refused_by_name(found: str) -> None:
+    with pytest.raises(ImportError, match=rf"uvicorn 0\.53 or newer, found {found}"):
+        check_version("uvicorn", found, UVICORN)
+
+
+@pytest.mark.parametrize("found", ["0.53", "0.53.0", "0.54.1", "1.0"])
+def test_new_version_is_accepted(found: str) -> None:
+    check_version("uvicorn", found, UVICORN)
+
+
+def test_extra_installs_the_oldest_versions_or_newer() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert extras["optional-dependencies"]["uvicorn"] == [
+        "uvicorn>={}.{}".format(*UVICORN),
+        "websockets>={}.{}".format(*WEBSOCKETS),
+    ]

@@ -12,7 +12,9 @@ from random import Random
 from typing import Any, ParamSpec
 
 import pytest
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
+from adsum.channels import Limits
 from tests.support.waiting import until
 
 from .app import connections
@@ -25,6 +27,7 @@ from .conformance_servers import (
     Peer,
     conformance_server,
 )
+from .leak_check import run
 from .phoenix_presence import Presence
 from .raw_websocket import (
     ACCEPT,
@@ -42,6 +45,8 @@ from .raw_websocket import (
     close_payload,
     fragments,
 )
+from .served_app import served_app
+from .ws_client import ws_client
 
 P = ParamSpec("P")
 #: Characters whose UTF-8 has one to four bytes.
@@ -90,14 +95,11 @@ def opened(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
 
 
 def channels_only(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
-    """Run a test in the loop of its server, if its application is a `Socket`."""
-    return pytest.mark.usefixtures("is_channels")(served(test))
-
-
-@pytest.fixture
-def is_channels(conformance: ConformanceServer) -> None:
-    if not isinstance(conformance.app, Channels):
-        pytest.skip("of channels")
+    """Run a test in the loop of its server, for each whose application is a `Socket`."""
+    names = [name for name, (app, _, _) in SERVERS.items() if app is Channels]
+    return pytest.mark.parametrize("conformance", names, indirect=True, scope="module")(
+        served(test)
+    )
 
 
 def channels(peer: Peer) -> Channels:
@@ -288,6 +290,9 @@ VIOLATIONS |= {
     )
 }
 VIOLATIONS |= {
+    "text that is not masked, and a ping": [
+        RawFrame(TEXT, b"[]").encode(mask=None) + RawFrame(PING).encode()
+    ],
     "reserved opcode with payload": [RawFrame(5, b"payload").encode()],
     "ping too long": [RawFrame(PING, b"x" * 126).encode()],
     "pong too long": [RawFrame(PONG, b"x" * 126).encode()],
@@ -575,13 +580,20 @@ async def test_stop_of_the_server_closes_with_1012(peer: Peer) -> None:
 
 
 @pytest.mark.parametrize("kind", [str, bytes])
-@pytest.mark.parametrize("sent", [10, 1000, MAX_SIZE + 100])
 @opened
-async def test_message_above_the_limit_fails_the_connection_with_1009(
-    peer: Peer, kind: Any, sent: int
+async def test_length_above_the_limit_fails_the_connection_with_1009(peer: Peer, kind: Any) -> None:
+    message = peer.app.message(sized(peer, kind, MAX_SIZE + 1))
+    await peer.client.send(message.encode()[:10])
+    await peer.is_failed(1009)
+
+
+@pytest.mark.parametrize("kind", [str, bytes])
+@opened
+async def test_message_above_the_limit_in_one_piece_fails_the_connection_with_1009(
+    peer: Peer, kind: Any
 ) -> None:
     message = peer.app.message(sized(peer, kind, MAX_SIZE + 1))
-    await peer.client.send(message.encode()[:sent])  # the length is enough
+    peer.protocol.data_received(message.encode())  # a socket may cut it
     await peer.is_failed(1009)
 
 
@@ -721,6 +733,28 @@ async def test_client_that_goes_while_its_handler_waits_has_ended(peer: Peer) ->
     await until(lambda: not connections(channels(peer).made.socket), "the client is not gone")
     Gate.gate.set()
     await peer.app.has_ended(1005, None)
+
+
+@pytest.mark.usefixtures("each_carrier")
+def test_client_that_goes_as_its_handler_begins_has_ended_before_it() -> None:
+    async def main() -> None:
+        limits = Limits(waiting=150)
+        async with served_app(channels=[Gate], limits=limits) as made, ws_client(made) as ann:
+            await ann.join("room:1", ref="1")
+            assert made.server is not None
+            (protocol,) = made.server.server_state.connections
+            assert isinstance(protocol, WebSocketsSansIOProtocol)
+            Gate.gate = asyncio.Event()
+            # They spend the client's share before they fill the mailbox, so the handler begins
+            # after it was full. It makes room by that, for one of those that are held.
+            protocol.data_received(waiting().encode() * 300)
+            for _ in range(20):
+                await asyncio.sleep(0)
+            protocol.transport.abort()
+            await until(lambda: not connections(made.socket), "the client is not gone")
+            Gate.gate.set()
+
+    run(main())
 
 
 @channels_only

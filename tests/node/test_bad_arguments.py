@@ -115,6 +115,16 @@ CALLS: list[tuple[Callable[[Any, Any], Any], type[Exception], str]] = [
         "meta: the function must return the new meta, not None",
     ),
     (lambda p, _: p.list(None), TypeError, "topic must be a str"),
+    (lambda p, _: p.list("room", after=5), TypeError, "after must be a str"),
+    (lambda p, _: p.list("room", after="x" * 1025), ValueError, "after must have 1 to 1024"),
+    *[
+        (
+            lambda p, _, limit=limit: p.list("room", limit=limit),
+            adsum.ConfigurationError,
+            f"limit={limit!r}: must be a whole number from 1 to 5,000",
+        )
+        for limit in (0, -1, 5_001, True, 1.5, "5")
+    ],
     (lambda p, _: p.get("room", 5), TypeError, "key must be a str"),
     (lambda p, _: p.count([]), TypeError, "topic must be a str"),
     (lambda p, _: p.watch(b"room"), TypeError, "topic must be a str"),

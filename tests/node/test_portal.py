@@ -95,6 +95,8 @@ def test_methods_have_the_results_of_presence(portal: adsum.Portal) -> None:
     handle = portal.track("room", "ann", {"device": "phone"})
     portal.track("room", "bob", owner="session")
     assert list(portal.list("room")) == ["ann", "bob"]
+    assert list(portal.list("room", limit=1)) == ["ann"]
+    assert list(portal.list("room", after="ann", limit=1)) == ["bob"]
     assert portal.count("room") == 2
     assert portal.topics() == portal.topics("ro") == ["room"]
     assert portal.topics("hall") == []
@@ -116,6 +118,9 @@ def test_fetch_adds_fields() -> None:
     with adsum.Portal(adsum.Node(siblings=False), fetch=names) as portal:
         portal.track("room", "ann")
         assert portal.fetch("room")["ann"]["name"] == "Ann"
+        portal.track("room", "bob")
+        page = portal.fetch("room", after="ann", limit=1)
+        assert {key: entry["name"] for key, entry in page.items()} == {"bob": "Bob"}
 
 
 def test_dropped_handle_keeps_its_presence_and_each_handle_owns_one(portal: adsum.Portal) -> None:

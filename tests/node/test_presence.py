@@ -47,6 +47,28 @@ def test_list_of_an_empty_topic_is_empty() -> None:
     run(main())
 
 
+def test_pages_of_a_list_are_in_its_order_and_belong_to_the_caller() -> None:
+    async def main() -> None:
+        node = adsum.Node(siblings=False)
+        presence = adsum.Presence(node)
+        async with node:
+            for user in ["zoe", "ann", "éva", "bob"]:
+                presence.track("room", user, {"of": user})
+            whole = presence.list("room")
+            assert list(whole) == ["ann", "bob", "zoe", "éva"]
+            for page in (presence.list("room", after=""), presence.list("room", limit=4)):
+                assert list(page.items()) == list(whole.items())
+            page = presence.list("room", after="ann", limit=2)
+            assert page == {key: whole[key] for key in ("bob", "zoe")}
+            page.clear()
+            # The key need not be present, and the last page is short.
+            assert list(presence.list("room", after="bobby", limit=5)) == ["zoe", "éva"]
+            assert presence.list("room", after="éva", limit=5) == {}
+            assert presence.list("hall", limit=5) == {}
+
+    run(main())
+
+
 def test_update_takes_a_meta_or_a_function_and_makes_a_new_ref() -> None:
     async def main() -> None:
         node, presence = await alone()

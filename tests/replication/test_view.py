@@ -17,6 +17,7 @@ from adsum.replication.keygroup import Group
 from adsum.replication.state import Replica
 from adsum.replication.view import View
 from adsum.values.frozen import FrozenDict
+from adsum.values.jsontext import load
 from tests.support.effort import examples
 
 from .strategies import (
@@ -67,6 +68,8 @@ class Shown:
             topic = TOPICS[pick % 2]
             answer = list(self.view.render(topic).items())
             assert answer == list(listed(self.present, topic).items())
+        elif verb == "page":
+            self.page(pick)
         elif verb == "age":
             self.view.age()
         elif verb == "watch":
@@ -92,6 +95,17 @@ class Shown:
         self.histories.append(other)
         self.news += [(None, entry) for entry in other.now.values()]
 
+    def page(self, pick: int) -> None:
+        topic, limit = TOPICS[pick % 2], 1 + pick % 3
+        expected = listed(self.present, topic)
+        walked, after = dict[str, object](), ""
+        while page := self.view.page(topic, after, limit):
+            assert len(page) <= limit
+            walked.update(page)
+            after = list(page)[-1]
+        assert list(walked.items()) == list(expected.items())
+        assert self.view.page(topic, "", None) == expected
+
     def watch_or_stop(self) -> None:
         if self.observer is None:
             self.observer, self.news = Observer(self.view), []
@@ -110,7 +124,7 @@ class Shown:
             check_reads(self.view, self.present, topic)
 
 
-happenings = st.sampled_from(["absorb", "list", "age", "watch", "look"])
+happenings = st.sampled_from(["absorb", "list", "page", "age", "watch", "look"])
 
 
 @examples(100)
@@ -292,6 +306,87 @@ def test_unread_rendering_is_dropped() -> None:
     assert view.topics["room"]._rendered is None
     assert view._rendered == set()
     assert list(view.render("room")) == ["ann"]
+
+
+changing = st.lists(st.tuples(st.integers(0, 39), st.booleans()), max_size=12)
+
+
+@examples(100)
+@given(st.sets(st.integers(0, 39)), st.lists(changing, max_size=12), st.integers(1, 9))
+def test_key_that_stays_is_on_exactly_one_page_of_a_changing_topic(
+    first: set[int], changes: list[list[tuple[int, bool]]], limit: int
+) -> None:
+    view, ids = View(), iter(range(1, 1000))
+    present = dict[str, Entry]()
+
+    def change(number: int, join: bool) -> None:
+        key = f"user {number}"
+        if join and key not in present:
+            id = next(ids)
+            present[key] = entry(A, id, id, key=key)
+            view.change(None, present[key])
+        elif not join and key in present:
+            view.change(present.pop(key), None)
+
+    for number in first:
+        change(number, True)
+    stayed, seen, after = set(present), list[str](), ""
+    for batch in [*changes, *[[]] * 41]:
+        page = view.page("room", after, limit)
+        seen += page
+        if len(page) < limit:
+            break
+        after = seen[-1]
+        for number, join in batch:
+            change(number, join)
+        stayed &= present.keys()
+    else:
+        pytest.fail("the pages have no end")
+    assert seen == sorted(set(seen))
+    assert stayed <= set(seen)
+
+
+def test_first_page_decodes_only_its_own_metas(monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded = list[str]()
+
+    def counted_load(text: str) -> Any:
+        decoded.append(text)
+        return load(text)
+
+    monkeypatch.setattr(view_module, "load", counted_load)
+    view = View()
+    for id in range(1, 20_001):
+        view.change(None, (id, id, "room", f"user {id}", '{"a":1}', None, *A))
+    page = view.page("room", "", 50)
+    assert len(page) == 50
+    assert sum(text.count("{") for text in decoded) == 50
+    assert view.topics["room"]._rendered is None
+
+
+def test_order_of_a_topic_is_dropped_when_no_page_was_read() -> None:
+    view = View()
+    view.change(None, entry(A, 1, 1))
+    assert list(view.page("room", "", 5)) == ["ann"]
+    view.age()
+    assert view.topics["room"]._order is not None
+    view.age()
+    assert view.topics["room"]._order is None
+    assert view.page("nowhere", "", 5) == {}
+
+
+def test_own_refs_of_a_meta_are_replaced_and_nested_values_are_read_only() -> None:
+    view = View()
+    meta = '{"phx_ref":"forged","a":{"b":[{"c":1}]},"d":"[{"}'
+    old: Entry = (1, 1, "room", "ann", meta, None, "a", 10)
+    view.change(None, old)
+    view.change(old, (255, 1, "room", "ann", meta, 1, "a", 10))
+    [shown] = view.metas("room", "ann")
+    nested = {"a": {"b": [{"c": 1}]}, "d": "[{"}
+    assert shown == {"phx_ref": "a-ff", **nested, "phx_ref_prev": "a-1"}
+    with pytest.raises(TypeError):
+        shown["a"]["b"][0]["c"] = 2
+    with pytest.raises(TypeError):
+        shown["a"]["b"].append(2)
 
 
 class Watchers:

@@ -173,6 +173,7 @@ def track(presence: adsum.Presence, connection: object, frozen: Mapping[str, int
 async def read(presence: adsum.Presence) -> None:
     entries = presence.list("room:1")
     assert_type(entries, dict[str, adsum.PresenceEntry])
+    assert_type(presence.list("room:1", after="ann", limit=50), dict[str, adsum.PresenceEntry])
     assert_type(entries["ann"]["metas"], Sequence[Mapping[str, Any]])
     assert_type(entries["ann"]["metas"][0]["device"], Any)
     assert_type(presence.get("room:1", "ann"), list[Mapping[str, Any]])

@@ -1,7 +1,11 @@
-"""Only JSON objects get in, and what does not is named with its path."""
+"""Only JSON objects get in, and what does not is named with its path.
+
+All tests run with the standard module alone, and with the accelerator.
+"""
 
 import json
 import math
+from collections.abc import Iterator
 from enum import IntEnum, StrEnum
 from typing import Any
 
@@ -9,8 +13,28 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adsum.values.jsontext import _check, _is_valid, encode_object, load
+from adsum.values.accelerator import Accelerator, installed
+from adsum.values.jsontext import (
+    _check,
+    _is_valid,
+    accelerate,
+    encode_object,
+    load,
+)
 from adsum.values.names import checked_name
+
+
+@pytest.fixture(
+    autouse=True,
+    scope="module",
+    params=[None, installed()],
+    ids=["standard", "accelerated"],
+)
+def accelerator(request: pytest.FixtureRequest) -> Iterator[Accelerator | None]:
+    accelerate(request.param)
+    yield request.param
+    accelerate(installed())
+
 
 values = st.recursive(
     st.none()

@@ -19,6 +19,7 @@ In the log level debug, all frames go through the parser, which logs them.
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Coroutine
 from math import inf
@@ -28,22 +29,45 @@ from .wire.frames import Wire
 from .wire.prepared import Prepared
 from .wire.wsframes import BINARY, TEXT, compressed_message, plain_message
 
-#: The oldest versions with which this protocol was tested.
-UVICORN: Final = "0.54"
-WEBSOCKETS: Final = "17.4"
-_NEEDED = f"adsum.channels.uvicorn needs uvicorn {UVICORN} and websockets {WEBSOCKETS} or newer"
+#: The oldest versions with which this protocol works: major and minor numbers.
+UVICORN: Final = (0, 53)
+WEBSOCKETS: Final = (16, 0)
+
+
+def check_version(library: str, found: str, oldest: tuple[int, int]) -> None:
+    """Check the version of an installed library.
+
+    Raises:
+        ImportError: It is too old; names the oldest version.
+    """
+    numbers = re.match(r"(\d+)\.(\d+)", found)
+    if numbers is None or (int(numbers[1]), int(numbers[2])) < oldest:
+        needed = f"{library} {oldest[0]}.{oldest[1]} or newer"
+        raise ImportError(f"adsum.channels.uvicorn needs {needed}, found {found}")
+
 
 try:
-    from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
-    from websockets.extensions.permessage_deflate import PerMessageDeflate
-    from websockets.server import ServerProtocol
+    from uvicorn import __version__ as _uvicorn_version
+    from websockets.version import version as _websockets_version
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        "adsum.channels.uvicorn needs uvicorn and websockets: pip install 'adsum[uvicorn]'",
+        name=error.name,
+    ) from error
+check_version("uvicorn", _uvicorn_version, UVICORN)
+check_version("websockets", _websockets_version, WEBSOCKETS)
 
-    try:
-        from websockets.speedups import apply_mask
-    except ImportError:  # built without its extension in C
-        from websockets.utils import apply_mask
-except ImportError as error:
-    raise ImportError(_NEEDED) from error
+# After the checks: older versions lack some of these.
+from uvicorn.protocols.websockets.websockets_sansio_impl import (  # noqa: E402
+    WebSocketsSansIOProtocol,
+)
+from websockets.extensions.permessage_deflate import PerMessageDeflate  # noqa: E402
+from websockets.server import ServerProtocol  # noqa: E402
+
+try:
+    from websockets.speedups import apply_mask
+except ImportError:  # built without its extension in C
+    from websockets.utils import apply_mask
 
 #: Name of the extension in the scope.
 EXTENSION: Final = "adsum.direct"
@@ -253,12 +277,16 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
 
     def data_received(self, data: bytes) -> None:
         """See `asyncio.Protocol`."""
-        if not self.handshake_initiated:
-            super().data_received(data)
-            # Bytes behind the request would be a frame that the parser has begun to read.
-            ends_here = data.find(_REQUEST_END) + len(_REQUEST_END) == len(data)
-            self._tracked = self.handshake_initiated and ends_here and not self.conn.debug
+        if self.handshake_initiated:
+            self._read(data)
             return
+        super().data_received(data)
+        # Bytes behind the request would be a frame that the parser has begun to read.
+        ends_here = data.find(_REQUEST_END) + len(_REQUEST_END) == len(data)
+        self._tracked = self.handshake_initiated and ends_here and not self.conn.debug
+
+    def _read(self, data: bytes) -> None:
+        """Consume plain frames, and give the others to the parser, one at a time."""
         if self._held:
             data, self._held = self._held + data, b""
         at, size, conn = 0, len(data), self.conn
@@ -292,12 +320,14 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
                     at = end
                     continue
             if self.transport.is_closing():
-                return  # an invalid frame or a close came before, in the same data
+                return  # an invalid message came before, in the same data
             end = self._end_of_other(data, at)
             if end == at:
                 self._held = data[at:]
                 return
             super().data_received(data[at:end])
+            if self.transport.is_closing():
+                return  # that was a close or an invalid frame
             at = end
 
     def _end_of_other(self, data: bytes, at: int) -> int:
@@ -353,7 +383,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     def read_held(self) -> None:
         """Read the bytes that arrived while a direct connection did not read."""
         if self._held:
-            self.data_received(b"")
+            self._read(b"")
 
     # Outgoing.
 

@@ -19,6 +19,15 @@ class ReadOnlyView(Protocol):
         The dict is a copy that the caller may alter; its values are read-only.
         """
 
+    def page(self, topic: str, after: str, limit: int | None) -> dict[str, Any]:
+        """The presences of the next keys above `after`, in the format and order of `render`.
+
+        Args:
+            topic: The topic.
+            after: The last key of the page before, or "" for the first page.
+            limit: The most keys to return; None for all.
+        """
+
     def metas(self, topic: str, key: str) -> list[Any]:
         """The metas of one key on one topic, in the format of Phoenix clients."""
 

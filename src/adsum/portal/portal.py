@@ -187,9 +187,9 @@ class Portal:
         """End all presences of an owner whose connection was lost, as `Presence.lost`."""
         return self.call(self._presence.lost, _checked_owner(owner))
 
-    def list(self, topic: str) -> Entries:
-        """The entries of all keys on a topic, as `Presence.list`."""
-        return self.call(self._presence.list, checked_topic(topic))
+    def list(self, topic: str, *, after: str | None = None, limit: int | None = None) -> Entries:
+        """The entries of all keys on a topic, or of a page of them, as `Presence.list`."""
+        return self.call(self._presence.list, checked_topic(topic), after=after, limit=limit)
 
     def get(self, topic: str, key: str) -> Metas:
         """The metas of one key on a topic, as `Presence.get`."""
@@ -203,9 +203,9 @@ class Portal:
         """The topics that have a presence and begin with a prefix, as `Presence.topics`."""
         return self.call(self._presence.topics, prefix)
 
-    def fetch(self, topic: str) -> Entries:
+    def fetch(self, topic: str, *, after: str | None = None, limit: int | None = None) -> Entries:
         """As `list`, but with the fields of the `fetch` function added."""
-        return self.call(self._presence.fetch, checked_topic(topic))
+        return self.call(self._presence.fetch, checked_topic(topic), after=after, limit=limit)
 
     def watch(self, topic: str, *, timeout: float | None = None) -> PortalWatch:
         """Watch a topic, as `Presence.watch`: a blocking iterator of diffs.

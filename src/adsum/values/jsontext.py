@@ -3,6 +3,9 @@
 Objects of callers and peers enter the state only through `encode_object` and `check_object`. A text
 that has passed one of them is valid, finite, ASCII-only JSON of a bounded size, so it can be joined
 into larger texts without being parsed again.
+
+Invariant: an accelerator, if there is one, changes no result and no error of a function here; see
+`accelerator`.
 """
 
 import json
@@ -11,6 +14,8 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from adsum.quoting import described, printable, quoted
+
+from .accelerator import Accelerator, installed
 
 #: Levels of nesting in an object, at most.
 MAX_DEPTH = 32
@@ -37,34 +42,61 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 _DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
-_scan: Callable[[str, int], tuple[Any, int]] = _DECODER.scan_once  # type: ignore[attr-defined]  # set by its constructor
 
 #: Encodes a value that is known to be valid JSON as compact ASCII text.
 dump: Callable[[object], str] = _make_dump()
 #: Encodes a string as a JSON string, in ASCII.
 quote: Callable[[str], str] = json.encoder.encode_basestring_ascii
+_scan_once: Callable[[str, int], tuple[Any, int]] = vars(_DECODER)["scan_once"]  # not in its types
+
+
+def _scan(text: str) -> Any:
+    """Decode a text that has no whitespace at its ends; several calls fewer than the decoder."""
+    value, end = _scan_once(text, 0)
+    if end != len(text):
+        raise ValueError
+    return value
+
+
+# The fast ways: each decodes or encodes nearly all arguments, and refuses the others. Set by
+# `accelerate`.
+_decode: Callable[[str], Any]
+_refusals: tuple[type[Exception], ...]
+_dump_flat: Callable[[dict[str, Any]], str]
+
+
+def accelerate(accelerator: Accelerator | None) -> None:
+    """Use an accelerator from now on, or the standard module alone. For tests."""
+    global _decode, _refusals, _dump_flat
+    if accelerator is None:
+        _decode, _refusals, _dump_flat = _scan, (StopIteration, ValueError), dump
+        return
+    _decode, encode, _refusals = accelerator
+
+    def dump_flat(value: dict[str, Any]) -> str:
+        try:
+            text = encode(value).decode("ascii")
+        except _refusals:
+            return dump(value)
+        return dump(value) if "\x7f" in text else text
+
+    _dump_flat = dump_flat
+
+
+accelerate(installed())
 
 
 def load(text: str) -> Any:
     """Decode a JSON text; refuses NaN and infinities, which the standard module accepts.
 
     Raises:
-        ValueError: It is not JSON; gives the position.
+        ValueError: The text is not JSON.
+        RecursionError: It is nested too deeply for the interpreter.
     """
     try:
-        value, end = _scan(text, 0)
-    except StopIteration:  # whitespace precedes the value, or it is not JSON
+        return _decode(text)
+    except _refusals:
         return _DECODER.decode(text)
-    # The standard method searches for whitespace on both sides, which costs as much as decoding.
-    return value if end == len(text) else _DECODER.decode(text)
-
-
-def loader_of(kind: Callable[[dict[str, Any]], Any]) -> Callable[[str], Any]:
-    """A decoder for texts that are known to be JSON; it converts each object with `kind`.
-
-    Call it once for each kind: making a decoder costs more than decoding a small text.
-    """
-    return json.JSONDecoder(object_hook=kind).decode
 
 
 def check_object(text: object, field: str, limit: int) -> str:
@@ -83,7 +115,7 @@ def check_object(text: object, field: str, limit: int) -> str:
     """
     if type(text) is not str or len(text) > limit or not text.isascii():
         raise ValueError(f"{field} must be a text of at most {limit} ASCII characters")
-    value, end = _DECODER.raw_decode(text)
+    value, end = _decode_beginning(text)
     if end != len(text) or type(value) is not dict:
         raise ValueError(f"{field} is not a JSON object")
     if not value and text != "{}":
@@ -91,6 +123,16 @@ def check_object(text: object, field: str, limit: int) -> str:
     if not _is_flat(value) and not _is_valid(value, 0):
         _check(value, field, 0)
     return text
+
+
+def _decode_beginning(text: str) -> tuple[Any, int]:
+    """Decode the value with which a text begins; returns the value and its end."""
+    if text[:1] == "{" and text[-1:] == "}":  # neither end is whitespace, so a fast way may try
+        try:
+            return _decode(text), len(text)
+        except _refusals:
+            pass
+    return _DECODER.raw_decode(text)
 
 
 def encode_object(value: object, field: str, limit: int, remedy: str = "") -> str:
@@ -107,12 +149,14 @@ def encode_object(value: object, field: str, limit: int, remedy: str = "") -> st
         ValueError: A number is not finite, the object is nested too deeply, or the text is too
             long.
     """
-    if type(value) is not dict or not _is_flat(value):
+    if type(value) is dict and _is_flat(value):
+        text = _dump_flat(value)
+    else:
         if not isinstance(value, dict):
             raise TypeError(f"{field} must be a dict (a JSON object), not {described(value)}")
         if not _is_valid(value, 0):
             _check(value, field, 0)
-    text = dump(value)
+        text = dump(value)
     if len(text) > limit:
         raise ValueError(f"{field} is {len(text)} bytes of JSON: must be at most {limit}{remedy}")
     return text

@@ -18,3 +18,5 @@ MAX_ADDRESSES = 16
 MAX_LINGER = 3600.0
 #: Counters, versions, incarnations and refs are below this number.
 MAX_NUMBER = 2**63
+#: Keys in one page of a topic.
+MAX_PAGE = 5_000

@@ -32,7 +32,7 @@ _DROPPED = 32
 _RESTART, _FAILED = 1012, 1011
 
 
-class Transport(Protocol):
+class DirectPath(Protocol):
     """The server's side of a direct connection.
 
     Attributes:
@@ -57,7 +57,7 @@ class Transport(Protocol):
         """Close the socket at once, and end."""
 
 
-Open = Callable[[Any], Transport]
+Open = Callable[[Any], DirectPath]
 
 
 def offered(scope: Scope) -> Open | None:
@@ -124,7 +124,7 @@ class _DirectCarrier:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         # None before the connection is opened, and once it has ended.
-        self._transport: Transport | None = None
+        self._transport: DirectPath | None = None
         #: Done with the close code when the connection has ended and its frames are dispatched.
         self.end: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
         # Close code of an end that waits for the held frames.
@@ -151,7 +151,7 @@ class _DirectCarrier:
             self.received(first["bytes"] if text is None else text)
         transport.resume_reading()
 
-    # Called by the server, see `Transport`.
+    # Called by the server, see `DirectPath`.
 
     def received(self, data: Wire) -> None:
         """Dispatch a frame, or hold it until the client's share and its connection have room."""
@@ -178,6 +178,9 @@ class _DirectCarrier:
         self._code = code
         if not self._held or self._connection.full:
             resolve(self.end, code)
+        else:
+            # Room that a handler makes by beginning wakes nobody, see `Connection.wait_room`.
+            self._continue()
 
     # Called by the connection, see `Carrier`.
 
