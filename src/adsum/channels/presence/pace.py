@@ -2,8 +2,8 @@
 
 On a quiet topic a change is cut at once, on a busy one at intervals: after a cut was sent to all
 clients, the feed pauses for as long as the CPU time of its work on it. So the presences of one
-topic use at most half of the event loop. Time in which other programs had the cores is no work:
-if it counted, a busy machine would delay changes by pauses too.
+topic use at most half of the event loop, if it has a core to itself. Time in which other programs
+had the core is no work: if it counted, a busy machine would delay changes by pauses too.
 
 The work on clients that were written their frame at once is known. The others are sent it in later
 turns of the loop, and all CPU time of the loop until then counts.
