@@ -1,6 +1,7 @@
 """A cut of presences is one pass over the followers: shared frames, order, slices and pauses."""
 
 import asyncio
+import time
 from functools import partial
 from typing import Any
 
@@ -182,21 +183,109 @@ async def test_cut_for_many_takes_turns_and_later_changes_come_in_the_next_one()
         await finished(clients)
 
 
+class Clocks:
+    """The CPU time of the event loop's thread, and the time, both moved by the test."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, pace: Pace | None = None) -> None:
+        self.cpu = self.time = 0.0
+        self.cuts: list[float] = []
+        self.pace = pace or Pace(lambda: self.cuts.append(self.time))
+        monkeypatch.setattr(self.pace, "cpu_time", lambda: self.cpu)
+        monkeypatch.setattr(self.pace, "now", lambda: self.time)
+
+    def pass_time(self, seconds: float, *, cpu: float) -> None:
+        """Let time pass, in a part of which the thread ran."""
+        self.time += seconds
+        self.cpu += cpu
+
+    @property
+    def pause(self) -> float:
+        """Seconds from now to the next cut."""
+        return self.pace._next_cut_at - self.time
+
+
 @leak_checked
-async def test_pause_after_a_cut_is_its_work_and_at_least_the_shortest() -> None:
-    cuts = list[float]()
-    pace = Pace(lambda: cuts.append(pace.now()))
-    for work, expected in (0.0, PAUSE), (0.1, 0.11), (9.0, LONGEST_PAUSE):
-        pace.hold(0.01)
+async def test_pause_after_a_cut_is_its_work_and_at_least_the_shortest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert Pace(lambda: None).cpu_time is time.thread_time
+    clocks = Clocks(monkeypatch)
+    pace = clocks.pace
+    for before, work, expected in (
+        (0.0, 0.0, PAUSE),
+        (0.025, 0.1, 0.125),
+        (0.025, 9.0, LONGEST_PAUSE),
+    ):
+        pace.hold(before)
         pace.note(work, queued=False)
         pace.release()
-        assert pace._next_cut_at - pace.now() == pytest.approx(expected, abs=0.01)
+        assert clocks.pause == pytest.approx(expected)
     pace.hold(0.0)
     pace.schedule()
     assert pace._timer is None  # no cut while one is being sent
-    pace._next_cut_at = 0.0
+    clocks.pass_time(2.0, cpu=0.0)
     pace.release()
-    await until(lambda: len(cuts) == 1)
+    assert not clocks.cuts
+    assert pace._timer is not None
+    pace.cancel()
+
+
+@leak_checked
+async def test_pause_after_queued_frames_is_the_cpu_time_until_all_were_sent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clocks = Clocks(monkeypatch)
+    pace = clocks.pace
+    clocks.pass_time(5.0, cpu=5.0)  # before the cut
+    pace.hold(0.25)
+    pace.note(0.0, queued=True)
+    clocks.pass_time(0.5, cpu=0.125)  # other programs had the core
+    pace.release()
+    await until(lambda: not pace._held)
+    assert clocks.pause == pytest.approx(0.375)
+
+
+@leak_checked
+async def test_pause_of_a_feed_is_the_cpu_time_of_its_pass_on_a_busy_machine(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    app = App(Room)
+    async with app.node:
+        clients = await joined(app, "1", "1", "1")
+        pace = app.socket._shared.feeds._feeds["room"]._pace
+        await until(lambda: not pace._held)
+        clocks = Clocks(monkeypatch, pace)
+        write = Direct.write
+
+        def slow_write(client: Direct, frame: Any) -> bool:
+            clocks.pass_time(10.0, cpu=0.0625)
+            return write(client, frame)
+
+        monkeypatch.setattr(Direct, "write", slow_write)
+        clocks.time = 1e6  # the pause after the state is over
+        track(app, "ann")
+        await until(lambda: all(diffs(client) == 1 for client in clients))
+        assert clocks.pause == pytest.approx(3 * 0.0625)
+        await finished(clients)
+
+
+@leak_checked
+async def test_change_on_a_quiet_topic_is_written_within_two_turns(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    app = App(Room)
+    async with app.node:
+        clients = await joined(app, "1", "1", "1")
+        pace = app.socket._shared.feeds._feeds["room"]._pace
+        await until(lambda: not pace._held)
+        clocks = Clocks(monkeypatch, pace)
+        for n in range(1, 4):
+            clocks.time += 1e6  # the pause after the last cut is over
+            track(app, f"k{n}")
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            assert [diffs(client) for client in clients] == [n, n, n]
+        await finished(clients)
 
 
 # Any order of sends, any speed of clients.

@@ -235,7 +235,7 @@ class PresenceFeed:
         transitions = list(pending.values())
         self._switch_mode(newcomers)
         if self.counting:
-            self._install([], {}, newcomers, self._pace.now())
+            self._install([], {}, newcomers, self._pace.cpu_time())
             return
         entries = None
         if newcomers and (transitions or self._state is None):
@@ -279,7 +279,7 @@ class PresenceFeed:
         fetched: dict[str, str],
         newcomers: dict[Follower, None],
     ) -> None:
-        began = self._pace.now()
+        began = self._pace.cpu_time()
         if transitions:
             self._state = None
         if entries is not None:
@@ -303,7 +303,7 @@ class PresenceFeed:
             transitions: The changes.
             fetched: The extras of the changed keys.
             newcomers: The followers that are due a state.
-            began: When work on the cut began, in seconds of the event loop.
+            began: The CPU time at which work on the cut began, see `Pace`.
         """
         changes: SharedText | None = None
         if transitions:
@@ -316,7 +316,7 @@ class PresenceFeed:
                 follower.state = self.number, self._state
         if transitions or self.counting:
             followers = list(self._followers)
-        self._pace.hold(self._pace.now() - began)
+        self._pace.hold(self._pace.cpu_time() - began)
         send = partial(self._send, self.number, changes)
         SlicedPass(self._pace.share, followers, send, self._pace.release).run()
 
@@ -328,7 +328,7 @@ class PresenceFeed:
             changes: Its diff, for followers that have everything before it.
             followers: The followers; those that have left meanwhile are sent nothing.
         """
-        began, written, queued = self._pace.now(), 0, False
+        began, written, queued = self._pace.cpu_time(), 0, False
         for follower in followers:
             if follower not in self._followers:
                 continue
@@ -340,7 +340,7 @@ class PresenceFeed:
                     continue
             follower.notify()
             queued = True
-        self._pace.note(self._pace.now() - began, queued=queued)
+        self._pace.note(self._pace.cpu_time() - began, queued=queued)
         return written
 
     def _is_behind(self, follower: Follower) -> bool:

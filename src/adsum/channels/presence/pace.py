@@ -1,12 +1,16 @@
 """`Pace`: the time of the next cut of a feed.
 
 On a quiet topic a change is cut at once, on a busy one at intervals: after a cut was sent to all
-clients, the feed pauses for as long as its work on it took. So the presences of one topic use at
-most half of the event loop. The work on clients that were written their frame at once is known;
-the others are sent it in later turns of the loop, and all of the time until then counts.
+clients, the feed pauses for as long as the CPU time of its work on it. So the presences of one
+topic use at most half of the event loop, if it has a core to itself. Time in which other programs
+had the core is no work: if it counted, a busy machine would delay changes by pauses too.
+
+The work on clients that were written their frame at once is known. The others are sent it in later
+turns of the loop, and all CPU time of the loop until then counts.
 """
 
 import asyncio
+import time
 from collections.abc import Callable
 
 from adsum.channels.flow.fairshare import WORK, FairShare
@@ -20,18 +24,23 @@ class Pace:
 
     Args:
         cut: Makes a cut; calls `begun` once it has collected all changes so far.
+        cpu_time: The CPU time of the thread of the event loop, in seconds.
     """
 
-    def __init__(self, cut: Callable[[], None]) -> None:
+    def __init__(
+        self, cut: Callable[[], None], cpu_time: Callable[[], float] = time.thread_time
+    ) -> None:
         self._cut = cut
+        #: The CPU time of the thread of the event loop, in seconds; work on cuts is measured by it.
+        self.cpu_time = cpu_time
         self._loop = asyncio.get_running_loop()
         self._next_cut_at = 0.0
         # Set from `schedule` until the cut has begun.
         self._timer: asyncio.Handle | None = None
-        # While a cut is sent to the clients: whether another one is due, when sending began, the
-        # seconds of work on it, and whether a client is sent it later.
+        # While a cut is sent to the clients: whether another one is due, the CPU time at which
+        # work on it began, that of the work, and whether a client is sent it later.
         self._held = self._due = False
-        self._held_at = self._worked = 0.0
+        self._began = self._worked = 0.0
         self._queued = False
         #: Pays for sending the cuts.
         self.share = FairShare()
@@ -73,16 +82,16 @@ class Pace:
         """Make no cut until `release`: one is being sent.
 
         Args:
-            worked: Seconds of work on it so far.
+            worked: CPU seconds of work on it so far.
         """
         self._held, self._queued = True, False
-        self._held_at, self._worked = self.now() - worked, worked
+        self._began, self._worked = self.cpu_time() - worked, worked
 
     def note(self, worked: float, *, queued: bool) -> None:
         """Add to the work on the cut that is being sent.
 
         Args:
-            worked: Seconds of work.
+            worked: CPU seconds of work.
             queued: Whether any client was not written its frame at once.
         """
         self._worked += worked
@@ -92,7 +101,7 @@ class Pace:
         """Begin the pause: the pass over the clients is finished.
 
         Each notified client starts to send at once or queues for its turn, and sends in a later
-        turn of the loop. Their time is measured in a callback that runs after all of them.
+        turn of the loop. Their work is measured in a callback that runs after all of them.
         """
         if self._queued:
             self._loop.call_soon(self._queue_behind)
@@ -106,7 +115,7 @@ class Pace:
         self.share.call(WORK, sent)
 
     def _all_sent(self) -> None:
-        self._pause(self.now() - self._held_at)
+        self._pause(self.cpu_time() - self._began)
 
     def _pause(self, seconds: float) -> None:
         self._held = False
