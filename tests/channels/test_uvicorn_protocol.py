@@ -484,3 +484,24 @@ def test_extra_installs_the_oldest_versions_or_newer() -> None:
         "uvicorn>={}.{}".format(*UVICORN),
         "websockets>={}.{}".format(*WEBSOCKETS),
     ]
+
+
+def test_option_and_environment_choose_the_protocol(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UVICORN_WS", "adsum.channels.uvicorn:WebSocketProtocol")
+    options = uvicorn.main.make_context("uvicorn", ["app:app"]).params
+    config = uvicorn.Config(lambda *_: None, interface="asgi3", ws=options["ws"], log_config=None)
+    config.load()
+    assert config.ws_protocol_class is WebSocketProtocol
+
+
+def test_all_frames_are_logged_at_the_level_debug(caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        served = Served(WebSocketProtocol, open_directly=True)
+        await served.open()
+        await served.feed([masked(0x81, b"plain"), masked(0x89, b"ping")])
+        assert served.events[0] == "plain"
+
+    with caplog.at_level("DEBUG", logger="uvicorn.error"):
+        asyncio.run(main())
+    for frame in ("TEXT 'plain'", "PING 'ping'"):
+        assert any(line.startswith("< ") and frame in line for line in caplog.messages)
