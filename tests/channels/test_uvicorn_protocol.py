@@ -29,6 +29,7 @@ from adsum.channels.uvicorn import (
 )
 from adsum.channels.wire.prepared import Prepared
 from adsum.channels.wire.wsframes import COMPRESSED
+from tests.interpreters import OLDEST
 from tests.support.effort import examples
 
 ROOT = Path(__file__).parents[2]
@@ -476,6 +477,11 @@ def test_old_version_is_refused_by_name(found: str) -> None:
 @pytest.mark.parametrize("found", ["0.53", "0.53.0", "0.54.1", "1.0"])
 def test_new_version_is_accepted(found: str) -> None:
     check_version("uvicorn", found, UVICORN)
+
+
+def test_one_interpreter_has_the_oldest_versions() -> None:
+    numbers = [library.partition("==")[2].split(".")[:2] for library in OLDEST[1:]]
+    assert numbers == [[str(number) for number in oldest] for oldest in (UVICORN, WEBSOCKETS)]
 
 
 def test_extra_installs_the_oldest_versions_or_newer() -> None:
