@@ -24,6 +24,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = (
     "adsum",
     "adsum.channels",
+    "adsum.channels.uvicorn",
     "adsum.integrations.aiohttp",
     "adsum.integrations.httpx",
     "adsum.testing",

@@ -2,8 +2,8 @@
 
 Each version that is on the PATH or among those of pyenv gets an environment of its own,
 `.venv-3.12` for example, with the requirements of these tests. There the tests of the core, of
-nodes, services and channels run twice: with usual tasks and with eager tasks. A version that is
-absent costs one line.
+nodes, services and channels run twice: with usual tasks and with eager tasks. One of them has the
+oldest libraries that `adsum.channels.uvicorn` supports. A version that is absent costs one line.
 """
 
 import os
@@ -16,7 +16,14 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 #: The minor versions besides the one that runs all tests.
 VERSIONS = ("3.12", "3.13")
-REQUIREMENTS = ("pyproject.toml", "requirements-interpreters.txt", "constraints.txt")
+#: The version with the oldest supported libraries, and these.
+OLDEST = ("3.12", "uvicorn==0.53.0", "websockets==16.0")
+REQUIREMENTS = (
+    "pyproject.toml",
+    "requirements-interpreters.txt",
+    "constraints.txt",
+    "tests/interpreters.py",
+)
 #: The loops of applications run in these; the core has no tasks.
 WITH_TASKS = ("tests/node", "tests/services", "tests/channels", "tests/testing")
 #: The core without its property tests and trials, which take most of the time.
@@ -65,6 +72,8 @@ def environment(version: str, python: Path) -> Path:
         subprocess.run(
             [own, *INSTALL, "-r", "requirements-interpreters.txt", "-e", "."], cwd=ROOT, check=True
         )
+        if version == OLDEST[0]:
+            subprocess.run([own, *INSTALL, *OLDEST[1:]], check=True)
         installed.touch()
     return own
 

@@ -27,7 +27,13 @@ from app import ROOM, app, node, presence
 def main() -> None:
     logging.basicConfig(format=f"[{os.environ['ADSUM_NAME']}] %(message)s")
     listener = listen(int(sys.argv[1]))
-    config = uvicorn.Config(app, log_config=None, ws_max_size=65536, timeout_graceful_shutdown=2)
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        ws="adsum.channels.uvicorn:WebSocketProtocol",
+        ws_max_size=65536,
+        timeout_graceful_shutdown=2,
+    )
     server = ReportingServer(config)
     end_with_supervisor(server)
     asyncio.run(server.serve(sockets=[listener]))

@@ -36,8 +36,8 @@ class Slow(Channel, topic="slow:{slow}"):
 @pytest.fixture
 def one_held(each_carrier: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a client of whom too much waits, one frame more is read."""
-    monkeypatch.setattr(direct, "_MAX_HELD", 0)
-    monkeypatch.setattr(websocket, "_MAX_HELD", 0)
+    monkeypatch.setattr(direct, "MAX_HELD", 0)
+    monkeypatch.setattr(websocket, "MAX_HELD", 0)
 
 
 async def never_read(client: AsgiClient, count: int) -> None:

@@ -90,7 +90,7 @@ class App:
         self.socket = Socket(self.presence, kinds, connect=self.connect, **settings)
 
     async def connect(self, client: Any) -> None:
-        client.assigns["story"] = self.story
+        client.assigns.update(story=self.story, presence=self.presence)
         client.id = client.params.get("id")
 
 
@@ -116,6 +116,46 @@ async def test_terminate_is_called_once_with_the_reason_after_presences_left(
         assert app.presence.topics() == []
         await ann.close()
         assert app.story == [(reason, [])]
+
+
+class Guide(Channel, topic="tour:{tour}"):
+    """Tracks presences of the application, whose owners are the tasks of its handlers."""
+
+    async def join(self, payload: Any) -> None:
+        self.presence: adsum.Presence = self.client.assigns["presence"]
+        self.presence.track("stops", "entrance")
+
+    @on("stop at")
+    async def stop_at(self, payload: Any) -> dict[str, Any]:
+        self.presence.track("stops", payload["stop"])
+        if payload.get("wait"):
+            await asyncio.sleep(0)
+        return {}
+
+    @on("crash")
+    async def crash(self, payload: Any) -> None:
+        raise RuntimeError("the handler crashes")
+
+
+@pytest.mark.parametrize("how", ["leave", "close", "crash"])
+@leak_checked
+async def test_presence_tracked_by_a_handler_without_owner_stays_until_the_channel_ends(
+    how: str,
+) -> None:
+    app = App(channels=[Guide])
+    async with app.node, Browser(app.socket) as ann:
+        tour = await ann.join("tour:1")
+        await tour.ask("stop at", {"stop": "hall"})
+        await tour.ask("stop at", {"stop": "roof", "wait": True})
+        await asyncio.sleep(0)
+        assert list(app.presence.list("stops")) == ["entrance", "hall", "roof"]
+        if how == "leave":
+            await tour.leave()
+        elif how == "close":
+            await ann.close()
+        else:
+            await tour.push("crash")
+        await until(lambda: not app.presence.list("stops"))
 
 
 @leak_checked

@@ -15,6 +15,7 @@ from adsum.channels.lifecycle import TRANSITIONS, State
 from adsum.channels.process import ChannelProcess
 from adsum.channels.wire.frames import Frame
 from tests.support.effort import examples
+from tests.support.waiting import until
 
 from .app import App
 from .direct_carrier import Direct
@@ -37,11 +38,11 @@ STORIES: dict[str, tuple[list[str], list[list[State]]]] = {
     "leave": (["join", "phx_leave", "settle"], [[JOINING, OPEN, ENDED, FINISHED]]),
     "crashed task": (["join", "spawn", "settle"], [[JOINING, OPEN, ENDED, FINISHED]]),
     "rejoin": (
-        ["join", "wait", "settle", "join", "sleep"],
+        ["join", "wait", "settle", "join", "until open"],
         [[JOINING, OPEN, ENDING, ENDED, FINISHED]] * 2,
     ),
     "rejoin while joining": (
-        ["join wait", "settle", "join", "sleep"],
+        ["join wait", "settle", "join", "until open"],
         [[JOINING, ENDING, ENDED, FINISHED], [JOINING, OPEN, ENDING, ENDED, FINISHED]],
     ),
 }
@@ -202,6 +203,8 @@ async def _take(client: Direct, step: str, *how: str) -> None:
             await asyncio.sleep(0)
     elif step == "sleep":
         await asyncio.sleep(0.02)
+    elif step == "until":
+        await until(lambda: client.connection.processes["room"]._state is OPEN)
     elif step == "close":
         client.connection.close(1001, "timeout")
     elif step == "join":

@@ -142,8 +142,8 @@ def test_rate_limit_refuses_updates_and_keeps_the_channel() -> None:
 @pytest.fixture
 def one_held(each_carrier: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a client of whom too much waits, one frame more is read."""
-    monkeypatch.setattr(direct, "_MAX_HELD", 0)
-    monkeypatch.setattr(websocket, "_MAX_HELD", 0)
+    monkeypatch.setattr(direct, "MAX_HELD", 0)
+    monkeypatch.setattr(websocket, "MAX_HELD", 0)
 
 
 @pytest.mark.usefixtures("one_held")

@@ -29,6 +29,7 @@ from adsum.channels.uvicorn import (
 )
 from adsum.channels.wire.prepared import Prepared
 from adsum.channels.wire.wsframes import COMPRESSED
+from tests.interpreters import OLDEST
 from tests.support.effort import examples
 
 ROOT = Path(__file__).parents[2]
@@ -478,9 +479,35 @@ def test_new_version_is_accepted(found: str) -> None:
     check_version("uvicorn", found, UVICORN)
 
 
+def test_one_interpreter_has_the_oldest_versions() -> None:
+    numbers = [library.partition("==")[2].split(".")[:2] for library in OLDEST[1:]]
+    assert numbers == [[str(number) for number in oldest] for oldest in (UVICORN, WEBSOCKETS)]
+
+
 def test_extra_installs_the_oldest_versions_or_newer() -> None:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert extras["optional-dependencies"]["uvicorn"] == [
         "uvicorn>={}.{}".format(*UVICORN),
         "websockets>={}.{}".format(*WEBSOCKETS),
     ]
+
+
+def test_option_and_environment_choose_the_protocol(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UVICORN_WS", "adsum.channels.uvicorn:WebSocketProtocol")
+    options = uvicorn.main.make_context("uvicorn", ["app:app"]).params
+    config = uvicorn.Config(lambda *_: None, interface="asgi3", ws=options["ws"], log_config=None)
+    config.load()
+    assert config.ws_protocol_class is WebSocketProtocol
+
+
+def test_all_frames_are_logged_at_the_level_debug(caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        served = Served(WebSocketProtocol, open_directly=True)
+        await served.open()
+        await served.feed([masked(0x81, b"plain"), masked(0x89, b"ping")])
+        assert served.events[0] == "plain"
+
+    with caplog.at_level("DEBUG", logger="uvicorn.error"):
+        asyncio.run(main())
+    for frame in ("TEXT 'plain'", "PING 'ping'"):
+        assert any(line.startswith("< ") and frame in line for line in caplog.messages)

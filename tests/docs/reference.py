@@ -8,6 +8,7 @@ from tests.support.markdown_pages import ROOT
 PACKAGES = (
     "adsum",
     "adsum.channels",
+    "adsum.channels.uvicorn",
     "adsum.integrations.aiohttp",
     "adsum.integrations.httpx",
     "adsum.testing",

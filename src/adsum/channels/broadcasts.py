@@ -1,9 +1,9 @@
 """`Broadcasts`: the subscribed channels of a node, and the broadcasts between nodes.
 
 There is one object for each node, shared by all of its sockets: a topic is the same on each of
-them. A broadcast is sent to the clients of this node at once and to each other node as one message.
-Each node encodes it once for each version of the protocol, and makes one `Prepared` of it, however
-many clients receive it. It passes each file once::
+them. A broadcast is sent to the clients of this node, many of them in slices, and to each other
+node as one message. Each node encodes it once for each version of the protocol, and makes one
+`Prepared` of it, however many clients receive it. It passes each file once::
 
       this node                                     each other node
 

@@ -69,9 +69,9 @@ class Channel:
 
     Subclass it with a topic pattern. Each join creates an instance, so a handler may keep state
     for later events in attributes of ``self``. Its methods are called one at a time, in the order
-    in which the client sent the events. If a method raises, this channel ends and its presences
-    leave, after their `linger`; the client is sent ``phx_error`` and rejoins by itself. The
-    client's other channels go on.
+    in which the client sent the events, and all in one task, which ends with the channel. If a
+    method raises, this channel ends and its presences leave, after their `linger`; the client is
+    sent ``phx_error`` and rejoins by itself. The client's other channels go on.
 
     Override `join` and `terminate`; mark handlers of events with `on`, and filters of broadcasts
     with `intercept`. A subclass whose methods could not be called is refused at its definition:
@@ -238,6 +238,9 @@ class Channel:
 
     async def broadcast(self, event: str, payload: Mapping[str, Any] | bytes) -> None:
         """Send an event to every client on the topic, on every node, this one included.
+
+        It returns once each client of this node has been sent the event, and waits, at most 1 s
+        for each, for nodes without room and for nodes whose clients are far behind.
 
         Raises:
             TypeError: The payload is neither a JSON object nor bytes.

@@ -107,6 +107,7 @@ class Socket:
         """Send an event to every client on a topic, on every node.
 
         Best effort, as `PubSub`: a node that cannot be reached misses the event; nothing is resent.
+        It returns, and waits for other nodes, as `Channel.broadcast` does.
 
         Args:
             topic: As ``room:lobby``.

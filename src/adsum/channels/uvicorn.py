@@ -23,11 +23,14 @@ import re
 from collections import deque
 from collections.abc import Coroutine
 from math import inf
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
+from .wire.directpath import EXTENSION, DirectPath, Receiver
 from .wire.frames import Wire
 from .wire.prepared import Prepared
 from .wire.wsframes import BINARY, TEXT, compressed_message, plain_message
+
+__all__ = ["WebSocketProtocol"]
 
 #: The oldest versions with which this protocol works: major and minor numbers.
 UVICORN: Final = (0, 53)
@@ -69,8 +72,6 @@ try:
 except ImportError:  # built without its extension in C
     from websockets.utils import apply_mask
 
-#: Name of the extension in the scope.
-EXTENSION: Final = "adsum.direct"
 _REQUEST_END = b"\r\n\r\n"
 #: Opcodes of RFC 6455; a frame with another one is invalid whatever follows.
 _OPCODES = frozenset({0, 1, 2, 8, 9, 10})
@@ -78,24 +79,8 @@ _INTERNAL_ERROR = 1011
 _NO_STATUS, _ABNORMAL = 1005, 1006
 
 
-class Receiver(Protocol):
-    """The application's side of a direct connection.
-
-    All methods are called in the event loop. An exception ends the connection with code 1011.
-    """
-
-    def received(self, data: Wire) -> None:
-        """Called with each message of the client, in order, while reading is not paused."""
-
-    def writable(self) -> None:
-        """Called when the transport has room again after `DirectTransport.write` was refused."""
-
-    def ended(self, code: int, reason: str) -> None:
-        """Called once, when the connection has ended or a close was sent; no call follows."""
-
-
 class DirectTransport:
-    """The server's side of a direct connection; see ``docs/direct-connections.md``.
+    """A direct connection, see `DirectPath`, and the queue of uvicorn's events for its receiver.
 
     Args:
         protocol: The connection, whose handshake is complete.
@@ -114,8 +99,7 @@ class DirectTransport:
         self._early: deque[Any] | None = deque()
         while not protocol.queue.empty():
             self._early.append(protocol.queue.get_nowait())
-        #: Whether `write` accepts a message: the connection is open, and its transport's buffer is
-        #: below the high-water mark.
+        #: See `DirectPath`.
         self.has_room = (
             protocol.writable.is_set()
             and not protocol.close_sent
@@ -125,11 +109,7 @@ class DirectTransport:
     # For the application.
 
     def write(self, frame: Wire | Prepared) -> bool:
-        """Write a message; False, with nothing written, if there is no room or it has ended.
-
-        Raises:
-            UnicodeEncodeError: The text has no UTF-8 form.
-        """
+        """See `DirectPath`."""
         if not self.has_room or self._protocol.close_sent:
             return False
         bits = self._bits
@@ -143,14 +123,14 @@ class DirectTransport:
         return True
 
     def pause_reading(self) -> None:
-        """Read and deliver nothing more, not even what has arrived. Idempotent."""
+        """See `DirectPath`."""
         protocol = self._protocol
         if not protocol.read_paused:
             protocol.read_paused = True
             protocol.transport.pause_reading()
 
     def resume_reading(self) -> None:
-        """Read again, or for the first time; may deliver messages before it returns. Idempotent."""
+        """See `DirectPath`."""
         protocol = self._protocol
         if protocol.read_paused:
             protocol.read_paused = False
@@ -159,19 +139,12 @@ class DirectTransport:
             protocol.read_held()
 
     def close(self, code: int, reason: str) -> None:
-        """Send a close after all that was written, and end. Idempotent.
-
-        The receiver's `ended` is called with the same code before this returns. A client that has
-        not answered after uvicorn's ``close_timeout`` is disconnected.
-        """
+        """See `DirectPath`; a client that has not answered in ``close_timeout`` is cut off."""
         self._protocol.send_close(code, reason)
         self._end(code, reason)
 
     def abort(self) -> None:
-        """Close the socket at once, and drop all that was not sent. Idempotent.
-
-        The receiver's `ended` is called with code 1006 before this returns.
-        """
+        """See `DirectPath`."""
         self._protocol.transport.abort()
         self._end(_ABNORMAL, "")
 
@@ -258,7 +231,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         extensions[EXTENSION] = {"open": self.open_direct}
         return super().run_asgi()
 
-    def open_direct(self, receiver: Receiver) -> DirectTransport:
+    def open_direct(self, receiver: Receiver) -> DirectPath:
         """Hand the connection to a receiver; see ``docs/direct-connections.md``.
 
         Nothing is delivered before the first `DirectTransport.resume_reading`.

@@ -10,54 +10,22 @@ The extension is described in ``docs/direct-connections.md``; `adsum.channels.uv
 import asyncio
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
 
 from adsum.channels.connection import Connection
 from adsum.channels.flow.fairshare import WORK
 from adsum.channels.wire.connect import Scope
+from adsum.channels.wire.directpath import EXTENSION, DirectPath, Receiver
 from adsum.channels.wire.frames import Wire
 from adsum.channels.wire.prepared import Prepared
 from adsum.tasks import cancel_task, resolve, start_task
 
 from .asgi import ASGISend, Event
+from .websocketparts import DROPPED, FRAME_COST, MAX_HELD, RESTART, linger_after
 
-#: Name of the extension in the scope.
-EXTENSION = "adsum.direct"
-#: Bytes of frames that are held under backpressure before reading is paused; bytes counted for
-#: each held frame besides its own.
-_MAX_HELD, _FRAME_COST = 64 * 1024, 64
-#: Bytes of the budget (see `fairshare`) that it costs to drop a received frame.
-_DROPPED = 32
-#: Close codes of a server that restarts, and of one that fails.
-_RESTART, _FAILED = 1012, 1011
+#: Close code of a server that fails.
+_FAILED = 1011
 
-
-class DirectPath(Protocol):
-    """The server's side of a direct connection.
-
-    Attributes:
-        has_room: Whether `write` accepts a message.
-    """
-
-    has_room: bool
-
-    def write(self, frame: Wire | Prepared) -> bool:
-        """Write a message; False, with nothing written, if there is no room or it has ended."""
-
-    def pause_reading(self) -> None:
-        """Deliver nothing more. Idempotent."""
-
-    def resume_reading(self) -> None:
-        """Deliver messages, now and later. Idempotent."""
-
-    def close(self, code: int, reason: str) -> None:
-        """Send a close after all that was written, and end."""
-
-    def abort(self) -> None:
-        """Close the socket at once, and end."""
-
-
-Open = Callable[[Any], DirectPath]
+Open = Callable[[Receiver], DirectPath]
 
 
 def offered(scope: Scope) -> Open | None:
@@ -93,16 +61,12 @@ async def serve(
         code = await carrier.end
     except asyncio.CancelledError:
         # Some servers cancel without a message when they stop. Their clients should reconnect.
-        code = _RESTART
+        code = RESTART
         carrier.close_for_restart()
         raise
     finally:
         carrier.stop()
-        # A server that restarts ends its connections before it stops the node. Their presences
-        # linger as after `Node.stop`, so that clients that reconnect elsewhere are never seen to
-        # leave.
-        linger = connection.shared.registry.lingers(restarts=code == _RESTART)
-        await connection.finish(linger=linger)
+        await connection.finish(linger=linger_after(connection, code))
 
 
 class _DirectCarrier:
@@ -151,7 +115,7 @@ class _DirectCarrier:
             self.received(first["bytes"] if text is None else text)
         transport.resume_reading()
 
-    # Called by the server, see `DirectPath`.
+    # Called by the server, see `Receiver`.
 
     def received(self, data: Wire) -> None:
         """Dispatch a frame, or hold it until the client's share and its connection have room."""
@@ -206,7 +170,7 @@ class _DirectCarrier:
     def close_for_restart(self) -> None:
         """Close with code 1012, if the connection is open."""
         if self._transport is not None:
-            self._transport.close(_RESTART, "")
+            self._transport.close(RESTART, "")
 
     def stop(self) -> None:
         """Handle and write nothing any more."""
@@ -219,13 +183,13 @@ class _DirectCarrier:
     # Incoming.
 
     def _cost(self, data: Wire) -> int:
-        return WORK + len(data) if self._connection.closing is None else _DROPPED
+        return WORK + len(data) if self._connection.closing is None else DROPPED
 
     def _hold(self, data: Wire) -> None:
         self._connection.note_activity()
         self._held.append(data)
-        self._held_size += len(data) + _FRAME_COST
-        if self._held_size > _MAX_HELD and self._transport is not None:
+        self._held_size += len(data) + FRAME_COST
+        if self._held_size > MAX_HELD and self._transport is not None:
             self._transport.pause_reading()
         self._continue()
 
@@ -251,7 +215,7 @@ class _DirectCarrier:
         try:
             while spent and held and not connection.full:
                 data = held.popleft()
-                self._held_size -= len(data) + _FRAME_COST
+                self._held_size -= len(data) + FRAME_COST
                 connection.receive(data)
                 spent = not held or connection.share.spend(self._cost(held[0]))
         except Exception as error:

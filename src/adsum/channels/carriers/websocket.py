@@ -22,17 +22,12 @@ from adsum.sparselog import error_text
 from adsum.tasks import cancel_task, start_task
 
 from .asgi import ASGIReceive, ASGISend, Event, receive_next
+from .websocketparts import DROPPED, FRAME_COST, MAX_HELD, RESTART, linger_after
 
 logger = logging.getLogger("adsum.channels")
 
-#: Bytes of frames that are read ahead and held under backpressure; bytes counted for each held
-#: frame besides its own.
-_MAX_HELD, _FRAME_COST = 64 * 1024, 64
-#: Close code of a server that restarts; seconds of active time that sending it may take.
-_RESTART, _CLOSE_PATIENCE = 1012, 1.0
-
-#: Bytes of the budget (see `fairshare`) that it costs to drop a received frame.
-_DROPPED = 32
+#: Seconds of active time that sending the close of a server that restarts may take.
+_CLOSE_PATIENCE = 1.0
 
 
 async def serve(
@@ -60,7 +55,7 @@ async def serve(
     except asyncio.CancelledError:
         if not carrier.interrupted:
             # Some servers cancel without a message when they stop. Their clients should reconnect.
-            code = _RESTART
+            code = RESTART
             await carrier.close_for_restart()
             raise
         if carrier.task.uncancel():
@@ -71,12 +66,8 @@ async def serve(
             connection.shared.registry.given_up.add(connection)
         else:
             carrier.stop()
-        # A server that restarts ends its connections before it stops the node. Their presences
-        # linger as after `Node.stop`, so that clients that reconnect elsewhere are never seen to
-        # leave.
-        linger = connection.shared.registry.lingers(restarts=code == _RESTART)
         try:
-            await connection.finish(linger=linger)
+            await connection.finish(linger=linger_after(connection, code))
             if carrier.given_up:
                 # The writer still sends the close, should the client read again.
                 await _wait_for_end(connection, receive)
@@ -99,10 +90,10 @@ async def _read(
         while True:
             while held and not connection.full and connection.closing is None:
                 data = held.popleft()
-                held_size -= len(data) + _FRAME_COST
+                held_size -= len(data) + FRAME_COST
                 await _dispatch(connection, data)
             if connection.full:
-                if held_size > _MAX_HELD:
+                if held_size > MAX_HELD:
                     await connection.wait_room()
                     continue
                 ahead = ahead or start_task(receive_next(receive))
@@ -114,7 +105,7 @@ async def _read(
                 return message.get("code")
             if connection.closing is not None:
                 held.clear()
-                await connection.share.turn(_DROPPED)
+                await connection.share.turn(DROPPED)
                 continue
             connection.note_activity()
             text = message.get("text")
@@ -123,7 +114,7 @@ async def _read(
                 await _dispatch(connection, data)
                 continue
             held.append(data)
-            held_size += len(data) + _FRAME_COST
+            held_size += len(data) + FRAME_COST
     finally:
         cancel_task(ahead)
 
@@ -138,7 +129,7 @@ async def _dispatch(connection: Connection, data: Wire) -> None:
 async def _wait_for_end(connection: Connection, receive: ASGIReceive) -> None:
     """Receive and drop frames until the server reports the end of the connection."""
     while (await receive())["type"] == "websocket.receive":
-        await connection.share.turn(_DROPPED)
+        await connection.share.turn(DROPPED)
 
 
 async def _message_arrived(ahead: "asyncio.Future[Event]", connection: Connection) -> bool:
@@ -234,7 +225,7 @@ class _Carrier:
         self.stop()
         with contextlib.suppress(TimeoutError):  # the client takes no frames any more
             async with active_timeout(_CLOSE_PATIENCE):
-                await self._sent({"type": "websocket.close", "code": _RESTART})
+                await self._sent({"type": "websocket.close", "code": RESTART})
 
     async def _write(self, standing: StandingTask) -> None:
         while True:

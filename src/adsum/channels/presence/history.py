@@ -25,7 +25,7 @@ class FeedDiff:
     def __init__(self, transitions: list[Transition], beside: dict[str, str]) -> None:
         self.transitions = transitions
         self.beside = beside
-        # Valid once the text was made.
+        # None until `shared` makes it, after `drop_text`, and if nothing changed.
         self._shared: SharedText | None = None
 
     def shared(self, topic: str) -> SharedText | None:
