@@ -1724,6 +1724,13 @@ MUTANTS = [
         PROTOCOL,
     ),
     Mutant(
+        "let the failure of one transport end a broadcast",
+        "../channels/connection.py",
+        "            self._give_up()\n        else:",
+        "            raise\n        else:",
+        ("tests/channels/test_broadcast_pass.py",),
+    ),
+    Mutant(
         "let compressed messages refer to those of others",
         "../channels/wire/wsframes.py",
         "zlib.Z_FULL_FLUSH",
