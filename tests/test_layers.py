@@ -215,7 +215,7 @@ CHANNEL_LAYERS = {
     "connection": {"client", "flow", "process", "socketparts", "wire"},
     "carriers": {"client", "connection", "flow", "pernode", "socketparts", "wire"},
     "clientadmission": {"client", "socketparts", "wire"},
-    "uvicorn": {"wire"},
+    "uvicorn": {"flow", "wire"},
     "socket": {
         "clientadmission",
         "carriers",

@@ -18,6 +18,7 @@ from adsum.values.names import RESERVED
 from tests.support.waiting import until
 
 from .app import App
+from .captured_log import Log
 from .direct_carrier import Direct
 from .leak_check import leak_checked
 
@@ -98,6 +99,26 @@ async def test_frames_written_at_once_are_counted() -> None:
         await app.socket.broadcast("room", "said", {"n": 1})
         assert outbox.frames == before[0] + 1
         assert outbox.sent == before[1] + len(client.written[0])
+        await finished(clients)
+
+
+@leak_checked
+async def test_broadcast_reaches_the_others_if_the_transport_of_one_client_fails(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = App(Room)
+    async with app.node:
+        one, broken, other = clients = await joined(app.socket, 3)
+
+        def fail(frame: object) -> bool:
+            raise RuntimeError("the handler is closed")
+
+        monkeypatch.setattr(broken, "write", fail)
+        await app.socket.broadcast("room", "said", {"n": 1})
+        await app.socket.broadcast("room", "said", {"n": 2})
+        assert said(one) == said(other) == [1, 2]
+        assert [client.given_up for client in clients] == [False, True, False]
+        assert log.everything.count("could not be written") == 1
         await finished(clients)
 
 

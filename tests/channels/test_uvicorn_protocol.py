@@ -20,7 +20,9 @@ from websockets.http11 import Response
 from websockets.protocol import State
 from websockets.uri import parse_uri
 
+from adsum.channels.flow.fairshare import BUDGET, WORK
 from adsum.channels.uvicorn import (
+    _BITE,
     UVICORN,
     WEBSOCKETS,
     DirectTransport,
@@ -31,6 +33,7 @@ from adsum.channels.wire.prepared import Prepared
 from adsum.channels.wire.wsframes import COMPRESSED
 from tests.interpreters import OLDEST
 from tests.support.effort import examples
+from tests.support.waiting import until
 
 ROOT = Path(__file__).parents[2]
 #: Bytes of the longest message.
@@ -45,7 +48,7 @@ class FakeTransport(asyncio.Transport):
         super().__init__()
         self.written = b""
         self.closing = False
-        self.paused = False
+        self.paused = self.aborted = False
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         self.written += data
@@ -57,7 +60,7 @@ class FakeTransport(asyncio.Transport):
         self.closing = True
 
     def abort(self) -> None:
-        self.closing = True
+        self.closing = self.aborted = True
 
     def pause_reading(self) -> None:
         self.paused = True
@@ -466,6 +469,119 @@ def test_server_shutdown_ends_with_1012() -> None:
         await served.feed([])
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("open_directly", [False, True])
+@pytest.mark.parametrize("behind", [b"", masked(0x8A, b"")], ids=["tracked", "untracked"])
+def test_small_frames_in_one_read_take_several_turns(open_directly: bool, behind: bytes) -> None:
+    async def main() -> None:
+        served = Served(WebSocketProtocol, open_directly=open_directly)
+        # Behind the request, the boundaries of frames are not known.
+        await served.open(behind=behind)
+        ping, pong = masked(0x89, b""), b"\x8a\x00"
+        most = 2 * BUDGET // WORK * (_BITE // len(ping) + 1 if behind else 1)
+        count, turns = 4 * most, 0
+        served.wire.written = b""
+        served.protocol.data_received(ping * count + masked(0x81, b"mid") + ping * count)
+        while served.wire.paused and turns < count:
+            assert len(served.wire.written) <= most * len(pong)
+            served.wire.written = b""
+            await asyncio.sleep(0)
+            turns += 1
+        assert turns >= 8
+        await served.feed([masked(0x81, b"end")])
+        assert served.events == ["mid", "end", (1005, "")]
+
+    asyncio.run(main())
+
+
+def test_receiving_does_not_read_on_while_bytes_are_held() -> None:
+    async def main() -> None:
+        served = Served(WebSocketProtocol)
+        await served.open()
+        served.protocol.data_received(masked(0x81, b"first") + masked(0x89, b"") * 40_000)
+        for _ in range(6):
+            await asyncio.sleep(0)
+            assert served.wire.paused
+        assert served.events == ["first"]
+        served.protocol.connection_lost(None)
+        await served.turns()
+        assert served.done
+
+    asyncio.run(main())
+
+
+def test_without_room_only_the_last_ping_is_answered() -> None:
+    async def main() -> None:
+        served = Served(WebSocketProtocol)
+        await served.open()
+        served.wire.written = b""
+        served.protocol.pause_writing()
+        served.protocol.data_received(masked(0x89, b"1") + masked(0x89, b"2"))
+        assert served.wire.written == b""
+        served.protocol.resume_writing()
+        assert served.wire.written == b"\x8a\x012"
+        served.protocol.data_received(masked(0x89, b"3"))
+        assert served.wire.written == b"\x8a\x012\x8a\x013"
+        await served.feed([])
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("how", ["close", "shutdown", "keepalive"])
+def test_client_that_does_not_read_is_aborted_after_its_end(how: str) -> None:
+    async def main() -> None:
+        served = Served(WebSocketProtocol, open_directly=True)
+        served.protocol.close_timeout = 0.0
+        await served.open()
+        if how == "close":
+            served.protocol.data_received(masked(0x88, b"\x03\xe8"))
+        elif how == "shutdown":
+            served.protocol.shutdown()
+        else:
+            served.protocol.keepalive_timeout()
+        assert served.wire.closing
+        await until(lambda: served.wire.aborted, "it holds its socket")
+        await served.feed([])
+
+    asyncio.run(main())
+
+
+def test_invalid_frame_before_the_accept_ends_the_connection() -> None:
+    async def main() -> None:
+        served = Served(WebSocketProtocol)
+        with pytest.raises(AssertionError):  # the application accepts, but nothing is written
+            await served.open(behind=b"\xff\xff")
+        assert served.wire.aborted
+        assert served.wire.written == b""
+
+    asyncio.run(main())
+
+
+def test_nothing_is_written_to_a_socket_that_has_failed() -> None:
+    async def main() -> None:
+        served = Served(WebSocketProtocol, open_directly=True)
+        await served.open()
+        served.wire.written, served.wire.closing = b"", True
+        assert served.direct is not None
+        assert not served.direct.write("a")
+        served.protocol.data_received(masked(0x89, b""))
+        assert served.wire.written == b""
+        served.protocol.connection_lost(None)
+        await served.turns()
+
+    asyncio.run(main())
+
+
+def test_text_that_is_not_utf8_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        served = Served(WebSocketProtocol, open_directly=True)
+        await served.open()
+        await served.feed([masked(0x81, b"\xff")])
+        assert served.events == [(1007, "")]
+
+    asyncio.run(main())
+    assert not caplog.records
 
 
 @pytest.mark.parametrize("found", ["0.52.9", "0.9.0", "unknown"])

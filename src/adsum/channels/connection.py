@@ -258,11 +258,21 @@ class Connection:
         return self.outbox.closing
 
     def write(self, frame: Wire | Prepared) -> bool:
-        """Write a frame at once if no other waits; returns False if it must be queued."""
+        """Write a frame at once if no other waits; returns False if it must be queued.
+
+        It raises nothing: a broadcast goes on to the other clients if the transport of one fails.
+        """
         outbox, carrier = self.outbox, self._carrier
-        if carrier is None or not outbox.idle or not carrier.write(frame):
+        if carrier is None or not outbox.idle:
             return False
-        outbox.count(len(frame))
+        try:
+            if not carrier.write(frame):
+                return False
+        except Exception as error:
+            self.shared.log.crashed("a frame could not be written", error=error)
+            self._give_up()
+        else:
+            outbox.count(len(frame))
         return True
 
     def send(self, frame: Wire | Prepared) -> None:

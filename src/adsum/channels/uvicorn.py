@@ -14,17 +14,23 @@ frame is consumed here, and neither fragments, nor pings, closes and errors know
 A whole frame is given to it in one call, as if each had arrived alone: a message before an invalid
 frame is delivered wherever the stream is cut.
 
+A client may send any number of small frames in one read, such as pings. So each frame that no
+receiver pays for is charged to the budget of the turn (see `fairshare`), and the others are held
+for later turns; nothing more is read meanwhile.
+
 In the log level debug, all frames go through the parser, which logs them.
 """
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections import deque
 from collections.abc import Coroutine
 from math import inf
 from typing import Any, Final
 
+from .flow.fairshare import WORK, FairShare
 from .wire.directpath import EXTENSION, DirectPath, Receiver
 from .wire.frames import Wire
 from .wire.prepared import Prepared
@@ -75,7 +81,9 @@ except ImportError:  # built without its extension in C
 _REQUEST_END = b"\r\n\r\n"
 #: Opcodes of RFC 6455; a frame with another one is invalid whatever follows.
 _OPCODES = frozenset({0, 1, 2, 8, 9, 10})
-_INTERNAL_ERROR = 1011
+_INTERNAL_ERROR, _NOT_UTF8 = 1011, 1007
+#: Bytes that the parser is given at once where the boundaries of frames are not known.
+_BITE = 256
 _NO_STATUS, _ABNORMAL = 1005, 1006
 
 
@@ -87,12 +95,22 @@ class DirectTransport:
         receiver: The application's side.
     """
 
-    __slots__ = ("_bits", "_early", "_ended", "_protocol", "_receiver", "_write", "has_room")
+    __slots__ = (
+        "_bits",
+        "_early",
+        "_ended",
+        "_is_closing",
+        "_protocol",
+        "_receiver",
+        "_write",
+        "has_room",
+    )
 
     def __init__(self, protocol: WebSocketProtocol, receiver: Receiver) -> None:
         self._protocol = protocol
         self._receiver = receiver
         self._write = protocol.transport.write
+        self._is_closing = protocol.transport.is_closing
         self._bits = _use_no_compressor(protocol.conn)
         self._ended = False
         # Events that uvicorn had queued before; None once the receiver has got them.
@@ -110,7 +128,7 @@ class DirectTransport:
 
     def write(self, frame: Wire | Prepared) -> bool:
         """See `DirectPath`."""
-        if not self.has_room or self._protocol.close_sent:
+        if not self.has_room or self._protocol.close_sent or self._is_closing():
             return False
         bits = self._bits
         if isinstance(frame, Prepared):
@@ -133,8 +151,7 @@ class DirectTransport:
         """See `DirectPath`."""
         protocol = self._protocol
         if protocol.read_paused:
-            protocol.read_paused = False
-            protocol.transport.resume_reading()
+            protocol.resume()
             self._deliver_early()
             protocol.read_held()
 
@@ -197,6 +214,7 @@ class DirectTransport:
         self.has_room = False
         if not self._ended:
             self._ended = True
+            self._protocol.abort_later()
             try:
                 self._receiver.ended(code, reason)
             except Exception:
@@ -224,6 +242,14 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         self._rest = 0
         # Whether the boundaries of frames are known; False for good once a close was sent.
         self._tracked = False
+        # The client's share of each turn, for frames that no receiver pays for; whether its turn
+        # to have held bytes read is due.
+        self._share = FairShare()
+        self._due = False
+        # The answer to the last ping, while there is no room to write it.
+        self._pong = b""
+        # Runs once the connection should end; see `abort_later`.
+        self._abort_timer: asyncio.TimerHandle | None = None
 
     def run_asgi(self) -> Coroutine[Any, Any, None]:
         """Offer the extension, then run the application."""
@@ -258,10 +284,13 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         ends_here = data.find(_REQUEST_END) + len(_REQUEST_END) == len(data)
         self._tracked = self.handshake_initiated and ends_here and not self.conn.debug
 
-    def _read(self, data: bytes) -> None:
+    def _read(self, data: bytes) -> None:  # noqa: C901  # for each frame: a call is slow
         """Consume plain frames, and give the others to the parser, one at a time."""
         if self._held:
             data, self._held = self._held + data, b""
+        if self._due:
+            self._held = data
+            return
         at, size, conn = 0, len(data), self.conn
         while at < size:
             if self.direct is not None and self.read_paused and not self.close_sent:
@@ -286,6 +315,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
                     and end <= size
                     and length <= self._limit
                     and conn.current_size is None
+                    and (self.direct is not None or self._share.spend(WORK))
                 ):
                     self._receive(
                         first == TEXT, apply_mask(data[start:end], data[start - 4 : start])
@@ -294,6 +324,12 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
                     continue
             if self.transport.is_closing():
                 return  # an invalid message came before, in the same data
+            if not self._share.spend(WORK):
+                self._held = data[at:]
+                self._due = True
+                self.transport.pause_reading()
+                self._share.call(WORK, self._read_on)
+                return
             end = self._end_of_other(data, at)
             if end == at:
                 self._held = data[at:]
@@ -312,13 +348,13 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         size = len(data)
         if not self._tracked or self.close_sent:
             self._tracked = False
-            return size
+            return min(at + _BITE, size)
         if not self._rest:
             if size - at < 2:
                 return at
             if data[at + 1] < 0x80 or data[at] & 0x0F not in _OPCODES:
                 self._tracked = False
-                return size
+                return min(at + _BITE, size)
             length = data[at + 1] & 0x7F
             extra = 0 if length < 126 else 2 if length == 126 else 8
             if size - at < 2 + extra:
@@ -337,10 +373,11 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             try:
                 message = data.decode() if text else data
             except UnicodeDecodeError:
-                pass  # refused by the inherited method below
+                self.conn.send_close(_NOT_UTF8)
+                self.handle_parser_exception()
             else:
                 direct.deliver(message)
-                return
+            return
         self.curr_msg_data_type = "text" if text else "bytes"
         self.frames = [data]
         super().send_receive_event_to_app()
@@ -358,7 +395,50 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         if self._held:
             self._read(b"")
 
+    def _read_on(self) -> None:
+        """Read held bytes in the client's turn, and then from the transport again."""
+        self._due = False
+        if not self.transport.is_closing():
+            self.read_held()
+            if not self.read_paused and not self._due:
+                self.transport.resume_reading()
+
+    def resume(self) -> None:
+        """Read from the transport, unless the client's turn to have held bytes read is due."""
+        self.read_paused = False
+        if not self._due:
+            self.transport.resume_reading()
+
+    async def receive(self) -> Any:
+        """See ASGI."""
+        event = await super().receive()
+        if self._due:
+            self.transport.pause_reading()  # which that has ended
+        return event
+
+    def handle_parser_exception(self) -> None:
+        """End after an invalid frame."""
+        if self.handshake_complete:
+            super().handle_parser_exception()
+        else:
+            self.transport.abort()  # it cannot be sent a close yet
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """See `asyncio.Protocol`."""
+        super().connection_lost(exc)
+        self._held = b""
+        if self._abort_timer is not None:
+            self._abort_timer.cancel()
+
     # Outgoing.
+
+    def handle_ping(self) -> None:
+        """Answer a ping, once there is room: then only the last one, as RFC 6455 permits."""
+        pong = b"".join(self.conn.data_to_send())
+        if not self.writable.is_set():
+            self._pong = pong or self._pong
+        elif not self.transport.is_closing():
+            self.transport.write(pong)
 
     def pause_writing(self) -> None:
         """See `asyncio.Protocol`."""
@@ -369,6 +449,9 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     def resume_writing(self) -> None:
         """See `asyncio.Protocol`."""
         super().resume_writing()
+        pong, self._pong = self._pong, b""
+        if pong and not self.close_sent and not self.transport.is_closing():
+            self.transport.write(pong)
         if self.direct is not None:
             self.direct.resume_writing()
 
@@ -382,9 +465,22 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         # Unlike a close, an abort also ends a client that does not read what was written before.
         self.close_timer = self.loop.call_later(self.close_timeout, self.transport.abort)
         if self.read_paused:
-            self.read_paused = False
-            self.transport.resume_reading()
+            self.resume()
         self.read_held()
+
+    def keepalive_timeout(self) -> None:
+        """Close the connection of a client that did not answer a ping."""
+        super().keepalive_timeout()
+        if self.direct is not None:
+            self.abort_later()
+
+    def abort_later(self) -> None:
+        """Free the socket of a client that does not read, after uvicorn's ``close_timeout``.
+
+        A close of the transport waits until the client has read all that was written before.
+        """
+        if self._abort_timer is None:
+            self._abort_timer = self.loop.call_later(self.close_timeout, self.transport.abort)
 
 
 def _use_no_compressor(conn: ServerProtocol) -> int | None:
