@@ -1242,7 +1242,7 @@ MUTANTS = [
     Mutant(
         "begin a broadcast while one on its topic is under way",
         "../channels/broadcasts.py",
-        "        if len(topic.deliveries) == 1:\n",
+        "        if topic.work is None:\n",
         "        if topic.deliveries:\n",
         ("tests/channels/test_broadcast_pass.py",),
     ),
@@ -1282,6 +1282,20 @@ MUTANTS = [
         ("tests/channels/test_broadcast_pass.py",),
     ),
     Mutant(
+        "begin a pass for each broadcast of one turn",
+        "../channels/broadcasts.py",
+        "        asyncio.get_running_loop().call_soon(self._continue, topic, topic.work)\n",
+        "        self._continue(topic, topic.work)\n",
+        ("tests/channels/test_broadcast_pass.py",),
+    ),
+    Mutant(
+        "begin no pass on a topic after a stop",
+        "../channels/broadcasts.py",
+        "            self.work = None\n",
+        "",
+        ("tests/channels/test_broadcast_pass.py",),
+    ),
+    Mutant(
         "encode a broadcast for each client",
         "../channels/broadcasts.py",
         "        if serializer not in frames:\n",
@@ -1307,7 +1321,7 @@ MUTANTS = [
         "../channels/broadcasts.py",
         "passed = self._number if first is None else first.number - 1",
         "passed = self._number",
-        ("tests/channels/test_broadcast_window.py",),
+        ("tests/channels/test_broadcast_pass.py",),
     ),
     Mutant(
         "serve all slices of a pass in one turn",

@@ -324,6 +324,31 @@ async def test_client_that_carries_no_bytes_is_sent_the_texts_among_those_that_w
     assert len(clients[0].frames) == 3
 
 
+@leak_checked
+async def test_broadcasts_of_one_turn_are_written_together_in_the_next() -> None:
+    app = App(Room)
+    async with app.node:
+        clients = await joined(app.socket, 3)
+        await _say(app, 4)
+        assert series(clients[0]) == [1, 3]
+        await _say(app, 1)
+        assert said(clients[0]) == [0, 1, 2, 3, 0]
+        await finished(clients)
+
+
+@in_slices
+async def test_mark_is_acknowledged_once_the_broadcasts_before_it_have_passed(
+    app: App, clients: list[Direct]
+) -> None:
+    marks = Broadcasts.of(app.node)._acknowledgements._marks
+    text = Publish(f"{RESERVED}channels/text/room", "said", '{"n":1}')
+    for message in (text, Publish(f"{RESERVED}channels/mark", "1", "{}")):
+        app.node.driver.deliver("other", message)
+    assert marks
+    await until(lambda: not marks)
+    assert all(said(client) == [1] for client in clients)
+
+
 @in_slices
 async def test_push_after_a_broadcast_follows_it_at_every_client(
     app: App, clients: list[Direct]
@@ -385,6 +410,9 @@ async def test_stop_releases_broadcasts_that_wait(app: App, clients: list[Direct
     app.socket._shared.broadcasts.closed()
     await asyncio.wait_for(asyncio.gather(*sending), 10)
     assert not app.socket._shared.broadcasts._unfinished
+    clients[0].written.clear()
+    await app.socket.broadcast("room", "said", {"n": 4})
+    assert series(clients[0]) == [1]  # later ones are sent
 
 
 @in_slices

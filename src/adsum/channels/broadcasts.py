@@ -160,7 +160,8 @@ class Broadcasts(Observer):
 
         It is sent to the channels that are on the topic at the call, and still are at their turn.
         With up to `SLICE` of them on this node, all are sent it at once, unless an earlier
-        broadcast on the topic is under way; more are sent it in slices, before the call returns.
+        broadcast on the topic is under way or ended in the same turn of the event loop; more are
+        sent it in slices, before the call returns.
         Each client is sent the broadcasts on a topic in the order of the calls, and before
         everything that the caller sends it afterwards. Cancelling the call stops none of that.
 
@@ -204,7 +205,7 @@ class Broadcasts(Observer):
         delivery = _Delivery(self._number, topic, name, event, payload, exclude)
         self._unfinished[delivery] = None
         topic.deliveries.append(delivery)
-        if len(topic.deliveries) == 1:
+        if topic.work is None:
             self._next_pass(topic).run()
         return delivery
 
@@ -217,7 +218,7 @@ class Broadcasts(Observer):
         return topic.work
 
     def _finished(self, together: "list[_Delivery]") -> None:
-        """Begin the next pass on the topic, in a turn of its own."""
+        """Finish broadcasts; those that come later in this turn go together in the next one."""
         topic = together[0].topic
         if together[0] not in self._unfinished:
             return  # the node has stopped
@@ -225,9 +226,15 @@ class Broadcasts(Observer):
             del self._unfinished[delivery]
             topic.deliveries.popleft()
             delivery.finish()
-        if topic.deliveries:
-            asyncio.get_running_loop().call_soon(self._next_pass(topic).run)
+        asyncio.get_running_loop().call_soon(self._continue, topic, topic.work)
         self._acknowledge()
+
+    def _continue(self, topic: "_Topic", finished: SlicedPass["Subscriber"] | None) -> None:
+        """Begin the next pass on a topic, unless it has begun since."""
+        if topic.work is finished:
+            topic.work = None
+            if topic.deliveries:
+                self._next_pass(topic).run()
 
     def _acknowledge(self) -> None:
         """Acknowledge the marks whose broadcasts have been passed to the clients."""
@@ -289,8 +296,15 @@ class Broadcasts(Observer):
         delivery = self._distribute(name, event, payload, None)
         if delivery is not None:
             if len(self._unfinished) > MAX_UNFINISHED:
-                delivery.topic.run_to_end()
+                self._run_to_end(delivery.topic)
             self._node.driver.charge(RECIPIENT * len(delivery.recipients))
+
+    def _run_to_end(self, topic: "_Topic") -> None:
+        """Finish the first broadcasts on a topic at once."""
+        work = topic.work
+        if work is None or work.done:
+            work = self._next_pass(topic)
+        work.run_to_end()
 
     def closed(self) -> None:
         """See `Observer`."""
@@ -321,7 +335,7 @@ class _Topic:
         self.snapshot: list[Subscriber] | None = None
         #: Unfinished broadcasts: the first ones are under way together, the others wait for them.
         self.deliveries: deque[_Delivery] = deque()
-        #: The pass of the first ones, or the last pass.
+        #: The pass of the first ones, until the turn after its end.
         self.work: SlicedPass[Subscriber] | None = None
 
     def listed(self) -> list[Subscriber]:
@@ -342,16 +356,12 @@ class _Topic:
             together.append(delivery)
         return together
 
-    def run_to_end(self) -> None:
-        """Finish the broadcasts under way at once."""
-        if self.work is not None:
-            self.work.run_to_end()
-
     def drop(self) -> None:
         """Send nothing more of the unfinished broadcasts."""
         self.deliveries.clear()
         if self.work is not None:
             self.work.drop()
+            self.work = None
 
 
 class _Delivery:
