@@ -6,7 +6,7 @@ from typing import Any
 from adsum.channels import Client, Socket
 from adsum.channels.connection import Connection
 from adsum.channels.wire.frames import V2, Serializer, Wire
-from adsum.channels.wire.prepared import Prepared, wire_of
+from adsum.channels.wire.prepared import Prepared, PreparedSeries, wire_of
 
 
 class Direct:
@@ -52,6 +52,7 @@ class Direct:
         return [frame[3] for frame in self.frames]
 
     def _append(self, frame: Wire | Prepared) -> None:
-        wire = wire_of(frame)
         self.written.append(frame)
-        self.frames.append(wire if isinstance(wire, bytes) else json.loads(wire))
+        for each in frame.frames if isinstance(frame, PreparedSeries) else [frame]:
+            wire = wire_of(each)
+            self.frames.append(wire if isinstance(wire, bytes) else json.loads(wire))

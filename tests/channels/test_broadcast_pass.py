@@ -12,7 +12,7 @@ from adsum.channels import broadcasts as broadcasts_module
 from adsum.channels.broadcasts import Broadcasts
 from adsum.channels.flow.slicedpass import SLICE
 from adsum.channels.wire.frames import V1, V2, V2_TEXT, Serializer
-from adsum.channels.wire.prepared import Prepared
+from adsum.channels.wire.prepared import Prepared, PreparedSeries
 from adsum.replication.messages import Publish
 from adsum.values.names import RESERVED
 from tests.support.waiting import until
@@ -241,6 +241,135 @@ async def test_broadcasts_on_one_topic_are_sent_in_the_order_of_the_calls(
     assert all(said(client) == [0, 1, 2, 3, 4] for client in clients)
 
 
+async def _say(app: App, count: int, **payload: Any) -> None:
+    """Send broadcasts at once: the first begins, the others wait for it."""
+    await asyncio.gather(
+        *(app.socket.broadcast("room", "said", {"n": n, **payload}) for n in range(count))
+    )
+
+
+def series(client: Direct) -> list[int]:
+    """The number of frames in each piece that a client was written."""
+    return [len(each.frames) if isinstance(each, PreparedSeries) else 1 for each in client.written]
+
+
+@in_slices
+async def test_broadcasts_that_waited_are_written_together_once_for_all_clients(
+    app: App, clients: list[Direct]
+) -> None:
+    await _say(app, broadcasts_module.MAX_TOGETHER + 3)
+    assert series(clients[0]) == [1, broadcasts_module.MAX_TOGETHER, 2]
+    assert all(client.written == clients[0].written for client in clients)  # the same objects
+    together = clients[0].written[1]
+    assert isinstance(together, PreparedSeries)
+    assert together.plain() == b"".join(frame.plain() for frame in together.frames)
+    assert together.compressed(9) == b"".join(frame.compressed(9) for frame in together.frames)
+    assert len(together) == sum(len(frame) for frame in together.frames)
+
+
+@in_slices
+async def test_broadcasts_that_are_written_together_are_bounded_in_bytes(
+    app: App, clients: list[Direct]
+) -> None:
+    await _say(app, 5, text="x" * (broadcasts_module.MAX_TOGETHER_SIZE // 2 - 100))
+    assert series(clients[0]) == [1, 2, 2]
+    await _say(app, 3, text="x" * (broadcasts_module.MAX_TOGETHER_SIZE + 1))
+    assert series(clients[0])[3:] == [1, 1, 1]
+
+
+@in_slices
+async def test_client_without_room_is_queued_each_broadcast_that_waited(
+    app: App, clients: list[Direct]
+) -> None:
+    slow = clients[-1]
+    slow.room = False
+    await _say(app, 4)
+    assert said(slow) == []
+    slow.resume()
+    assert said(slow) == said(clients[0]) == [0, 1, 2, 3]
+    assert (series(slow), series(clients[0])) == ([1, 1, 1, 1], [1, 3])
+
+
+@in_slices
+async def test_sender_is_excluded_from_a_broadcast_among_those_that_waited(
+    app: App, clients: list[Direct]
+) -> None:
+    process = clients[-1].connection.processes["room"]
+    broadcasts = app.socket._shared.broadcasts
+    own = broadcasts.broadcast("room", "said", {"n": "own"}, process)
+    await asyncio.gather(app.socket.broadcast("room", "said", {"n": 5}), own, _say(app, 2))
+    assert said(clients[-1]) == [5, 0, 1]
+    assert said(clients[0]) == [5, "own", 0, 1]
+    assert series(clients[0]) == [1, 3]
+
+
+@in_slices
+async def test_channels_that_differ_are_not_sent_broadcasts_together(
+    app: App, clients: list[Direct]
+) -> None:
+    late, broadcasts = clients[-1], app.socket._shared.broadcasts
+    process = late.connection.processes["room"]
+    broadcasts.unsubscribe(process)
+    sending = [
+        asyncio.ensure_future(app.socket.broadcast("room", "said", {"n": n})) for n in (0, 1)
+    ]
+    await asyncio.sleep(0)
+    broadcasts.subscribe(process)
+    await asyncio.gather(*sending, app.socket.broadcast("room", "said", {"n": 2}))
+    assert said(late) == [2]
+    assert series(clients[0]) == [1, 1, 1]
+
+
+@in_slices
+async def test_filter_of_a_broadcast_among_those_that_waited(
+    app: App, clients: list[Direct]
+) -> None:
+    filtered = []
+    process = clients[-1].connection.processes["room"]
+    process.intercepts = {"said": "filter"}
+    process.intercept_later = lambda event, payload: filtered.append(payload)  # type: ignore[method-assign]
+    await _say(app, 4)
+    assert (said(clients[-1]), len(filtered)) == ([], 4)
+
+
+@in_slices
+async def test_client_that_carries_no_bytes_is_sent_the_texts_among_those_that_waited(
+    app: App, clients: list[Direct]
+) -> None:
+    clients[-1].connection.serializer = V2_TEXT
+    await asyncio.gather(
+        *(app.socket.broadcast("room", "said", each) for each in ({"n": 0}, {"n": 1}, b"x"))
+    )
+    assert said(clients[-1]) == [0, 1]
+    assert clients[-1].connection._logged_bytes  # of the third
+    assert len(clients[0].frames) == 3
+
+
+@leak_checked
+async def test_broadcasts_of_one_turn_are_written_together_in_the_next() -> None:
+    app = App(Room)
+    async with app.node:
+        clients = await joined(app.socket, 3)
+        await _say(app, 4)
+        assert series(clients[0]) == [1, 3]
+        await _say(app, 1)
+        assert said(clients[0]) == [0, 1, 2, 3, 0]
+        await finished(clients)
+
+
+@in_slices
+async def test_mark_is_acknowledged_once_the_broadcasts_before_it_have_passed(
+    app: App, clients: list[Direct]
+) -> None:
+    marks = Broadcasts.of(app.node)._acknowledgements._marks
+    text = Publish(f"{RESERVED}channels/text/room", "said", '{"n":1}')
+    for message in (text, Publish(f"{RESERVED}channels/mark", "1", "{}")):
+        app.node.driver.deliver("other", message)
+    assert marks
+    await until(lambda: not marks)
+    assert all(said(client) == [1] for client in clients)
+
+
 @in_slices
 async def test_push_after_a_broadcast_follows_it_at_every_client(
     app: App, clients: list[Direct]
@@ -302,6 +431,9 @@ async def test_stop_releases_broadcasts_that_wait(app: App, clients: list[Direct
     app.socket._shared.broadcasts.closed()
     await asyncio.wait_for(asyncio.gather(*sending), 10)
     assert not app.socket._shared.broadcasts._unfinished
+    clients[0].written.clear()
+    await app.socket.broadcast("room", "said", {"n": 4})
+    assert series(clients[0]) == [1]  # later ones are sent
 
 
 @in_slices

@@ -27,7 +27,9 @@ import asyncio
 import logging
 import re
 from collections import deque
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from functools import partial
+from itertools import islice
 from typing import Any, Protocol
 
 from adsum.driver.observer import Observer
@@ -45,7 +47,7 @@ from .flow.slicedpass import SlicedPass
 from .pernode import PerNode
 from .wire.frames import Encoded, Serializer, Wire, checked_event, is_reserved
 from .wire.payloads import encode
-from .wire.prepared import Prepared
+from .wire.prepared import Prepared, PreparedSeries
 
 logger = logging.getLogger("adsum.channels")
 
@@ -63,6 +65,9 @@ MAX_TOPIC = MAX_NAME - len(_BYTES)
 MAX_BROADCAST = MAX_PAYLOAD
 #: Broadcasts under way or waiting on this node beyond which those of other nodes are not sliced.
 MAX_UNFINISHED = 128
+#: Waiting broadcasts on one topic that one pass sends together, and bytes of their payloads, unless
+#: the first alone has more.
+MAX_TOGETHER, MAX_TOGETHER_SIZE = 16, 16 * 1024
 
 
 class Recipient(Protocol):
@@ -86,7 +91,7 @@ class Subscriber(Protocol):
     topic: str
 
     @property
-    def intercepts(self) -> Container[str]:
+    def intercepts(self) -> Collection[str]:
         """The events that the channel filters."""
 
     @property
@@ -155,7 +160,8 @@ class Broadcasts(Observer):
 
         It is sent to the channels that are on the topic at the call, and still are at their turn.
         With up to `SLICE` of them on this node, all are sent it at once, unless an earlier
-        broadcast on the topic is under way; more are sent it in slices, before the call returns.
+        broadcast on the topic is under way or ended in the same turn of the event loop; more are
+        sent it in slices, before the call returns.
         Each client is sent the broadcasts on a topic in the order of the calls, and before
         everything that the caller sends it afterwards. Cancelling the call stops none of that.
 
@@ -198,23 +204,39 @@ class Broadcasts(Observer):
         if topic is None:
             return None
         self._number += 1
-        delivery = _Delivery(self._number, topic, name, event, payload, exclude, self._finished)
+        delivery = _Delivery(self._number, topic, name, event, payload, exclude)
         self._unfinished[delivery] = None
         topic.deliveries.append(delivery)
-        if len(topic.deliveries) == 1:
-            delivery.work.run()
+        if topic.work is None:
+            self._next_pass(topic).run()
         return delivery
 
-    def _finished(self, delivery: "_Delivery") -> None:
-        """Begin the next broadcast on the topic, in a turn of its own."""
-        if delivery not in self._unfinished:
+    def _next_pass(self, topic: "_Topic") -> SlicedPass["Subscriber"]:
+        """One pass for the first broadcasts on a topic that go to the same channels."""
+        together = topic.first_together()
+        send = together[0].send if len(together) == 1 else _Together(together).send
+        finished = partial(self._finished, together)
+        topic.work = SlicedPass(FairShare(), together[0].recipients, send, finished)
+        return topic.work
+
+    def _finished(self, together: "list[_Delivery]") -> None:
+        """Finish broadcasts; those that come later in this turn go together in the next one."""
+        topic = together[0].topic
+        if together[0] not in self._unfinished:
             return  # the node has stopped
-        del self._unfinished[delivery]
-        deliveries = delivery.topic.deliveries
-        deliveries.popleft()
-        if deliveries:
-            asyncio.get_running_loop().call_soon(deliveries[0].work.run)
+        for delivery in together:
+            del self._unfinished[delivery]
+            topic.deliveries.popleft()
+            delivery.finish()
+        asyncio.get_running_loop().call_soon(self._continue, topic, topic.work)
         self._acknowledge()
+
+    def _continue(self, topic: "_Topic", finished: SlicedPass["Subscriber"] | None) -> None:
+        """Begin the next pass on a topic, unless it has begun since."""
+        if topic.work is finished:
+            topic.work = None
+            if topic.deliveries:
+                self._next_pass(topic).run()
 
     def _acknowledge(self) -> None:
         """Acknowledge the marks whose broadcasts have been passed to the clients."""
@@ -280,8 +302,15 @@ class Broadcasts(Observer):
         delivery = self._distribute(name, event, payload, None)
         if delivery is not None:
             if len(self._unfinished) > MAX_UNFINISHED:
-                delivery.topic.deliveries[0].work.run_to_end()
-            self._node.driver.charge(RECIPIENT * delivery.recipients)
+                self._run_to_end(delivery.topic)
+            self._node.driver.charge(RECIPIENT * len(delivery.recipients))
+
+    def _run_to_end(self, topic: "_Topic") -> None:
+        """Finish the first broadcasts on a topic at once."""
+        work = topic.work
+        if work is None or work.done:
+            work = self._next_pass(topic)
+        work.run_to_end()
 
     def closed(self) -> None:
         """See `Observer`."""
@@ -289,8 +318,8 @@ class Broadcasts(Observer):
         self._acknowledgements.drop()
         unfinished, self._unfinished = self._unfinished, {}
         for delivery in unfinished:
-            delivery.topic.deliveries.clear()
-            delivery.work.drop()
+            delivery.topic.drop()
+            delivery.finish()
         self._window.reset()
 
     def forked(self) -> None:
@@ -304,14 +333,16 @@ class Broadcasts(Observer):
 class _Topic:
     """The subscribers of one topic, and the broadcasts to them."""
 
-    __slots__ = ("deliveries", "snapshot", "subscribers")
+    __slots__ = ("deliveries", "snapshot", "subscribers", "work")
 
     def __init__(self) -> None:
         self.subscribers: dict[Subscriber, None] = {}
         #: The subscribers as a list that nothing changes; None once they have changed.
         self.snapshot: list[Subscriber] | None = None
-        #: Unfinished broadcasts: the first is under way, the others wait for it.
+        #: Unfinished broadcasts: the first ones are under way together, the others wait for them.
         self.deliveries: deque[_Delivery] = deque()
+        #: The pass of the first ones, until the turn after its end.
+        self.work: SlicedPass[Subscriber] | None = None
 
     def listed(self) -> list[Subscriber]:
         """The subscribers, listed once for all broadcasts until they change."""
@@ -319,22 +350,40 @@ class _Topic:
             self.snapshot = list(self.subscribers)
         return self.snapshot
 
+    def first_together(self) -> "list[_Delivery]":
+        """The first broadcast, and those behind it that are sent together with it."""
+        together, size = list[_Delivery](), 0
+        for delivery in islice(self.deliveries, MAX_TOGETHER):
+            size += len(delivery.payload)
+            if together and (
+                size > MAX_TOGETHER_SIZE or delivery.recipients is not together[0].recipients
+            ):
+                break
+            together.append(delivery)
+        return together
+
+    def drop(self) -> None:
+        """Send nothing more of the unfinished broadcasts."""
+        self.deliveries.clear()
+        if self.work is not None:
+            self.work.drop()
+            self.work = None
+
 
 class _Delivery:
     """One broadcast to the clients that were on its topic when it was sent."""
 
     __slots__ = (
-        "_callback",
-        "_event",
-        "_exclude",
+        "_done",
         "_frames",
         "_name",
-        "_payload",
         "_waiter",
+        "event",
+        "exclude",
         "number",
+        "payload",
         "recipients",
         "topic",
-        "work",
     )
 
     def __init__(
@@ -345,43 +394,38 @@ class _Delivery:
         event: str,
         payload: Encoded,
         exclude: Subscriber | None,
-        callback: "Callable[[_Delivery], None]",
     ) -> None:
         self.number = number
         self.topic = topic
         self._name = name
-        self._event = event
-        self._payload = payload
-        self._exclude = exclude
-        self._callback = callback
+        self.event = event
+        self.payload = payload
+        self.exclude = exclude
         # The frame for each version; None if it cannot carry the payload.
         self._frames: dict[Serializer, Prepared | None] = {}
         self._waiter: asyncio.Future[None] | None = None
-        subscribers = topic.listed()
-        self.recipients = len(subscribers)
-        self.work = SlicedPass(FairShare(), subscribers, self._serve, self._finish)
+        self._done = False
+        #: The channels on the topic when it was sent; the same list until they change.
+        self.recipients = topic.listed()
 
     async def wait(self) -> None:
         """Wait until all clients were sent the broadcast. For one caller."""
-        if not self.work.done:
+        if not self._done:
             self._waiter = asyncio.get_running_loop().create_future()
             await self._waiter
 
-    def _serve(self, subscribers: Sequence[Subscriber]) -> int:
+    def send(self, subscribers: Sequence[Subscriber]) -> int:
         """Send it to some of the clients; returns the number of frames written at once."""
-        present, event, frames = self.topic.subscribers, self._event, self._frames
+        present, event = self.topic.subscribers, self.event
         written = 0
         for subscriber in subscribers:
-            if subscriber not in present or subscriber is self._exclude:
+            if subscriber not in present or subscriber is self.exclude:
                 continue  # a channel that has left is sent nothing
             if event in subscriber.intercepts:
-                subscriber.intercept_later(event, self._payload)
+                subscriber.intercept_later(event, self.payload)
                 continue
             connection = subscriber.connection
-            serializer = connection.serializer
-            if serializer not in frames:
-                frames[serializer] = self._encoded(serializer)
-            frame = frames[serializer]
+            frame = self.frame(connection.serializer)
             if frame is None:
                 connection.cannot_carry_bytes()
             elif connection.write(frame):
@@ -390,14 +434,67 @@ class _Delivery:
                 connection.queue(frame)
         return written
 
-    def _encoded(self, serializer: Serializer) -> Prepared | None:
-        if isinstance(self._payload, bytes) and not serializer.binary:
-            return None
-        return Prepared(serializer.broadcast(self._name, self._event, self._payload))
+    def frame(self, serializer: Serializer) -> Prepared | None:
+        """The frame of a version, made once; None if that version cannot carry the payload."""
+        frames = self._frames
+        if serializer not in frames:
+            frames[serializer] = self._encoded(serializer)
+        return frames[serializer]
 
-    def _finish(self) -> None:
+    def _encoded(self, serializer: Serializer) -> Prepared | None:
+        if isinstance(self.payload, bytes) and not serializer.binary:
+            return None
+        return Prepared(serializer.broadcast(self._name, self.event, self.payload))
+
+    def finish(self) -> None:
+        """Note that no client is sent it any more. Idempotent."""
+        self._done = True
         resolve(self._waiter)
-        self._callback(self)
+
+
+class _Together:
+    """Several broadcasts to the same channels: each client is written all of their frames at once.
+
+    So one system call sends them. A client that has no room or cannot carry all, and one whose
+    channel filters one or is excluded from one, is sent each broadcast by itself.
+    """
+
+    __slots__ = ("_deliveries", "_events", "_excluded", "_present", "_series")
+
+    def __init__(self, deliveries: list[_Delivery]) -> None:
+        self._deliveries = deliveries
+        self._present = deliveries[0].topic.subscribers
+        self._events = {delivery.event for delivery in deliveries}
+        self._excluded = {delivery.exclude for delivery in deliveries}
+        # The frames for each version; None if it cannot carry all of them.
+        self._series: dict[Serializer, PreparedSeries | None] = {}
+
+    def send(self, subscribers: Sequence[Subscriber]) -> int:
+        """Send them to some of the clients; returns the number of those written all at once."""
+        written = 0
+        for subscriber in subscribers:
+            connection = subscriber.connection
+            series = self._series_for(connection.serializer)
+            if (
+                series is not None
+                and subscriber in self._present
+                and subscriber not in self._excluded
+                and self._events.isdisjoint(subscriber.intercepts)
+                and connection.write(series)
+            ):
+                written += 1
+            else:
+                sent = [delivery.send((subscriber,)) for delivery in self._deliveries]
+                written += all(sent)
+        return written
+
+    def _series_for(self, serializer: Serializer) -> PreparedSeries | None:
+        if serializer not in self._series:
+            frames = [delivery.frame(serializer) for delivery in self._deliveries]
+            present = [frame for frame in frames if frame is not None]
+            whole = len(present) == len(frames)
+            self._series[serializer] = PreparedSeries(present) if whole else None
+        return self._series[serializer]
 
 
 def _message(topic: str, event: str, payload: Encoded) -> Publish:

@@ -39,6 +39,40 @@ class Prepared:
         return message
 
 
+class PreparedSeries(Prepared):
+    """Frames that many clients are sent, one behind the other, as one piece.
+
+    It is written to transports only. Where it must be queued, each of its frames is.
+
+    Attributes:
+        frames: The frames, in order.
+    """
+
+    __slots__ = ("_size", "frames")
+
+    def __init__(self, frames: list[Prepared]) -> None:
+        super().__init__("")
+        self.frames = frames
+        self._size = sum([len(frame) for frame in frames])
+
+    def __len__(self) -> int:
+        return self._size
+
+    def plain(self) -> bytes:
+        """The WebSocket frames, uncompressed."""
+        if self.message is None:
+            self.message = b"".join([frame.plain() for frame in self.frames])
+        return self.message
+
+    def compressed(self, bits: int) -> bytes:
+        """The WebSocket frames for clients with permessage-deflate and this size of window."""
+        message = self._compressed.get(bits)
+        if message is None:
+            message = b"".join([frame.compressed(bits) for frame in self.frames])
+            self._compressed[bits] = message
+        return message
+
+
 def wire_of(frame: Wire | Prepared) -> Wire:
     """A frame as an ASGI server or a long-poll response carries it."""
     return frame.wire if isinstance(frame, Prepared) else frame
