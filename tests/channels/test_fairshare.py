@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from adsum.channels import Channel, Client, Limits, on
+from adsum.channels.broadcasts import MAX_TOGETHER
 from adsum.channels.carriers import session
 from adsum.channels.connection import Connection
-from adsum.channels.flow.fairshare import BUDGET, RECIPIENT, ROUND, WORK, FairShare
+from adsum.channels.flow.fairshare import BUDGET, ROUND, WORK, FairShare
 from adsum.channels.wire.frames import V2
 from adsum.driver.socketdriver import SocketDriver
 from adsum.replication.messages import Publish
@@ -391,7 +392,7 @@ def test_few_broadcasts_to_many_clients_take_one_turn() -> None:
             for one in crowd[:50]:
                 one.push("1", "e", "busy:1", "shout", {})
             await until(lambda: all(len(one.frames) == 51 for one in crowd))
-            assert turns.most <= BUDGET // (300 * RECIPIENT) + 1
+            assert turns.most <= MAX_TOGETHER
             for one in crowd:
                 await one.close()
 
