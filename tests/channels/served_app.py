@@ -130,11 +130,15 @@ async def serving(served_app: ServedApp) -> AsyncIterator[ServedApp]:
 
 
 @asynccontextmanager
-async def uvicorn_server(app: Any, **settings: Any) -> AsyncIterator[tuple[uvicorn.Server, int]]:
+async def uvicorn_server(
+    app: Any, *, proto: int = sockets.IPPROTO_TCP, **settings: Any
+) -> AsyncIterator[tuple[uvicorn.Server, int]]:
     """Serve an ASGI application in this event loop; gives the server and its port.
 
     Args:
         app: The application.
+        proto: The protocol's number of the listening socket, by which asyncio sees that it is TCP
+            and sends without delay; 0 with ``uvicorn --workers``.
         settings: Those of `uvicorn.Config`.
     """
     config = uvicorn.Config(
@@ -148,8 +152,7 @@ async def uvicorn_server(app: Any, **settings: Any) -> AsyncIterator[tuple[uvico
     config.load()
     server = uvicorn.Server(config)
     server.lifespan = config.lifespan_class(config)
-    # With the protocol's number, by which asyncio sees that it is TCP and sends without delay.
-    with sockets.socket(proto=sockets.IPPROTO_TCP) as sock:
+    with sockets.socket(proto=proto) as sock:
         sock.bind(("127.0.0.1", 0))
         await server.startup([sock])
         try:

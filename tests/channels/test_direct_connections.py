@@ -1,6 +1,7 @@
 """Connections over a server's direct path: order, pauses, ends, and when it is used."""
 
 import json
+import socket
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from .app import App, Tracking, connections
 from .asgi_client import AsgiClient, asgi_client
 from .captured_log import Log
 from .leak_check import leak_checked
-from .served_app import served_app
+from .served_app import ServedApp, served_app, uvicorn_server
 from .test_unread import Unread
 from .ws_client import url, ws_client
 
@@ -189,3 +190,16 @@ async def test_written_frames_count_as_sent() -> None:
         stats = app.socket.stats()
         assert stats["sent_frames_total"] == 1
         assert stats["sent_bytes_total"] == sum(len(frame) for frame in ann.frames)
+
+
+@leak_checked
+async def test_frames_are_sent_without_delay_also_by_the_workers_of_uvicorn() -> None:
+    made = ServedApp()
+    async with (
+        made.node,
+        uvicorn_server(made.socket, ws=WS, proto=0) as (server, port),
+        connect(f"ws://127.0.0.1:{port}/websocket?vsn=2.0.0"),
+    ):
+        (connection,) = server.server_state.connections
+        found = connection.transport.get_extra_info("socket")
+        assert found.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)

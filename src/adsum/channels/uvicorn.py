@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import socket
 from collections import deque
 from collections.abc import Coroutine
 from math import inf
@@ -271,6 +272,17 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         self.queue = self.direct  # type: ignore[assignment]  # as the inherited methods use it
         self.direct.pause_reading()
         return self.direct
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """See `asyncio.Protocol`; two small frames in a row are sent without a delay.
+
+        asyncio sets this option only for sockets that were made with the number of the protocol,
+        and those of ``uvicorn --workers`` were not.
+        """
+        super().connection_made(transport)
+        sock = transport.get_extra_info("socket")
+        if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     # Incoming.
 
