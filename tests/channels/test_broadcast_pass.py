@@ -10,6 +10,7 @@ import pytest
 from adsum.channels import Channel, Limits, Socket, intercept
 from adsum.channels import broadcasts as broadcasts_module
 from adsum.channels.broadcasts import Broadcasts
+from adsum.channels.deliveries import MAX_TOGETHER, MAX_TOGETHER_SIZE
 from adsum.channels.flow.slicedpass import SLICE
 from adsum.channels.wire.frames import V1, V2, V2_TEXT, Serializer
 from adsum.channels.wire.prepared import Prepared, PreparedSeries
@@ -257,8 +258,8 @@ def series(client: Direct) -> list[int]:
 async def test_broadcasts_that_waited_are_written_together_once_for_all_clients(
     app: App, clients: list[Direct]
 ) -> None:
-    await _say(app, broadcasts_module.MAX_TOGETHER + 3)
-    assert series(clients[0]) == [1, broadcasts_module.MAX_TOGETHER, 2]
+    await _say(app, MAX_TOGETHER + 3)
+    assert series(clients[0]) == [1, MAX_TOGETHER, 2]
     assert all(client.written == clients[0].written for client in clients)  # the same objects
     together = clients[0].written[1]
     assert isinstance(together, PreparedSeries)
@@ -271,9 +272,9 @@ async def test_broadcasts_that_waited_are_written_together_once_for_all_clients(
 async def test_broadcasts_that_are_written_together_are_bounded_in_bytes(
     app: App, clients: list[Direct]
 ) -> None:
-    await _say(app, 5, text="x" * (broadcasts_module.MAX_TOGETHER_SIZE // 2 - 100))
+    await _say(app, 5, text="x" * (MAX_TOGETHER_SIZE // 2 - 100))
     assert series(clients[0]) == [1, 2, 2]
-    await _say(app, 3, text="x" * (broadcasts_module.MAX_TOGETHER_SIZE + 1))
+    await _say(app, 3, text="x" * (MAX_TOGETHER_SIZE + 1))
     assert series(clients[0])[3:] == [1, 1, 1]
 
 

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from adsum.channels import Channel, Client, Limits, on
-from adsum.channels.broadcasts import MAX_TOGETHER
 from adsum.channels.carriers import session
 from adsum.channels.connection import Connection
+from adsum.channels.deliveries import MAX_TOGETHER
 from adsum.channels.flow.fairshare import BUDGET, ROUND, WORK, FairShare
 from adsum.channels.wire.frames import V2
 from adsum.driver.socketdriver import SocketDriver

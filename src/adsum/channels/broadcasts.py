@@ -11,8 +11,9 @@ node as one message. Each node encodes it once for each version of the protocol,
       |  Channel.broadcast, Socket.broadcast            |  message from a link
       v                                                 v
     broadcasts.py ------------------------------>     broadcasts.py
-      |  one pass over           driver.publish,        |
-      |  the subscribers         one message            |
+      |                          driver.publish,        |
+      v                          one message            v
+    deliveries.py      one pass over the subscribers
       |                                                 |
       |---> process.py   only if the channel has an intercept method for the event
       v                                                 v
@@ -26,28 +27,25 @@ node as one message. Each node encodes it once for each version of the protocol,
 import asyncio
 import logging
 import re
-from collections import deque
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
-from itertools import islice
-from typing import Any, Protocol
+from typing import Any
 
 from adsum.driver.observer import Observer
 from adsum.node import Node
 from adsum.quoting import printable, quoted
 from adsum.replication.messages import Publish
 from adsum.sparselog import SparseLogger
-from adsum.tasks import resolve
 from adsum.values.limits import MAX_NAME, MAX_NODE_NAME, MAX_PAYLOAD
 from adsum.values.names import RESERVED, checked_name
 
 from .broadcastwindow import Acknowledgements, PublishWindow
+from .deliveries import Delivery, LocalTopic, Subscriber, Together
 from .flow.fairshare import RECIPIENT, FairShare
 from .flow.slicedpass import SlicedPass
 from .pernode import PerNode
-from .wire.frames import Encoded, Serializer, Wire, checked_event, is_reserved
+from .wire.frames import Encoded, checked_event, is_reserved
 from .wire.payloads import encode
-from .wire.prepared import Prepared, PreparedSeries
 
 logger = logging.getLogger("adsum.channels")
 
@@ -65,41 +63,6 @@ MAX_TOPIC = MAX_NAME - len(_BYTES)
 MAX_BROADCAST = MAX_PAYLOAD
 #: Broadcasts under way or waiting on this node beyond which those of other nodes are not sliced.
 MAX_UNFINISHED = 128
-#: Waiting broadcasts on one topic that one pass sends together, and bytes of their payloads, unless
-#: the first alone has more.
-MAX_TOGETHER, MAX_TOGETHER_SIZE = 16, 16 * 1024
-
-
-class Recipient(Protocol):
-    """The connection of a client, as broadcasts are sent over it."""
-
-    serializer: Serializer
-
-    def write(self, frame: Wire | Prepared) -> bool:
-        """Write a frame at once if no other waits; returns False if it must be queued."""
-
-    def queue(self, frame: Wire | Prepared) -> None:
-        """Queue a frame that `write` refused."""
-
-    def cannot_carry_bytes(self) -> None:
-        """Log, once, that a binary payload cannot be sent over this version or transport."""
-
-
-class Subscriber(Protocol):
-    """A channel that receives the broadcasts on its topic."""
-
-    topic: str
-
-    @property
-    def intercepts(self) -> Collection[str]:
-        """The events that the channel filters."""
-
-    @property
-    def connection(self) -> Recipient:
-        """The connection of its client."""
-
-    def intercept_later(self, event: str, payload: Encoded) -> None:
-        """Filter a broadcast, and send its result to the client."""
 
 
 class Broadcasts(Observer):
@@ -112,11 +75,11 @@ class Broadcasts(Observer):
     def __init__(self, node: Node) -> None:
         self._node = node
         self._log = SparseLogger(logger)
-        self._topics: dict[str, _Topic] = {}
+        self._topics: dict[str, LocalTopic] = {}
         # Number of broadcasts to clients of this node so far.
         self._number = 0
         # Those that are not finished, oldest first.
-        self._unfinished: dict[_Delivery, None] = {}
+        self._unfinished: dict[Delivery, None] = {}
         self._window = PublishWindow()
         self._acknowledgements = Acknowledgements()
 
@@ -129,7 +92,7 @@ class Broadcasts(Observer):
         """Send the topic's broadcasts to a channel from now on."""
         topic = self._topics.get(subscriber.topic)
         if topic is None:
-            topic = self._topics[subscriber.topic] = _Topic()
+            topic = self._topics[subscriber.topic] = LocalTopic()
         topic.subscribers[subscriber] = None
         topic.snapshot = None
 
@@ -198,28 +161,28 @@ class Broadcasts(Observer):
 
     def _distribute(
         self, name: str, event: str, payload: Encoded, exclude: Subscriber | None
-    ) -> "_Delivery | None":
+    ) -> "Delivery | None":
         """Begin to send a broadcast to the clients of this node; None if there are none."""
         topic = self._topics.get(name)
         if topic is None:
             return None
         self._number += 1
-        delivery = _Delivery(self._number, topic, name, event, payload, exclude)
+        delivery = Delivery(self._number, topic, name, event, payload, exclude)
         self._unfinished[delivery] = None
         topic.deliveries.append(delivery)
         if topic.work is None:
             self._next_pass(topic).run()
         return delivery
 
-    def _next_pass(self, topic: "_Topic") -> SlicedPass["Subscriber"]:
+    def _next_pass(self, topic: "LocalTopic") -> SlicedPass["Subscriber"]:
         """One pass for the first broadcasts on a topic that go to the same channels."""
         together = topic.first_together()
-        send = together[0].send if len(together) == 1 else _Together(together).send
+        send = together[0].send if len(together) == 1 else Together(together).send
         finished = partial(self._finished, together)
         topic.work = SlicedPass(FairShare(), together[0].recipients, send, finished)
         return topic.work
 
-    def _finished(self, together: "list[_Delivery]") -> None:
+    def _finished(self, together: "list[Delivery]") -> None:
         """Finish broadcasts; those that come later in this turn go together in the next one."""
         topic = together[0].topic
         if together[0] not in self._unfinished:
@@ -231,7 +194,7 @@ class Broadcasts(Observer):
         asyncio.get_running_loop().call_soon(self._continue, topic, topic.work)
         self._acknowledge()
 
-    def _continue(self, topic: "_Topic", finished: SlicedPass["Subscriber"] | None) -> None:
+    def _continue(self, topic: "LocalTopic", finished: SlicedPass["Subscriber"] | None) -> None:
         """Begin the next pass on a topic, unless it has begun since."""
         if topic.work is finished:
             topic.work = None
@@ -305,7 +268,7 @@ class Broadcasts(Observer):
                 self._run_to_end(delivery.topic)
             self._node.driver.charge(RECIPIENT * len(delivery.recipients))
 
-    def _run_to_end(self, topic: "_Topic") -> None:
+    def _run_to_end(self, topic: "LocalTopic") -> None:
         """Finish the first broadcasts on a topic at once."""
         work = topic.work
         if work is None or work.done:
@@ -328,173 +291,6 @@ class Broadcasts(Observer):
         self._unfinished = {}
         self._window = PublishWindow()
         self._acknowledgements = Acknowledgements()
-
-
-class _Topic:
-    """The subscribers of one topic, and the broadcasts to them."""
-
-    __slots__ = ("deliveries", "snapshot", "subscribers", "work")
-
-    def __init__(self) -> None:
-        self.subscribers: dict[Subscriber, None] = {}
-        #: The subscribers as a list that nothing changes; None once they have changed.
-        self.snapshot: list[Subscriber] | None = None
-        #: Unfinished broadcasts: the first ones are under way together, the others wait for them.
-        self.deliveries: deque[_Delivery] = deque()
-        #: The pass of the first ones, until the turn after its end.
-        self.work: SlicedPass[Subscriber] | None = None
-
-    def listed(self) -> list[Subscriber]:
-        """The subscribers, listed once for all broadcasts until they change."""
-        if self.snapshot is None:
-            self.snapshot = list(self.subscribers)
-        return self.snapshot
-
-    def first_together(self) -> "list[_Delivery]":
-        """The first broadcast, and those behind it that are sent together with it."""
-        together, size = list[_Delivery](), 0
-        for delivery in islice(self.deliveries, MAX_TOGETHER):
-            size += len(delivery.payload)
-            if together and (
-                size > MAX_TOGETHER_SIZE or delivery.recipients is not together[0].recipients
-            ):
-                break
-            together.append(delivery)
-        return together
-
-    def drop(self) -> None:
-        """Send nothing more of the unfinished broadcasts."""
-        self.deliveries.clear()
-        if self.work is not None:
-            self.work.drop()
-            self.work = None
-
-
-class _Delivery:
-    """One broadcast to the clients that were on its topic when it was sent."""
-
-    __slots__ = (
-        "_done",
-        "_frames",
-        "_name",
-        "_waiter",
-        "event",
-        "exclude",
-        "number",
-        "payload",
-        "recipients",
-        "topic",
-    )
-
-    def __init__(
-        self,
-        number: int,
-        topic: _Topic,
-        name: str,
-        event: str,
-        payload: Encoded,
-        exclude: Subscriber | None,
-    ) -> None:
-        self.number = number
-        self.topic = topic
-        self._name = name
-        self.event = event
-        self.payload = payload
-        self.exclude = exclude
-        # The frame for each version; None if it cannot carry the payload.
-        self._frames: dict[Serializer, Prepared | None] = {}
-        self._waiter: asyncio.Future[None] | None = None
-        self._done = False
-        #: The channels on the topic when it was sent; the same list until they change.
-        self.recipients = topic.listed()
-
-    async def wait(self) -> None:
-        """Wait until all clients were sent the broadcast. For one caller."""
-        if not self._done:
-            self._waiter = asyncio.get_running_loop().create_future()
-            await self._waiter
-
-    def send(self, subscribers: Sequence[Subscriber]) -> int:
-        """Send it to some of the clients; returns the number of frames written at once."""
-        present, event = self.topic.subscribers, self.event
-        written = 0
-        for subscriber in subscribers:
-            if subscriber not in present or subscriber is self.exclude:
-                continue  # a channel that has left is sent nothing
-            if event in subscriber.intercepts:
-                subscriber.intercept_later(event, self.payload)
-                continue
-            connection = subscriber.connection
-            frame = self.frame(connection.serializer)
-            if frame is None:
-                connection.cannot_carry_bytes()
-            elif connection.write(frame):
-                written += 1
-            else:
-                connection.queue(frame)
-        return written
-
-    def frame(self, serializer: Serializer) -> Prepared | None:
-        """The frame of a version, made once; None if that version cannot carry the payload."""
-        frames = self._frames
-        if serializer not in frames:
-            frames[serializer] = self._encoded(serializer)
-        return frames[serializer]
-
-    def _encoded(self, serializer: Serializer) -> Prepared | None:
-        if isinstance(self.payload, bytes) and not serializer.binary:
-            return None
-        return Prepared(serializer.broadcast(self._name, self.event, self.payload))
-
-    def finish(self) -> None:
-        """Note that no client is sent it any more. Idempotent."""
-        self._done = True
-        resolve(self._waiter)
-
-
-class _Together:
-    """Several broadcasts to the same channels: each client is written all of their frames at once.
-
-    So one system call sends them. A client that has no room or cannot carry all, and one whose
-    channel filters one or is excluded from one, is sent each broadcast by itself.
-    """
-
-    __slots__ = ("_deliveries", "_events", "_excluded", "_present", "_series")
-
-    def __init__(self, deliveries: list[_Delivery]) -> None:
-        self._deliveries = deliveries
-        self._present = deliveries[0].topic.subscribers
-        self._events = {delivery.event for delivery in deliveries}
-        self._excluded = {delivery.exclude for delivery in deliveries}
-        # The frames for each version; None if it cannot carry all of them.
-        self._series: dict[Serializer, PreparedSeries | None] = {}
-
-    def send(self, subscribers: Sequence[Subscriber]) -> int:
-        """Send them to some of the clients; returns the number of those written all at once."""
-        written = 0
-        for subscriber in subscribers:
-            connection = subscriber.connection
-            series = self._series_for(connection.serializer)
-            if (
-                series is not None
-                and subscriber in self._present
-                and subscriber not in self._excluded
-                and self._events.isdisjoint(subscriber.intercepts)
-                and connection.write(series)
-            ):
-                written += 1
-            else:
-                sent = [delivery.send((subscriber,)) for delivery in self._deliveries]
-                written += all(sent)
-        return written
-
-    def _series_for(self, serializer: Serializer) -> PreparedSeries | None:
-        if serializer not in self._series:
-            frames = [delivery.frame(serializer) for delivery in self._deliveries]
-            present = [frame for frame in frames if frame is not None]
-            whole = len(present) == len(frames)
-            self._series[serializer] = PreparedSeries(present) if whole else None
-        return self._series[serializer]
 
 
 def _message(topic: str, event: str, payload: Encoded) -> Publish:

@@ -120,7 +120,7 @@ class ChannelProcess(PassingOwner):
         self._sender = ChannelSender(connection, join.topic, join.join_ref)
         self._mailbox = Mailbox(self)
         self._channel = kind(self, params)
-        #: See `broadcasts.Subscriber`.
+        #: See `deliveries.Subscriber`.
         self.intercepts = kind._intercepts
         self._code = ChannelCode(self._channel, self._mailbox, self._shared.log)
         # Whether `follow` was called while JOINING; carried out when the channel is OPEN.
@@ -200,7 +200,7 @@ class ChannelProcess(PassingOwner):
             self.connection.note_full(self)
 
     def intercept_later(self, event: str, payload: Encoded) -> None:
-        """See `broadcasts.Subscriber`."""
+        """See `deliveries.Subscriber`."""
         limit = self._shared.limits.waiting
         if self._to_intercept > limit:
             return  # its end is queued already
