@@ -1223,7 +1223,7 @@ MUTANTS = [
         "../channels/flow/outbox.py",
         "return not self._items and not self._taking and",
         "return not self._items and",
-        ("tests/channels/test_broadcast_pass.py",),
+        ("tests/channels/test_broadcast_pass.py", *DIRECT),
     ),
     Mutant(
         "do not count frames that are written at once",
@@ -1932,13 +1932,6 @@ MUTANTS = [
         "zlib.Z_FULL_FLUSH",
         "zlib.Z_SYNC_FLUSH",
         PROTOCOL,
-    ),
-    Mutant(
-        "write a frame past the one that is being made",
-        "../channels/carriers/direct.py",
-        "not self._taking and transport.write",
-        "transport.write",
-        DIRECT,
     ),
     Mutant(
         "keep a client that has gone until its handler ends",

@@ -50,8 +50,8 @@ class Carrier(Protocol):
     def write(self, frame: Wire | Prepared) -> bool:
         """Write a frame now; False, with nothing written, if it must be queued.
 
-        Called while the outbox is empty and open, so that the order is kept. A carrier that is
-        taking a frame out of the outbox, or whose transport has no room, returns False.
+        Called while the outbox is idle, so that the order is kept. A carrier whose transport has no
+        room returns False.
         """
 
     def give_up(self) -> None:

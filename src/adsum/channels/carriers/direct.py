@@ -151,7 +151,7 @@ class _DirectCarrier:
     def write(self, frame: Wire | Prepared) -> bool:
         """See `Carrier`."""
         transport = self._transport
-        return transport is not None and not self._taking and transport.write(frame)
+        return transport is not None and transport.write(frame)
 
     def filled(self) -> None:
         """See `Carrier`: write queued frames, in the client's turns, while there is room."""

@@ -25,18 +25,24 @@ class Prepared:
         return len(self.wire)
 
     def plain(self) -> bytes:
-        """The WebSocket frame, uncompressed."""
+        """The bytes for a client without compression, made once."""
         message = self.message
         if message is None:
-            message = self.message = plain_message(self.wire)
+            message = self.message = self._make_plain()
         return message
 
     def compressed(self, bits: int) -> bytes:
-        """The WebSocket frame for clients with permessage-deflate and this size of window."""
+        """The bytes for clients with permessage-deflate and this size of window, made once."""
         message = self._compressed.get(bits)
         if message is None:
-            message = self._compressed[bits] = compressed_message(self.wire, bits)
+            message = self._compressed[bits] = self._make_compressed(bits)
         return message
+
+    def _make_plain(self) -> bytes:
+        return plain_message(self.wire)
+
+    def _make_compressed(self, bits: int) -> bytes:
+        return compressed_message(self.wire, bits)
 
 
 class PreparedSeries(Prepared):
@@ -58,19 +64,11 @@ class PreparedSeries(Prepared):
     def __len__(self) -> int:
         return self._size
 
-    def plain(self) -> bytes:
-        """The WebSocket frames, uncompressed."""
-        if self.message is None:
-            self.message = b"".join([frame.plain() for frame in self.frames])
-        return self.message
+    def _make_plain(self) -> bytes:
+        return b"".join([frame.plain() for frame in self.frames])
 
-    def compressed(self, bits: int) -> bytes:
-        """The WebSocket frames for clients with permessage-deflate and this size of window."""
-        message = self._compressed.get(bits)
-        if message is None:
-            message = b"".join([frame.compressed(bits) for frame in self.frames])
-            self._compressed[bits] = message
-        return message
+    def _make_compressed(self, bits: int) -> bytes:
+        return b"".join([frame.compressed(bits) for frame in self.frames])
 
 
 def wire_of(frame: Wire | Prepared) -> Wire:
