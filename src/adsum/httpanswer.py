@@ -6,13 +6,14 @@ from typing import Any
 
 from adsum.tasks import cancel_task, start_task
 
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Event = MutableMapping[str, Any]
+ASGIReceive = Callable[[], Awaitable[Event]]
+ASGISend = Callable[[Event], Awaitable[None]]
 Headers = list[tuple[bytes, bytes]]
 
 
 async def answer_http(
-    receive: Receive, send: Send, status: int, headers: Headers, body: bytes = b""
+    receive: ASGIReceive, send: ASGISend, status: int, headers: Headers, body: bytes = b""
 ) -> None:
     """Answer an HTTP request, and drop the part of its body that has not been read.
 
@@ -36,7 +37,7 @@ async def answer_http(
         cancel_task(dropping)
 
 
-async def until_disconnected(receive: Receive) -> None:
+async def until_disconnected(receive: ASGIReceive) -> None:
     """Drop the body of a request until its connection ends, if the server reports that."""
     message = await receive()
     while message["type"] == "http.request" and message.get("more_body", False):

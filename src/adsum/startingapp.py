@@ -14,13 +14,11 @@ from typing import Any, Protocol
 
 from adsum.arguments import refuse
 from adsum.errors import AdsumError
-from adsum.httpanswer import answer_http
+from adsum.httpanswer import ASGIReceive, ASGISend, answer_http
 from adsum.processexit import call_at_exit
 from adsum.sparselog import SparseLog
 from adsum.tasks import start_task
 
-Receive = Callable[[], Awaitable[Any]]
-Send = Callable[[Any], Awaitable[None]]
 ASGIApp = Callable[[Any, Any, Any], Awaitable[None]]
 WrappedApp = Callable[[Any, Any, Any], Coroutine[Any, Any, None]]
 
@@ -71,7 +69,7 @@ class StartingApp:
             logging.ERROR,
         )
 
-    async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Any, receive: ASGIReceive, send: ASGISend) -> None:
         """Serve a lifespan, a request or a connection."""
         if scope["type"] == "lifespan":
             await self._run_lifespan(scope, receive, send)
@@ -119,7 +117,7 @@ class StartingApp:
 
     # The lifespan.
 
-    async def _run_lifespan(self, scope: Any, receive: Receive, send: Send) -> None:
+    async def _run_lifespan(self, scope: Any, receive: ASGIReceive, send: ASGISend) -> None:
         self._has_lifespan = True
         startup = await receive()
         try:
@@ -138,7 +136,9 @@ class StartingApp:
 class _OwnLifespan:
     """The lifespan of the application, within that of the node."""
 
-    def __init__(self, startup: object, node: Startable, receive: Receive, send: Send) -> None:
+    def __init__(
+        self, startup: object, node: Startable, receive: ASGIReceive, send: ASGISend
+    ) -> None:
         self._startup = startup
         self._node = node
         self._receive = receive
@@ -177,7 +177,7 @@ class _OwnLifespan:
         await self._send(message)
 
 
-async def _refuse(scope: Any, receive: Receive, send: Send) -> None:
+async def _refuse(scope: Any, receive: ASGIReceive, send: ASGISend) -> None:
     if scope["type"] == "websocket":
         await send({"type": "websocket.close", "code": 1013})  # try again later
         return

@@ -4,11 +4,12 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from adsum.arguments import async_function, refuse
+from adsum.httpanswer import ASGIReceive, ASGISend
 from adsum.presence import Presence
 from adsum.tasks import cancel_task, start_task
 
 from .carriers import direct, websocket
-from .carriers.asgi import ASGIReceive, ASGISend, deny_websocket, receive_next, refuse_http
+from .carriers.asgi import deny_websocket, receive_next, refuse_http
 from .carriers.longpoll import LongPoll
 from .channel import Channel
 from .clientadmission import ClientAdmission, Connect

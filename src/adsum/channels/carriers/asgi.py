@@ -1,14 +1,8 @@
 """Messages of ASGI that both carriers and the socket use."""
 
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
-
 from adsum.channels.wire.connect import Scope
-from adsum.httpanswer import answer_http
+from adsum.httpanswer import ASGIReceive, ASGISend, Event, answer_http
 
-Event = MutableMapping[str, Any]
-ASGIReceive = Callable[[], Awaitable[Event]]
-ASGISend = Callable[[Event], Awaitable[None]]
 #: Header of every response: a cache would hand the session of one client to another.
 NO_STORE = (b"cache-control", b"no-store")
 

@@ -17,9 +17,9 @@ from adsum.channels.wire.connect import Scope
 from adsum.channels.wire.directpath import EXTENSION, DirectPath, Receiver
 from adsum.channels.wire.frames import Wire
 from adsum.channels.wire.prepared import Prepared
+from adsum.httpanswer import ASGISend, Event
 from adsum.tasks import cancel_task, resolve, start_task
 
-from .asgi import ASGISend, Event
 from .websocketparts import DROPPED, FRAME_COST, MAX_HELD, RESTART, linger_after
 
 #: Close code of a server that fails.

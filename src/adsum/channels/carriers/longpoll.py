@@ -20,11 +20,11 @@ from adsum.channels.socketparts import SocketParts
 from adsum.channels.wire.connect import Scope, address_of, headers_of, params_of
 from adsum.channels.wire.frames import V2_TEXT, Serializer, Version2
 from adsum.channels.wire.origins import Origins, RejectedError
-from adsum.httpanswer import answer_http, until_disconnected
+from adsum.httpanswer import ASGIReceive, ASGISend, Headers, answer_http, until_disconnected
 from adsum.tasks import cancel_task, start_task
 from adsum.values.jsontext import dump
 
-from .asgi import NO_STORE, ASGIReceive, ASGISend
+from .asgi import NO_STORE
 from .noderequests import Question
 from .sessions import Sessions
 from .tokens import Token
@@ -34,7 +34,6 @@ _MAX_BODY_FRAMES = 16
 #: Seconds of active time that a request body may take, as long as phoenix.js waits for the request.
 BODY_PATIENCE = 20.0
 
-Headers = list[tuple[bytes, bytes]]
 Admit = Callable[[Scope, str, "asyncio.Future[Any]"], Awaitable[tuple[Client, Serializer] | int]]
 _JSON = (b"content-type", b"application/json; charset=utf-8")
 _TOO_LARGE = "the body is too large"

@@ -18,10 +18,11 @@ from adsum.channels.flow.fairshare import WORK
 from adsum.channels.flow.standingtask import StandingTask
 from adsum.channels.wire.frames import Wire
 from adsum.channels.wire.prepared import Prepared, wire_of
+from adsum.httpanswer import ASGIReceive, ASGISend, Event
 from adsum.sparselog import error_text
 from adsum.tasks import cancel_task, start_task
 
-from .asgi import ASGIReceive, ASGISend, Event, receive_next
+from .asgi import receive_next
 from .websocketparts import DROPPED, FRAME_COST, MAX_HELD, RESTART, linger_after
 
 logger = logging.getLogger("adsum.channels")
