@@ -15,6 +15,7 @@ from statistics import median
 from typing import Any
 
 from benchmarks.figures import Figure, number
+from benchmarks.pages import replaced, table
 
 BEGIN, END = "<!-- capacity: begin -->", "<!-- capacity: end -->"
 #: The share of a core that a worker may use in normal times; the rest is for bursts.
@@ -250,11 +251,11 @@ def render(recorded: Mapping[str, Any]) -> str:
     headings = [_COLUMNS[side] for side in sides]
     parts = [
         f"Measured on: {recorded['machine']}.\n",
-        _table(["", "cost", "unit", *headings], [_cost(each, costs, sides) for each in COSTS]),
+        table(["", "cost", "unit", *headings], [_cost(each, costs, sides) for each in COSTS]),
         f"One worker at {_SHARE:.0%} of a core, or with {_MEMORY / 1e9:g} GB, and nothing else:\n",
-        _table(["", *headings], [[text, *cells] for text, *cells in _most(medians)]),
+        table(["", *headings], [[text, *cells] for text, *cells in _most(medians)]),
         "One worker of an application:\n",
-        _table(
+        table(
             ["application", "connections", *[f"cores, {each}" for each in headings], "memory, MB"],
             [_application(each, medians) for each in APPLICATIONS],
         ),
@@ -302,24 +303,6 @@ def _application(one: Application, medians: Mapping[str, Mapping[str, float]]) -
     return [one.text, f"{one.connections:,}", *cores, f"{one.memory(medians[PLAIN]):.0f}"]
 
 
-def _table(headings: list[str], rows: Iterable[list[str]]) -> str:
-    lines = [headings, ["---"] * len(headings), *rows]
-    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
-
-
-def replaced(page: str, tables: str) -> str:
-    """The page with the tables between the two lines that mark their place.
-
-    Raises:
-        ValueError: The page does not have each of the two lines once, in their order.
-    """
-    before, begin, rest = page.partition(f"{BEGIN}\n")
-    _, end, after = rest.partition(f"{END}\n")
-    if not begin or not end or BEGIN in rest or END in before + after:
-        raise ValueError(f"the page must have the lines {BEGIN!r} and {END!r} once, in this order")
-    return f"{before}{begin}\n{tables}\n{end}{after}"
-
-
 def main() -> None:
     """Print the tables, or put them where the second argument says."""
     recorded = record(json.loads(Path(sys.argv[1]).read_text()))
@@ -329,7 +312,7 @@ def main() -> None:
     folder = Path(sys.argv[2])
     (folder / "capacity.json").write_text(json.dumps(recorded, indent=1) + "\n")
     page = folder / "capacity.md"
-    page.write_text(replaced(page.read_text(), render(recorded)))
+    page.write_text(replaced(page.read_text(), BEGIN, END, render(recorded)))
 
 
 if __name__ == "__main__":

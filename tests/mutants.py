@@ -1763,7 +1763,7 @@ MUTANTS = [
         "../values/jsontext.py",
         "    if end != len(text):\n        raise ValueError\n",
         "",
-        ("tests/values/test_load.py",),
+        ("tests/values/test_jsontext.py",),
     ),
     Mutant(
         "a job begins inside another one",

@@ -13,9 +13,9 @@ from benchmarks.capacity import (
     Application,
     record,
     render,
-    replaced,
 )
 from benchmarks.figures import Figure
+from benchmarks.pages import replaced
 
 from tests.support.markdown_pages import ROOT
 
@@ -54,7 +54,7 @@ def results(*sides: str) -> dict[str, Any]:
 
 def test_page_shows_the_tables_of_its_figures() -> None:
     text = PAGE.read_text()
-    assert replaced(text, render(RECORDED)) == text, "run python -m benchmarks.capacity"
+    assert replaced(text, BEGIN, END, render(RECORDED)) == text, "run python -m benchmarks.capacity"
 
 
 def test_costs_are_taken_from_the_figures_of_their_names() -> None:
@@ -115,4 +115,4 @@ def test_application_costs_the_sum_of_its_parts() -> None:
 def test_page_without_a_place_is_refused() -> None:
     for page in ("", f"{BEGIN}\n", f"{END}\n{BEGIN}\n", f"{BEGIN}\n{END}\n" * 2):
         with pytest.raises(ValueError, match="once, in this order"):
-            replaced(page, "table\n")
+            replaced(page, BEGIN, END, "table\n")

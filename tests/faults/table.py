@@ -5,6 +5,8 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+from benchmarks.pages import replaced, table
+
 from tests.support.measurements import Row
 
 BEGIN = "<!-- measured: begin -->"
@@ -15,21 +17,7 @@ _HEAD = ["fault", "effect on the others", "low, median, high", "times", "test"]
 def render(rows: Iterable[Row]) -> str:
     """A table with a line for each row, in an order that does not depend on that of the rows."""
     ordered = sorted(rows, key=lambda row: (row["fault"], row["sees"], row["unit"], row["test"]))
-    lines = [_HEAD, ["---"] * len(_HEAD), *map(_cells, ordered)]
-    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
-
-
-def replace(page: str, table: str) -> str:
-    """The page with the table between the two lines that mark its place.
-
-    Raises:
-        ValueError: The page does not have each of the two lines once, in their order.
-    """
-    before, begin, rest = page.partition(f"{BEGIN}\n")
-    _, end, after = rest.partition(f"{END}\n")
-    if not begin or not end or BEGIN in rest or END in before + after:
-        raise ValueError(f"the page must have the lines {BEGIN!r} and {END!r} once, in this order")
-    return f"{before}{begin}\n{table}\n{end}{after}"
+    return table(_HEAD, map(_cells, ordered))
 
 
 def _cells(row: Row) -> list[str]:
@@ -56,7 +44,7 @@ def _short(figure: float) -> str:
 
 def main() -> None:
     record, page = map(Path, sys.argv[1:])
-    page.write_text(replace(page.read_text(), render(json.loads(record.read_text()))))
+    page.write_text(replaced(page.read_text(), BEGIN, END, render(json.loads(record.read_text()))))
 
 
 if __name__ == "__main__":

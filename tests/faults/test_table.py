@@ -4,10 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
+from benchmarks.pages import replaced
 
 from tests.support.measurements import RECORD, Measured, Record
 
-from .table import BEGIN, END, render, replace
+from .table import BEGIN, END, render
 
 
 def record_of_two_tests() -> Record:
@@ -46,9 +47,9 @@ def test_measurements_are_saved_to_the_file_of_the_environment(
 
 def test_new_table_replaces_the_old_one() -> None:
     page = f"above\n{BEGIN}\nold\n{END}\nbelow\n"
-    once = replace(page, TABLE)
+    once = replaced(page, BEGIN, END, TABLE)
     assert once == f"above\n{BEGIN}\n\n{TABLE}\n{END}\nbelow\n"
-    assert replace(once, TABLE) == once
+    assert replaced(once, BEGIN, END, TABLE) == once
 
 
 @pytest.mark.parametrize(
@@ -58,4 +59,4 @@ def test_new_table_replaces_the_old_one() -> None:
 )
 def test_page_without_exactly_one_table_place_is_refused(page: str) -> None:
     with pytest.raises(ValueError, match="once, in this order"):
-        replace(page, TABLE)
+        replaced(page, BEGIN, END, TABLE)

@@ -193,13 +193,10 @@ stray: st.SearchStrategy[object] = json_value | st.sampled_from(
 )
 
 
-@examples(100)
-@given(deltas() | messages, st.data())
-def test_frame_with_replaced_values_decodes_or_raises_protocol_error(
-    message: ProtocolMessage, data: st.DataObject
-) -> None:
-    fields = json.loads(encode(message))
-    for _ in range(data.draw(st.integers(1, 3))):
+def altered(message: ProtocolMessage, data: st.DataObject, times: int) -> list[Any]:
+    """The fields of a message after so many values were replaced, added or removed."""
+    fields: list[Any] = json.loads(encode(message))
+    for _ in range(times):
         lists = [fields, *(field for field in fields if isinstance(field, list) and field)]
         place = data.draw(st.sampled_from(lists))
         start = data.draw(st.integers(0, len(place) - 1))
@@ -207,6 +204,15 @@ def test_frame_with_replaced_values_decodes_or_raises_protocol_error(
         place[start:stop] = data.draw(st.lists(stray, min_size=1, max_size=1) | st.just([]))
         if not fields:
             break
+    return fields
+
+
+@examples(100)
+@given(deltas() | messages, st.data())
+def test_frame_with_replaced_values_decodes_or_raises_protocol_error(
+    message: ProtocolMessage, data: st.DataObject
+) -> None:
+    fields = altered(message, data, data.draw(st.integers(1, 3)))
     check_decoding(json.dumps(fields).encode())
 
 
@@ -256,15 +262,7 @@ def one_by_one(
 def test_altered_delta_is_accepted_exactly_if_each_of_its_fields_is_valid(
     message: Delta, data: st.DataObject
 ) -> None:
-    fields = json.loads(encode(message))
-    for _ in range(data.draw(st.integers(0, 2))):
-        lists = [fields, *(field for field in fields if isinstance(field, list) and field)]
-        place = data.draw(st.sampled_from(lists))
-        start = data.draw(st.integers(0, len(place) - 1))
-        stop = start + data.draw(st.sampled_from([1, 1, 1, 0]))
-        place[start:stop] = data.draw(st.lists(stray, min_size=1, max_size=1) | st.just([]))
-        if not fields:
-            break
+    fields = altered(message, data, data.draw(st.integers(0, 2)))
     if not fields or fields[0] != DELTA or type(fields[0]) is not int:
         return
     expected = plainly_decoded(fields)
