@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from adsum.channels import Channel, Limits, Socket, on
+from adsum.channels.carriers import session
 from adsum.channels.carriers.session import Session
-from tests.support.waiting import until
+from tests.support.waiting import DEADLINE, until
 
 from .app import App
 from .asgi_poller import AsgiPoller
@@ -90,6 +91,11 @@ def test_longpoll_post_under_backpressure_too_long_ends_its_session(
             await until(lambda: not app.socket._shared.registry.connections)
 
     run(main())
+
+
+def test_session_outlives_the_longest_poll_and_no_wait_of_a_test() -> None:
+    # A client that polls is never ended; a ghost of a lost poll is gone before a test gives up.
+    assert session.WINDOW < session.LIFETIME <= DEADLINE / 2
 
 
 @pytest.mark.parametrize("how", ["its connection ends", "the server cancels it"])

@@ -31,6 +31,8 @@ def test_fixed_limits_are_as_said() -> None:
     assert f"have {GRACE:g} seconds" in prose
     assert f"{longpoll._MAX_BODY_FRAMES} frames of the largest size" in prose
     assert f"{longpoll.BODY_PATIENCE:g} s in which" in prose
+    lifetimes = f"{session.LIFETIME:g} s; {session.LIFETIME_IF_BROKEN:g} s in which"
+    assert f"the next poll after an answer; after a broken poll | {lifetimes}" in prose
     assert f"another worker is passed | {noderequests.MAX_QUESTION // MIB} MiB" in prose
     assert f"under way to one worker | {textqueue.MAX_IN_FLIGHT_TEXTS // MIB} MiB" in prose
     assert f"one piece of {textqueue.PIECE // 1024} KiB" in prose

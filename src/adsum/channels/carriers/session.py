@@ -24,9 +24,13 @@ from .tokens import new_session
 
 #: Seconds that a poll waits for frames.
 WINDOW = 10.0
-#: Seconds of active time that a session lives without a poll; that it lives after an aborted poll.
-#: The second is short: phoenix.js then begins a new session, and a closed tab sends nothing.
-LIFETIME, LIFETIME_IF_BROKEN = 30.0, 3.0
+#: Seconds of active time that a session lives after an answer: a client polls again at once, and
+#: the longest answer takes no longer. A client whose next poll is lost, because its server died just
+#: then, begins a new session and names no old one, so it is listed twice for this long.
+LIFETIME = 15.0
+#: Seconds of active time that a session lives after an aborted poll: phoenix.js then begins a new
+#: session, and a closed tab sends nothing.
+LIFETIME_IF_BROKEN = 3.0
 #: Seconds of active time within which a request that does not wait is answered.
 PATIENCE = 5.0
 #: A line that is not blank, from its first non-space character on.
