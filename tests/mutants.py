@@ -45,6 +45,8 @@ LARGE_MESSAGES = (
 )
 #: Tests of handlers and sends that begin in place.
 IN_PLACE = ("tests/channels/test_standing_tasks.py", "tests/channels/test_writing_in_place.py")
+#: Tests of virtual links over a bus.
+VIRTUAL_LINKS = ("tests/bus/test_buscore.py",)
 #: Tests of the check of many objects at once.
 PLAIN_TESTS = ("tests/values/test_plainjson.py",)
 #: A mutant that makes the tests hang is caught as well.
@@ -1953,6 +1955,125 @@ MUTANTS = [
         "or not connection.share.spend(self._cost(data))",
         "or False",
         ("tests/channels/test_fairshare.py",),
+    ),
+    Mutant(
+        "forget that a cast follows singles",
+        "../bus/buscore.py",
+        "message = Cast(self._log.head + 1, tuple(self._needs.items()), excluded, body)",
+        "message = Cast(self._log.head + 1, (), excluded, body)",
+        VIRTUAL_LINKS,
+    ),
+    Mutant(
+        "forget that a single follows casts",
+        "../bus/buscore.py",
+        "message = Single(link.life, link.key, number, self._log.head, body)",
+        "message = Single(link.life, link.key, number, 0 if number > 1 else self._log.head, body)",
+        VIRTUAL_LINKS,
+    ),
+    Mutant(
+        "deliver a cast to the links that it leaves out",
+        "../bus/buscore.py",
+        "body = None if link.key in excluded else message.body",
+        "body = message.body",
+        VIRTUAL_LINKS,
+    ),
+    Mutant(
+        "deliver a repeated single again",
+        "../bus/buswindows.py",
+        "if number > self.received.single and number not in self._singles and self._fits(body):",
+        "if self._fits(body):",
+        VIRTUAL_LINKS,
+    ),
+    Mutant(
+        "deliver casts of the time before a link",
+        "../bus/buswindows.py",
+        "for number in [number for number in self._casts if number <= after]:",
+        "for number in []:",
+        VIRTUAL_LINKS,
+    ),
+    Mutant(
+        "never ask for a lost frame again",
+        "../bus/virtuallink.py",
+        "self.ask_at, self._pause = now + self._pause, 2 * self._pause",
+        "self.ask_at = float('inf')",
+        VIRTUAL_LINKS,
+    ),
+    Mutant(
+        "keep a link with a lost frame open for ever",
+        "../bus/buscore.py",
+        "        if link.hopeless(now):",
+        "        if False:",
+        VIRTUAL_LINKS,
+    ),
+    Mutant(
+        "believe a wrong tag",
+        "../bus/busmessages.py",
+        "if not hmac.compare_digest(self._tag(view[:end]), view[end:]):",
+        "if False:",
+        VIRTUAL_LINKS,
+    ),
+    Mutant(
+        "count refusals while the others are returning to the bus",
+        "../bus/buscore.py",
+        "elif isinstance(probe, bytes) and now >= self._settled_at:",
+        "elif isinstance(probe, bytes):",
+        VIRTUAL_LINKS,
+    ),
+    Mutant(
+        "hold no link while the bus is away",
+        "../bus/buscore.py",
+        "self._hold([link for link in self._links.values() if not link.held], held=True)",
+        "pass",
+        VIRTUAL_LINKS,
+    ),
+    Mutant(
+        "hold a dead peer for ever after a return",
+        "../bus/buscore.py",
+        "            self._hold([link for link in self._links.values() if link.held], held=False)",
+        "            pass",
+        VIRTUAL_LINKS,
+    ),
+    Mutant(
+        "announce no loss",
+        "../bus/buscore.py",
+        "        self._emit(self._all, Lost(life))",
+        "        pass",
+        VIRTUAL_LINKS,
+    ),
+    Mutant(
+        "let every announcement open another link",
+        "../bus/buscore.py",
+        "if life not in self._by_life and not greeted:",
+        "if True:",
+        VIRTUAL_LINKS,
+    ),
+    Mutant(
+        "keep all casts for a peer that acknowledges nothing",
+        "../bus/buswindows.py",
+        "while self.total - self._before_oldest() > MAX_CASTS_KEPT and len(self._kept) > 1:",
+        "while False:",
+        VIRTUAL_LINKS,
+    ),
+    Mutant(
+        "never drop an acknowledged cast",
+        "../bus/buscore.py",
+        "self._log.trim(min(acknowledged, default=self._log.head))",
+        "pass",
+        VIRTUAL_LINKS,
+    ),
+    Mutant(
+        "wait for ever for a lost report",
+        "../bus/buscore.py",
+        "            self._report(self._links[id], reply=True)\n        if _PAST",
+        "            pass\n        if _PAST",
+        VIRTUAL_LINKS,
+    ),
+    Mutant(
+        "let a link that the peer has given up stay open",
+        "../bus/buscore.py",
+        "for link in self._by_life.get(life, {}).values() if fresh else ():",
+        "for link in ():",
+        VIRTUAL_LINKS,
     ),
 ]
 
