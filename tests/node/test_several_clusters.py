@@ -1,17 +1,22 @@
 """Nodes of several clusters in one process share nothing: names, sockets, signals, forks, logs."""
 
 import asyncio
+import json
 import logging
 import os
 import signal
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from starlette.applications import Starlette
+from starlette.routing import Mount
+from starlette.testclient import TestClient
 
 import adsum
+from adsum.channels import Channel, Socket
 from tests.support.forked_child import collect, descriptors, fork
 from tests.support.nodes import run, running
 from tests.support.waiting import until
@@ -166,7 +171,7 @@ def test_child_holds_no_socket_of_any_cluster_and_starts_in_one_of_them(
 def test_peer_of_another_cluster_is_refused_and_own_peers_are_linked(
     clusters: tuple[str, str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def main() -> None:
+    async def main() -> str:
         alone: dict[str, Any] = {"siblings": False, "listen": "127.0.0.1:0"}
         async with (
             adsum.Node(cluster=clusters[0], **alone) as a1,
@@ -179,9 +184,13 @@ def test_peer_of_another_cluster_is_refused_and_own_peers_are_linked(
             await until(lambda: "the clusters differ" in caplog.text)
             assert a1.stats()["links"] == 0
             assert {member.status for member in b2.members()} == {"self", "up"}
+            return repr_of(a1)
 
-    with caplog.at_level(logging.WARNING):
-        run(main())
+    with caplog.at_level(logging.WARNING, "adsum.transport"):
+        refusing = run(main())
+    lines = [line for line in caplog.messages if "an inbound connection was refused" in line]
+    assert lines
+    assert all(line.startswith(f"{refusing}: ") for line in lines)
 
 
 def test_removed_socket_of_one_cluster_is_not_renewed_in_the_other(
@@ -290,3 +299,33 @@ def test_portals_of_two_clusters_start_and_close_apart(clusters: tuple[str, str]
         first.close()
         assert list(second.list("room")) == ["bob"]
         assert [node.running for node in nodes] == [False, True]
+
+
+class Room(Channel, topic="room:{room}"):
+    """A room whose members are its users."""
+
+    async def join(self, payload: Any) -> None:
+        self.track(self.client.params["user"])
+
+
+def test_sockets_of_two_clusters_serve_one_topic_apart(clusters: tuple[str, str]) -> None:
+    nodes = [adsum.Node(cluster=cluster) for cluster in clusters]
+    sockets = [Socket(adsum.Presence(node), [Room]) for node in nodes]
+    routes = [Mount(f"/{number}", socket) for number, socket in enumerate(sockets)]
+    app = Starlette(routes=routes, lifespan=nodes[0].wrap_lifespan(nodes[1].lifespan))
+    join = json.dumps(["1", "1", "room:1", "phx_join", {}])
+    with TestClient(app) as client, ExitStack() as stack:
+        for number, user in enumerate(("ann", "bob")):
+            path = f"/{number}/websocket?vsn=2.0.0&user={user}"
+            websocket = stack.enter_context(client.websocket_connect(path))
+            websocket.send_text(join)
+            frames = [json.loads(websocket.receive_text()) for _ in range(2)]
+            assert [frame[3] for frame in frames] == ["phx_reply", "presence_state"]
+            assert list(frames[1][4]) == [user]
+        poll = client.get("/0/longpoll?vsn=2.0.0&user=eve").json()
+        assert poll["status"] == 410
+        elsewhere = client.get(
+            "/1/longpoll", params={"vsn": "2.0.0", "token": poll["token"]}
+        ).json()
+        assert elsewhere["status"] == 410
+    assert not any(node.running for node in nodes)
