@@ -128,6 +128,7 @@ class Driver(ABC):
         Raises:
             NodeNotRunningError: The run was closed meanwhile.
             ListenError: An address cannot be listened on.
+            CarrierError: The carrier cannot be reached.
             ConfigurationError: The directory for the sockets of siblings is not safe.
         """
 
