@@ -3,7 +3,7 @@
 import asyncio
 import functools
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -93,9 +93,9 @@ class Recorder:
         assert not self.busy
         self.alone += 1
 
-    def links_held(self, links: list[Link], held: bool) -> None:
+    def links_held(self, links: Iterable[Link], held: bool) -> None:
         assert not self.busy
-        self.held.append((links, held))
+        self.held.append((list(links), held))
 
     def link_opened(self, link: Link) -> None:
         assert link not in self.opened

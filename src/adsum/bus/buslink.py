@@ -26,6 +26,7 @@ class BusLink:
         version: The version of the wire protocol that both ends speak.
 
     Attributes:
+        direct: False: the engine is between the two ends.
         number: See above.
         peer: See above.
         dialled: See above.
@@ -35,6 +36,7 @@ class BusLink:
         writable: The last value that the handler was notified of.
     """
 
+    direct = False
     __slots__ = ("_owner", "dialled", "number", "open", "peer", "room", "version", "writable")
 
     def __init__(

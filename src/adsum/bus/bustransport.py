@@ -28,7 +28,7 @@ from adsum.errors import DialError, ListenError, ProtocolError
 from adsum.forks import process
 from adsum.quoting import printable
 from adsum.sparselog import SparseLog, SparseLogger
-from adsum.transport.contract import Link, LinkHandler, NodeIdentity
+from adsum.transport.contract import HoldHandler, Link, NodeIdentity
 from adsum.transport.framing import FRAME_LIMIT
 from adsum.transport.turns import FRAME_COST, TurnBudget
 
@@ -57,7 +57,7 @@ MAX_QUEUED = 64 * 1024 * 1024
 _MAX_REASON = 200
 
 
-class CarrierHandler(LinkHandler, Protocol):
+class CarrierHandler(HoldHandler, Protocol):
     """Receives the events of a bus transport. Its methods are called in the event loop."""
 
     def node_announced(self, address: str, sibling: bool) -> None:
@@ -65,9 +65,6 @@ class CarrierHandler(LinkHandler, Protocol):
 
     def found_alone(self) -> None:
         """The engine reports that no other node is there."""
-
-    def links_held(self, links: list[Link], held: bool) -> None:
-        """The silence of the peers of these links means nothing (True), or counts again."""
 
 
 class BusTransport:

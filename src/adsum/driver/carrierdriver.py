@@ -78,10 +78,6 @@ class CarrierDriver(SocketDriver):
             self._patience.cancel()
         super().clean_up()
 
-    def is_direct(self, link: Link) -> bool:
-        """See `LinkDriver`."""
-        return not isinstance(link, BusLink)
-
     def link_opened(self, link: Link) -> None:
         """See `LinkHandler`."""
         super().link_opened(link)
@@ -111,12 +107,6 @@ class CarrierDriver(SocketDriver):
         """See `CarrierHandler`."""
         self._carrier_answered()
 
-    def links_held(self, links: list[Link], held: bool) -> None:
-        """See `CarrierHandler`."""
-        numbers = [self._ids[link] for link in links if link in self._ids]
-        self._attempt(self.engine.hold, numbers, held, self._now())
-        self._drive()
-
     async def _check_siblings(self) -> None:
         await super()._check_siblings()
         due = [address for address, at in self._missed.items() if at <= self._now()]
@@ -128,7 +118,7 @@ class CarrierDriver(SocketDriver):
     def _dial_now(self, address: str) -> None:
         """Dial an address over the carrier at once, even if earlier dials have failed."""
         self.engine.remove_seed(address)
-        self.engine.add_seed(address, lasting=False)
+        self.engine.add_seed(address, lasting=False, direct=False)
         self.tick()
 
     def _is_linked(self, address: str) -> bool:

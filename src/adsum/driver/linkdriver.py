@@ -133,10 +133,6 @@ class LinkDriver(Driver):
     def dial_refused(self, address: str) -> None:
         """Nothing listens at a dialled address, for subclasses that discover addresses."""
 
-    def is_direct(self, link: Link) -> bool:
-        """Whether no engine of others is between the ends of a link, see `Engine.link_up`."""
-        return True
-
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Run a task until the end of the run at most."""
         task = start_task(work)
@@ -159,14 +155,7 @@ class LinkDriver(Driver):
         if link.dialled is not None:
             self._rejections.pop(link.dialled, None)
         try:
-            self.engine.link_up(
-                number,
-                replica,
-                peer.addresses,
-                link.dialled,
-                self._now(),
-                direct=self.is_direct(link),
-            )
+            self.engine.link_up(number, replica, peer.addresses, link.dialled, self._now())
         finally:
             self._drive()
 
