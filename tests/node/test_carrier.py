@@ -234,7 +234,9 @@ def test_siblings_and_nodes_of_other_hosts_are_linked_once_and_listed_once(
                     presence = adsum.Presence(node)
                     await until(lambda presence=presence: presence.count("room:1") == 3)  # type: ignore[misc]  # bound now
                     listed = presence.list("room:1")
-                    assert {key: len(entry["metas"]) for key, entry in listed.items()} == dict.fromkeys("abc", 1)
+                    assert {
+                        key: len(entry["metas"]) for key, entry in listed.items()
+                    } == dict.fromkeys("abc", 1)
             watching.cancel()
         assert set(watched) == {1}
 

@@ -33,8 +33,14 @@ P = ParamSpec("P")
 class ConnectingBusTransport(BusTransport):
     """A transport on a bus that connects at its first dial, as one on sockets does."""
 
+    has_listened = False
+
+    async def listen(self, address: str = "bus:") -> str:
+        self.has_listened = True
+        return await super().listen(address)
+
     async def dial(self, address: str) -> None:
-        if not self.connected:
+        if not self.has_listened:
             await self.listen()
         await super().dial(address)
 
