@@ -32,7 +32,6 @@ from .links import MAX_ANSWERS, Links, PeerLink
 from .liveness import Liveness, Member
 from .messages import Digest, Farewell, Heartbeat, Pull, Sighting
 from .state import Replica
-from .timing import Timing
 
 #: Bytes, about, at which a digest is cut into several messages, and up to which a request names
 #: replicas; with more of them it is a request for everything.
@@ -55,14 +54,12 @@ class Digests:
         exchange: Exchange,
         links: Links,
         effects: EffectQueue,
-        timing: Timing,
     ) -> None:
         self._liveness = liveness
         self._departures = departures
         self._exchange = exchange
         self._links = links
         self._effects = effects
-        self._timing = timing
         # When a mismatch may be followed by a request for everything again, in active time.
         self._everything_at = 0.0
 
@@ -82,7 +79,7 @@ class Digests:
         # With its first heartbeat a newcomer knows no member yet.
         differs = link.greeted and heartbeat.members != self._liveness.fingerprint
         if differs and now >= self._everything_at:
-            self._everything_at = now + self._timing.heartbeat_interval
+            self._everything_at = now + self._liveness.pace.heartbeat_interval
             self.request_everything(link)
         elif heartbeat.departed != self._departures.fingerprint:
             self._request(link, everything=False)
@@ -117,7 +114,7 @@ class Digests:
 
     def has_live_link(self, replica: Replica, now: float) -> bool:
         """Whether a link to a replica is alive, so its own statements will be received."""
-        return self._links.has_live(replica, now - self._timing.vouch_grace)
+        return self._links.has_live(replica, now - self._liveness.pace.vouch_grace)
 
     def _silent(self, now: float) -> Iterator[Replica]:
         for member in self._liveness.members.values():
