@@ -31,9 +31,11 @@ LAYERS = {
     "values": {"quoting"},
     "replication": {"collector", "errors", "quoting", "values"},
     "transport": {"errors", "activetime", "forks", "quoting", "sparselog", "tasks", "values"},
-    "config": {"errors", "quoting", "replication", "transport", "values"},
+    "config": {"errors", "bus", "quoting", "replication", "transport", "values"},
     "driver": {
         "errors",
+        "activetime",
+        "bus",
         "config",
         "forks",
         "quoting",

@@ -6,6 +6,7 @@ import os
 from functools import partial
 from pathlib import Path
 from random import Random
+from typing import cast
 
 import pytest
 
@@ -15,7 +16,14 @@ from adsum.forks import process
 from adsum.transport.contract import Link
 from adsum.transport.limits import TransportLimits
 from adsum.transport.turns import TurnBudget
-from tests.support.transports import ConnectingBusTransport, Recorder, World, identity, in_loop
+from tests.support.transports import (
+    AnyTransport,
+    ConnectingBusTransport,
+    Recorder,
+    World,
+    identity,
+    in_loop,
+)
 from tests.support.waiting import until
 
 SECRET = b"a shared secret"
@@ -27,9 +35,7 @@ def world(tmp_path: Path) -> World:
 
 
 def transport_of(world: World, index: int) -> ConnectingBusTransport:
-    made = world.transports[index]
-    assert isinstance(made, ConnectingBusTransport)
-    return made
+    return cast(ConnectingBusTransport, world.transports[index])
 
 
 def make(world: World, handler: Recorder, grace: float) -> ConnectingBusTransport:
@@ -43,7 +49,7 @@ def make(world: World, handler: Recorder, grace: float) -> ConnectingBusTranspor
         grace=grace,
         turns=TurnBudget(64 * 1024),
     )
-    world.transports.append(made)
+    world.transports.append(cast(AnyTransport, made))
     return made
 
 
@@ -67,7 +73,7 @@ async def test_frames_of_one_turn_stay_within_the_budget_and_keep_their_order(
 
     client = world.broker.clients[0]
     receive, arrived = client.handler.bus_received, list[bytes]()
-    client.handler.bus_received = arrived.append  # type: ignore[method-assign]  # collect a burst
+    client.handler.bus_received = arrived.append  # type: ignore[method-assign, assignment]  # collect a burst
     for payload in payloads:
         dialler.link.send(payload)
     await until(lambda: len(arrived) == 50)
@@ -241,8 +247,7 @@ async def test_two_dials_of_one_address_open_one_link(world: World) -> None:
     acceptor, dialler = Recorder(), Recorder()
     address = await world.listening("acceptor", acceptor)
     transport = world.transport("dialler", dialler)
-    assert isinstance(transport, ConnectingBusTransport)
-    await transport.listen()
+    await transport.listen("bus:")
 
     await asyncio.gather(transport.dial(address), transport.dial(address))
 
@@ -254,8 +259,7 @@ async def test_cancelled_dial_leaves_the_others_waiting_for_it(world: World) -> 
     address = await world.listening("acceptor", Recorder())
     dialler = Recorder()
     transport = world.transport("dialler", dialler)
-    assert isinstance(transport, ConnectingBusTransport)
-    await transport.listen()
+    await transport.listen("bus:")
     one, other = (asyncio.ensure_future(transport.dial(address)) for _ in range(2))
     await asyncio.sleep(0)
     one.cancel()
@@ -281,8 +285,7 @@ async def test_dial_during_an_outage_fails_and_is_no_refusal(world: World) -> No
 async def test_pending_dial_ends_with_the_transport(world: World) -> None:
     address = await world.listening("acceptor", Recorder())
     transport = world.transport("dialler")
-    assert isinstance(transport, ConnectingBusTransport)
-    await transport.listen()
+    await transport.listen("bus:")
     world.broker.loses = lambda *_: True
     dial = asyncio.ensure_future(transport.dial(address))
     await asyncio.sleep(0.01)
@@ -294,7 +297,7 @@ async def test_pending_dial_ends_with_the_transport(world: World) -> None:
     with pytest.raises(DialError, match="closed"):
         await transport.dial(address)
     with pytest.raises(ListenError, match="closed"):
-        await transport.listen()
+        await transport.listen("bus:")
 
 
 @in_loop

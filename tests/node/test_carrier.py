@@ -247,11 +247,13 @@ def test_siblings_and_nodes_of_other_hosts_are_linked_once_and_listed_once(
 def test_siblings_alone_on_a_carrier_join(cluster_name: str, short_path: Any) -> None:
     async def main() -> None:
         here: dict[str, Any] = {"siblings": True, "runtime_dir": str(short_path)}
-        async with carrier_node("a", cluster_name, **here) as a:
-            async with carrier_node("b", cluster_name, **here, join_timeout=3600) as b:
-                assert b.joined
-                assert not bus_of(a)._links
-                assert not bus_of(b)._links
+        async with (
+            carrier_node("a", cluster_name, **here) as a,
+            carrier_node("b", cluster_name, **here, join_timeout=3600) as b,
+        ):
+            assert b.joined
+            assert not bus_of(a)._links
+            assert not bus_of(b)._links
 
     run(main())
 
@@ -266,9 +268,11 @@ def test_siblings_that_do_not_find_each_other_are_linked_over_the_carrier(
 
     async def main() -> None:
         here: dict[str, Any] = {"siblings": True, "runtime_dir": str(short_path)}
-        async with carrier_node("a", cluster_name, **here) as a:
-            async with carrier_node("b", cluster_name, **here, join_timeout=0) as b:
-                await all_linked(a, b)
-                assert len(bus_of(a)._links) == len(bus_of(b)._links) == 1
+        async with (
+            carrier_node("a", cluster_name, **here) as a,
+            carrier_node("b", cluster_name, **here, join_timeout=0) as b,
+        ):
+            await all_linked(a, b)
+            assert len(bus_of(a)._links) == len(bus_of(b)._links) == 1
 
     run(main())

@@ -10,7 +10,7 @@ from .waiting import until
 
 #: The setting of the nodes; nothing connects there.
 URL = "nats://user:password@memory:4222"
-SECRET = "a secret of 16 bytes or more"  # noqa: S105 - of tests
+SECRET = "a secret of 16 bytes or more"
 #: Seconds of silence after which a node is down.
 DOWN_AFTER = 0.3
 
