@@ -48,6 +48,13 @@ def three(workers: Workers, server: BusServer, cluster: str, **settings: Any) ->
     return all_of_them
 
 
+def test_process_alone_on_its_server_joins_at_once(
+    server: BusServer, workers: Workers, cluster_name: str
+) -> None:
+    # Without the refusal of its announcement it would wait longer than the test.
+    start(workers, server, cluster_name, join_timeout=3600)
+
+
 def test_change_in_one_process_is_seen_by_the_others(
     server: BusServer, workers: Workers, cluster_name: str
 ) -> None:
