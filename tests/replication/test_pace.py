@@ -110,6 +110,25 @@ def test_deadlines_follow_a_member_that_comes_up_at_once() -> None:
     assert liveness.pace.down_after == 12.0
 
 
+def test_active_time_does_not_lag_behind_slow_heartbeats() -> None:
+    """Nothing but the heartbeats of this node, 20 s apart, wakes it."""
+    engine = Engine(
+        Replica("me", 1),
+        Timing(heartbeat_interval=2.0, down_after=12.0, crowd=0.2),
+        Random(1),
+        0.0,
+    )
+    engine.link_up(1, Replica("peer", 1), (), None, 0.0)
+    now = 0.0
+    while now < 119.0:
+        engine.tick(now)
+        engine.take_effects()
+        now = max(engine.wake_at, now + 0.001)
+    engine.tick(121.0)
+    [info] = [info for info in engine.members() if info.name == "peer"]
+    assert info.status == "down"
+
+
 def test_number_of_alive_members_follows_every_change() -> None:
     liveness = Liveness(TIMING, Replica("me", 1))
     ann, bob = Replica("ann", 1), Replica("bob", 1)

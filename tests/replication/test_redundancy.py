@@ -167,6 +167,14 @@ def test_link_over_a_carrier_is_kept_until_the_first_frame_over_the_direct_one(
     assert closed(carried) == [1]
 
 
+def test_new_link_over_a_carrier_beside_a_working_direct_one_is_closed_at_once() -> None:
+    engine = Engine(ZOE, Timing(), Random(1), 0.0)
+    engine.link_up(1, ANN, (), None, 0.0)
+    engine.receive(1, Heartbeat(1, 0), 0.0)
+    engine.link_up(2, ANN, (), None, 0.1, direct=False)
+    assert closed(engine) == [2]
+
+
 def test_link_over_a_carrier_beside_a_silent_direct_one_is_kept(carried: Engine) -> None:
     """The direct link is dead, and a peer that dials knows that it is."""
     carried.link_up(2, ANN, (), None, 0.1)

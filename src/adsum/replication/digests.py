@@ -72,7 +72,9 @@ class Digests:
     def compare(self, link: PeerLink, heartbeat: Heartbeat, now: float) -> None:
         """Request a digest from a peer if fingerprints in its heartbeat differ from local ones.
 
-        A request for everything is sent at most once in a heartbeat interval, over all links.
+        With its first heartbeat a peer is asked for the lingering replicas also if a slice of one
+        is incomplete here: the peer that relayed the goodbye may have been a newcomer itself. A
+        request for everything is sent at most once in a heartbeat interval, over all links.
         """
         if link.awaiting:
             return
@@ -81,7 +83,9 @@ class Digests:
         if differs and now >= self._everything_at:
             self._everything_at = now + self._liveness.pace.heartbeat_interval
             self.request_everything(link)
-        elif heartbeat.departed != self._departures.fingerprint:
+        elif heartbeat.departed != self._departures.fingerprint or (
+            not link.greeted and next(self._incomplete(), None) is not None
+        ):
             self._request(link, everything=False)
 
     def _request(self, link: PeerLink, *, everything: bool) -> None:
