@@ -31,6 +31,7 @@ LAYERS = {
     "values": {"quoting"},
     "replication": {"collector", "errors", "quoting", "values"},
     "transport": {"errors", "activetime", "forks", "quoting", "sparselog", "tasks", "values"},
+    "bus": {"errors", "activetime", "forks", "quoting", "sparselog", "tasks", "transport"},
     "config": {"errors", "bus", "quoting", "replication", "transport", "values"},
     "driver": {
         "errors",
@@ -181,6 +182,8 @@ EXTRAS = {
 }
 #: Files that a server imports, and nothing else.
 SERVERS = {Path("channels", "uvicorn.py")}
+#: The clients of the engines, imported only if a setting names their engine.
+CLIENTS = {Path("bus", "natsclient.py"): {"nats"}, Path("bus", "redisclient.py"): {"redis"}}
 #: The one file beside them that imports a library, if it is installed.
 ACCELERATOR = SOURCE / "values" / "accelerator.py"
 
@@ -378,6 +381,7 @@ def test_nothing_outside_the_standard_library_is_imported() -> None:
         # An integration imports the library of its name, which its extra installs.
         library = part == "integrations" or path.relative_to(SOURCE) in SERVERS
         extra = EXTRAS.get(path.stem, set()) if library else set()
+        extra = CLIENTS.get(path.relative_to(SOURCE), extra)
         if path == ACCELERATOR:
             extra = {"msgspec"}
         for module, _ in imports(path):

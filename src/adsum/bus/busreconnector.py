@@ -25,7 +25,6 @@ from adsum.sparselog import SparseLogger
 from adsum.tasks import cancel_task, resolve, start_task
 
 logger = logging.getLogger("adsum.transport")
-logs = SparseLogger(logger)
 
 #: Seconds for one attempt at one server, from its name to the confirmed subscriptions.
 CONNECT_TIMEOUT = 5.0
@@ -67,6 +66,7 @@ class BusReconnector(ABC):
         self._at = 0
         self._closed = False
         self._dropped_total = 0
+        self._logs = SparseLogger(logger)
 
     @abstractmethod
     def _make_session(self, server: str) -> BusSession:
@@ -136,6 +136,8 @@ class BusReconnector(ABC):
         if session is not None:
             await session.close()
         self.abandon()
+        if self._task is not None:
+            await asyncio.wait({self._task}, timeout=CONNECT_TIMEOUT)
 
     def abandon(self) -> None:
         """Disconnect at once; the loop may be closed."""
@@ -162,7 +164,7 @@ class BusReconnector(ABC):
         """Count a message or a subscription that the library or the engine refused, and log it."""
         self._dropped_total += 1
         text = scrubbed(reason, self._servers[self._at])
-        logs.warning("carrier %s refuses a message or a subscription: %s", self.server, text)
+        self._logs.warning("carrier %s refuses a message or a subscription: %s", self.server, text)
 
     # The task.
 
@@ -177,7 +179,8 @@ class BusReconnector(ABC):
             self._session, self._opening = session, None
             self._notify(self._handler.bus_connected)
             resolve(first)
-            reason = scrubbed(await session.ended, self._servers[self._at])
+            # The end of this task, in `close`, is not the end of the session.
+            reason = scrubbed(await asyncio.shield(session.ended), self._servers[self._at])
             self._session = None
             self._dropped_total += session.queued
             session.abandon()
@@ -269,7 +272,7 @@ class BusReconnector(ABC):
         try:
             function(*args)
         except Exception as error:
-            logs.crashed(
+            self._logs.crashed(
                 "handler of carrier %s failed in %s",
                 self.server,
                 quoted(getattr(function, "__name__", "")),

@@ -155,6 +155,8 @@ class BusSession(ABC):
                 await self._idle.wait()
                 await self._finish()
         self.abandon()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=FLUSH_TIMEOUT)
 
     def abandon(self) -> None:
         """Disconnect at once; the loop may be closed."""
