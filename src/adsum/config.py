@@ -14,7 +14,7 @@ import math
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from adsum.bus.carrierurl import check_carrier, mask
@@ -82,7 +82,8 @@ def resolve_settings(
     read = _Reader(given, variables)
     carrier = read.carrier()
     defaults = Timing() if carrier is None else carrier_timing()
-    timing = Timing(
+    timing = replace(
+        defaults,
         heartbeat_interval=read.seconds("heartbeat_interval", defaults.heartbeat_interval, 0.02),
         down_after=read.seconds("down_after", defaults.down_after, 0.1),
         link_grace=read.seconds("link_grace", defaults.link_grace, 0.01),

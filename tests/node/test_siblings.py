@@ -111,7 +111,7 @@ def test_found_sibling_is_dialled_unless_it_has_a_direct_link(
             engine.link_up(1, peer, (address, "bus:1"), None, 0.0, direct=direct)
             engine.take_effects()
             found = SiblingDirectory(cluster_name, str(directory.parent))
-            Siblings(found, sibling.driver.transport, engine).find()
+            Siblings(found, sibling.driver.sockets, engine).find()
             engine.tick(0.0)
             dials = [effect.address for effect in engine.take_effects() if isinstance(effect, Dial)]
             assert dials == ([] if direct else [address])

@@ -2,8 +2,9 @@
 
 One connection subscribes, another one publishes; the loss of either ends the session. Publishes are
 sent in pipelined batches on one connection, so their order is kept. The answer to each is the
-number of receivers: 0 is the refusal, or 1 on a subject that this client subscribes to. Before publishes that follow a subscription, the session
-waits for its confirmation, because the two connections have no common order.
+number of receivers: 0 is the refusal, or 1 on a subject that this client subscribes to. Before
+publishes that follow a subscription, the session waits for its confirmation, because the two
+connections have no common order.
 
 A client receives its own messages on subjects that it subscribes to. Receivers are counted on the
 connected server only. So with several URLs the one that is the master is used, and a server in
