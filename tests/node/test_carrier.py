@@ -185,6 +185,29 @@ def test_carrier_that_cannot_be_reached_fails_the_start_and_leaves_nothing(
     run(main())
 
 
+@pytest.mark.parametrize("way", ["stop", "cancel"])
+def test_start_that_waits_for_the_carrier_ends_with_the_node(
+    cluster_name: str, broker: MemoryBroker, way: str
+) -> None:
+    async def main() -> None:
+        broker.hangs, tasks = True, asyncio.all_tasks()
+        node = carrier_node("a", cluster_name)
+        starting = asyncio.create_task(node.start())
+        await asyncio.sleep(0.02)
+        if way == "stop":
+            await node.stop()
+            with pytest.raises(adsum.NodeNotRunningError):
+                await starting
+        else:
+            starting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await starting
+        assert not node.running
+        assert asyncio.all_tasks() == tasks
+
+    run(main())
+
+
 @pytest.mark.usefixtures("broker")
 def test_node_with_another_secret_stays_out(
     cluster_name: str, caplog: pytest.LogCaptureFixture

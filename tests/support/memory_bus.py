@@ -17,13 +17,14 @@ class MemoryBroker:
 
     Attributes:
         up: Whether it runs.
+        hangs: Whether connections to it are never answered.
         clients: All clients that have connected, in order, the abandoned ones included.
         loses: Decides about each message, by sender, receiver and data, whether it is lost.
         published: Number of messages published.
     """
 
     def __init__(self) -> None:
-        self.up = True
+        self.up, self.hangs = True, False
         self.clients: list[MemoryBusClient] = []
         self.loses: Callable[[MemoryBusClient, MemoryBusClient, bytes], bool] = lambda *_: False
         self.published = 0
@@ -86,6 +87,8 @@ class MemoryBusClient:
 
     async def connect(self, subjects: Sequence[str]) -> None:
         await asyncio.sleep(0)
+        if self._broker.hangs:
+            await asyncio.Event().wait()
         if not self._broker.up:
             raise CarrierError("memory://bus: nothing listens there; start the server")
         self.subjects.update(subjects)

@@ -28,6 +28,7 @@ from adsum.errors import DialError, ListenError, ProtocolError
 from adsum.forks import process
 from adsum.quoting import printable
 from adsum.sparselog import SparseLog, SparseLogger
+from adsum.tasks import cancel_task, start_task
 from adsum.transport.contract import HoldHandler, Link, NodeIdentity
 from adsum.transport.framing import FRAME_LIMIT
 from adsum.transport.turns import FRAME_COST, TurnBudget
@@ -117,6 +118,8 @@ class BusTransport:
         # No more links may form; then, no more messages may be published.
         self._closing = self._muted = False
         self._closed: asyncio.Event | None = None
+        # The first connection to the engine, which `close` interrupts.
+        self._connecting: asyncio.Task[None] | None = None
         self._links: dict[int, BusLink] = {}
         self._dials: dict[str, asyncio.Future[None]] = {}
         # Calls of the core for the events of the client, each with the bytes of its message.
@@ -177,7 +180,14 @@ class BusTransport:
             raise ListenError(f"{address}: not an address of a bus")
         if self.closing:
             raise ListenError(f"{address}: the transport is closed")
-        await self._client.connect(self._core.subjects)
+        self._connecting = start_task(self._client.connect(self._core.subjects))
+        try:
+            await asyncio.wait([self._connecting])
+        finally:
+            self._connecting.cancel()
+        if self._connecting.cancelled():
+            raise ListenError(f"{address}: the transport is closed")
+        self._connecting.result()
         return self.address
 
     async def dial(self, address: str) -> None:
@@ -226,6 +236,7 @@ class BusTransport:
             for link in list(self._links.values()):
                 link.close("the node is closing")
             self._end_dials()
+            cancel_task(self._connecting)
             await self._client.close()
         finally:
             self._muted = True
@@ -238,6 +249,7 @@ class BusTransport:
         if self.inherited:
             return
         self._closing = self._muted = True
+        cancel_task(self._connecting)
         self._client.abandon()
         self._stop()
         if not self._loop.is_closed():
