@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from adsum.replication.crowdpace import CrowdPace
 from adsum.replication.engine import Engine
 from adsum.replication.liveness import Liveness
 from adsum.replication.messages import Digest, Heartbeat, Sighting
-from adsum.replication.crowdpace import CrowdPace
 from adsum.replication.state import Replica
 from adsum.replication.timing import Timing, carrier_timing
 from adsum.testing import Simulation

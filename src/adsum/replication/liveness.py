@@ -39,10 +39,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 
+from .crowdpace import CrowdPace
 from .fingerprint import mark
 from .limits import MAX_MEMBERS
 from .messages import Sighting
-from .crowdpace import CrowdPace
 from .sizes import Size
 from .state import Replica
 from .timing import Timing
