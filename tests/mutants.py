@@ -169,7 +169,7 @@ MUTANTS = [
     Mutant(
         "let a vouch hold for ever",
         "liveness.py",
-        "member.vouches.setdefault(by, now + self._timing.vouch_grace)",
+        "member.vouches.setdefault(by, now + self.pace.vouch_grace)",
         "member.vouches.setdefault(by, now + 1e9)",
     ),
     Mutant(
@@ -181,8 +181,8 @@ MUTANTS = [
     Mutant(
         "let every newcomer take a name",
         "liveness.py",
-        "if member.status is Status.UP or (suspect and doubtful):",
-        "if False:",
+        "return member.status is Status.UP or (suspect and doubtful)",
+        "return False",
     ),
     Mutant(
         "never forget the dead",
@@ -263,8 +263,8 @@ MUTANTS = [
     Mutant(
         "ignore the fingerprint of the lingering",
         "digests.py",
-        "elif heartbeat.departed != self._departures.fingerprint:",
-        "elif False:",
+        "elif heartbeat.departed != self._departures.fingerprint or (",
+        "elif False or (",
         RELAYED,
     ),
     Mutant(
@@ -946,21 +946,21 @@ MUTANTS = [
     ),
     Mutant(
         "let deadlines shrink at once with the number of members",
-        "pace.py",
+        "crowdpace.py",
         "        if now >= self._span_ends_at:\n            self._factor,",
         "        if True:\n            self._factor,",
         PACE,
     ),
     Mutant(
         "forget the largest number of the last span",
-        "pace.py",
+        "crowdpace.py",
         "self._factor, self._largest = self._largest, 1.0",
         "self._factor, self._largest = 1.0, 1.0",
         PACE,
     ),
     Mutant(
         "let deadlines never shrink",
-        "pace.py",
+        "crowdpace.py",
         "self._factor, self._largest = self._largest, 1.0",
         "self._factor = self._largest",
         PACE,
@@ -981,7 +981,7 @@ MUTANTS = [
     ),
     Mutant(
         "send heartbeats as often in a crowd",
-        "pace.py",
+        "crowdpace.py",
         "self._timing.heartbeat_interval * self._factor_of(alive)",
         "self._timing.heartbeat_interval",
         PACE,

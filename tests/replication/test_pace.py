@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from adsum.replication.crowdpace import CrowdPace
 from adsum.replication.engine import Engine
 from adsum.replication.liveness import Liveness
 from adsum.replication.messages import Digest, Heartbeat, Sighting
-from adsum.replication.pace import Pace
 from adsum.replication.state import Replica
 from adsum.replication.timing import Timing, carrier_timing
 from adsum.testing import Simulation
@@ -23,7 +23,7 @@ LISTED = 1000
     ("members", "interval"), [(1, 2.0), (100, 2.0), (101, 2.02), (250, 5.0), (1000, 20.0)]
 )
 def test_heartbeats_slow_down_in_proportion_beyond_the_crowd(members: int, interval: float) -> None:
-    pace = Pace(TIMING)
+    pace = CrowdPace(TIMING)
     pace.beat(members, 0.0)
     assert pace.heartbeat_interval == pytest.approx(interval)
     assert pace.longest_interval == pytest.approx(interval)
@@ -32,7 +32,7 @@ def test_heartbeats_slow_down_in_proportion_beyond_the_crowd(members: int, inter
 
 
 def test_pace_of_a_mesh_is_the_same_at_any_size() -> None:
-    pace = Pace(Timing())
+    pace = CrowdPace(Timing())
     pace.beat(4000, 0.0)
     pace.expect(4000)
     assert (pace.heartbeat_interval, pace.down_after, pace.vouch_grace) == (1.0, 6.0, 1.5)
@@ -40,7 +40,7 @@ def test_pace_of_a_mesh_is_the_same_at_any_size() -> None:
 
 def test_deadlines_shrink_only_after_the_longest_one_has_passed() -> None:
     """Half of ten survivors of a thousand may have sent their last heartbeat 20 s ago."""
-    pace = Pace(TIMING)
+    pace = CrowdPace(TIMING)
     pace.beat(1000, 0.0)
     for second in range(2, 120, 2):
         pace.beat(10, float(second))
@@ -68,7 +68,7 @@ def test_peer_that_sends_each_heartbeat_in_time_is_never_silent_for_too_long(
         passed = [size for size, change in zip(sizes, changes, strict=False) if change <= at]
         return passed[-1] if passed else sizes[0]
 
-    sender, receiver = Pace(TIMING), Pace(TIMING)
+    sender, receiver = CrowdPace(TIMING), CrowdPace(TIMING)
     beats = {"sender": 0.0, "receiver": data.draw(st.floats(0.0, 2.0))}
     received_at = 0.0
     receiver.expect(int(size(0.0) * halves[1]))  # by its first digest
@@ -181,6 +181,6 @@ def test_crowded_cluster_survives_the_sudden_end_of_most_of_its_nodes() -> None:
 def test_carrier_timing_bounds_the_deliveries_at_each_node() -> None:
     timing = carrier_timing()
     for members in (100, 1000, 4000):
-        pace = Pace(timing)
+        pace = CrowdPace(timing)
         pace.beat(members, 0.0)
         assert members / pace.heartbeat_interval == pytest.approx(50.0)

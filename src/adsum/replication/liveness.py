@@ -28,7 +28,7 @@ the replica itself makes them grow. So nothing that circulates about a dead repl
   because it errs on one side only: a held replica may be dead and is still shown, for no longer
   than its links are held, which the caller bounds. The end of its last link ends the hold too, and
   is the loss of a link like any other.
-* **Pace.** In a large cluster on a carrier heartbeats are less frequent, and `pace` lengthens
+* **Pace.** In a large cluster on a carrier heartbeats are less frequent, and `crowdpace` lengthens
   `down_after` and all that counts heartbeats in the same proportion.
 
 Time is *active* time (Lifeguard: Dadgar, Phillips, Currey 2018): the engine stops this clock while
@@ -39,10 +39,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 
+from .crowdpace import CrowdPace
 from .fingerprint import mark
 from .limits import MAX_MEMBERS
 from .messages import Sighting
-from .pace import Pace
 from .sizes import Size
 from .state import Replica
 from .timing import Timing
@@ -98,7 +98,7 @@ class Liveness:
     def __init__(self, timing: Timing, me: Replica) -> None:
         self._timing = timing
         #: The durations that grow with the number of members.
-        self.pace = Pace(timing)
+        self.pace = CrowdPace(timing)
         #: The number of members that are alive, this node included.
         self.alive = 1
         self.members: dict[str, Member] = {}

@@ -4,9 +4,9 @@ From the bottom up; each part knows only parts that are constructed before it:
 
 * `state` holds slices, `view` the presences that are shown, `exchange` moves slices, `own` changes
   this node's slice, and `grace` keeps the deadlines of its presences that linger;
-* `liveness` decides which replicas are up, with the deadlines of `pace`, `departures` keeps those
-  that said goodbye, `digests` relays counters and goodbyes, `dialler` decides which address to
-  dial, `joining` decides when the node has joined, `messaging` sends published messages, and
+* `liveness` decides which replicas are up, with the deadlines of `crowdpace`, `departures` keeps
+  those that said goodbye, `digests` relays counters and goodbyes, `dialler` decides which address
+  to dial, `joining` decides when the node has joined, `messaging` sends published messages, and
   `reassembly` joins the pieces of received ones;
 * `suspicion` asks about members that may be dead, and `reconciler` applies changes of members and
   the end of links to all of these;

@@ -19,7 +19,7 @@ class Timing:
     coalesce_interval: float = 0.005
 
     #: Members up to which `heartbeat_interval` holds. With more of them alive, the interval and the
-    #: deadlines that follow from it grow in proportion; `pace` has the rule.
+    #: deadlines that follow from it grow in proportion; `crowdpace` has the rule.
     crowd: float = float("inf")
 
     #: Seconds without progress after which a request for a slice may be made again.

@@ -28,7 +28,7 @@ largest number of this one, and that next span is as long as the patience itself
 from .timing import Timing
 
 
-class Pace:
+class CrowdPace:
     """The durations of one node that grow with the number of members.
 
     Attributes:
