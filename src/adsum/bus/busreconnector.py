@@ -239,6 +239,7 @@ class BusReconnector(ABC):
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT):
                 await self._subscribe_all(session)
+            session.make_private()
         except BaseException:
             session.abandon()
             self._opening = None

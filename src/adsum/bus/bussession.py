@@ -15,6 +15,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from enum import Enum, auto
 from typing import Any, NamedTuple, Protocol
 
+from adsum.forks import PrivateDescriptor
 from adsum.tasks import cancel_task, resolve, start_task
 
 #: Bytes of queued messages at most; further ones are dropped.
@@ -87,6 +88,7 @@ class BusSession(ABC):
         self._idle = asyncio.Event()
         self._idle.set()
         self._tasks: list[asyncio.Task[None]] = []
+        self._private: list[PrivateDescriptor] = []
 
     @abstractmethod
     async def open(self, subjects: Sequence[str]) -> None:
@@ -158,10 +160,22 @@ class BusSession(ABC):
 
     def abandon(self) -> None:
         """Disconnect at once; the loop may be closed."""
+        for descriptor in self._private:
+            descriptor.release()
         for task in self._tasks:
             cancel_task(task)
         for transport in self._transports():
             _hang_up(transport, self._loop)
+
+    def make_private(self) -> None:
+        """Let no forked child hold the connection open, which would hide the end of this process.
+
+        Call it once the session is open.
+        """
+        for transport in self._transports():
+            sock = transport.get_extra_info("socket")
+            if sock is not None and sock.fileno() >= 0:
+                self._private.append(PrivateDescriptor(sock.fileno()))
 
     def _start(self, *works: Coroutine[Any, Any, None]) -> None:
         """Start the writer, and further tasks; the session ends when one of them fails."""

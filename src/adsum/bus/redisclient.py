@@ -2,8 +2,9 @@
 
 One connection subscribes, another one publishes; the loss of either ends the session. Publishes are
 sent in pipelined batches on one connection, so their order is kept. The answer to each is the
-number of receivers: 0 is the refusal. Before publishes that follow a subscription, the session
-waits for its confirmation, because the two connections have no common order.
+number of receivers: 0 is the refusal, or 1 on a subject that this client subscribes to. Before
+publishes that follow a subscription, the session waits for its confirmation, because the two
+connections have no common order.
 
 A client receives its own messages on subjects that it subscribes to. Receivers are counted on the
 connected server only. So with several URLs the one that is the master is used, and a server in
@@ -107,6 +108,8 @@ class _RedisSession(BusSession):
         self._needs_master = needs_master
         # The answers that the subscriber will receive next, in the order of their commands.
         self._awaited: deque[asyncio.Future[None]] = deque()
+        # The subjects that this client subscribes to: it is among their receivers itself.
+        self._own: set[str] = set()
         # Bytes of publishes that the server has not answered.
         self._in_flight = 0
         # Pings since the last answer, of each connection.
@@ -127,6 +130,7 @@ class _RedisSession(BusSession):
         """Subscribe, and wait for the confirmations."""
         answers = [await self._send("SUBSCRIBE", subject) for subject in subjects]
         await asyncio.gather(*answers)
+        self._own.update(subjects)
 
     @property
     def unwritten(self) -> int:
@@ -194,7 +198,7 @@ class _RedisSession(BusSession):
         for command, answer in zip(run, answers, strict=True):
             if isinstance(answer, ResponseError):
                 self.events.dropped(str(answer))
-            elif answer == 0 and command.probe is not None:
+            elif answer <= (command.subject in self._own) and command.probe is not None:
                 self.events.refused(command.probe)
 
     async def _ping(self) -> None:
@@ -216,6 +220,11 @@ class _RedisSession(BusSession):
             await answer
         except ResponseError as error:
             self.events.dropped(str(error))
+            return
+        if command.verb is Verb.SUBSCRIBE:
+            self._own.add(command.subject)
+        else:
+            self._own.discard(command.subject)
 
     async def _send(self, verb: str, subject: str) -> "asyncio.Future[None]":
         answer: asyncio.Future[None] = self._loop.create_future()
