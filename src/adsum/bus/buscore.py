@@ -1,27 +1,111 @@
-"""`BusCore`: the virtual links of one node over an unreliable bus, without any I/O."""
+"""`BusCore`: the virtual links of one node over an unreliable bus, without any I/O.
 
+Theory of operation
+===================
+
+A node subscribes to two subjects: one of the whole cluster, and its inbox, which is named by its
+*life*, random bytes of this run. `busmessages` lists the messages.
+
+* **Discovery.** A node announces its life to all when it reaches the bus, and from time to time.
+  Nodes without a link to it dial it. A recorded announcement leads nowhere: the handshake is that
+  of sockets, with new nonces of both ends, so it needs a living process that knows the secret.
+* **Links.** Each is ordered and complete, or closes: see `buswindows`. A frame for at least half
+  of all links is published once, and names the few that it is not for.
+* **Credit.** The bus has no backpressure. A receiver acknowledges what it has handled, and a link
+  with too many bytes in flight is not writable.
+* **Death.** The engine itself says that nobody subscribes to an inbox: see `busring`. A refused
+  probe closes the links to that life, and is announced; every other node probes for itself. A
+  stopped process still subscribes: its silence is left to the heartbeats.
+* **Absence of the bus.** All links are *held*: their peers' silence means nothing. After the
+  return each stays held until its peer is heard, for a bounded time in which no refusal counts:
+  the others are returning, too. Both ends then state how far they are, and send what was lost.
+"""
+
+import re
 from collections.abc import Callable, Collection
+from hashlib import blake2b
 
+from adsum.errors import DialError, DialRefusedError, HandshakeError, ProtocolError
+from adsum.quoting import printable
 from adsum.transport.contract import NodeIdentity
+from adsum.transport.framing import DEFLATED, PAYLOAD, FrameReader, encode_payload, inflate
+from adsum.transport.handshake import VERSIONS, Handshake, SelfDialError, encode_hello
 
-from .busevents import BusEvent
+from .busevents import (
+    Alone,
+    Announced,
+    Arrived,
+    BusEvent,
+    Closed,
+    DialDone,
+    Emit,
+    HoldChanged,
+    Opened,
+    RoomChanged,
+    Trouble,
+)
+from .busmessages import (
+    KEY_BYTES,
+    LIFE_BYTES,
+    SITE_BYTES,
+    Announce,
+    BusCodec,
+    BusMessage,
+    Cast,
+    Greet,
+    Lost,
+    Probe,
+    Report,
+    Shut,
+    Single,
+    sender_of,
+)
+from .busring import Ring
+from .buswindows import CastLog, SendWindow
+from .limits import (
+    ANNOUNCE_INTERVAL,
+    DIAL_TIMEOUT,
+    MAX_EXCLUDED,
+    MAX_GREETINGS,
+    PROBE_INTERVAL,
+    REPORT_EVERY,
+    REPORT_PATIENCE,
+    RETURN_GRACE,
+    WINDOW,
+)
+from .virtuallink import VirtualGreeting, VirtualLink
+
+SCHEME = "bus:"
+_NEVER, _PAST = float("inf"), float("-inf")
+_PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", re.ASCII)
+_ANNOUNCEMENT = "announcement"
+
+
+def prefix_of(cluster: str) -> str:
+    """The beginning of every subject of a cluster; its hash where its name is no word."""
+    if _PLAIN.fullmatch(cluster):
+        return f"adsum.{cluster}"
+    return f"adsum.-{blake2b(cluster.encode(), digest_size=16).hexdigest()}"
 
 
 class BusCore:
     """The virtual links of one node.
 
     Args:
-        identity: The identity of the node; may be replaced before `connected` is called.
+        identity: The identity of the node; see the attribute.
         secret: The shared secret of the cluster.
         random_bytes: Makes random bytes, like `secrets.token_bytes`.
-        site: Identifies the directory in which siblings find each other; nodes that announce the
-            same one are not dialled over the bus. Empty if this node has none.
+        site: Identifies the directory in which siblings find each other, `SITE_BYTES` long; empty
+            if this node has none.
 
     Attributes:
-        identity: The identity that this node sends in handshakes.
-        address: The address of this node on the bus, for `identity.addresses`: ``bus:<life>``.
+        identity: The identity that this node sends in new handshakes; replace it when its
+            addresses change.
+        address: The address of this node on the bus, for its identity: ``bus:<life>``.
         subjects: The subjects to subscribe to.
-        wake_at: When to call `tick`, in monotonic seconds.
+
+    Raises:
+        ConfigurationError: No peer would accept the identity.
     """
 
     def __init__(
@@ -31,38 +115,479 @@ class BusCore:
         random_bytes: Callable[[int], bytes],
         site: bytes = b"",
     ) -> None:
+        encode_hello(identity, VERSIONS, bytes(32), False)
         self.identity = identity
-        self.address = ""
-        self.subjects: tuple[str, ...] = ()
-        self.wake_at = float("inf")
+        self._life = random_bytes(LIFE_BYTES)
+        self.address = SCHEME + self._life.hex()
+        self._prefix = prefix_of(identity.cluster)
+        self._all = f"{self._prefix}.all"
+        self.subjects = (self._all, self._inbox(self._life))
+        self._secret = secret
+        self._random_bytes = random_bytes
+        self._site = site or bytes(SITE_BYTES)
+        self._codec = BusCodec(secret, identity.cluster)
+        self._events: list[BusEvent] = []
+        self._links: dict[int, VirtualLink] = {}
+        self._by_key: dict[bytes, VirtualLink] = {}
+        self._by_life: dict[bytes, dict[int, VirtualLink]] = {}
+        self._next_id = 1
+        self._greetings: dict[bytes, VirtualGreeting] = {}
+        self._ring = Ring(self._life)
+        self._log = CastLog()
+        # The links with a single since the last cast: its number by the key of the link.
+        self._needs: dict[bytes, int] = {}
+        # The links on which a message is missing.
+        self._incomplete: dict[int, VirtualLink] = {}
+        # The links without room, and when to ask the peer for a report: its last may be lost.
+        self._full: dict[int, float] = {}
+        self._is_connected = self._was_away = False
+        self._probe_at = self._announce_at = _NEVER
+        # Until when refusals mean nothing, after a return to the bus.
+        self._settled_at = _PAST
+
+    # Inputs.
 
     def connected(self, now: float) -> None:
         """The bus is reached, at first or again, and all subjects are subscribed to."""
+        self._probe_at = now + PROBE_INTERVAL
+        self._settled_at = now + RETURN_GRACE if self._was_away else _PAST
+        self._is_connected, self._was_away = True, False
+        self._announce(now, fresh=True)
+        for link in self._links.values():
+            self._report(link, reply=True)
+        self._full = dict.fromkeys(self._full, now + REPORT_PATIENCE)
 
     def disconnected(self, now: float) -> None:
-        """The bus is lost: nothing is sent until `connected`; all links are held."""
+        """The bus is lost: nothing is sent until `connected`, and all links are held."""
+        self._is_connected, self._was_away = False, True
+        self._probe_at = self._announce_at = _NEVER
+        self._settled_at = _PAST
+        for greeting in list(self._greetings.values()):
+            self._fail(greeting, DialError(f"{greeting.dialled}: the carrier is away"))
+        for link in self._links.values():
+            link.missing_since, link.ask_at = None, _NEVER
+        self._incomplete.clear()
+        self._full = dict.fromkeys(self._full, _NEVER)
+        self._hold([link for link in self._links.values() if not link.held], held=True)
 
     def received(self, data: bytes, now: float) -> None:
-        """Handle a message of the bus; a message that is not of a member is dropped."""
+        """Handle a message of the bus; one that no member has sent is dropped."""
+        if sender_of(data) == self._life:
+            return  # some engines return to a node what it published
+        try:
+            sender, message = self._codec.decode(data)
+        except ProtocolError as error:
+            text = f"a message on the subjects of {self._prefix!r} was dropped: {error}"
+            self._events.append(Trouble(text, str(error)))
+            return
+        self._handle(sender, message, len(data), now)
 
     def refused(self, probe: object, now: float) -> None:
-        """The engine says that nobody received the emission with this probe."""
+        """The engine says that nobody else receives the emission with this probe."""
+        if not self._is_connected:
+            return
+        if probe == _ANNOUNCEMENT:
+            if not self._links:
+                self._events.append(Alone())
+        elif isinstance(probe, VirtualGreeting):
+            if self._greetings.get(probe.key) is probe:
+                sort = DialError if now < self._settled_at else DialRefusedError
+                self._fail(probe, sort(f"{probe.dialled}: nobody subscribes to its inbox"))
+        elif isinstance(probe, bytes) and now >= self._settled_at:
+            self._lose(probe, now)
 
     def tick(self, now: float) -> None:
         """Act on all deadlines that have passed."""
+        for greeting in list(self._greetings.values()):
+            if greeting.until <= now:
+                error = DialError(f"{greeting.dialled}: no answer within {DIAL_TIMEOUT:g} s")
+                self._fail(greeting, error)
+        if not self._is_connected:
+            return
+        for link in list(self._incomplete.values()):
+            self._check_gap(link, now)
+        for id in [id for id, at in self._full.items() if at <= now]:
+            self._full[id] = now + REPORT_PATIENCE
+            self._report(self._links[id], reply=True)
+        if _PAST < self._settled_at <= now:
+            self._settled_at = _PAST
+            self._hold([link for link in self._links.values() if link.held], held=False)
+        if self._announce_at <= now:
+            self._announce(now, fresh=False)
+        if self._probe_at <= now:
+            self._probe_at = now + PROBE_INTERVAL
+            self._probe(self._ring.neighbour)
 
     def dial(self, address: str, now: float) -> None:
-        """Begin to open a link; `DialDone` follows."""
+        """Begin to open a link to the node at an address; `DialDone` follows."""
+        life = _life_of(address)
+        error: Exception | None = None
+        if life is None:
+            error = DialError(f"{address}: not the address of a node on a carrier")
+        elif life == self._life:
+            error = SelfDialError(f"node {self.identity.name!r} dialled itself")
+        elif not self._is_connected:
+            error = DialError(f"{address}: the carrier is away")
+        if life is None or error is not None:
+            self._events.append(DialDone(address, error))
+            return
+        greeting = self._greet(self._random_bytes(KEY_BYTES), life, address, now)
+        message = Greet(life, greeting.key, greeting.handshake.start())
+        self._emit(self._inbox(life), message, probe=greeting)
 
     def send(self, links: Collection[int], payload: bytes, now: float) -> None:
-        """Send a frame over these links: one publish if they are at least half of all links."""
+        """Send a frame over these links: published once if they are at least half of all links.
+
+        Raises:
+            ValueError: The payload is above the frame limit.
+        """
+        body = encode_payload(payload)
+        named = [self._links[id] for id in links if id in self._links]
+        excluded = len(self._links) - len(named)
+        if len(named) > 1 and excluded <= min(len(named), MAX_EXCLUDED):
+            self._cast(named, body, now)
+        else:
+            for link in named:
+                self._send_single(link, body, now)
 
     def close(self, link: int, reason: str, now: float) -> None:
         """Close a link and send the peer the reason; `Closed` follows. Idempotent."""
+        if link in self._links:
+            self._shut(self._links[link], reason)
 
     def give_up(self, now: float) -> None:
-        """Close all links without a word: the bus has been away for too long."""
+        """Close all links without a word: the bus has been away for too long, or for ever."""
+        for link in list(self._links.values()):
+            self._forget(link, "the carrier is away")
+
+    # Outputs.
+
+    @property
+    def wake_at(self) -> float:
+        """When to call `tick`, in monotonic seconds; other calls may change it."""
+        greetings = [greeting.until for greeting in self._greetings.values()]
+        gaps = [link.ask_at for link in self._incomplete.values()]
+        settled = _NEVER if self._settled_at == _PAST else self._settled_at
+        return min(
+            self._probe_at, self._announce_at, settled, *greetings, *gaps, *self._full.values()
+        )
 
     def take_events(self) -> list[BusEvent]:
         """The events since the last call, in order."""
-        return []
+        events, self._events = self._events, []
+        return events
+
+    # Messages.
+
+    def _handle(self, sender: bytes, message: BusMessage, size: int, now: float) -> None:
+        match message:
+            case Announce(site, fresh):
+                self._consider(sender, site, fresh)
+            case Lost(life):
+                if life in self._by_life:
+                    self._probe(life)
+            case Cast():
+                self._receive_cast(sender, message, size, now)
+            case Greet() | Shut() | Single() | Report() if message.target == self._life:
+                self._handle_private(sender, message, size, now)
+
+    def _handle_private(
+        self, sender: bytes, message: Greet | Shut | Single | Report, size: int, now: float
+    ) -> None:
+        match message:
+            case Greet(_, key, frames):
+                self._receive_greeting(sender, key, frames, now)
+            case Shut(_, key, reason):
+                self._receive_shut(sender, key, reason)
+            case Single():
+                self._receive_single(sender, message, size, now)
+            case Report():
+                self._receive_report(sender, message, now)
+
+    def _consider(self, life: bytes, site: bytes, fresh: bool) -> None:
+        """Handle an announcement: a node without a link is dialled.
+
+        A node that has returned to the bus may have given up a link that is open here.
+        """
+        for link in self._by_life.get(life, {}).values() if fresh else ():
+            self._report(link, reply=True)
+        greeted = any(greeting.life == life for greeting in self._greetings.values())
+        if life not in self._by_life and not greeted:
+            sibling = site == self._site != bytes(SITE_BYTES)
+            self._events.append(Announced(SCHEME + life.hex(), sibling))
+
+    def _receive_greeting(self, sender: bytes, key: bytes, frames: bytes, now: float) -> None:
+        greeting = self._greetings.get(key)
+        if greeting is None:
+            if key in self._by_key:
+                return  # a repetition
+            greeting = self._greet(key, sender, None, now)
+        if greeting.life != sender:
+            return
+        try:
+            answer = greeting.receive(frames)
+        except (HandshakeError, ProtocolError) as error:
+            self._emit(self._inbox(sender), Shut(sender, key, str(error)))
+            self._fail(greeting, _as_handshake_error(error))
+            return
+        if answer:
+            self._emit(self._inbox(sender), Greet(sender, key, answer))
+        if greeting.handshake.peer is not None:
+            self._open(greeting, greeting.handshake.peer, now)
+
+    def _receive_shut(self, sender: bytes, key: bytes, reason: str) -> None:
+        shown = printable(reason, 512)
+        link, greeting = self._by_key.get(key), self._greetings.get(key)
+        if link is not None and link.life == sender:
+            self._forget(link, f"peer closed: {shown}")
+        elif greeting is not None and greeting.life == sender:
+            self._fail(greeting, HandshakeError(f"{greeting.dialled}: {shown}"))
+
+    def _receive_single(self, sender: bytes, message: Single, size: int, now: float) -> None:
+        link = self._link_of(sender, message.key)
+        if link is not None:
+            link.receiving.single(message.number, message.after, message.body)
+            self._receive_from(link, size, now)
+
+    def _receive_cast(self, sender: bytes, message: Cast, size: int, now: float) -> None:
+        links = list(self._by_life.get(sender, {}).values())
+        if not links:
+            return
+        needs, excluded = dict(message.needs), set(message.excluded)
+        for link in links:
+            body = None if link.key in excluded else message.body
+            link.receiving.cast(message.number, needs.get(link.key, 0), body)
+            self._receive_from(link, size, now)
+
+    def _receive_from(self, link: VirtualLink, size: int, now: float) -> None:
+        """Pass on the frames whose turn has come, and ask for what is missing."""
+        self._hear(link)
+        try:
+            for body in link.receiving.take():
+                self._events.append(Arrived(link.id, _payload(body)))
+        except ProtocolError as error:
+            self._events.append(
+                Trouble(f"link to {link.peer.name} closed: {error}", link.peer.name)
+            )
+            self._shut(link, str(error))
+            return
+        link.unreported += size
+        if link.unreported >= REPORT_EVERY:
+            self._report(link)
+        self._check_gap(link, now)
+
+    def _receive_report(self, sender: bytes, report: Report, now: float) -> None:
+        link = self._link_of(sender, report.key)
+        if link is None:
+            return
+        self._hear(link)
+        if not link.sending.acknowledge(report.received):
+            self._shut(link, "a report of frames that were never sent")
+            return
+        self._trim()
+        if report.resend:
+            self._resend(link, report)
+        link.receiving.expect(report.sent)
+        self._check_room(link, now)
+        if report.reply:
+            self._report(link)
+        self._check_gap(link, now)
+
+    def _resend(self, link: VirtualLink, report: Report) -> None:
+        missing = link.sending.beyond(report.received)
+        if missing is None:
+            self._shut(link, "frames were lost, and are no longer kept")
+            return
+        for data in missing:
+            self._publish(self._inbox(link.life), data)
+
+    # Links.
+
+    def _greet(self, key: bytes, life: bytes, dialled: str | None, now: float) -> VirtualGreeting:
+        inbound = [each for each in self._greetings.values() if each.dialled is None]
+        if dialled is None and len(inbound) >= MAX_GREETINGS:
+            del self._greetings[inbound[0].key]
+        # The tags of messages authenticate frames, so the handshake has to agree on none.
+        handshake = Handshake(
+            self.identity,
+            dialling=dialled is not None,
+            secret=self._secret,
+            protected=True,
+            nonce=self._random_bytes,
+        )
+        greeting = VirtualGreeting(key, life, handshake, now + DIAL_TIMEOUT, dialled)
+        self._greetings[key] = greeting
+        return greeting
+
+    def _fail(self, greeting: VirtualGreeting, error: Exception) -> None:
+        if self._greetings.pop(greeting.key, None) is not None and greeting.dialled is not None:
+            self._events.append(DialDone(greeting.dialled, error))
+
+    def _open(self, greeting: VirtualGreeting, peer: NodeIdentity, now: float) -> None:
+        del self._greetings[greeting.key]
+        link = VirtualLink(self._next_id, greeting.key, greeting.life, peer, SendWindow(self._log))
+        self._next_id += 1
+        self._links[link.id] = self._by_key[link.key] = link
+        if link.life not in self._by_life:
+            self._ring.add(link.life)
+        self._by_life.setdefault(link.life, {})[link.id] = link
+        self._incomplete[link.id] = link
+        link.await_first(now)
+        self._send_single(link, b"", now)
+        version = greeting.handshake.version
+        self._events.append(Opened(link.id, peer, greeting.dialled, version))
+        if greeting.dialled is not None:
+            self._events.append(DialDone(greeting.dialled, None))
+
+    def _shut(self, link: VirtualLink, reason: str) -> None:
+        """Close a link, and send the peer the reason."""
+        self._emit(self._inbox(link.life), Shut(link.life, link.key, reason))
+        self._forget(link, reason)
+
+    def _forget(self, link: VirtualLink, reason: str) -> None:
+        """Close a link, if it is open still."""
+        if self._links.pop(link.id, None) is None:
+            return
+        del self._by_key[link.key], self._by_life[link.life][link.id]
+        if not self._by_life[link.life]:
+            del self._by_life[link.life]
+            self._ring.remove(link.life)
+        self._needs.pop(link.key, None)
+        self._incomplete.pop(link.id, None)
+        self._full.pop(link.id, None)
+        self._trim()
+        self._events.append(Closed(link.id, reason))
+
+    def _link_of(self, sender: bytes, key: bytes) -> VirtualLink | None:
+        """The link of a message; without one, its sender is told so."""
+        link = self._by_key.get(key)
+        if link is not None and link.life == sender:
+            return link
+        if key not in self._greetings:
+            self._emit(self._inbox(sender), Shut(sender, key, "there is no such link"))
+        return None
+
+    def _cast(self, named: list[VirtualLink], body: bytes, now: float) -> None:
+        chosen = {link.key for link in named}
+        excluded = tuple(key for key in self._by_key if key not in chosen)
+        message = Cast(self._log.head + 1, tuple(self._needs.items()), excluded, body)
+        self._needs.clear()
+        data = self._codec.encode(self._life, message)
+        self._log.add(data)
+        self._publish(self._all, data)
+        for link in self._links.values():
+            self._check_room(link, now)
+
+    def _send_single(self, link: VirtualLink, body: bytes, now: float) -> None:
+        number = link.sending.head + 1
+        message = Single(link.life, link.key, number, self._log.head, body)
+        data = self._codec.encode(self._life, message)
+        link.sending.add(data)
+        self._needs[link.key] = number
+        self._publish(self._inbox(link.life), data)
+        self._check_room(link, now)
+
+    def _trim(self) -> None:
+        """Drop the casts that no peer lacks."""
+        acknowledged = [link.sending.acknowledged.cast for link in self._links.values()]
+        self._log.trim(min(acknowledged, default=self._log.head))
+
+    def _check_room(self, link: VirtualLink, now: float) -> None:
+        in_flight = link.sending.in_flight
+        writable = in_flight <= (WINDOW if link.writable else WINDOW // 4)
+        if writable is not link.writable:
+            link.writable = writable
+            if writable:
+                del self._full[link.id]
+            else:
+                self._full[link.id] = now + REPORT_PATIENCE
+            self._events.append(RoomChanged(link.id, writable))
+
+    def _check_gap(self, link: VirtualLink, now: float) -> None:
+        """Ask for missing messages, again and again, or close the link after some time."""
+        if link.hopeless(now):
+            self._shut(link, "frames were lost")
+            return
+        if link.note_gap(now):
+            self._report(link, resend=True)
+        if link.missing_since is None:
+            self._incomplete.pop(link.id, None)
+        elif link.id in self._links:
+            self._incomplete[link.id] = link
+
+    def _report(self, link: VirtualLink, *, resend: bool = False, reply: bool = False) -> None:
+        link.unreported = 0
+        received, sent = link.receiving.received, link.sending.sent
+        message = Report(link.life, link.key, received, sent, resend, reply)
+        self._emit(self._inbox(link.life), message)
+
+    # Presence on the bus.
+
+    def _announce(self, now: float, *, fresh: bool) -> None:
+        jitter = self._random_bytes(1)[0] / 256
+        self._announce_at = now + ANNOUNCE_INTERVAL * (0.75 + jitter / 2)
+        self._emit(self._all, Announce(self._site, fresh), probe=_ANNOUNCEMENT)
+
+    def _probe(self, life: bytes | None) -> None:
+        if life is not None:
+            self._emit(self._inbox(life), Probe(), probe=life)
+
+    def _lose(self, life: bytes, now: float) -> None:
+        """Close the links to a life whose probe was refused, and announce the loss."""
+        links = list(self._by_life.get(life, {}).values())
+        if not links:
+            return
+        for link in links:
+            self._forget(link, "the carrier reports that its process is gone")
+        self._emit(self._all, Lost(life))
+        self._probe_at = now + PROBE_INTERVAL
+        self._probe(self._ring.neighbour)
+
+    def _hear(self, link: VirtualLink) -> None:
+        if link.held and self._is_connected:
+            self._hold([link], held=False)
+
+    def _hold(self, links: list[VirtualLink], *, held: bool) -> None:
+        for link in links:
+            link.held = held
+        if links:
+            self._events.append(HoldChanged(tuple(link.id for link in links), held))
+
+    # Bus.
+
+    def _inbox(self, life: bytes) -> str:
+        return f"{self._prefix}.node.{life.hex()}"
+
+    def _emit(self, subject: str, message: BusMessage, probe: object | None = None) -> None:
+        self._publish(subject, self._codec.encode(self._life, message), probe)
+
+    def _publish(self, subject: str, data: bytes, probe: object | None = None) -> None:
+        if self._is_connected:  # the windows repair what is not sent
+            self._events.append(Emit(subject, data, probe))
+
+
+def _life_of(address: str) -> bytes | None:
+    """The life in an address; None if it is not one of a node on a bus."""
+    try:
+        life = bytes.fromhex(address.removeprefix(SCHEME))
+    except ValueError:
+        return None
+    return life if address.startswith(SCHEME) and len(life) == LIFE_BYTES else None
+
+
+def _payload(body: bytes) -> bytes:
+    """The payload of a frame as `encode_payload` makes it.
+
+    Raises:
+        ProtocolError: It is no such frame.
+    """
+    reader = FrameReader(len(body))
+    reader.feed(body)
+    frame = reader.take()
+    if frame is None or len(reader) or frame[0] not in (PAYLOAD, DEFLATED):
+        raise ProtocolError("a frame of another kind on an open link")
+    return inflate(frame[1]) if frame[0] == DEFLATED else frame[1]
+
+
+def _as_handshake_error(error: Exception) -> HandshakeError:
+    return error if isinstance(error, HandshakeError) else HandshakeError(str(error))

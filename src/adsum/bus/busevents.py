@@ -78,9 +78,15 @@ class DialDone:
 
 @dataclass(frozen=True, slots=True)
 class Announced:
-    """A node without a link to this one has announced its address: dial it."""
+    """A node without a link to this one has announced its address: dial it.
+
+    Attributes:
+        address: Its address.
+        sibling: Whether it announces the site of this node, so the two find each other directly.
+    """
 
     address: str
+    sibling: bool
 
 
 @dataclass(frozen=True, slots=True)

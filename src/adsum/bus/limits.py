@@ -1,0 +1,36 @@
+"""Limits of virtual links: bytes in flight and kept, waits, and numbers of handshakes."""
+
+from typing import Final
+
+KIB: Final = 1024
+
+#: Bytes in flight on a link beyond which it is not writable; it is again at a quarter of this.
+WINDOW: Final = 256 * KIB
+#: Bytes received on a link after which the peer is sent an acknowledgement.
+REPORT_EVERY: Final = 32 * KIB
+#: Bytes of casts that are kept until all peers have acknowledged them; beyond, the oldest is
+#: dropped, and a peer that lacks it loses its link.
+MAX_CASTS_KEPT: Final = 4 * WINDOW
+#: Bytes of frames that a link stores while an earlier one is missing; more are dropped, and are
+#: sent again later.
+MAX_STORED: Final = 2 * WINDOW
+#: Links that a cast may leave out; if more are left out, each of the others is sent to alone.
+MAX_EXCLUDED: Final = 1024
+#: Handshakes under way that others began; beyond, the oldest is dropped.
+MAX_GREETINGS: Final = 256
+
+#: Seconds that a dial waits for the handshake, and that a handshake of another node may take.
+DIAL_TIMEOUT: Final = 3.0
+#: Seconds between two probes of the neighbour in the ring.
+PROBE_INTERVAL: Final = 0.25
+#: Seconds between two announcements, about: a split that heals without a disconnect is noticed.
+ANNOUNCE_INTERVAL: Final = 30.0
+#: Seconds after a missing frame was noticed until it is requested again; doubles each time.
+RESEND_AFTER: Final = 0.25
+#: Seconds that a link without room waits for a report before it asks for one.
+REPORT_PATIENCE: Final = 1.0
+#: Seconds after which a link with a missing frame is closed.
+RESEND_PATIENCE: Final = 10.0
+#: Seconds after a return to the bus in which the others may be returning, too: nobody's absence
+#: means anything until then.
+RETURN_GRACE: Final = 5.0

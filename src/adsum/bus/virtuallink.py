@@ -1,0 +1,97 @@
+"""`VirtualLink`: the state of one link over the bus, and `Greeting`: a handshake under way."""
+
+from dataclasses import dataclass, field
+
+from adsum.errors import ProtocolError
+from adsum.transport.contract import NodeIdentity
+from adsum.transport.framing import GREETING_LIMIT, FrameReader
+from adsum.transport.handshake import Handshake
+
+from .buswindows import ReceiveWindow, SendWindow
+from .limits import RESEND_AFTER, RESEND_PATIENCE
+
+
+@dataclass(slots=True, eq=False)
+class VirtualGreeting:
+    """A handshake under way.
+
+    Attributes:
+        key: The key of the link that it opens.
+        life: The life of the other end.
+        handshake: This end of it.
+        until: When it fails, in monotonic seconds.
+        dialled: The address that this end dialled; None if the other end did.
+    """
+
+    key: bytes
+    life: bytes
+    handshake: Handshake
+    until: float
+    dialled: str | None
+
+    def receive(self, frames: bytes) -> bytes:
+        """Receive frames of the other end; returns the frames to send in answer.
+
+        Raises:
+            HandshakeError: The nodes cannot form a link.
+            ProtocolError: A frame is malformed or out of place.
+        """
+        reader = FrameReader(GREETING_LIMIT)
+        reader.feed(frames)
+        answer = b""
+        while (frame := reader.take()) is not None:
+            answer += self.handshake.receive(*frame)
+        if len(reader):
+            raise ProtocolError("a part of a frame in a handshake")
+        return answer
+
+
+@dataclass(slots=True, eq=False)
+class VirtualLink:
+    """One link over the bus.
+
+    Attributes:
+        id: Its number in this node.
+        key: Random bytes that identify it at both ends, chosen by the end that dialled.
+        life: The life of the peer.
+        peer: The identity of the peer.
+        sending: The direction to the peer.
+        receiving: The direction from the peer.
+        writable: Whether there is room to send.
+        unreported: Bytes received since the last report to the peer.
+        missing_since: When a gap was noticed, and when to ask for its messages again.
+        held: Whether the silence of the peer means nothing.
+    """
+
+    id: int
+    key: bytes
+    life: bytes
+    peer: NodeIdentity
+    sending: SendWindow
+    receiving: ReceiveWindow = field(default_factory=ReceiveWindow)
+    writable: bool = True
+    unreported: int = 0
+    held: bool = False
+    missing_since: float | None = None
+    ask_at: float = float("inf")
+    _pause: float = RESEND_AFTER
+
+    def await_first(self, now: float) -> None:
+        """Expect the first message of the peer, which follows its handshake."""
+        self.missing_since, self.ask_at = now, now + RESEND_AFTER
+
+    def note_gap(self, now: float) -> bool:
+        """Note whether a message is missing; returns whether to ask for it now."""
+        if not self.receiving.incomplete:
+            self.missing_since, self.ask_at, self._pause = None, float("inf"), RESEND_AFTER
+            return False
+        if self.missing_since is None:
+            self.missing_since, self.ask_at = now, now
+        if now < self.ask_at:
+            return False
+        self.ask_at, self._pause = now + self._pause, 2 * self._pause
+        return True
+
+    def hopeless(self, now: float) -> bool:
+        """Whether a message is missing for so long that the link is to be closed."""
+        return self.missing_since is not None and now - self.missing_since > RESEND_PATIENCE

@@ -1,0 +1,472 @@
+"""The virtual links of `BusCore`, on a bus in the hands of the test."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from adsum.bus.buscore import BusCore, prefix_of
+from adsum.bus.busmessages import BusCodec, Cast, Probe
+from adsum.bus.limits import MAX_CASTS_KEPT, RESEND_PATIENCE, RETURN_GRACE, WINDOW
+from adsum.errors import DialError, DialRefusedError, HandshakeError
+from adsum.transport.contract import NodeIdentity
+from adsum.transport.framing import FRAME_LIMIT
+from adsum.transport.handshake import SelfDialError
+
+from .broker import SECRET, Broker, Peer
+
+
+def cluster(*names: str, seed: int = 0) -> tuple[Broker, list[Peer]]:
+    """Nodes that are linked with each other, each by one link."""
+    broker = Broker(seed)
+    peers = [broker.join(name) for name in names]
+    broker.run()
+    for peer in peers:
+        assert len(peer.links) == len(names) - 1
+    return broker, peers
+
+
+def send(peer: Peer, payload: bytes, *to: str) -> None:
+    """Send a frame to some nodes, or to all."""
+    links = [peer.link_to(name) for name in to] if to else peer.links
+    peer.core.send(links, payload, peer.broker.now)
+    peer.drain()
+
+
+def frames(peer: Peer, sender: str) -> list[bytes]:
+    return peer.frames[peer.link_to(sender)]
+
+
+# Discovery and handshakes.
+
+
+def test_newcomer_is_dialled_by_the_others() -> None:
+    _, (a, b, c) = cluster("a", "b", "c")
+    assert [a.opened[link].peer.name for link in a.links] == ["b", "c"]
+    assert all(a.opened[link].dialled is not None for link in a.links)
+    assert [c.opened[link].dialled for link in c.links] == [None, None]
+    assert b.opened[b.link_to("a")].peer == NodeIdentity("test", "a", 1, ())
+
+
+def test_first_node_is_alone() -> None:
+    broker = Broker()
+    a = broker.join("a")
+    broker.run()
+    b = broker.join("b")
+    broker.run()
+    assert (a.alone, b.alone) == (1, 0)
+
+
+def test_dial_of_a_life_that_ended_is_refused() -> None:
+    broker, (a, b) = cluster("a", "b")
+    broker.kill(b)
+    a.core.dial(b.core.address, broker.now)
+    a.drain()
+    broker.run()
+    assert isinstance(a.dials[b.core.address], DialRefusedError)
+
+
+@pytest.mark.parametrize(
+    "address", ["bus:", "bus:12", "bus:zz", "127.0.0.1:7400", "bus:" + "0" * 18]
+)
+def test_dial_of_a_wrong_address_fails(address: str) -> None:
+    broker, (a, _) = cluster("a", "b")
+    a.core.dial(address, broker.now)
+    a.drain()
+    assert isinstance(a.dials[address], DialError)
+
+
+def test_dial_of_the_own_address_is_noticed() -> None:
+    broker, (a, _) = cluster("a", "b")
+    a.core.dial(a.core.address, broker.now)
+    a.drain()
+    assert isinstance(a.dials[a.core.address], SelfDialError)
+
+
+def test_dial_without_an_answer_ends() -> None:
+    broker, (a, b) = cluster("a", "b")
+    broker.loses = lambda sender, receiver: True
+    a.core.dial(b.core.address, broker.now)
+    broker.run(4.0)
+    error = a.dials[b.core.address]
+    assert isinstance(error, DialError)
+    assert not isinstance(error, DialRefusedError)
+
+
+def test_node_with_another_secret_is_not_heard() -> None:
+    broker, (a, b) = cluster("a", "b")
+    other = broker.join("other", secret=b"another secret of it")
+    broker.run(1.0)
+    assert other.links == []
+    assert len(a.links) == len(b.links) == 1
+
+
+def test_node_of_the_same_site_is_announced_as_sibling() -> None:
+    broker = Broker()
+    a = broker.join("a", site=b"0123456789abcdef")
+    broker.join("b", site=b"0123456789abcdef")
+    broker.join("c", site=b"another site....")
+    broker.join("d")
+    broker.run()
+    assert [one.sibling for one in a.announced] == [True, False, False]
+
+
+def test_split_without_a_disconnect_heals_by_announcements() -> None:
+    broker, (a, b) = cluster("a", "b")
+    broker.loses = lambda sender, receiver: True
+    for peer in (a, b):
+        peer.core.close(peer.links[0], "the test wants it", broker.now)
+        peer.drain()
+    broker.run(1.0)
+    broker.loses = lambda sender, receiver: False
+    broker.run(40.0)
+    assert a.link_to("b")
+    assert b.link_to("a")
+
+
+# Frames.
+
+
+def test_frame_for_all_is_published_once() -> None:
+    broker, (a, b, c, d) = cluster("a", "b", "c", "d")
+    before = len(broker.emitted)
+    send(a, b"for all")
+    send(a, b"for two", "b", "c")
+    assert [emit.subject for _, emit in broker.emitted[before:]] == ["adsum.test.all"] * 2
+    broker.run()
+    assert frames(b, "a") == frames(c, "a") == [b"for all", b"for two"]
+    assert frames(d, "a") == [b"for all"]
+
+
+def test_frame_for_few_goes_to_their_inboxes() -> None:
+    broker, (a, b, c, d) = cluster("a", "b", "c", "d")
+    before = len(broker.emitted)
+    send(a, b"for one", "b")
+    assert [emit.subject for _, emit in broker.emitted[before:]] == [b.core.subjects[1]]
+    broker.run()
+    assert (frames(b, "a"), frames(c, "a"), frames(d, "a")) == ([b"for one"], [], [])
+
+
+@pytest.mark.parametrize("size", [0, 1, 5000, FRAME_LIMIT])
+def test_frames_of_any_size_arrive_unchanged(size: int) -> None:
+    broker, (a, b) = cluster("a", "b")
+    for payload in (bytes(size), broker.random_bytes(size)):
+        send(a, payload)
+        broker.run()
+        assert frames(b, "a")[-1] == payload
+
+
+def test_larger_frame_is_refused() -> None:
+    _, (a, _) = cluster("a", "b")
+    with pytest.raises(ValueError, match=str(FRAME_LIMIT)):
+        send(a, bytes(FRAME_LIMIT + 1))
+
+
+class Traffic:
+    """Random traffic between three nodes on a bus that loses, repeats and restarts."""
+
+    def __init__(self, seed: int) -> None:
+        self.broker, self.peers = cluster("a", "b", "c", seed=seed)
+        self.broker.repeats = 0.2
+        self.sent: dict[tuple[str, str], list[bytes]] = {}
+        self._number = 0
+
+    def send(self, sender: int, receivers: set[int]) -> None:
+        names = [self.peers[i].name for i in sorted(receivers - {sender})]
+        if names:
+            self._number += 1
+            payload = b"%d" % self._number
+            send(self.peers[sender], payload, *names)
+            for name in names:
+                self.sent.setdefault((self.peers[sender].name, name), []).append(payload)
+
+    def wait(self, seconds: float) -> None:
+        self.broker.run(seconds)
+
+    def lose(self, rate: float) -> None:
+        self.broker.loses = lambda sender, receiver: self.broker.random.random() < rate
+
+    def restart(self) -> None:
+        self.broker.restart()
+
+    def come(self, index: int) -> None:
+        if not self.peers[index].subscribed:
+            self.broker.come(self.peers[index])
+
+    def end(self) -> None:
+        self.lose(0.0)
+        for index in range(3):
+            self.come(index)
+        self.wait(5.0)
+        # As each heartbeat does, these reveal the loss of a last frame.
+        for index in range(3):
+            self.send(index, {0, 1, 2})
+        self.wait(5.0)
+
+    def check(self) -> None:
+        for peer in self.peers:
+            assert not peer.closed
+            assert not peer.held
+            for sender in self.peers:
+                if sender is not peer:
+                    assert frames(peer, sender.name) == self.sent.get((sender.name, peer.name), [])
+
+
+NODE = st.integers(0, 2)
+SOME = st.floats(0, 0.6)
+STEPS = st.one_of(
+    st.tuples(st.just(Traffic.send), NODE, st.sets(NODE, min_size=1)),
+    st.tuples(st.just(Traffic.wait), SOME),
+    st.tuples(st.just(Traffic.lose), SOME),
+    st.tuples(st.just(Traffic.restart)),
+    st.tuples(st.just(Traffic.come), NODE),
+)
+
+
+@given(st.lists(STEPS, max_size=40), st.integers(0, 2**32))
+def test_frames_arrive_once_and_in_order_whatever_the_bus_loses(
+    steps: list[tuple[Any, ...]], seed: int
+) -> None:
+    traffic = Traffic(seed)
+    for action, *arguments in steps:
+        action(traffic, *arguments)
+    traffic.end()
+    traffic.check()
+
+
+# Credit.
+
+
+def test_link_without_acknowledgements_is_not_writable() -> None:
+    broker, (a, b, c) = cluster("a", "b", "c")
+    broker.loses = lambda sender, receiver: sender == "b"
+    payload = broker.random_bytes(30_000)
+    while a.writable.get(a.link_to("b"), True):
+        send(a, payload)
+        broker.run()
+    assert len(frames(b, "a")) * 30_000 <= WINDOW + 60_000
+    assert c.frames
+    assert a.writable.get(a.link_to("c"), True)
+    broker.loses = lambda sender, receiver: False
+    broker.run(1.1)
+    assert a.writable[a.link_to("b")]
+
+
+def test_kept_casts_are_bounded_while_one_peer_reads_nothing() -> None:
+    broker, (a, _, c) = cluster("a", "b", "c")
+    broker.loses = lambda sender, receiver: sender == "b"
+    payload = broker.random_bytes(60_000)
+    for _ in range(60):
+        send(a, payload)
+        broker.run()
+    log = a.core._log
+    assert log.total - log._before_oldest() <= MAX_CASTS_KEPT
+    assert len(frames(c, "a")) == 60
+
+
+def test_casts_are_dropped_once_all_peers_have_them() -> None:
+    broker, (a, _, _) = cluster("a", "b", "c")
+    for _ in range(40):
+        send(a, broker.random_bytes(10_000))
+        broker.run()
+    assert a.core._log.total - a.core._log._before_oldest() < 64 * 1024
+
+
+def test_link_with_a_lost_frame_that_is_no_longer_kept_closes() -> None:
+    broker, (a, b, _) = cluster("a", "b", "c")
+    broker.loses = lambda sender, receiver: receiver == "b"
+    for _ in range(60):
+        send(a, broker.random_bytes(60_000))
+        broker.run()
+    broker.loses = lambda sender, receiver: False
+    send(a, b"last")
+    broker.run(1.0)
+    assert list(a.closed.values()) == ["frames were lost, and are no longer kept"]
+    assert list(b.closed.values()) == ["peer closed: frames were lost, and are no longer kept"]
+
+
+def test_link_on_which_frames_stay_lost_closes() -> None:
+    broker, (a, b, _) = cluster("a", "b", "c")
+    reports = {"b"}
+    send(a, b"first")
+    broker.waiting.clear()
+    broker.loses = lambda sender, receiver: sender in reports and receiver == "a"
+    send(a, b"second")
+    broker.run(2 * RESEND_PATIENCE)
+    assert b.closed == {b.opened and min(b.opened): "frames were lost"}
+
+
+# The end of a process, and of the bus.
+
+
+def test_dead_neighbour_is_noticed_by_all() -> None:
+    broker, peers = cluster("a", "b", "c", "d", "e")
+    dead = peers[2]
+    broker.kill(dead)
+    broker.run(0.3)
+    for peer in broker.peers:
+        assert [peer.opened[link].peer.name for link in peer.closed] == ["c"]
+
+
+def test_several_dead_neighbours_are_noticed_by_all() -> None:
+    broker, peers = cluster(*"abcdefgh")
+    for dead in peers[2:6]:
+        broker.kill(dead)
+    broker.run(0.6)
+    for peer in broker.peers:
+        assert sorted(peer.opened[link].peer.name for link in peer.closed) == list("cdef")
+
+
+def test_restart_of_the_bus_closes_no_link() -> None:
+    broker, peers = cluster("a", "b", "c")
+    broker.restart()
+    for peer in peers:
+        assert peer.held == set(peer.links)
+        send(peer, b"meanwhile")
+    for number, peer in enumerate(peers):
+        broker.now += 1.0 + number
+        broker.come(peer)
+        broker.run()
+    broker.run(RETURN_GRACE + 1.0)
+    for peer in peers:
+        assert not peer.closed
+        assert not peer.held
+        assert all(peer.frames[link] == [b"meanwhile"] for link in peer.links)
+
+
+def test_process_that_died_while_the_bus_was_away_is_noticed_after_the_return() -> None:
+    broker, (a, b, c) = cluster("a", "b", "c")
+    broker.restart()
+    broker.kill(c)
+    broker.come(a)
+    broker.come(b)
+    broker.run(RETURN_GRACE - 0.1)
+    assert a.held == {a.link_to("c")}
+    assert not a.closed
+    broker.run(0.7)
+    assert list(a.closed) == [n for n, one in a.opened.items() if one.peer.name == "c"]
+    assert not a.held
+    assert len(b.closed) == 1
+
+
+def test_links_are_given_up_when_the_bus_stays_away() -> None:
+    broker, (a, b) = cluster("a", "b")
+    broker.restart()
+    a.core.give_up(broker.now)
+    a.drain()
+    assert list(a.closed.values()) == ["the carrier is away"]
+    broker.come(b)
+    broker.come(a)
+    broker.run(1.0)
+    assert list(b.closed.values()) == ["peer closed: there is no such link"]
+    broker.run(40.0)
+    assert a.link_to("b")
+    assert b.link_to("a")
+    assert len(b.links) == 1
+
+
+def test_closed_link_tells_the_peer_the_reason() -> None:
+    broker, (a, b) = cluster("a", "b")
+    a.core.close(a.links[0], "the\nreason", broker.now)
+    a.core.close(min(a.opened), "again", broker.now)
+    a.drain()
+    broker.run()
+    assert list(a.closed.values()) == ["the\nreason"]
+    assert list(b.closed.values()) == ["peer closed: 'the\\nreason'"]
+
+
+def test_idle_node_sends_probes_only() -> None:
+    broker, _ = cluster("a", "b", "c")
+    before = len(broker.emitted)
+    broker.run(5.0)
+    sizes = [len(emit.data) for _, emit in broker.emitted[before:]]
+    assert len(sizes) == 3 * 20
+    assert max(sizes) < 32
+
+
+# Forgeries.
+
+
+def test_message_that_was_altered_is_dropped() -> None:
+    broker, (a, b) = cluster("a", "b")
+    send(a, b"frame")
+    data = broker.emitted[-1][1].data
+    broker.waiting.clear()
+    for position in range(len(data)):
+        altered = bytearray(data)
+        altered[position] ^= 1
+        b.core.received(bytes(altered), broker.now)
+        b.core.received(data[:position], broker.now)
+    b.core.take_events()
+    assert frames(b, "a") == []
+    b.core.received(data, broker.now)
+    b.drain()
+    assert frames(b, "a") == [b"frame"]
+    b.core.received(data, broker.now)
+    b.drain()
+    assert frames(b, "a") == [b"frame"]
+
+
+def test_messages_of_a_former_life_open_nothing() -> None:
+    broker, (a, b) = cluster("a", "b")
+    send(a, b"frame")
+    send(a, b"frame", "b")
+    recorded = [emit.data for name, emit in broker.emitted if name == "a"]
+    broker.kill(a)
+    broker.run(1.0)
+    assert b.links == []
+    for data in recorded:
+        b.core.received(data, broker.now)
+        b.drain()
+        broker.run()
+    broker.run(5.0)
+    assert b.links == []
+
+
+def test_malformed_messages_of_a_member_are_dropped() -> None:
+    broker, (a, b) = cluster("a", "b")
+    codec = BusCodec(SECRET, "test")
+    good = codec.encode(b"12345678", Cast(1, ((b"87654321", 3),), (b"abcdefgh",), b"body"))
+    head = good[:11]
+    for kind in range(12):
+        for size in range(60):
+            data = bytearray(head + broker.random_bytes(size))
+            data[2] = kind
+            signed = bytes(data) + codec._tag(bytes(data))
+            b.core.received(signed, broker.now)
+            b.core.take_events()
+    assert b.core.take_events() == []
+    assert codec.decode(good)[1] == Cast(1, ((b"87654321", 3),), (b"abcdefgh",), b"body")
+    assert len(b.links) == len(a.links) == 1
+
+
+def test_clusters_and_their_subjects_are_apart() -> None:
+    assert prefix_of("shop") == "adsum.shop"
+    strange = ["a b", "a.b", "", "*", ">", "ü", "-x", "x" * 65]
+    prefixes = {prefix_of(name) for name in strange}
+    assert len(prefixes) == len(strange)
+    assert all(prefix.startswith("adsum.-") and prefix.isascii() for prefix in prefixes)
+
+
+def test_wrong_handshake_is_answered_with_a_reason() -> None:
+    broker = Broker()
+    a = broker.join("a")
+    b = broker.join("b")
+    broker.run()
+    b.core.identity = NodeIdentity("other", "b", 1, ())
+    a.core.dial(b.core.address, broker.now)
+    a.drain()
+    broker.run()
+    error = a.dials[b.core.address]
+    assert isinstance(error, HandshakeError)
+    assert "the clusters differ" in str(error)
+
+
+def test_probe_is_small() -> None:
+    assert len(BusCodec(SECRET, "test").encode(bytes(8), Probe())) == 27
+
+
+def test_identity_that_no_peer_would_accept_is_refused() -> None:
+    with pytest.raises(Exception, match="name"):
+        BusCore(NodeIdentity("test", "", 1, ()), SECRET, Broker().random_bytes)
