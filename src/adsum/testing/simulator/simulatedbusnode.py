@@ -232,7 +232,8 @@ class SimulatedBusNode(SimulatedNode):
                 self.simulation.trace("{}: link {} closed: {}", self.place, link, reason)
                 del self.peers[link]
                 self.links.discard(link)
-                self._held.discard(link)
+                if link in self._held:
+                    self._hold((link,), False)
                 self._call(self.engine.link_down, link)
             case DialDone(address, error):
                 self._dial_done(address, error)
@@ -301,12 +302,20 @@ class SimulatedBusNode(SimulatedNode):
         owner = next((node for node in nodes if node.running and node.replica == replica), None)
         if not isinstance(owner, SimulatedBusNode) or owner.paused:
             return None
-        ledger = self.simulation.ledger
-        for node in nodes:  # another life with this name may have hidden it
-            if node.name == owner.name and node is not owner:
-                if now - ledger.of(node.replica).died_at < CALM_AFTER:
-                    return None
+        if self._shares_name() or owner._shares_name():
+            return None  # the other members hide one of the two
         calm = now - max(self.calm_since, owner.calm_since)
         if calm <= CALM_AFTER:
             return None
         return f"{entry[KEY]!r} of {replica} leaves, though both nodes were well for {calm:.1f} s"
+
+    def _shares_name(self) -> bool:
+        """Whether another life has the name of this one, or had it a moment ago."""
+        simulation = self.simulation
+        recent = simulation.clock.now - CALM_AFTER
+        return any(
+            node.name == self.name
+            and node is not self
+            and simulation.ledger.of(node.replica).died_at > recent
+            for node in simulation.nodes.values()
+        )

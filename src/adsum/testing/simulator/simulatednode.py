@@ -1,4 +1,4 @@
-"""A simulated node: one run of a node, with its engine, in virtual time, on any simulated medium."""
+"""A simulated node: one run of a node, with its engine, in virtual time."""
 
 import asyncio
 from abc import abstractmethod
