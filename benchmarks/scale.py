@@ -23,7 +23,7 @@ from pathlib import Path
 from adsum.replication.messages import Delta
 from adsum.testing import Simulation
 from adsum.testing.simulator.network import SimulatedFrame
-from adsum.testing.simulator.simulatednode import SimulatedNode
+from adsum.testing.simulator.networknode import SimulatedNetworkNode
 
 SIZES = (10, 30, 100, 300, 1000)
 PRESENCES_EACH = 1000
@@ -39,7 +39,7 @@ IDLE_SECONDS = 5.0
 RESULT = Path(__file__).parent / "results" / "scale.md"
 
 
-class LightNode(SimulatedNode):
+class LightNode(SimulatedNetworkNode):
     """A node that applies the versions of others, without the entries."""
 
     def frame_arrived(self, link: int, frame: SimulatedFrame) -> None:
@@ -92,7 +92,7 @@ def measure(nodes: int, presences_each: int = PRESENCES_EACH) -> Row:
     simulation = Simulation(0, seed=nodes, checked=False)
     keepers = nodes if nodes * nodes * presences_each <= MOST_HELD else KEEPERS
     for number in range(nodes):
-        kind = SimulatedNode if number < keepers else LightNode
+        kind = SimulatedNetworkNode if number < keepers else LightNode
         simulation.create(f"n{number}", kind=kind).begin()
         simulation.run(START_INTERVAL)
     kept = [simulation.node(f"n{number}") for number in range(keepers)]

@@ -70,6 +70,7 @@ from .limits import (
     PROBE_INTERVAL,
     REPORT_EVERY,
     REPORT_PATIENCE,
+    RESOLUTION,
     RETURN_GRACE,
     WINDOW,
 )
@@ -196,6 +197,7 @@ class BusCore:
 
     def tick(self, now: float) -> None:
         """Act on all deadlines that have passed."""
+        now += RESOLUTION  # or a timer that fires a moment early is set again at once, for ever
         for greeting in list(self._greetings.values()):
             if greeting.until <= now:
                 error = DialError(f"{greeting.dialled}: no answer within {DIAL_TIMEOUT:g} s")
