@@ -30,7 +30,6 @@ LAYERS = {
     "singlereader": {"errors", "forks", "tasks"},
     "values": {"quoting"},
     "replication": {"collector", "errors", "quoting", "values"},
-    "bus": {"errors", "quoting", "transport"},
     "transport": {"errors", "activetime", "forks", "quoting", "sparselog", "tasks", "values"},
     "bus": {"errors", "activetime", "forks", "quoting", "sparselog", "tasks", "transport"},
     "config": {"errors", "bus", "quoting", "replication", "transport", "values"},

@@ -446,7 +446,7 @@ def test_idle_node_sends_probes_only() -> None:
     before = len(broker.emitted)
     broker.run(5.0)
     sizes = [len(emit.data) for _, emit in broker.emitted[before:]]
-    assert len(sizes) == 3 * 20
+    assert 3 * 18 <= len(sizes) <= 3 * 20
     assert max(sizes) < 32
 
 
