@@ -48,6 +48,7 @@ LARGE_MESSAGES = (
     "tests/hostile/test_pieces.py",
 )
 #: Tests of handlers and sends that begin in place.
+IDLE = ("tests/channels/test_idle_memory.py",)
 IN_PLACE = ("tests/channels/test_standing_tasks.py", "tests/channels/test_writing_in_place.py")
 #: Tests of virtual links over a bus.
 VIRTUAL_LINKS = ("tests/bus/test_buscore.py",)
@@ -2323,6 +2324,48 @@ MUTANTS = [
         "for link in self._by_life.get(life, {}).values() if fresh else ():",
         "for link in ():",
         VIRTUAL_LINKS,
+    ),
+    Mutant(
+        "keep the last event with a resting channel",
+        "../channels/flow/mailbox.py",
+        "await self._do(*self._jobs.pop(0))",
+        "await self._do(*(job := self._jobs.pop(0)))",
+        IDLE,
+    ),
+    Mutant(
+        "keep the first receive with a direct connection",
+        "../channels/carriers/direct.py",
+        "        del ahead  #",
+        "        #",
+        IDLE,
+    ),
+    Mutant(
+        "keep the first receive with a connection",
+        "../channels/carriers/websocket.py",
+        "        del ahead  #",
+        "        #",
+        IDLE,
+    ),
+    Mutant(
+        "keep a deque for held frames",
+        "../channels/carriers/direct.py",
+        "        if not held:\n            self._held = None\n",
+        "",
+        IDLE,
+    ),
+    Mutant(
+        "keep the headers of the request in the parser",
+        "../channels/uvicorn.py",
+        "        self.request.headers.clear()\n",
+        "",
+        IDLE,
+    ),
+    Mutant(
+        "wake nobody if one that waits is cancelled",
+        "../channels/flow/flag.py",
+        "await asyncio.wait([self._change])",
+        "await self._change",
+        IDLE,
     ),
 ]
 

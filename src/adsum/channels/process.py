@@ -125,13 +125,14 @@ class ChannelProcess(PassingOwner):
         self._code = ChannelCode(self._channel, self._mailbox, self._shared.log)
         # Whether `follow` was called while JOINING; carried out when the channel is OPEN.
         self._follow_when_open = False
-        self._following = Following(connection, self._shared.feeds, join, self)
+        # None before the first `follow`.
+        self._following: Following | None = None
         # While ENDING: the reason, and the timer that cancels the handler under way when the end
         # takes too long.
         self._reason: Reason = "closed"
         self._deadline: ActiveTimer | None = None
-        # The owners of presences that were tracked for a device, by device.
-        self._devices: dict[str, DeviceOwner] = {}
+        # The owners of presences that were tracked for a device, by device. None before the first.
+        self._devices: dict[str, DeviceOwner] | None = None
         # Broadcasts that wait to be filtered; beyond the limit no more are accepted.
         self._to_intercept = 0
 
@@ -265,6 +266,8 @@ class ChannelProcess(PassingOwner):
         """The owner of the presences of a device; released with the channel."""
         if device is None:
             return self
+        if self._devices is None:
+            self._devices = {}
         if device not in self._devices and len(self._devices) >= MAX_DEVICES:
             raise UsageError(
                 f"device={quoted(device)}: a channel must name at most {MAX_DEVICES} devices; its "
@@ -277,6 +280,11 @@ class ChannelProcess(PassingOwner):
         if self._state is _JOINING:
             self._follow_when_open = True
         elif self._state is _OPEN:
+            if self._following is None:
+                feeds = self._shared.feeds
+                self._following = Following(
+                    self.connection, feeds, self.topic, self._join_ref, self
+                )
             self._following.start(self._channel.counts_above)
 
     def push(self, event: str, payload: Mapping[str, Any] | bytes) -> None:
@@ -434,9 +442,10 @@ class ChannelProcess(PassingOwner):
 
     def _withdraw(self, linger: float, *, broken: bool) -> None:
         """Release the channel's presences, if there are any left, and stop following the topic."""
-        self._following.stop()
+        if self._following is not None:
+            self._following.stop()
         with contextlib.suppress(NodeNotRunningError):  # the stop has ended every presence already
-            for owner in (self, *self._devices.values()):
+            for owner in (self, *(self._devices or {}).values()):
                 self._shared.presence.release(owner, linger, broken=broken)
                 if not broken:  # the client may have left just before its connection ended
                     self._shared.presence.release_lingering(owner, 0.0)

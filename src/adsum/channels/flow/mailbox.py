@@ -89,7 +89,7 @@ class Mailbox:
             self.put(job, size)
             return False
         try:
-            standing.begin(self._do(job, size))
+            standing.begin(self._do(size, job))
         finally:
             share.leave()
         if self._jobs or self._owner.ended:
@@ -165,8 +165,7 @@ class Mailbox:
                     await share.turn(WORK)
                     if not self._jobs:
                         break  # dropped in between
-                size, job = self._jobs.pop(0)
-                await self._do(job, size)
+                await self._do(*self._jobs.pop(0))  # a resting task keeps no job
                 if standing.task.cancelling():
                     return
             if self._owner.ended:
@@ -175,7 +174,7 @@ class Mailbox:
             if standing.task.cancelling():
                 return
 
-    async def _do(self, job: Job, size: int) -> None:
+    async def _do(self, size: int, job: Job) -> None:
         began = time.monotonic()
         try:
             await job()
