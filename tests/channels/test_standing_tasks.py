@@ -26,11 +26,11 @@ class Share(FairShare):
 
     def __init__(self) -> None:
         super().__init__()
-        self.timed = 0
+        self.jobs = 0
 
     def charge_time(self, seconds: float) -> None:
         assert 0 <= seconds < 3600
-        self.timed += 1
+        self.jobs += 1
         super().charge_time(seconds)
 
 
@@ -38,7 +38,8 @@ class Owner:
     """An owner of a mailbox that records what happens to its jobs."""
 
     def __init__(self) -> None:
-        self.share = Share()
+        self.timed = Share()
+        self.share: FairShare = self.timed
         #: The sizes that were freed.
         self.sizes: list[int] = []
         self.ended = False
@@ -539,14 +540,14 @@ def test_job_begun_in_place_is_charged_and_freed_once_when_it_ends(run: Run, end
                 raise RuntimeError
 
         owner.sizes.clear()
-        owner.share.timed = 0
+        owner.timed.jobs = 0
         assert owner.mailbox.begin(job, 7, 7)
         assert owner.sizes == ([] if "a " in ends else [7])
         go.set()
         await until(lambda: owner.sizes == [7])
         owner.mailbox.put(owner.nothing, 5)
         await until(lambda: owner.sizes == [7, 5])
-        assert owner.share.timed == 2
+        assert owner.timed.jobs == 2
         await owner.end()
 
     run(main())
