@@ -2060,10 +2060,31 @@ MUTANTS = [
         IN_PLACE,
     ),
     Mutant(
+        "a job that ends in place is neither charged nor freed",
+        "../channels/flow/mailbox.py",
+        "            if standing.begin(job(argument)):",
+        "            if standing.begin(job(argument)) and False:",
+        IN_PLACE,
+    ),
+    Mutant(
+        "a job that waits or fails in place is neither charged nor freed",
+        "../channels/flow/mailbox.py",
+        "                await standing\n            finally:\n                self._account()\n",
+        "                await standing\n            finally:\n                pass\n",
+        IN_PLACE,
+    ),
+    Mutant(
+        "the time of one job is charged to the next one too",
+        "../channels/flow/mailbox.py",
+        "began, self._began = self._began, None",
+        "began = self._began",
+        IN_PLACE,
+    ),
+    Mutant(
         "a task that a job left cancelled runs the next job",
         "../channels/flow/mailbox.py",
-        "            await standing\n            if standing.task.cancelling():\n",
-        "            await standing\n            if False:\n",
+        "                self._account()\n            if standing.task.cancelling():\n",
+        "                self._account()\n            if False:\n",
         IN_PLACE,
     ),
     Mutant(

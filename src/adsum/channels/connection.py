@@ -170,7 +170,9 @@ class Connection:
             return False  # nothing is handled any more
         if outbox.half_full and not self._reads_nothing:
             return True
-        return self._is_behind_with_handling
+        return self._backlog > self._limits.backlog or (
+            bool(self._full_processes) and self._is_behind_with_handling
+        )
 
     @property
     def is_behind_with_reading(self) -> bool:

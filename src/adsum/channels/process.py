@@ -22,7 +22,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from adsum.activetime import ActiveTimer, active_timeout
-from adsum.errors import NodeNotRunningError, UsageError
+from adsum.errors import NodeNotRunningError, RefusedError, UsageError
 from adsum.owners import DeviceOwner, PassingOwner
 from adsum.quoting import quoted
 from adsum.tasks import is_closing
@@ -177,8 +177,8 @@ class ChannelProcess(PassingOwner):
 
     def means(self, join_ref: Ref) -> bool:
         """Whether a frame with this `join_ref` is for this channel, and the channel is open."""
-        if self.ending:
-            return False
+        if self._state is not _OPEN and self._state is not _JOINING:
+            return False  # as `ending`, for each frame
         own = self._join_ref
         return join_ref == own or join_ref is None or str(join_ref) == str(own)
 
@@ -193,7 +193,7 @@ class ChannelProcess(PassingOwner):
         If none is queued, its handler runs up to its first wait before this returns.
         """
         handle = self._leave if frame.event == "phx_leave" else self._handle
-        if not self._mailbox.begin(partial(handle, frame), size):
+        if not self._mailbox.begin(handle, frame, size):
             self._note_full()
 
     def _note_full(self) -> None:
@@ -388,7 +388,10 @@ class ChannelProcess(PassingOwner):
         if self.connection.is_behind_with_reading:
             await self.connection.wait_drained()
         try:
-            status, answer = await self._code.outcome(getattr(self._channel, name)(frame.payload))
+            try:  # here, since `ChannelCode.outcome` is one more coroutine for each event
+                status, answer = "ok", await getattr(self._channel, name)(frame.payload)
+            except (RefusedError, asyncio.CancelledError) as error:
+                status, answer = "error", self._code.refusal(error)
             reply = None if answer is None else self._sender.answer(frame, status, answer)
         except Exception as error:
             self._code.log_crash("%s: the handler of %s crashed", error, quoted(frame.event))

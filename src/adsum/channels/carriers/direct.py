@@ -187,7 +187,7 @@ class _DirectCarrier:
     # Incoming.
 
     def _cost(self, data: Wire) -> int:
-        return WORK + len(data) if self._connection.closing is None else DROPPED
+        return WORK + len(data) if self._connection.outbox.closing is None else DROPPED
 
     def _hold(self, data: Wire) -> None:
         self._connection.note_activity()
