@@ -253,7 +253,16 @@ PURE = {
 }
 FROM_IMPURE = {"random": {"Random"}}
 #: The files of virtual links that are as pure, and take these beside.
-BUS_CORE = ["busevents", "buscore", "busmessages", "busring", "buswindows", "limits", "virtuallink"]
+BUS_CORE = [
+    "busevents",
+    "buscore",
+    "busmessages",
+    "busring",
+    "buswindows",
+    "limits",
+    "topicslots",
+    "virtuallink",
+]
 PURE_FOR_BUS = {"hmac", "re", "struct"}
 
 #: Calls that reach the world without an import.

@@ -10,13 +10,17 @@ from adsum.bus.busevents import (
     Alone,
     Announced,
     Arrived,
+    BusChanged,
     BusEvent,
     Closed,
     DialDone,
     Emit,
+    Follow,
+    Heard,
     HoldChanged,
     Opened,
     RoomChanged,
+    Unfollow,
 )
 from adsum.transport.contract import NodeIdentity
 
@@ -31,6 +35,9 @@ class Peer:
         self.name = name
         self.core = BusCore(NodeIdentity("test", name, 1, ()), secret, broker.random_bytes, site)
         self.subscribed = False
+        self.subjects = list(self.core.subjects)
+        self.heard: list[tuple[int, bytes]] = []
+        self.changes: list[bool] = []
         self.opened: dict[int, Opened] = {}
         self.frames: dict[int, list[bytes]] = defaultdict(list)
         self.writable: dict[int, bool] = {}
@@ -69,6 +76,9 @@ class Peer:
                 self.opened[event.link] = event
             case Arrived():
                 self.frames[event.link].append(event.payload)
+            case Heard():
+                assert self.is_open(event.link)
+                self.heard.append((event.link, event.payload))
             case RoomChanged():
                 self.writable[event.link] = event.writable
             case Closed():
@@ -88,6 +98,13 @@ class Peer:
                     self.drain()
             case Alone():
                 self.alone += 1
+            case Follow():
+                assert event.subject not in self.subjects
+                self.subjects.append(event.subject)
+            case Unfollow():
+                self.subjects.remove(event.subject)
+            case BusChanged():
+                self.changes.append(event.connected)
             case HoldChanged():
                 (self.held.update if event.held else self.held.difference_update)(event.links)
 
@@ -149,7 +166,7 @@ class Broker:
         receivers = [
             peer
             for peer in self.peers
-            if peer is not sender and peer.subscribed and emit.subject in peer.core.subjects
+            if peer is not sender and peer.subscribed and emit.subject in peer.subjects
         ]
         if emit.probe is not None and not receivers:
             self.waiting.append(lambda: self._refuse(sender, emit.probe))

@@ -6,6 +6,7 @@ later turn of the loop.
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 from adsum.bus.busclient import BusClient, BusHandler
@@ -58,6 +59,7 @@ class MemoryBroker:
         ]
         for receiver in receivers:
             if not self.loses(sender, receiver, data):
+                receiver.received[subject] += 1
                 receiver.handler.bus_received(data)
         if not receivers and probe is not None and sender.connected:
             sender.handler.bus_refused(probe)
@@ -69,11 +71,15 @@ class MemoryBusClient:
     Attributes:
         handler: Receives its events.
         subjects: Its subscriptions.
+        received: Messages that the engine has delivered to it, by subject.
+        unwritten: Its backlog.
     """
 
     def __init__(self, broker: MemoryBroker, handler: BusHandler) -> None:
         self.handler = handler
         self.subjects: set[str] = set()
+        self.received: Counter[str] = Counter()
+        self.unwritten = 0
         self._broker = broker
         self._connected = self._ended = False
 
@@ -83,7 +89,7 @@ class MemoryBusClient:
 
     @property
     def backlog(self) -> int:
-        return 0
+        return self.unwritten
 
     async def connect(self, subjects: Sequence[str]) -> None:
         await asyncio.sleep(0)

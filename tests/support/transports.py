@@ -91,6 +91,11 @@ class Recorder:
     announced: list[str] = field(default_factory=list)
     alone: int = 0
     held: list[tuple[list[Link], bool]] = field(default_factory=list)
+    open_topics: list[bool] = field(default_factory=list)
+    writable_topics: list[bool] = field(default_factory=list)
+    heard: list[tuple[Link, bytes]] = field(default_factory=list)
+    #: Called with every frame on a topic, after it was recorded; may raise.
+    on_topic: Callable[[Link, bytes], None] = lambda link, payload: None
 
     def node_announced(self, address: str, sibling: bool) -> None:
         assert not self.busy
@@ -103,6 +108,20 @@ class Recorder:
     def links_held(self, links: Iterable[Link], held: bool) -> None:
         assert not self.busy
         self.held.append((list(links), held))
+
+    def topics_open(self, is_open: bool) -> None:
+        assert not self.busy
+        self.open_topics.append(is_open)
+
+    def topics_writable(self, writable: bool) -> None:
+        assert not (self.busy and writable)
+        self.writable_topics.append(writable)
+
+    def topic_received(self, link: Link, payload: bytes) -> None:
+        assert not self.busy
+        self._assert_live(link)
+        self.heard.append((link, payload))
+        self.on_topic(link, payload)
 
     def link_opened(self, link: Link) -> None:
         assert link not in self.opened

@@ -11,6 +11,8 @@ A node subscribes to two subjects: one of the whole cluster, and its inbox, whic
   of sockets, with new nonces of both ends, so it needs a living process that knows the secret.
 * **Links.** Each is ordered and complete, or closes: see `buswindows`. A frame for at least half
   of all links is published once, and names the few that it is not for.
+* **Topics.** A message for all members is published on the subject of its topic, see `topicslots`,
+  so the engine passes it to the nodes that want the topic. It is sent at most once, without credit.
 * **Credit.** The bus has no backpressure. A receiver acknowledges the bytes that it has handled,
   and a link with too many bytes in flight is not writable.
 * **Death.** The engine itself says that nobody subscribes to an inbox: see `busring`. A refused
@@ -19,6 +21,19 @@ A node subscribes to two subjects: one of the whole cluster, and its inbox, whic
 * **Absence of the bus.** All links are *held*: their peers' silence means nothing. After the
   return each stays held until its peer is heard, for a bounded time in which no refusal counts:
   the others are returning, too. Both ends then state how far they are, and repeat lost messages.
+
+Invariants of messages on topics (`Bulletin`):
+
+* Each arrives at most once, in the order of publication. A life numbers its bulletins upwards over
+  all subjects, and the bus keeps the order of a publisher over all subjects. The receiver accepts
+  higher numbers only; one number for each life with a link is all that it stores.
+* Each comes from a member that is linked here. It is accepted only from a life with a link whose
+  first single has arrived. That states the number of the life's last bulletin before, so a recorded
+  one is accepted neither on a new link nor after the end of its life.
+* A node that its publisher sends the message over a direct link does not take it from the subject
+  as well: the bulletin names the life. The publisher has to name only lives to which it has a link
+  itself: it publishes the first single when it opens a link, and the end when it closes one, before
+  all later bulletins.
 """
 
 import re
@@ -35,20 +50,25 @@ from .busevents import (
     Alone,
     Announced,
     Arrived,
+    BusChanged,
     BusEvent,
     Closed,
     DialDone,
     Emit,
+    Follow,
+    Heard,
     HoldChanged,
     Opened,
     RoomChanged,
     Trouble,
+    Unfollow,
 )
 from .busmessages import (
     KEY_BYTES,
     LIFE_BYTES,
     SITE_BYTES,
     Announce,
+    Bulletin,
     BusCodec,
     BusMessage,
     Cast,
@@ -74,12 +94,15 @@ from .limits import (
     RETURN_GRACE,
     WINDOW,
 )
+from .topicslots import TopicSlots, slot_of
 from .virtuallink import VirtualGreeting, VirtualLink
 
 SCHEME = "bus:"
 _NEVER, _PAST = float("inf"), float("-inf")
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", re.ASCII)
 _ANNOUNCEMENT = "announcement"
+#: Bytes of the number of a bulletin in the first single of a link.
+_NUMBER_BYTES = 8
 
 
 def prefix_of(cluster: str) -> str:
@@ -103,7 +126,7 @@ class BusCore:
         identity: The identity that this node sends in new handshakes; replace it when its
             addresses change.
         address: The address of this node on the bus, for its identity: ``bus:<life>``.
-        subjects: The subjects to subscribe to.
+        subjects: The subjects to subscribe to from the beginning; `Follow` names further ones.
 
     Raises:
         ConfigurationError: No peer would accept the identity.
@@ -141,6 +164,11 @@ class BusCore:
         self._incomplete: dict[int, VirtualLink] = {}
         # The links without room, and when to ask the peer for a report: its last may be lost.
         self._full: dict[int, float] = {}
+        # The topics that this node wants, and the number of its last bulletin.
+        self._slots = TopicSlots()
+        self._issued = 0
+        # The number of the last bulletin of each life with a link that has begun.
+        self._heard: dict[bytes, int] = {}
         self._is_connected = self._was_away = False
         self._probe_at = self._announce_at = _NEVER
         # Until when refusals mean nothing, after a return to the bus.
@@ -155,6 +183,7 @@ class BusCore:
         self._is_connected, self._was_away = True, False
         self._announce(now, fresh=True)
         self._full = dict.fromkeys(self._full, now + REPORT_PATIENCE)
+        self._events.append(BusChanged(True))
 
     def disconnected(self, now: float) -> None:
         """The bus is lost: nothing is sent until `connected`, and all links are held."""
@@ -167,6 +196,7 @@ class BusCore:
             link.missing_since, link.ask_at = None, _NEVER
         self._incomplete.clear()
         self._full = dict.fromkeys(self._full, _NEVER)
+        self._events.append(BusChanged(False))
         self._hold([link for link in self._links.values() if not link.held], held=True)
 
     def received(self, data: bytes, now: float) -> None:
@@ -198,10 +228,9 @@ class BusCore:
     def tick(self, now: float) -> None:
         """Act on all deadlines that have passed."""
         now += RESOLUTION  # or a timer that fires a moment early is set again at once, for ever
-        for greeting in list(self._greetings.values()):
-            if greeting.until <= now:
-                error = DialError(f"{greeting.dialled}: no answer within {DIAL_TIMEOUT:g} s")
-                self._fail(greeting, error)
+        self._expire_greetings(now)
+        if self._slots.sweep_at <= now:
+            self._events += [Unfollow(self._subject_of(slot)) for slot in self._slots.sweep()]
         if not self._is_connected:
             return
         for link in list(self._incomplete.values()):
@@ -250,6 +279,40 @@ class BusCore:
             for link in named:
                 self._send_single(link, body, now)
 
+    def want_topic(self, topic: str, now: float) -> None:
+        """Receive the messages on one more topic; call `unwant_topic` once for each call."""
+        slot = slot_of(topic)
+        if self._slots.want(slot):
+            self._events.append(Follow(self._subject_of(slot)))
+
+    def unwant_topic(self, topic: str, now: float) -> None:
+        """Undo one `want_topic`; the messages on the topic may arrive for some time."""
+        self._slots.unwant(slot_of(topic), now)
+
+    def publish_topic(
+        self, topic: str, payload: bytes, excluded: Collection[str], now: float
+    ) -> None:
+        """Publish a frame on the subject of a topic, at most once; not while the bus is away.
+
+        Args:
+            topic: The topic.
+            payload: The frame.
+            excluded: The names of the nodes that are sent it in another way.
+            now: Monotonic seconds.
+
+        Raises:
+            ValueError: The payload is above the frame limit.
+        """
+        body = encode_payload(payload)
+        if not self._is_connected:
+            return
+        links = self._links.values() if excluded else ()
+        lives = dict.fromkeys(link.life for link in links if link.peer.name in excluded)
+        self._issued += 1
+        slot = slot_of(topic)
+        message = Bulletin(slot, self._issued, tuple(lives), body)
+        self._emit(self._subject_of(slot), message)
+
     def close(self, link: int, reason: str, now: float) -> None:
         """Close a link and send the peer the reason; `Closed` follows. Idempotent."""
         if link in self._links:
@@ -269,7 +332,13 @@ class BusCore:
         gaps = [link.ask_at for link in self._incomplete.values()]
         settled = _NEVER if self._settled_at == _PAST else self._settled_at
         return min(
-            self._probe_at, self._announce_at, settled, *greetings, *gaps, *self._full.values()
+            self._probe_at,
+            self._announce_at,
+            self._slots.sweep_at,
+            settled,
+            *greetings,
+            *gaps,
+            *self._full.values(),
         )
 
     def take_events(self) -> list[BusEvent]:
@@ -288,6 +357,8 @@ class BusCore:
                     self._probe(life)
             case Cast():
                 self._receive_cast(sender, message, size, now)
+            case Bulletin():
+                self._receive_bulletin(sender, message)
             case Greet() | Shut() | Single() | Report() if message.target == self._life:
                 self._handle_private(sender, message, size, now)
 
@@ -360,18 +431,35 @@ class BusCore:
             link.receiving.cast(message.number, needs.get(link.key, 0), body)
             self._receive_from(link, size, now)
 
+    def _receive_bulletin(self, sender: bytes, message: Bulletin) -> None:
+        """Pass on a message on a topic, unless it is a repetition or not for this node."""
+        links = self._by_life.get(sender, {}).values()
+        link = next((each for each in links if each.receiving.begun), None)
+        if link is None or message.slot not in self._slots:
+            return
+        if message.number <= self._heard[sender]:
+            return
+        self._heard[sender] = message.number
+        if self._life in message.excluded:
+            return
+        try:
+            self._events.append(Heard(link.id, _payload(message.body)))
+        except ProtocolError as error:
+            self._break(link, error)
+
     def _receive_from(self, link: VirtualLink, size: int, now: float) -> None:
         """Pass on the frames whose turn has come, and ask for missing messages."""
         self._hear(link)
+        had_begun = link.receiving.begun
         try:
             for body in link.receiving.take():
                 self._events.append(Arrived(link.id, _payload(body)))
         except ProtocolError as error:
-            self._events.append(
-                Trouble(f"link to {link.peer.name} closed: {error}", link.peer.name)
-            )
-            self._shut(link, str(error))
+            self._break(link, error)
             return
+        if link.receiving.begun and not had_begun:
+            last = int.from_bytes(link.receiving.opening[:_NUMBER_BYTES], "big")
+            self._heard[link.life] = max(last, self._heard.get(link.life, 0))
         link.unreported += size
         if link.unreported >= REPORT_EVERY:
             self._report(link)
@@ -420,6 +508,12 @@ class BusCore:
         self._greetings[key] = greeting
         return greeting
 
+    def _expire_greetings(self, now: float) -> None:
+        for greeting in list(self._greetings.values()):
+            if greeting.until <= now:
+                error = DialError(f"{greeting.dialled}: no answer within {DIAL_TIMEOUT:g} s")
+                self._fail(greeting, error)
+
     def _fail(self, greeting: VirtualGreeting, error: Exception) -> None:
         if self._greetings.pop(greeting.key, None) is not None and greeting.dialled is not None:
             self._events.append(DialDone(greeting.dialled, error))
@@ -434,11 +528,16 @@ class BusCore:
         self._by_life.setdefault(link.life, {})[link.id] = link
         self._incomplete[link.id] = link
         link.await_first(now)
-        self._send_single(link, b"", now)
+        self._send_single(link, self._issued.to_bytes(_NUMBER_BYTES, "big"), now)
         version = greeting.handshake.version
         self._events.append(Opened(link.id, peer, greeting.dialled, version))
         if greeting.dialled is not None:
             self._events.append(DialDone(greeting.dialled, None))
+
+    def _break(self, link: VirtualLink, error: ProtocolError) -> None:
+        """Close a link whose peer broke the protocol."""
+        self._events.append(Trouble(f"link to {link.peer.name} closed: {error}", link.peer.name))
+        self._shut(link, str(error))
 
     def _shut(self, link: VirtualLink, reason: str) -> None:
         """Close a link, and send the peer the reason."""
@@ -452,6 +551,7 @@ class BusCore:
         del self._by_key[link.key], self._by_life[link.life][link.id]
         if not self._by_life[link.life]:
             del self._by_life[link.life]
+            self._heard.pop(link.life, None)
             self._ring.remove(link.life)
         self._needs.pop(link.key, None)
         self._incomplete.pop(link.id, None)
@@ -558,6 +658,9 @@ class BusCore:
 
     def _inbox(self, life: bytes) -> str:
         return f"{self._prefix}.node.{life.hex()}"
+
+    def _subject_of(self, slot: int) -> str:
+        return f"{self._prefix}.topic.{slot:03x}"
 
     def _emit(self, subject: str, message: BusMessage, probe: object | None = None) -> None:
         self._publish(subject, self._codec.encode(self._life, message), probe)

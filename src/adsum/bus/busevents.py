@@ -47,6 +47,35 @@ class Arrived:
 
 
 @dataclass(frozen=True, slots=True)
+class Heard:
+    """A frame has arrived on the subject of a topic, from the peer of this link."""
+
+    link: int
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Follow:
+    """Subscribe to one more subject, now and after each return to the bus."""
+
+    subject: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unfollow:
+    """End the subscription to a subject."""
+
+    subject: str
+
+
+@dataclass(frozen=True, slots=True)
+class BusChanged:
+    """The bus is reached (True) or lost: messages on topics can be published, or not."""
+
+    connected: bool
+
+
+@dataclass(frozen=True, slots=True)
 class RoomChanged:
     """Too many bytes are in flight on a link (False), or there is room again."""
 
@@ -117,6 +146,10 @@ BusEvent = (
     Emit
     | Opened
     | Arrived
+    | Heard
+    | Follow
+    | Unfollow
+    | BusChanged
     | RoomChanged
     | Closed
     | DialDone

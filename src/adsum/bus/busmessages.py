@@ -32,6 +32,7 @@ _NUMBERS: Final = struct.Struct(">QQ")
 _CAST: Final = struct.Struct(">QHH")
 _NEED: Final = struct.Struct(f">{KEY_BYTES}sQ")
 _REPORT: Final = struct.Struct(">QQQQB")
+_BULLETIN: Final = struct.Struct(">HQH")
 _KEY_LABEL: Final = b"adsum key for messages of a bus\0"
 
 
@@ -89,7 +90,8 @@ class Single:
         key: The key of the link.
         number: Its number among the singles of this direction, from 1.
         after: The number of the cast that precedes it.
-        body: The frame; empty in the first single, which begins the direction.
+        body: The frame; in the first single, which begins the direction, the number of the last
+            bulletin of the sender.
     """
 
     target: bytes
@@ -143,13 +145,36 @@ class Probe:
     """To one: nothing; only the engine's refusal matters."""
 
 
-BusMessage = Announce | Lost | Greet | Shut | Single | Cast | Report | Probe
-_KINDS: Final = (Announce, Lost, Greet, Shut, Single, Cast, Report, Probe)
+@dataclass(frozen=True, slots=True)
+class Bulletin:
+    """To the subscribers of a topic subject: a published message, or a piece of one.
+
+    Attributes:
+        slot: The number of the subject, see `topicslots`.
+        number: Its number among the bulletins of its sender, on all subjects.
+        excluded: The lives that are sent it in another way.
+        body: The frame.
+    """
+
+    slot: int
+    number: int
+    excluded: tuple[bytes, ...]
+    body: bytes
+
+
+BusMessage = Announce | Lost | Greet | Shut | Single | Cast | Report | Probe | Bulletin
+_KINDS: Final = (Announce, Lost, Greet, Shut, Single, Cast, Report, Probe, Bulletin)
+_BULLETIN_KIND: Final = _KINDS.index(Bulletin)
 
 
 def sender_of(data: bytes) -> bytes:
     """The life that a message claims as its sender, before any check; shorter if it is short."""
     return data[_HEAD.size - LIFE_BYTES : _HEAD.size]
+
+
+def claims_bulletin(data: bytes) -> bool:
+    """Whether a message claims to be a `Bulletin`, before any check."""
+    return data[2:3] == bytes([_BULLETIN_KIND])
 
 
 class BusCodec:
@@ -217,6 +242,8 @@ def _encode(message: BusMessage) -> bytes:
             return _PAIR.pack(target, key) + _REPORT.pack(*received, *sent, flags)
         case Probe():
             return b""
+        case Bulletin(slot, number, excluded, body):
+            return b"".join([_BULLETIN.pack(slot, number, len(excluded)), *excluded, body])
 
 
 def _decode(kind: int, data: bytes) -> BusMessage:
@@ -230,6 +257,8 @@ def _decode(kind: int, data: bytes) -> BusMessage:
         return Probe()
     if made is Cast:
         return _decode_cast(data)
+    if made is Bulletin:
+        return _decode_bulletin(data)
     target, key = _PAIR.unpack_from(data)
     rest = data[_PAIR.size :]
     if made is Greet:
@@ -256,3 +285,13 @@ def _decode_cast(data: bytes) -> Cast:
         tuple(data[i : i + KEY_BYTES] for i in range(at, end, KEY_BYTES)),
         data[end:],
     )
+
+
+def _decode_bulletin(data: bytes) -> Bulletin:
+    slot, number, excluded = _BULLETIN.unpack_from(data)
+    start = _BULLETIN.size
+    end = start + excluded * LIFE_BYTES
+    if end > len(data):
+        raise IndexError
+    lives = tuple(data[i : i + LIFE_BYTES] for i in range(start, end, LIFE_BYTES))
+    return Bulletin(slot, number, lives, data[end:])

@@ -5,10 +5,11 @@ restored) wait in the first one until the core handles them: a refusal that arri
 goodbye of a node is handled after it. The outputs of the core wait in the second one until they are
 reported to the handler, in the event loop and never from inside a call of a link. Both share the
 turn budget of the node, see `adsum.transport.turns`. The windows of the links bound their bytes;
-messages of strangers are dropped beyond `MAX_QUEUED`.
+messages of strangers are dropped beyond `MAX_QUEUED`, those on topics beyond `MAX_TOPIC_QUEUED`.
 
-Two outputs do not wait: messages are published at once, and `link_writable(link, False)` takes
-effect inside the `send` that fills the window of a link.
+Outputs for the client do not wait: messages, subscriptions and their ends. Nor do two for the
+handler: `link_writable(link, False)` takes effect inside the `send` that fills the window of a
+link, and `topics_writable(False)` inside the `publish_topic` that fills the backlog of the client.
 
 While the engine is away, links stay open, and the handler is notified that the silence of their
 peers means nothing. An outage that outlasts the grace ends all links, as if the node were alone;
@@ -19,7 +20,7 @@ import asyncio
 import logging
 import secrets
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from functools import partial
 from typing import Protocol, cast
 
@@ -39,16 +40,22 @@ from .busevents import (
     Alone,
     Announced,
     Arrived,
+    BusChanged,
     BusEvent,
     Closed,
     DialDone,
     Emit,
+    Follow,
+    Heard,
     HoldChanged,
     Opened,
     RoomChanged,
     Trouble,
+    Unfollow,
 )
 from .buslink import BusLink
+from .busmessages import claims_bulletin
+from .limits import BACKLOG_INTERVAL, MAX_TOPIC_QUEUED, TOPIC_BACKLOG
 
 logger = logging.getLogger("adsum.transport")
 
@@ -66,6 +73,22 @@ class CarrierHandler(HoldHandler, Protocol):
 
     def found_alone(self) -> None:
         """The engine reports that no other node is there."""
+
+    def topics_open(self, is_open: bool) -> None:
+        """Messages on topics can be published from now on, or no longer: the engine is away."""
+
+    def topics_writable(self, writable: bool) -> None:
+        """The client has room for messages on topics again, or has none, also while it is away.
+
+        False takes effect at once.
+        """
+
+    def topic_received(self, link: Link, payload: bytes) -> None:
+        """A frame on a topic has arrived from the peer of an open link.
+
+        Raises:
+            ProtocolError: It breaks the protocol; the link is closed.
+        """
 
 
 class BusTransport:
@@ -133,6 +156,9 @@ class BusTransport:
         # When the engine was lost, in monotonic seconds; None while it is connected.
         self._lost_at: float | None = None
         self._patience: ActiveTimer | None = None
+        # Whether messages on topics have room, and the next look at the backlog while they do not.
+        self._topics_writable = True
+        self._backlog_timer: asyncio.TimerHandle | None = None
         self._log = SparseLogger(logger)
         self._failures = SparseLog(logger, "carrier %s: %s failed", logging.ERROR)
 
@@ -219,6 +245,33 @@ class BusTransport:
             self._call(self._core.send, numbers, payload)
             self._schedule()
 
+    # Topics.
+
+    def want_topic(self, topic: str) -> None:
+        """Receive the messages on one more topic; call `unwant_topic` once for each call.
+
+        The engine has the subscription within a round trip, and before all later frames of this
+        node. It is renewed with the connection.
+        """
+        self._call(self._core.want_topic, topic)
+
+    def unwant_topic(self, topic: str) -> None:
+        """Undo one `want_topic`; messages may arrive for some time. See `BusCore.unwant_topic`."""
+        self._call(self._core.unwant_topic, topic)
+
+    def publish_topic(self, topic: str, payload: bytes, excluded: Collection[str]) -> None:
+        """Publish one frame on the subject of a topic. See `BusCore.publish_topic`.
+
+        Without room the caller should wait, see `CarrierHandler.topics_writable`. The frame is
+        dropped while the engine is away, and beyond the bound of the client.
+        """
+        if self.closing:
+            return
+        self._call(self._core.publish_topic, topic, payload, excluded)
+        if self._topics_writable and self._client.backlog > TOPIC_BACKLOG:
+            self._set_topics_writable(False)
+            self._check_backlog_later()
+
     async def close(self) -> None:
         """Close every link with a goodbye, and disconnect from the engine. Idempotent.
 
@@ -275,11 +328,12 @@ class BusTransport:
 
     def bus_received(self, data: bytes) -> None:
         """See `BusHandler`."""
-        if self._queued + len(data) > MAX_QUEUED:
+        limit = MAX_TOPIC_QUEUED if claims_bulletin(data) else MAX_QUEUED
+        if self._queued + len(data) > limit:
             self._log.warning(
                 "carrier %s: messages are dropped, more than %d bytes are queued",
                 self._carrier,
-                MAX_QUEUED,
+                limit,
             )
         else:
             self._enqueue(partial(self._core.received, data), len(data))
@@ -348,8 +402,8 @@ class BusTransport:
             self._failed(getattr(action, "__name__", "an event"), error)
         for event in self._core.take_events():
             match event:
-                case Emit():
-                    self._publish(event)
+                case Emit() | Follow() | Unfollow():
+                    self._pass_on(event)
                 case RoomChanged(number, writable) if self._note_room(number, writable):
                     self._set_writable(number, False)
                 case _:
@@ -365,12 +419,20 @@ class BusTransport:
         link.room = writable
         return not writable
 
-    def _publish(self, message: Emit) -> None:
-        if not self._muted:
-            try:
-                self._client.publish(message.subject, message.data, message.probe)
-            except Exception as error:
-                self._failed("a message", error)
+    def _pass_on(self, event: Emit | Follow | Unfollow) -> None:
+        """Pass an output to the client."""
+        if self._muted:
+            return
+        try:
+            match event:
+                case Emit(subject, data, probe):
+                    self._client.publish(subject, data, probe)
+                case Follow(subject):
+                    self._client.subscribe(subject)
+                case Unfollow(subject):
+                    self._client.unsubscribe(subject)
+        except Exception as error:
+            self._failed("a message", error)
 
     def _schedule(self) -> None:
         """Carry out the queued outputs in a later turn of the event loop."""
@@ -387,6 +449,11 @@ class BusTransport:
             case Arrived(number, payload):
                 self._arrived(number, payload)
                 return len(payload)
+            case Heard(number, payload):
+                self._arrived(number, payload, on_topic=True)
+                return len(payload)
+            case BusChanged(connected):
+                self._notify(self.handler.topics_open, connected)
             case Opened():
                 self._opened(event)
             case Closed(number, reason):
@@ -417,13 +484,16 @@ class BusTransport:
         if not self._notify(self.handler.link_opened, link):
             link.close("internal error")
 
-    def _arrived(self, number: int, payload: bytes) -> None:
+    def _arrived(self, number: int, payload: bytes, *, on_topic: bool = False) -> None:
         """Pass a frame to the handler; a peer that breaks the protocol loses its link."""
         link = self._links.get(number)
         if link is None or not link.open:
             return
         try:
-            self.handler.frame_received(link, payload)
+            if on_topic:
+                self.handler.topic_received(link, payload)
+            else:
+                self.handler.frame_received(link, payload)
         except ProtocolError as error:
             reason = str(error)
             self._log.warning("link to %r closed: %s", link.peer.name, printable(reason, 320))
@@ -497,6 +567,24 @@ class BusTransport:
             self._call(self._core.give_up)
             self.turns.offer(self)
 
+    # Backlog. The client reports no room, so it is asked while messages on topics wait.
+
+    def _set_topics_writable(self, writable: bool) -> None:
+        self._topics_writable = writable
+        self._notify(self.handler.topics_writable, writable)
+
+    def _check_backlog_later(self) -> None:
+        self._backlog_timer = self._loop.call_later(BACKLOG_INTERVAL, self._check_backlog)
+
+    def _check_backlog(self) -> None:
+        self._backlog_timer = None
+        if self.closing:
+            return
+        if self._client.backlog <= TOPIC_BACKLOG // 4:
+            self._set_topics_writable(True)
+        else:
+            self._check_backlog_later()
+
     # The end.
 
     def _end_dials(self) -> None:
@@ -514,6 +602,9 @@ class BusTransport:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        if self._backlog_timer is not None:
+            self._backlog_timer.cancel()
+            self._backlog_timer = None
         self._inbound.clear()
         self._queued = 0
 

@@ -134,11 +134,13 @@ class ReceiveWindow:
     Attributes:
         received: Up to where messages were received without a gap.
         begun: Whether its first single has arrived, which says where its casts begin.
+        opening: The body of its first single; empty before.
     """
 
     def __init__(self) -> None:
         self.received = Position(0, 0)
         self.begun = False
+        self.opening = b""
         # Where the peer has stated to be, and the messages that wait for an earlier one: with the
         # number of the other kind that each follows. The body is None if it is not for this link.
         self._sent = Position(0, 0)
@@ -187,7 +189,7 @@ class ReceiveWindow:
 
     def _begin(self, after: int) -> None:
         """Begin after a cast: earlier ones were not for this link."""
-        del self._singles[1]
+        self.opening = self._release(self._singles.pop(1)[1])
         self.begun, self.received = True, Position(1, after)
         for number in [number for number in self._casts if number <= after]:
             self._release(self._casts.pop(number)[1] or b"")

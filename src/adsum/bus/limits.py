@@ -19,6 +19,18 @@ MAX_EXCLUDED: Final = 1024
 #: Handshakes under way that others began; beyond, the oldest is dropped.
 MAX_GREETINGS: Final = 256
 
+#: Bytes in the backlog of the client beyond which messages on topics wait; they are sent again at a
+#: quarter of this.
+TOPIC_BACKLOG: Final = 256 * KIB
+#: Bytes of received messages in the queue beyond which those on topics are dropped, so that a flood
+#: of them neither delays nor replaces the frames of links for long.
+MAX_TOPIC_QUEUED: Final = 8 * 1024 * KIB
+
+#: Seconds between two looks at the backlog while messages on topics wait.
+BACKLOG_INTERVAL: Final = 0.005
+#: Seconds, at most, for which a subject stays subscribed after its last topic is unwanted. So
+#: subscribers that come and go cost the engine no more than two commands for each subject in it.
+UNFOLLOW_AFTER: Final = 1.0
 #: Seconds that a dial waits for the handshake, and that a handshake of another node may take.
 DIAL_TIMEOUT: Final = 3.0
 #: Seconds between two probes of the neighbour in the ring.
