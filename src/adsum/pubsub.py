@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from adsum.arguments import flag, instance, whole
+from adsum.driver.driver import Driver
 from adsum.driver.observer import Observer
 from adsum.errors import NodeNotRunningError, UsageError, WrongThreadError
 from adsum.node import Node
@@ -52,13 +53,17 @@ class Message:
 class _Topics:
     """The open subscriptions of one run of the node, by topic.
 
+    Invariant: the driver wants a topic exactly while it has an entry in `_readers`.
+
     Args:
-        loop: The event loop in which they are read; None where there is no event loop.
+        driver: The run.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop | None) -> None:
+    def __init__(self, driver: Driver) -> None:
         #: Every open subscription, also those without a topic.
-        self.all: ReaderSet[Subscription] = ReaderSet(loop, _do_nothing)
+        self.all: ReaderSet[Subscription] = ReaderSet(driver.loop, _do_nothing)
+        # Until the end of the run, so that a subscription does not keep it alive.
+        self._driver: Driver | None = driver
         # The topics with an open subscription.
         self._readers: dict[str, ReaderSet[Subscription]] = {}
         self._thread = threading.get_ident()
@@ -84,6 +89,8 @@ class _Topics:
         readers = self._readers.get(topic)
         if readers is None:
             readers = ReaderSet(self.all.loop, partial(self._forget, topic))
+            if self._driver is not None:
+                self._driver.want_topic(topic)
         readers.add(subscription)
         # After `add`: the garbage collector may run in it, and forget the topic without a loop.
         self._readers[topic] = readers
@@ -95,8 +102,16 @@ class _Topics:
 
     def _forget(self, topic: str) -> None:
         """Forget a topic after its last subscription has left, unless there is a new one."""
-        if not self._readers.get(topic):
-            self._readers.pop(topic, None)
+        if topic in self._readers and not self._readers[topic]:
+            del self._readers[topic]
+            if self._driver is not None:
+                self._driver.unwant_topic(topic)
+
+    def close(self) -> None:
+        """Close every subscription: the run has ended."""
+        self._driver = None
+        for subscription in self.all:
+            subscription.close()
 
 
 class Subscription(SingleReaderIterator[Message]):
@@ -258,7 +273,7 @@ class PubSub:
         whole("limit", limit, 1)
         whole("limit_bytes", limit_bytes, 1)
         if self._topics is None:
-            self._topics = _Topics(driver.loop)
+            self._topics = _Topics(driver)
         subscription = Subscription(self._topics, limit, limit_bytes)
         subscription.add(topic)
         return subscription
@@ -338,8 +353,7 @@ class PubSub:
         """End every subscription: the node has stopped."""
         topics, self._topics = self._topics, None
         if topics is not None:
-            for subscription in topics.all:
-                subscription.close()
+            topics.close()
 
     def _forked(self) -> None:
         self._topics = None

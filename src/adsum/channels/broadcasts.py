@@ -27,7 +27,7 @@ node as one message. Each node encodes it once for each version of the protocol,
 import asyncio
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any
 
@@ -93,6 +93,8 @@ class Broadcasts(Observer):
         topic = self._topics.get(subscriber.topic)
         if topic is None:
             topic = self._topics[subscriber.topic] = LocalTopic()
+            for name in _wanted(subscriber.topic) if self._node.running else ():
+                self._node.driver.want_topic(name)
         topic.subscribers[subscriber] = None
         topic.snapshot = None
 
@@ -105,6 +107,8 @@ class Broadcasts(Observer):
         topic.snapshot = None
         if not topic.subscribers:
             del self._topics[subscriber.topic]
+            for name in _wanted(subscriber.topic) if self._node.running else ():
+                self._node.driver.unwant_topic(name)
         return True
 
     def recipients(self, topic: str) -> int:
@@ -215,6 +219,10 @@ class Broadcasts(Observer):
 
     # Events from the node.
 
+    def wanted_topics(self) -> Iterable[str]:
+        """See `Observer`: channels may outlive a run of the node."""
+        return (name for topic in self._topics for name in _wanted(topic))
+
     def members_changed(self) -> None:
         """See `Observer`."""
         if self._node.running:
@@ -291,6 +299,11 @@ class Broadcasts(Observer):
         self._unfinished = {}
         self._window = PublishWindow()
         self._acknowledgements = Acknowledgements()
+
+
+def _wanted(topic: str) -> tuple[str, ...]:
+    """The topics of messages between nodes that a node with subscribers of a topic receives."""
+    return _TEXT + topic, _BYTES + topic, _MARK
 
 
 def _message(topic: str, event: str, payload: Encoded) -> Publish:

@@ -62,7 +62,9 @@ class Disconnects(Observer):
             NodeNotRunningError: The node is not running.
         """
         checked_name(id, "id", MAX_NAME)
-        self._node.driver.post(Publish(_TOPIC, "disconnect", dump({"id": id})), None)
+        message = Publish(_TOPIC, "disconnect", dump({"id": id}))
+        # Over links, which repeat a lost frame: an account that is locked must not stay connected.
+        self._node.driver.post(message, None, over_links=True)
         self._disconnect(id)
 
     def delivered(self, sender: str, message: Publish) -> None:

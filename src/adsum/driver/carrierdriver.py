@@ -4,10 +4,15 @@ Siblings are linked directly, through sockets of this host, and all other nodes 
 Nodes that announce the same *site*, the directory of the sockets of siblings, find each other
 there. If that fails, they are linked over the carrier after `SIBLING_PATIENCE`. A node that is
 linked both ways keeps the direct link, see `Engine.link_up`.
+
+Messages for all members go over links to nodes with a direct link, and to the others on the subject
+of their topic, see `adsum.bus.topicslots`. So this node subscribes to the topics that its observers
+want.
 """
 
 import hashlib
 import os
+from collections import Counter
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +21,10 @@ from adsum.bus.buslink import BusLink
 from adsum.bus.bustransport import BusTransport
 from adsum.bus.carrierurl import make_client, mask
 from adsum.config import Settings
+from adsum.replication.codec import decode
+from adsum.replication.effects import Sending
 from adsum.transport.contract import Link
+from adsum.transport.framing import Payload
 
 from .combinedtransport import CombinedTransport
 from .observer import Observer
@@ -57,6 +65,11 @@ class CarrierDriver(SocketDriver):
         self._patience: ActiveTimer | None = None
         # When to dial nodes of the same site over the carrier, by address, in monotonic seconds.
         self._missed: dict[str, float] = {}
+        # How often each topic is wanted; none is 0.
+        self._wanted = Counter(topic for each in observers for topic in each.wanted_topics())
+        # Whether the carrier is connected, and accepts messages on topics.
+        self._topics_open, self._topics_writable = False, True
+        self._note_topics()
 
     async def find_others(self) -> None:
         """Connect to the carrier and announce this node.
@@ -65,6 +78,8 @@ class CarrierDriver(SocketDriver):
             CarrierError: The carrier cannot be reached.
         """
         bus = self.transport.bus = self._make_bus()
+        for topic in self._wanted:
+            bus.want_topic(topic)
         self._bound = (bus.address,)
         self._advertise()
         self.engine.expect_address(CARRIER)
@@ -92,7 +107,54 @@ class CarrierDriver(SocketDriver):
             "carrier_connected": int(bus is not None and bus.connected),
         }
 
+    # Topics.
+
+    def want_topic(self, topic: str) -> None:
+        """See `Driver`."""
+        self._wanted[topic] += 1
+        if self._wanted[topic] == 1 and self.transport.bus is not None and not self._ended:
+            self.transport.bus.want_topic(topic)
+
+    def unwant_topic(self, topic: str) -> None:
+        """See `Driver`."""
+        self._wanted[topic] -= 1
+        if self._wanted[topic] > 0:
+            return
+        del self._wanted[topic]
+        if self.transport.bus is not None and not self._ended:
+            self.transport.bus.unwant_topic(topic)
+
+    def _publish_on_topic(self, sending: Sending, encoded: Payload) -> None:
+        self.frames_sent += 1
+        self.bytes_sent += len(encoded)
+        if self.transport.bus is not None:
+            self.transport.bus.publish_topic(sending.message.topic, encoded, sending.apart)
+
+    def _note_topics(self) -> None:
+        self.engine.set_topics(self._topics_open, self._topics_writable, self._now())
+        self._drive()
+
     # CarrierHandler.
+
+    def topics_open(self, is_open: bool) -> None:
+        """See `CarrierHandler`."""
+        self._topics_open = is_open
+        self._note_topics()
+
+    def topics_writable(self, writable: bool) -> None:
+        """See `CarrierHandler`."""
+        self._topics_writable = writable
+        self._note_topics()
+
+    def topic_received(self, link: Link, payload: bytes) -> None:
+        """See `CarrierHandler`."""
+        self.frames_received += 1
+        self.bytes_received += len(payload)
+        message = decode(payload)
+        try:
+            self.engine.receive_on_topic(self._ids[link], message, self._now())
+        finally:
+            self._drive()
 
     def node_announced(self, address: str, sibling: bool) -> None:
         """See `CarrierHandler`: dial the node at once, unless it is to be found as a sibling."""

@@ -23,6 +23,7 @@ from adsum.replication.effects import (
     Effect,
     Joined,
     Notice,
+    PublishOnTopic,
     Released,
     Send,
     Sending,
@@ -326,8 +327,11 @@ class Driver(ABC):
         that reads receives the message even later; a member that does not read misses it. If this
         is cancelled, the members that it waits for miss the message.
 
+        A message for all reaches the members on a carrier where its topic is wanted, see
+        `want_topic`. It waits as long for the carrier.
+
         Returns:
-            The number of members that have missed it by now.
+            The number of members that are known to have missed it by now.
         """
         sending = self.post(message, to)
         if sending.waiting:
@@ -341,11 +345,29 @@ class Driver(ABC):
                 del self._publishers[sending]
         return sending.missed
 
-    def post(self, message: Publish, to: str | None) -> Sending:
-        """Send a message as `publish` does, without waiting for members that have no room."""
-        sending = self.engine.publish(message, to, self._now())
+    def post(self, message: Publish, to: str | None, *, over_links: bool = False) -> Sending:
+        """Send a message as `publish` does, without waiting for members that have no room.
+
+        Args:
+            message: The message.
+            to: The name of a member; None for all.
+            over_links: Whether members on a carrier are sent it over their links, too. These repeat
+                lost frames, and every member receives it, whether its topic is wanted there or not.
+        """
+        sending = self.engine.publish(message, to, self._now(), over_links=over_links)
         self._drive()
         return sending
+
+    def want_topic(self, topic: str) -> None:  # noqa: B027  # only a carrier routes by topic
+        """Let the observers receive the messages for all members on one more topic, from now on.
+
+        Call `unwant_topic` once for each call, and return the topics of earlier calls from
+        `Observer.wanted_topics`. On a carrier this takes effect within a round trip to its engine,
+        and other topics are not received; without one, all are. Messages for one member need none.
+        """
+
+    def unwant_topic(self, topic: str) -> None:  # noqa: B027  # see `want_topic`
+        """Undo one `want_topic`; messages on the topic may be delivered for some time."""
 
     def deliver(self, sender: str, message: Publish) -> None:
         """Deliver a message from a member or from this node to the observers."""
@@ -463,6 +485,9 @@ class Driver(ABC):
         match effect:
             case Send(links, message, sending, index):
                 self._send(links, message, self._encoded(message, sending, index))
+            case PublishOnTopic(sending, index, reused):
+                frame = self._encoded(sending.frame(index), sending if reused else None, index)
+                self._publish_on_topic(sending, frame)
             case Deliver(sender, message):
                 self.deliver(sender, message)
             case Dial(address):
@@ -516,6 +541,13 @@ class Driver(ABC):
     @abstractmethod
     def _send(self, links: tuple[int, ...], message: ProtocolMessage, encoded: Any) -> None:
         """Send one message over each of these links."""
+
+    def _publish_on_topic(self, sending: Sending, encoded: Any) -> None:
+        """Publish a frame of a message on the subject of its topic.
+
+        Only an engine with `Engine.set_topics` asks for that.
+        """
+        raise NotImplementedError
 
     @abstractmethod
     def _dial(self, address: str) -> None:

@@ -1,5 +1,7 @@
 """Observers: they receive the presence changes and the published messages of one node."""
 
+from collections.abc import Iterable
+
 from adsum.replication.entry import Transition
 from adsum.replication.messages import Publish
 
@@ -17,7 +19,18 @@ class Observer:
         """While the members are watched: a member, its status or its address changed."""
 
     def delivered(self, sender: str, message: Publish) -> None:
-        """A member, or this node itself, published a message."""
+        """A member, or this node itself, published a message.
+
+        On a carrier, messages for all members arrive on wanted topics only: see
+        `Driver.want_topic`.
+        """
+
+    def wanted_topics(self) -> Iterable[str]:
+        """The topics that it wants when a run begins; for later ones it calls `Driver.want_topic`.
+
+        A topic that is returned n times takes n calls of `Driver.unwant_topic`.
+        """
+        return ()
 
     def stopping(self) -> None:
         """The process has been asked to stop, or the node is about to send its goodbye.

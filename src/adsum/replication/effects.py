@@ -22,6 +22,8 @@ class Sending:
         message: The message.
         until: When its publisher stops waiting, in active time.
         number: Its number among the messages of bytes of this node.
+        carried: The number of members that it reaches on the subject of its topic.
+        apart: The names of the members that are sent it over links instead.
         waiting: The number of members that it is queued for.
         missed: The number of members to which it could not be sent.
         encoded: The encoded frames, each after its first send, by index; belongs to the driver.
@@ -30,6 +32,8 @@ class Sending:
     message: Publish
     until: float
     number: int = 0
+    carried: int = 0
+    apart: frozenset[str] = frozenset()
     waiting: int = 0
     missed: int = 0
     encoded: dict[int, object] = field(default_factory=dict)
@@ -91,6 +95,21 @@ class Send:
 
 
 @dataclass(frozen=True, slots=True)
+class PublishOnTopic:
+    """Publish one frame of a message on the subject of its topic, on the carrier.
+
+    Attributes:
+        sending: The message.
+        index: The position of the frame among those of `sending`.
+        reused: Whether the frame is sent over links as well, so that it is encoded once.
+    """
+
+    sending: Sending
+    index: int
+    reused: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Dial:
     """Dial an address to open a link to the node that listens there.
 
@@ -136,7 +155,7 @@ class Joined:
     """This node has joined: it lists every presence that the nodes it had to find list."""
 
 
-Effect = Send | Dial | Close | Deliver | Released | Notice | Joined
+Effect = Send | PublishOnTopic | Dial | Close | Deliver | Released | Notice | Joined
 
 
 class EffectQueue:

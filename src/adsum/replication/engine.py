@@ -12,11 +12,14 @@ test, in virtual time, and replays from a seed.
 from collections.abc import Collection, Iterator
 from random import Random
 
+from adsum.errors import ProtocolError
+
 from .departures import Departure
 from .effects import Deliver, Dial, Effect, Sending
 from .entry import ID, META, Entry, Transition
 from .exchange import Held
 from .grace import Claim
+from .links import PeerLink
 from .memberinfo import MemberInfo, list_members
 from .messages import (
     Ask,
@@ -32,6 +35,7 @@ from .messages import (
     Vouch,
 )
 from .parts import Parts
+from .reassembly import on_topic
 from .sizes import Size
 from .state import Replica, Slice
 from .timing import Timing
@@ -121,13 +125,17 @@ class Engine(Parts):
         """End a lingering presence whose deadline has passed; `tick` calls this."""
         self.untrack(entry)
 
-    def publish(self, message: Publish, to: str | None, now: float) -> Sending:
+    def publish(
+        self, message: Publish, to: str | None, now: float, *, over_links: bool = False
+    ) -> Sending:
         """Publish a message to every member, or to one; `messaging` documents queues and timeouts.
 
         Args:
             message: The message.
             to: The name of the only receiver; None sends to every member that is alive.
             now: Monotonic seconds.
+            over_links: Whether members on a carrier are sent it over their links, too, wherever
+                they are subscribed, and not on the subject of its topic.
 
         Returns:
             The progress of the delivery. If the message waits for a member, a `Released` effect
@@ -135,7 +143,8 @@ class Engine(Parts):
         """
         self._advance(now)
         names = [to] if to is not None else self._liveness.alive_names()
-        return self._messaging.publish(message, names, self._clock.active)
+        by_topic = to is None and not over_links
+        return self._messaging.publish(message, names, self._clock.active, by_topic=by_topic)
 
     def withdraw(self, sending: Sending) -> None:
         """Cancel the queued sends of a message: the members that it waits for miss it."""
@@ -255,6 +264,20 @@ class Engine(Parts):
             self._exchange.resume(link)
         self._messaging.links_changed(link.replica.name)
 
+    def set_topics(self, is_open: bool, writable: bool, now: float) -> None:
+        """Publish messages for all on the subjects of their topics, from the first call on.
+
+        They reach the members that are linked over a carrier alone; the others are sent them over
+        links.
+
+        Args:
+            is_open: Whether the carrier is connected; if not, these members miss each message.
+            writable: Whether it accepts messages at present.
+            now: Monotonic seconds.
+        """
+        self._advance(now)
+        self._messaging.set_topics(is_open, writable, self._clock.active)
+
     def hold(self, links: Collection[int], held: bool, now: float) -> None:
         """Let the silence of some links mean nothing while their carrier is away, or count again.
 
@@ -327,14 +350,36 @@ class Engine(Parts):
                 self._membership.receive_vouch(link, message)
             case Goodbye():
                 self._goodbyes.receive(link, message)
-            case Publish():
-                self._reassembly.interrupt(id)
-                self._effects.put(Deliver(link.replica.name, message))
-            case Piece():
-                whole = self._reassembly.receive(id, message, self._clock.active)
-                if whole is not None:
-                    self._effects.put(Deliver(link.replica.name, whole))
+            case Publish() | Piece():
+                self._deliver(link, id, message)
         self._joining.receive(link.replica, message)
+
+    def receive_on_topic(self, id: int, message: ProtocolMessage, now: float) -> None:
+        """Deliver a message, or a piece, that the peer of a link has published on a topic subject.
+
+        It proves nothing about the peer: links carry heartbeats. Ignored if the link is closed.
+
+        Raises:
+            ProtocolError: It is a message of another kind; close the link.
+        """
+        self._advance(now)
+        link = self._links.get(id)
+        if link is None:
+            return
+        if not isinstance(message, Publish | Piece):
+            raise ProtocolError("a message on a topic that is not a published one")
+        self._deliver(link, on_topic(id), message)
+
+    def _deliver(self, link: PeerLink, stream: int, message: Publish | Piece) -> None:
+        """Deliver a published message, or add a piece of one to its stream."""
+        whole: Publish | None
+        if isinstance(message, Publish):
+            self._reassembly.interrupt(stream)
+            whole = message
+        else:
+            whole = self._reassembly.receive(stream, message, self._clock.active)
+        if whole is not None:
+            self._effects.put(Deliver(link.replica.name, whole))
 
     def tick(self, now: float) -> None:
         """Act on all deadlines that have passed, and send pending changes.
@@ -402,7 +447,7 @@ class Engine(Parts):
 
     def lacks_direct_link(self, name: str) -> bool:
         """Whether a node is linked over a carrier alone."""
-        return name in self._links.names and name not in self._links.direct_names
+        return self._links.lacks_direct(name)
 
     def has_live_link(self, replica: Replica) -> bool:
         """Whether a link to a replica is alive, so its own statements will be received."""
@@ -478,7 +523,7 @@ class Engine(Parts):
         yield from self._dialler.sizes(names)
         yield from self._conflicts.sizes(names)
         yield from self._exchange.sizes(replicas)
-        yield from self._reassembly.sizes(len(self._links))
+        yield from self._reassembly.sizes(2 * len(self._links))
         yield from self._grace.sizes()
 
     # Time.

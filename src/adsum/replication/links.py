@@ -99,6 +99,10 @@ class Links:
         """The names of the nodes with a direct link, as the keys of a mapping."""
         return self._direct
 
+    def lacks_direct(self, name: str) -> bool:
+        """Whether a node is linked over a carrier alone."""
+        return name in self._by_name and name not in self._direct
+
     def of(self, name: str) -> list[PeerLink]:
         """The links to all incarnations of a name, oldest first."""
         return self._by_name.get(name, [])

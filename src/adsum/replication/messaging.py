@@ -17,6 +17,13 @@ its first message starts again there: the other end drops the pieces of a link t
 message leaves the queue with its last frame, so no member is sent the last one twice, and a member
 that gives up before has missed the message once.
 
+Members that are linked over a carrier alone are sent a message for all on the subject of its topic,
+so that the engine of the carrier passes it to those with subscribers. The topics are one more
+queue, named `TOPICS`, with a link that has room while the carrier accepts messages: the same order,
+patience and bounds apply. A message that the carrier has accepted may still be missed, uncounted;
+one that it has not is missed by all of these members. Which members are sent a message over links
+is decided when it is published, and the frames on the topic name them, so none is sent it twice.
+
 The state never waits behind these queues: `Engine.take_effects` sends due deltas before each
 round of frames, and heartbeats need no room. A round sends one frame to each member. It ends for
 this turn of the event loop after `ROUND_BUDGET`, so that neither a link that always has room nor
@@ -28,13 +35,17 @@ from collections import deque
 from collections.abc import Iterable
 from itertools import takewhile
 
-from .effects import EffectQueue, Released, Sending
+from .effects import EffectQueue, PublishOnTopic, Released, Sending
 from .limits import MAX_WAITING, ROUND_BUDGET
 from .links import Links, PeerLink
 from .messages import Publish
+from .state import Replica
 
 #: Seconds, at most, to wait for a link without room, and for a publisher to wait.
 PATIENCE = 1.0
+
+#: The queue of messages on topics; no member has this name.
+TOPICS = ""
 
 _NEVER = float("inf")
 
@@ -52,6 +63,9 @@ class Messaging:
         self._effects = effects
         # The queues by member name; none is empty.
         self._queues: dict[str, _Queue] = {}
+        # The link to the topics of a carrier, and whether it is open; None without a carrier.
+        self._topics: PeerLink | None = None
+        self._topics_open = False
         # Messages with a waiting publisher, oldest first.
         self._unreleased: dict[Sending, None] = {}
         # The number of the last message of bytes.
@@ -65,25 +79,45 @@ class Messaging:
         #: Missed messages, counted once for each member that missed one.
         self.missed = 0
 
-    def publish(self, message: Publish, names: Iterable[str], now: float) -> Sending:
-        """Send a message to members that have room, and queue it for the others."""
+    def publish(
+        self, message: Publish, names: Iterable[str], now: float, *, by_topic: bool = False
+    ) -> Sending:
+        """Send a message to members that have room, and queue it for the others.
+
+        Args:
+            message: The message.
+            names: The names of the members.
+            now: Active time.
+            by_topic: Whether members on a carrier are sent it on the subject of its topic.
+        """
         sending = self._new_sending(message, now + PATIENCE)
+        if by_topic and self._topics is not None:
+            names = self._split(sending, list(names))
         links = []
         for name in names:
-            link = self._links.to(name)
+            link = self._link_to(name)
             has_room = link is not None and link.writable and name not in self._queues
             if link is not None and has_room and isinstance(message.payload, str):
                 links.append(link)
             elif not self._queue(name, sending, now):
-                sending.missed += 1
+                sending.missed += _weight(name, sending)
             elif has_room:
                 self.ready[name] = None
-        self._effects.send(links, message, sending if sending.waiting else None)
+        self._send(links, sending, 0, reused=bool(sending.waiting))
         self.missed += sending.missed
         if sending.waiting:
             self._unreleased[sending] = None
             self.check_at = min(self.check_at, sending.until)
         return sending
+
+    def set_topics(self, is_open: bool, writable: bool, now: float) -> None:
+        """Note whether the topics of a carrier are open, and accept messages at present."""
+        if self._topics is None:
+            self._topics = PeerLink(0, Replica(TOPICS, 0), now, now)
+        if self._topics.writable and not writable:
+            self._topics.stuck_at = now
+        self._topics.writable, self._topics_open = writable, is_open
+        self.links_changed(TOPICS)
 
     def links_changed(self, name: str) -> None:
         """Note that the links of a member changed, or that one of them gained or lost its room.
@@ -92,7 +126,7 @@ class Messaging:
         """
         if name not in self._queues:
             return
-        if not self._links.of(name):
+        if not self._links_of(name):
             self._drop(name)
             return
         since = self._no_room_since(name)
@@ -116,17 +150,19 @@ class Messaging:
         """
         rounds: dict[tuple[Sending, int], list[PeerLink]] = {}
         for name in list(self.ready):
-            link, queue = self._links.to(name), self._queues.get(name)
+            link, queue = self._link_to(name), self._queues.get(name)
             if queue is None or link is None or not link.writable:
                 del self.ready[name]
             else:
                 self._take(name, queue, link, rounds)
         for (sending, index), links in rounds.items():
+            count = sum(_weight(link.replica.name, sending) for link in links)
             # A frame that no other member needs later is not kept, nor its memory.
-            reused = sending.encoded or sending.waiting > len(links)
-            self._effects.send(links, sending.frame(index), sending if reused else None, index)
+            self._send(
+                links, sending, index, reused=bool(sending.encoded) or sending.waiting > count
+            )
             if index == sending.frames - 1:
-                self._leave_queues(sending, len(links))
+                self._leave_queues(sending, count)
 
     def expire(self, now: float) -> None:
         """Drop the queues of members that do not read, and release publishers after `PATIENCE`."""
@@ -137,7 +173,7 @@ class Messaging:
                 self._drop(name)
             elif releases and no_room_for >= PATIENCE / 2:
                 while queue and queue.first.until <= now:
-                    self._count_missed(queue.take())
+                    self._count_missed(name, queue.take())
                 if not queue:
                     del self._queues[name]
         for sending in list(takewhile(lambda one: one.until <= now, self._unreleased)):
@@ -173,6 +209,7 @@ class Messaging:
         queue = self._queues.get(name) or _Queue()
         if dropped_at <= now or not queue.add(sending):
             return False
+        sending.waiting += _weight(name, sending)
         self._queues[name] = queue
         self.check_at = min(self.check_at, dropped_at)
         return True
@@ -182,13 +219,41 @@ class Messaging:
 
         Infinite if it has room now; minus infinity if it has no link.
         """
-        links = self._links.of(name)
+        links = self._links_of(name)
         if not links:
             return -_NEVER
-        link = self._links.to(name)
+        link = self._link_to(name)
         if link is None:
             return links[-1].opened_at
         return _NEVER if link.writable else link.stuck_at
+
+    def _link_to(self, name: str) -> PeerLink | None:
+        """The link for messages to a member, or to the topics of the carrier."""
+        if name == TOPICS:
+            return self._topics if self._topics_open else None
+        return self._links.to(name)
+
+    def _links_of(self, name: str) -> list[PeerLink]:
+        """The links to a member, or to the topics of the carrier."""
+        if name == TOPICS:
+            return [self._topics] if self._topics is not None and self._topics_open else []
+        return self._links.of(name)
+
+    def _split(self, sending: Sending, names: list[str]) -> list[str]:
+        """Let a message reach members on a carrier by its topic; returns the queues for it."""
+        apart = [name for name in names if not self._links.lacks_direct(name)]
+        sending.apart = frozenset(apart)
+        sending.carried = len(names) - len(apart)
+        return [*apart, TOPICS] if sending.carried else apart
+
+    def _send(self, links: list[PeerLink], sending: Sending, index: int, *, reused: bool) -> None:
+        """Send one frame over links, of which one may be that to the topics."""
+        near = [link for link in links if link is not self._topics]
+        on_topic = len(near) < len(links)
+        reused = reused or (on_topic and bool(near))
+        self._effects.send(near, sending.frame(index), sending if reused else None, index)
+        if on_topic:
+            self._effects.put(PublishOnTopic(sending, index, reused))
 
     def _new_sending(self, message: Publish, until: float) -> Sending:
         if isinstance(message.payload, bytes):
@@ -226,19 +291,25 @@ class Messaging:
     def _drop(self, name: str) -> None:
         queue = self._queues.pop(name)
         while queue:
-            self._count_missed(queue.take())
+            self._count_missed(name, queue.take())
 
-    def _count_missed(self, sending: Sending) -> None:
+    def _count_missed(self, name: str, sending: Sending) -> None:
         if sending.waiting:
-            sending.missed += 1
-            self.missed += 1
-            self._leave_queues(sending, 1)
+            count = _weight(name, sending)
+            sending.missed += count
+            self.missed += count
+            self._leave_queues(sending, count)
 
     def _leave_queues(self, sending: Sending, count: int) -> None:
         sending.waiting -= count
         if not sending.waiting:
             self._unreleased.pop(sending, None)
             self._effects.put(Released(sending))
+
+
+def _weight(name: str, sending: Sending) -> int:
+    """The number of members that a queue stands for, for one message."""
+    return sending.carried if name == TOPICS else 1
 
 
 class _Queue:
@@ -266,7 +337,6 @@ class _Queue:
             return False
         self._size += sending.size
         self._sendings.append(sending)
-        sending.waiting += 1
         return True
 
     def take(self) -> Sending:

@@ -4,6 +4,8 @@ The pieces of one message are sent in order over one link, and between them no o
 message of their sender. So each link has at most one unfinished message. A piece is added to it
 only if it has its number and continues it where it ends. Any other published message on the link
 ends it, as does the end of the link: the sender gave it up, continues it elsewhere, or has died.
+Messages that a peer publishes on topics of a carrier are a stream of their own beside its link,
+with the same rules (`on_topic`).
 
 The invariant is that a message is delivered completely or not at all, and at most once. It holds
 because the pieces of a message are those of one number, without a gap from its first byte to its
@@ -41,6 +43,14 @@ class _Unfinished:
     received: int = 0
     pieces: list[bytes | memoryview] = field(default_factory=list)
     continued_at: float = 0.0
+
+
+def on_topic(link: int) -> int:
+    """The stream of messages on topics of the peer of a link, in place of the link: no link has it.
+
+    The ids of links are positive.
+    """
+    return -link
 
 
 class Reassembly:

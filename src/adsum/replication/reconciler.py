@@ -20,7 +20,7 @@ from .joining import Joining
 from .links import Links, PeerLink
 from .liveness import Liveness
 from .messaging import Messaging
-from .reassembly import Reassembly
+from .reassembly import Reassembly, on_topic
 from .state import Replica
 from .suspicion import Suspicion
 from .timing import Timing
@@ -100,6 +100,7 @@ class Reconciler:
         self.suspicion.forget_link(link)
         self.messaging.links_changed(name)
         self.reassembly.interrupt(link.id)
+        self.reassembly.interrupt(on_topic(link.id))
         rest = self.links.to_replica(link.replica)
         if rest:
             self.exchange.follow(rest[-1], self.clock.active)

@@ -304,12 +304,12 @@ class SimulatedNode(Driver):
         """
         return self.post(message, to).missed
 
-    def post(self, message: Publish, to: str | None) -> Sending:
+    def post(self, message: Publish, to: str | None, *, over_links: bool = False) -> Sending:
         """See `Driver`; a paused process publishes when it resumes."""
         if self.paused:
             self._backlog.append(partial(self._post_late, message, to))
             return Sending(message, 0.0)
-        return super().post(message, to)
+        return super().post(message, to, over_links=over_links)
 
     def _post_late(self, message: Publish, to: str | None) -> None:
         super().post(message, to)
