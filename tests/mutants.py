@@ -52,6 +52,10 @@ IDLE = ("tests/channels/test_idle_memory.py",)
 IN_PLACE = ("tests/channels/test_standing_tasks.py", "tests/channels/test_writing_in_place.py")
 #: Tests of virtual links over a bus.
 VIRTUAL_LINKS = ("tests/bus/test_buscore.py",)
+#: Tests of messages on the topics of a carrier.
+TOPICS = ("tests/bus/test_bus_topics.py",)
+CARRIED = ("tests/replication/test_topics_of_a_carrier.py",)
+ROUTED = ("tests/node/test_carrier_topics.py",)
 #: Tests of the check of many objects at once.
 PLAIN_TESTS = ("tests/values/test_plainjson.py",)
 #: A mutant that makes the tests hang is caught as well.
@@ -623,7 +627,7 @@ MUTANTS = [
     Mutant(
         "keep an unfinished message when another one follows",
         "engine.py",
-        "                self._reassembly.interrupt(id)\n",
+        "            self._reassembly.interrupt(stream)\n",
         "",
         LARGE_MESSAGES,
     ),
@@ -2345,6 +2349,153 @@ MUTANTS = [
         "for link in self._by_life.get(life, {}).values() if fresh else ():",
         "for link in ():",
         VIRTUAL_LINKS,
+    ),
+    Mutant(
+        "accept a repeated message on a topic",
+        "../bus/buscore.py",
+        "if message.number <= self._heard[sender]:",
+        "if False:",
+        TOPICS,
+    ),
+    Mutant(
+        "take a message that came over a direct link from its topic as well",
+        "../bus/buscore.py",
+        "        if self._life in message.excluded:\n            return\n",
+        "",
+        TOPICS,
+    ),
+    Mutant(
+        "name no node that a message on a topic is not for",
+        "../bus/buscore.py",
+        "for link in links if link.peer.name in excluded)",
+        "for link in links if False)",
+        TOPICS,
+    ),
+    Mutant(
+        "accept messages on topics before a link has begun",
+        "../bus/buscore.py",
+        "link = next((each for each in links if each.receiving.begun), None)",
+        "link = next(iter(links), None)\n        self._heard.setdefault(sender, 0)",
+        TOPICS,
+    ),
+    Mutant(
+        "accept messages on topics from before a link",
+        "../bus/buscore.py",
+        "self._heard[link.life] = max(last, self._heard.get(link.life, 0))",
+        "self._heard.setdefault(link.life, 0)",
+        TOPICS,
+    ),
+    Mutant(
+        "let a message on a topic that is not followed count",
+        "../bus/buscore.py",
+        "if link is None or message.slot not in self._slots:",
+        "if link is None:",
+        TOPICS,
+    ),
+    Mutant(
+        "keep the numbers of lives without a link",
+        "../bus/buscore.py",
+        "            self._heard.pop(link.life, None)\n",
+        "",
+        TOPICS,
+    ),
+    Mutant(
+        "never end the subscription to a topic",
+        "../bus/buscore.py",
+        "if self._slots.sweep_at <= now:",
+        "if False:",
+        TOPICS,
+    ),
+    Mutant(
+        "end the subscription to a topic that is wanted again",
+        "../bus/topicslots.py",
+        "for slot, count in self._wanted.items() if not count]",
+        "for slot, count in self._wanted.items() if count < 2]",
+        TOPICS,
+    ),
+    Mutant(
+        "send a message for all on its topic alone",
+        "messaging.py",
+        "return [*apart, TOPICS] if sending.carried else apart",
+        "return [TOPICS] if sending.carried else apart",
+        CARRIED,
+    ),
+    Mutant(
+        "count the members on a closed carrier as one",
+        "messaging.py",
+        "return sending.carried if name == TOPICS else 1",
+        "return 1",
+        CARRIED,
+    ),
+    Mutant(
+        "publish on topics while the carrier has no room",
+        "messaging.py",
+        "self._topics.writable, self._topics_open = writable, is_open",
+        "self._topics_open = is_open",
+        CARRIED,
+    ),
+    Mutant(
+        "keep the queue of a carrier that is away",
+        "messaging.py",
+        "        self.links_changed(TOPICS)\n",
+        "",
+        CARRIED,
+    ),
+    Mutant(
+        "mix the pieces of a link with those on topics",
+        "engine.py",
+        "self._deliver(link, on_topic(id), message)",
+        "self._deliver(link, id, message)",
+        CARRIED,
+    ),
+    Mutant(
+        "keep an unfinished message on a topic after the end of its link",
+        "reconciler.py",
+        "        self.reassembly.interrupt(on_topic(link.id))\n",
+        "",
+        CARRIED,
+    ),
+    Mutant(
+        "route requests to disconnect by topic",
+        "../channels/disconnects.py",
+        "self._node.driver.post(message, None, over_links=True)",
+        "self._node.driver.post(message, None)",
+        ("tests/channels/test_carrier_broadcasts.py",),
+    ),
+    Mutant(
+        "forget the topics of channels that outlive a run",
+        "../channels/broadcasts.py",
+        "return (name for topic in self._topics for name in _wanted(topic))",
+        "return ()",
+        ("tests/channels/test_carrier_broadcasts.py",),
+    ),
+    Mutant(
+        "never unwant a topic",
+        "../pubsub.py",
+        "self._driver.unwant_topic(topic)",
+        "pass",
+        ROUTED,
+    ),
+    Mutant(
+        "let members that are linked directly take a message from its topic",
+        "../driver/carrierdriver.py",
+        "self.transport.bus.publish_topic(sending.message.topic, encoded, sending.apart)",
+        "self.transport.bus.publish_topic(sending.message.topic, encoded, frozenset())",
+        ROUTED,
+    ),
+    Mutant(
+        "let a flood of messages on topics fill the queue",
+        "../bus/bustransport.py",
+        "limit = MAX_TOPIC_QUEUED if claims_bulletin(data) else MAX_QUEUED",
+        "limit = MAX_QUEUED",
+        ROUTED,
+    ),
+    Mutant(
+        "never note the backlog of the client",
+        "../bus/bustransport.py",
+        "if self._topics_writable and self._client.backlog > TOPIC_BACKLOG:",
+        "if False:",
+        ROUTED,
     ),
     Mutant(
         "keep the last event with a resting channel",
