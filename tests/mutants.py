@@ -51,6 +51,9 @@ LARGE_MESSAGES = (
 IN_PLACE = ("tests/channels/test_standing_tasks.py", "tests/channels/test_writing_in_place.py")
 #: Tests of the check of many objects at once.
 PLAIN_TESTS = ("tests/values/test_plainjson.py",)
+#: Tests of the transport on a bus, and of nodes with a carrier.
+BUS_TRANSPORT = ("tests/bus/test_bustransport.py", "tests/transport/test_conformance.py")
+CARRIER = ("tests/node/test_carrier.py", "tests/node/test_config.py")
 #: A mutant that makes the tests hang is caught as well.
 TIMEOUT = 300.0
 HANGS = "(it hangs)"
@@ -1161,6 +1164,112 @@ MUTANTS = [
         "        self._dialled.discard(connection)\n        self._connections",
         "        self._dialled.discard(connection)\n        self._connections",
         ("tests/transport/test_connection_ends.py",),
+    ),
+    Mutant(
+        "handle a refusal before the messages that precede it",
+        "../bus/bustransport.py",
+        "self._enqueue(partial(self._core.refused, probe))",
+        "self._call(self._core.refused, probe)",
+        BUS_TRANSPORT,
+    ),
+    Mutant(
+        "carry out all outputs of a core in one turn",
+        "../bus/bustransport.py",
+        "            size = max(size, self._perform(self._events.popleft()))",
+        "            size = max(size, *[self._perform(event) for event in self._events])\n"
+        "            self._events.clear()",
+        BUS_TRANSPORT,
+    ),
+    Mutant(
+        "queue messages of a bus without a bound",
+        "../bus/bustransport.py",
+        "if self._queued + len(data) > MAX_QUEUED:",
+        "if False:",
+        BUS_TRANSPORT,
+    ),
+    Mutant(
+        "report a full window after the send",
+        "../bus/bustransport.py",
+        "case RoomChanged(number, writable) if self._note_room(number, writable):",
+        "case RoomChanged(number, writable) if self._note_room(number, writable) and False:",
+        BUS_TRANSPORT,
+    ),
+    Mutant(
+        "deliver frames of a closed virtual link",
+        "../bus/bustransport.py",
+        "if link is None or not link.open:\n            return\n        try:",
+        "if link is None:\n            return\n        try:",
+        BUS_TRANSPORT,
+    ),
+    Mutant(
+        "publish in a forked child",
+        "../bus/bustransport.py",
+        "if numbers and not self.inherited:",
+        "if numbers:",
+        BUS_TRANSPORT,
+    ),
+    Mutant(
+        "add up the outages of a carrier",
+        "../bus/bustransport.py",
+        "        self._lost_at = None\n        self._end_patience()",
+        "        self._lost_at = None",
+        BUS_TRANSPORT,
+    ),
+    Mutant(
+        "dial an address on a bus twice at a time",
+        "../bus/bustransport.py",
+        "dial = self._dials.get(address)\n",
+        "dial = None\n",
+        BUS_TRANSPORT,
+    ),
+    Mutant(
+        "wait for an engine that hangs beyond the stop",
+        "../bus/bustransport.py",
+        "            self._end_dials()\n            cancel_task(self._connecting)",
+        "            self._end_dials()",
+        CARRIER,
+    ),
+    Mutant(
+        "wait for other nodes although the carrier has none",
+        "../driver/carrierdriver.py",
+        '        """See `CarrierHandler`."""\n        self._carrier_answered()',
+        '        """See `CarrierHandler`."""',
+        CARRIER,
+    ),
+    Mutant(
+        "wait for the carrier although siblings are all nodes",
+        "../driver/carrierdriver.py",
+        "        if self._links:\n            self._carrier_answered()",
+        "        pass",
+        CARRIER,
+    ),
+    Mutant(
+        "dial siblings over the carrier at once",
+        "../driver/carrierdriver.py",
+        "        if not sibling:\n",
+        "        if True:\n",
+        CARRIER,
+    ),
+    Mutant(
+        "never dial siblings over the carrier",
+        "../driver/carrierdriver.py",
+        "            if not self._is_linked(address):\n                self._dial_now(address)",
+        "            pass",
+        CARRIER,
+    ),
+    Mutant(
+        "accept a carrier beside addresses",
+        "../config.py",
+        'for name in ("listen", "advertise", "peers", "tls"):',
+        'for name in ("tls",):',
+        CARRIER,
+    ),
+    Mutant(
+        "ignore the durations of a carrier",
+        "../config.py",
+        "defaults = Timing() if carrier is None else carrier_timing()",
+        "defaults = Timing()",
+        CARRIER,
     ),
     Mutant(
         "open a link on a connection that is lost",
