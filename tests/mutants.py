@@ -1169,7 +1169,7 @@ MUTANTS = [
         "handle a refusal before the messages that precede it",
         "../bus/bustransport.py",
         "self._enqueue(partial(self._core.refused, probe))",
-        "self._call(self._core.refused, probe)",
+        "self._call(self._core.refused, probe)\n        self._schedule()",
         BUS_TRANSPORT,
     ),
     Mutant(

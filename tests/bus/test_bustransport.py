@@ -143,10 +143,17 @@ async def test_end_of_many_links_is_spread_over_turns(world: World) -> None:
 @in_loop
 async def test_goodbye_that_precedes_a_refusal_is_handled_before_it(world: World) -> None:
     dialler, acceptor = await world.pair(limits=TransportLimits(turn_budget=1))
+    handler = world.broker.clients[0].handler
+    receive, arrived = handler.bus_received, list[bytes]()
+    handler.bus_received = arrived.append  # type: ignore[method-assign, assignment]  # collect them
     for number in range(20):
         dialler.link.send(b"%d" % number)
     dialler.link.close("the shift is over")
-    await world.transports[1].close()  # from now on the engine refuses probes of it
+    await until(lambda: len(arrived) == 21)
+    handler.bus_received = receive  # type: ignore[method-assign]
+    for data in arrived:
+        receive(data)
+    handler.bus_refused(bytes.fromhex(transport_of(world, 1).address.removeprefix("bus:")))
 
     await until(lambda: acceptor.closed)
     assert len(acceptor.frames) == 20
