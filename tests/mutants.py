@@ -2349,8 +2349,8 @@ MUTANTS = [
     Mutant(
         "keep the last event with a resting channel",
         "../channels/flow/mailbox.py",
-        "await self._do(*self._jobs.pop(0))",
-        "await self._do(*(job := self._jobs.pop(0)))",
+        "                del job  # a resting task keeps none",
+        "                pass",
         IDLE,
     ),
     Mutant(
