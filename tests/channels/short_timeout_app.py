@@ -1,4 +1,4 @@
-"""An application with little patience: `uvicorn --factory tests.channels.short_timeout_app:make`."""
+"""Patience of a second: `uvicorn --factory tests.channels.short_timeout_app:make`."""
 
 from typing import Any
 
