@@ -41,6 +41,8 @@ GRACE = 30.0
 FIND_AGAIN = 45.0
 #: Seconds after the last cause to hide a living node in which it may still be hidden.
 CALM_AFTER = 20.0
+#: Seconds between two calls of an engine whose active time stands still, at least.
+HELD_STEP = 0.01
 #: The address that stands for the other nodes on the bus, until one of them has answered.
 CARRIER = "carrier"
 SECRET = b"the secret of all simulated nodes"
@@ -68,6 +70,8 @@ class SimulatedBusNode(SimulatedNode):
         self._events: deque[BusEvent] = deque()
         # The links whose silence means nothing.
         self._held: set[int] = set()
+        # Virtual time at which the silence of a peer last meant nothing.
+        self._held_at = 0.0
         self._gives_up_at = float("inf")
         if self.witness is not None:
             self.witness.hiding_violation = self._hiding_violation
@@ -272,9 +276,14 @@ class SimulatedBusNode(SimulatedNode):
 
     def _hold(self, links: tuple[int, ...], held: bool) -> None:
         """Let the silence of peers mean nothing, or count again."""
+        self._held_at = self.simulation.clock.now
         self._held = self._held | {*links} if held else self._held - {*links}
         self.engine.hold_liveness(bool(self._held), self._now())
         self._drive()
+
+    def _wake_at(self, at: float) -> None:
+        # Active time stands still, so a deadline in active time stays as near as it is.
+        super()._wake_at(max(at, self._now() + HELD_STEP) if self._held else at)
 
     # Effects of the engine.
 
@@ -295,6 +304,10 @@ class SimulatedBusNode(SimulatedNode):
         self._carry_out()
 
     # Laws.
+
+    def _could_hide_since(self) -> float:
+        held_at = self.simulation.clock.now if self._held else self._held_at
+        return max(super()._could_hide_since(), held_at)
 
     def _hiding_violation(self, entry: Entry, replica: Replica) -> str | None:
         """The violation if a presence of a living node is hidden without a cause."""
