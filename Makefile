@@ -23,7 +23,8 @@ FAST := -m "not processes" $(PARALLEL)
 # Those of them that are not marked as slow, with a tenth of the examples and seeds.
 QUICK := -m "not processes and not slow" $(PARALLEL)
 # Programs that tests start, each with the package of Debian that has it.
-PROGRAMS := chromium:chromium haproxy:haproxy ip:iproute2 nginx:nginx openssl:openssl redis-server:redis-server
+PROGRAMS := chromium:chromium haproxy:haproxy ip:iproute2 nats-server:nats-server nginx:nginx openssl:openssl \
+    redis-server:redis-server
 # Where programs of the system are, which is not on the path of every user.
 SYSTEM := /usr/sbin
 # Installs packages of Debian where that is allowed, and fails elsewhere.

@@ -47,7 +47,7 @@ def received_bytes(node: adsum.Node) -> int:
     driver, total = node.driver, 0
     if not isinstance(driver, SocketDriver):
         raise TypeError(f"{node!r} does not run on sockets")
-    for connection in driver.transport.connections():
+    for connection in driver.sockets.connections():
         wire = connection.wire
         if wire is not None and not wire.is_closing():
             opened = wire.get_extra_info("socket")

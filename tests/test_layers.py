@@ -31,9 +31,12 @@ LAYERS = {
     "values": {"quoting"},
     "replication": {"collector", "errors", "quoting", "values"},
     "transport": {"errors", "activetime", "forks", "quoting", "sparselog", "tasks", "values"},
-    "config": {"errors", "quoting", "replication", "transport", "values"},
+    "bus": {"errors", "activetime", "forks", "quoting", "sparselog", "tasks", "transport"},
+    "config": {"errors", "bus", "quoting", "replication", "transport", "values"},
     "driver": {
         "errors",
+        "activetime",
+        "bus",
         "config",
         "forks",
         "quoting",
@@ -179,6 +182,8 @@ EXTRAS = {
 }
 #: Files that a server imports, and nothing else.
 SERVERS = {Path("channels", "uvicorn.py")}
+#: The clients of the engines, imported only if a setting names their engine.
+CLIENTS = {Path("bus", "natsclient.py"): {"nats"}, Path("bus", "redisclient.py"): {"redis"}}
 #: The one file beside them that imports a library, if it is installed.
 ACCELERATOR = SOURCE / "values" / "accelerator.py"
 
@@ -247,6 +252,9 @@ PURE = {
     "typing",
 }
 FROM_IMPURE = {"random": {"Random"}}
+#: The files of virtual links that are as pure, and take these beside.
+BUS_CORE = ["busevents", "buscore", "busmessages", "busring", "buswindows", "limits", "virtuallink"]
+PURE_FOR_BUS = {"hmac", "re", "struct"}
 
 #: Calls that reach the world without an import.
 BANNED_CALLS = {"open", "print", "input", "exec", "eval", "__import__"}
@@ -361,6 +369,13 @@ def test_core_imports_no_clock_no_io_and_no_randomness(path: Path) -> None:
             assert names <= FROM_IMPURE[top], f"{path.name} takes {names} from {module}"
 
 
+@pytest.mark.parametrize("name", BUS_CORE)
+def test_virtual_links_import_no_clock_no_io_and_no_randomness(name: str) -> None:
+    for module, _ in imports(SOURCE / "bus" / f"{name}.py"):
+        top = module.split(".")[0]
+        assert top == "adsum" or top in PURE | PURE_FOR_BUS, f"{name} imports {module}"
+
+
 @pytest.mark.parametrize("path", files_of("replication"), ids=lambda path: path.stem)
 def test_core_calls_nothing_that_reaches_the_world(path: Path) -> None:
     for node in ast.walk(ast.parse(path.read_text())):
@@ -376,6 +391,7 @@ def test_nothing_outside_the_standard_library_is_imported() -> None:
         # An integration imports the library of its name, which its extra installs.
         library = part == "integrations" or path.relative_to(SOURCE) in SERVERS
         extra = EXTRAS.get(path.stem, set()) if library else set()
+        extra = CLIENTS.get(path.relative_to(SOURCE), extra)
         if path == ACCELERATOR:
             extra = {"msgspec"}
         for module, _ in imports(path):

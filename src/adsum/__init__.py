@@ -23,6 +23,7 @@ The other files here:
 from adsum.errors import (
     AdsumError,
     AlreadyTrackedError,
+    CarrierError,
     ConfigurationError,
     DialError,
     DialRefusedError,
@@ -65,6 +66,7 @@ __all__ = [
     "AlreadyTrackedError",
     "Attempt",
     "Attempts",
+    "CarrierError",
     "ConfigurationError",
     "DialError",
     "DialRefusedError",

@@ -14,12 +14,13 @@ import math
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from adsum.bus.carrierurl import check_carrier, mask
 from adsum.errors import ConfigurationError
 from adsum.quoting import quoted
-from adsum.replication.timing import Timing
+from adsum.replication.timing import Timing, carrier_timing
 from adsum.transport.address import parse, parse_one
 from adsum.transport.discovery import longest_socket
 from adsum.transport.tls import TLS, require_security, require_verification
@@ -41,6 +42,8 @@ _OF_SERVICES = re.compile(r"_SERVICE_(HOST|PORT)(_|$)|_PORT_[0-9]+_(TCP|UDP|SCTP
 MIN_SECRET = 16
 #: Seconds of the longest `join_timeout`.
 MAX_JOIN_TIMEOUT = 3600.0
+#: Seconds of the longest `carrier_grace`.
+MAX_CARRIER_GRACE = 3600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +55,8 @@ class Settings:
     listen: tuple[str, ...]
     advertise: tuple[str, ...]
     peers: tuple[str, ...]
+    carrier: str | None = field(repr=False)
+    carrier_grace: float
     siblings: bool
     runtime_dir: str | None
     secret: bytes | None = field(repr=False)
@@ -75,8 +80,10 @@ def resolve_settings(
     """
     variables = os.environ if environment is None else environment
     read = _Reader(given, variables)
-    defaults = Timing()
-    timing = Timing(
+    carrier = read.carrier()
+    defaults = Timing() if carrier is None else carrier_timing()
+    timing = replace(
+        defaults,
         heartbeat_interval=read.seconds("heartbeat_interval", defaults.heartbeat_interval, 0.02),
         down_after=read.seconds("down_after", defaults.down_after, 0.1),
         link_grace=read.seconds("link_grace", defaults.link_grace, 0.01),
@@ -90,6 +97,8 @@ def resolve_settings(
         listen=read.addresses("listen", parse),
         advertise=read.addresses("advertise", parse_one),
         peers=read.addresses("peers", parse_one),
+        carrier=carrier,
+        carrier_grace=read.seconds("carrier_grace", 30.0, 0.0, MAX_CARRIER_GRACE),
         siblings=read.flag("siblings", True),
         runtime_dir=read.directory("runtime_dir"),
         secret=read.secret(),
@@ -98,6 +107,8 @@ def resolve_settings(
         join_timeout=read.seconds("join_timeout", 2.0, 0.0, MAX_JOIN_TIMEOUT),
         timing=timing,
     )
+    if carrier is not None:
+        _check_carrier(settings, carrier, read.label)
     if settings.advertise and not settings.listen:
         label = read.label("advertise")
         _refuse(
@@ -156,6 +167,25 @@ def _check_timing(timing: Timing, label: Callable[[str], str]) -> None:
     if timing.coalesce_interval > heartbeat:
         why = f"must be at most heartbeat_interval = {heartbeat:g} s"
         _refuse(label("coalesce_interval"), timing.coalesce_interval, why)
+
+
+def _check_carrier(settings: Settings, carrier: str, label: Callable[[str], str]) -> None:
+    """Refuse a carrier without the settings that it needs, or with settings of other links."""
+    shown = f"{label('carrier')}={quoted(mask(carrier))}"
+    for name in ("cluster", "secret"):
+        if getattr(settings, name) is None:
+            raise ConfigurationError(
+                f"{shown}: must be set with `{name}` ({_PREFIX}{name.upper()}), the same on all "
+                f"nodes of the cluster"
+            )
+    for name in ("listen", "advertise", "peers", "tls"):
+        value = getattr(settings, name)
+        if value:
+            given = f"{label(name)}={quoted(value)}" if name != "tls" else label(name)
+            raise ConfigurationError(
+                f"{given}: must not be set with {shown}, over which all links to other hosts run; "
+                f"remove one of the two"
+            )
 
 
 class _Reader:
@@ -243,6 +273,10 @@ class _Reader:
                 f"secrets.token_urlsafe()"
             )
         return bytes(secret)
+
+    def carrier(self) -> str | None:
+        value = self._find("carrier", str)
+        return None if value is None else check_carrier(value, self.label("carrier"))
 
     def tls(self) -> TLS | None:
         value = self._given.get("tls")

@@ -14,6 +14,7 @@
     ├── ProtocolError              a peer broke the protocol; its link is closed
     │   └── HandshakeError         a peer and this node cannot form a link
     └── TransportError             bytes could not be moved
+        ├── CarrierError           the engine that carries the links cannot be used
         ├── ListenError            an address cannot be listened on
         └── DialError              a peer cannot be reached
             └── DialRefusedError   nothing listens at that address
@@ -115,6 +116,14 @@ class HandshakeError(ProtocolError):
 
 class TransportError(AdsumError):
     """Bytes could not be moved."""
+
+
+class CarrierError(TransportError):
+    """The engine that carries the links cannot be used.
+
+    No server is reachable, it refuses the credentials, or a subject is not permitted. The text has
+    the URL without credentials, the reason and a remedy.
+    """
 
 
 class ListenError(TransportError):

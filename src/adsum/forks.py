@@ -17,6 +17,7 @@ One handler, registered once when this module is imported, does two things in ev
 
 import os
 import socket
+import stat
 from weakref import WeakSet
 
 
@@ -48,11 +49,46 @@ def private(sock: socket.socket) -> socket.socket:
     return sock
 
 
+class PrivateDescriptor:
+    """Makes the socket of a library private to this process: forked children do not hold it open.
+
+    The library keeps its socket to itself, so only its number is known here. A number may have
+    been reused, so a child replaces it only if it is still the same socket.
+
+    Args:
+        number: The descriptor of an open socket.
+    """
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+        self._inode = os.fstat(number).st_ino
+        _descriptors.add(self)
+
+    def release(self) -> None:
+        """Forget the descriptor, before its socket is closed. Idempotent."""
+        _descriptors.discard(self)
+
+    def inherited(self) -> int | None:
+        """The number, if it is still the same socket."""
+        try:
+            status = os.fstat(self._number)
+        except OSError:
+            return None
+        same = stat.S_ISSOCK(status.st_mode) and status.st_ino == self._inode
+        return self._number if same else None
+
+
+# Strong references: `release` ends each.
+_descriptors: set[PrivateDescriptor] = set()
+
+
 def _after_fork() -> None:
     process.generation += 1
-    sockets = list(_private)
+    sockets, descriptors = list(_private), list(_descriptors)
     _private.clear()
+    _descriptors.clear()
     inherited = [descriptor for sock in sockets if (descriptor := sock.detach()) >= 0]
+    inherited += [number for each in descriptors if (number := each.inherited()) is not None]
     if inherited:
         _replace(inherited)
 

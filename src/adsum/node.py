@@ -10,6 +10,7 @@ from typing import Self
 
 from adsum.arguments import seconds_from_zero
 from adsum.config import Settings, resolve_settings
+from adsum.driver.carrierdriver import CarrierDriver
 from adsum.driver.driver import Driver, logger
 from adsum.driver.observer import Observer
 from adsum.driver.socketdriver import SocketDriver
@@ -66,6 +67,11 @@ class Node:
         peers: Addresses of other nodes; one node that is up is enough.
         advertise: Addresses at which other nodes reach this one, if they differ from `listen`
             (NAT).
+        carrier: The URL of a NATS or Redis server, ``nats://host:4222`` or ``redis://host:6379``,
+            that carries the links to other hosts, in place of `listen` and `peers`. Requires
+            `cluster` and `secret`.
+        carrier_grace: Seconds, from 0 to 3600, for which the other nodes stay listed while the
+            carrier is away.
         siblings: Whether to discover nodes of the same cluster on this host automatically.
         runtime_dir: The directory in which siblings find each other, absolute; it must exist. By
             default that of the user, regardless of the working directory of the process.
@@ -105,6 +111,8 @@ class Node:
         listen: str | list[str] | None = None,
         peers: str | list[str] | None = None,
         advertise: str | list[str] | None = None,
+        carrier: str | None = None,
+        carrier_grace: float | None = None,
         siblings: bool | None = None,
         runtime_dir: str | None = None,
         secret: str | bytes | None = None,
@@ -124,7 +132,7 @@ class Node:
         # Whether `start` was ever called; if not, the server may have run no lifespan.
         self._was_started = False
         # Makes the driver of each run.
-        self._make_driver: MakeDriver = SocketDriver
+        self._make_driver: MakeDriver = _make_driver
         # The id of the thread in which the node runs; valid while it runs.
         self._thread = 0
         # Set while `start` is under way; its result is whether `stop` ended it.
@@ -159,6 +167,7 @@ class Node:
 
         Raises:
             ListenError: An address cannot be listened on.
+            CarrierError: The carrier cannot be reached.
             NodeNotRunningError: The node was stopped while it joined.
             UsageError: The node runs in another event loop.
             WrongThreadError: The node runs in the event loop of another thread.
@@ -455,8 +464,8 @@ class Node:
             ``received_bytes_total`` (before compression), ``missed_messages_total`` (published
             messages that a member missed, counted for each member: it had no link, or did not
             read) and ``incomplete_messages_total`` (received messages of bytes that were dropped,
-            because only a part of them arrived or too many were under way). Counters begin at zero
-            with each `start`.
+            because only a part of them arrived or too many were under way); with a carrier, also
+            ``carrier_connected`` (1 or 0). Counters begin at zero with each `start`.
         """
         return self.driver.counters()
 
@@ -529,9 +538,9 @@ class Node:
 
         Args:
             make: Makes the driver of a run from the settings of the node and the list of its
-                observers, which the driver reads at each event; None restores sockets.
+                observers, which the driver reads at each event; None restores sockets and carrier.
         """
-        self._make_driver = SocketDriver if make is None else make
+        self._make_driver = _make_driver if make is None else make
 
     def attach(self, thread: int | None = None) -> Driver:
         """Begin a run for a caller that opens and ends its driver: `start` without waiting.
@@ -572,6 +581,12 @@ class Node:
                 "call, `loop.call_soon_threadsafe(presence.untrack_all, owner)` makes one without "
                 "waiting"
             )
+
+
+def _make_driver(settings: Settings, observers: list[Observer]) -> Driver:
+    """Make the driver of a run: on sockets alone, or with a carrier."""
+    make = SocketDriver if settings.carrier is None else CarrierDriver
+    return make(settings, observers)
 
 
 def _free(driver: Driver, task: "asyncio.Task[None]") -> None:

@@ -1,0 +1,1 @@
+"""Tests of links over an engine: its clients against real servers."""

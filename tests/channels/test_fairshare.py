@@ -408,7 +408,7 @@ def test_remote_broadcast_is_charged_to_its_link() -> None:
                 await one.join("busy:1")
             driver = app.node.driver
             assert isinstance(driver, SocketDriver)
-            turns = driver.transport.turns
+            turns = driver.sockets.turns
             before = turns._left
             message = Publish(f"{RESERVED}channels/text/busy:1", "news", "{}")
             driver.deliver("other", message)

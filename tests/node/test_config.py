@@ -9,6 +9,7 @@ import pytest
 import adsum
 from adsum.config import resolve_settings
 from adsum.errors import ConfigurationError
+from adsum.replication.timing import carrier_timing
 from adsum.values.limits import MAX_ADDRESSES
 
 
@@ -199,3 +200,62 @@ def test_tls_files_are_read_from_the_environment(certificates: Path) -> None:
     assert tls.mutual
     del files["ADSUM_TLS_KEY"]
     assert "must be all of" in refusal({}, files)
+
+
+CARRIER: dict[str, Any] = {"cluster": "shop", "carrier": "nats://bus:4222", "secret": SECRET}
+
+
+def test_carrier_is_read_from_the_environment() -> None:
+    environment = {
+        "ADSUM_CARRIER": "redis://bus:6379",
+        "ADSUM_CARRIER_GRACE": "5",
+        "ADSUM_CLUSTER": "shop",
+        "ADSUM_SECRET": SECRET,
+    }
+    settings = resolve_settings({}, environment)
+    assert settings.carrier == "redis://bus:6379"
+    assert settings.carrier_grace == 5.0
+
+
+def test_durations_on_a_carrier_are_its_own_unless_set() -> None:
+    assert resolve_settings(CARRIER, {}).timing == carrier_timing()
+    timing = resolve_settings({**CARRIER, "heartbeat_interval": 0.5}, {}).timing
+    assert timing.heartbeat_interval == 0.5
+    assert timing.down_after == carrier_timing().down_after
+
+
+@pytest.mark.parametrize("missing", ["cluster", "secret"])
+def test_carrier_without_cluster_or_secret_is_refused(missing: str) -> None:
+    text = refusal({key: value for key, value in CARRIER.items() if key != missing})
+    assert text.startswith("carrier='nats://bus:4222': ")
+    assert f"`{missing}` (ADSUM_{missing.upper()})" in text
+
+
+@pytest.mark.parametrize("field", ["listen", "peers", "advertise"])
+def test_carrier_beside_addresses_is_refused(field: str) -> None:
+    given = {**CARRIER, field: "127.0.0.1:7400"}
+    text = refusal(given if field != "advertise" else {**given, "listen": "127.0.0.1:7400"})
+    assert "127.0.0.1:7400" in text
+    assert "carrier='nats://bus:4222'" in text
+    variables = {f"ADSUM_{name.upper()}": value for name, value in given.items()}
+    assert "ADSUM_CARRIER='nats://bus:4222'" in refusal({}, variables)
+
+
+def test_carrier_beside_tls_is_refused() -> None:
+    tls = adsum.TLS(*contexts(REQUIRED, REQUIRED))
+    assert refusal({**CARRIER, "tls": tls}).startswith("tls: must not be set with carrier=")
+
+
+def test_credentials_of_a_carrier_are_never_shown() -> None:
+    url = "nats://ann:hunter2@bus:4222"
+    given = {**CARRIER, "carrier": url}
+    assert "hunter2" not in refusal({"carrier": url})
+    assert "hunter2" not in refusal({**given, "peers": "127.0.0.1:7400"})
+    assert "hunter2" not in refusal({**given, "carrier": url.replace("nats", "amqp")})
+    assert "hunter2" not in repr(resolve_settings(given, {}))
+    assert "hunter2" not in repr(adsum.Node(**given))
+
+
+@pytest.mark.parametrize(("value", "accepted"), [(-1, "0 s and 3600 s"), (3601, "0 s and 3600 s")])
+def test_grace_of_a_carrier_out_of_range_is_refused(value: float, accepted: str) -> None:
+    assert accepted in refusal({**CARRIER, "carrier_grace": value})

@@ -14,13 +14,19 @@ import tempfile
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from random import Random
 
 import pytest
 
 import adsum
 from adsum.driver import socketdriver
 from adsum.driver.openfiles import OpenFiles
+from adsum.driver.siblings import Siblings
+from adsum.replication.effects import Dial
 from adsum.replication.engine import Engine
+from adsum.replication.state import Replica
+from adsum.replication.timing import Timing
+from adsum.transport.discovery import SiblingDirectory
 from tests.support.environment import RUNTIME_DIR
 from tests.support.nodes import run, running
 from tests.support.waiting import DEADLINE, eventually, until
@@ -90,6 +96,27 @@ def test_removed_socket_is_replaced_and_newcomers_find_the_node(
     assert [record.levelno for record in caplog.records] == [logging.WARNING] * 2
     assert all("was removed; listening at unix:" in r.getMessage() for r in caplog.records)
     assert not list(directory.iterdir())
+
+
+@pytest.mark.parametrize("direct", [True, False], ids=["direct link", "link over a carrier"])
+def test_found_sibling_is_dialled_unless_it_has_a_direct_link(
+    cluster_name: str, directory: Path, direct: bool
+) -> None:
+    async def main() -> None:
+        async with adsum.Node(name="sibling", cluster=cluster_name) as sibling:
+            assert isinstance(sibling.driver, socketdriver.SocketDriver)
+            address = f"unix:{socket_of(sibling)}"
+            engine = Engine(Replica("me", 1), Timing(), Random(1), 0.0)
+            peer = sibling.driver.replica
+            engine.link_up(1, peer, (address, "bus:1"), None, 0.0, direct=direct)
+            engine.take_effects()
+            found = SiblingDirectory(cluster_name, str(directory.parent))
+            Siblings(found, sibling.driver.sockets, engine).find()
+            engine.tick(0.0)
+            dials = [effect.address for effect in engine.take_effects() if isinstance(effect, Dial)]
+            assert dials == ([] if direct else [address])
+
+    run(main())
 
 
 @pytest.mark.slow

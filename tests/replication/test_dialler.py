@@ -67,6 +67,26 @@ def test_linked_peer_is_not_dialled(dialler: Dialler) -> None:
     assert dialler.due(101.0, {}) == ["a:1"]
 
 
+@pytest.mark.parametrize("direct", [True, False], ids=["direct", "on a carrier"])
+def test_seed_is_dialled_beside_a_link_over_a_carrier_only_if_it_leads_to_a_direct_one(
+    dialler: Dialler, direct: bool
+) -> None:
+    dialler.add_seed("a:1", 0.0, lasting=True, direct=direct)
+    dialler.due(0.0, {})
+    dialler.answered("a:1", "ann", 0.0)
+    dialler.hurry("ann", 1.0)
+    assert dialler.due(1.0, {"ann": None}, {"ann": None}) == []
+    dialler.hurry("ann", 2.0)
+    assert dialler.due(2.0, {"ann": None}, {}) == (["a:1"] if direct else [])
+
+
+def test_peer_is_not_dialled_beside_a_link_over_a_carrier(dialler: Dialler) -> None:
+    dialler.add_peer("ann", ("a:1",), 0.0)
+    assert dialler.due(0.0, {"ann": None}, {}) == []
+    dialler.hurry("ann", 1.0)
+    assert dialler.due(1.0, {}, {}) == ["a:1"]
+
+
 def test_dial_tries_every_address_of_a_peer_in_turn(dialler: Dialler) -> None:
     dialler.add_peer("ann", ("unix:/a", "a:1", "a:2"), 0.0)
     tried = []

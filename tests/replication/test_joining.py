@@ -6,6 +6,7 @@ import pytest
 
 from adsum.replication.effects import Close, Send
 from adsum.replication.engine import Engine
+from adsum.replication.fingerprint import mark
 from adsum.replication.joining import LINK_PATIENCE
 from adsum.replication.messages import (
     Ask,
@@ -385,3 +386,52 @@ def test_two_nodes_that_seed_each_other_join_without_waiting() -> None:
     simulation.run(0.5)
     assert one.engine.joined
     assert two.engine.joined
+
+
+@pytest.mark.parametrize("seeds", [1, 2, 4, 9])
+@pytest.mark.parametrize("gap", [0.0, 0.3, 2.5])
+def test_newcomer_lists_every_lingering_node_and_its_presences_once_it_has_joined(
+    seeds: int, gap: float
+) -> None:
+    for seed in range(2):
+        simulation = Simulation(9, seed=seed)
+        simulation.run(3.0)
+        for place in ("n3", "n7"):
+            simulation.node(place).track("room", place)
+        simulation.run(1.0)
+        for place in ("n3", "n7"):
+            simulation.stop(place, linger=60.0)
+            simulation.run(gap)
+        newcomer = simulation.create("new")
+        addresses = [node.place for node in simulation.alive if node is not newcomer]
+        simulation.rng.shuffle(addresses)
+        for address in addresses[:seeds]:
+            newcomer.engine.add_seed(address, lasting=True)
+        newcomer.begin()
+        began = simulation.clock.now
+        while not newcomer.engine.joined:
+            assert simulation.clock.now - began < 3.0, "it never joins"
+            simulation.run(0.002)
+        left = [info.name for info in newcomer.engine.members() if info.status == "left"]
+        assert left == ["n3", "n7"]
+        assert sorted(newcomer.present("room")) == ["n3", "n7"]
+
+
+def test_newcomer_asks_each_peer_for_a_lingering_slice_that_the_first_peers_lack() -> None:
+    """The first peers are newcomers too: they relay the goodbye, and have no slice of it yet."""
+    peers = [Replica(f"peer {number}", 1) for number in range(1, 6)]
+    lingering = mark(CAT)
+    engine = starting(*(peer.name for peer in peers))
+    for number, peer in enumerate(peers, 1):
+        engine.link_up(number, peer, (peer.name,), peer.name, 0.0)
+    for number in range(1, 5):
+        engine.receive(number, Heartbeat(1, 0, 0, lingering), 0.0)
+        engine.receive(number, Digest((), (Farewell(CAT, 9, 1, 60.0, 0),)), 0.0)
+    engine.take_effects()
+    engine.receive(5, Heartbeat(1, 0, 0, lingering), 0.0)
+    assert [m for m in sent(engine) if isinstance(m, Pull)] == [Pull((CAT,), everything=False)]
+    assert not engine.joined
+    engine.receive(5, Digest((), (Farewell(CAT, 9, 1, 60.0, 1),)), 0.0)
+    assert not engine.joined
+    engine.receive(5, changes(CAT, 1), 0.0)
+    assert engine.joined

@@ -3,11 +3,14 @@
 import asyncio
 import functools
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import ParamSpec
+from typing import ParamSpec, cast
 
+from adsum.bus.buslink import BusLink
+from adsum.bus.bustransport import BusTransport
 from adsum.transport.address import TcpAddress, UnixAddress, parse
 from adsum.transport.contract import Link, LinkHandler, NodeIdentity, Transport
 from adsum.transport.handshake import VERSIONS
@@ -17,13 +20,35 @@ from adsum.transport.options import TransportOptions
 from adsum.transport.sockets import SocketTransport
 from adsum.transport.streamconnection import StreamConnection
 from adsum.transport.tls import TLS
+from adsum.transport.turns import TurnBudget
 
+from .memory_bus import MemoryBroker
 from .memory_transport import MemoryNetwork, MemoryTransport, connect
 from .raw_peer import RawPeer
 from .waiting import DEADLINE, until
 
 P = ParamSpec("P")
 
+
+class ConnectingBusTransport(BusTransport):
+    """A transport on a bus that connects at its first dial, as one on sockets does."""
+
+    has_listened = False
+
+    async def listen(self, address: str = "bus:") -> str:
+        self.has_listened = True
+        return await super().listen(address)
+
+    async def dial(self, address: str) -> None:
+        if not self.has_listened:
+            await self.listen()
+        await super().dial(address)
+
+    def connections(self) -> list[BusLink]:
+        return list(self._links.values())
+
+
+#: A transport on a bus is cast to it: most tests use the common part.
 AnyTransport = SocketTransport | MemoryTransport
 
 
@@ -62,6 +87,22 @@ class Recorder:
     on_frame: Callable[[Link, bytes], None] | None = None
     #: True while a handler method runs: another call meanwhile would be re-entrant.
     busy: bool = False
+    #: The events of a bus, beyond those of links.
+    announced: list[str] = field(default_factory=list)
+    alone: int = 0
+    held: list[tuple[list[Link], bool]] = field(default_factory=list)
+
+    def node_announced(self, address: str, sibling: bool) -> None:
+        assert not self.busy
+        self.announced.append(address)
+
+    def found_alone(self) -> None:
+        assert not self.busy
+        self.alone += 1
+
+    def links_held(self, links: Iterable[Link], held: bool) -> None:
+        assert not self.busy
+        self.held.append((list(links), held))
 
     def link_opened(self, link: Link) -> None:
         assert link not in self.opened
@@ -103,8 +144,8 @@ class Recorder:
     @property
     def link(self) -> StreamLink:
         link = self.opened[-1]
-        assert isinstance(link, StreamLink)
-        return link
+        assert isinstance(link, StreamLink | BusLink)
+        return cast(StreamLink, link)  # tests of a bus use its common part
 
 
 class World:
@@ -113,6 +154,7 @@ class World:
     def __init__(self, kind: str, directory: Path, tls: TLS | None) -> None:
         self.kind = kind
         self.network = MemoryNetwork()
+        self.broker = MemoryBroker()
         self._directory = directory
         self._tls = tls
         self.transports: list[AnyTransport] = []
@@ -138,6 +180,8 @@ class World:
         made: AnyTransport
         if self.kind == "memory":
             made = MemoryTransport(self.network, who, handler, options)
+        elif self.kind == "bus":
+            made = cast(AnyTransport, self._bus_transport(who, handler, secret, limits))
         else:
             made = SocketTransport(who, handler, replace(options, tls=self._tls))
         # What the type checker proves here: both are what the contract says.
@@ -145,6 +189,20 @@ class World:
         assert all(contract)
         self.transports.append(made)
         return made
+
+    def _bus_transport(
+        self, who: NodeIdentity, handler: Recorder, secret: bytes | None, limits: TransportLimits
+    ) -> ConnectingBusTransport:
+        assert secret is not None
+        return ConnectingBusTransport(
+            who,
+            handler,
+            partial(self.broker.make_client, "memory://bus", name=who.name),
+            secret=secret,
+            carrier="memory://bus",
+            grace=DEADLINE,
+            turns=TurnBudget(limits.turn_budget),
+        )
 
     async def listening(self, name: str, handler: Recorder, **settings: object) -> str:
         """A transport that listens; returns where."""
@@ -162,6 +220,8 @@ class World:
         return dialler, acceptor
 
     def free_address(self, name: str) -> str:
+        if self.kind == "bus":
+            return "bus:"
         return f"unix:{self._directory}/{name}" if self.kind == "unix" else "127.0.0.1:0"
 
     def _raw_peer(self) -> RawPeer:
@@ -174,7 +234,9 @@ class World:
         loop = asyncio.get_running_loop()
         where = parse(address)
         if self.kind == "memory":
-            connection = self.bound[address].accept_connection()
+            bound = self.bound[address]
+            assert isinstance(bound, MemoryTransport)
+            connection = bound.accept_connection()
             assert connection is not None
             connect(raw, connection)
             await until(lambda: raw.wire)
@@ -223,12 +285,14 @@ class World:
 
     async def _silent_in_memory(self, protocol: Callable[[], asyncio.Protocol]) -> str:
         silent = self.transport("silent")
+        assert isinstance(silent, MemoryTransport)
         silent.accept_connection = lambda *_, **__: protocol()  # type: ignore[method-assign, assignment]  # any protocol does
         return await silent.listen("silent")
 
     def connections_of(self, name: str) -> list[StreamConnection]:
         """What the transport of a node holds, with an open link or not."""
-        return next(made for made in self.transports if made.identity.name == name).connections()
+        found = next(made for made in self.transports if made.identity.name == name)
+        return found.connections()
 
     async def close(self) -> None:
         for server in self._servers:

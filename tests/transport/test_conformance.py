@@ -4,9 +4,11 @@ import asyncio
 import os
 import zlib
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from adsum.bus.limits import WINDOW
 from adsum.errors import DialRefusedError, HandshakeError, ListenError
 from adsum.transport.contract import Link
 from adsum.transport.framing import FRAME_LIMIT
@@ -14,6 +16,19 @@ from adsum.transport.handshake import VERSIONS, SelfDialError
 from adsum.transport.limits import TransportLimits
 from tests.support.transports import Recorder, World, in_loop
 from tests.support.waiting import DEADLINE, until
+
+from .conftest import KINDS, make_world
+
+
+@pytest.fixture(params=(*KINDS, "bus"))
+def world(request: pytest.FixtureRequest, short_path: Path) -> World:
+    return make_world(request, request.param, short_path)
+
+
+@pytest.fixture(params=KINDS)
+def stream_world(request: pytest.FixtureRequest, short_path: Path) -> World:
+    """For clauses about the streams below links, or about options that a bus does not have."""
+    return make_world(request, request.param, short_path)
 
 
 @in_loop
@@ -77,10 +92,10 @@ async def test_frame_above_the_limit_is_refused_and_the_link_stays_open(world: W
 
 
 @in_loop
-async def test_all_frames_of_one_turn_leave_in_one_write(world: World) -> None:
+async def test_all_frames_of_one_turn_leave_in_one_write(stream_world: World) -> None:
     acceptor = Recorder()
-    address = await world.listening("acceptor", acceptor)
-    raw = await world.proved_raw(address)
+    address = await stream_world.listening("acceptor", acceptor)
+    raw = await stream_world.proved_raw(address)
     await until(lambda: acceptor.opened)
     raw.chunks.clear()
 
@@ -95,12 +110,13 @@ async def test_all_frames_of_one_turn_leave_in_one_write(world: World) -> None:
 async def test_high_water_mark_passed_within_one_turn_is_reported_at_once(world: World) -> None:
     dialler, acceptor = await world.pair(limits=TransportLimits(send_high_water=64 * 1024))
     payload = os.urandom(10_000)
+    mark = WINDOW if world.kind == "bus" else 64 * 1024
 
     sent = 0
     while not dialler.writable:
         dialler.link.send(payload)
         sent += 1
-    assert sent == 7, "the mark and at most one frame"
+    assert sent == mark // 10_000 + 1, "the mark and at most one frame"
 
     await until(lambda: dialler.writable == [False, True])
     await until(lambda: len(acceptor.frames) == sent)
@@ -208,11 +224,11 @@ async def test_dial_without_a_listener_is_refused(world: World) -> None:
 
 
 @in_loop
-async def test_listen_on_an_address_in_use_is_refused(world: World) -> None:
-    address = await world.listening("first", Recorder())
+async def test_listen_on_an_address_in_use_is_refused(stream_world: World) -> None:
+    address = await stream_world.listening("first", Recorder())
 
     with pytest.raises(ListenError):
-        await world.transport("second").listen(address)
+        await stream_world.transport("second").listen(address)
 
 
 @pytest.mark.parametrize(
@@ -222,21 +238,21 @@ async def test_listen_on_an_address_in_use_is_refused(world: World) -> None:
 )
 @in_loop
 async def test_nodes_whose_secrets_differ_never_link(
-    world: World, theirs: bytes | None, mine: bytes | None
+    stream_world: World, theirs: bytes | None, mine: bytes | None
 ) -> None:
     acceptor, dialler = Recorder(), Recorder()
-    address = await world.listening("acceptor", acceptor, secret=theirs)
+    address = await stream_world.listening("acceptor", acceptor, secret=theirs)
 
     with pytest.raises(HandshakeError, match="secrets differ"):
-        await world.transport("dialler", dialler, secret=mine).dial(address)
+        await stream_world.transport("dialler", dialler, secret=mine).dial(address)
 
     assert not acceptor.opened
     assert not dialler.opened
 
 
 @in_loop
-async def test_nodes_without_a_secret_link(world: World) -> None:
-    dialler, acceptor = await world.pair(secret=None)
+async def test_nodes_without_a_secret_link(stream_world: World) -> None:
+    dialler, acceptor = await stream_world.pair(secret=None)
 
     dialler.link.send(b"hello")
 
@@ -244,21 +260,23 @@ async def test_nodes_without_a_secret_link(world: World) -> None:
 
 
 @in_loop
-async def test_nodes_of_different_clusters_never_link(world: World) -> None:
-    address = await world.listening("acceptor", Recorder(), cluster="kitchen")
+async def test_nodes_of_different_clusters_never_link(stream_world: World) -> None:
+    address = await stream_world.listening("acceptor", Recorder(), cluster="kitchen")
 
     with pytest.raises(HandshakeError, match=r"'hall'.*'kitchen'|'kitchen'.*'hall'"):
-        await world.transport("dialler", cluster="hall").dial(address)
+        await stream_world.transport("dialler", cluster="hall").dial(address)
 
 
 @in_loop
-async def test_versions_next_to_each_other_link_and_distant_ones_do_not(world: World) -> None:
+async def test_versions_next_to_each_other_link_and_distant_ones_do_not(
+    stream_world: World,
+) -> None:
     dialler = Recorder()
-    address = await world.listening("acceptor", Recorder(), versions=(1, 2))
+    address = await stream_world.listening("acceptor", Recorder(), versions=(1, 2))
 
-    await world.transport("newer", dialler, versions=(2, 3)).dial(address)
+    await stream_world.transport("newer", dialler, versions=(2, 3)).dial(address)
     with pytest.raises(HandshakeError, match="no common protocol version"):
-        await world.transport("newest", versions=(3, 4)).dial(address)
+        await stream_world.transport("newest", versions=(3, 4)).dial(address)
 
     assert dialler.link.version == 2
 
@@ -300,15 +318,15 @@ async def test_hello_carries_the_identity_set_last(world: World) -> None:
 
 
 @in_loop
-async def test_wildcard_address_becomes_the_observed_peer_host(world: World) -> None:
+async def test_wildcard_address_becomes_the_observed_peer_host(stream_world: World) -> None:
     dialler = Recorder()
-    listening = world.transport("acceptor")
-    address = await listening.listen(world.free_address("acceptor"))
+    listening = stream_world.transport("acceptor")
+    address = await listening.listen(stream_world.free_address("acceptor"))
     # Both families on one port are one address, in whatever family the peer is seen.
     told = ("0.0.0.0:7400", "[::]:7400", "[::]:7401", ":7402", "10.1.2.3:7403")
     listening.identity = replace(listening.identity, addresses=told)
 
-    await world.transport("dialler", dialler).dial(address)
+    await stream_world.transport("dialler", dialler).dial(address)
 
     seen = ("127.0.0.1:7400", "127.0.0.1:7401", "127.0.0.1:7402", "10.1.2.3:7403")
     assert dialler.link.peer.addresses == seen

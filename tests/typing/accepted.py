@@ -384,7 +384,11 @@ def errors(error: Exception) -> None:
         adsum.WrongThreadError,
     ]
     broken: list[type[adsum.ProtocolError]] = [adsum.HandshakeError]
-    unmoved: list[type[adsum.TransportError]] = [adsum.ListenError, adsum.DialError]
+    unmoved: list[type[adsum.TransportError]] = [
+        adsum.CarrierError,
+        adsum.ListenError,
+        adsum.DialError,
+    ]
     refused: type[adsum.DialError] = adsum.DialRefusedError
     value_error: ValueError = adsum.ConfigurationError("listen: no port")
     runtime_error: RuntimeError = adsum.WrongThreadError()

@@ -9,7 +9,7 @@ time.
 import asyncio
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -128,6 +128,7 @@ class Driver(ABC):
         Raises:
             NodeNotRunningError: The run was closed meanwhile.
             ListenError: An address cannot be listened on.
+            CarrierError: The carrier cannot be reached.
             ConfigurationError: The directory for the sockets of siblings is not safe.
         """
 
@@ -166,13 +167,14 @@ class Driver(ABC):
         """Whether this node has joined its cluster; stays true until the end of the run."""
         return self.engine.joined
 
-    def hold_liveness(self, held: bool) -> None:
-        """Stop active time, or let it go on: the transport has lost its way to all members.
+    def hold(self, links: Collection[int], held: bool) -> None:
+        """Let the silence of some links mean nothing, or count again; see `Engine.hold`.
 
-        Meanwhile no member is suspected or declared down; changes and messages of this node are
-        handled as usual. The caller bounds the time.
+        Meanwhile the members behind them are neither suspected nor declared down, unless they have
+        other links; changes and messages of this node are handled as usual. The caller bounds the
+        time.
         """
-        self.engine.hold_liveness(held, self._now())
+        self.engine.hold(links, held, self._now())
         self._drive()
 
     def begin_stop(self) -> None:

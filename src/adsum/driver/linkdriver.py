@@ -6,7 +6,7 @@ dial and listens. Everything here runs in the thread of the event loop.
 
 import asyncio
 import secrets
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable
 from random import Random
 from typing import Any
 
@@ -155,7 +155,9 @@ class LinkDriver(Driver):
         if link.dialled is not None:
             self._rejections.pop(link.dialled, None)
         try:
-            self.engine.link_up(number, replica, peer.addresses, link.dialled, self._now())
+            self.engine.link_up(
+                number, replica, peer.addresses, link.dialled, self._now(), direct=link.direct
+            )
         finally:
             self._drive()
 
@@ -173,6 +175,11 @@ class LinkDriver(Driver):
         """See `LinkHandler`."""
         self._attempt(self.engine.link_writable, self._ids[link], writable, self._now())
         self._drive()
+
+    def links_held(self, links: Iterable[Link], held: bool) -> None:
+        """See `HoldHandler`."""
+        numbers = [self._ids[link] for link in links if link in self._ids]
+        self._attempt(self.hold, numbers, held)
 
     def link_closed(self, link: Link, reason: str) -> None:
         """See `LinkHandler`."""

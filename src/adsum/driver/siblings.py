@@ -89,7 +89,11 @@ class Siblings:
             return
         for gone in self.found.difference(found):
             self._engine.remove_seed(gone)
-        known = {member.address for member in self._engine.members()}
+        known = {
+            member.address
+            for member in self._engine.members()
+            if not self._engine.lacks_direct_link(member.name)  # over a carrier alone
+        }
         for address in found:
             if address not in known:
                 self._engine.add_seed(address, lasting=False)

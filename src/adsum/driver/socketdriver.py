@@ -36,12 +36,13 @@ CHECK_INTERVAL = 3.0
 class SocketDriver(LinkDriver):
     """A run of a node on sockets.
 
+    Attributes:
+        sockets: The transport over sockets.
+
     Args:
         settings: The settings of the node.
         observers: The observers to notify; the list is read at each event.
     """
-
-    transport: SocketTransport
 
     def __init__(self, settings: Settings, observers: list[Observer]) -> None:
         cluster = settings.cluster or discovery.default_cluster()
@@ -50,9 +51,10 @@ class SocketDriver(LinkDriver):
         options = TransportOptions(
             secret=settings.secret, tls=settings.tls, limits=NODE_TRANSPORT_LIMITS
         )
-        self.transport = SocketTransport(identity, self, options)
+        self.sockets = SocketTransport(identity, self, options)
+        self.transport = self.sockets
         directory = discovery.SiblingDirectory(self.cluster, settings.runtime_dir)
-        self._siblings = Siblings(directory, self.transport, self.engine)
+        self._siblings = Siblings(directory, self.sockets, self.engine)
         self._files = OpenFiles(self.replica)
         # The addresses that it listens on by its settings, with their actual ports.
         self._bound: Sequence[str] = ()
@@ -60,7 +62,7 @@ class SocketDriver(LinkDriver):
     async def open(self) -> None:
         """See `Driver`."""
         settings = self.settings
-        self._bound = await self.transport.listen_all(settings.listen)
+        self._bound = await self.sockets.listen_all(settings.listen)
         if settings.siblings:
             await self._siblings.listen()
             # Listening came first, so of two nodes that start together one finds the other.
@@ -68,6 +70,12 @@ class SocketDriver(LinkDriver):
         self._advertise()
         self._files.check_start(len(self._siblings.found) + len(settings.peers))
         self.spawn(self._check_surroundings())
+        await self.find_others()
+        await self.join()
+
+    async def find_others(self) -> None:
+        """Begin to dial the configured peers."""
+        settings = self.settings
         hosts = [address for address in settings.peers if _has_host_name(address)]
         for address in settings.peers:
             if address not in hosts:
@@ -76,7 +84,6 @@ class SocketDriver(LinkDriver):
             self.engine.expect_address(host)
         if hosts:
             self.spawn(self._resolve(hosts))
-        await self.join()
 
     def clean_up(self) -> None:
         """Remove the timers, and the directory of the cluster if no socket is left in it."""
@@ -86,7 +93,7 @@ class SocketDriver(LinkDriver):
 
     def charge(self, cost: int) -> None:
         """See `Driver`."""
-        self.transport.turns.charge(cost)
+        self.sockets.turns.charge(cost)
 
     def dial_refused(self, address: str) -> None:
         """See `LinkDriver`: the socket of a sibling that was killed is removed."""
@@ -116,8 +123,8 @@ class SocketDriver(LinkDriver):
         own = [self._siblings.address] if self._siblings.address else []
         self.addresses = (*self._bound, *own)
         elsewhere = self.settings.advertise or self._bound
-        identity = self.transport.identity
-        self.transport.identity = replace(identity, addresses=(*own, *elsewhere))
+        identity = self.sockets.identity
+        self.sockets.identity = replace(identity, addresses=(*own, *elsewhere))
 
     async def _resolve(self, addresses: list[str]) -> None:
         """Look up host names periodically: all their addresses are peers, and they may change."""

@@ -48,7 +48,13 @@ class Admission:
     heartbeats: Heartbeats
 
     def link_up(
-        self, id: int, replica: Replica, addresses: tuple[str, ...], dialled: str | None
+        self,
+        id: int,
+        replica: Replica,
+        addresses: tuple[str, ...],
+        dialled: str | None,
+        *,
+        direct: bool,
     ) -> None:
         """Register an opened link: admit its replica as a member, or refuse it and close the link.
 
@@ -57,6 +63,7 @@ class Admission:
             replica: The replica at the other end, which has proved its identity.
             addresses: The addresses at which it listens.
             dialled: The address that was dialled; None if the other end dialled.
+            direct: Whether it is a connection of its own, not a virtual link over a carrier.
         """
         now = self.clock.active
         if replica.name == self.me.name:
@@ -70,6 +77,7 @@ class Admission:
             opened_at=now,
             received_at=now,
             dialled=dialled is not None,
+            direct=direct,
             addresses=addresses,
             kept=self.me < replica,
         )
@@ -104,6 +112,7 @@ class Admission:
     def welcome(self, link: PeerLink) -> None:
         """Greet and follow the peer of a new link, unless it closes as redundant."""
         self.reconciler.reconcile(link.replica.name)
+        self.reconciler.update_hold(link.replica)
         self.redundancy.close_redundant(link)
         if link.id in self.links:
             self.joining.expect_link(link.id)

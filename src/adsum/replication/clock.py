@@ -3,9 +3,8 @@
 *Active time* stands still while the process does not run (Lifeguard: Dadgar, Phillips, Currey
 2018). An engine asks to be called at least once in its *patience*. A longer gap between two calls
 is this node's own absence, and a step back is a broken clock; neither says anything about other
-nodes, so a gap counts for no more than the patience. Nothing counts while the time is *held*,
-because this node has lost its own connection to all others. *Elapsed time* is monotonic time since
-the start.
+nodes, so a gap counts for no more than the patience. *Elapsed time* is monotonic time since the
+start.
 """
 
 
@@ -22,8 +21,6 @@ class Clock:
         self.active = 0.0
         #: Elapsed seconds since the start.
         self.elapsed = 0.0
-        #: Whether active time stands still.
-        self.held = False
         self._last_call = now
         self._heartbeat_interval = heartbeat_interval
         # Seconds of the last absence, and the elapsed time at which it ended.
@@ -38,12 +35,12 @@ class Clock:
             patience: Seconds after the last call within which this one was requested.
         """
         gap = max(0.0, now - self._last_call)
-        counted = 0.0 if self.held else min(gap, patience)
+        counted = min(gap, patience)
         before = self.recent_absence
         self._last_call = now
         self.active += counted
         self.elapsed += gap
-        if self.held or gap - counted > self._heartbeat_interval:
+        if gap - counted > self._heartbeat_interval:
             self._absence = gap + before
             self._back_at = self.elapsed
 

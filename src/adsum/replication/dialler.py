@@ -3,6 +3,10 @@
 A peer is dialled while there is no link to it: at once when a link was lost, then less and less
 often, with jitter, so that a cluster that comes back does not dial in step. Addresses come from
 the configuration or discovery (seeds) and from the other nodes (peers).
+
+A seed is dialled until its node has a *direct* link: one over a carrier is no substitute for that
+to a sibling. A peer is dialled while it has no link at all, so that nodes that cannot dial each
+other do not try for ever.
 """
 
 from collections.abc import Iterator, Mapping
@@ -28,6 +32,7 @@ class Target:
         dial_at: When to dial next.
         seed: Whether its address was configured or discovered, rather than received from a peer.
         lasting: Whether to keep dialling after it refused.
+        direct: Whether a seed leads to a direct link, and not to one over a carrier.
     """
 
     addresses: tuple[str, ...]
@@ -35,6 +40,7 @@ class Target:
     dial_at: float
     seed: bool = False
     lasting: bool = True
+    direct: bool = True
     #: The address that is being dialled, if any.
     dialling: str | None = None
     #: The index of the next address in this round, and whether all addresses before it refused.
@@ -60,17 +66,20 @@ class Dialler:
         #: The earliest time at which `due` may return addresses.
         self.next_at = float("inf")
 
-    def add_seed(self, address: str, now: float, *, lasting: bool) -> bool:
+    def add_seed(self, address: str, now: float, *, lasting: bool, direct: bool = True) -> bool:
         """Dial an address from the configuration or discovery; returns whether it is new.
 
         Args:
             address: The address.
             now: Active time.
             lasting: Keep the seed when it refuses; otherwise it is removed then.
+            direct: Whether it leads to a direct link, and not to one over a carrier.
         """
         if address in self._seeds:
             return False
-        self._seeds[address] = Target((address,), None, now, seed=True, lasting=lasting)
+        self._seeds[address] = Target(
+            (address,), None, now, seed=True, lasting=lasting, direct=direct
+        )
         self.next_at = min(self.next_at, now)
         return True
 
@@ -108,13 +117,17 @@ class Dialler:
             target.all_refused = False  # a process answered
             self._back_off(target, now)
 
-    def due(self, now: float, linked: Mapping[str, object]) -> list[str]:
+    def due(
+        self, now: float, linked: Mapping[str, object], direct: Mapping[str, object] | None = None
+    ) -> list[str]:
         """The addresses to dial now; report each result by `answered` or `failed`.
 
         Args:
             now: Active time.
             linked: The names of nodes with a link.
+            direct: The names of nodes with a direct link; None if all links are direct.
         """
+        direct = linked if direct is None else direct
         if now < self.next_at:
             return []
         self.next_at = float("inf")
@@ -125,7 +138,8 @@ class Dialler:
         )
         room = MOST_DIALS - sum(target.dialling is not None for target in targets)
         for target in targets:
-            if target.dialling is not None or target.name in linked or not target.addresses:
+            reached = direct if target.seed and target.direct else linked
+            if target.dialling is not None or target.name in reached or not target.addresses:
                 continue
             if target.dial_at <= now and len(addresses) >= room:
                 self.next_at = min(self.next_at, now + CROWDED_PAUSE)

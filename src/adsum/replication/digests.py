@@ -32,7 +32,6 @@ from .links import MAX_ANSWERS, Links, PeerLink
 from .liveness import Liveness, Member
 from .messages import Digest, Farewell, Heartbeat, Pull, Sighting
 from .state import Replica
-from .timing import Timing
 
 #: Bytes, about, at which a digest is cut into several messages, and up to which a request names
 #: replicas; with more of them it is a request for everything.
@@ -55,14 +54,12 @@ class Digests:
         exchange: Exchange,
         links: Links,
         effects: EffectQueue,
-        timing: Timing,
     ) -> None:
         self._liveness = liveness
         self._departures = departures
         self._exchange = exchange
         self._links = links
         self._effects = effects
-        self._timing = timing
         # When a mismatch may be followed by a request for everything again, in active time.
         self._everything_at = 0.0
 
@@ -75,16 +72,20 @@ class Digests:
     def compare(self, link: PeerLink, heartbeat: Heartbeat, now: float) -> None:
         """Request a digest from a peer if fingerprints in its heartbeat differ from local ones.
 
-        A request for everything is sent at most once in a heartbeat interval, over all links.
+        With its first heartbeat a peer is asked for the lingering replicas also if a slice of one
+        is incomplete here: the peer that relayed the goodbye may have been a newcomer itself. A
+        request for everything is sent at most once in a heartbeat interval, over all links.
         """
         if link.awaiting:
             return
         # With its first heartbeat a newcomer knows no member yet.
         differs = link.greeted and heartbeat.members != self._liveness.fingerprint
         if differs and now >= self._everything_at:
-            self._everything_at = now + self._timing.heartbeat_interval
+            self._everything_at = now + self._liveness.pace.heartbeat_interval
             self.request_everything(link)
-        elif heartbeat.departed != self._departures.fingerprint:
+        elif heartbeat.departed != self._departures.fingerprint or (
+            not link.greeted and next(self._incomplete(), None) is not None
+        ):
             self._request(link, everything=False)
 
     def _request(self, link: PeerLink, *, everything: bool) -> None:
@@ -117,7 +118,7 @@ class Digests:
 
     def has_live_link(self, replica: Replica, now: float) -> bool:
         """Whether a link to a replica is alive, so its own statements will be received."""
-        return self._links.has_live(replica, now - self._timing.vouch_grace)
+        return self._links.has_live(replica, now - self._liveness.pace.vouch_grace)
 
     def _silent(self, now: float) -> Iterator[Replica]:
         for member in self._liveness.members.values():

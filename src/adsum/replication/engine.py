@@ -154,16 +154,20 @@ class Engine(Parts):
                 self._exchange.flush(self._clock.active)
         self._goodbyes.send(linger)
 
-    def add_seed(self, address: str, *, lasting: bool) -> None:
+    def add_seed(self, address: str, *, lasting: bool, direct: bool = True) -> None:
         """Add a seed: keep dialling an address while there is no link to its node.
+
+        A link over a carrier is not enough, if the address opens a direct one.
 
         Until this node has joined, it waits for an answer from the address.
 
         Args:
             address: The address to dial.
             lasting: Keep the seed when the address refuses a dial; otherwise it is removed then.
+            direct: Whether a link to the address is direct, and not one over a carrier.
         """
-        if self._dialler.add_seed(address, self._clock.active, lasting=lasting):
+        now = self._clock.active
+        if self._dialler.add_seed(address, now, lasting=lasting, direct=direct):
             self._joining.expect_address(address)
 
     def remove_seed(self, address: str) -> None:
@@ -204,7 +208,14 @@ class Engine(Parts):
     # Events.
 
     def link_up(
-        self, id: int, replica: Replica, addresses: tuple[str, ...], dialled: str | None, now: float
+        self,
+        id: int,
+        replica: Replica,
+        addresses: tuple[str, ...],
+        dialled: str | None,
+        now: float,
+        *,
+        direct: bool = True,
     ) -> None:
         """Register a link that has opened, after the other end has proved its identity.
 
@@ -214,9 +225,11 @@ class Engine(Parts):
             addresses: The addresses at which it listens.
             dialled: The address that was dialled; None if the other end dialled.
             now: Monotonic seconds.
+            direct: Whether it is a connection of its own, and not a virtual link over a carrier.
+                Of links to one replica, direct ones are kept.
         """
         self._advance(now)
-        self._admission.link_up(id, replica, addresses, dialled)
+        self._admission.link_up(id, replica, addresses, dialled, direct=direct)
         self._joining.check()
 
     def link_down(self, id: int, now: float) -> None:
@@ -241,6 +254,26 @@ class Engine(Parts):
         if writable:
             self._exchange.resume(link)
         self._messaging.links_changed(link.replica.name)
+
+    def hold(self, links: Collection[int], held: bool, now: float) -> None:
+        """Let the silence of some links mean nothing while their carrier is away, or count again.
+
+        While all links to a replica are held, it is neither suspected, nor declared down, nor
+        forgotten for its silence, and no held link is closed for silence or for not being read.
+        Then time goes on: a member that was up has its full `down_after`, a suspect at least
+        `link_grace`. A held member may be dead, so the caller bounds the time. `liveness` has the
+        rules. Idempotent.
+
+        Args:
+            links: The ids of the links; those that have closed are ignored.
+            held: Whether they are held from now on.
+            now: Monotonic seconds.
+        """
+        self._advance(now)
+        for id in links:
+            link = self._links.get(id)
+            if link is not None:
+                self._reconciler.hold(link, held)
 
     def dial_failed(self, address: str, refused: bool, now: float) -> None:
         """Report a dial that opened no link; `refused` if nothing listens at the address."""
@@ -321,7 +354,7 @@ class Engine(Parts):
             self._messaging.expire(due)
         self._membership.expire(due)
         self._goodbyes.expire(self._clock.elapsed + RESOLUTION)
-        for address in self._dialler.due(due, self._links.names):
+        for address in self._dialler.due(due, self._links.names, self._links.direct_names):
             self._effects.put(Dial(address))
         if self._joining.check_at <= due:
             self._joining.stop_waiting_for_links()
@@ -366,6 +399,10 @@ class Engine(Parts):
         the same name.
         """
         return list_members(self._liveness, self._departures, self._exchange, self._links)
+
+    def lacks_direct_link(self, name: str) -> bool:
+        """Whether a node is linked over a carrier alone."""
+        return name in self._links.names and name not in self._links.direct_names
 
     def has_live_link(self, replica: Replica) -> bool:
         """Whether a link to a replica is alive, so its own statements will be received."""
@@ -446,27 +483,23 @@ class Engine(Parts):
 
     # Time.
 
-    def hold_liveness(self, held: bool, now: float) -> None:
-        """Stop active time while this node has lost its own connection to all others, or go on.
-
-        No member is suspected, declared down or forgotten meanwhile. Goodbyes run on.
-        """
-        self._advance(now)
-        self._clock.held = held
-
     def _advance(self, now: float) -> None:
         self._clock.advance(now, self._patience)
 
     @property
     def _patience(self) -> float:
         """Seconds between two calls beyond which time does not count; less while one is suspect."""
-        timing = self._timing
-        return timing.refused_grace / 2 if self._liveness.suspects else timing.heartbeat_interval
+        liveness = self._liveness
+        if liveness.suspects:
+            return self._timing.refused_grace / 2
+        return liveness.pace.longest_interval
 
     def _beat(self) -> None:
         now = self._clock.active
         self._exchange.flush(now)
-        self._heartbeat_at = now + self._timing.heartbeat_interval
+        pace = self._liveness.pace
+        pace.beat(self._liveness.alive, now)
+        self._heartbeat_at = now + pace.heartbeat_interval
         self._exchange.give_up_stalled(now)
         self._reconciler.close_dead_links()
         self._reassembly.expire(now - self._timing.down_after)
@@ -477,5 +510,6 @@ class Engine(Parts):
 
     def _request_digests(self) -> None:
         joining = [self._links[id] for id in self._joining.links]
-        unanswered = [link for link in joining if link.greeted]  # their peers did not read
+        # Their peers did not read.
+        unanswered = [link for link in joining if link.greeted and not link.held]
         self._digests.beat(self._clock.active, unanswered, self._joining.replicas)

@@ -21,7 +21,6 @@ from .messages import Farewell, Goodbye
 from .ownslice import OwnSlice
 from .reconciler import Reconciler
 from .state import Replica
-from .timing import Timing
 
 #: Heartbeats, at least, of an unsure linger: peers state the remainder within this time.
 UNSURE_LINGER = 2.5
@@ -36,7 +35,6 @@ class Goodbyes:
     """
 
     me: Replica
-    timing: Timing
     clock: Clock
     own: OwnSlice
     links: Links
@@ -89,7 +87,7 @@ class Goodbyes:
         known = replica in self.departures
         absence = self.clock.recent_absence
         if absence:  # it may have waited in a buffer all that time
-            least = min(farewell.remaining, UNSURE_LINGER * self.timing.heartbeat_interval)
+            least = min(farewell.remaining, UNSURE_LINGER * self.liveness.pace.longest_interval)
             farewell = replace(farewell, remaining=max(least, farewell.remaining - absence))
         if not self.departures.note(farewell, self.clock.elapsed, sure=not absence):
             return

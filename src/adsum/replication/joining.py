@@ -16,7 +16,9 @@ it. So a relayed replica with an address is waited for until it is linked, or un
 opened and no replica was learned of for `LINK_PATIENCE`: some hosts cannot be dialled.
 
 A replica is not waited for if it tracks nothing and has no address, or if it was silent for
-`down_after`. The version stated by the owner of a slice overrides versions stated by peers.
+`down_after`, also while it is held. A link that was held and silent for as long is not waited for
+either, nor are its addresses. So a carrier that is away delays joining no longer than a peer that
+falls silent. The version stated by the owner of a slice overrides versions stated by peers.
 
 A peer that refuses the name of this node closes the link before its first frame, so a node with a
 refused name has not joined. Two nodes that join at once wait only for each other's slices.
@@ -31,7 +33,6 @@ from .links import Links
 from .liveness import Liveness, Member
 from .messages import Delta, Digest, ProtocolMessage
 from .state import Replica
-from .timing import Timing
 
 #: Seconds of active time without a new link or replica after which relayed replicas need no link.
 LINK_PATIENCE = 1.0
@@ -48,7 +49,6 @@ class Joining:
     def __init__(
         self,
         clock: Clock,
-        timing: Timing,
         links: Links,
         liveness: Liveness,
         departures: Departures,
@@ -57,7 +57,6 @@ class Joining:
         effects: EffectQueue,
     ) -> None:
         self._clock = clock
-        self._timing = timing
         self._open_links = links
         self._liveness = liveness
         self._departures = departures
@@ -181,6 +180,10 @@ class Joining:
         """Check every slice that is waited for."""
         if self.joined:
             return
+        for link in [self._open_links[id] for id in self._links]:
+            if link.held and self._is_over(link.received_at):
+                self.link_done(link.id)
+                self.node_done(link.replica.name)
         for replica in list(self._versions):
             self._check_arrival(replica)
         self.check()
@@ -200,13 +203,17 @@ class Joining:
             return
         held, member = self._exchange.of(replica), self._liveness.of(replica)
         gone = member is None and not self._departures.lingers(replica)
-        if member is not None and not member.alive:
+        if member is not None and (not member.alive or member.held_at is not None):
             # It tracks nothing and cannot be dialled, or was silent for `down_after` and is dead.
-            silent = self._clock.active - member.fresh_at > self._timing.down_after
-            gone = silent or (version == 0 and not member.addresses)
+            silent = self._is_over(member.fresh_at)
+            gone = silent or (not member.alive and version == 0 and not member.addresses)
         arrived = held is not None and self._is_shown_up_to(held, version)
         if gone or (arrived and not self._may_be_linked(member)):
             self.slice_done(replica)
+
+    def _is_over(self, since: float) -> bool:
+        """Whether `down_after` has passed since an active time."""
+        return self._clock.active - since > self._liveness.pace.down_after
 
     def _may_be_linked(self, member: Member | None) -> bool:
         """Whether a member has no link, and joining still waits for one."""

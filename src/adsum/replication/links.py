@@ -1,5 +1,6 @@
 """The open links to other replicas, and the choice of links for messages and digests."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from random import Random
@@ -27,6 +28,9 @@ class PeerLink:
         writable: Whether the peer reads and there is room to send.
         stuck_at: When the peer stopped reading, in active time. Valid while not writable.
         dialled: This end dialled it.
+        direct: Whether it is a connection of its own, and not a virtual link over a carrier.
+        held: Whether its silence means nothing, because its carrier is away.
+        resumed_at: When it was held last, in active time.
         addresses: The addresses at which the peer listens.
         greeted: Whether a heartbeat was received over it; its first frame is one.
         answers: Digest requests that are still answered before the next heartbeat.
@@ -46,6 +50,9 @@ class PeerLink:
     writable: bool = True
     stuck_at: float = 0.0
     dialled: bool = False
+    direct: bool = True
+    held: bool = False
+    resumed_at: float = float("-inf")
     addresses: tuple[str, ...] = ()
     greeted: bool = False
     answers: int = MAX_ANSWERS
@@ -63,6 +70,8 @@ class Links:
         self._by_id: dict[int, PeerLink] = {}
         # Oldest first.
         self._by_name: dict[str, list[PeerLink]] = {}
+        # The number of direct links to each name; none is 0.
+        self._direct: Counter[str] = Counter()
 
     def __len__(self) -> int:
         return len(self._by_id)
@@ -85,6 +94,11 @@ class Links:
         """The names of the nodes with a link, as the keys of a mapping."""
         return self._by_name
 
+    @property
+    def direct_names(self) -> Mapping[str, object]:
+        """The names of the nodes with a direct link, as the keys of a mapping."""
+        return self._direct
+
     def of(self, name: str) -> list[PeerLink]:
         """The links to all incarnations of a name, oldest first."""
         return self._by_name.get(name, [])
@@ -93,6 +107,7 @@ class Links:
         """Add a link that has opened."""
         self._by_id[link.id] = link
         self._by_name.setdefault(link.replica.name, []).append(link)
+        self._count(link, 1)
 
     def remove(self, link: PeerLink) -> None:
         """Remove a link that has closed."""
@@ -100,10 +115,22 @@ class Links:
         rest = [other for other in self._by_name.pop(link.replica.name) if other is not link]
         if rest:
             self._by_name[link.replica.name] = rest
+        self._count(link, -1)
+
+    def _count(self, link: PeerLink, number: int) -> None:
+        if link.direct:
+            self._direct[link.replica.name] += number
+            if not self._direct[link.replica.name]:
+                del self._direct[link.replica.name]
 
     def to_replica(self, replica: Replica) -> list[PeerLink]:
         """The links to one incarnation of a name, oldest first."""
         return [link for link in self.of(replica.name) if link.replica == replica]
+
+    def is_held(self, replica: Replica) -> bool:
+        """Whether there are links to a replica, and all of them are held."""
+        links = self.to_replica(replica)
+        return bool(links) and all(link.held for link in links)
 
     def to(self, name: str) -> PeerLink | None:
         """The link for published messages to a member: the newest one that both ends keep, or None.
@@ -117,8 +144,8 @@ class Links:
         return None
 
     def some(self) -> list[PeerLink]:
-        """A random sample of `FANOUT` links, or fewer, from those whose peers read."""
-        links = [link for link in self._by_id.values() if link.writable]
+        """A random sample of `FANOUT` links, or fewer, of those not held whose peers read."""
+        links = [link for link in self._by_id.values() if link.writable and not link.held]
         return self._rng.sample(links, min(FANOUT, len(links)))
 
     def should_introduce(self) -> bool:
@@ -137,6 +164,6 @@ class Links:
         yield Size("links", len(self), 4 * names)
 
     def has_live(self, replica: Replica, since: float) -> bool:
-        """Whether a frame was received over any link to a replica since an active time."""
-        links = self.of(replica.name)
-        return any(link.replica == replica and link.received_at >= since for link in links)
+        """Whether a frame was received since an active time over a link that is not held."""
+        links = self.to_replica(replica)
+        return any(link.received_at >= since and not link.held for link in links)

@@ -19,6 +19,17 @@ the replica itself makes them grow. So nothing that circulates about a dead repl
 * **One life at a time.** A name has one living incarnation here. A dead one is replaced by any
   other that proves alive; of two that are both alive, everywhere the higher one.
 * **A goodbye** ends the membership of its replica; `departures` keeps it from then on.
+* **Hold.** A replica is *held* while it has links and each of them is held: the carrier below these
+  links is away, so the silence of the replica says nothing about it. Invariant: no status ends, by
+  silence or by a running suspicion, while its replica is held. What is received still counts: an
+  advance ends a suspicion, a goodbye ends the membership, and a newer incarnation that proves alive
+  replaces the held one at once, by a link as by digests. When the hold ends, a replica that is up
+  has its full `down_after`, and a suspect the rest of its time, at least `link_grace`. That is safe
+  because it errs on one side only: a held replica may be dead and is still shown, for no longer
+  than its links are held, which the caller bounds. The end of its last link ends the hold too, and
+  is the loss of a link like any other.
+* **Pace.** In a large cluster on a carrier heartbeats are less frequent, and `crowdpace` lengthens
+  `down_after` and all that counts heartbeats in the same proportion.
 
 Time is *active* time (Lifeguard: Dadgar, Phillips, Currey 2018): the engine stops this clock while
 the process does not run, so nobody is declared dead for this node's own absence.
@@ -28,6 +39,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 
+from .crowdpace import CrowdPace
 from .fingerprint import mark
 from .limits import MAX_MEMBERS
 from .messages import Sighting
@@ -60,6 +72,8 @@ class Member:
     status: Status = Status.DOWN
     #: When the status ends unless something is received before. Valid while suspect or down.
     until: float = 0.0
+    #: Since when it is held; None if it is not.
+    held_at: float | None = None
     #: When each vouch received during this suspicion expires, by the name of its sender.
     vouches: dict[str, float] = field(default_factory=dict)
     #: A digest has brought one counter above the known one since it went down.
@@ -83,6 +97,10 @@ class Liveness:
 
     def __init__(self, timing: Timing, me: Replica) -> None:
         self._timing = timing
+        #: The durations that grow with the number of members.
+        self.pace = CrowdPace(timing)
+        #: The number of members that are alive, this node included.
+        self.alive = 1
         self.members: dict[str, Member] = {}
         #: The earliest deadline that `expire` acts on.
         self.check_at = float("inf")
@@ -126,15 +144,15 @@ class Liveness:
         Returns:
             The reason for refusing it, or None. If another live incarnation holds its name, that
             one is suspected from now on, so a legitimate newcomer is admitted when it dials again.
+            If that one is held, its silence proves nothing: a newer incarnation replaces it.
         """
         member = self.members.get(replica.name)
         if member is None and len(self.members) >= MAX_MEMBERS:
             return f"the cluster has {MAX_MEMBERS} nodes already"
         if member is not None and member.replica != replica:
-            suspect = member.status is Status.SUSPECT
-            doubtful = rival_linked or (member.vouches and replica < member.replica)
-            if member.status is Status.UP or (suspect and doubtful):
-                self._doubt(member, now + 2 * self._timing.heartbeat_interval)
+            if self._keeps_name(member, replica, rival_linked=rival_linked):
+                if member.held_at is None:
+                    self._doubt(member, now + 2 * self.pace.longest_interval)
                 return f"the name {replica.name!r} is in use by another live node"
             member = None
         if member is None:
@@ -220,7 +238,7 @@ class Liveness:
         member = self.members.get(name)
         if member is None or not member.alive:
             return False
-        if now - member.unlinked_at > 3 * self._timing.heartbeat_interval:
+        if now - member.unlinked_at > 3 * self.pace.longest_interval:
             return False
         self._doubt(member, now + self._timing.refused_grace)
         return True
@@ -231,7 +249,7 @@ class Liveness:
         if member is None:
             return
         if member.status is Status.SUSPECT:
-            member.vouches.setdefault(by, now + self._timing.vouch_grace)
+            member.vouches.setdefault(by, now + self.pace.vouch_grace)
         self.note_sighting(Sighting(replica, counter, 0), now)
 
     def retract(self, replica: Replica, by: str) -> None:
@@ -239,6 +257,31 @@ class Liveness:
         member = self.of(replica)
         if member is not None and member.vouches.pop(by, None) is not None:
             self.check_at = min(self.check_at, self._deadline(member))
+
+    def hold(self, replica: Replica, held: bool, now: float) -> None:
+        """Let the silence of a replica mean nothing from now on, or let its time go on. Idempotent.
+
+        Args:
+            replica: The replica.
+            held: Whether it has links and all of them are held.
+            now: Active time.
+        """
+        member = self.of(replica)
+        if member is None or held == (member.held_at is not None):
+            return
+        if held:
+            member.held_at = now
+            return
+        member.until += now - (member.held_at or 0.0)
+        member.held_at = None
+        if member.alive:
+            member.fresh_at = now
+            member.until = max(member.until, now + self._timing.link_grace)
+        self.check_at = min(self.check_at, self._deadline(member))
+
+    def listed(self) -> int:
+        """The members that are alive, or that a digest has just listed, this node included."""
+        return 1 + sum(member.alive or member.advanced_once for member in self.members.values())
 
     def remove(self, replica: Replica) -> None:
         """Remove a replica that said goodbye; another incarnation of its name stays a member."""
@@ -272,7 +315,9 @@ class Liveness:
             yield Size(f"vouches for {member.replica}", len(member.vouches), names)
 
     def _deadline(self, member: Member) -> float:
-        silent_at = member.fresh_at + self._timing.down_after
+        if member.held_at is not None:
+            return float("inf")
+        silent_at = member.fresh_at + self.pace.down_after
         match member.status:
             case Status.UP:
                 return silent_at
@@ -280,6 +325,14 @@ class Liveness:
                 return min(silent_at, max(member.until, *member.vouches.values(), 0.0))
             case _:
                 return member.until
+
+    def _keeps_name(self, member: Member, replica: Replica, *, rival_linked: bool) -> bool:
+        """Whether a member keeps its name although another incarnation has connected."""
+        if member.held_at is not None and member.alive:
+            return replica < member.replica
+        doubtful = rival_linked or (bool(member.vouches) and replica < member.replica)
+        suspect = member.status is Status.SUSPECT
+        return member.status is Status.UP or (suspect and doubtful)
 
     def _note(self, sighting: Sighting, now: float) -> None:
         """Add an unknown replica from a sighting, as down: it is shown once it proves alive."""
@@ -330,6 +383,8 @@ class Liveness:
         member.status = status
         if member.alive != alive:
             self.fingerprint ^= mark(member.replica)
+            self.alive += 1 if member.alive else -1
+            self.pace.expect(self.alive)
         if status is Status.SUSPECT:
             self.suspects.add(member.replica.name)
         else:

@@ -67,6 +67,7 @@ class Membership:
             self.exchange.follow(link, self.clock.active)
         self.suspicion.vouch(replica, heartbeat.counter)
         self.digests.compare(link, heartbeat, self.clock.active)
+        self.redundancy.prefer_direct(link)
         if not link.greeted:
             self._receive_first_heartbeat(link, version)
 
@@ -78,6 +79,8 @@ class Membership:
             if link.id not in self.links:
                 return  # one of the statements has closed it
             self._receive_sighting(link, sighting)
+        if digest.sightings:
+            self.liveness.pace.expect(self.liveness.listed())
         for farewell in digest.farewells:
             if link.id in self.links:
                 self.goodbyes.receive_relayed(link, farewell)

@@ -4,10 +4,10 @@ From the bottom up; each part knows only parts that are constructed before it:
 
 * `state` holds slices, `view` the presences that are shown, `exchange` moves slices, `own` changes
   this node's slice, and `grace` keeps the deadlines of its presences that linger;
-* `liveness` decides which replicas are up, `departures` keeps those that said goodbye, `digests`
-  relays counters and goodbyes, `dialler` decides which address to dial, `joining` decides when the
-  node has joined, `messaging` sends published messages, and `reassembly` joins the pieces of
-  received ones;
+* `liveness` decides which replicas are up, with the deadlines of `crowdpace`, `departures` keeps
+  those that said goodbye, `digests` relays counters and goodbyes, `dialler` decides which address
+  to dial, `joining` decides when the node has joined, `messaging` sends published messages, and
+  `reassembly` joins the pieces of received ones;
 * `suspicion` asks about members that may be dead, and `reconciler` applies changes of members and
   the end of links to all of these;
 * `redundancy` chooses among links to one replica, `admission` admits or refuses the replicas behind
@@ -69,9 +69,9 @@ class Parts:
         self._departures = departures = Departures(timing)
         self._dialler = dialler = Dialler(timing, rng)
         self._conflicts = conflicts = Conflicts(replica, effects)
-        self._digests = digests = Digests(liveness, departures, exchange, links, effects, timing)
+        self._digests = digests = Digests(liveness, departures, exchange, links, effects)
         self._joining = joining = Joining(
-            clock, timing, links, liveness, departures, exchange, dialler, effects
+            clock, links, liveness, departures, exchange, dialler, effects
         )
         self._suspicion = suspicion = Suspicion(
             clock, links, effects, liveness, departures, digests, joining
@@ -112,7 +112,6 @@ class Parts:
         )
         self._goodbyes = goodbyes = Goodbyes(
             replica,
-            timing,
             clock,
             own,
             links,

@@ -69,18 +69,32 @@ class Reconciler:
         self.forget_link(link)
 
     def close_dead_links(self) -> None:
-        """Close the links that were silent or not read for `down_after`."""
-        patience = self.timing.down_after
+        """Close the links that were silent or not read for `down_after`, and are not held."""
+        patience = self.liveness.pace.down_after
         for link in self.links:
-            if self.clock.active - link.received_at > patience:
+            if link.held:
+                continue
+            since = self.clock.active - patience
+            if max(link.received_at, link.resumed_at) < since:
                 self.close_link(link, f"no frame was received for {patience:g} s")
-            elif not link.writable and self.clock.active - link.stuck_at > patience:
+            elif not link.writable and max(link.stuck_at, link.resumed_at) < since:
                 self.close_link(link, f"no frame was read for {patience:g} s")
+
+    def hold(self, link: PeerLink, held: bool) -> None:
+        """Let the silence of a link mean nothing, or let it count from now on. Idempotent."""
+        if link.held != held:
+            link.held, link.resumed_at = held, self.clock.active
+            self.update_hold(link.replica)
+
+    def update_hold(self, replica: Replica) -> None:
+        """Note whether a replica is held, after one of its links has changed."""
+        self.liveness.hold(replica, self.links.is_held(replica), self.clock.active)
 
     def forget_link(self, link: PeerLink) -> None:
         """Forget a closed link: follow its replica over another link, or suspect the replica."""
         name = link.replica.name
         self.links.remove(link)
+        self.update_hold(link.replica)
         self.exchange.forget_link(link)
         awaited = self.joining.drop_link(link.id)
         self.suspicion.forget_link(link)
@@ -89,15 +103,22 @@ class Reconciler:
         rest = self.links.to_replica(link.replica)
         if rest:
             self.exchange.follow(rest[-1], self.clock.active)
+            if link.direct and name not in self.links.direct_names:
+                self._redial(link)  # over the rest it can be reached, but not directly
             return
         if awaited and link.replica not in self.departures:
             self.joining.expect_node(name)  # it is dialled again
         self.reconcile(name)
+        self._redial(link)
+        self.suspicion.lose_link(link.replica)
+
+    def _redial(self, link: PeerLink) -> None:
+        """Dial the replica of a link that was lost: at once, unless the link did not last."""
+        name = link.replica.name
         if self.clock.active - link.opened_at < self.timing.race_window:
             self.dialler.wait(name, self.clock.active)  # it was refused; do not insist
         else:
             self.dialler.hurry(name, self.clock.active)
-        self.suspicion.lose_link(link.replica)
 
     def _forget_replica(self, replica: Replica) -> None:
         """Clean up after a replica that is no longer a member; while it lingers, keep its slice."""

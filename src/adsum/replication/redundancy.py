@@ -1,9 +1,15 @@
 """Redundant links: which of several links to one replica is kept, and which end closes the others.
 
-If the older link is young, both ends have dialled at once, and it may be in the middle of a
-transfer: the smaller end closes the new one. Otherwise the end that dialled the new one decides. If
-the older one works here, that end closes the new one. Else it sends a frame over the new one, and
-the smaller end then closes the older ones. So no end closes a link that the other one sends over.
+A *direct* link is preferred to one over a carrier, in whatever order they open. Both ends know the
+kind of each link, so both decide alike: once a frame was received over a direct link, it is open at
+the other end too, and the links over carriers are closed. A direct link is never closed in favour
+of one over a carrier; a silent one ends by itself, as any dead link.
+
+Among links of one kind: if the older link is young, both ends have dialled at once, and it may be
+in the middle of a transfer: the smaller end closes the new one. Otherwise the end that dialled the
+new one decides. If the older one works here, that end closes the new one. Else it sends a frame
+over the new one, and the smaller end then closes the older ones. So no end closes a link that the
+other one sends over.
 """
 
 from dataclasses import dataclass
@@ -34,7 +40,11 @@ class Redundancy:
 
     def close_redundant(self, new: PeerLink) -> None:
         """Close the new link or older ones to its replica, or leave the choice to its peer."""
-        older = [link for link in self.links.to_replica(new.replica) if link is not new]
+        links = self.links.to_replica(new.replica)
+        if not new.direct and any(self._is_direct_and_open(link) for link in links):
+            self.reconciler.close_link(new, "a direct link is open already")
+            return
+        older = [link for link in links if link is not new and link.direct is new.direct]
         for link in older[:-SPARE_LINKS]:
             self.reconciler.close_link(link, "there are too many links")
         if not older:
@@ -53,11 +63,26 @@ class Redundancy:
         links = self.links.to_replica(new.replica)
         if self.me < new.replica and new in links:
             for link in links[: links.index(new)]:
-                self.reconciler.close_link(link, "it was replaced by a newer link")
+                if link.direct is new.direct:
+                    self.reconciler.close_link(link, "it was replaced by a newer link")
+
+    def prefer_direct(self, link: PeerLink) -> None:
+        """Close the links to a peer over carriers, after a heartbeat over a direct one."""
+        if link.direct:
+            for other in self.links.to_replica(link.replica):
+                if not other.direct:
+                    self.reconciler.close_link(other, "it was replaced by a direct link")
 
     def _is_young(self, link: PeerLink) -> bool:
         return self.clock.active - link.opened_at < self.timing.race_window
 
     def _is_usable(self, link: PeerLink) -> bool:
-        received = link.received_at >= self.clock.active - self.timing.vouch_grace
-        return received and link.kept and not self._is_young(link)
+        return self._is_live(link) and link.kept and not self._is_young(link)
+
+    def _is_direct_and_open(self, link: PeerLink) -> bool:
+        """Whether a link is direct and the peer has sent a frame over it, also a moment ago."""
+        return link.direct and link.greeted and self._is_live(link)
+
+    def _is_live(self, link: PeerLink) -> bool:
+        since = self.clock.active - self.reconciler.liveness.pace.vouch_grace
+        return link.received_at >= since and not link.held

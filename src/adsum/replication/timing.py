@@ -18,6 +18,10 @@ class Timing:
     #: Seconds after a flush during which further changes are gathered into one message.
     coalesce_interval: float = 0.005
 
+    #: Members up to which `heartbeat_interval` holds. With more of them alive, the interval and the
+    #: deadlines that follow from it grow in proportion; `crowdpace` has the rule.
+    crowd: float = float("inf")
+
     #: Seconds without progress after which a request for a slice may be made again.
     sync_timeout: float = 5.0
     #: Seconds between the opening of two links to one replica for them to count as a dial race.
@@ -37,7 +41,18 @@ class Timing:
         """
         return 0.15 * self.link_grace
 
-    @property
-    def vouch_grace(self) -> float:
-        """Seconds for which a vouch is valid: until the next heartbeat should have been relayed."""
-        return 1.5 * self.heartbeat_interval
+
+def carrier_timing() -> Timing:
+    """The durations on a carrier, where a heartbeat of each of N members costs N deliveries.
+
+    Heartbeats are half as frequent as over links of their own, because a carrier detects crashes by
+    itself. Beyond 100 members they become less frequent in proportion, so that all members together
+    cause at most 50 deliveries a second at each node, however many they are.
+    """
+    return Timing(
+        heartbeat_interval=2.0,
+        down_after=12.0,
+        link_grace=1.0,
+        coalesce_interval=0.005,
+        crowd=100,
+    )

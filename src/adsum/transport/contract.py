@@ -36,6 +36,13 @@ class Link(Protocol):
     #: The address that this end dialled, or None if the other end did.
     dialled: str | None
 
+    @property
+    def direct(self) -> bool:
+        """Whether it is a connection of its own, and not a virtual link over a carrier.
+
+        Of several links to one node, a direct one is kept.
+        """
+
     def send(self, payload: bytes) -> None:
         """Queue one frame; never blocks. All frames of one loop turn leave in one write.
 
@@ -75,6 +82,16 @@ class LinkHandler(Protocol):
 
     def link_closed(self, link: Link, reason: str) -> None:
         """The link is closed, by either end. Called exactly once for every opened link."""
+
+
+class HoldHandler(LinkHandler, Protocol):
+    """Receives the events of a transport over a carrier, which may be away for a while."""
+
+    def links_held(self, links: Iterable[Link], held: bool) -> None:
+        """From now on the silence of these links means nothing (True), or counts again (False).
+
+        The transport bounds the time. A held link may close. Links that have closed are ignored.
+        """
 
 
 class Transport(Protocol):

@@ -50,6 +50,8 @@ class StreamLink:
 
     name = "open"
     delivers_all = True
+    #: See `Link`.
+    direct = True
 
     def __init__(
         self, connection: StreamConnection, owner: LinkOwner, peer: NodeIdentity, version: int
