@@ -1,6 +1,6 @@
 """Clusters on a simulated bus: its restarts, absences, splits and deaths; trials from seeds."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import pairwise
 
 import pytest
@@ -37,12 +37,13 @@ class Departures:
         self.seen: list[tuple[str, Entry]] = []
         for node in simulation.alive:
             assert node.witness is not None
-            node.witness.notify = self._recording(node.place, node.witness.notify)  # type: ignore[method-assign]  # records as well
+            record = self._recording(node.place, node.witness.notify)
+            node.witness.notify = record  # type: ignore[assignment,method-assign]  # records as well
 
     def _recording(
-        self, place: str, notify: Callable[[str, list[Transition]], None]
-    ) -> Callable[[str, list[Transition]], None]:
-        def record(topic: str, transitions: list[Transition]) -> None:
+        self, place: str, notify: Callable[[str, Iterable[Transition]], None]
+    ) -> Callable[[str, Iterable[Transition]], None]:
+        def record(topic: str, transitions: Iterable[Transition]) -> None:
             self.seen += [
                 (place, old) for old, new in transitions if old is not None and new is None
             ]

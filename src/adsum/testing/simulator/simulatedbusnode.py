@@ -41,8 +41,6 @@ GRACE = 30.0
 FIND_AGAIN = 45.0
 #: Seconds after the last cause to hide a living node in which it may still be hidden.
 CALM_AFTER = 20.0
-#: Seconds between two calls of an engine whose active time stands still, at least.
-HELD_STEP = 0.01
 #: The address that stands for the other nodes on the bus, until one of them has answered.
 CARRIER = "carrier"
 SECRET = b"the secret of all simulated nodes"
@@ -237,13 +235,13 @@ class SimulatedBusNode(SimulatedNode):
                 del self.peers[link]
                 self.links.discard(link)
                 if link in self._held:
-                    self._hold((link,), False)
+                    self._held.discard(link)
+                    self._held_at = self.simulation.clock.now
                 self._call(self.engine.link_down, link)
             case DialDone(address, error):
                 self._dial_done(address, error)
             case Announced(address):
-                self.engine.add_seed(address, lasting=False)
-                self.wake()
+                self._dial_at_once(address)
             case Alone():
                 self.engine.address_done(CARRIER)
                 self.wake()
@@ -253,6 +251,12 @@ class SimulatedBusNode(SimulatedNode):
             case Trouble(text):
                 self.troubles.append(event)
                 self.simulation.trace("{}: {}", self.place, text)
+
+    def _dial_at_once(self, address: str) -> None:
+        """Dial a node that has announced itself, as `CarrierDriver` does."""
+        self.engine.remove_seed(address)
+        self.engine.add_seed(address, lasting=False, direct=False)
+        self.wake()
 
     def _emit(self, event: Emit) -> None:
         if self._session is None:
@@ -278,12 +282,7 @@ class SimulatedBusNode(SimulatedNode):
         """Let the silence of peers mean nothing, or count again."""
         self._held_at = self.simulation.clock.now
         self._held = self._held | {*links} if held else self._held - {*links}
-        self.engine.hold_liveness(bool(self._held), self._now())
-        self._drive()
-
-    def _wake_at(self, at: float) -> None:
-        # Active time stands still, so a deadline in active time stays as near as it is.
-        super()._wake_at(max(at, self._now() + HELD_STEP) if self._held else at)
+        self._call(self.engine.hold, links, held)
 
     # Effects of the engine.
 
