@@ -165,6 +165,7 @@ class BusCore:
             self._fail(greeting, DialError(f"{greeting.dialled}: the carrier is away"))
         for link in self._links.values():
             link.missing_since, link.ask_at = None, _NEVER
+            link.confirmed = False  # the peer may give the link up meanwhile
         self._incomplete.clear()
         self._full = dict.fromkeys(self._full, _NEVER)
         self._hold([link for link in self._links.values() if not link.held], held=True)
@@ -347,6 +348,7 @@ class BusCore:
     def _receive_single(self, sender: bytes, message: Single, size: int, now: float) -> None:
         link = self._link_of(sender, message.key)
         if link is not None:
+            link.confirmed = True
             link.receiving.single(message.number, message.after, message.body)
             self._receive_from(link, size, now)
 
@@ -362,6 +364,9 @@ class BusCore:
 
     def _receive_from(self, link: VirtualLink, size: int, now: float) -> None:
         """Pass on the frames whose turn has come, and ask for missing messages."""
+        if not link.confirmed:
+            self._check_gap(link, now)
+            return
         self._hear(link)
         try:
             for body in link.receiving.take():
@@ -381,7 +386,7 @@ class BusCore:
         link = self._link_of(sender, report.key)
         if link is None:
             return
-        self._hear(link)
+        link.confirmed = True
         if not link.sending.acknowledge(report.received):
             self._shut(link, "a report of frames that were never sent")
             return
@@ -392,7 +397,7 @@ class BusCore:
         self._check_room(link, now)
         if report.reply:
             self._report(link)
-        self._check_gap(link, now)
+        self._receive_from(link, 0, now)
 
     def _resend(self, link: VirtualLink, report: Report) -> None:
         missing = link.sending.beyond(report.received)
@@ -431,6 +436,9 @@ class BusCore:
         self._links[link.id] = self._by_key[link.key] = link
         if link.life not in self._by_life:
             self._ring.add(link.life)
+        for older in list(self._by_life.get(link.life, {}).values()):
+            older.confirmed = False  # the peer may have dialled because it has lost that one
+            self._check_gap(older, now)
         self._by_life.setdefault(link.life, {})[link.id] = link
         self._incomplete[link.id] = link
         link.await_first(now)
@@ -510,7 +518,7 @@ class BusCore:
             self._shut(link, "frames were lost")
             return
         if link.note_gap(now):
-            self._report(link, resend=True)
+            self._report(link, resend=True, reply=not link.confirmed)
         if link.missing_since is None:
             self._incomplete.pop(link.id, None)
         elif link.id in self._links:

@@ -68,6 +68,8 @@ class SimulatedBusNode(SimulatedNode):
         self._events: deque[BusEvent] = deque()
         # The links whose silence means nothing.
         self._held: set[int] = set()
+        # Virtual time at which the silence of a peer last meant nothing.
+        self._held_at = 0.0
         self._gives_up_at = float("inf")
         if self.witness is not None:
             self.witness.hiding_violation = self._hiding_violation
@@ -233,13 +235,13 @@ class SimulatedBusNode(SimulatedNode):
                 del self.peers[link]
                 self.links.discard(link)
                 if link in self._held:
-                    self._hold((link,), False)
+                    self._held.discard(link)
+                    self._held_at = self.simulation.clock.now
                 self._call(self.engine.link_down, link)
             case DialDone(address, error):
                 self._dial_done(address, error)
             case Announced(address):
-                self.engine.add_seed(address, lasting=False)
-                self.wake()
+                self._dial_at_once(address)
             case Alone():
                 self.engine.address_done(CARRIER)
                 self.wake()
@@ -249,6 +251,12 @@ class SimulatedBusNode(SimulatedNode):
             case Trouble(text):
                 self.troubles.append(event)
                 self.simulation.trace("{}: {}", self.place, text)
+
+    def _dial_at_once(self, address: str) -> None:
+        """Dial a node that has announced itself, as `CarrierDriver` does."""
+        self.engine.remove_seed(address)
+        self.engine.add_seed(address, lasting=False, direct=False)
+        self.wake()
 
     def _emit(self, event: Emit) -> None:
         if self._session is None:
@@ -272,9 +280,9 @@ class SimulatedBusNode(SimulatedNode):
 
     def _hold(self, links: tuple[int, ...], held: bool) -> None:
         """Let the silence of peers mean nothing, or count again."""
+        self._held_at = self.simulation.clock.now
         self._held = self._held | {*links} if held else self._held - {*links}
-        self.engine.hold_liveness(bool(self._held), self._now())
-        self._drive()
+        self._call(self.engine.hold, links, held)
 
     # Effects of the engine.
 
@@ -295,6 +303,10 @@ class SimulatedBusNode(SimulatedNode):
         self._carry_out()
 
     # Laws.
+
+    def _could_hide_since(self) -> float:
+        held_at = self.simulation.clock.now if self._held else self._held_at
+        return max(super()._could_hide_since(), held_at)
 
     def _hiding_violation(self, entry: Entry, replica: Replica) -> str | None:
         """The violation if a presence of a living node is hidden without a cause."""
