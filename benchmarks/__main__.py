@@ -20,6 +20,7 @@ import adsum
 from benchmarks import (
     authentication,
     broadcasting,
+    cells,
     cluster,
     deltas,
     earlier,
@@ -57,6 +58,7 @@ BENCHMARKS: dict[str, Callable[[Plan], list[Figure]]] = {
     "catchup": cluster.catch_up,
     "authentication": authentication.run,
     "idle": cluster.idle,
+    "cells": cells.run,
     "portal": portal.run,
     "services": services.run,
     "redis": yardstick.run,

@@ -30,10 +30,10 @@ class Host:
 
     # Lifecycle.
 
-    async def start(self, name: str, **settings: Any) -> str:
+    async def start(self, name: str, *, cluster: str = "benchmark", **settings: Any) -> str:
         """Start one more node; returns its address."""
         self._began = time.perf_counter()
-        node = adsum.Node(name=name, cluster="benchmark", siblings=False, **settings)
+        node = adsum.Node(name=name, cluster=cluster, siblings=False, **settings)
         self.presences.append(adsum.Presence(node))
         self.nodes.append(node)
         await node.start()
@@ -63,6 +63,10 @@ class Host:
         """Track one presence; returns when."""
         self.presences[0].track(topic, key, meta(0), owner=None)
         return time.monotonic_ns()
+
+    def track_stamped(self, key: str) -> None:
+        """Track one presence with the present time, on the watched topic."""
+        self.presences[0].track(WATCHED, key, {"at": time.monotonic_ns()}, owner=None)
 
     async def send_changes(self, count: int, interval: float, load: int) -> None:
         """Track time-stamped presences on the watched topic.
@@ -178,6 +182,10 @@ class Host:
     def resident(self) -> int:
         """See `resident_bytes`."""
         return resident_bytes()
+
+    def links(self) -> int:
+        """Links of all nodes of this process."""
+        return sum(node.stats()["links"] for node in self.nodes)
 
     def received(self) -> int:
         """Bytes received by all nodes of this process."""

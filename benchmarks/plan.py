@@ -27,6 +27,8 @@ class Plan:
     #: Messages of a burst.
     burst: int = 2_000
     clusters: tuple[int, ...] = (3, 30)
+    #: Processes that are measured as so many cells, beside one mesh of all.
+    cells: tuple[tuple[int, tuple[int, ...]], ...] = ((24, (1, 4, 8)), (48, (1, 4, 8)))
     #: Instances of the service that is resolved.
     instances: tuple[int, ...] = (3, 30, 300)
     idle_seconds: float = 1.5
@@ -63,6 +65,7 @@ QUICK = Plan(
     burst=200,
     calls=2_000,
     clusters=(3, 10),
+    cells=((6, (1, 2)),),
     instances=(3, 30),
     idle_seconds=1.0,
     crowd=60,

@@ -2,6 +2,7 @@
 
 python -m benchmarks.scale                  10 to 1,000 nodes with 1,000 presences each
 python -m benchmarks.scale --nodes 10 100   these sizes, to the terminal only
+python -m benchmarks.scale --nodes 480 --presences 100    fewer presences, for a shorter run
 
 Times are virtual: what the protocol takes on a network with 0.2 to 2 ms of latency. Messages, bytes
 and processor time are counted. The engines and the codec are the real ones, and each frame is
@@ -22,7 +23,7 @@ from pathlib import Path
 from adsum.replication.messages import Delta
 from adsum.testing import Simulation
 from adsum.testing.simulator.network import SimulatedFrame
-from adsum.testing.simulator.simulatednode import SimulatedNode
+from adsum.testing.simulator.networknode import SimulatedNetworkNode
 
 SIZES = (10, 30, 100, 300, 1000)
 PRESENCES_EACH = 1000
@@ -38,7 +39,7 @@ IDLE_SECONDS = 5.0
 RESULT = Path(__file__).parent / "results" / "scale.md"
 
 
-class LightNode(SimulatedNode):
+class LightNode(SimulatedNetworkNode):
     """A node that applies the versions of others, without the entries."""
 
     def frame_arrived(self, link: int, frame: SimulatedFrame) -> None:
@@ -85,13 +86,13 @@ class Row:
     cost: float
 
 
-def measure(nodes: int) -> Row:
+def measure(nodes: int, presences_each: int = PRESENCES_EACH) -> Row:
     """Form a cluster, leave it alone, fill it, change it, hurt it."""
     began = time.process_time()
     simulation = Simulation(0, seed=nodes, checked=False)
-    keepers = nodes if nodes * nodes * PRESENCES_EACH <= MOST_HELD else KEEPERS
+    keepers = nodes if nodes * nodes * presences_each <= MOST_HELD else KEEPERS
     for number in range(nodes):
-        kind = SimulatedNode if number < keepers else LightNode
+        kind = SimulatedNetworkNode if number < keepers else LightNode
         simulation.create(f"n{number}", kind=kind).begin()
         simulation.run(START_INTERVAL)
     kept = [simulation.node(f"n{number}") for number in range(keepers)]
@@ -103,11 +104,11 @@ def measure(nodes: int) -> Row:
     say(f"{nodes} nodes have met after {met:.1f} s, {time.process_time() - began:.0f} s of CPU")
     idle_messages, idle_bytes, idle_cpu = idle(simulation, nodes)
     say(f"idle: {idle_messages:.0f} messages, {idle_bytes:.0f} bytes, {100 * idle_cpu:.1f} % CPU")
-    sent, presences = simulation.network.bytes, nodes * PRESENCES_EACH
+    sent, presences = simulation.network.bytes, nodes * presences_each
     simulation.network.usual.bandwidth = BANDWIDTH
     cpu = time.process_time()
     for node in simulation.alive:
-        for number in range(PRESENCES_EACH):
+        for number in range(presences_each):
             node.engine.track(f"room:{number % 10}", f"{node.name} user {number}", META)
         node.wake()
     loaded = seconds_until(simulation, lambda: all(n.engine.shown >= presences for n in kept))
@@ -123,7 +124,7 @@ def measure(nodes: int) -> Row:
 
     change = seconds_until(simulation, seen, step=0.001)
     simulation.kill(f"n{nodes - 1}")
-    left, kept = presences + 1 - PRESENCES_EACH, [node for node in kept if node.running]
+    left, kept = presences + 1 - presences_each, [node for node in kept if node.running]
     hidden = seconds_until(simulation, lambda: all(n.engine.shown == left for n in kept))
     newcomer = simulation.start("newcomer")
     joined = seconds_until(simulation, lambda: newcomer.engine.shown == left)
@@ -209,14 +210,15 @@ def main() -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--nodes", type=int, nargs="+", default=SIZES, help="sizes of clusters")
+    parser.add_argument("--presences", type=int, default=PRESENCES_EACH, help="of each node")
     options = parser.parse_args()
     gc.disable()  # nothing here is garbage before the end of a cluster
     rows = []
     for nodes in options.nodes:
-        rows.append(measure(nodes))
+        rows.append(measure(nodes, options.presences))
         gc.collect()
     print(table(rows))
-    if tuple(options.nodes) == SIZES:
+    if tuple(options.nodes) == SIZES and options.presences == PRESENCES_EACH:
         text = f"# Scale\n\nMade by `make scale`.\n\n{table(rows)}\n"
         RESULT.write_text(text)
     return 0

@@ -48,7 +48,10 @@ LARGE_MESSAGES = (
     "tests/hostile/test_pieces.py",
 )
 #: Tests of handlers and sends that begin in place.
+IDLE = ("tests/channels/test_idle_memory.py",)
 IN_PLACE = ("tests/channels/test_standing_tasks.py", "tests/channels/test_writing_in_place.py")
+#: Tests of virtual links over a bus.
+VIRTUAL_LINKS = ("tests/bus/test_buscore.py",)
 #: Tests of the check of many objects at once.
 PLAIN_TESTS = ("tests/values/test_plainjson.py",)
 #: Tests of the transport on a bus, and of nodes with a carrier.
@@ -2166,10 +2169,31 @@ MUTANTS = [
         IN_PLACE,
     ),
     Mutant(
+        "a job that ends in place is neither charged nor freed",
+        "../channels/flow/mailbox.py",
+        "            if standing.begin(job(argument)):",
+        "            if standing.begin(job(argument)) and False:",
+        IN_PLACE,
+    ),
+    Mutant(
+        "a job that waits or fails in place is neither charged nor freed",
+        "../channels/flow/mailbox.py",
+        "                await standing\n            finally:\n                self._account()\n",
+        "                await standing\n            finally:\n                pass\n",
+        IN_PLACE,
+    ),
+    Mutant(
+        "the time of one job is charged to the next one too",
+        "../channels/flow/mailbox.py",
+        "began, self._began = self._began, None",
+        "began = self._began",
+        IN_PLACE,
+    ),
+    Mutant(
         "a task that a job left cancelled runs the next job",
         "../channels/flow/mailbox.py",
-        "            await standing\n            if standing.task.cancelling():\n",
-        "            await standing\n            if False:\n",
+        "                self._account()\n            if standing.task.cancelling():\n",
+        "                self._account()\n            if False:\n",
         IN_PLACE,
     ),
     Mutant(
@@ -2311,6 +2335,167 @@ MUTANTS = [
         "or not connection.share.spend(self._cost(data))",
         "or False",
         ("tests/channels/test_fairshare.py",),
+    ),
+    Mutant(
+        "forget that a cast follows singles",
+        "../bus/buscore.py",
+        "message = Cast(self._log.head + 1, tuple(self._needs.items()), excluded, body)",
+        "message = Cast(self._log.head + 1, (), excluded, body)",
+        VIRTUAL_LINKS,
+    ),
+    Mutant(
+        "forget that a single follows casts",
+        "../bus/buscore.py",
+        "message = Single(link.life, link.key, number, self._log.head, body)",
+        "message = Single(link.life, link.key, number, 0 if number > 1 else self._log.head, body)",
+        VIRTUAL_LINKS,
+    ),
+    Mutant(
+        "deliver a cast to the links that it leaves out",
+        "../bus/buscore.py",
+        "body = None if link.key in excluded else message.body",
+        "body = message.body",
+        VIRTUAL_LINKS,
+    ),
+    Mutant(
+        "deliver a repeated single again",
+        "../bus/buswindows.py",
+        "if number > self.received.single and number not in self._singles and self._fits(body):",
+        "if self._fits(body):",
+        VIRTUAL_LINKS,
+    ),
+    Mutant(
+        "deliver casts of the time before a link",
+        "../bus/buswindows.py",
+        "for number in [number for number in self._casts if number <= after]:",
+        "for number in []:",
+        VIRTUAL_LINKS,
+    ),
+    Mutant(
+        "never ask for a lost frame again",
+        "../bus/virtuallink.py",
+        "self.ask_at, self._pause = now + self._pause, 2 * self._pause",
+        "self.ask_at = float('inf')",
+        VIRTUAL_LINKS,
+    ),
+    Mutant(
+        "keep a link with a lost frame open for ever",
+        "../bus/buscore.py",
+        "        if link.hopeless(now):",
+        "        if False:",
+        VIRTUAL_LINKS,
+    ),
+    Mutant(
+        "believe a wrong tag",
+        "../bus/busmessages.py",
+        "if not hmac.compare_digest(self._tag(view[:end]), view[end:]):",
+        "if False:",
+        VIRTUAL_LINKS,
+    ),
+    Mutant(
+        "count refusals while the others are returning to the bus",
+        "../bus/buscore.py",
+        "elif isinstance(probe, bytes) and now >= self._settled_at:",
+        "elif isinstance(probe, bytes):",
+        VIRTUAL_LINKS,
+    ),
+    Mutant(
+        "hold no link while the bus is away",
+        "../bus/buscore.py",
+        "self._hold([link for link in self._links.values() if not link.held], held=True)",
+        "pass",
+        VIRTUAL_LINKS,
+    ),
+    Mutant(
+        "hold a dead peer for ever after a return",
+        "../bus/buscore.py",
+        "            self._hold([link for link in self._links.values() if link.held], held=False)",
+        "            pass",
+        VIRTUAL_LINKS,
+    ),
+    Mutant(
+        "announce no loss",
+        "../bus/buscore.py",
+        "        self._emit(self._all, Lost(life))",
+        "        pass",
+        VIRTUAL_LINKS,
+    ),
+    Mutant(
+        "let every announcement open another link",
+        "../bus/buscore.py",
+        "if life not in self._by_life and not greeted:",
+        "if True:",
+        VIRTUAL_LINKS,
+    ),
+    Mutant(
+        "keep all casts for a peer that acknowledges nothing",
+        "../bus/buswindows.py",
+        "while self.total - self._before_oldest() > MAX_CASTS_KEPT and len(self._kept) > 1:",
+        "while False:",
+        VIRTUAL_LINKS,
+    ),
+    Mutant(
+        "never drop an acknowledged cast",
+        "../bus/buscore.py",
+        "self._log.trim(min(acknowledged, default=self._log.head))",
+        "pass",
+        VIRTUAL_LINKS,
+    ),
+    Mutant(
+        "wait for ever for a lost report",
+        "../bus/buscore.py",
+        "            self._report(self._links[id], reply=True)\n        if _PAST",
+        "            pass\n        if _PAST",
+        VIRTUAL_LINKS,
+    ),
+    Mutant(
+        "let a link that the peer has given up stay open",
+        "../bus/buscore.py",
+        "for link in self._by_life.get(life, {}).values() if fresh else ():",
+        "for link in ():",
+        VIRTUAL_LINKS,
+    ),
+    Mutant(
+        "keep the last event with a resting channel",
+        "../channels/flow/mailbox.py",
+        "                del job  # a resting task keeps none",
+        "                pass",
+        IDLE,
+    ),
+    Mutant(
+        "keep the first receive with a direct connection",
+        "../channels/carriers/direct.py",
+        "        del ahead  #",
+        "        #",
+        IDLE,
+    ),
+    Mutant(
+        "keep the first receive with a connection",
+        "../channels/carriers/websocket.py",
+        "        del ahead  #",
+        "        #",
+        IDLE,
+    ),
+    Mutant(
+        "keep a deque for held frames",
+        "../channels/carriers/direct.py",
+        "        if not held:\n            self._held = None\n",
+        "",
+        IDLE,
+    ),
+    Mutant(
+        "keep the headers of the request in the parser",
+        "../channels/uvicorn.py",
+        "        self.request.headers.clear()\n",
+        "",
+        IDLE,
+    ),
+    Mutant(
+        "wake nobody if one that waits is cancelled",
+        "../channels/flow/flag.py",
+        "await asyncio.wait([self._change])",
+        "await self._change",
+        IDLE,
     ),
 ]
 

@@ -252,6 +252,9 @@ PURE = {
     "typing",
 }
 FROM_IMPURE = {"random": {"Random"}}
+#: The files of virtual links that are as pure, and take these beside.
+BUS_CORE = ["busevents", "buscore", "busmessages", "busring", "buswindows", "limits", "virtuallink"]
+PURE_FOR_BUS = {"hmac", "re", "struct"}
 
 #: Calls that reach the world without an import.
 BANNED_CALLS = {"open", "print", "input", "exec", "eval", "__import__"}
@@ -364,6 +367,13 @@ def test_core_imports_no_clock_no_io_and_no_randomness(path: Path) -> None:
         assert top in PURE, f"{path.name} imports {module}"
         if top in FROM_IMPURE:
             assert names <= FROM_IMPURE[top], f"{path.name} takes {names} from {module}"
+
+
+@pytest.mark.parametrize("name", BUS_CORE)
+def test_virtual_links_import_no_clock_no_io_and_no_randomness(name: str) -> None:
+    for module, _ in imports(SOURCE / "bus" / f"{name}.py"):
+        top = module.split(".")[0]
+        assert top == "adsum" or top in PURE | PURE_FOR_BUS, f"{name} imports {module}"
 
 
 @pytest.mark.parametrize("path", files_of("replication"), ids=lambda path: path.stem)

@@ -1,6 +1,6 @@
 """Both engines for one suite, and certificates that clients can verify."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -10,8 +10,9 @@ import pytest
 from tests.support.bus_servers import BusServer, NatsServer, RedisServer, running
 from tests.support.certificates import make_authority, sign
 
+from .recorder import MakeServer
+
 ENGINES: dict[str, type[BusServer]] = {"nats": NatsServer, "redis": RedisServer}
-MakeServer = Callable[..., BusServer]
 
 
 @pytest.fixture(params=ENGINES)

@@ -6,7 +6,11 @@ from contextlib import asynccontextmanager
 
 from adsum.bus.busreconnector import BusReconnector
 from adsum.bus.carrierurl import make_client
+from tests.support.bus_servers import BusServer
 from tests.support.waiting import until
+
+#: Starts a server of an engine, with options of its class.
+MakeServer = Callable[..., BusServer]
 
 
 class Recorder:

@@ -5,6 +5,7 @@ import contextlib
 import random
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,10 +16,19 @@ from adsum.bus.redisclient import RedisClient
 from tests.support.bus_servers import BusServer, NatsServer, RedisServer, running
 from tests.support.waiting import until
 
-from .conftest import MakeServer
-from .recorder import Recorder, alternates, connected, exchange, make
+from .recorder import MakeServer, Recorder, alternates, connected, exchange, make
 
 pytestmark = pytest.mark.processes
+
+
+def losses(events: Recorder, count: int) -> bool:
+    """Whether the connection was lost so many times."""
+    return len(events.losses) == count
+
+
+def reconnects(events: Recorder, count: int) -> bool:
+    """Whether the connection was renewed so many times."""
+    return len(events.changes) == 1 + 2 * count
 
 
 def test_killed_server_is_one_loss_and_its_restart_one_connection(server: BusServer) -> None:
@@ -86,7 +96,7 @@ def test_many_restarts_are_many_pairs_of_loss_and_connection(server: BusServer) 
         async with connected(server.url, "one") as (client, events):
             for count in range(1, 5):
                 server.restart()
-                await until(lambda n=count: len(events.losses) == n, "the loss")
+                await until(partial(losses, events, count), "the loss")
                 await until(lambda: client.connected, "the reconnect")
             assert alternates(events.changes)
             await exchange_with_itself(server, client, events)
@@ -257,7 +267,7 @@ def test_loss_of_either_connection_of_redis_is_one_loss(tmp_path: Path, kind: st
             connected(server.url) as (sender, _),
         ):
             with contextlib.closing(Redis(port=server.port)) as admin:
-                admin.execute_command("CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes")
+                admin.client_kill_filter(_type=kind, skipme=True)
                 await until(lambda: len(events.changes) == 3, "the reconnect")
                 await until(lambda: len(admin.client_list()) >= 5, "both connections")
                 assert len(admin.client_list()) == 5
@@ -291,7 +301,7 @@ def test_sockets_and_tasks_do_not_accumulate_over_reconnects(server: BusServer) 
             before = len(asyncio.all_tasks())
             for count in range(1, 4):
                 server.restart()
-                await until(lambda n=count: len(events.changes) == 1 + 2 * n, "the reconnect")
+                await until(partial(reconnects, events, count), "the reconnect")
             await until(lambda: len(asyncio.all_tasks()) == before, "old tasks have ended")
             assert client.connected
 

@@ -15,8 +15,7 @@ from tests.support.bus_servers import BusServer, NatsServer, RedisServer, runnin
 from tests.support.ports import free_port
 from tests.support.waiting import until
 
-from .conftest import MakeServer
-from .recorder import Recorder, connected, exchange, make
+from .recorder import MakeServer, Recorder, connected, exchange, make
 
 pytestmark = pytest.mark.processes
 

@@ -227,7 +227,8 @@ async def test_pending_tls_handshakes_are_counted_and_evicted(
     await stage.dial(stage.unix)
 
     assert [record.getMessage() for record in caplog.records] == [
-        f"an inbound connection was refused: {STRANGE}: more than {MOST} handshakes are pending"
+        f"node@1: an inbound connection was refused: {STRANGE}: "
+        f"more than {MOST} handshakes are pending"
     ]
     await stage.end()
 

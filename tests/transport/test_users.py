@@ -142,7 +142,9 @@ def test_node_without_a_secret_rejects_other_users(
     assert not handler.opened
     assert DIFFER.format(NOBODY, 0) in outcome, "the dialler is told why"
     [line] = [record.getMessage() for record in caplog.records]
-    assert line.startswith("an inbound connection was refused: a process of this host: the peer")
+    assert line.startswith(
+        "node@1: an inbound connection was refused: a process of this host: the peer"
+    )
     assert DIFFER.format(NOBODY, 0) in line
 
 

@@ -11,14 +11,14 @@ A node subscribes to two subjects: one of the whole cluster, and its inbox, whic
   of sockets, with new nonces of both ends, so it needs a living process that knows the secret.
 * **Links.** Each is ordered and complete, or closes: see `buswindows`. A frame for at least half
   of all links is published once, and names the few that it is not for.
-* **Credit.** The bus has no backpressure. A receiver acknowledges what it has handled, and a link
-  with too many bytes in flight is not writable.
+* **Credit.** The bus has no backpressure. A receiver acknowledges the bytes that it has handled,
+  and a link with too many bytes in flight is not writable.
 * **Death.** The engine itself says that nobody subscribes to an inbox: see `busring`. A refused
   probe closes the links to that life, and is announced; every other node probes for itself. A
   stopped process still subscribes: its silence is left to the heartbeats.
 * **Absence of the bus.** All links are *held*: their peers' silence means nothing. After the
   return each stays held until its peer is heard, for a bounded time in which no refusal counts:
-  the others are returning, too. Both ends then state how far they are, and send what was lost.
+  the others are returning, too. Both ends then state how far they are, and repeat lost messages.
 """
 
 import re
@@ -70,6 +70,7 @@ from .limits import (
     PROBE_INTERVAL,
     REPORT_EVERY,
     REPORT_PATIENCE,
+    RESOLUTION,
     RETURN_GRACE,
     WINDOW,
 )
@@ -153,8 +154,6 @@ class BusCore:
         self._settled_at = now + RETURN_GRACE if self._was_away else _PAST
         self._is_connected, self._was_away = True, False
         self._announce(now, fresh=True)
-        for link in self._links.values():
-            self._report(link, reply=True)
         self._full = dict.fromkeys(self._full, now + REPORT_PATIENCE)
 
     def disconnected(self, now: float) -> None:
@@ -166,6 +165,7 @@ class BusCore:
             self._fail(greeting, DialError(f"{greeting.dialled}: the carrier is away"))
         for link in self._links.values():
             link.missing_since, link.ask_at = None, _NEVER
+            link.confirmed = False  # the peer may give the link up meanwhile
         self._incomplete.clear()
         self._full = dict.fromkeys(self._full, _NEVER)
         self._hold([link for link in self._links.values() if not link.held], held=True)
@@ -173,7 +173,7 @@ class BusCore:
     def received(self, data: bytes, now: float) -> None:
         """Handle a message of the bus; one that no member has sent is dropped."""
         if sender_of(data) == self._life:
-            return  # some engines return to a node what it published
+            return  # some engines return the messages of a node to itself
         try:
             sender, message = self._codec.decode(data)
         except ProtocolError as error:
@@ -198,6 +198,7 @@ class BusCore:
 
     def tick(self, now: float) -> None:
         """Act on all deadlines that have passed."""
+        now += RESOLUTION  # or a timer that fires a moment early is set again at once, for ever
         for greeting in list(self._greetings.values()):
             if greeting.until <= now:
                 error = DialError(f"{greeting.dialled}: no answer within {DIAL_TIMEOUT:g} s")
@@ -307,7 +308,8 @@ class BusCore:
     def _consider(self, life: bytes, site: bytes, fresh: bool) -> None:
         """Handle an announcement: a node without a link is dialled.
 
-        A node that has returned to the bus may have given up a link that is open here.
+        Over a link, a node that has returned to the bus and this one state how far they are. It
+        may have given the link up; then it answers with that.
         """
         for link in self._by_life.get(life, {}).values() if fresh else ():
             self._report(link, reply=True)
@@ -346,6 +348,7 @@ class BusCore:
     def _receive_single(self, sender: bytes, message: Single, size: int, now: float) -> None:
         link = self._link_of(sender, message.key)
         if link is not None:
+            link.confirmed = True
             link.receiving.single(message.number, message.after, message.body)
             self._receive_from(link, size, now)
 
@@ -360,7 +363,10 @@ class BusCore:
             self._receive_from(link, size, now)
 
     def _receive_from(self, link: VirtualLink, size: int, now: float) -> None:
-        """Pass on the frames whose turn has come, and ask for what is missing."""
+        """Pass on the frames whose turn has come, and ask for missing messages."""
+        if not link.confirmed:
+            self._check_gap(link, now)
+            return
         self._hear(link)
         try:
             for body in link.receiving.take():
@@ -380,7 +386,7 @@ class BusCore:
         link = self._link_of(sender, report.key)
         if link is None:
             return
-        self._hear(link)
+        link.confirmed = True
         if not link.sending.acknowledge(report.received):
             self._shut(link, "a report of frames that were never sent")
             return
@@ -391,7 +397,7 @@ class BusCore:
         self._check_room(link, now)
         if report.reply:
             self._report(link)
-        self._check_gap(link, now)
+        self._receive_from(link, 0, now)
 
     def _resend(self, link: VirtualLink, report: Report) -> None:
         missing = link.sending.beyond(report.received)
@@ -430,6 +436,9 @@ class BusCore:
         self._links[link.id] = self._by_key[link.key] = link
         if link.life not in self._by_life:
             self._ring.add(link.life)
+        for older in list(self._by_life.get(link.life, {}).values()):
+            older.confirmed = False  # the peer may have dialled because it has lost that one
+            self._check_gap(older, now)
         self._by_life.setdefault(link.life, {})[link.id] = link
         self._incomplete[link.id] = link
         link.await_first(now)
@@ -459,7 +468,7 @@ class BusCore:
         self._events.append(Closed(link.id, reason))
 
     def _link_of(self, sender: bytes, key: bytes) -> VirtualLink | None:
-        """The link of a message; without one, its sender is told so."""
+        """The link of a message; without one, its sender is answered."""
         link = self._by_key.get(key)
         if link is not None and link.life == sender:
             return link
@@ -509,7 +518,7 @@ class BusCore:
             self._shut(link, "frames were lost")
             return
         if link.note_gap(now):
-            self._report(link, resend=True)
+            self._report(link, resend=True, reply=not link.confirmed)
         if link.missing_since is None:
             self._incomplete.pop(link.id, None)
         elif link.id in self._links:
@@ -562,7 +571,7 @@ class BusCore:
         self._publish(subject, self._codec.encode(self._life, message), probe)
 
     def _publish(self, subject: str, data: bytes, probe: object | None = None) -> None:
-        if self._is_connected:  # the windows repair what is not sent
+        if self._is_connected:  # the windows repair the loss
             self._events.append(Emit(subject, data, probe))
 
 

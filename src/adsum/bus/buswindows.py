@@ -129,7 +129,7 @@ class SendWindow:
 
 
 class ReceiveWindow:
-    """Restores the order of one direction, and notices what is missing.
+    """Restores the order of one direction, and notices missing messages.
 
     Attributes:
         received: Up to where messages were received without a gap.

@@ -34,3 +34,5 @@ RESEND_PATIENCE: Final = 10.0
 #: Seconds after a return to the bus in which the others may be returning, too: nobody's absence
 #: means anything until then.
 RETURN_GRACE: Final = 5.0
+#: Seconds before a deadline at which it is due: two floats for the same moment may differ slightly.
+RESOLUTION: Final = 1e-6

@@ -146,7 +146,7 @@ class _NatsSession(BusSession):
         self._error = None
         for subject in subjects:
             await self._subscribe(subject)
-        await self._client.flush(_HANDSHAKE_TIMEOUT)
+        await self._flush(_HANDSHAKE_TIMEOUT)
         if self._error is not None:
             raise self._error
 
@@ -198,8 +198,17 @@ class _NatsSession(BusSession):
         return (self._inbox + number).decode()
 
     async def _finish(self) -> None:
-        await self._client.flush(int(FLUSH_TIMEOUT))
+        await self._flush(int(FLUSH_TIMEOUT))
         await self._client.close()
+
+    async def _flush(self, seconds: int) -> None:
+        """Wait until the server has handled all commands.
+
+        nats-py writes the ping of `flush` past its buffer, so that is written first.
+        """
+        while self._client.pending_data_size and not self._client.is_closed:  # noqa: ASYNC110  # no event
+            await asyncio.sleep(0)
+        await self._client.flush(seconds)
 
     def _check(self) -> None:
         """End the session if nats-py has closed the connection for any reason."""

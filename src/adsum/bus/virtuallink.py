@@ -61,6 +61,8 @@ class VirtualLink:
         unreported: Bytes received since the last report to the peer.
         missing_since: When a gap was noticed, and when to ask for its messages again.
         held: Whether the silence of the peer means nothing.
+        confirmed: Whether the peer is known to have this link still. If it has not, its casts are
+            not for this link, though nothing in them says so, and may come over a newer link, too.
     """
 
     id: int
@@ -72,6 +74,7 @@ class VirtualLink:
     writable: bool = True
     unreported: int = 0
     held: bool = False
+    confirmed: bool = True
     missing_since: float | None = None
     ask_at: float = float("inf")
     _pause: float = RESEND_AFTER
@@ -81,8 +84,8 @@ class VirtualLink:
         self.missing_since, self.ask_at = now, now + RESEND_AFTER
 
     def note_gap(self, now: float) -> bool:
-        """Note whether a message is missing; returns whether to ask for it now."""
-        if not self.receiving.incomplete:
+        """Note whether a message or the confirmation is missing; returns whether to ask now."""
+        if self.confirmed and not self.receiving.incomplete:
             self.missing_since, self.ask_at, self._pause = None, float("inf"), RESEND_AFTER
             return False
         if self.missing_since is None:

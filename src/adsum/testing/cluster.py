@@ -20,6 +20,7 @@ from adsum.driver.observer import Observer
 from adsum.errors import UsageError
 from adsum.replication.entry import Entry
 
+from .simulator.networknode import SimulatedNetworkNode
 from .simulator.simulatednode import SimulatedNode, running_loop
 from .simulator.simulation import Simulation, settling
 
@@ -52,7 +53,7 @@ class ClusterMember:
         self.node.stop_observing(self.pubsub.observer)
 
 
-class ApplicationRun(SimulatedNode):
+class ApplicationRun(SimulatedNetworkNode):
     """A run of an application's node: its changes are sent at the next tick, as on sockets."""
 
     def untrack(self, entry: Entry) -> None:

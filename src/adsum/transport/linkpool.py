@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from adsum.activetime import active_timeout
 from adsum.errors import DialError
 from adsum.forks import process
+from adsum.quoting import printable
 from adsum.sparselog import SparseLog
 from adsum.transport.contract import Link, LinkHandler, NodeIdentity
 from adsum.transport.framing import Payload
@@ -18,6 +19,7 @@ from adsum.transport.streamconnection import StreamConnection
 from adsum.transport.turns import TurnBudget
 from adsum.transport.unproven import Unproven, network_of
 from adsum.transport.users import foreign_user
+from adsum.values.limits import MAX_NODE_NAME
 
 logger = logging.getLogger("adsum.transport")
 
@@ -55,12 +57,13 @@ class LinkPool:
         # Dialled connections without an open link yet, and the number of those being made.
         self._dialled: set[StreamConnection] = set()
         self._connecting = 0
-        self._refusals = SparseLog(logger, "an inbound connection was refused: %s")
-        self._offences = SparseLog(logger, "link to %s")
+        # Lines begin with this node: a process may run nodes of several clusters.
+        self._refusals = SparseLog(logger, "%s: an inbound connection was refused: %s")
+        self._offences = SparseLog(logger, "%s: link to %s")
         self._failures = SparseLog(
-            logger, "link to %s closed: its frame could not be handled", logging.ERROR
+            logger, "%s: link to %s closed: its frame could not be handled", logging.ERROR
         )
-        self._troubles = SparseLog(logger, "%s")
+        self._troubles = SparseLog(logger, "%s: %s")
         # Set while `_connections` is empty; made by the first wait for it.
         self._emptied: asyncio.Event | None = None
 
@@ -77,6 +80,12 @@ class LinkPool:
     def identity(self, identity: NodeIdentity) -> None:
         encode_hello(identity, self.options.versions, bytes(32), True)
         self._identity = identity
+
+    @property
+    def _own(self) -> str:
+        """This node in a log line, by name and incarnation, as in the lines of `adsum.node`."""
+        identity = self._identity
+        return f"{printable(identity.name, MAX_NODE_NAME)}@{identity.incarnation:x}"
 
     @property
     def inherited(self) -> bool:
@@ -187,7 +196,8 @@ class LinkPool:
             async with active_timeout(self.limits.close_grace + 0.5):
                 await self._wait_until_empty()
         except TimeoutError:
-            logger.warning("%d connections did not close in time", len(self._connections))
+            count = len(self._connections)
+            logger.warning("%s: %d connections did not close in time", self._own, count)
         finally:
             for connection in self.connections():
                 connection.abort("the node is closing")
@@ -208,22 +218,22 @@ class LinkPool:
         if self.closing:
             return
         if expected:
-            logger.debug("an inbound connection was refused: %s", why)
+            logger.debug("%s: an inbound connection was refused: %s", self._own, why)
         else:
-            self._refusals.log(why)
+            self._refusals.log(self._own, why)
 
     def offended(self, connection: StreamConnection, why: str) -> None:
         """Log that the peer of an open link broke the protocol or does not read."""
-        self._offences.log(f"{connection.describe()} closed: {why}")
+        self._offences.log(self._own, f"{connection.describe()} closed: {why}")
 
     def failed(self, connection: StreamConnection, error: Exception) -> None:
         """Log that handling a frame raised an unexpected error."""
-        self._failures.log(connection.describe(), error=error)
+        self._failures.log(self._own, connection.describe(), error=error)
 
     def troubled(self, trouble: str) -> None:
         """Log that the operating system refused a request."""
         if not self.closing:
-            self._troubles.log(trouble)
+            self._troubles.log(self._own, trouble)
 
     def gone(self, connection: StreamConnection) -> None:
         """Forget a connection that is gone. Idempotent."""

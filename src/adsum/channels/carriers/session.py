@@ -25,8 +25,8 @@ from .tokens import new_session
 #: Seconds that a poll waits for frames.
 WINDOW = 10.0
 #: Seconds of active time that a session lives after an answer: a client polls again at once, and
-#: the longest answer takes no longer. A client whose next poll is lost, because its server died just
-#: then, begins a new session and names no old one, so it is listed twice for this long.
+#: the longest answer takes no longer. A client whose next poll is lost, because its server died
+#: just then, begins a new session and names no old one, so it is listed twice for this long.
 LIFETIME = 15.0
 #: Seconds of active time that a session lives after an aborted poll: phoenix.js then begins a new
 #: session, and a closed tab sends nothing.

@@ -4,7 +4,7 @@ A goodbye is replicated. Regardless of its path, two nodes with a link between t
 heartbeat, so nodes joined by a path of k links agree within k heartbeats. The check is on the
 single link: a disagreement about one replica lasts no longer than `LASTS` heartbeats, while
 
-* the link works in both directions, and no line of the network changed in that time;
+* the link works in both directions, and no way of the network changed in that time;
 * both nodes ran all that time, and their clocks did not jump;
 * neither receives from the replica directly. Its own messages count more than a relayed goodbye.
 """
@@ -15,7 +15,7 @@ from itertools import combinations
 from adsum.replication.state import Replica
 
 from .laws import BrokenLawError
-from .simulatednode import SimulatedNode, World
+from .simulatednode import World
 
 #: Heartbeats for which two linked nodes may disagree: one to notice, and one if the first request
 #: was spent on other news.
@@ -58,28 +58,22 @@ class Agreement:
         """Virtual time of the last change to the nodes at two places or to the network."""
         nodes = self._simulation.nodes
         return max(
-            self._simulation.network.changed_at,
+            nodes[place].medium.changed_at,
             nodes[place].steady_since,
             nodes[other].steady_since,
         )
 
     def _disagreements(self) -> Iterator[Disagreement]:
-        usual = self._simulation.network.usual
-        if usual.loss or usual.bandwidth < float("inf"):
-            return
         awake = [node for node in self._simulation.alive if not node.paused]
+        if any(node.medium.lossy for node in awake):
+            return
         lingering = {node.place: node.engine.lingering() for node in awake}
         if not any(lingering.values()):
             return
         for node, peer in combinations(awake, 2):
-            if self._linked(node, peer):
+            if node.linked_to(peer):
                 for one, two in ((node, peer), (peer, node)):
                     for replica, departure in lingering[one.place].items():
                         missing = replica not in lingering[two.place]
                         if departure.sure and missing and not two.engine.has_live_link(replica):
                             yield one.place, two.place, replica
-
-    def _linked(self, node: SimulatedNode, peer: SimulatedNode) -> bool:
-        network = self._simulation.network
-        passes = network.passes(node.place, peer.place) and network.passes(peer.place, node.place)
-        return passes and any(link in peer.links for link in node.links)

@@ -4,6 +4,7 @@ A step that is not possible does nothing, for example to crash a node that does 
 update a presence that is not tracked. So any part of a schedule is a schedule too.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from random import Random
 from typing import Any, NamedTuple
@@ -22,8 +23,6 @@ PLACES = tuple(f"n{number}" for number in range(1, 8))
 DOUBLE = "double"
 #: Seconds after a step without another one.
 WAITS = (0.0, 0.001, 0.01, 0.1, 1.0, 3.0, 10.0)
-#: Bytes a second of a narrow line; enough for its link to be kept.
-NARROW = 200_000.0
 #: Presences tracked and untracked by one step: more removals than the history of a slice keeps.
 CHURN = 1300
 #: Presences tracked at once by one step: their transfer takes several frames.
@@ -32,8 +31,6 @@ LARGE = 600
 MAX_TEXT = 50_000
 #: Bytes of a published message of bytes: some of one piece, and of many.
 MESSAGE_SIZES = (0, 100, PIECE, PIECE + 1, 300_000, 1_000_000)
-#: Seconds that a frame takes on a slow line, least and most.
-SLOW = (0.05, 0.4)
 
 
 class Step(NamedTuple):
@@ -47,8 +44,8 @@ class Step(NamedTuple):
         return f"{self.name}({', '.join(map(repr, self.arguments))}), then {self.wait:g} s"
 
 
-class Faults:
-    """Performs steps in a simulation."""
+class Faults(ABC):
+    """Performs steps in a simulation; a subclass has those of its medium."""
 
     def __init__(self, simulation: Simulation) -> None:
         self.simulation = simulation
@@ -60,14 +57,12 @@ class Faults:
         self.simulation.run(step.wait)
 
     def end(self) -> None:
-        """End every fault: mend the network, and let each place run one node with its own name.
+        """End every fault: heal the medium, and let each place run one node with its own name.
 
         A clock that is behind is corrected; one that is ahead needs no correction.
         """
         self.simulation.trace("*** all faults end")
-        self.simulation.heal()
-        usual = self.simulation.network.usual
-        usual.bandwidth, usual.loss = float("inf"), 0.0
+        self.heal_medium()
         self.crash(DOUBLE)
         for place in PLACES:
             if place in self.simulation.nodes:
@@ -75,6 +70,10 @@ class Faults:
                 node = self.simulation.node(place)
                 node.set_clock(max(0.0, -node.clock_offset))  # or its timers stand still
                 node.resume()
+
+    @abstractmethod
+    def heal_medium(self) -> None:
+        """End every fault of the network or the bus."""
 
     # Changes by applications.
 
@@ -173,33 +172,6 @@ class Faults:
         if (node := self._running(place)) is not None:
             node.set_clock(seconds)
 
-    # Faults of the network.
-
-    def cut(self, source: str, target: str) -> None:
-        """Cut one direction between two places."""
-        self.simulation.network.cut(source, target)
-
-    def part(self, *sides: list[str]) -> None:
-        """Cut all lines between places of different sides."""
-        self.simulation.partition(*sides)
-
-    def heal(self) -> None:
-        """Make every line as usual."""
-        self.simulation.heal()
-
-    def sever(self, place: str, other: str) -> None:
-        """Break the links between two places; frames under way may be lost."""
-        for link in self.simulation.network.between(place, other):
-            self.simulation.network.sever(link)
-
-    def slow(self, source: str, target: str) -> None:
-        """Make one direction slow and jittery."""
-        self.simulation.network.line(source, target).latency = SLOW
-
-    def narrow(self, bandwidth: float) -> None:
-        """Set the bandwidth, in bytes a second, of every line that was not altered itself."""
-        self.simulation.network.usual.bandwidth = bandwidth
-
     def _running(self, place: str) -> SimulatedNode | None:
         node = self.simulation.nodes.get(place)
         return node if node is not None and node.running else None
@@ -216,32 +188,35 @@ def _claim(session: int, id: int) -> Claim:
     return Claim(f"task {id}", PASSING)
 
 
-def schedule(random: Random, length: int) -> list[Step]:
-    """Draw a random schedule.
+class Luck(ABC):
+    """Draws groups of steps that belong together.
 
     Args:
         random: The source of randomness.
-        length: The least number of steps; a draw adds several at once, so there may be more.
+
+    Attributes:
+        kinds: The groups to draw from; a group that is listed more often is drawn more often.
     """
-    luck = _Luck(random)
-    steps: list[Step] = []
-    while len(steps) < length:
-        steps += random.choice(luck.kinds)()
-    return steps
 
-
-class _Luck:
-    """Draws groups of steps that belong together."""
+    kinds: list[Callable[[], list[Step]]]
 
     def __init__(self, random: Random) -> None:
         self._random = random
-        rare = [self.jump, self.churn, self.squeeze, self.stop, self.join, self.slow, self.split]
-        rare += [self.heal, self.heal, self.cut, self.sever, self.roll, self.double, self.interrupt]
-        rare += [self.depart, self.depart, self.publish, self.publish, self.break_off]
-        rare += [self.reload, self.reload, self.reload]
-        usual = [self.use] * 14 + [self.crash, self.pause] * 2
-        #: The groups to draw from; a group that is listed more often is drawn more often.
-        self.kinds: list[Callable[[], list[Step]]] = [*usual, *rare]
+
+    def schedule(self, length: int) -> list[Step]:
+        """Draw a random schedule.
+
+        Args:
+            length: The least number of steps; a draw adds several at once, so there may be more.
+        """
+        steps: list[Step] = []
+        while len(steps) < length:
+            steps += self._random.choice(self.kinds)()
+        return steps
+
+    @abstractmethod
+    def part(self, place: str, other: str) -> list[Step]:
+        """A fault after which frames of one place do not reach another."""
 
     def use(self) -> list[Step]:
         place, pick = self._place(), self._random.randrange(1000)
@@ -275,7 +250,7 @@ class _Luck:
         place, other, newcomer = self._random.sample(PLACES[:5], 3)
         steps = self._step("track", place, TOPICS[0], f"lingers {place}", 1)
         hindrances = [
-            [*self._step("cut", place, other), *self._step("cut", other, place)],
+            self.part(place, other),
             self._step("pause", other),
             self._step("crash", newcomer),
             self._step("stop", other, 8.0),
@@ -296,7 +271,7 @@ class _Luck:
         steps += self._step("lose", place, topic, key, session, linger)
         hindrances = [
             [*self._step("pause", place), *self._step("resume", place)],
-            [*self._step("cut", place, other), *self._step("cut", other, place)],
+            self.part(place, other),
             self._step("crash", place),
             self._step("stop", place, 8.0),
             self._step("lose", other, topic, key, session, linger),
@@ -325,53 +300,12 @@ class _Luck:
         seconds = self._random.choice([-50.0, -0.5, 5.0, 3600.0])
         return self._step("set_clock", self._place(), seconds)
 
-    def cut(self) -> list[Step]:
-        source, target = self._random.sample(PLACES[:5], 2)
-        steps = self._step("cut", source, target)
-        return steps + self._step("cut", target, source) if self._chance() else steps
-
-    def split(self) -> list[Step]:
-        places = list(PLACES)
-        self._random.shuffle(places)
-        cut = self._random.randint(1, len(places) - 1)
-        return self._step("part", sorted(places[:cut]), sorted(places[cut:]))
-
-    def heal(self) -> list[Step]:
-        return self._step("heal")
-
-    def sever(self) -> list[Step]:
-        return self._step("sever", *self._random.sample(PLACES[:5], 2))
-
-    def slow(self) -> list[Step]:
-        return self._step("slow", *self._random.sample(PLACES[:5], 2))
-
-    def squeeze(self) -> list[Step]:
-        return self._step("narrow", self._random.choice([NARROW, float("inf"), float("inf")]))
-
     def churn(self) -> list[Step]:
         return self._step("churn", self._place(), CHURN) if self._random.random() < 0.3 else []
-
-    def interrupt(self) -> list[Step]:
-        """A large transfer that is interrupted, sometimes more than once."""
-        place, other = self._random.sample(PLACES[:4], 2)
-        steps = [Step("track", (place, TOPICS[1], "large", LARGE), 0.0)]
-        for _ in range(self._random.choice([1, 1, 3])):
-            steps.append(Step("sever", (place, other), self._random.choice([0.002, 0.004, 0.01])))
-        return steps + self._step("untrack", place, 0, LARGE)
 
     def publish(self) -> list[Step]:
         size = self._random.choice(MESSAGE_SIZES)
         return self._step("publish", self._place(), size, self._random.choice([1, 2, 5]))
-
-    def break_off(self) -> list[Step]:
-        """Large messages whose links break, or whose sender dies, in the middle."""
-        place, other = self._random.sample(PLACES[:4], 2)
-        steps = [Step("narrow", (NARROW,), 0.0)] if self._chance() else []
-        steps.append(Step("publish", (place, MESSAGE_SIZES[-1], 3), 0.002))
-        for _ in range(self._random.choice([1, 3])):
-            steps.append(Step("sever", (place, other), self._random.choice([0.002, 0.3])))
-        steps += self._step("crash", place) if self._chance() else []
-        return [*steps, *self._step("narrow", float("inf"))]
 
     def _step(self, name: str, *arguments: Any) -> list[Step]:
         return [Step(name, arguments, self._random.choice(WAITS))]

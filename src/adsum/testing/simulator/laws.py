@@ -18,6 +18,8 @@ and presences that it touched:
    once, and after all earlier ones of its sender that arrive.
 9. *A broken presence stays* until its deadline, wherever the slice of its node is shown, and not
    longer; it is given to its heirs alone. See `graces`.
+10. *The living are shown*, on the bus: a restart of the bus or a short absence hides nobody. See
+   `SimulatedBusNode`.
 
 The second, third, sixth, seventh and ninth are checked for all replicas once a heartbeat. The
 second and third are also checked at each delta, for its slice; the ninth at each step, for the
@@ -241,6 +243,8 @@ class Witness:
         self._horizons: dict[Replica, tuple[Held, int]] = {}
         # The number of the last recorded message of each replica that arrived.
         self._last_messages: dict[Replica, int] = {}
+        #: Returns the violation if a tracked presence of a living replica may not be hidden now.
+        self.hiding_violation: Callable[[Entry, Replica], str | None] = lambda *_: None
 
     def watch(self, topic: str) -> None:
         """Observe a topic from now on."""
@@ -250,7 +254,7 @@ class Witness:
             self.folded[topic] = {identity(entry): entry for entry in present}
 
     def notify(self, topic: str, transitions: Iterable[Transition]) -> None:
-        """Check changes that the observers of a topic receive (laws 1, 2, 4 and 5)."""
+        """Check changes that the observers of a topic receive (laws 1, 2, 4, 5 and 10)."""
         folded = self.folded.get(topic)
         if folded is None:
             return
@@ -268,10 +272,21 @@ class Witness:
                 self._fail(f"{ref(old)} leaves without a join")
             if before[VERSION] != old[VERSION]:
                 self._fail(f"{ref(old)} is not the version of the last notification")
+            if new is None:
+                self._check_hiding(old)
         if new is not None:
             if identity(new) in folded:
                 self._fail(f"{ref(new)} joins twice")
             folded[identity(new)] = new
+
+    def _check_hiding(self, entry: Entry) -> None:
+        """Check the departure of a presence that its owner has not ended (law 10)."""
+        replica = Replica(entry[NAME], entry[INCARNATION])
+        life = self._ledger.of(replica)
+        if entry[ID] in life.tracked and life.died_at == float("inf"):
+            violation = self.hiding_violation(entry, replica)
+            if violation is not None:
+                self._fail(violation)
 
     def _compare(self, topic: str, entry: Entry, folded: Entry | None) -> None:
         """Compare a received entry with the view, and with the history of its owner."""

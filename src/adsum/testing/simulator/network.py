@@ -79,6 +79,20 @@ class Line:
     cut: bool = False
 
 
+class Medium(Protocol):
+    """Whatever carries the frames of simulated nodes: the network or the bus.
+
+    Attributes:
+        changed_at: Virtual time at which a way between nodes last opened, closed or slowed down.
+    """
+
+    changed_at: float
+
+    @property
+    def lossy(self) -> bool:
+        """Whether it loses frames or is too narrow for them, so that nothing is in time."""
+
+
 class Endpoint(Protocol):
     """The end of a link: one life of a node."""
 
@@ -166,6 +180,11 @@ class Network:
         """The line from one place to another, to be altered; `usual` no longer affects it."""
         self.changed_at = self._clock.now
         return self._lines.setdefault((source, target), replace(self.usual))
+
+    @property
+    def lossy(self) -> bool:
+        """See `Medium`."""
+        return bool(self.usual.loss) or self.usual.bandwidth < float("inf")
 
     def delay(self, source: str, target: str) -> float:
         """Draw the seconds that a frame is under way."""

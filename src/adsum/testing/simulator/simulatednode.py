@@ -1,6 +1,7 @@
-"""A simulated node: one run of a node, with its engine, on a simulated network."""
+"""A simulated node: one run of a node, with its engine, in virtual time."""
 
 import asyncio
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from random import Random
@@ -10,7 +11,6 @@ from adsum.driver.driver import Driver
 from adsum.driver.observer import Observer
 from adsum.replication.codec import encode
 from adsum.replication.effects import Deliver, Effect, Notice, Sending
-from adsum.replication.engine import RESOLUTION
 from adsum.replication.entry import ID, Entry, ref
 from adsum.replication.messages import Delta, ProtocolMessage, Publish
 from adsum.replication.state import Replica
@@ -19,7 +19,9 @@ from adsum.values.jsontext import encode_object
 from adsum.values.limits import MAX_META
 
 from .laws import BrokenLawError, Ledger, RecordedEngine, Witness
-from .network import DIAL_TIMEOUT, Endpoint, Network, SimulatedFrame, VirtualClock
+from .network import Medium, Network, SimulatedFrame, VirtualClock
+from .nodetimer import NodeTimer
+from .simulatedbus import SimulatedBus
 
 #: Refs by topic and key.
 Refs = dict[str, dict[str, list[str]]]
@@ -32,6 +34,7 @@ class World(Protocol):
     timing: Timing
     clock: VirtualClock
     network: Network
+    bus: SimulatedBus
     ledger: Ledger
     checked: bool
 
@@ -62,7 +65,14 @@ class World(Protocol):
 
 
 class SimulatedNode(Driver):
-    """A run of a node in a simulation: made by `Simulation.start`, ended by `kill` or `stop`."""
+    """A run of a node in a simulation: made by `Simulation.start`, ended by `kill` or `stop`.
+
+    A subclass connects it to a medium: the simulated network or the simulated bus.
+    """
+
+    #: Seconds, at most, that a medium without faults takes to connect all nodes again, beside the
+    #: time that their engines need.
+    recovery = 0.0
 
     def __init__(
         self,
@@ -92,11 +102,10 @@ class SimulatedNode(Driver):
         #: Virtual time at which the process last started or resumed, or its clock last jumped.
         self.steady_since = simulation.clock.now
         self._backlog: list[partial[None]] = []
-        self._waking_at = float("inf")
+        self._timer = NodeTimer(simulation.clock, self._now, self._timer_fired)
         rng = Random(f"engine {simulation.seed} {replica}")
         self._recorded = engine = self._make_engine(replica, timing, rng, simulation.clock.now)
         super().__init__("simulated", engine, observers, running_loop())
-        self.addresses = (place,)
         #: Checks the laws at each step.
         self.witness = Witness(engine, simulation.ledger, timing) if simulation.checked else None
 
@@ -107,6 +116,29 @@ class SimulatedNode(Driver):
         engine.ledger = self.simulation.ledger
         engine.topic_begins = self.simulation.observe_everywhere
         return engine
+
+    # The medium.
+
+    @property
+    @abstractmethod
+    def medium(self) -> Medium:
+        """Whatever carries the frames of this node."""
+
+    @abstractmethod
+    def know(self, places: Sequence[str]) -> None:
+        """Learn the places of earlier nodes, before `begin`."""
+
+    @abstractmethod
+    def linked_to(self, peer: "SimulatedNode") -> bool:
+        """Whether a link to a peer works in both directions."""
+
+    @abstractmethod
+    def _hang_up(self) -> None:
+        """Close all links after the goodbye; queued frames arrive."""
+
+    @abstractmethod
+    def _vanish(self) -> None:
+        """Lose all links, as a process does that is killed."""
 
     # Calls of an application.
 
@@ -186,8 +218,7 @@ class SimulatedNode(Driver):
         self.engine.leave(linger)
         self._drive()
         self._die(self.simulation.clock.now + linger)
-        for link in sorted(self.links):
-            self.simulation.network.close(link, self)
+        self._hang_up()
         self.links.clear()
 
     async def close(self) -> None:
@@ -199,8 +230,7 @@ class SimulatedNode(Driver):
         """End without a goodbye, as by SIGKILL; the kernel closes the links."""
         self.simulation.trace("{} is killed", self.replica)
         self._die(self.simulation.clock.now)
-        for link in sorted(self.links):
-            self.simulation.network.sever(link)
+        self._vanish()
         self.links.clear()
         self._end()
 
@@ -234,37 +264,18 @@ class SimulatedNode(Driver):
         now = self.simulation.clock.now
         self._stands_until = max(now, max(now, self._stands_until) - seconds)
         self.steady_since = self.simulation.clock.now
-        self._waking_at = float("inf")  # the old timer was set for the old clock
+        self._set_timers_again()
+
+    def _set_timers_again(self) -> None:
+        """Set the timers for a clock that has jumped."""
+        self._timer.clear()
         if self.running and not self.paused:
             if self._now() >= self.engine.wake_at:
                 self.tick()
             else:
                 self._wake_at(self.engine.wake_at)
 
-    # Endpoint.
-
-    def frame_arrived(self, link: int, frame: SimulatedFrame) -> None:
-        """See `Endpoint`."""
-        self._when_awake(partial(self._receive, link, frame))
-
-    def link_broke(self, link: int) -> None:
-        """See `Endpoint`."""
-        self.links.discard(link)
-        self._when_awake(partial(self._call, self.engine.link_down, link))
-
-    def writable_changed(self, link: int, writable: bool) -> None:
-        """See `Endpoint`."""
-        self._when_awake(partial(self._call, self.engine.link_writable, link, writable))
-
-    def link_opened(self, link: int, peer: Endpoint, dialled: str | None) -> None:
-        """See `Endpoint`."""
-        self.links.add(link)
-        args = (link, peer.replica, (peer.place,), dialled)
-        self._when_awake(partial(self._call, self.engine.link_up, *args))
-
-    def dial_failed(self, address: str, refused: bool) -> None:
-        """See `Endpoint`."""
-        self._when_awake(partial(self._call, self.engine.dial_failed, address, refused))
+    # Events of links.
 
     def _receive(self, link: int, frame: SimulatedFrame) -> None:
         message = frame.message
@@ -332,8 +343,11 @@ class SimulatedNode(Driver):
             and now - self._swept_at >= self.simulation.timing.heartbeat_interval
         ):
             self._swept_at = now
-            ran_since = max(self._resumed_at, min(now, self._stands_until))
-            self.check(self.witness.sweep, now, ran_since, self.simulation.names)
+            self.check(self.witness.sweep, now, self._could_hide_since(), self.simulation.names)
+
+    def _could_hide_since(self) -> float:
+        """Virtual time since which this node notices the death of others."""
+        return max(self._resumed_at, min(self.simulation.clock.now, self._stands_until))
 
     def _guard(self, action: Callable[..., None], *arguments: Any) -> None:
         action(*arguments)  # a simulation hides no error
@@ -353,57 +367,18 @@ class SimulatedNode(Driver):
         return self.simulation.clock.now + self.clock_offset
 
     def _wake_at(self, at: float) -> None:
-        if at < self._waking_at:
-            self._waking_at = at
-            self.simulation.clock.call_at(at - self.clock_offset, partial(self._wake, at))
+        self._timer.set(at)
 
-    def _wake(self, at: float) -> None:
-        if at != self._waking_at:
-            return
-        self._waking_at = float("inf")
-        if self._now() < at - RESOLUTION:
-            self._wake_at(at)  # the clock was set back meanwhile
-        elif self.running and not self.paused:
+    def _timer_fired(self) -> None:
+        if self.running and not self.paused:
             self.tick()
+
+    def _count_sent(self, links: tuple[int, ...], encoded: SimulatedFrame) -> None:
+        self.frames_sent += len(links)
+        self.bytes_sent += len(links) * len(encoded.data)
 
     def _encode(self, message: ProtocolMessage) -> SimulatedFrame:
         return SimulatedFrame(encode(message))
-
-    def _send(
-        self, links: tuple[int, ...], message: ProtocolMessage, encoded: SimulatedFrame
-    ) -> None:
-        self.frames_sent += len(links)
-        self.bytes_sent += len(links) * len(encoded.data)
-        for link in links:
-            peer = self.simulation.network.send(link, self, encoded)
-            if peer is not None:
-                self.simulation.trace_message(message, self.place, peer)
-
-    def _close(self, link: int, reason: str) -> None:
-        self.links.discard(link)
-        self.simulation.trace("{} closes link {}: {}", self.place, link, reason)
-        self.simulation.network.close(link, self)
-
-    def _dial(self, address: str) -> None:
-        delay = self.simulation.network.delay(self.place, address)
-        self.simulation.clock.call_later(delay, partial(self._answer, address))
-
-    def _answer(self, address: str) -> None:
-        """Answer a dial at the far end: refused without a process, no answer, or a link."""
-        network, clock = self.simulation.network, self.simulation.clock
-        peer = self.simulation.nodes.get(address)
-        reachable = network.passes(self.place, address) and network.passes(address, self.place)
-        if not self.running:
-            return
-        if not reachable or (peer is not None and peer.running and peer.paused):
-            clock.call_later(DIAL_TIMEOUT, partial(self.dial_failed, address, False))
-        elif peer is None or not peer.running:
-            delay = network.delay(address, self.place)
-            clock.call_later(delay, partial(self.dial_failed, address, True))
-        elif peer is self:
-            self.engine.dialled_self(address)
-        else:
-            network.open(self, peer, address)
 
 
 def running_loop() -> asyncio.AbstractEventLoop | None:

@@ -30,6 +30,8 @@ from adsum.replication.timing import Timing
 from .agreement import CHECKS, Agreement
 from .laws import BrokenLawError, Ledger
 from .network import DIAL_TIMEOUT, Network, VirtualClock
+from .networknode import SimulatedNetworkNode
+from .simulatedbus import SimulatedBus
 from .simulatednode import Refs, SimulatedNode
 from .trace import describe
 
@@ -58,6 +60,7 @@ class Simulation:
         seeds_per_node: The number of earlier nodes that each node has as peers.
         checked: Whether the laws are checked at each step. It costs a fifth of the time.
         unobserved: Topics without an observer, so that the path without observers runs as well.
+        kind: The class of its nodes: on the network, or `SimulatedBusNode` on the bus.
         trace: Called with a line for each event.
     """
 
@@ -71,6 +74,7 @@ class Simulation:
         seeds_per_node: int = 2,
         checked: bool = True,
         unobserved: Iterable[str] = (),
+        kind: type[SimulatedNode] = SimulatedNetworkNode,
         trace: Callable[[str], None] | None = None,
     ) -> None:
         self.seed = seed
@@ -78,7 +82,9 @@ class Simulation:
         self.clock = VirtualClock()
         self.rng = Random(f"faults {seed}")
         self.network = Network(self.clock, Random(f"network {seed}"), latency)
+        self.bus = SimulatedBus(self.clock, Random(f"bus {seed}"), latency)
         self.ledger = Ledger()
+        self.kind = kind
         self.checked = checked
         #: The node that runs, or ran last, at each place. A place is an address, by default the
         #: name of the node.
@@ -123,7 +129,7 @@ class Simulation:
         timing: Timing | None = None,
         linger: float = 0.0,
         observers: list[Observer] | None = None,
-        kind: type[SimulatedNode] = SimulatedNode,
+        kind: type[SimulatedNode] | None = None,
     ) -> SimulatedNode:
         """Make a node without starting it; its `begin` does.
 
@@ -135,7 +141,7 @@ class Simulation:
             timing: The durations of its protocol, by default those of the simulation.
             linger: Seconds that the other nodes go on showing its presences after it was stopped.
             observers: The observers that it notifies.
-            kind: The class of the node.
+            kind: The class of the node, by default that of the simulation.
 
         Raises:
             ValueError: A node runs at that place already.
@@ -147,12 +153,11 @@ class Simulation:
         self._lives += 1
         incarnation = FIRST_INCARNATION + (-self._lives if clock_back else self._lives)
         known = [other for other in self.nodes if other != place][: self._seeds_per_node]
-        node = self.nodes[place] = kind(
+        node = self.nodes[place] = (kind or self.kind)(
             self, place, Replica(name, incarnation), timing or self.timing, linger, observers or []
         )
         self._names[name] = None
-        for address in known:
-            node.engine.add_seed(address, lasting=True)
+        node.know(known)
         for topic in self.ledger.topics:
             self._observe(node, topic)
         return node
@@ -186,7 +191,7 @@ class Simulation:
 
     def settle(self) -> None:
         """Let the time pass within which all nodes come to agree, if there are no faults."""
-        self.run(settling(self.timing))
+        self.run(settling(self.timing) + self.kind.recovery)
 
     def kill(self, place: str) -> None:
         """End a process without a goodbye, as by SIGKILL; the kernel closes its links."""

@@ -9,30 +9,54 @@ Example:
 """
 
 import json
+import math
 import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from random import Random
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
+from adsum.bus.limits import PROBE_INTERVAL
 from adsum.replication.limits import MAX_IN_FLIGHT
 from adsum.replication.timing import Timing
 
-from .faults import TOPICS, Faults, Step, schedule
+from .busfaults import BusFaults, BusLuck
+from .faults import PLACES, TOPICS, Faults, Luck, Step
 from .laws import BrokenLawError
+from .networkfaults import NetworkFaults, NetworkLuck
+from .networknode import SimulatedNetworkNode
 from .shrinking import shorten
+from .simulatedbusnode import SimulatedBusNode
+from .simulatednode import SimulatedNode
 from .simulation import Simulation
 
 #: Steps of a trial, at least.
 LENGTH = 100
 #: The probability that a frame is lost, in the trials that lose frames; real links lose none.
 LOSS = 0.2
+#: The same on the bus. Each gap costs a request and an answer there, which are lost as well.
+BUS_LOSS = 0.05
 #: Lines of a trace that a report shows, from its end, without heartbeats and digests.
 SHOWN_LINES = 60
 _REPLAY = "python -m adsum.testing --replay"
 _ROUTINE = re.compile(r"-> \S+  (heartbeat|digest)( |$)")
 #: Runs after which the shortening of a schedule ends.
 MOST_RUNS = 400
+
+
+class Kind(NamedTuple):
+    """How the nodes of a trial are connected."""
+
+    node: type[SimulatedNode]
+    faults: type[Faults]
+    luck: type[Luck]
+    loss: float
+
+
+KINDS = {
+    "network": Kind(SimulatedNetworkNode, NetworkFaults, NetworkLuck, LOSS),
+    "bus": Kind(SimulatedBusNode, BusFaults, BusLuck, BUS_LOSS),
+}
 
 
 @dataclass(frozen=True)
@@ -47,6 +71,7 @@ class Trial:
         loss: The fraction of frames, from 0 to 1, that is lost.
         length: The requested number of steps; a schedule may be a little longer.
         steps: The schedule.
+        medium: The key of `KINDS` that says how the nodes are connected.
     """
 
     seed: int
@@ -55,19 +80,22 @@ class Trial:
     loss: float
     length: int
     steps: tuple[Step, ...]
+    medium: str = "network"
 
     @classmethod
-    def from_seed(cls, seed: int, length: int = LENGTH) -> Self:
+    def from_seed(cls, seed: int, length: int = LENGTH, medium: str = "network") -> Self:
         """Make the trial of a seed: the same one for every caller.
 
         Args:
             seed: Any integer. Of eight consecutive seeds, one loses frames.
             length: The least number of steps.
+            medium: A key of `KINDS`.
         """
-        random = Random(f"trial {seed}")
+        random, kind = Random(f"trial {seed}"), KINDS[medium]
         nodes, forget_after = random.randint(2, 5), random.choice([20.0, 1200.0])
-        loss = LOSS if seed % 8 == 7 else 0.0
-        return cls(seed, nodes, forget_after, loss, length, tuple(schedule(random, length)))
+        loss = kind.loss if seed % 8 == 7 else 0.0
+        steps = tuple(kind.luck(random).schedule(length))
+        return cls(seed, nodes, forget_after, loss, length, steps, medium)
 
     def run(self, trace: Callable[[str], None] | None = None) -> None:
         """Run the schedule in a new simulation and check every law.
@@ -84,10 +112,11 @@ class Trial:
             seed=self.seed,
             timing=Timing(forget_after=self.forget_after),
             unobserved=TOPICS[-1:],
+            kind=KINDS[self.medium].node,
             trace=trace,
         )
-        simulation.network.usual.loss = self.loss
-        faults = Faults(simulation)
+        simulation.network.usual.loss = simulation.bus.loss = self.loss
+        faults = KINDS[self.medium].faults(simulation)
         for step in self.steps:
             faults.perform(step)
         faults.end()
@@ -145,10 +174,11 @@ class Trial:
 
         The command contains the schedule if it differs from that of the seed.
         """
-        if self != Trial.from_seed(self.seed, self.length):
+        if self != Trial.from_seed(self.seed, self.length, self.medium):
             return f"{_REPLAY}-file /dev/stdin <<'END'\n{self.to_json()}\nEND"
         length = "" if self.length == LENGTH else f" --steps {self.length}"
-        return f"{_REPLAY} {self.seed}{length}"
+        medium = "" if self.medium == "network" else f" --on {self.medium}"
+        return f"{_REPLAY} {self.seed}{length}{medium}"
 
     def to_json(self) -> str:
         """The trial as JSON text for a file, with a step a line."""
@@ -165,16 +195,22 @@ class Trial:
 
 
 def _check_rest(simulation: Simulation) -> None:
-    """Check that traffic returns to that of an idle cluster: a heartbeat over every link."""
-    beats = 5
-    nodes = len(simulation.alive)
-    before = simulation.network.frames
-    simulation.run(beats * simulation.timing.heartbeat_interval)
-    frames = simulation.network.frames - before
-    most = (beats + 1) * nodes * (nodes - 1)
-    if frames > most:
+    """Check that traffic returns to that of an idle cluster.
+
+    On the network, that is a heartbeat over every link. On the bus, each node publishes a heartbeat
+    once for all others, a probe every `PROBE_INTERVAL`, and one announcement at most.
+    """
+    beats, interval = 5, simulation.timing.heartbeat_interval
+    nodes, network, bus = len(simulation.alive), simulation.network, simulation.bus
+    before = network.frames, bus.messages
+    simulation.run(beats * interval)
+    frames, messages = network.frames - before[0], bus.messages - before[1]
+    most_frames = (beats + 1) * nodes * (nodes - 1)
+    most_messages = nodes * (1 + (beats + 1) * (1 + math.ceil(interval / PROBE_INTERVAL)))
+    if frames > most_frames or messages > most_messages:
         raise BrokenLawError(
-            f"{simulation.where}: {frames} frames in {beats} idle heartbeats; {most} at most"
+            f"{simulation.where}: {frames} frames and {messages} messages of the bus in {beats} "
+            f"idle heartbeats; {most_frames} and {most_messages} at most"
         )
 
 
@@ -183,11 +219,14 @@ def _check_queues(simulation: Simulation) -> None:
 
     Nothing large is sent to a peer that does not read. Beyond the bytes that may be in flight only
     the flush that was under way waits for it, and the heartbeats, requests and digests until its
-    link is closed.
+    link is closed. On the bus the frames of all peers wait together.
     """
     waited = simulation.network.most_waiting
     if waited > 2 * MAX_IN_FLIGHT:
         raise BrokenLawError(f"{simulation.where}: {waited} bytes waited for one peer")
+    waited = simulation.bus.most_waiting
+    if waited > len(PLACES) * 2 * MAX_IN_FLIGHT:
+        raise BrokenLawError(f"{simulation.where}: {waited} bytes waited for one client of the bus")
 
 
 def _check_memory(simulation: Simulation) -> None:

@@ -1,0 +1,333 @@
+"""A simulated node on the simulated bus: an engine above a `BusCore`, in virtual time."""
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from random import Random
+from typing import Any
+
+from adsum.bus.buscore import BusCore
+from adsum.bus.busevents import (
+    Alone,
+    Announced,
+    Arrived,
+    BusEvent,
+    Closed,
+    DialDone,
+    Emit,
+    HoldChanged,
+    Opened,
+    RoomChanged,
+    Trouble,
+)
+from adsum.errors import DialRefusedError, HandshakeError
+from adsum.replication.entry import KEY, Entry
+from adsum.replication.messages import ProtocolMessage
+from adsum.replication.state import Replica
+from adsum.transport.contract import NodeIdentity
+from adsum.transport.handshake import SelfDialError
+
+from .laws import BrokenLawError
+from .network import SimulatedFrame
+from .nodetimer import NodeTimer
+from .simulatedbus import RETURN_DELAY, Session, SimulatedBus
+from .simulatednode import SimulatedNode
+
+#: Seconds of an absence of the bus after which a node gives its links up.
+GRACE = 30.0
+#: Seconds after which nodes without a link announce themselves again, at most, and find each other
+#: after a split that none of them noticed.
+FIND_AGAIN = 45.0
+#: Seconds after the last cause to hide a living node in which it may still be hidden.
+CALM_AFTER = 20.0
+#: The address that stands for the other nodes on the bus, until one of them has answered.
+CARRIER = "carrier"
+SECRET = b"the secret of all simulated nodes"
+
+
+class SimulatedBusNode(SimulatedNode):
+    """A run of a node whose links are virtual ones over the bus."""
+
+    recovery = RETURN_DELAY[1] + FIND_AGAIN
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        simulation, replica = self.simulation, self.replica
+        rng = Random(f"life {simulation.seed} {replica}")
+        identity = NodeIdentity(self.cluster, replica.name, replica.incarnation, ())
+        self.core = BusCore(identity, SECRET, rng.randbytes)
+        self.addresses = (self.core.address,)
+        self.core.identity = replace(identity, addresses=self.addresses)
+        #: The log lines of the core.
+        self.troubles: list[Trouble] = []
+        self._core_timer = NodeTimer(simulation.clock, self._now, self._core_timer_fired)
+        self._session: Session | None = None
+        #: The replicas at the other ends of its links.
+        self.peers: dict[int, Replica] = {}
+        self._events: deque[BusEvent] = deque()
+        # The links whose silence means nothing.
+        self._held: set[int] = set()
+        # Virtual time at which the silence of a peer last meant nothing.
+        self._held_at = 0.0
+        self._gives_up_at = float("inf")
+        if self.witness is not None:
+            self.witness.hiding_violation = self._hiding_violation
+
+    # The medium.
+
+    @property
+    def medium(self) -> SimulatedBus:
+        """See `SimulatedNode`."""
+        return self.simulation.bus
+
+    def know(self, places: Sequence[str]) -> None:
+        """See `SimulatedNode`: nodes on the bus find each other."""
+
+    def linked_to(self, peer: SimulatedNode) -> bool:
+        """See `SimulatedNode`."""
+        if not isinstance(peer, SimulatedBusNode) or self._session is None or peer.session is None:
+            return False
+        linked = peer.replica in self.peers.values() and self.replica in peer.peers.values()
+        return linked and self.medium.connected(self._session, peer.session)
+
+    @property
+    def session(self) -> Session | None:
+        """Its connection to the bus, as far as it knows."""
+        return self._session
+
+    @property
+    def calm_since(self) -> float:
+        """Virtual time of the last event that is a cause to hide this node, or all others here."""
+        return max(self.steady_since, self.medium.harmed_at(self.place))
+
+    # Lifecycle.
+
+    def begin(self) -> None:
+        """See `SimulatedNode`."""
+        self.engine.expect_address(CARRIER)
+        super().begin()
+        self.medium.connect(self, self.core.subjects)
+
+    def resume(self) -> None:
+        """See `SimulatedNode`."""
+        if self.paused:
+            self.paused = False
+            self._core_timer_fired()
+            self.paused = True
+        super().resume()
+
+    def _set_timers_again(self) -> None:
+        super()._set_timers_again()
+        self._core_timer.clear()
+        self._carry_out()
+
+    def _hang_up(self) -> None:
+        for link in sorted(self.peers):
+            self.core.close(link, "the node is stopped", self._now())
+        self._emit_rest()
+        if self._session is not None:
+            self.medium.close(self._session)
+
+    def _vanish(self) -> None:
+        if self._session is not None:
+            self.medium.abort(self._session)
+
+    def _emit_rest(self) -> None:
+        """Publish what the core has to say at the end; the engine takes no more events."""
+        for event in self.core.take_events():
+            if isinstance(event, Emit):
+                self._emit(event)
+
+    # Events of the bus.
+
+    def bus_reached(self, session: Session) -> None:
+        """See `BusClient`."""
+        self._when_awake(partial(self._reached, session))
+
+    def bus_lost(self, session: Session) -> None:
+        """See `BusClient`."""
+        self._when_awake(partial(self._lost, session))
+
+    def message_arrived(self, session: Session, data: bytes) -> None:
+        """See `BusClient`."""
+        self._when_awake(partial(self._read, session, data))
+
+    def emission_refused(self, session: Session, probe: object) -> None:
+        """See `BusClient`."""
+        self._when_awake(partial(self._refused, session, probe))
+
+    def _reached(self, session: Session) -> None:
+        if not session.open:  # `bus_lost` follows
+            return
+        self.simulation.trace("{} is on the bus, at server {}", self.place, session.server)
+        self._session = session
+        self._gives_up_at = float("inf")
+        self.core.connected(self._now())
+        self._carry_out()
+
+    def _lost(self, session: Session) -> None:
+        if self._session is session:
+            self.simulation.trace("{} has lost the bus", self.place)
+            self._session = None
+            self._gives_up_at = self._now() + GRACE
+            self._core_timer.set(self._gives_up_at)
+            self.core.disconnected(self._now())
+            self._carry_out()
+        self.medium.reconnect(self, self.core.subjects)
+
+    def _read(self, session: Session, data: bytes) -> None:
+        if session.take(len(data)) and session is self._session:
+            self.core.received(data, self._now())
+            self._carry_out()
+
+    def _refused(self, session: Session, probe: object) -> None:
+        if session is self._session:
+            self.core.refused(probe, self._now())
+            self._carry_out()
+
+    def _core_timer_fired(self) -> None:
+        if not self.running or self.paused:
+            return
+        now = self._now()
+        if now >= self._gives_up_at:
+            self.simulation.trace("{} gives its links up", self.place)
+            self._gives_up_at = float("inf")
+            self.core.give_up(now)
+        self.core.tick(now)
+        self._carry_out()
+
+    # Events of the core.
+
+    def _carry_out(self) -> None:
+        """Carry out the events of the core, in order.
+
+        A call from inside, by a send, carries out the rest first, so a link that is full is not
+        written to again.
+        """
+        self._events.extend(self.core.take_events())
+        while self._events:
+            self._handle(self._events.popleft())
+            self._events.extend(self.core.take_events())
+        if self.running:
+            self._core_timer.set(min(self.core.wake_at, self._gives_up_at))
+
+    def _handle(self, event: BusEvent) -> None:  # noqa: C901  # a case an event
+        match event:
+            case Emit():
+                self._emit(event)
+            case Opened(link, peer, dialled, _):
+                replica = Replica(peer.name, peer.incarnation)
+                self.peers[link] = replica
+                self.links.add(link)
+                self.simulation.trace("{} has link {} to {}", self.place, link, replica)
+                self.engine.address_done(CARRIER)
+                self._call(self.engine.link_up, link, replica, peer.addresses, dialled)
+            case Arrived(link, payload):
+                frame = SimulatedFrame(payload)
+                peer_name = self.peers[link].name
+                self.simulation.trace_message(frame.message, peer_name, self.place)
+                self._receive(link, frame)
+            case RoomChanged(link, writable):
+                self._call(self.engine.link_writable, link, writable)
+            case Closed(link, reason):
+                self.simulation.trace("{}: link {} closed: {}", self.place, link, reason)
+                del self.peers[link]
+                self.links.discard(link)
+                if link in self._held:
+                    self._held.discard(link)
+                    self._held_at = self.simulation.clock.now
+                self._call(self.engine.link_down, link)
+            case DialDone(address, error):
+                self._dial_done(address, error)
+            case Announced(address):
+                self._dial_at_once(address)
+            case Alone():
+                self.engine.address_done(CARRIER)
+                self.wake()
+            case HoldChanged(links, held):
+                self.simulation.trace("{}: links {} held: {}", self.place, links, held)
+                self._hold(links, held)
+            case Trouble(text):
+                self.troubles.append(event)
+                self.simulation.trace("{}: {}", self.place, text)
+
+    def _dial_at_once(self, address: str) -> None:
+        """Dial a node that has announced itself, as `CarrierDriver` does."""
+        self.engine.remove_seed(address)
+        self.engine.add_seed(address, lasting=False, direct=False)
+        self.wake()
+
+    def _emit(self, event: Emit) -> None:
+        if self._session is None:
+            raise BrokenLawError(f"{self.simulation.where}: {self.place} emits without a bus")
+        self.medium.publish(self._session, event.subject, event.data, event.probe)
+
+    def _dial_done(self, address: str, error: Exception | None) -> None:
+        """Report a dial, as `LinkDriver` does."""
+        if error is None:
+            return
+        self.simulation.trace("{}: dial of {}: {!r}", self.place, address, error)
+        if isinstance(error, SelfDialError):
+            self.engine.dialled_self(address)
+        elif isinstance(error, DialRefusedError):
+            self.engine.dial_failed(address, True, self._now())
+        elif isinstance(error, HandshakeError):
+            self.engine.dial_rejected(address, self._now())
+        else:
+            self.engine.dial_failed(address, False, self._now())
+        self._drive()
+
+    def _hold(self, links: tuple[int, ...], held: bool) -> None:
+        """Let the silence of peers mean nothing, or count again."""
+        self._held_at = self.simulation.clock.now
+        self._held = self._held | {*links} if held else self._held - {*links}
+        self._call(self.engine.hold, links, held)
+
+    # Effects of the engine.
+
+    def _send(
+        self, links: tuple[int, ...], message: ProtocolMessage, encoded: SimulatedFrame
+    ) -> None:
+        self._count_sent(links, encoded)
+        self.core.send(links, encoded.data, self._now())
+        self._carry_out()
+
+    def _close(self, link: int, reason: str) -> None:
+        self.simulation.trace("{} closes link {}: {}", self.place, link, reason)
+        self.core.close(link, reason, self._now())
+        self._carry_out()
+
+    def _dial(self, address: str) -> None:
+        self.core.dial(address, self._now())
+        self._carry_out()
+
+    # Laws.
+
+    def _could_hide_since(self) -> float:
+        held_at = self.simulation.clock.now if self._held else self._held_at
+        return max(super()._could_hide_since(), held_at)
+
+    def _hiding_violation(self, entry: Entry, replica: Replica) -> str | None:
+        """The violation if a presence of a living node is hidden without a cause."""
+        now, nodes = self.simulation.clock.now, self.simulation.nodes.values()
+        owner = next((node for node in nodes if node.running and node.replica == replica), None)
+        if not isinstance(owner, SimulatedBusNode) or owner.paused:
+            return None
+        if self._shares_name() or owner._shares_name():
+            return None  # the other members hide one of the two
+        calm = now - max(self.calm_since, owner.calm_since)
+        if calm <= CALM_AFTER:
+            return None
+        return f"{entry[KEY]!r} of {replica} leaves, though both nodes were well for {calm:.1f} s"
+
+    def _shares_name(self) -> bool:
+        """Whether another life has the name of this one, or had it a moment ago."""
+        simulation = self.simulation
+        recent = simulation.clock.now - CALM_AFTER
+        return any(
+            node.name == self.name
+            and node is not self
+            and simulation.ledger.of(node.replica).died_at > recent
+            for node in simulation.nodes.values()
+        )
