@@ -312,3 +312,11 @@ def test_siblings_that_do_not_find_each_other_are_linked_over_the_carrier(
             assert len(bus_of(a)._links) == len(bus_of(b)._links) == 1
 
     run(main())
+
+
+@pytest.mark.usefixtures("broker")
+def test_portal_runs_a_node_on_a_carrier(cluster_name: str) -> None:
+    with adsum.Portal(carrier_node("a", cluster_name)) as portal:
+        portal.track("room:1", "ann", owner="a request")
+        assert portal.count("room:1") == 1
+        assert portal.node.running
