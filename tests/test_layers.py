@@ -166,6 +166,7 @@ LAYERS = {
         "",
         "errors",
         "arguments",
+        "bus",
         "channels",
         "config",
         "driver",
