@@ -22,6 +22,7 @@ from adsum.bus.busevents import (
     Trouble,
 )
 from adsum.errors import DialRefusedError, HandshakeError
+from adsum.replication.engine import RESOLUTION
 from adsum.replication.entry import KEY, Entry
 from adsum.replication.messages import ProtocolMessage
 from adsum.replication.state import Replica
@@ -190,7 +191,7 @@ class SimulatedBusNode(SimulatedNode):
         if not self.running or self.paused:
             return
         now = self._now()
-        if now >= self._gives_up_at:
+        if now >= self._gives_up_at - RESOLUTION:
             self.simulation.trace("{} gives its links up", self.place)
             self._gives_up_at = float("inf")
             self.core.give_up(now)
