@@ -2336,7 +2336,7 @@ MUTANTS = [
     Mutant(
         "deliver casts over a link beside a newer one that replaces it",
         "../bus/buscore.py",
-        "            older.confirmed = False  # the peer may have dialled because it has lost that one",
+        "            older.confirmed = False  # the peer may have dialled as it lost that one",
         "            pass",
         VIRTUAL_LINKS,
     ),
