@@ -48,6 +48,7 @@ LARGE_MESSAGES = (
     "tests/hostile/test_pieces.py",
 )
 #: Tests of handlers and sends that begin in place.
+IDLE = ("tests/channels/test_idle_memory.py",)
 IN_PLACE = ("tests/channels/test_standing_tasks.py", "tests/channels/test_writing_in_place.py")
 #: Tests of virtual links over a bus.
 VIRTUAL_LINKS = ("tests/bus/test_buscore.py",)
@@ -2061,10 +2062,31 @@ MUTANTS = [
         IN_PLACE,
     ),
     Mutant(
+        "a job that ends in place is neither charged nor freed",
+        "../channels/flow/mailbox.py",
+        "            if standing.begin(job(argument)):",
+        "            if standing.begin(job(argument)) and False:",
+        IN_PLACE,
+    ),
+    Mutant(
+        "a job that waits or fails in place is neither charged nor freed",
+        "../channels/flow/mailbox.py",
+        "                await standing\n            finally:\n                self._account()\n",
+        "                await standing\n            finally:\n                pass\n",
+        IN_PLACE,
+    ),
+    Mutant(
+        "the time of one job is charged to the next one too",
+        "../channels/flow/mailbox.py",
+        "began, self._began = self._began, None",
+        "began = self._began",
+        IN_PLACE,
+    ),
+    Mutant(
         "a task that a job left cancelled runs the next job",
         "../channels/flow/mailbox.py",
-        "            await standing\n            if standing.task.cancelling():\n",
-        "            await standing\n            if False:\n",
+        "                self._account()\n            if standing.task.cancelling():\n",
+        "                self._account()\n            if False:\n",
         IN_PLACE,
     ),
     Mutant(
@@ -2341,6 +2363,13 @@ MUTANTS = [
         VIRTUAL_LINKS,
     ),
     Mutant(
+        "fail a handshake whose messages arrive twice",
+        "../bus/virtuallink.py",
+        "        if frames == self._last:",
+        "        if False:",
+        VIRTUAL_LINKS,
+    ),
+    Mutant(
         "forget that a report confirms a link",
         "../bus/buscore.py",
         "        link.confirmed = True\n        if not link.sending",
@@ -2395,6 +2424,47 @@ MUTANTS = [
         "            self._lose(probe, now)",
         "            pass",
         BUS_TRIALS,
+    ),
+        "keep the last event with a resting channel",
+        "../channels/flow/mailbox.py",
+        "                del job  # a resting task keeps none",
+        "                pass",
+        IDLE,
+    ),
+    Mutant(
+        "keep the first receive with a direct connection",
+        "../channels/carriers/direct.py",
+        "        del ahead  #",
+        "        #",
+        IDLE,
+    ),
+    Mutant(
+        "keep the first receive with a connection",
+        "../channels/carriers/websocket.py",
+        "        del ahead  #",
+        "        #",
+        IDLE,
+    ),
+    Mutant(
+        "keep a deque for held frames",
+        "../channels/carriers/direct.py",
+        "        if not held:\n            self._held = None\n",
+        "",
+        IDLE,
+    ),
+    Mutant(
+        "keep the headers of the request in the parser",
+        "../channels/uvicorn.py",
+        "        self.request.headers.clear()\n",
+        "",
+        IDLE,
+    ),
+    Mutant(
+        "wake nobody if one that waits is cancelled",
+        "../channels/flow/flag.py",
+        "await asyncio.wait([self._change])",
+        "await self._change",
+        IDLE,
     ),
 ]
 

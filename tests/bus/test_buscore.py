@@ -613,3 +613,12 @@ def test_link_whose_end_was_lost_delivers_no_cast_beside_a_newer_link() -> None:
     broker.run()
     assert [b.frames[first], frames(b, "a")] == [[], [b"once"]]
     assert first in b.closed
+
+
+def test_handshake_whose_messages_arrive_twice_opens_one_link() -> None:
+    broker = Broker()
+    broker.repeats = 1.0
+    a, b = broker.join("a"), broker.join("b")
+    broker.run()
+    assert [len(a.links), len(b.links), a.closed, b.closed] == [1, 1, {}, {}]
+    assert list(a.dials.values()) == [None]

@@ -1,6 +1,7 @@
 """A transport on a bus: fair turns, order, failures, outages and ends."""
 
 import asyncio
+import itertools
 import logging
 import os
 from functools import partial
@@ -86,6 +87,42 @@ async def test_frames_of_one_turn_stay_within_the_budget_and_keep_their_order(
 
     assert acceptor.payloads == payloads
     assert max(turns.count(each) for each in set(turns)) <= 5
+
+
+@in_loop
+async def test_frames_that_waited_for_a_lost_one_stay_within_the_budget(world: World) -> None:
+    dialler, acceptor = await world.pair(limits=TransportLimits(turn_budget=16 * 1024))
+    turn, turns = 0, list[int]()
+    acceptor.on_frame = lambda *_: turns.append(turn)
+    payloads = [b"%4d" % number + os.urandom(4000) for number in range(50)]
+
+    lost = [True]
+    world.broker.loses = lambda *_: lost.pop() if lost else False
+    for payload in payloads:
+        dialler.link.send(payload)
+    while len(acceptor.frames) < 50:
+        turn += 1
+        await asyncio.sleep(0)
+
+    assert acceptor.payloads == payloads
+    assert max(turns.count(each) for each in set(turns)) <= 5
+
+
+@in_loop
+async def test_end_of_many_links_is_spread_over_turns(world: World) -> None:
+    acceptor = Recorder()
+    address = await world.listening("acceptor", acceptor, limits=TransportLimits(turn_budget=1024))
+    for number in range(40):
+        await world.transport(f"dialler {number}").dial(address)
+    await until(lambda: len(acceptor.opened) == 40)
+    transport_of(world, 0)._give_up()
+    assert not acceptor.closed
+    counts = [0]
+    while counts[-1] < 40:
+        await asyncio.sleep(0)
+        counts.append(len(acceptor.closed))
+
+    assert max(after - before for before, after in itertools.pairwise(counts)) <= 9
 
 
 @in_loop

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from adsum.channels import Channel, Limits, on
-from adsum.channels.carriers import direct, websocket
+from adsum.channels.carriers import websocketparts
 from tests.support.waiting import until
 
 from .app import App, Tracking, connections
@@ -36,8 +36,7 @@ class Slow(Channel, topic="slow:{slow}"):
 @pytest.fixture
 def one_held(each_carrier: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a client of whom too much waits, one frame more is read."""
-    monkeypatch.setattr(direct, "MAX_HELD", 0)
-    monkeypatch.setattr(websocket, "MAX_HELD", 0)
+    monkeypatch.setattr(websocketparts, "MAX_HELD", 0)
 
 
 async def never_read(client: AsgiClient, count: int) -> None:
@@ -154,4 +153,6 @@ async def test_ended_channel_leaves_no_mark_in_the_outbox_of_a_slow_consumer() -
             app.socket.flush_presences()
             slow.push(ref, f"l{ref}", "room", "phx_leave", {})
             await until(lambda: not app.presence.topics())
-        assert not [one for one in connection.outbox._items if not isinstance(one, str | bytes)]
+        assert not [
+            one for one in connection.outbox._items or () if not isinstance(one, str | bytes)
+        ]

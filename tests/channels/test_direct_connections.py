@@ -158,13 +158,13 @@ async def test_middleware_can_withdraw_the_extension(monkeypatch: pytest.MonkeyP
         seen.append(scope["extensions"].pop("adsum.direct"))
 
     async with served_app(ws=WS) as made:
-        inner = made.socket._serve_websocket
+        inner = made.socket._upgrade
 
-        async def without(scope: Any, *rest: Any) -> None:
+        async def without(scope: Any, *rest: Any) -> Any:
             await admit(scope)
-            await inner(scope, *rest)
+            return await inner(scope, *rest)
 
-        monkeypatch.setattr(made.socket, "_serve_websocket", without)
+        monkeypatch.setattr(made.socket, "_upgrade", without)
         async with ws_client(made) as ann:
             await ann.is_alive()
             (connection,) = connections(made.socket)

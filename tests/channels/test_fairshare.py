@@ -481,11 +481,14 @@ def test_longpoll_body_of_many_frames_delays_no_other_client(
             posting = asyncio.create_task(post(client, b"\n".join([BEAT.encode()] * 20_000)))
             handled = list[int]()
             while not posting.done():
-                before = app.socket.stats()["received_frames_total"]
-                await bystander.is_alive()
+                before, seen = app.socket.stats()["received_frames_total"], len(bystander.frames)
+                bystander.push(None, "beat", "phoenix", "heartbeat", {})
+                # Turns are counted: in a pause, a fast machine has more of them.
+                while len(bystander.frames) == seen:  # noqa: ASYNC110
+                    await asyncio.sleep(0)
                 handled.append(app.socket.stats()["received_frames_total"] - before)
             assert posting.result() == 200
-            assert max(handled) < 1000
+            assert max(handled) <= MOST
             messages = list[str]()
             while len(messages) < 20_000:
                 messages += (await client.get())["messages"]

@@ -80,7 +80,7 @@ async def test_diff_for_a_client_without_room_is_made_when_its_turn_comes() -> N
         for n, key in enumerate(("ann", "bob", "eve"), 1):
             track(app, key)
             await until(partial(has_diffs, quick, n))
-        assert len(slow.connection.outbox._items) == 1
+        assert len(slow.connection.outbox._items or ()) == 1
         slow.resume()
         assert diffs(slow) == 1
         assert sorted(slow.frames[-1][4]["joins"]) == ["ann", "bob", "eve"]

@@ -16,7 +16,7 @@ from adsum.channels import (
     intercept,
     on,
 )
-from adsum.channels.carriers import direct, websocket
+from adsum.channels.carriers import websocketparts
 from adsum.channels.connection import Connection
 from adsum.channels.presence import history
 from adsum.testing import Browser, RefusedByServerError
@@ -142,8 +142,7 @@ def test_rate_limit_refuses_updates_and_keeps_the_channel() -> None:
 @pytest.fixture
 def one_held(each_carrier: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a client of whom too much waits, one frame more is read."""
-    monkeypatch.setattr(direct, "MAX_HELD", 0)
-    monkeypatch.setattr(websocket, "MAX_HELD", 0)
+    monkeypatch.setattr(websocketparts, "MAX_HELD", 0)
 
 
 @pytest.mark.usefixtures("one_held")

@@ -21,17 +21,33 @@ from .leak_check import others
 Work = Callable[[], Coroutine[Any, Any, None]]
 
 
+class Share(FairShare):
+    """Counts the jobs whose time was charged."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.jobs = 0
+
+    def charge_time(self, seconds: float) -> None:
+        assert 0 <= seconds < 3600
+        self.jobs += 1
+        super().charge_time(seconds)
+
+
 class Owner:
     """An owner of a mailbox that records what happens to its jobs."""
 
     def __init__(self) -> None:
-        self.share = FairShare()
+        self.timed = Share()
+        self.share: FairShare = self.timed
+        #: The sizes that were freed.
+        self.sizes: list[int] = []
         self.ended = False
         self.noted: list[object] = []
         self.mailbox = Mailbox(self)
 
     def freed(self, size: int) -> None:
-        pass
+        self.sizes.append(size)
 
     def idle(self) -> None:
         self.noted.append("idle")
@@ -45,12 +61,12 @@ class Owner:
         await until(lambda: self.mailbox._standing is not None and self.mailbox._standing.resting)
         return self
 
-    async def nothing(self) -> None:
+    async def nothing(self, _: object = None) -> None:
         """A job that ends at once."""
 
     def begin(self, work: Work) -> None:
         """Begin a job in place; fails if it was queued instead."""
-        assert self.mailbox.begin(work)
+        assert self.mailbox.begin(lambda _: work(), None)
 
     @property
     def task(self) -> "asyncio.Task[None]":
@@ -153,7 +169,7 @@ def test_job_that_waits_goes_on_in_the_same_task(run: Run) -> None:
             owner.noted.append(await asyncio.create_task(asyncio.sleep(0, "result")))
 
         owner.begin(job)
-        assert not owner.mailbox.begin(partial(asyncio.sleep, 0))  # one at a time
+        assert not owner.mailbox.begin(asyncio.sleep, 0)  # one at a time
         event.set()
         await until(lambda: owner.noted == [task, "result"])
         await until(lambda: owner.mailbox._standing is not None and owner.mailbox._standing.resting)
@@ -408,7 +424,7 @@ def test_job_that_cancels_its_task_in_place_and_returns_is_reported(run: Run) ->
             owner.noted.append("next")
 
         owner.begin(job)
-        assert not owner.mailbox.begin(after)  # the task is about to end
+        assert not owner.mailbox.begin(lambda _: after(), None)  # the task is about to end
         await until(lambda: "next" in owner.noted)
         assert owner.noted == [("broken", "None"), "next"]
         await owner.end()
@@ -429,7 +445,7 @@ def test_job_that_swallows_a_cancellation_leaves_no_trace_of_it(run: Run, how: s
         async def after() -> None:
             owner.noted.append(current().cancelling())
 
-        getattr(owner.mailbox, how)(job)
+        owner.begin(job) if how == "begin" else owner.mailbox.put(job)
         owner.mailbox.put(after)
         await until(lambda: owner.noted == [0])
         await owner.end()
@@ -480,8 +496,8 @@ def test_jobs_begun_inside_another_wait_for_a_later_turn_in_order(run: Run) -> N
             first.noted.append(f"{name} begins")
             if name == "outer":
                 for inner in "inner 1", "inner 2":
-                    assert not first.mailbox.begin(partial(job, inner))
-                assert not second.mailbox.begin(partial(job, "other"))
+                    assert not first.mailbox.begin(job, inner)
+                assert not second.mailbox.begin(job, "other")
             first.noted.append(f"{name} ends")
 
         first.begin(partial(job, "outer"))
@@ -503,10 +519,35 @@ def test_jobs_begun_in_place_are_charged_to_the_budget_of_the_turn(run: Run) -> 
     async def main() -> None:
         owner = await Owner().rest()
         begun = 0
-        while owner.mailbox.begin(owner.nothing):
+        while owner.mailbox.begin(owner.nothing, None):
             begun += 1
         assert 0 < begun <= BUDGET // WORK
         await until(lambda: not len(owner.mailbox))
+        await owner.end()
+
+    run(main())
+
+
+@pytest.mark.parametrize("ends", ["at once", "after a wait", "by an error", "by a late error"])
+def test_job_begun_in_place_is_charged_and_freed_once_when_it_ends(run: Run, ends: str) -> None:
+    async def main() -> None:
+        owner, go = await Owner().rest(), asyncio.Event()
+
+        async def job(size: int) -> None:
+            if ends in ("after a wait", "by a late error"):
+                await go.wait()
+            if "error" in ends:
+                raise RuntimeError
+
+        owner.sizes.clear()
+        owner.timed.jobs = 0
+        assert owner.mailbox.begin(job, 7, 7)
+        assert owner.sizes == ([] if "a " in ends else [7])
+        go.set()
+        await until(lambda: owner.sizes == [7])
+        owner.mailbox.put(owner.nothing, 5)
+        await until(lambda: owner.sizes == [7, 5])
+        assert owner.timed.jobs == 2
         await owner.end()
 
     run(main())

@@ -1,14 +1,14 @@
 """A transport over a message engine: runs a `BusCore` over a `BusClient` in one event loop.
 
-The events of the client (messages, refusals, connection lost and restored) form one queue, and the
-core handles them in that order: a refusal that arrives after the goodbye of a node is handled after
-it. The queue shares the turn budget of the node, see `adsum.transport.turns`; the windows of the
-links bound its bytes, and what strangers publish is dropped beyond `MAX_QUEUED`.
+Two queues keep the order. The events of the client (messages, refusals, connection lost and
+restored) wait in the first one until the core handles them: a refusal that arrives after the
+goodbye of a node is handled after it. The outputs of the core wait in the second one until they are
+reported to the handler, in the event loop and never from inside a call of a link. Both share the
+turn budget of the node, see `adsum.transport.turns`. The windows of the links bound their bytes;
+messages of strangers are dropped beyond `MAX_QUEUED`.
 
-The outputs of the core are carried out in their order, too: messages are published at once,
-everything else is reported to the handler in the event loop, never from inside a call of a link.
-The one exception is `link_writable(link, False)`, which takes effect inside the `send` that fills
-the window of the link.
+Two outputs do not wait: messages are published at once, and `link_writable(link, False)` takes
+effect inside the `send` that fills the window of a link.
 
 While the engine is away, links stay open, and the handler is notified that the silence of their
 peers means nothing. An outage that outlasts the grace ends all links, as if the node were alone;
@@ -125,9 +125,8 @@ class BusTransport:
         # Calls of the core for the events of the client, each with the bytes of its message.
         self._inbound: deque[tuple[int, Callable[[float], None]]] = deque()
         self._queued = 0
-        # Outputs of the core that are not carried out yet, and whether that is under way.
+        # Outputs of the core that are not carried out yet.
         self._events: deque[BusEvent] = deque()
-        self._busy = False
         self._soon: asyncio.Handle | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
@@ -242,6 +241,8 @@ class BusTransport:
             self._muted = True
             self._stop()
             self._closed.set()
+        while self._events:
+            await asyncio.sleep(0)
         await asyncio.sleep(0)  # `link_closed` is called for the last links
 
     def abandon(self) -> None:
@@ -255,8 +256,7 @@ class BusTransport:
         if not self._loop.is_closed():
             self._end_dials()
             self._call(self._core.give_up)
-            self._carry_out()
-            self._stop()
+            self._schedule()
 
     # Called by links.
 
@@ -314,13 +314,20 @@ class BusTransport:
     # TurnSource.
 
     def deliver(self) -> int | None:
-        """Let the core handle the next event of the client; never raises. See `TurnSource`."""
-        if not self._inbound:
-            return None
-        size, action = self._inbound.popleft()
-        self._queued -= size
-        self._call(action)
-        return FRAME_COST + max(size, self._carry_out())
+        """Carry out one output of the core, or first let it handle an event of the client.
+
+        Never raises. See `TurnSource`.
+        """
+        size = 0
+        if not self._events:
+            if not self._inbound or self.inherited:
+                return None
+            size, action = self._inbound.popleft()
+            self._queued -= size
+            self._call(action)
+        if self._events:
+            size = max(size, self._perform(self._events.popleft()))
+        return FRAME_COST + size
 
     def caught_up(self) -> None:
         """See `TurnSource`."""
@@ -367,29 +374,15 @@ class BusTransport:
 
     def _schedule(self) -> None:
         """Carry out the queued outputs in a later turn of the event loop."""
-        if self._events and self._soon is None and not self._busy:
+        if self._events and self._soon is None and not self.waiting:
             self._soon = self._loop.call_soon(self._on_soon)
 
     def _on_soon(self) -> None:
         self._soon = None
-        self._carry_out()
-
-    def _carry_out(self) -> int:
-        """Carry out the queued outputs; returns the bytes of the frames passed to the handler.
-
-        Outputs that the handler causes meanwhile follow; the call that causes them does nothing.
-        """
-        if self._busy or self.inherited:
-            return 0
-        self._busy, size = True, 0
-        try:
-            while self._events:
-                size += self._perform(self._events.popleft())
-        finally:
-            self._busy = False
-        return size
+        self.turns.offer(self)
 
     def _perform(self, event: BusEvent) -> int:  # noqa: C901  # a case a kind
+        """Carry out an output; returns the bytes that were passed to the handler."""
         match event:
             case Arrived(number, payload):
                 self._arrived(number, payload)
@@ -441,7 +434,9 @@ class BusTransport:
 
     def _end(self, number: int, reason: str) -> None:
         """End a link; `link_closed` follows in a later turn."""
-        link = self._links.pop(number)
+        link = self._links.pop(number, None)
+        if link is None:
+            return
         by_peer, link.open = link.open, False
         self._loop.call_soon(self.handler.link_closed, link, reason)
         if by_peer and link.writable:
@@ -492,7 +487,7 @@ class BusTransport:
         self._timer = None
         if not self._closing and not self.inherited:
             self._call(self._core.tick)
-            self._carry_out()
+            self.turns.offer(self)
 
     def _give_up(self) -> None:
         """End all links: the engine has been away for longer than the grace."""
@@ -500,7 +495,7 @@ class BusTransport:
             text = "%s: the carrier %s has been away for %g s: the other nodes leave the lists"
             self._log.warning(text, self.identity.name, self._carrier, self._grace)
             self._call(self._core.give_up)
-            self._carry_out()
+            self.turns.offer(self)
 
     # The end.
 

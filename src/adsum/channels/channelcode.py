@@ -35,10 +35,19 @@ class ChannelCode:
         """Await a handler; returns the status and the response, ``error`` for a refusal."""
         try:
             return "ok", await handling
-        except RefusedError as refusal:
-            return "error", refusal.response
-        except asyncio.CancelledError as error:  # as `Mailbox.call`, with one coroutine less
+        except (RefusedError, asyncio.CancelledError) as error:
+            return "error", self.refusal(error)
+
+    def refusal(self, error: RefusedError | asyncio.CancelledError) -> Answer:
+        """The response to an event whose handler has refused it.
+
+        Raises:
+            asyncio.CancelledError: The handler was cancelled, see `Mailbox.raise_crash`.
+            RuntimeError: The application has cancelled it.
+        """
+        if isinstance(error, asyncio.CancelledError):
             self._mailbox.raise_crash(error)
+        return error.response
 
     def spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
         """Run a coroutine as a task of the channel."""

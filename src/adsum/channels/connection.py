@@ -100,12 +100,12 @@ class Connection:
         # sent.
         self._backlog = 0
         self._room: asyncio.Future[None] | None = None
-        # All channels whose mailbox is full; some may have room again.
-        self._full_processes: list[ChannelProcess] = []
+        # All channels whose mailbox is full; some may have room again. None before the first.
+        self._full_processes: list[ChannelProcess] | None = None
         self._deadline: ActiveTimer | None = None
         self._finished = False
-        # Channels that have ended but still run `terminate`.
-        self._endings: set[asyncio.Future[None]] = set()
+        # Channels that have ended but still run `terminate`. None before the first.
+        self._endings: set[asyncio.Future[None]] | None = None
         self._logged_bytes = False
         self._registry.add(self)
 
@@ -170,7 +170,9 @@ class Connection:
             return False  # nothing is handled any more
         if outbox.half_full and not self._reads_nothing:
             return True
-        return self._is_behind_with_handling
+        return self._backlog > self._limits.backlog or (
+            bool(self._full_processes) and self._is_behind_with_handling
+        )
 
     @property
     def is_behind_with_reading(self) -> bool:
@@ -209,6 +211,8 @@ class Connection:
 
     def note_full(self, process: ChannelProcess) -> None:
         """Record that the mailbox of a channel may have become full."""
+        if self._full_processes is None:
+            self._full_processes = []
         if process not in self._full_processes:
             self._full_processes.append(process)
 
@@ -234,7 +238,7 @@ class Connection:
                 timer.cancel()
         self._registry.remove(self)
         processes = list(self.processes.values())
-        endings = self._endings | {process.finished for process in processes}
+        endings = {process.finished for process in processes}.union(self._endings or ())
         for process in processes:
             self.share.call(WORK, partial(process.end_after, "closed", linger))
         if endings:
@@ -338,6 +342,8 @@ class Connection:
     def forget(self, process: ChannelProcess) -> None:
         """Remove a channel that has ended; `finish` waits for its `terminate`."""
         if not process.finished.done():
+            if self._endings is None:
+                self._endings = set()
             self._endings.add(process.finished)
             process.finished.add_done_callback(self._endings.discard)
         if self.processes.get(process.topic) is process:

@@ -22,7 +22,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from adsum.activetime import ActiveTimer, active_timeout
-from adsum.errors import NodeNotRunningError, UsageError
+from adsum.errors import NodeNotRunningError, RefusedError, UsageError
 from adsum.owners import DeviceOwner, PassingOwner
 from adsum.quoting import quoted
 from adsum.tasks import is_closing
@@ -125,13 +125,14 @@ class ChannelProcess(PassingOwner):
         self._code = ChannelCode(self._channel, self._mailbox, self._shared.log)
         # Whether `follow` was called while JOINING; carried out when the channel is OPEN.
         self._follow_when_open = False
-        self._following = Following(connection, self._shared.feeds, join, self)
+        # None before the first `follow`.
+        self._following: Following | None = None
         # While ENDING: the reason, and the timer that cancels the handler under way when the end
         # takes too long.
         self._reason: Reason = "closed"
         self._deadline: ActiveTimer | None = None
-        # The owners of presences that were tracked for a device, by device.
-        self._devices: dict[str, DeviceOwner] = {}
+        # The owners of presences that were tracked for a device, by device. None before the first.
+        self._devices: dict[str, DeviceOwner] | None = None
         # Broadcasts that wait to be filtered; beyond the limit no more are accepted.
         self._to_intercept = 0
 
@@ -176,8 +177,8 @@ class ChannelProcess(PassingOwner):
 
     def means(self, join_ref: Ref) -> bool:
         """Whether a frame with this `join_ref` is for this channel, and the channel is open."""
-        if self.ending:
-            return False
+        if self._state is not _OPEN and self._state is not _JOINING:
+            return False  # as `ending`, for each frame
         own = self._join_ref
         return join_ref == own or join_ref is None or str(join_ref) == str(own)
 
@@ -192,7 +193,7 @@ class ChannelProcess(PassingOwner):
         If none is queued, its handler runs up to its first wait before this returns.
         """
         handle = self._leave if frame.event == "phx_leave" else self._handle
-        if not self._mailbox.begin(partial(handle, frame), size):
+        if not self._mailbox.begin(handle, frame, size):
             self._note_full()
 
     def _note_full(self) -> None:
@@ -265,6 +266,8 @@ class ChannelProcess(PassingOwner):
         """The owner of the presences of a device; released with the channel."""
         if device is None:
             return self
+        if self._devices is None:
+            self._devices = {}
         if device not in self._devices and len(self._devices) >= MAX_DEVICES:
             raise UsageError(
                 f"device={quoted(device)}: a channel must name at most {MAX_DEVICES} devices; its "
@@ -277,6 +280,11 @@ class ChannelProcess(PassingOwner):
         if self._state is _JOINING:
             self._follow_when_open = True
         elif self._state is _OPEN:
+            if self._following is None:
+                feeds = self._shared.feeds
+                self._following = Following(
+                    self.connection, feeds, self.topic, self._join_ref, self
+                )
             self._following.start(self._channel.counts_above)
 
     def push(self, event: str, payload: Mapping[str, Any] | bytes) -> None:
@@ -380,7 +388,10 @@ class ChannelProcess(PassingOwner):
         if self.connection.is_behind_with_reading:
             await self.connection.wait_drained()
         try:
-            status, answer = await self._code.outcome(getattr(self._channel, name)(frame.payload))
+            try:  # here, since `ChannelCode.outcome` is one more coroutine for each event
+                status, answer = "ok", await getattr(self._channel, name)(frame.payload)
+            except (RefusedError, asyncio.CancelledError) as error:
+                status, answer = "error", self._code.refusal(error)
             reply = None if answer is None else self._sender.answer(frame, status, answer)
         except Exception as error:
             self._code.log_crash("%s: the handler of %s crashed", error, quoted(frame.event))
@@ -434,9 +445,10 @@ class ChannelProcess(PassingOwner):
 
     def _withdraw(self, linger: float, *, broken: bool) -> None:
         """Release the channel's presences, if there are any left, and stop following the topic."""
-        self._following.stop()
+        if self._following is not None:
+            self._following.stop()
         with contextlib.suppress(NodeNotRunningError):  # the stop has ended every presence already
-            for owner in (self, *self._devices.values()):
+            for owner in (self, *(self._devices or {}).values()):
                 self._shared.presence.release(owner, linger, broken=broken)
                 if not broken:  # the client may have left just before its connection ended
                     self._shared.presence.release_lingering(owner, 0.0)

@@ -1,6 +1,6 @@
 """`Socket`: the ASGI application that Phoenix clients connect to."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Coroutine, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from adsum.arguments import async_function, refuse
@@ -93,7 +93,9 @@ class Socket:
         """Serve one connection or request; see the ASGI specification."""
         kind, path = scope["type"], scope.get("path", "").rstrip("/")
         if kind == "websocket":
-            await self._serve_websocket(scope, receive, send, path)
+            serving = await self._upgrade(scope, receive, send, path)
+            if serving is not None:
+                await serving
         elif kind == "http" and path.endswith("/longpoll"):
             await self._longpoll.serve(scope, receive, send)
         elif kind == "http":
@@ -166,15 +168,20 @@ class Socket:
             f"connections, on {shared.presence.node!r}>"
         )
 
-    async def _serve_websocket(
+    async def _upgrade(
         self, scope: Scope, receive: ASGIReceive, send: ASGISend, path: str
-    ) -> None:
+    ) -> Coroutine[Any, Any, None] | None:
+        """Admit or refuse a WebSocket; returns what serves it, to be awaited at once.
+
+        So nothing of the admission is kept while the connection lasts.
+        """
         await receive()  # websocket.connect
         if not path.endswith("/websocket"):
             await deny_websocket(scope, send, 404)
-            return
+            return None
         # The next message: the end of the connection, if it comes during `connect`, or a frame.
         ahead = start_task(receive_next(receive))
+        serving: Coroutine[Any, Any, None] | None = None
         try:
             admitted = await self._admission.admit(scope, "websocket", ahead)
             if not isinstance(admitted, int):
@@ -183,13 +190,15 @@ class Socket:
                 connection = Connection(self._shared, *admitted)
                 open_directly = direct.offered(scope)
                 if open_directly is not None:
-                    await direct.serve(connection, open_directly, send, protocol, ahead)
+                    serving = direct.serve(connection, open_directly, send, protocol, ahead)
                 else:
-                    await websocket.serve(connection, receive, send, protocol, ahead)
-                return
+                    serving = websocket.serve(connection, receive, send, protocol, ahead)
+                return serving
         finally:
-            cancel_task(ahead)
+            if serving is None:
+                cancel_task(ahead)
         await deny_websocket(scope, send, admitted)
+        return None
 
 
 def _are_texts(origins: Any) -> bool:

@@ -32,6 +32,7 @@ from math import inf
 from typing import Any, Final
 
 from .flow.fairshare import WORK, FairShare
+from .flow.flag import Flag
 from .wire.directpath import EXTENSION, DirectPath, Receiver
 from .wire.frames import Wire
 from .wire.prepared import Prepared
@@ -229,8 +230,26 @@ class DirectTransport:
 class WebSocketProtocol(WebSocketsSansIOProtocol):
     """uvicorn's protocol over websockets, with short cuts for plain frames, both ways."""
 
+    # The second half are attributes of uvicorn's class. With these slots the others are fewer than
+    # 31, so that CPython gives an object no dict of its own, which would take 1.6 kB.
+    __slots__ = (
+        "_abort_timer",
+        "_due",
+        "_held",
+        "_limit",
+        "_pong",
+        "_rest",
+        "_share",
+        "_tracked",
+        "direct",
+        *("close_timeout", "close_timer", "curr_msg_data_type", "frames", "last_ping_rtt"),
+        *("pending_ping_payload", "ping_interval", "ping_sent_at", "ping_timeout", "ping_timer"),
+        *("pong_timer", "writable"),
+    )
+
     def __init__(self, *args: Any, **settings: Any) -> None:
         super().__init__(*args, **settings)
+        self.writable = Flag()  # type: ignore[assignment]  # as the inherited methods use it
         #: The direct connection, once the application has opened one.
         self.direct: DirectTransport | None = None
         # Bytes of the longest message.
@@ -269,6 +288,9 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         if not self.handshake_complete or self.direct is not None:
             raise RuntimeError("a direct connection is opened once, after websocket.accept")
         self.direct = DirectTransport(self, receiver)
+        # The parser keeps both for good. The application has the headers in its scope.
+        self.request.headers.clear()
+        self.response.headers.clear()
         self.queue = self.direct  # type: ignore[assignment]  # as the inherited methods use it
         self.direct.pause_reading()
         return self.direct

@@ -8,7 +8,6 @@ The extension is described in ``docs/direct-connections.md``; `adsum.channels.uv
 """
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Mapping
 
 from adsum.channels.connection import Connection
@@ -20,7 +19,7 @@ from adsum.channels.wire.prepared import Prepared
 from adsum.httpanswer import ASGISend, Event
 from adsum.tasks import cancel_task, resolve, start_task
 
-from .websocketparts import DROPPED, FRAME_COST, MAX_HELD, RESTART, linger_after
+from .websocketparts import DROPPED, RESTART, HeldFrames, accept, linger_after
 
 #: Close code of a server that fails.
 _FAILED = 1011
@@ -50,14 +49,14 @@ async def serve(
         open_directly: See `offered`.
         send: The ASGI callable; ``websocket.connect`` has been received.
         subprotocol: The subprotocol to accept, if any.
-        ahead: The pending receive of the first message.
+        ahead: The pending receive of the first message, whose end this cares for.
     """
     carrier, code = _DirectCarrier(connection), None
     try:
-        await send({"type": "websocket.accept", "subprotocol": subprotocol})
-        ahead.cancel()  # loses nothing: the message stays in the server's queue
-        await asyncio.wait([ahead])
-        carrier.open(open_directly, None if ahead.cancelled() else ahead.result())
+        await accept(send, subprotocol, ahead)
+        first = await _withdrawn(ahead)
+        del ahead  # which refers to the frames that it was cancelled in
+        carrier.open(open_directly, first)
         code = await carrier.end
     except asyncio.CancelledError:
         # Some servers cancel without a message when they stop. Their clients should reconnect.
@@ -69,6 +68,13 @@ async def serve(
         await connection.finish(linger=linger_after(connection, code))
 
 
+async def _withdrawn(ahead: "asyncio.Future[Event]") -> Event | None:
+    """Cancel a receive; returns its message if there is one already, and loses none."""
+    ahead.cancel()
+    await asyncio.wait([ahead])
+    return None if ahead.cancelled() else ahead.result()
+
+
 class _DirectCarrier:
     """Moves the frames of a connection both ways, and holds those that it cannot handle yet."""
 
@@ -77,7 +83,6 @@ class _DirectCarrier:
         "_connection",
         "_due",
         "_held",
-        "_held_size",
         "_room",
         "_taking",
         "_transport",
@@ -93,9 +98,8 @@ class _DirectCarrier:
         self.end: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
         # Close code of an end that waits for the held frames.
         self._code: int | None = None
-        # Received frames that wait for the client's share or for room, and their size in bytes.
-        self._held: deque[Wire] = deque()
-        self._held_size = 0
+        # Received frames that wait for the client's share or for room; None if there are none.
+        self._held: HeldFrames | None = None
         # Whether the client's turn to have held frames handled is due; the wait for room.
         self._due = False
         self._room: asyncio.Task[None] | None = None
@@ -177,32 +181,34 @@ class _DirectCarrier:
         transport, self._transport = self._transport, None
         if transport is not None:
             transport.abort()
-        self._held.clear()
+        self._held = None
         cancel_task(self._room)
 
     # Incoming.
 
     def _cost(self, data: Wire) -> int:
-        return WORK + len(data) if self._connection.closing is None else DROPPED
+        return WORK + len(data) if self._connection.outbox.closing is None else DROPPED
 
     def _hold(self, data: Wire) -> None:
         self._connection.note_activity()
-        self._held.append(data)
-        self._held_size += len(data) + FRAME_COST
-        if self._held_size > MAX_HELD and self._transport is not None:
+        if self._held is None:
+            self._held = HeldFrames()
+        self._held.put(data)
+        if self._held.full and self._transport is not None:
             self._transport.pause_reading()
         self._continue()
 
     def _continue(self) -> None:
         """Dispatch held frames in the client's next turn, or once its connection has room."""
-        if self._due or not self._held:
+        held = self._held
+        if self._due or not held:
             return
         if self._connection.full:
             if self._room is None:
                 self._room = start_task(self._wait_room())
         else:
             self._due = True
-            self._connection.share.call(self._cost(self._held[0]), self._dispatch_held)
+            self._connection.share.call(self._cost(held.first), self._dispatch_held)
 
     async def _wait_room(self) -> None:
         await self._connection.wait_room()
@@ -214,15 +220,15 @@ class _DirectCarrier:
         spent = True
         try:
             while spent and held and not connection.full:
-                data = held.popleft()
-                self._held_size -= len(data) + FRAME_COST
-                connection.receive(data)
-                spent = not held or connection.share.spend(self._cost(held[0]))
+                connection.receive(held.take())
+                spent = not held or connection.share.spend(self._cost(held.first))
         except Exception as error:
             connection.shared.log.crashed("a frame could not be handled", error=error)
             if self._transport is not None:
                 self._transport.close(_FAILED, "")
         self._due = False
+        if not held:
+            self._held = None
         if self._code is not None and (not held or connection.full):
             resolve(self.end, self._code)
         elif held:

@@ -9,7 +9,6 @@ was given up still counts against the limit of connections.
 import asyncio
 import contextlib
 import logging
-from collections import deque
 from typing import Any
 
 from adsum.activetime import active_timeout
@@ -23,7 +22,7 @@ from adsum.sparselog import error_text
 from adsum.tasks import cancel_task, start_task
 
 from .asgi import receive_next
-from .websocketparts import DROPPED, FRAME_COST, MAX_HELD, RESTART, linger_after
+from .websocketparts import DROPPED, RESTART, HeldFrames, accept, linger_after
 
 logger = logging.getLogger("adsum.channels")
 
@@ -46,13 +45,15 @@ async def serve(
         receive: The ASGI callable; ``websocket.connect`` has been received.
         send: The ASGI callable.
         subprotocol: The subprotocol to accept, if any.
-        ahead: The pending receive of the first message.
+        ahead: The pending receive of the first message, whose end this cares for.
     """
     carrier, code = _Carrier(connection, send), None
     try:
-        await send({"type": "websocket.accept", "subprotocol": subprotocol})
+        await accept(send, subprotocol, ahead)
         connection.attach(carrier)
-        code = await _read(connection, receive, ahead)
+        reading = _read(connection, receive, ahead)
+        del ahead  # the reader drops it with the first message
+        code = await reading
     except asyncio.CancelledError:
         if not carrier.interrupted:
             # Some servers cancel without a message when they stop. Their clients should reconnect.
@@ -85,16 +86,14 @@ async def _read(
     Under backpressure a few more frames are read and held, so that the end of the connection
     behind them is noticed: a client that has gone should not stay present.
     """
-    held: deque[Wire] = deque()
-    held_size = 0
+    held: HeldFrames | None = None
     try:
         while True:
             while held and not connection.full and connection.closing is None:
-                data = held.popleft()
-                held_size -= len(data) + FRAME_COST
-                await _dispatch(connection, data)
+                await _dispatch(connection, held.take())
+            held = held or None
             if connection.full:
-                if held_size > MAX_HELD:
+                if held and held.full:
                     await connection.wait_room()
                     continue
                 ahead = ahead or start_task(receive_next(receive))
@@ -105,7 +104,7 @@ async def _read(
             if message["type"] != "websocket.receive":
                 return message.get("code")
             if connection.closing is not None:
-                held.clear()
+                held = None
                 await connection.share.turn(DROPPED)
                 continue
             connection.note_activity()
@@ -114,8 +113,8 @@ async def _read(
             if not held and not connection.full:
                 await _dispatch(connection, data)
                 continue
-            held.append(data)
-            held_size += len(data) + FRAME_COST
+            held = held or HeldFrames()
+            held.put(data)
     finally:
         cancel_task(ahead)
 

@@ -15,8 +15,9 @@ Invariants:
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
-from typing import NoReturn, Protocol, TypeVar
+from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
+from typing import Any, NoReturn, Protocol, TypeVar
 
 from adsum.tasks import is_closing
 
@@ -24,6 +25,7 @@ from .fairshare import WORK, FairShare
 from .standingtask import StandingTask
 
 T = TypeVar("T")
+_Argument = TypeVar("_Argument")
 
 #: A coroutine function that does one piece of work.
 Job = Callable[[], Awaitable[None]]
@@ -59,12 +61,15 @@ class Mailbox:
         owner: Called back after each job, when the task has ended, and when a job fails.
     """
 
-    __slots__ = ("_jobs", "_owner", "_standing", "cancelling")
+    __slots__ = ("_began", "_jobs", "_owner", "_size", "_standing", "cancelling")
 
     def __init__(self, owner: MailboxOwner) -> None:
         self._owner = owner
         # Each job with the size in bytes of its frame. A list: it is short, and a deque is large.
         self._jobs: list[tuple[int, Job]] = []
+        # When the running job began, in monotonic seconds, and its size; None while none runs.
+        self._began: float | None = None
+        self._size = 0
         # None before the first job, and after an end of the task until the next job.
         self._standing: StandingTask | None = None
         #: Whether the running job was cancelled by `cancel`, or with its event loop.
@@ -78,18 +83,27 @@ class Mailbox:
         self._jobs.append((size, job))
         self._wake()
 
-    def begin(self, job: Job, size: int = 0) -> bool:
-        """Run a job now, up to its first wait, or queue it as `put` does; returns whether it began.
+    def begin(
+        self,
+        job: Callable[[_Argument], Coroutine[Any, Any, None]],
+        argument: _Argument,
+        size: int = 0,
+    ) -> bool:
+        """Run ``job(argument)`` now, up to its first wait, or queue it as `put` does.
+
+        Returns whether it began.
 
         It is queued if another job precedes it, if the budget of the turn does not allow it, and
         inside another job that was begun in place, of any mailbox of the event loop.
         """
         standing, share = self._standing, self._owner.share
         if standing is None or not standing.resting or not share.enter(WORK):
-            self.put(job, size)
+            self.put(partial(job, argument), size)
             return False
+        self._began, self._size = time.monotonic(), size
         try:
-            standing.begin(self._do(job, size))
+            if standing.begin(job(argument)):
+                self._account()  # otherwise the task does, once the job has ended
         finally:
             share.leave()
         if self._jobs or self._owner.ended:
@@ -165,23 +179,30 @@ class Mailbox:
                     await share.turn(WORK)
                     if not self._jobs:
                         break  # dropped in between
-                size, job = self._jobs.pop(0)
-                await self._do(job, size)
+                self._size, job = self._jobs.pop(0)
+                self._began = time.monotonic()
+                try:
+                    await job()
+                finally:
+                    self._account()
+                del job  # a resting task keeps none
                 if standing.task.cancelling():
                     return
             if self._owner.ended:
                 return
-            await standing
+            try:
+                await standing
+            finally:
+                self._account()
             if standing.task.cancelling():
                 return
 
-    async def _do(self, job: Job, size: int) -> None:
-        began = time.monotonic()
-        try:
-            await job()
-        finally:
+    def _account(self) -> None:
+        """Charge the time of the job that has ended, if one ran, and free its size."""
+        began, self._began = self._began, None
+        if began is not None:
             self._owner.share.charge_time(time.monotonic() - began)
-            self._owner.freed(size)
+            self._owner.freed(self._size)
 
     def _stopped(self, task: "asyncio.Task[None]") -> None:
         """Handle the end of the task, which may have been cancelled before it began."""

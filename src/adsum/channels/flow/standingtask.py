@@ -77,22 +77,23 @@ class StandingTask:
         if resume is not None:
             self._loop.call_soon(resume, self, context=self._context)
 
-    def begin(self, work: Coroutine[Any, Any, None]) -> None:
+    def begin(self, work: Coroutine[Any, Any, None]) -> bool:
         """Run work in the task, which must rest: up to its first wait before this returns.
 
-        The rest continues if the work ends without a wait, and ends with the work otherwise. Call
-        it in the event loop of the task. Exceptions of the work are raised in the task.
+        Returns whether the work has ended without a wait and without an error. Then the rest
+        continues; otherwise it ends with the work. Call it in the event loop of the task.
+        Exceptions of the work are raised in the task.
         """
         loop, caller = self._loop, asyncio.current_task(self._loop)
         if caller is not None:
             asyncio._leave_task(loop, caller)
         try:
-            self._advance(work)
+            return self._advance(work)
         finally:
             if caller is not None:
                 asyncio._enter_task(loop, caller)
 
-    def _advance(self, work: Coroutine[Any, Any, None]) -> None:
+    def _advance(self, work: Coroutine[Any, Any, None]) -> bool:
         resume, self._resume = self._resume, None
         if resume is None:
             raise RuntimeError("a standing task can begin work in place only while it rests")
@@ -104,12 +105,13 @@ class StandingTask:
         except StopIteration:
             if not task.cancelling():
                 self._resume = resume
-                return
+                return True
         except BaseException as error:
             self._error = error
         finally:
             asyncio._leave_task(loop, task)
         self._context.run(resume, self)
+        return False
 
     def __await__(self) -> Generator[Any, Any, None]:
         """Rest; only the coroutine of the task may await this."""

@@ -3,7 +3,7 @@
 from typing import Protocol
 
 from adsum.channels.flow.outbox import Outbox
-from adsum.channels.wire.frames import Frame, Ref, Serializer, Wire
+from adsum.channels.wire.frames import Ref, Serializer, Wire
 from adsum.channels.wire.prepared import Prepared
 
 from .feed import Follower
@@ -42,7 +42,8 @@ class Following:
     Args:
         connection: The connection of the client.
         feeds: The feeds of the socket.
-        join: The join frame of the channel.
+        topic: The topic of the channel.
+        join_ref: The reference of the join.
         owner: The channel.
     """
 
@@ -60,12 +61,13 @@ class Following:
         self,
         connection: FollowerConnection,
         feeds: Feeds,
-        join: Frame,
+        topic: str,
+        join_ref: Ref,
         owner: FollowingChannel,
     ) -> None:
         #: See `feed.FeedListener`.
-        self.topic = join.topic
-        self.join_ref: Ref = join.join_ref
+        self.topic = topic
+        self.join_ref = join_ref
         self.serializer = connection.serializer
         self._connection = connection
         self._feeds = feeds

@@ -26,6 +26,36 @@ _MAX_PARAMS = 100
 MAX_QUERY, MAX_HEADERS = 64 * 1024, 64 * 1024
 #: Bytes counted for each header besides its name and value.
 _HEADER_COST = 32
+#: Names that nearly every client sends, each stored once for all clients.
+_USUAL = {
+    name.encode(): name
+    for name in (
+        "accept",
+        "accept-encoding",
+        "accept-language",
+        "cache-control",
+        "connection",
+        "cookie",
+        "forwarded",
+        "host",
+        "origin",
+        "pragma",
+        "sec-fetch-dest",
+        "sec-fetch-mode",
+        "sec-fetch-site",
+        "sec-websocket-extensions",
+        "sec-websocket-key",
+        "sec-websocket-protocol",
+        "sec-websocket-version",
+        "upgrade",
+        "user-agent",
+        "x-forwarded-for",
+        "x-forwarded-host",
+        "x-forwarded-port",
+        "x-forwarded-proto",
+        "x-real-ip",
+    )
+}
 #: Parameters of the protocol, not passed to the application.
 _OWN_PARAMS = ("vsn",)
 
@@ -42,8 +72,8 @@ def headers_of(scope: Scope) -> dict[str, str]:
         size += len(raw_name) + len(raw_value) + _HEADER_COST
         if size > MAX_HEADERS:
             raise RejectedError("its headers are too large")
-        name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
-        headers.setdefault(name, []).append(value)
+        name = _USUAL.get(raw_name) or raw_name.decode("latin-1").lower()
+        headers.setdefault(name, []).append(raw_value.decode("latin-1"))
     return {
         name: ("; " if name == "cookie" else ", ").join(values) for name, values in headers.items()
     }

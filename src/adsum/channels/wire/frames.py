@@ -26,6 +26,7 @@ Wire = str | bytes
 #: Characters that a ref may have; the binary form has no room for more either.
 MAX_REF = 255
 _PUSH, _REPLY, _BROADCAST = 0, 1, 2
+_new_frame = tuple.__new__
 #: Events of presences. Clients trust these to come from the server, as those that begin with
 #: ``phx_``.
 _OF_PRESENCES = frozenset({"presence_state", "presence_diff", "presence_count"})
@@ -73,7 +74,7 @@ class Serializer(Protocol):
         """
 
     def reply(self, join_ref: Ref, ref: Ref, topic: str, status: str, response: Encoded) -> Wire:
-        """Encode the reply to a request."""
+        """Encode the reply to a request; `status` is a word of the server, ``ok`` or ``error``."""
 
     def broadcast(self, topic: str, event: str, payload: Encoded) -> Wire:
         """Encode a message to every client on a topic."""
@@ -110,7 +111,7 @@ class Version1:
 
     def reply(self, join_ref: Ref, ref: Ref, topic: str, status: str, response: Encoded) -> Wire:
         """See `Serializer`."""
-        body = f'{{"status":{quote(status)},"response":{_text_only(response)}}}'
+        body = f'{{"status":"{status}","response":{_text_only(response)}}}'
         return self.message(join_ref, ref, topic, "phx_reply", body)
 
     def broadcast(self, topic: str, event: str, payload: Encoded) -> Wire:
@@ -146,7 +147,7 @@ class Version2:
             return _binary(_REPLY, (_ref_text(join_ref), _ref_text(ref), topic, status), response)
         return (
             f'[{_ref(join_ref)},{_ref(ref)},{quote(topic)},"phx_reply",'
-            f'{{"status":{quote(status)},"response":{response}}}]'
+            f'{{"status":"{status}","response":{response}}}]'
         )
 
     def broadcast(self, topic: str, event: str, payload: Encoded) -> Wire:
@@ -227,7 +228,8 @@ def _checked(join_ref: object, ref: object, topic: object, event: object, payloa
         join_ref = _as_ref(join_ref, "join_ref")
     if not (type(ref) is str and ref.isascii() and len(ref) <= MAX_REF):
         ref = _as_ref(ref, "ref")
-    return Frame(join_ref, ref, topic, event, payload)
+    # As `Frame(...)`, whose own function in Python costs as much as two of the checks.
+    return _new_frame(Frame, (join_ref, ref, topic, event, payload))
 
 
 def _as_name(value: object, field: str) -> str:
@@ -276,9 +278,9 @@ def _text_only(payload: Encoded) -> str:
 
 
 def _ref(ref: Ref) -> str:
-    if ref is None:
-        return "null"
-    return quote(ref) if isinstance(ref, str) else str(ref)
+    if type(ref) is str:
+        return quote(ref)
+    return "null" if ref is None else str(ref)
 
 
 def _ref_text(ref: Ref) -> str:
