@@ -2425,6 +2425,7 @@ MUTANTS = [
         "            pass",
         BUS_TRIALS,
     ),
+    Mutant(
         "keep the last event with a resting channel",
         "../channels/flow/mailbox.py",
         "                del job  # a resting task keeps none",
