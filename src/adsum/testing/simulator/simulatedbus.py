@@ -109,6 +109,8 @@ class SimulatedBus:
         # Places whose connection ends with the first message that they do not read at once.
         self._choked: set[str] = set()
         self._away_since = float("inf")
+        # Virtual time at which the last absence began, and at which it ended.
+        self._went_at = self._came_back_at = float("-inf")
         self._harmed_at = 0.0
         self._harmed: dict[str, float] = {}
         self.loss = 0.0
@@ -175,7 +177,7 @@ class SimulatedBus:
     def go_away(self) -> None:
         """Stop all servers."""
         if any(self._up):
-            self._away_since = self._clock.now
+            self._begin_absence()
         for server in range(self.servers):
             self._up[server] = False
             self._end_all(server)
@@ -185,6 +187,8 @@ class SimulatedBus:
         self._note_harm()
         self._up = [True] * self.servers
         self._cut = False
+        if self._away_since < float("inf"):
+            self._went_at, self._came_back_at = self._away_since, self._clock.now
         self._away_since = float("inf")
         self.changed_at = self._clock.now
 
@@ -196,8 +200,13 @@ class SimulatedBus:
             self._up[server] = False
             self._end_all(server)
             if not any(self._up):
-                self._away_since = self._clock.now
+                self._begin_absence()
             self._harmed_at = self._clock.now
+
+    def _begin_absence(self) -> None:
+        """Begin an absence, or go on with the last one if clients have not returned since."""
+        returning = self._clock.now - self._came_back_at <= 2 * RETURN_DELAY[1]
+        self._away_since = self._went_at if returning else self._clock.now
 
     def cut(self) -> None:
         """Let no message pass between servers, without a sign to any client."""
