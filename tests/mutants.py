@@ -52,6 +52,8 @@ IDLE = ("tests/channels/test_idle_memory.py",)
 IN_PLACE = ("tests/channels/test_standing_tasks.py", "tests/channels/test_writing_in_place.py")
 #: Tests of virtual links over a bus.
 VIRTUAL_LINKS = ("tests/bus/test_buscore.py",)
+#: Clusters on the simulated bus.
+BUS_TRIALS = ("tests/bus/test_bustrials.py",)
 #: Tests of the check of many objects at once.
 PLAIN_TESTS = ("tests/values/test_plainjson.py",)
 #: Tests of the transport on a bus, and of nodes with a carrier.
@@ -2454,6 +2456,83 @@ MUTANTS = [
         "for link in self._by_life.get(life, {}).values() if fresh else ():",
         "for link in ():",
         VIRTUAL_LINKS,
+    ),
+    Mutant(
+        "deliver casts over a link that the peer has given up while the bus was away",
+        "../bus/buscore.py",
+        "            link.confirmed = False  # the peer may give the link up meanwhile",
+        "            pass",
+        VIRTUAL_LINKS,
+    ),
+    Mutant(
+        "deliver casts over a link beside a newer one that replaces it",
+        "../bus/buscore.py",
+        "            older.confirmed = False  # the peer may have dialled as it lost that one",
+        "            pass",
+        VIRTUAL_LINKS,
+    ),
+    Mutant(
+        "fail a handshake whose messages arrive twice",
+        "../bus/virtuallink.py",
+        "        if frames == self._last:",
+        "        if False:",
+        VIRTUAL_LINKS,
+    ),
+    Mutant(
+        "forget that a report confirms a link",
+        "../bus/buscore.py",
+        "        link.confirmed = True\n        if not link.sending",
+        "        if not link.sending",
+        VIRTUAL_LINKS,
+    ),
+    Mutant(
+        "set a timer of a virtual link again and again that fires a moment early",
+        "../bus/buscore.py",
+        "        now += RESOLUTION",
+        "        now += 0.0",
+        VIRTUAL_LINKS,
+    ),
+    Mutant(
+        "let the neighbours of the ring go without probes",
+        "../bus/buscore.py",
+        "            self._probe(self._ring.neighbour)\n\n    def dial",
+        "            pass\n\n    def dial",
+        BUS_TRIALS,
+    ),
+    Mutant(
+        "count refusals after a return, on the simulated bus",
+        "../bus/buscore.py",
+        "self._settled_at = now + RETURN_GRACE if self._was_away else _PAST",
+        "self._settled_at = _PAST",
+        BUS_TRIALS,
+    ),
+    Mutant(
+        "announce a node once and never again",
+        "../bus/buscore.py",
+        "self._announce_at = now + ANNOUNCE_INTERVAL * (0.75 + jitter / 2)",
+        "self._announce_at = _NEVER + jitter",
+        BUS_TRIALS,
+    ),
+    Mutant(
+        "publish a heartbeat once for each link",
+        "../bus/buscore.py",
+        "if len(named) > 1 and excluded <= min(len(named), MAX_EXCLUDED):",
+        "if False:",
+        BUS_TRIALS,
+    ),
+    Mutant(
+        "let a lost cast stay lost",
+        "../bus/buscore.py",
+        "        if report.resend:",
+        "        if False:",
+        BUS_TRIALS,
+    ),
+    Mutant(
+        "keep a link with a dead process on the bus",
+        "../bus/buscore.py",
+        "            self._lose(probe, now)",
+        "            pass",
+        BUS_TRIALS,
     ),
     Mutant(
         "keep the last event with a resting channel",

@@ -5,7 +5,7 @@ from random import Random
 
 from adsum.testing.simulator import simulatedbus
 from adsum.testing.simulator.network import VirtualClock
-from adsum.testing.simulator.simulatedbus import Session, SimulatedBus
+from adsum.testing.simulator.simulatedbus import SimulatedBus, SimulatedSession
 
 LATENCY = (0.001, 0.01)
 
@@ -19,25 +19,25 @@ class RecordingClient:
     subjects: tuple[str, ...]
     running: bool = True
     paused: bool = False
-    session: Session | None = None
+    session: SimulatedSession | None = None
     lost: int = 0
     messages: list[bytes] = field(default_factory=list)
     refusals: list[object] = field(default_factory=list)
-    backlog: list[tuple[Session, bytes]] = field(default_factory=list)
+    backlog: list[tuple[SimulatedSession, bytes]] = field(default_factory=list)
 
-    def bus_reached(self, session: Session) -> None:
+    def bus_reached(self, session: SimulatedSession) -> None:
         self.session = session
 
-    def bus_lost(self, session: Session) -> None:
+    def bus_lost(self, session: SimulatedSession) -> None:
         self.session, self.lost = None, self.lost + 1
         self.bus.reconnect(self, self.subjects)
 
-    def message_arrived(self, session: Session, data: bytes) -> None:
+    def message_arrived(self, session: SimulatedSession, data: bytes) -> None:
         self.backlog.append((session, data))
         if not self.paused:
             self.read()
 
-    def emission_refused(self, session: Session, probe: object) -> None:
+    def emission_refused(self, session: SimulatedSession, probe: object) -> None:
         self.refusals.append(probe)
 
     def read(self) -> None:

@@ -437,7 +437,7 @@ class BusCore:
         if link.life not in self._by_life:
             self._ring.add(link.life)
         for older in list(self._by_life.get(link.life, {}).values()):
-            older.confirmed = False  # the peer may have dialled because it has lost that one
+            older.confirmed = False  # the peer may have dialled as it lost that one
             self._check_gap(older, now)
         self._by_life.setdefault(link.life, {})[link.id] = link
         self._incomplete[link.id] = link

@@ -28,14 +28,21 @@ class VirtualGreeting:
     handshake: Handshake
     until: float
     dialled: str | None
+    # The frames that were received last.
+    _last: bytes = b""
 
     def receive(self, frames: bytes) -> bytes:
         """Receive frames of the other end; returns the frames to send in answer.
+
+        Frames that arrive twice are ignored.
 
         Raises:
             HandshakeError: The nodes cannot form a link.
             ProtocolError: A frame is malformed or out of place.
         """
+        if frames == self._last:
+            return b""
+        self._last = frames
         reader = FrameReader(GREETING_LIMIT)
         reader.feed(frames)
         answer = b""

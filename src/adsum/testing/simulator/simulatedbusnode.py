@@ -22,6 +22,7 @@ from adsum.bus.busevents import (
     Trouble,
 )
 from adsum.errors import DialRefusedError, HandshakeError
+from adsum.replication.engine import RESOLUTION
 from adsum.replication.entry import KEY, Entry
 from adsum.replication.messages import ProtocolMessage
 from adsum.replication.state import Replica
@@ -31,7 +32,7 @@ from adsum.transport.handshake import SelfDialError
 from .laws import BrokenLawError
 from .network import SimulatedFrame
 from .nodetimer import NodeTimer
-from .simulatedbus import RETURN_DELAY, Session, SimulatedBus
+from .simulatedbus import RETURN_DELAY, SimulatedBus, SimulatedSession
 from .simulatednode import SimulatedNode
 
 #: Seconds of an absence of the bus after which a node gives its links up.
@@ -62,7 +63,7 @@ class SimulatedBusNode(SimulatedNode):
         #: The log lines of the core.
         self.troubles: list[Trouble] = []
         self._core_timer = NodeTimer(simulation.clock, self._now, self._core_timer_fired)
-        self._session: Session | None = None
+        self._session: SimulatedSession | None = None
         #: The replicas at the other ends of its links.
         self.peers: dict[int, Replica] = {}
         self._events: deque[BusEvent] = deque()
@@ -92,7 +93,7 @@ class SimulatedBusNode(SimulatedNode):
         return linked and self.medium.connected(self._session, peer.session)
 
     @property
-    def session(self) -> Session | None:
+    def session(self) -> SimulatedSession | None:
         """Its connection to the bus, as far as it knows."""
         return self._session
 
@@ -141,23 +142,23 @@ class SimulatedBusNode(SimulatedNode):
 
     # Events of the bus.
 
-    def bus_reached(self, session: Session) -> None:
-        """See `BusClient`."""
+    def bus_reached(self, session: SimulatedSession) -> None:
+        """See `SimulatedClient`."""
         self._when_awake(partial(self._reached, session))
 
-    def bus_lost(self, session: Session) -> None:
-        """See `BusClient`."""
+    def bus_lost(self, session: SimulatedSession) -> None:
+        """See `SimulatedClient`."""
         self._when_awake(partial(self._lost, session))
 
-    def message_arrived(self, session: Session, data: bytes) -> None:
-        """See `BusClient`."""
+    def message_arrived(self, session: SimulatedSession, data: bytes) -> None:
+        """See `SimulatedClient`."""
         self._when_awake(partial(self._read, session, data))
 
-    def emission_refused(self, session: Session, probe: object) -> None:
-        """See `BusClient`."""
+    def emission_refused(self, session: SimulatedSession, probe: object) -> None:
+        """See `SimulatedClient`."""
         self._when_awake(partial(self._refused, session, probe))
 
-    def _reached(self, session: Session) -> None:
+    def _reached(self, session: SimulatedSession) -> None:
         if not session.open:  # `bus_lost` follows
             return
         self.simulation.trace("{} is on the bus, at server {}", self.place, session.server)
@@ -166,7 +167,7 @@ class SimulatedBusNode(SimulatedNode):
         self.core.connected(self._now())
         self._carry_out()
 
-    def _lost(self, session: Session) -> None:
+    def _lost(self, session: SimulatedSession) -> None:
         if self._session is session:
             self.simulation.trace("{} has lost the bus", self.place)
             self._session = None
@@ -176,12 +177,12 @@ class SimulatedBusNode(SimulatedNode):
             self._carry_out()
         self.medium.reconnect(self, self.core.subjects)
 
-    def _read(self, session: Session, data: bytes) -> None:
+    def _read(self, session: SimulatedSession, data: bytes) -> None:
         if session.take(len(data)) and session is self._session:
             self.core.received(data, self._now())
             self._carry_out()
 
-    def _refused(self, session: Session, probe: object) -> None:
+    def _refused(self, session: SimulatedSession, probe: object) -> None:
         if session is self._session:
             self.core.refused(probe, self._now())
             self._carry_out()
@@ -190,7 +191,7 @@ class SimulatedBusNode(SimulatedNode):
         if not self.running or self.paused:
             return
         now = self._now()
-        if now >= self._gives_up_at:
+        if now >= self._gives_up_at - RESOLUTION:
             self.simulation.trace("{} gives its links up", self.place)
             self._gives_up_at = float("inf")
             self.core.give_up(now)
