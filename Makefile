@@ -88,8 +88,8 @@ faults: $(INSTALLED)  ## break real processes and networks, and put what was mea
 
 soak: $(INSTALLED)  ## random faults, hostile peers and laws on every core, for about SECONDS
 	@failed=0; first=$$(date +%s); \
-	$(BIN)/python -m adsum.testing --first $$first --seconds $$(($(SECONDS) / 2)) \
-	    --keep tests/replication/regressions || failed=1; \
+	for on in network bus; do $(BIN)/python -m adsum.testing --on $$on --first $$first \
+	    --seconds $$(($(SECONDS) / 4)) --keep tests/replication/regressions || failed=1; done; \
 	$(BIN)/python -m tests.hostile.soak --first $$first --seconds $$(($(SECONDS) / 4)) || failed=1; \
 	TEST_EFFORT=$$((($(SECONDS) + 59) / 60)) $(BIN)/pytest -q --timeout=0 -m "not processes" \
 	    tests/hostile tests/replication --ignore=tests/replication/test_trials.py || failed=1; \

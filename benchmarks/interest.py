@@ -33,6 +33,8 @@ _GROUP = "Interest"
 _TOPIC, _LINKS = "routed by topic", "over links"
 #: Messages of one sample, seconds between two, and characters of each.
 _MESSAGES, _INTERVAL, _SIZE = 200, 0.02, 200
+#: Seconds between the start and the first sample.
+_QUIET = 15.0
 #: Processes of the nodes that are neither measured nor publish.
 _PROCESSES = 3
 #: Few heartbeats, so that they hide little of what is measured.
@@ -107,6 +109,7 @@ def run(plan: Plan) -> list[Figure]:
             host.call("settle", plan.carried, 0)
         subscribed.call("subscribe_all")
         bystander.call("count")
+        time.sleep(_QUIET)
         for _ in range(plan.repetitions):
             _measure(samples, publisher, subscribed, bystander)
     return samples.figures(f"{_GROUP}: {plan.carried} nodes on a carrier, 2 subscribed")

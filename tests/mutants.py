@@ -52,12 +52,17 @@ IDLE = ("tests/channels/test_idle_memory.py",)
 IN_PLACE = ("tests/channels/test_standing_tasks.py", "tests/channels/test_writing_in_place.py")
 #: Tests of virtual links over a bus.
 VIRTUAL_LINKS = ("tests/bus/test_buscore.py",)
+#: Clusters on the simulated bus.
+BUS_TRIALS = ("tests/bus/test_bustrials.py",)
 #: Tests of messages on the topics of a carrier.
 TOPICS = ("tests/bus/test_bus_topics.py",)
 CARRIED = ("tests/replication/test_topics_of_a_carrier.py",)
 ROUTED = ("tests/node/test_carrier_topics.py",)
 #: Tests of the check of many objects at once.
 PLAIN_TESTS = ("tests/values/test_plainjson.py",)
+#: Tests of the transport on a bus, and of nodes with a carrier.
+BUS_TRANSPORT = ("tests/bus/test_bustransport.py", "tests/transport/test_conformance.py")
+CARRIER = ("tests/node/test_carrier.py", "tests/node/test_config.py")
 #: A mutant that makes the tests hang is caught as well.
 TIMEOUT = 300.0
 HANGS = "(it hangs)"
@@ -1168,6 +1173,112 @@ MUTANTS = [
         "        self._dialled.discard(connection)\n        self._connections",
         "        self._dialled.discard(connection)\n        self._connections",
         ("tests/transport/test_connection_ends.py",),
+    ),
+    Mutant(
+        "handle a refusal before the messages that precede it",
+        "../bus/bustransport.py",
+        "self._enqueue(partial(self._core.refused, probe))",
+        "self._call(self._core.refused, probe)\n        self._schedule()",
+        BUS_TRANSPORT,
+    ),
+    Mutant(
+        "carry out all outputs of a core in one turn",
+        "../bus/bustransport.py",
+        "            size = max(size, self._perform(self._events.popleft()))",
+        "            size = max(size, *[self._perform(event) for event in self._events])\n"
+        "            self._events.clear()",
+        BUS_TRANSPORT,
+    ),
+    Mutant(
+        "queue messages of a bus without a bound",
+        "../bus/bustransport.py",
+        "if self._queued + len(data) > limit:",
+        "if False:",
+        BUS_TRANSPORT,
+    ),
+    Mutant(
+        "report a full window after the send",
+        "../bus/bustransport.py",
+        "case RoomChanged(number, writable) if self._note_room(number, writable):",
+        "case RoomChanged(number, writable) if self._note_room(number, writable) and False:",
+        BUS_TRANSPORT,
+    ),
+    Mutant(
+        "deliver frames of a closed virtual link",
+        "../bus/bustransport.py",
+        "if link is None or not link.open:\n            return\n        try:",
+        "if link is None:\n            return\n        try:",
+        BUS_TRANSPORT,
+    ),
+    Mutant(
+        "publish in a forked child",
+        "../bus/bustransport.py",
+        "if numbers and not self.inherited:",
+        "if numbers:",
+        BUS_TRANSPORT,
+    ),
+    Mutant(
+        "add up the outages of a carrier",
+        "../bus/bustransport.py",
+        "        self._lost_at = None\n        self._end_patience()",
+        "        self._lost_at = None",
+        BUS_TRANSPORT,
+    ),
+    Mutant(
+        "dial an address on a bus twice at a time",
+        "../bus/bustransport.py",
+        "dial = self._dials.get(address)\n",
+        "dial = None\n",
+        BUS_TRANSPORT,
+    ),
+    Mutant(
+        "wait for an engine that hangs beyond the stop",
+        "../bus/bustransport.py",
+        "            self._end_dials()\n            cancel_task(self._connecting)",
+        "            self._end_dials()",
+        CARRIER,
+    ),
+    Mutant(
+        "wait for other nodes although the carrier has none",
+        "../driver/carrierdriver.py",
+        '        """See `CarrierHandler`."""\n        self._carrier_answered()',
+        '        """See `CarrierHandler`."""',
+        CARRIER,
+    ),
+    Mutant(
+        "wait for the carrier although siblings are all nodes",
+        "../driver/carrierdriver.py",
+        "        if self._links:\n            self._carrier_answered()",
+        "        pass",
+        CARRIER,
+    ),
+    Mutant(
+        "dial siblings over the carrier at once",
+        "../driver/carrierdriver.py",
+        "        if not sibling:\n",
+        "        if True:\n",
+        CARRIER,
+    ),
+    Mutant(
+        "never dial siblings over the carrier",
+        "../driver/carrierdriver.py",
+        "            if not self._is_linked(address):\n                self._dial_now(address)",
+        "            pass",
+        CARRIER,
+    ),
+    Mutant(
+        "accept a carrier beside addresses",
+        "../config.py",
+        'for name in ("listen", "advertise", "peers", "tls"):',
+        'for name in ("tls",):',
+        CARRIER,
+    ),
+    Mutant(
+        "ignore the durations of a carrier",
+        "../config.py",
+        "defaults = Timing() if carrier is None else carrier_timing()",
+        "defaults = Timing()",
+        CARRIER,
     ),
     Mutant(
         "open a link on a connection that is lost",
@@ -2344,13 +2455,6 @@ MUTANTS = [
         VIRTUAL_LINKS,
     ),
     Mutant(
-        "let a link that the peer has given up stay open",
-        "../bus/buscore.py",
-        "for link in self._by_life.get(life, {}).values() if fresh else ():",
-        "for link in ():",
-        VIRTUAL_LINKS,
-    ),
-    Mutant(
         "accept a repeated message on a topic",
         "../bus/buscore.py",
         "if message.number <= self._heard[sender]:",
@@ -2374,7 +2478,7 @@ MUTANTS = [
     Mutant(
         "accept messages on topics before a link has begun",
         "../bus/buscore.py",
-        "link = next((each for each in links if each.receiving.begun), None)",
+        "link = next((each for each in links if each.receiving.begun and each.confirmed), None)",
         "link = next(iter(links), None)\n        self._heard.setdefault(sender, 0)",
         TOPICS,
     ),
@@ -2498,10 +2602,101 @@ MUTANTS = [
         ROUTED,
     ),
     Mutant(
+        "accept messages on topics over a link that the peer may have given up",
+        "../bus/buscore.py",
+        "if each.receiving.begun and each.confirmed)",
+        "if each.receiving.begun)",
+        TOPICS,
+    ),
+    Mutant(
+        "let a link that the peer has given up stay open",
+        "../bus/buscore.py",
+        "for link in self._by_life.get(life, {}).values() if fresh else ():",
+        "for link in ():",
+        VIRTUAL_LINKS,
+    ),
+    Mutant(
+        "deliver casts over a link that the peer has given up while the bus was away",
+        "../bus/buscore.py",
+        "            link.confirmed = False  # the peer may give the link up meanwhile",
+        "            pass",
+        VIRTUAL_LINKS,
+    ),
+    Mutant(
+        "deliver casts over a link beside a newer one that replaces it",
+        "../bus/buscore.py",
+        "            older.confirmed = False  # the peer may have dialled as it lost that one",
+        "            pass",
+        VIRTUAL_LINKS,
+    ),
+    Mutant(
+        "fail a handshake whose messages arrive twice",
+        "../bus/virtuallink.py",
+        "        if frames == self._last:",
+        "        if False:",
+        VIRTUAL_LINKS,
+    ),
+    Mutant(
+        "forget that a report confirms a link",
+        "../bus/buscore.py",
+        "        link.confirmed = True\n        if not link.sending",
+        "        if not link.sending",
+        VIRTUAL_LINKS,
+    ),
+    Mutant(
+        "set a timer of a virtual link again and again that fires a moment early",
+        "../bus/buscore.py",
+        "        now += RESOLUTION",
+        "        now += 0.0",
+        VIRTUAL_LINKS,
+    ),
+    Mutant(
+        "let the neighbours of the ring go without probes",
+        "../bus/buscore.py",
+        "            self._probe(self._ring.neighbour)\n\n    def dial",
+        "            pass\n\n    def dial",
+        BUS_TRIALS,
+    ),
+    Mutant(
+        "count refusals after a return, on the simulated bus",
+        "../bus/buscore.py",
+        "self._settled_at = now + RETURN_GRACE if self._was_away else _PAST",
+        "self._settled_at = _PAST",
+        BUS_TRIALS,
+    ),
+    Mutant(
+        "announce a node once and never again",
+        "../bus/buscore.py",
+        "self._announce_at = now + ANNOUNCE_INTERVAL * (0.75 + jitter / 2)",
+        "self._announce_at = _NEVER + jitter",
+        BUS_TRIALS,
+    ),
+    Mutant(
+        "publish a heartbeat once for each link",
+        "../bus/buscore.py",
+        "if len(named) > 1 and excluded <= min(len(named), MAX_EXCLUDED):",
+        "if False:",
+        BUS_TRIALS,
+    ),
+    Mutant(
+        "let a lost cast stay lost",
+        "../bus/buscore.py",
+        "        if report.resend:",
+        "        if False:",
+        BUS_TRIALS,
+    ),
+    Mutant(
+        "keep a link with a dead process on the bus",
+        "../bus/buscore.py",
+        "            self._lose(probe, now)",
+        "            pass",
+        BUS_TRIALS,
+    ),
+    Mutant(
         "keep the last event with a resting channel",
         "../channels/flow/mailbox.py",
-        "await self._do(*self._jobs.pop(0))",
-        "await self._do(*(job := self._jobs.pop(0)))",
+        "                del job  # a resting task keeps none",
+        "                pass",
         IDLE,
     ),
     Mutant(

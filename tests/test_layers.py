@@ -166,10 +166,12 @@ LAYERS = {
         "",
         "errors",
         "arguments",
+        "bus",
         "channels",
         "config",
         "driver",
         "replication",
+        "transport",
         "values",
     },
 }

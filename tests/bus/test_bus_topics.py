@@ -301,6 +301,21 @@ def test_message_is_dropped_until_the_link_has_begun() -> None:
     assert heard(b, "a") == []
 
 
+def test_message_is_dropped_until_a_returned_node_knows_that_its_link_is_there_still() -> None:
+    broker, (a, b) = cluster("a", "b")
+    want(b, "news")
+    broker.go(b)
+    a.core.give_up(broker.now)
+    a.drain()
+    broker.come(b)
+    publish(a, "news", b"one")
+    broker.run()
+    assert heard(b, "a") == []
+    publish(a, "news", b"two")
+    broker.run()
+    assert heard(b, "a") == [b"two"]
+
+
 def test_messages_of_a_former_life_are_dropped() -> None:
     broker, (a, b) = cluster("a", "b")
     want(b, "news")

@@ -536,3 +536,89 @@ def test_probe_is_small() -> None:
 def test_identity_that_no_peer_would_accept_is_refused() -> None:
     with pytest.raises(Exception, match="name"):
         BusCore(NodeIdentity("test", "", 1, ()), SECRET, Broker().random_bytes)
+
+
+def test_cast_is_not_delivered_over_a_link_that_its_sender_has_given_up() -> None:
+    broker, (a, b, c) = cluster("a", "b", "c")
+    old = list(b.links)
+    broker.go(b)
+    broker.run(1.0)  # the others' probes are refused, so they give up their links to b
+    assert all(len(peer.links) == 1 for peer in (a, c))
+    broker.come(b)
+    broker.run()
+    send(a, b"once")
+    broker.run()
+    assert [frame for link in b.frames for frame in b.frames[link]] == [b"once"]
+    broker.run(1.0)
+    assert all(link in b.closed for link in old)
+    send(c, b"again")
+    broker.run()
+    assert frames(b, "c") == [b"again"]
+
+
+def test_older_link_to_the_same_life_goes_on_once_the_peer_confirms_it() -> None:
+    broker, (a, b, _) = cluster("a", "b", "c")
+    first = b.link_to("a")
+    b.core.dial(a.core.address, broker.now)
+    b.drain()
+    broker.run()
+    assert b.link_to("a") != first
+    assert b.is_open(first)
+    send(a, b"over both")
+    broker.run()
+    assert b.frames[first] == b.frames[b.link_to("a")] == [b"over both"]
+
+
+def test_deadline_is_due_a_rounding_error_before_it() -> None:
+    broker, (a, _) = cluster("a", "b")
+    at = a.core.wake_at
+    a.core.tick(at - 1e-9)
+    a.drain()
+    assert a.core.wake_at > at + 1e-3
+    assert broker.now < at
+
+
+def test_link_closed_by_the_peer_during_an_absence_delivers_no_cast_after_it() -> None:
+    broker, (a, b, _) = cluster("a", "b", "c")
+    first = b.link_to("a")
+    b.core.dial(a.core.address, broker.now)
+    b.drain()
+    broker.run()
+    second = b.link_to("a")
+    broker.go(b)
+    a.core.close(a.link_to("b"), "redundant", broker.now)
+    a.drain()
+    broker.come(b)
+    broker.run()
+    send(a, b"once")
+    broker.run()
+    assert b.frames[first] == [b"once"]
+    assert b.frames[second] == []
+    assert second in b.closed
+
+
+def test_link_whose_end_was_lost_delivers_no_cast_beside_a_newer_link() -> None:
+    broker, (a, b, _) = cluster("a", "b", "c")
+    first = b.link_to("a")
+    broker.loses = lambda sender, receiver: (sender, receiver) == ("a", "b")
+    a.core.close(a.link_to("b"), "it was silent", broker.now)
+    a.drain()
+    broker.run()
+    assert b.is_open(first)
+    broker.loses = lambda sender, receiver: False
+    a.core.dial(b.core.address, broker.now)
+    a.drain()
+    broker.run()
+    send(a, b"once")
+    broker.run()
+    assert [b.frames[first], frames(b, "a")] == [[], [b"once"]]
+    assert first in b.closed
+
+
+def test_handshake_whose_messages_arrive_twice_opens_one_link() -> None:
+    broker = Broker()
+    broker.repeats = 1.0
+    a, b = broker.join("a"), broker.join("b")
+    broker.run()
+    assert [len(a.links), len(b.links), a.closed, b.closed] == [1, 1, {}, {}]
+    assert list(a.dials.values()) == [None]

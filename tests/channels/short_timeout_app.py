@@ -1,4 +1,4 @@
-"""An application that gives clients little time: `uvicorn tests.channels.short_timeout_app:app`."""
+"""Patience of a second: `uvicorn --factory tests.channels.short_timeout_app:make`."""
 
 from typing import Any
 
@@ -11,10 +11,6 @@ from adsum.channels.carriers import session
 
 #: Seconds of silence, and without a poll.
 TIMEOUT = 1.0
-session.LIFETIME = TIMEOUT
-
-node = adsum.Node(siblings=False)
-presence = adsum.Presence(node)
 
 
 class Room(Channel, topic="room:{room}"):
@@ -22,7 +18,8 @@ class Room(Channel, topic="room:{room}"):
         self.track(payload["track"])
 
 
-app = Starlette(
-    routes=[Mount("/socket", Socket(presence, [Room], timeout=TIMEOUT))],
-    lifespan=node.lifespan,
-)
+def make() -> Starlette:
+    session.LIFETIME = TIMEOUT
+    node = adsum.Node(siblings=False)
+    socket = Socket(adsum.Presence(node), [Room], timeout=TIMEOUT)
+    return Starlette(routes=[Mount("/socket", socket)], lifespan=node.lifespan)

@@ -31,7 +31,13 @@ STOPPED, PERIOD = 3 * TIMEOUT, TIMEOUT / 10
 def server(cluster_name: str) -> Iterator[tuple[Port, int]]:
     """A server in a process of its own."""
     port = free_port()
-    command = [sys.executable, "-m", "uvicorn", "tests.channels.short_timeout_app:app"]
+    command = [
+        sys.executable,
+        "-m",
+        "uvicorn",
+        "--factory",
+        "tests.channels.short_timeout_app:make",
+    ]
     process = subprocess.Popen(
         [*command, "--port", str(port), "--log-level", "warning"],
         env={**clean_environment(), "ADSUM_CLUSTER": cluster_name},

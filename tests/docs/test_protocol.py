@@ -1,7 +1,10 @@
 """The frames in docs/protocol.md are what the codec makes and reads."""
 
+import re
+
 import pytest
 
+from adsum.bus import busmessages, limits
 from adsum.replication.codec import decode, encode
 from adsum.replication.messages import Heartbeat, ProtocolMessage
 from adsum.transport.framing import HELLO, PAYLOAD, encode_frame
@@ -35,3 +38,21 @@ def test_heartbeat_has_the_bytes_that_the_page_shows() -> None:
     shown = encode_frame(PAYLOAD, encode(Heartbeat(12, 9, 10488960))).hex(" ")
     text = PAGE.read_text()
     assert shown in " ".join(text.split()), shown
+
+
+def test_messages_of_the_bus_are_those_of_the_page() -> None:
+    rows = re.findall(r"^\| (\d) \| (\w+) \| (?:all|inbox) \|", PAGE.read_text(), re.M)
+    kinds = [(str(number), kind.__name__.lower()) for number, kind in enumerate(busmessages._KINDS)]
+    assert rows == kinds
+
+
+def test_limits_of_virtual_links_are_those_of_the_page() -> None:
+    prose = " ".join(PAGE.read_text().split())
+    kib = limits.KIB
+    assert f"A receiver reports after {limits.REPORT_EVERY // kib} KiB" in prose
+    assert f"more than {limits.WINDOW // kib} KiB in flight" in prose
+    assert f"Casts are kept up to {limits.MAX_CASTS_KEPT // kib // kib} MiB" in prose
+    assert f"then after {limits.RESEND_AFTER:g}," in prose
+    assert f"After {limits.RESEND_PATIENCE:g} s with a gap" in prose
+    assert f"refusals mean nothing for {limits.RETURN_GRACE:g} s" in prose
+    assert limits.PROBE_INTERVAL == 1 / 4

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 import adsum
+from adsum.bus.bustransport import BusTransport
 from adsum.driver import carrierdriver
 from tests.support.carrier_nodes import DOWN_AFTER, SECRET, all_linked, bus_of, carrier_node
 from tests.support.memory_bus import MemoryBroker
@@ -267,7 +268,18 @@ def test_siblings_and_nodes_of_other_hosts_are_linked_once_and_listed_once(
 
 
 @pytest.mark.usefixtures("broker")
-def test_siblings_alone_on_a_carrier_join(cluster_name: str, short_path: Any) -> None:
+def test_siblings_alone_on_a_carrier_join_without_a_dial_over_it(
+    cluster_name: str, short_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dials = list[str]()
+    dial = BusTransport.dial
+
+    async def record(transport: BusTransport, address: str) -> None:
+        dials.append(address)
+        await dial(transport, address)
+
+    monkeypatch.setattr(BusTransport, "dial", record)
+
     async def main() -> None:
         here: dict[str, Any] = {"siblings": True, "runtime_dir": str(short_path)}
         async with (
@@ -279,6 +291,7 @@ def test_siblings_alone_on_a_carrier_join(cluster_name: str, short_path: Any) ->
             assert not bus_of(b)._links
 
     run(main())
+    assert not dials
 
 
 @pytest.mark.usefixtures("broker")
@@ -299,3 +312,11 @@ def test_siblings_that_do_not_find_each_other_are_linked_over_the_carrier(
             assert len(bus_of(a)._links) == len(bus_of(b)._links) == 1
 
     run(main())
+
+
+@pytest.mark.usefixtures("broker")
+def test_portal_runs_a_node_on_a_carrier(cluster_name: str) -> None:
+    with adsum.Portal(carrier_node("a", cluster_name)) as portal:
+        portal.track("room:1", "ann", owner="a request")
+        assert portal.count("room:1") == 1
+        assert portal.node.running

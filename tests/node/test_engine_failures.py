@@ -31,11 +31,11 @@ class Fault:
         self.raises = True
         self.calls = 0
 
-    def __call__(self, *arguments: Any) -> Any:
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
         self.calls += 1
         if self.raises:
             raise ValueError("x" * 1_000_000)
-        return self.method(*arguments)
+        return self.method(*arguments, **options)
 
 
 def inject(node: adsum.Node, name: str) -> Fault:

@@ -28,8 +28,9 @@ Invariants of messages on topics (`Bulletin`):
   all subjects, and the bus keeps the order of a publisher over all subjects. The receiver accepts
   higher numbers only; one number for each life with a link is all that it stores.
 * Each comes from a member that is linked here. It is accepted only from a life with a link whose
-  first single has arrived. That states the number of the life's last bulletin before, so a recorded
-  one is accepted neither on a new link nor after the end of its life.
+  first single has arrived, and that the life is known to have still. The single states the number
+  of the life's last bulletin before, so a recorded one is accepted neither on a new link nor after
+  the end of its life.
 * A node that its publisher sends the message over a direct link does not take it from the subject
   as well: the bulletin names the life. The publisher has to name only lives to which it has a link
   itself: it publishes the first single when it opens a link, and the end when it closes one, before
@@ -194,6 +195,7 @@ class BusCore:
             self._fail(greeting, DialError(f"{greeting.dialled}: the carrier is away"))
         for link in self._links.values():
             link.missing_since, link.ask_at = None, _NEVER
+            link.confirmed = False  # the peer may give the link up meanwhile
         self._incomplete.clear()
         self._full = dict.fromkeys(self._full, _NEVER)
         self._events.append(BusChanged(False))
@@ -418,6 +420,7 @@ class BusCore:
     def _receive_single(self, sender: bytes, message: Single, size: int, now: float) -> None:
         link = self._link_of(sender, message.key)
         if link is not None:
+            link.confirmed = True
             link.receiving.single(message.number, message.after, message.body)
             self._receive_from(link, size, now)
 
@@ -434,7 +437,7 @@ class BusCore:
     def _receive_bulletin(self, sender: bytes, message: Bulletin) -> None:
         """Pass on a message on a topic, unless it is a repetition or not for this node."""
         links = self._by_life.get(sender, {}).values()
-        link = next((each for each in links if each.receiving.begun), None)
+        link = next((each for each in links if each.receiving.begun and each.confirmed), None)
         if link is None or message.slot not in self._slots:
             return
         if message.number <= self._heard[sender]:
@@ -449,6 +452,9 @@ class BusCore:
 
     def _receive_from(self, link: VirtualLink, size: int, now: float) -> None:
         """Pass on the frames whose turn has come, and ask for missing messages."""
+        if not link.confirmed:
+            self._check_gap(link, now)
+            return
         self._hear(link)
         had_begun = link.receiving.begun
         try:
@@ -469,7 +475,7 @@ class BusCore:
         link = self._link_of(sender, report.key)
         if link is None:
             return
-        self._hear(link)
+        link.confirmed = True
         if not link.sending.acknowledge(report.received):
             self._shut(link, "a report of frames that were never sent")
             return
@@ -480,7 +486,7 @@ class BusCore:
         self._check_room(link, now)
         if report.reply:
             self._report(link)
-        self._check_gap(link, now)
+        self._receive_from(link, 0, now)
 
     def _resend(self, link: VirtualLink, report: Report) -> None:
         missing = link.sending.beyond(report.received)
@@ -525,6 +531,9 @@ class BusCore:
         self._links[link.id] = self._by_key[link.key] = link
         if link.life not in self._by_life:
             self._ring.add(link.life)
+        for older in list(self._by_life.get(link.life, {}).values()):
+            older.confirmed = False  # the peer may have dialled as it lost that one
+            self._check_gap(older, now)
         self._by_life.setdefault(link.life, {})[link.id] = link
         self._incomplete[link.id] = link
         link.await_first(now)
@@ -610,7 +619,7 @@ class BusCore:
             self._shut(link, "frames were lost")
             return
         if link.note_gap(now):
-            self._report(link, resend=True)
+            self._report(link, resend=True, reply=not link.confirmed)
         if link.missing_since is None:
             self._incomplete.pop(link.id, None)
         elif link.id in self._links:

@@ -28,14 +28,21 @@ class VirtualGreeting:
     handshake: Handshake
     until: float
     dialled: str | None
+    # The frames that were received last.
+    _last: bytes = b""
 
     def receive(self, frames: bytes) -> bytes:
         """Receive frames of the other end; returns the frames to send in answer.
+
+        Frames that arrive twice are ignored.
 
         Raises:
             HandshakeError: The nodes cannot form a link.
             ProtocolError: A frame is malformed or out of place.
         """
+        if frames == self._last:
+            return b""
+        self._last = frames
         reader = FrameReader(GREETING_LIMIT)
         reader.feed(frames)
         answer = b""
@@ -61,6 +68,8 @@ class VirtualLink:
         unreported: Bytes received since the last report to the peer.
         missing_since: When a gap was noticed, and when to ask for its messages again.
         held: Whether the silence of the peer means nothing.
+        confirmed: Whether the peer is known to have this link still. If it has not, its casts are
+            not for this link, though nothing in them says so, and may come over a newer link, too.
     """
 
     id: int
@@ -72,6 +81,7 @@ class VirtualLink:
     writable: bool = True
     unreported: int = 0
     held: bool = False
+    confirmed: bool = True
     missing_since: float | None = None
     ask_at: float = float("inf")
     _pause: float = RESEND_AFTER
@@ -81,8 +91,8 @@ class VirtualLink:
         self.missing_since, self.ask_at = now, now + RESEND_AFTER
 
     def note_gap(self, now: float) -> bool:
-        """Note whether a message is missing; returns whether to ask for it now."""
-        if not self.receiving.incomplete:
+        """Note whether a message or the confirmation is missing; returns whether to ask now."""
+        if self.confirmed and not self.receiving.incomplete:
             self.missing_since, self.ask_at, self._pause = None, float("inf"), RESEND_AFTER
             return False
         if self.missing_since is None:

@@ -103,27 +103,33 @@ class BusLuck(Luck):
         return [Step("stop_bus", (), absence), *meanwhile(), *self._step("start_bus")]
 
     def split(self) -> list[Step]:
+        """The servers are cut from each other for a while."""
         steps = self._step("cut_servers")
         for _ in range(self._random.randint(0, 2)):
             steps += self._random.choice([self.use, self.crash, self.pause, self.restart])()
         return steps + self._step("mend_servers") if self._chance() else steps
 
     def kill_server(self) -> list[Step]:
+        """One server dies, and may start again."""
         steps = self._step("kill_server", self._random.randrange(2))
         return steps + self._step("start_bus") if self._chance() else steps
 
     def choke(self) -> list[Step]:
+        """A process does not read, and is disconnected for it."""
         place = self._place()
         return self._step("choke", place) + self._step("resume", place)
 
     def disconnect(self) -> list[Step]:
+        """One node loses its connection."""
         return self._step("disconnect", self._place())
 
     def lose_messages(self) -> list[Step]:
+        """Messages are lost for a while."""
         fraction = self._random.choice(FRACTIONS)
         return self._step("lose_messages", fraction) + self._step("lose_messages", 0.0)
 
     def duplicate(self) -> list[Step]:
+        """Messages arrive twice from now on."""
         return self._step("duplicate", self._random.choice(FRACTIONS))
 
     def interrupt(self) -> list[Step]:

@@ -219,6 +219,7 @@ class Luck(ABC):
         """A fault after which frames of one place do not reach another."""
 
     def use(self) -> list[Step]:
+        """A change by an application."""
         place, pick = self._place(), self._random.randrange(1000)
         if self._random.random() < 0.3:
             return self._step("update", place, pick, self._random.randrange(1000))
@@ -229,11 +230,13 @@ class Luck(ABC):
         return self._step("track", place, self._random.choice(TOPICS), key, count)
 
     def crash(self) -> list[Step]:
+        """A process is killed, and may start again."""
         place, back = self._place(), self._random.random() < 0.1
         steps = self._step("crash", place)
         return steps + self._step("start", place, back) if self._chance() else steps
 
     def stop(self) -> list[Step]:
+        """A node stops with a goodbye, and starts again."""
         place, linger = self._place(), self._random.choice([0.0, 2.0, 20.0])
         return self._step("stop", place, linger) + self._step("start", place)
 
@@ -290,20 +293,25 @@ class Luck(ABC):
         return self._step("start", self._random.choice(PLACES))
 
     def double(self) -> list[Step]:
+        """Two nodes with one name."""
         return self._step("double") + (self._step("crash", DOUBLE) if self._chance() else [])
 
     def pause(self) -> list[Step]:
+        """A process is suspended for a while."""
         place = self._place()
         return self._step("pause", place) + self._step("resume", place)
 
     def jump(self) -> list[Step]:
+        """A monotonic clock jumps."""
         seconds = self._random.choice([-50.0, -0.5, 5.0, 3600.0])
         return self._step("set_clock", self._place(), seconds)
 
     def churn(self) -> list[Step]:
+        """More removals than the history of a slice keeps."""
         return self._step("churn", self._place(), CHURN) if self._random.random() < 0.3 else []
 
     def publish(self) -> list[Step]:
+        """Messages to all nodes."""
         size = self._random.choice(MESSAGE_SIZES)
         return self._step("publish", self._place(), size, self._random.choice([1, 2, 5]))
 

@@ -62,26 +62,32 @@ class NetworkLuck(Luck):
         return [*self._step("cut", place, other), *self._step("cut", other, place)]
 
     def cut(self) -> list[Step]:
+        """A line is cut, in one direction or both."""
         source, target = self._random.sample(PLACES[:5], 2)
         steps = self._step("cut", source, target)
         return steps + self._step("cut", target, source) if self._chance() else steps
 
     def split(self) -> list[Step]:
+        """The places are parted into two sides."""
         places = list(PLACES)
         self._random.shuffle(places)
         cut = self._random.randint(1, len(places) - 1)
         return self._step("part", sorted(places[:cut]), sorted(places[cut:]))
 
     def heal(self) -> list[Step]:
+        """Every line becomes usual."""
         return self._step("heal")
 
     def sever(self) -> list[Step]:
+        """The links between two places break."""
         return self._step("sever", *self._random.sample(PLACES[:5], 2))
 
     def slow(self) -> list[Step]:
+        """A line becomes slow."""
         return self._step("slow", *self._random.sample(PLACES[:5], 2))
 
     def squeeze(self) -> list[Step]:
+        """All lines become narrow, or wide again."""
         return self._step("narrow", self._random.choice([NARROW, float("inf"), float("inf")]))
 
     def interrupt(self) -> list[Step]:

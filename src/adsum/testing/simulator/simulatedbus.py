@@ -30,7 +30,7 @@ PENDING_MOST = 16 * 1024 * 1024
 SHORT_ABSENCE = 20.0
 
 
-class BusClient(Protocol):
+class SimulatedClient(Protocol):
     """The end of a connection to the bus: one life of a node."""
 
     place: str
@@ -39,21 +39,21 @@ class BusClient(Protocol):
     #: Whether its process does not run at present.
     paused: bool
 
-    def bus_reached(self, session: "Session") -> None:
+    def bus_reached(self, session: "SimulatedSession") -> None:
         """The bus has accepted this client, and all of its subscriptions."""
 
-    def bus_lost(self, session: "Session") -> None:
+    def bus_lost(self, session: "SimulatedSession") -> None:
         """The connection has ended."""
 
-    def message_arrived(self, session: "Session", data: bytes) -> None:
-        """A message has arrived; call `Session.take` when it is read."""
+    def message_arrived(self, session: "SimulatedSession", data: bytes) -> None:
+        """A message has arrived; call `SimulatedSession.take` when it is read."""
 
-    def emission_refused(self, session: "Session", probe: object) -> None:
+    def emission_refused(self, session: "SimulatedSession", probe: object) -> None:
         """Nobody else subscribes to the subject of the emission with this probe."""
 
 
 @dataclass(slots=True, eq=False)
-class Session:
+class SimulatedSession:
     """One connection of a client to a server.
 
     Attributes:
@@ -61,7 +61,7 @@ class Session:
         waiting: Bytes of the messages that its client has not read.
     """
 
-    client: BusClient
+    client: SimulatedClient
     subjects: tuple[str, ...]
     server: int
     open: bool = True
@@ -69,7 +69,7 @@ class Session:
     #: Virtual time at which everything that was published so far is at the server.
     routed_at: float = 0.0
     #: Virtual time at which everything routed so far has arrived, by receiver.
-    arrived_at: "dict[Session, float]" = field(default_factory=dict)
+    arrived_at: "dict[SimulatedSession, float]" = field(default_factory=dict)
 
     def take(self, size: int) -> bool:
         """Read a message of some bytes; returns whether it was not dropped meanwhile."""
@@ -104,11 +104,13 @@ class SimulatedBus:
         self._up = [True]
         self._cut = False
         #: The sessions by subject, in the order of subscription.
-        self._subscribers: dict[str, dict[Session, None]] = {}
-        self._sessions: dict[Session, None] = {}
+        self._subscribers: dict[str, dict[SimulatedSession, None]] = {}
+        self._sessions: dict[SimulatedSession, None] = {}
         # Places whose connection ends with the first message that they do not read at once.
         self._choked: set[str] = set()
         self._away_since = float("inf")
+        # Virtual time at which the last absence began, and at which it ended.
+        self._went_at = self._came_back_at = float("-inf")
         self._harmed_at = 0.0
         self._harmed: dict[str, float] = {}
         self.loss = 0.0
@@ -130,16 +132,18 @@ class SimulatedBus:
 
     # Clients.
 
-    def connect(self, client: BusClient, subjects: Sequence[str]) -> None:
+    def connect(self, client: SimulatedClient, subjects: Sequence[str]) -> None:
         """Connect a client; it is tried again until a server accepts it or its process ends."""
         self._clock.call_later(self._delay(), partial(self._accept, client, tuple(subjects)))
 
-    def reconnect(self, client: BusClient, subjects: Sequence[str]) -> None:
+    def reconnect(self, client: SimulatedClient, subjects: Sequence[str]) -> None:
         """Connect a client that has lost the bus, after a delay of its own."""
         delay = self._rng.uniform(*RETURN_DELAY)
         self._clock.call_later(delay, partial(self.connect, client, subjects))
 
-    def publish(self, session: Session, subject: str, data: bytes, probe: object | None) -> None:
+    def publish(
+        self, session: SimulatedSession, subject: str, data: bytes, probe: object | None
+    ) -> None:
         """Publish a message; it is lost if the session has ended, or ends on its way."""
         self.messages += 1
         self.bytes += len(data)
@@ -147,15 +151,15 @@ class SimulatedBus:
         route = partial(self._route, session, subject, data, probe)
         self._clock.call_at(session.routed_at, route)
 
-    def close(self, session: Session) -> None:
+    def close(self, session: SimulatedSession) -> None:
         """End the connection of a client after all that it has published."""
         self._clock.call_at(session.routed_at, partial(self._forget, session))
 
-    def abort(self, session: Session) -> None:
+    def abort(self, session: SimulatedSession) -> None:
         """End the connection of a killed process; some of its messages under way are lost."""
         self._clock.call_later(self._delay(), partial(self._forget, session))
 
-    def connected(self, first: Session, second: Session) -> bool:
+    def connected(self, first: SimulatedSession, second: SimulatedSession) -> bool:
         """Whether messages get through between two sessions."""
         return first.open and second.open and self._passes(first, second)
 
@@ -173,7 +177,7 @@ class SimulatedBus:
     def go_away(self) -> None:
         """Stop all servers."""
         if any(self._up):
-            self._away_since = self._clock.now
+            self._begin_absence()
         for server in range(self.servers):
             self._up[server] = False
             self._end_all(server)
@@ -183,6 +187,8 @@ class SimulatedBus:
         self._note_harm()
         self._up = [True] * self.servers
         self._cut = False
+        if self._away_since < float("inf"):
+            self._went_at, self._came_back_at = self._away_since, self._clock.now
         self._away_since = float("inf")
         self.changed_at = self._clock.now
 
@@ -194,8 +200,13 @@ class SimulatedBus:
             self._up[server] = False
             self._end_all(server)
             if not any(self._up):
-                self._away_since = self._clock.now
+                self._begin_absence()
             self._harmed_at = self._clock.now
+
+    def _begin_absence(self) -> None:
+        """Begin an absence, or go on with the last one if clients have not returned since."""
+        returning = self._clock.now - self._came_back_at <= 2 * RETURN_DELAY[1]
+        self._away_since = self._went_at if returning else self._clock.now
 
     def cut(self) -> None:
         """Let no message pass between servers, without a sign to any client."""
@@ -250,14 +261,14 @@ class SimulatedBus:
 
     # Sessions.
 
-    def _accept(self, client: BusClient, subjects: tuple[str, ...]) -> None:
+    def _accept(self, client: SimulatedClient, subjects: tuple[str, ...]) -> None:
         servers = [server for server, up in enumerate(self._up) if up]
         if not client.running:
             return
         if not servers or client.paused:
             self.reconnect(client, subjects)
             return
-        session = Session(client, subjects, self._rng.choice(servers))
+        session = SimulatedSession(client, subjects, self._rng.choice(servers))
         self._sessions[session] = None
         for subject in subjects:
             self._subscribers.setdefault(subject, {})[session] = None
@@ -268,12 +279,12 @@ class SimulatedBus:
         for session in [each for each in self._sessions if each.server == server]:
             self._end(session)
 
-    def _end(self, session: Session) -> None:
+    def _end(self, session: SimulatedSession) -> None:
         """End a session from the side of the server; the client learns of it."""
         self._forget(session)
         self._clock.call_later(self._delay(), partial(session.client.bus_lost, session))
 
-    def _forget(self, session: Session) -> None:
+    def _forget(self, session: SimulatedSession) -> None:
         if not session.open:
             return
         session.open = False
@@ -288,7 +299,9 @@ class SimulatedBus:
 
     # Messages.
 
-    def _route(self, session: Session, subject: str, data: bytes, probe: object | None) -> None:
+    def _route(
+        self, session: SimulatedSession, subject: str, data: bytes, probe: object | None
+    ) -> None:
         if not session.open:
             return
         others = 0
@@ -302,7 +315,7 @@ class SimulatedBus:
         if probe is not None and not others:
             self._notify(session, partial(session.client.emission_refused, session, probe))
 
-    def _forward(self, session: Session, receiver: Session, data: bytes) -> None:
+    def _forward(self, session: SimulatedSession, receiver: SimulatedSession, data: bytes) -> None:
         if self.loss and self._rng.random() < self.loss:
             return
         at = max(session.arrived_at.get(receiver, 0.0), self._clock.now + self._delay())
@@ -312,7 +325,7 @@ class SimulatedBus:
             again = at + self._delay() * self._rng.choice((1, 100))
             self._clock.call_at(again, partial(self._arrive, receiver, data))
 
-    def _arrive(self, receiver: Session, data: bytes) -> None:
+    def _arrive(self, receiver: SimulatedSession, data: bytes) -> None:
         if not receiver.open:
             return
         client = receiver.client
@@ -325,17 +338,17 @@ class SimulatedBus:
         else:
             client.message_arrived(receiver, data)
 
-    def _notify(self, session: Session, event: Callable[[], None]) -> None:
+    def _notify(self, session: SimulatedSession, event: Callable[[], None]) -> None:
         """Bring an answer of the server to a client, if the connection lasts so long."""
         self._clock.call_later(self._delay(), partial(_if_open, session, event))
 
-    def _passes(self, first: Session, second: Session) -> bool:
+    def _passes(self, first: SimulatedSession, second: SimulatedSession) -> bool:
         return not self._cut or first.server == second.server
 
     def _delay(self) -> float:
         return self._rng.uniform(*self._latency)
 
 
-def _if_open(session: Session, event: Callable[[], None]) -> None:
+def _if_open(session: SimulatedSession, event: Callable[[], None]) -> None:
     if session.open:
         event()

@@ -22,6 +22,7 @@ from adsum.bus.busevents import (
     Trouble,
 )
 from adsum.errors import DialRefusedError, HandshakeError
+from adsum.replication.engine import RESOLUTION
 from adsum.replication.entry import KEY, Entry
 from adsum.replication.messages import ProtocolMessage
 from adsum.replication.state import Replica
@@ -31,7 +32,7 @@ from adsum.transport.handshake import SelfDialError
 from .laws import BrokenLawError
 from .network import SimulatedFrame
 from .nodetimer import NodeTimer
-from .simulatedbus import RETURN_DELAY, Session, SimulatedBus
+from .simulatedbus import RETURN_DELAY, SimulatedBus, SimulatedSession
 from .simulatednode import SimulatedNode
 
 #: Seconds of an absence of the bus after which a node gives its links up.
@@ -62,12 +63,14 @@ class SimulatedBusNode(SimulatedNode):
         #: The log lines of the core.
         self.troubles: list[Trouble] = []
         self._core_timer = NodeTimer(simulation.clock, self._now, self._core_timer_fired)
-        self._session: Session | None = None
+        self._session: SimulatedSession | None = None
         #: The replicas at the other ends of its links.
         self.peers: dict[int, Replica] = {}
         self._events: deque[BusEvent] = deque()
         # The links whose silence means nothing.
         self._held: set[int] = set()
+        # Virtual time at which the silence of a peer last meant nothing.
+        self._held_at = 0.0
         self._gives_up_at = float("inf")
         if self.witness is not None:
             self.witness.hiding_violation = self._hiding_violation
@@ -90,7 +93,7 @@ class SimulatedBusNode(SimulatedNode):
         return linked and self.medium.connected(self._session, peer.session)
 
     @property
-    def session(self) -> Session | None:
+    def session(self) -> SimulatedSession | None:
         """Its connection to the bus, as far as it knows."""
         return self._session
 
@@ -139,23 +142,23 @@ class SimulatedBusNode(SimulatedNode):
 
     # Events of the bus.
 
-    def bus_reached(self, session: Session) -> None:
-        """See `BusClient`."""
+    def bus_reached(self, session: SimulatedSession) -> None:
+        """See `SimulatedClient`."""
         self._when_awake(partial(self._reached, session))
 
-    def bus_lost(self, session: Session) -> None:
-        """See `BusClient`."""
+    def bus_lost(self, session: SimulatedSession) -> None:
+        """See `SimulatedClient`."""
         self._when_awake(partial(self._lost, session))
 
-    def message_arrived(self, session: Session, data: bytes) -> None:
-        """See `BusClient`."""
+    def message_arrived(self, session: SimulatedSession, data: bytes) -> None:
+        """See `SimulatedClient`."""
         self._when_awake(partial(self._read, session, data))
 
-    def emission_refused(self, session: Session, probe: object) -> None:
-        """See `BusClient`."""
+    def emission_refused(self, session: SimulatedSession, probe: object) -> None:
+        """See `SimulatedClient`."""
         self._when_awake(partial(self._refused, session, probe))
 
-    def _reached(self, session: Session) -> None:
+    def _reached(self, session: SimulatedSession) -> None:
         if not session.open:  # `bus_lost` follows
             return
         self.simulation.trace("{} is on the bus, at server {}", self.place, session.server)
@@ -164,7 +167,7 @@ class SimulatedBusNode(SimulatedNode):
         self.core.connected(self._now())
         self._carry_out()
 
-    def _lost(self, session: Session) -> None:
+    def _lost(self, session: SimulatedSession) -> None:
         if self._session is session:
             self.simulation.trace("{} has lost the bus", self.place)
             self._session = None
@@ -174,12 +177,12 @@ class SimulatedBusNode(SimulatedNode):
             self._carry_out()
         self.medium.reconnect(self, self.core.subjects)
 
-    def _read(self, session: Session, data: bytes) -> None:
+    def _read(self, session: SimulatedSession, data: bytes) -> None:
         if session.take(len(data)) and session is self._session:
             self.core.received(data, self._now())
             self._carry_out()
 
-    def _refused(self, session: Session, probe: object) -> None:
+    def _refused(self, session: SimulatedSession, probe: object) -> None:
         if session is self._session:
             self.core.refused(probe, self._now())
             self._carry_out()
@@ -188,7 +191,7 @@ class SimulatedBusNode(SimulatedNode):
         if not self.running or self.paused:
             return
         now = self._now()
-        if now >= self._gives_up_at:
+        if now >= self._gives_up_at - RESOLUTION:
             self.simulation.trace("{} gives its links up", self.place)
             self._gives_up_at = float("inf")
             self.core.give_up(now)
@@ -233,13 +236,13 @@ class SimulatedBusNode(SimulatedNode):
                 del self.peers[link]
                 self.links.discard(link)
                 if link in self._held:
-                    self._hold((link,), False)
+                    self._held.discard(link)
+                    self._held_at = self.simulation.clock.now
                 self._call(self.engine.link_down, link)
             case DialDone(address, error):
                 self._dial_done(address, error)
             case Announced(address):
-                self.engine.add_seed(address, lasting=False)
-                self.wake()
+                self._dial_at_once(address)
             case Alone():
                 self.engine.address_done(CARRIER)
                 self.wake()
@@ -249,6 +252,12 @@ class SimulatedBusNode(SimulatedNode):
             case Trouble(text):
                 self.troubles.append(event)
                 self.simulation.trace("{}: {}", self.place, text)
+
+    def _dial_at_once(self, address: str) -> None:
+        """Dial a node that has announced itself, as `CarrierDriver` does."""
+        self.engine.remove_seed(address)
+        self.engine.add_seed(address, lasting=False, direct=False)
+        self.wake()
 
     def _emit(self, event: Emit) -> None:
         if self._session is None:
@@ -272,9 +281,9 @@ class SimulatedBusNode(SimulatedNode):
 
     def _hold(self, links: tuple[int, ...], held: bool) -> None:
         """Let the silence of peers mean nothing, or count again."""
+        self._held_at = self.simulation.clock.now
         self._held = self._held | {*links} if held else self._held - {*links}
-        self.engine.hold_liveness(bool(self._held), self._now())
-        self._drive()
+        self._call(self.engine.hold, links, held)
 
     # Effects of the engine.
 
@@ -295,6 +304,10 @@ class SimulatedBusNode(SimulatedNode):
         self._carry_out()
 
     # Laws.
+
+    def _could_hide_since(self) -> float:
+        held_at = self.simulation.clock.now if self._held else self._held_at
+        return max(super()._could_hide_since(), held_at)
 
     def _hiding_violation(self, entry: Entry, replica: Replica) -> str | None:
         """The violation if a presence of a living node is hidden without a cause."""

@@ -343,8 +343,11 @@ class SimulatedNode(Driver):
             and now - self._swept_at >= self.simulation.timing.heartbeat_interval
         ):
             self._swept_at = now
-            ran_since = max(self._resumed_at, min(now, self._stands_until))
-            self.check(self.witness.sweep, now, ran_since, self.simulation.names)
+            self.check(self.witness.sweep, now, self._could_hide_since(), self.simulation.names)
+
+    def _could_hide_since(self) -> float:
+        """Virtual time since which this node notices the death of others."""
+        return max(self._resumed_at, min(self.simulation.clock.now, self._stands_until))
 
     def _guard(self, action: Callable[..., None], *arguments: Any) -> None:
         action(*arguments)  # a simulation hides no error
