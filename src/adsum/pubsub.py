@@ -218,6 +218,10 @@ class PubSub:
     one node to another they arrive in order. A node without a link, or one that does not read,
     misses them and is counted; a link that breaks loses the messages under way, uncounted.
 
+    Over a carrier, messages for all nodes reach those with a subscription to the topic only. The
+    engine does not report the misses of a message that it has accepted, so they are not counted.
+    Messages with `to` may overtake messages for all there, and the other way round.
+
     Args:
         node: The node; messages are sent to the nodes of its cluster.
 
@@ -255,6 +259,10 @@ class PubSub:
         """Subscribe to the messages that are published on a topic from now on.
 
         `Subscription.add` adds more topics to it.
+
+        Over a carrier it takes effect at the engine within a round trip. With one server, a message
+        is received that another node publishes after it has received a later presence change of
+        this node over the carrier.
 
         Args:
             topic: 1 to 1,024 characters.
@@ -298,6 +306,9 @@ class PubSub:
         reads receives it even later; a node without room for 1 s does not read and misses it. No
         node delays another. If the call is cancelled, the nodes that it waits for miss the message.
 
+        Nodes on a carrier receive a message for all on the subject of its topic. It waits for the
+        carrier as for one node. All of them miss it while the carrier is away.
+
         On the simulated network of `adsum.testing` this never waits.
 
         Args:
@@ -310,7 +321,8 @@ class PubSub:
             exclude: A subscription that does not receive it: the publisher's own.
 
         Returns:
-            The number of nodes that missed it, because there is no link or they do not read.
+            The number of nodes that are known to have missed it, because there is no link, they do
+            not read, or their carrier did not accept it. Later misses over a carrier are not known.
 
         Raises:
             ConfigurationError: `local` is not a bool, or `exclude` not a subscription.

@@ -41,7 +41,7 @@ def test_heartbeat_has_the_bytes_that_the_page_shows() -> None:
 
 
 def test_messages_of_the_bus_are_those_of_the_page() -> None:
-    rows = re.findall(r"^\| (\d) \| (\w+) \| (?:all|inbox) \|", PAGE.read_text(), re.M)
+    rows = re.findall(r"^\| (\d) \| (\w+) \| (?:all|inbox|topic) \|", PAGE.read_text(), re.M)
     kinds = [(str(number), kind.__name__.lower()) for number, kind in enumerate(busmessages._KINDS)]
     assert rows == kinds
 
@@ -55,4 +55,7 @@ def test_limits_of_virtual_links_are_those_of_the_page() -> None:
     assert f"then after {limits.RESEND_AFTER:g}," in prose
     assert f"After {limits.RESEND_PATIENCE:g} s with a gap" in prose
     assert f"refusals mean nothing for {limits.RETURN_GRACE:g} s" in prose
+    assert f"while no more than {limits.TOPIC_BACKLOG // kib} KiB wait in the client" in prose
+    assert f"while more than {limits.MAX_TOPIC_QUEUED // kib // kib} MiB are queued" in prose
+    assert f"unsubscribes up to {limits.UNFOLLOW_AFTER:g} s after" in prose
     assert limits.PROBE_INTERVAL == 1 / 4
