@@ -185,6 +185,30 @@ def test_subscription_is_in_place_before_a_later_publish_of_the_same_client(
     asyncio.run(main())
 
 
+def test_thousands_of_subscriptions_are_in_place_before_a_later_publish(
+    server: BusServer,
+) -> None:
+    async def main() -> None:
+        async with (
+            connected(server.url) as (subscriber, receiver),
+            connected(server.url, "ready") as (sender, ready),
+        ):
+            subjects = [f"topic.{number}" for number in range(4096)]
+            for number, subject in enumerate(subjects):
+                subscriber.subscribe(subject)
+                if number % 2:
+                    subscriber.unsubscribe(subjects[number - 1])
+            subscriber.publish("ready", b"now")
+            await until(lambda: ready.received, "the publish")
+            for subject in subjects:
+                sender.publish(subject, subject.encode())
+            expected = [subject.encode() for subject in subjects[1::2]]
+            await until(lambda: len(receiver.received) >= len(expected), "all messages")
+            assert receiver.received == expected
+
+    asyncio.run(main())
+
+
 def test_unsubscribed_subject_is_refused_and_its_messages_end(server: BusServer) -> None:
     async def main() -> None:
         async with (

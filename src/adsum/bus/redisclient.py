@@ -17,6 +17,7 @@ redis-py's own pools and retries are not used, because a repeated publish would 
 import asyncio
 from collections import deque
 from collections.abc import Sequence
+from itertools import groupby
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -179,19 +180,11 @@ class _RedisSession(BusSession):
         return answer
 
     async def _write(self, batch: Sequence[BusCommand]) -> None:
-        run = list[BusCommand]()
-        for command in batch:
-            if command.verb is Verb.PUBLISH:
-                run.append(command)
-            else:
-                await self._publish(run)
-                run = []
-                await self._change(command)
-        await self._publish(run)
+        for publishes, group in groupby(batch, lambda command: command.verb is Verb.PUBLISH):
+            run = list(group)
+            await (self._publish(run) if publishes else self._change(run))
 
     async def _publish(self, run: Sequence[BusCommand]) -> None:
-        if not run:
-            return
         self._in_flight = sum(command.size for command in run)
         answers = await self._ask(*[("PUBLISH", one.subject, one.data) for one in run])
         self._in_flight = 0
@@ -213,21 +206,23 @@ class _RedisSession(BusSession):
 
     # Subscriber.
 
-    async def _change(self, command: BusCommand) -> None:
-        verb = "SUBSCRIBE" if command.verb is Verb.SUBSCRIBE else "UNSUBSCRIBE"
-        answer = await self._send(verb, command.subject)
-        try:
-            await answer
-        except ResponseError as error:
-            self.events.dropped(str(error))
-            return
-        if command.verb is Verb.SUBSCRIBE:
-            self._own.add(command.subject)
-        else:
-            self._own.discard(command.subject)
+    async def _change(self, run: Sequence[BusCommand]) -> None:
+        """Subscribe and unsubscribe in one round trip; later publishes wait for the answers."""
+        answers = [await self._send(command.verb.name, command.subject) for command in run]
+        for command, answer in zip(run, answers, strict=True):
+            try:
+                await answer
+            except ResponseError as error:
+                self.events.dropped(str(error))
+                continue
+            if command.verb is Verb.SUBSCRIBE:
+                self._own.add(command.subject)
+            else:
+                self._own.discard(command.subject)
 
     async def _send(self, verb: str, subject: str) -> "asyncio.Future[None]":
         answer: asyncio.Future[None] = self._loop.create_future()
+        answer.add_done_callback(_retrieve)
         self._awaited.append(answer)
         await self._subscriber.send_command(verb, subject, check_health=False)
         return answer
@@ -286,6 +281,12 @@ class _RedisSession(BusSession):
             # redis-py would warn of a connection that was not closed, and close it again.
             if _writer_of(connection) is not None:
                 connection._reader = connection._writer = None
+
+
+def _retrieve(answer: "asyncio.Future[None]") -> None:
+    """Mark the error of an answer as seen: the one before it may have ended the session."""
+    if not answer.cancelled():
+        answer.exception()
 
 
 def _writer_of(connection: AbstractConnection) -> asyncio.StreamWriter | None:
