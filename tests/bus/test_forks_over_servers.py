@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.node.test_forks import CHILDREN, Forkers, Forking
 from tests.support.bus_servers import BusServer, NatsServer, RedisServer, running
+from tests.support.forkers import CHILDREN, Forkers, Forking
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.processes
