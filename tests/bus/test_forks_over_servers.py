@@ -8,28 +8,35 @@ from typing import Any
 
 import pytest
 
-from tests.node.test_forks import CHILDREN, Forkers, Forking
 from tests.support.bus_servers import BusServer, NatsServer, RedisServer, running
+from tests.support.forkers import CHILDREN, Forkers, Forking
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.processes
 
 
-@pytest.fixture(params=[NatsServer, RedisServer])
-def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[BusServer]:
-    server: BusServer = request.param(tmp_path)
+@pytest.fixture(params=[("asyncio", NatsServer), ("uvloop", RedisServer)])
+def pair_of_parts(request: pytest.FixtureRequest) -> tuple[str, type[BusServer]]:
+    """An event loop and a server: each of them once, since neither depends on the other."""
+    parts: tuple[str, type[BusServer]] = request.param
+    return parts
+
+
+@pytest.fixture
+def server(pair_of_parts: tuple[str, type[BusServer]], tmp_path: Path) -> Iterator[BusServer]:
+    server = pair_of_parts[1](tmp_path)
     with running(server):
         yield server
 
 
-@pytest.fixture(params=["asyncio", "uvloop"])
+@pytest.fixture
 def forkers(
-    request: pytest.FixtureRequest, server: BusServer, cluster_name: str
+    pair_of_parts: tuple[str, type[BusServer]], server: BusServer, cluster_name: str
 ) -> Iterator[Forkers]:
     settings: dict[str, Any] = {"cluster": cluster_name, "carrier": server.url}
     settings |= {"siblings": False, "secret": "a secret of 16 bytes or more"}
     settings |= {"down_after": 600.0, "forget_after": 600.0}  # longer than the tests
-    forkers = Forkers(str(request.param), settings)
+    forkers = Forkers(pair_of_parts[0], settings)
     yield forkers
     forkers.end()
 

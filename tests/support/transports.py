@@ -9,6 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import ParamSpec, cast
 
+import pytest
+
 from adsum.bus.buslink import BusLink
 from adsum.bus.bustransport import BusTransport
 from adsum.transport.address import TcpAddress, UnixAddress, parse
@@ -28,6 +30,8 @@ from .raw_peer import RawPeer
 from .waiting import DEADLINE, until
 
 P = ParamSpec("P")
+
+KINDS = ("tcp", "tls", "unix", "memory")
 
 
 class ConnectingBusTransport(BusTransport):
@@ -332,3 +336,8 @@ def bound_port(address: str) -> int:
     where = parse(address)
     assert isinstance(where, TcpAddress)
     return where.port
+
+
+def make_world(request: pytest.FixtureRequest, kind: str, directory: Path) -> World:
+    tls = request.getfixturevalue("tls") if kind == "tls" else None
+    return World(kind, directory, tls)

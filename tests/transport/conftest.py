@@ -5,9 +5,7 @@ from pathlib import Path
 import pytest
 
 from adsum.transport.tls import TLS
-from tests.support.transports import World
-
-KINDS = ("tcp", "tls", "unix", "memory")
+from tests.support.transports import KINDS, World, make_world
 
 
 @pytest.fixture(params=KINDS)
@@ -18,11 +16,6 @@ def world(request: pytest.FixtureRequest, short_path: Path) -> World:
 @pytest.fixture(params=("tcp", "tls", "unix"))
 def socket_world(request: pytest.FixtureRequest, short_path: Path) -> World:
     return make_world(request, request.param, short_path)
-
-
-def make_world(request: pytest.FixtureRequest, kind: str, directory: Path) -> World:
-    tls = request.getfixturevalue("tls") if kind == "tls" else None
-    return World(kind, directory, tls)
 
 
 @pytest.fixture(scope="session")

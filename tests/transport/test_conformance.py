@@ -14,10 +14,8 @@ from adsum.transport.contract import Link
 from adsum.transport.framing import FRAME_LIMIT
 from adsum.transport.handshake import VERSIONS, SelfDialError
 from adsum.transport.limits import TransportLimits
-from tests.support.transports import Recorder, World, in_loop
+from tests.support.transports import KINDS, Recorder, World, in_loop, make_world
 from tests.support.waiting import DEADLINE, until
-
-from .conftest import KINDS, make_world
 
 
 @pytest.fixture(params=(*KINDS, "bus"))

@@ -223,7 +223,8 @@ class SimulatedBusNode(SimulatedNode):
                 self.links.add(link)
                 self.simulation.trace("{} has link {} to {}", self.place, link, replica)
                 self.engine.address_done(CARRIER)
-                self._call(self.engine.link_up, link, replica, peer.addresses, dialled)
+                link_up = partial(self.engine.link_up, direct=False)
+                self._call(link_up, link, replica, peer.addresses, dialled)
             case Arrived(link, payload):
                 frame = SimulatedFrame(payload)
                 peer_name = self.peers[link].name
