@@ -2341,8 +2341,16 @@ MUTANTS = [
     Mutant(
         "open two links where both ends dial",
         "../bus/buscore.py",
-        "own = self._dial_to(sender)",
-        "own = None",
+        "if self._life < sender and self._dial_to(sender) is not None:",
+        "if False:",
+        VIRTUAL_LINKS,
+    ),
+    Mutant(
+        "end a dial over a bus for a recorded greeting",
+        "../bus/buscore.py",
+        "            greeting = self._greet(key, sender, None, now)\n",
+        "            greeting = self._greet(key, sender, None, now)\n"
+        "            greeting.dialled = self._end_dial_to(sender)\n",
         VIRTUAL_LINKS,
     ),
     Mutant(
@@ -2355,8 +2363,8 @@ MUTANTS = [
     Mutant(
         "dial over a bus after the other end has dialled",
         "../bus/buscore.py",
-        "greeting.dialled = self._postponed.pop(sender, None)",
-        "pass",
+        "return self._postponed.pop(life, None)",
+        "return None",
         VIRTUAL_LINKS,
     ),
     Mutant(

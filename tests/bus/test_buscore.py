@@ -94,6 +94,58 @@ def test_dial_of_the_own_address_is_noticed() -> None:
     assert isinstance(a.dials[a.core.address], SelfDialError)
 
 
+def replay(broker: Broker, sender: str, receiver: Peer) -> None:
+    """Pass on everything that a node has published, again, as a stranger on the bus can."""
+    for name, emit in list(broker.emitted):
+        if name == sender:
+            receiver.core.received(emit.data, broker.now)
+            receiver.drain()
+
+
+def test_recorded_messages_of_a_dead_node_open_no_link() -> None:
+    broker, (a, b) = cluster("a", "b")
+    send(b, b"hello")
+    broker.kill(b)
+    broker.run(1.0)
+    assert a.links == []
+    replay(broker, "b", a)
+    broker.run(DIAL_TIMEOUT + 1.0)
+    assert a.links == []
+    assert len(a.opened) == 1
+    assert isinstance(a.dials[b.core.address], DialRefusedError)
+
+
+def test_recorded_messages_of_a_living_node_are_not_delivered_again() -> None:
+    broker, (a, b) = cluster("a", "b")
+    send(b, b"hello")
+    send(b, b"hello, a", "a")
+    broker.run()
+    before = list(frames(a, "b"))
+    replay(broker, "b", a)
+    broker.run(DIAL_TIMEOUT + 1.0)
+    assert frames(a, "b") == before
+    assert (len(a.links), len(b.links)) == (1, 1)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_recorded_greeting_does_not_end_a_dial(seed: int) -> None:
+    broker = Broker(seed)
+    a, b = silent(broker, "a"), silent(broker, "b")
+    dial(b, a)
+    broker.run()
+    for peer in (a, b):
+        peer.core.give_up(broker.now)
+        peer.drain()
+    recorded = [emit for name, emit in broker.emitted if name == "b"]
+    dial(a, b)
+    for emit in recorded:
+        a.core.received(emit.data, broker.now)
+        a.drain()
+    broker.run()
+    assert a.dials == {b.core.address: None}
+    assert len(a.links) == 1
+
+
 def dial(peer: Peer, to: Peer) -> None:
     peer.core.dial(to.core.address, peer.broker.now)
     peer.drain()
@@ -189,7 +241,7 @@ def test_loss_of_the_bus_ends_waiting_dials() -> None:
     assert all(isinstance(error, DialError) for error in a.dials.values())
     before = greetings(broker, a)
     broker.come(a)
-    broker.run()
+    broker.run(1.0)
     assert greetings(broker, a) == before
 
 

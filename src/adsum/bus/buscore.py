@@ -345,14 +345,9 @@ class BusCore:
         if greeting is None:
             if key in self._by_key:
                 return  # a repetition
-            own = self._dial_to(sender)
-            if own is not None and self._life < sender:
+            if self._life < sender and self._dial_to(sender) is not None:
                 return  # both ends have dialled: the other one takes part in this dial
             greeting = self._greet(key, sender, None, now)
-            greeting.dialled = self._postponed.pop(sender, None)
-            if own is not None:
-                del self._greetings[own.key]
-                greeting.dialled = own.dialled
         if greeting.life != sender:
             return
         try:
@@ -465,6 +460,20 @@ class BusCore:
             message = Greet(life, greeting.key, greeting.handshake.start())
             self._emit(self._inbox(life), message, probe=greeting)
 
+    def _end_dial_to(self, life: bytes) -> str | None:
+        """End a dial: its node has dialled, too, and that has opened a link.
+
+        Not before: a recorded greeting opens none.
+
+        Returns:
+            The dialled address, if there was a dial.
+        """
+        own = self._dial_to(life)
+        if own is None:
+            return self._postponed.pop(life, None)
+        del self._greetings[own.key]
+        return own.dialled
+
     def _dial_places(self) -> list[float]:
         """When each dial under way leaves its place to the next one."""
         until = [each.until for each in self._greetings.values() if each.dialled is not None]
@@ -483,6 +492,8 @@ class BusCore:
 
     def _open(self, greeting: VirtualGreeting, peer: NodeIdentity, now: float) -> None:
         del self._greetings[greeting.key]
+        if greeting.dialled is None:
+            greeting.dialled = self._end_dial_to(greeting.life)
         link = VirtualLink(self._next_id, greeting.key, greeting.life, peer, SendWindow(self._log))
         self._next_id += 1
         self._links[link.id] = self._by_key[link.key] = link
