@@ -20,6 +20,7 @@ import adsum
 from benchmarks import (
     authentication,
     broadcasting,
+    carriers,
     cells,
     cluster,
     deltas,
@@ -59,6 +60,7 @@ BENCHMARKS: dict[str, Callable[[Plan], list[Figure]]] = {
     "authentication": authentication.run,
     "idle": cluster.idle,
     "cells": cells.run,
+    "carriers": carriers.run,
     "portal": portal.run,
     "services": services.run,
     "redis": yardstick.run,
