@@ -20,6 +20,7 @@ import adsum
 from benchmarks import (
     authentication,
     broadcasting,
+    carriers,
     cells,
     cluster,
     deltas,
@@ -61,6 +62,7 @@ BENCHMARKS: dict[str, Callable[[Plan], list[Figure]]] = {
     "idle": cluster.idle,
     "cells": cells.run,
     "interest": interest.run,
+    "carriers": carriers.run,
     "portal": portal.run,
     "services": services.run,
     "redis": yardstick.run,

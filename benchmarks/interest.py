@@ -102,17 +102,17 @@ def run(plan: Plan) -> list[Figure]:
     ):
         settings = {**_SETTINGS, "carrier": url}
         hosts = [publisher, subscribed, subscribed, bystander]
-        hosts += [rest[number % _PROCESSES] for number in range(plan.carried - len(hosts))]
+        hosts += [rest[number % _PROCESSES] for number in range(plan.crowd_on_carrier - len(hosts))]
         for number, host in enumerate(hosts):
             host.call("start", f"node-{number}", **settings)
         for host in (publisher, subscribed, bystander, *rest):
-            host.call("settle", plan.carried, 0)
+            host.call("settle", plan.crowd_on_carrier, 0)
         subscribed.call("subscribe_all")
         bystander.call("count")
         time.sleep(_QUIET)
         for _ in range(plan.repetitions):
             _measure(samples, publisher, subscribed, bystander)
-    return samples.figures(f"{_GROUP}: {plan.carried} nodes on a carrier, 2 subscribed")
+    return samples.figures(f"{_GROUP}: {plan.crowd_on_carrier} nodes on a carrier, 2 subscribed")
 
 
 def _measure(samples: Samples, publisher: Worker, subscribed: Worker, bystander: Worker) -> None:

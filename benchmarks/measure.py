@@ -1,6 +1,7 @@
 """Instruments: stop watches, and probes for stalls of an event loop and of the collector."""
 
 import asyncio
+import contextlib
 import gc
 import os
 import socket
@@ -14,6 +15,8 @@ from adsum.driver.socketdriver import SocketDriver
 
 #: Where Linux puts the bytes received into `struct tcp_info`; headers are not among them.
 _RECEIVED = struct.Struct("@128xQ")
+#: Where Linux puts the bytes sent that the other end has acknowledged, also without headers.
+_ACKNOWLEDGED = struct.Struct("@120xQ")
 #: How often a stall probe looks; shorter stalls than this do not show.
 _PROBE_INTERVAL = 0.0005
 
@@ -53,6 +56,19 @@ def received_bytes(node: adsum.Node) -> int:
             opened = wire.get_extra_info("socket")
             info = opened.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _RECEIVED.size)
             total += _RECEIVED.unpack(info)[0]
+    return total
+
+
+def sent_bytes() -> int:
+    """Bytes that this process has sent over its open TCP connections, headers left out (Linux)."""
+    total = 0
+    for entry in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):  # no TCP connection, or closed meanwhile
+            if not os.readlink(f"/proc/self/fd/{entry}").startswith("socket:"):
+                continue
+            with socket.socket(fileno=os.dup(int(entry))) as opened:
+                info = opened.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _ACKNOWLEDGED.size)
+                total += _ACKNOWLEDGED.unpack(info)[0]
     return total
 
 

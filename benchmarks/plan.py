@@ -30,7 +30,10 @@ class Plan:
     #: Processes that are measured as so many cells, beside one mesh of all.
     cells: tuple[tuple[int, tuple[int, ...]], ...] = ((24, (1, 4, 8)), (48, (1, 4, 8)))
     #: Nodes on one carrier.
-    carried: int = 100
+    crowd_on_carrier: int = 100
+    #: Nodes among which a join is counted, and nodes of a crowd, over each carrier and the mesh.
+    carried: tuple[int, ...] = (3, 10, 30)
+    carried_crowd: int = 100
     #: Instances of the service that is resolved.
     instances: tuple[int, ...] = (3, 30, 300)
     idle_seconds: float = 1.5
@@ -68,7 +71,9 @@ QUICK = Plan(
     calls=2_000,
     clusters=(3, 10),
     cells=((6, (1, 2)),),
-    carried=12,
+    crowd_on_carrier=12,
+    carried=(3, 10),
+    carried_crowd=20,
     instances=(3, 30),
     idle_seconds=1.0,
     crowd=60,

@@ -76,7 +76,7 @@ def test_module_of_support_is_used_by_more_than_one_suite() -> None:
         for module in imported(path, tree):
             users.setdefault(module, set()).add(path.parts[0])
     for path in sorted(SUPPORT.glob("*.py")):
-        if path.stem not in ("__init__", "worker"):  # the worker is a program
+        if path.stem not in ("__init__", "worker", "forking_worker"):  # these are programs
             used_by = users.get(f"tests.support.{path.stem}", set())
             assert len(used_by) > 1, f"{path.name} is used by {sorted(used_by)}"
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from engine import Engine, EngineError
 from incidents import Incidents
 from network import Network
 from process import Server
@@ -33,14 +34,19 @@ class Cluster:
     Args:
         nodes: How many.
         first_port: The port of the first server, the others follow; 0 takes free ones.
+        carrier: ``nats`` or ``redis`` to link the servers over an engine that is started, too.
 
     Attributes:
+        engine: The engine; None if the servers are linked directly.
         cut: The last server before the cut in the network, if there is one.
         changed: Set, and replaced by a new one, when something in `describe` changes.
         ending: Whether all of it is about to stop.
+
+    Raises:
+        EngineError: The engine is not installed.
     """
 
-    def __init__(self, nodes: int, first_port: int = 0) -> None:
+    def __init__(self, nodes: int, first_port: int = 0, carrier: str | None = None) -> None:
         self.name = f"demo-{os.getpid()}-{secrets.token_hex(4)}"
         self.incidents = Incidents()
         self.cut: str | None = None
@@ -49,14 +55,18 @@ class Cluster:
         self._directory = tempfile.TemporaryDirectory(prefix="adsum-demo-")
         names = [f"n{number}" for number in range(1, nodes + 1)]
         self.network = Network(Path(self._directory.name), names, self._name_of)
+        self.engine = self._make_engine(carrier) if carrier is not None else None
         self.servers: dict[str, Server] = {}
         for number, name in enumerate(names):
-            environment = {"ADSUM_CLUSTER": self.name, **self.network.settings(name)}
+            links = self.network.settings(name) if self.engine is None else self.engine.settings()
+            environment = {"ADSUM_CLUSTER": self.name, **links, **self.network.answers(name)}
             port = first_port and first_port + number
             self.servers[name] = Server(name, port, environment, self._reported, self._ended)
 
     async def __aenter__(self) -> Self:
         try:
+            if self.engine is not None:
+                await self.engine.start()
             await asyncio.gather(*[self._start(server) for server in self.servers.values()])
         except BaseException:
             await self.stop()
@@ -71,6 +81,15 @@ class Cluster:
     ) -> None:
         await self.stop()
 
+    def _make_engine(self, carrier: str) -> Engine:
+        try:
+            engine = Engine(carrier, self._directory.name)
+        except EngineError:
+            self._directory.cleanup()
+            raise
+        engine.changed = self._tell
+        return engine
+
     def end(self) -> None:
         """Start nothing any more, and let go of those who wait for changes."""
         self.ending = True
@@ -80,6 +99,8 @@ class Cluster:
         """End every process: ask first, then insist."""
         self.end()
         await asyncio.gather(*[server.stop() for server in self.servers.values()])
+        if self.engine is not None:
+            await self.engine.kill()
         self.network.close()
         self._directory.cleanup()
 
@@ -108,9 +129,12 @@ class Cluster:
         """Cut the network after a server: it and all before it on one side.
 
         Raises:
-            RefusedError: There is a cut already, or nobody would be on the other side.
+            RefusedError: There is a cut already, nobody would be on the other side, or the servers
+                are linked over an engine.
         """
         names = self.network.names
+        if self.engine is not None:
+            raise RefusedError(f"cannot cut: the servers are linked over {self.engine.program}")
         if self.cut or name == names[-1]:
             raise RefusedError(f"cannot cut after {name}: {'it is cut' if self.cut else 'no one'}")
         self.cut = name
@@ -130,6 +154,27 @@ class Cluster:
         self.network.heal()
         self._tell()
 
+    async def act_on_engine(self, action: str) -> None:
+        """Kill the engine, or start it again.
+
+        Args:
+            action: ``kill`` or ``start``.
+
+        Raises:
+            RefusedError: It makes no sense now, or there is no engine.
+            EngineError: It was to be started, and does not.
+        """
+        if self.engine is None:
+            raise RefusedError("the servers are linked directly")
+        if self.engine.state != ("running" if action == "kill" else "dead") or self.ending:
+            raise RefusedError(f"cannot {action} {self.engine.program}: it is {self.engine.state}")
+        if action == "kill":
+            self._begin("outage", self.engine.program, {})
+            await self.engine.kill()
+        else:
+            await self.engine.start()
+            self._begin("return", self.engine.program, {})
+
     def describe(self) -> dict[str, Any]:
         """Everything that the page shows of the cluster, as JSON."""
         servers = self.servers.values()
@@ -138,6 +183,7 @@ class Cluster:
             "now": time.time(),
             "down_after": max(server.down_after for server in servers),
             "cut": self.cut,
+            "engine": None if self.engine is None else self.engine.describe(),
             "nodes": [server.describe() for server in servers],
             "incidents": [incident.describe() for incident in self.incidents.recent],
         }

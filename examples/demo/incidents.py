@@ -17,7 +17,8 @@ class Incident:
     Attributes:
         id: Counts up from 1.
         node: Whom it was done to; for the network, the last one before the cut.
-        action: ``kill``, ``pause``, ``stop``, ``resume``, ``start``, ``split`` or ``heal``.
+        action: ``kill``, ``pause``, ``stop``, ``resume``, ``start``, ``split`` or ``heal``; of the
+            engine ``outage`` or ``return``, which no server notices in its list.
         at: When the signal was sent, or the process started, in monotonic seconds.
         wall: The same in seconds since the epoch, for people.
         waiting: The observers that will notice, each with the nodes it has yet to notice.

@@ -43,15 +43,18 @@ class Network:
         self._carrying: set[asyncio.Task[None]] = set()
 
     def settings(self, name: str) -> dict[str, str]:
-        """What a server has to be told, as environment variables."""
+        """What a node has to be told to find the others, as environment variables."""
         others = [f"unix:{self._directory / other}" for other in self.names if other != name]
         return {
             "ADSUM_SIBLINGS": "0",
             "ADSUM_LISTEN": f"unix:{self._inside(name)}",
             "ADSUM_ADVERTISE": f"unix:{self._directory / name}",
             "ADSUM_PEERS": ",".join(others),
-            "DEMO_ANSWERS": str(self._directory / f"{name}{ANSWERS}"),
         }
+
+    def answers(self, name: str) -> dict[str, str]:
+        """What a server has to be told to answer requests, as environment variables."""
+        return {"DEMO_ANSWERS": str(self._directory / f"{name}{ANSWERS}")}
 
     async def connect(self, name: str) -> None:
         """Relay to a server from now on: it listens, for nodes and for requests."""

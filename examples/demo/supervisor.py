@@ -26,6 +26,7 @@ from starlette.staticfiles import StaticFiles
 
 from adsum.cli import phoenixjs
 from cluster import ACTIONS, Cluster, RefusedError
+from engine import EngineError
 from process import StartError
 
 PAGE = Path(__file__).with_name("page")
@@ -33,12 +34,13 @@ APP = Path(__file__).with_name("app.py")
 WORDS = {2: "Two", 3: "Three", 4: "Four", 5: "Five", 6: "Six"}
 
 
-def run(nodes: int = 3, port: int = 0) -> int:
+def run(nodes: int = 3, port: int = 0, carrier: str | None = None) -> int:
     """Run until interrupted; returns the exit code.
 
     Args:
         nodes: How many servers.
         port: Where the page is served, the servers on the ports after it; 0 takes free ones.
+        carrier: ``nats`` or ``redis``, an engine over which the servers are linked; None for none.
     """
     listener = socket.socket()
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -49,7 +51,7 @@ def run(nodes: int = 3, port: int = 0) -> int:
         print(f"adsum demo: port {port}: {error.strerror}", file=sys.stderr)
         return 1
     with listener:
-        return asyncio.run(serve(nodes, listener, port + 1 if port else 0))
+        return asyncio.run(serve(nodes, listener, port + 1 if port else 0, carrier))
 
 
 class PageServer(uvicorn.Server):
@@ -60,14 +62,21 @@ class PageServer(uvicorn.Server):
         yield
 
 
-async def serve(nodes: int, listener: socket.socket, first_port: int) -> int:
+async def serve(
+    nodes: int, listener: socket.socket, first_port: int, carrier: str | None = None
+) -> int:
     """Start everything, serve the page, and on a signal end everything in order."""
     port = listener.getsockname()[1]
-    cluster = Cluster(nodes, first_port)
+    try:
+        cluster = Cluster(nodes, first_port, carrier)
+    except EngineError as error:
+        print(f"adsum demo: --carrier {carrier}: {error}", file=sys.stderr)
+        return 1
     app = make_app(cluster)
     server = PageServer(uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=2))
     end_on_signals(server, cluster)
-    print(f"{WORDS[nodes]} servers are starting, to form one cluster ...", flush=True)
+    over = f" over {cluster.engine.program}" if cluster.engine is not None else ""
+    print(f"{WORDS[nodes]} servers are starting, to form one cluster{over} ...", flush=True)
     try:
         app.mount("/phoenix", StaticFiles(directory=await asyncio.to_thread(phoenixjs.install)))
         app.mount("/", StaticFiles(directory=PAGE, html=True))
@@ -75,7 +84,7 @@ async def serve(nodes: int, listener: socket.socket, first_port: int) -> int:
             print(f"\n    open  http://127.0.0.1:{port}\n", flush=True)
             print("Ctrl-C ends everything.", flush=True)
             await server.serve(sockets=[listener])
-    except (StartError, phoenixjs.InstallError) as error:
+    except (StartError, EngineError, phoenixjs.InstallError) as error:
         print(f"adsum demo: {error}", file=sys.stderr)
         return 1
     except asyncio.CancelledError:
@@ -105,6 +114,7 @@ def make_app(cluster: Cluster) -> Starlette:
             Route("/nodes/{name}/{action}", act, methods=["POST"]),
             Route("/network/split/{name}", split, methods=["POST"]),
             Route("/network/heal", heal, methods=["POST"]),
+            Route("/engine/{action}", engine, methods=["POST"]),
             Route("/events", events),
             Route("/app.py", source),
         ],
@@ -143,6 +153,14 @@ async def heal(request: Request) -> JSONResponse:
     return await attempt(request, request.app.state.cluster.heal)
 
 
+async def engine(request: Request) -> JSONResponse:
+    """Kill the engine that carries the links, or start it again."""
+    action = request.path_params["action"]
+    if action not in ("kill", "start"):
+        return JSONResponse({"error": f"there is no {action} of the engine"}, 404)
+    return await attempt(request, lambda: request.app.state.cluster.act_on_engine(action))
+
+
 async def attempt(request: Request, work: Callable[[], Awaitable[None] | None]) -> JSONResponse:
     """Do something to the cluster, if the demo's own page asks and it makes sense."""
     if not from_own_page(request):
@@ -151,7 +169,7 @@ async def attempt(request: Request, work: Callable[[], Awaitable[None] | None]) 
         doing = work()
         if doing is not None:
             await doing
-    except (RefusedError, StartError) as error:
+    except (RefusedError, StartError, EngineError) as error:
         return JSONResponse({"error": str(error)}, 409)
     return JSONResponse(request.app.state.cluster.describe())
 

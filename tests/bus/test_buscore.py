@@ -7,8 +7,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adsum.bus.buscore import BusCore, prefix_of
-from adsum.bus.busmessages import BusCodec, Cast, Probe
-from adsum.bus.limits import MAX_CASTS_KEPT, RESEND_PATIENCE, RETURN_GRACE, WINDOW
+from adsum.bus.busevents import Emit
+from adsum.bus.busmessages import BusCodec, Cast, Greet, Probe, Report, Single
+from adsum.bus.limits import (
+    DIAL_PATIENCE,
+    DIAL_TIMEOUT,
+    FIRST_AFTER,
+    MAX_CASTS_KEPT,
+    MAX_DIALS,
+    RESEND_PATIENCE,
+    RETURN_GRACE,
+    WINDOW,
+)
 from adsum.errors import DialError, DialRefusedError, HandshakeError
 from adsum.transport.contract import NodeIdentity
 from adsum.transport.framing import FRAME_LIMIT
@@ -84,11 +94,185 @@ def test_dial_of_the_own_address_is_noticed() -> None:
     assert isinstance(a.dials[a.core.address], SelfDialError)
 
 
+def replay(broker: Broker, sender: str, receiver: Peer) -> None:
+    """Pass on everything that a node has published, again, as a stranger on the bus can."""
+    for name, emit in list(broker.emitted):
+        if name == sender:
+            receiver.core.received(emit.data, broker.now)
+            receiver.drain()
+
+
+def test_recorded_messages_of_a_dead_node_open_no_link() -> None:
+    broker, (a, b) = cluster("a", "b")
+    send(b, b"hello")
+    broker.kill(b)
+    broker.run(1.0)
+    assert a.links == []
+    replay(broker, "b", a)
+    broker.run(DIAL_TIMEOUT + 1.0)
+    assert a.links == []
+    assert len(a.opened) == 1
+    assert isinstance(a.dials[b.core.address], DialRefusedError)
+
+
+def test_recorded_messages_of_a_living_node_are_not_delivered_again() -> None:
+    broker, (a, b) = cluster("a", "b")
+    send(b, b"hello")
+    send(b, b"hello, a", "a")
+    broker.run()
+    before = list(frames(a, "b"))
+    replay(broker, "b", a)
+    broker.run(DIAL_TIMEOUT + 1.0)
+    assert frames(a, "b") == before
+    assert (len(a.links), len(b.links)) == (1, 1)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_recorded_greeting_does_not_end_a_dial(seed: int) -> None:
+    broker = Broker(seed)
+    a, b = silent(broker, "a"), silent(broker, "b")
+    dial(b, a)
+    broker.run()
+    for peer in (a, b):
+        peer.core.give_up(broker.now)
+        peer.drain()
+    recorded = [emit for name, emit in broker.emitted if name == "b"]
+    dial(a, b)
+    for emit in recorded:
+        a.core.received(emit.data, broker.now)
+        a.drain()
+    broker.run()
+    assert a.dials == {b.core.address: None}
+    assert len(a.links) == 1
+
+
+def dial(peer: Peer, to: Peer) -> None:
+    peer.core.dial(to.core.address, peer.broker.now)
+    peer.drain()
+
+
+def silent(broker: Broker, name: str) -> Peer:
+    """A node that dials nobody by itself."""
+    peer = Peer(broker, name, SECRET, b"")
+    peer.dials_who_announce = False
+    broker.peers.append(peer)
+    broker.come(peer)
+    broker.run()
+    return peer
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_dials_in_both_directions_open_one_link(seed: int) -> None:
+    broker = Broker(seed)
+    a, b = silent(broker, "a"), silent(broker, "b")
+    dial(a, b)
+    dial(b, a)
+    broker.run()
+    assert len(a.opened) == len(b.opened) == 1
+    assert (a.dials, b.dials) == ({b.core.address: None}, {a.core.address: None})
+    assert a.opened[a.links[0]].dialled == b.core.address
+    assert b.opened[b.links[0]].dialled == a.core.address
+
+
+def greetings(broker: Broker, peer: Peer) -> int:
+    """Messages of handshakes that a node has sent."""
+    messages = [decoded(emit.data) for name, emit in broker.emitted if name == peer.name]
+    return sum(isinstance(message, Greet) for message in messages)
+
+
+def decoded(data: bytes) -> object:
+    return BusCodec(SECRET, "test").decode(data)[1]
+
+
+def test_dials_beyond_the_limit_wait_for_the_end_of_others() -> None:
+    broker = Broker()
+    a = silent(broker, "a")
+    others = [silent(broker, f"other {number}") for number in range(3 * MAX_DIALS)]
+    for other in others:
+        dial(a, other)
+    assert greetings(broker, a) == MAX_DIALS
+    broker.run()
+    assert len(a.links) == len(others)
+    assert list(a.dials.values()) == [None] * len(others)
+
+
+def test_waiting_dial_ends_with_the_link_that_its_node_opens() -> None:
+    broker = Broker()
+    a = silent(broker, "a")
+    mute = [silent(broker, f"mute {number}") for number in range(MAX_DIALS)]
+    b = silent(broker, "b")
+    broker.loses = lambda sender, receiver: "mute" in receiver
+    for other in [*mute, b]:
+        dial(a, other)
+    broker.run()
+    assert a.links == []
+    dial(b, a)
+    broker.run()
+    assert a.dials == {b.core.address: None}
+    assert a.opened[a.links[0]].dialled == b.core.address
+    broker.run(DIAL_TIMEOUT + 0.1)
+    assert len(a.dials) == 1 + len(mute)
+    assert len(b.opened) == 1
+
+
+def test_waiting_dials_begin_when_others_have_no_answer_yet() -> None:
+    broker = Broker()
+    a = silent(broker, "a")
+    mute = [silent(broker, f"mute {number}") for number in range(MAX_DIALS)]
+    b = silent(broker, "b")
+    broker.loses = lambda sender, receiver: "mute" in receiver
+    for other in [*mute, b]:
+        dial(a, other)
+    broker.run(DIAL_PATIENCE + 0.1)
+    assert a.dials == {b.core.address: None}
+    broker.run(DIAL_TIMEOUT)
+    assert all(isinstance(a.dials[each.core.address], DialError) for each in mute)
+
+
+def test_loss_of_the_bus_ends_waiting_dials() -> None:
+    broker = Broker()
+    a = silent(broker, "a")
+    others = [silent(broker, f"other {number}") for number in range(MAX_DIALS + 1)]
+    broker.loses = lambda sender, receiver: True
+    for other in others:
+        dial(a, other)
+    broker.go(a)
+    assert len(a.dials) == len(others)
+    assert all(isinstance(error, DialError) for error in a.dials.values())
+    before = greetings(broker, a)
+    broker.come(a)
+    broker.run(1.0)
+    assert greetings(broker, a) == before
+
+
+def test_late_first_frame_is_not_requested_again_at_once() -> None:
+    broker = Broker()
+    a, b = silent(broker, "a"), silent(broker, "b")
+    dial(a, b)
+    begun = len(broker.emitted)
+    publish = broker.publish
+
+    def lose_frames(sender: Peer, emit: Emit) -> None:
+        if sender is a or not isinstance(decoded(emit.data), Single):
+            publish(sender, emit)
+
+    broker.publish = lose_frames  # type: ignore[method-assign]
+    broker.run(FIRST_AFTER / 2)
+    assert a.links
+    requests = [decoded(emit.data) for name, emit in broker.emitted[begun:] if name == "a"]
+    assert not any(isinstance(each, Report) and each.resend for each in requests)
+    broker.publish = publish  # type: ignore[method-assign]
+    broker.run(FIRST_AFTER)
+    send(b, b"hello", "a")
+    broker.run()
+    assert frames(a, "b")[-1] == b"hello"
+
+
 def test_dial_without_an_answer_ends() -> None:
     broker, (a, b) = cluster("a", "b")
     broker.loses = lambda sender, receiver: True
     a.core.dial(b.core.address, broker.now)
-    broker.run(4.0)
+    broker.run(DIAL_TIMEOUT + 1.0)
     error = a.dials[b.core.address]
     assert isinstance(error, DialError)
     assert not isinstance(error, DialRefusedError)

@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import logging
 import os
+import time
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -12,6 +13,7 @@ from typing import cast
 import pytest
 
 from adsum.bus import bustransport
+from adsum.bus.buscore import BusCore
 from adsum.errors import CarrierError, DialError, ListenError, ProtocolError
 from adsum.forks import process
 from adsum.transport.contract import Link
@@ -87,6 +89,25 @@ async def test_frames_of_one_turn_stay_within_the_budget_and_keep_their_order(
 
     assert acceptor.payloads == payloads
     assert max(turns.count(each) for each in set(turns)) <= 5
+
+
+@in_loop
+async def test_deadlines_are_checked_after_the_messages_received_before(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order = list[str]()
+    monkeypatch.setattr(BusCore, "tick", lambda self, now: order.append("tick"))
+    monkeypatch.setattr(BusCore, "received", lambda self, data, now: order.append("received"))
+    monkeypatch.setattr(BusCore, "wake_at", property(lambda self: time.monotonic() + 0.05))
+    await world.listening("node", Recorder(), limits=TransportLimits(turn_budget=1024))
+    client = world.broker.clients[-1]
+    await until(lambda: "tick" in order)
+    order.clear()
+    for _ in range(50):
+        client.handler.bus_received(bytes(1000))
+    time.sleep(0.1)  # noqa: ASYNC251  # the process does not run until after the deadline
+    await until(lambda: "tick" in order)
+    assert order[:51] == ["received"] * 50 + ["tick"]
 
 
 @in_loop

@@ -105,6 +105,10 @@ class Demo:
         """What it left on the disk."""
         return os.listdir(self._directory.name)
 
+    def note(self, pid: int) -> None:
+        """Count a further process among those that must end."""
+        self._pids.add(pid)
+
     def alive(self) -> set[int]:
         """The server processes seen so far that are still there."""
         return {pid for pid in self._pids if is_alive(pid)}

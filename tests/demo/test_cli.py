@@ -20,7 +20,14 @@ def test_cli_prints_its_version(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [[], ["dance"], ["demo", "--nodes", "1"], ["demo", "--port", "x"]]
+    "arguments",
+    [
+        [],
+        ["dance"],
+        ["demo", "--nodes", "1"],
+        ["demo", "--port", "x"],
+        ["demo", "--carrier", "pigeon"],
+    ],
 )
 def test_cli_refuses_unknown_arguments(arguments: list[str]) -> None:
     with pytest.raises(SystemExit) as exit:
@@ -28,12 +35,41 @@ def test_cli_refuses_unknown_arguments(arguments: list[str]) -> None:
     assert exit.value.code == 2
 
 
+@pytest.mark.parametrize(
+    ("arguments", "extras"),
+    [([], "demo"), (["--carrier", "nats"], "demo,nats"), (["--carrier", "redis"], "demo,redis")],
+)
 def test_cli_names_the_missing_extra(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    extras: str,
 ) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    assert main(["demo"]) == 1
-    assert capsys.readouterr().err.endswith("pip install '.[demo]'\n")
+    assert main(["demo", *arguments]) == 1
+    assert capsys.readouterr().err.endswith(f"pip install '.[{extras}]'\n")
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize(
+    ("carrier", "package"), [("nats", "nats-server"), ("redis", "redis-server")]
+)
+def test_cli_names_the_package_of_a_missing_engine(
+    tmp_path: Path, carrier: str, package: str
+) -> None:
+    # A program in /usr/sbin would be found without the path.
+    if Path("/usr/sbin", package).exists():
+        pytest.skip(f"{package} is in /usr/sbin")
+    done = subprocess.run(
+        [sys.executable, "-m", "adsum.cli", "demo", "--carrier", carrier],
+        env={**os.environ, "PATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr.endswith(f"{package} is not installed; on Debian: apt install {package}\n")
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.processes

@@ -1,12 +1,14 @@
 """The page of the demo in a real browser, with phoenix.js as npm delivers it."""
 
 import re
+import shutil
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, expect, sync_playwright
 
+from tests.support.bus_servers import SEARCH
 from tests.support.chromium import CHROMIUM, FLAGS
 from tests.support.waiting import DEADLINE
 
@@ -246,3 +248,34 @@ def test_reloaded_page_is_the_same_visitor(visit: Visit) -> None:
     tour.page.reload()
     tour.shows("n2", "phone n1")
     expect(tour.you("n2").locator(".who")).to_have_text(name)
+
+
+@pytest.mark.parametrize("size", [*SIZES])
+@pytest.mark.parametrize("program", ["nats-server", "redis-server"])
+def test_tour_with_an_engine_that_is_killed(chromium: Browser, program: str, size: str) -> None:
+    if shutil.which(program, path=SEARCH) is None:
+        pytest.skip(f"needs the package {program}")
+    carrier = program.removesuffix("-server")
+    pytest.importorskip(carrier)
+    width, height = SIZES[size]
+    with Demo("--carrier", carrier) as demo:
+        tour = Tour(chromium.new_page(viewport={"width": width, "height": height}))
+        tour.page.goto(demo.wait_until_open().url)
+        expect(tour.page.locator("#tagline")).to_contain_text(f"over {program}")
+        expect(tour.page.locator('[data-step="cut"]')).to_be_hidden()
+        for node in ("n1", "n2", "n3"):
+            tour.people(node, 5)
+        tour.fits()
+        tour.press(f"Kill {program}")
+        expect(tour.page.locator("#latest")).to_contain_text("Everybody stays listed")
+        expect(tour.page.locator('[data-step="outage"]')).to_have_class("done")
+        for node in ("n1", "n2", "n3"):
+            tour.people(node, 5)
+        tour.press(f"Start {program}")
+        expect(tour.page.locator("#latest")).to_contain_text("was started again")
+        expect(tour.page.get_by_role("button", name=f"Kill {program}", exact=True)).to_be_visible()
+        tour.press("Join the room")
+        for node in ("n1", "n2", "n3"):
+            tour.shows(node, "phone n1")
+        tour.page.close()
+        assert not tour.errors

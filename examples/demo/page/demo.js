@@ -3,6 +3,7 @@
 import { Column } from "./column.js";
 import { Device } from "./device.js";
 import { $, soon } from "./dom.js";
+import { EngineStrip } from "./engine.js";
 import { Frames } from "./frames.js";
 import * as incidents from "./incidents.js";
 import { Strip } from "./network.js";
@@ -146,13 +147,30 @@ function receive(news) {
 function build() {
   const names = state.nodes.map(({ name }) => name);
   $("tagline").textContent = `${NUMBERS[names.length]} servers, one room, no database`;
-  strip = new Strip($("network"), names, { split: (name) => ask(`network/split/${name}`, "cut"), heal });
+  strip = state.engine ? buildEngine(names) : buildNetwork(names);
   for (const name of names) {
     columns.set(name, new Column(name, { act, you, downAfter: () => state.down_after }));
     $("columns").append(columns.get(name).element);
   }
   for (const kind of you.kinds) openDevice(kind);
   drawYou();
+}
+
+function buildNetwork(names) {
+  return new Strip($("network"), names, { split: (name) => ask(`network/split/${name}`, "cut"), heal });
+}
+
+/** The links run over an engine: that can be killed, and there is no network to cut. */
+function buildEngine(names) {
+  $("tagline").textContent += `, over ${state.engine.program}`;
+  for (const place of document.querySelectorAll("[data-engine]")) place.textContent = state.engine.program;
+  for (const step of ["cut", "heal", "outage", "return"]) {
+    document.querySelector(`[data-step="${step}"]`).hidden = ["cut", "heal"].includes(step);
+  }
+  return new EngineStrip($("network"), names, {
+    kill: () => ask("engine/kill", "outage"),
+    start: () => ask("engine/start", "return"),
+  });
 }
 
 function act(name, action) {

@@ -8,6 +8,8 @@ const WHAT = {
   resume: "was resumed.",
   stop: "was asked to stop.",
   start: "was started.",
+  outage: "was killed, and with it all links between the servers.",
+  return: "was started again.",
 };
 const NOTICED = {
   stop: "saw it leave after",
@@ -22,6 +24,8 @@ const NOBODY = {
   kill: "There was nobody to notice.",
   split: "It was over before anybody missed anybody.",
   heal: "Nobody had missed anybody yet.",
+  outage: "Everybody stays listed for 30 s, and changes wait.",
+  return: "The servers reconnect, and exchange what changed.",
 };
 const SILENT = ["pause", "split"]; // what is noticed by silence only, which takes its time
 

@@ -9,6 +9,8 @@ A node subscribes to two subjects: one of the whole cluster, and its inbox, whic
 * **Discovery.** A node announces its life to all when it reaches the bus, and from time to time.
   Nodes without a link to it dial it. A recorded announcement leads nowhere: the handshake is that
   of sockets, with new nonces of both ends, so it needs a living process that knows the secret.
+  If both ends dial, the dial of the smaller life goes on, and the other end takes part in it. Each
+  end has few dials under way, so that many nodes can start at once on a busy machine.
 * **Links.** Each is ordered and complete, or closes: see `buswindows`. A frame for at least half
   of all links is published once, and names the few that it is not for.
 * **Topics.** A message for all members is published on the subject of its topic, see `topicslots`,
@@ -85,7 +87,9 @@ from .busring import Ring
 from .buswindows import CastLog, SendWindow
 from .limits import (
     ANNOUNCE_INTERVAL,
+    DIAL_PATIENCE,
     DIAL_TIMEOUT,
+    MAX_DIALS,
     MAX_EXCLUDED,
     MAX_GREETINGS,
     PROBE_INTERVAL,
@@ -157,6 +161,8 @@ class BusCore:
         self._by_life: dict[bytes, dict[int, VirtualLink]] = {}
         self._next_id = 1
         self._greetings: dict[bytes, VirtualGreeting] = {}
+        # The dials that wait for the end of others: addresses by life.
+        self._postponed: dict[bytes, str] = {}
         self._ring = Ring(self._life)
         self._log = CastLog()
         # The links with a single since the last cast: its number by the key of the link.
@@ -193,6 +199,9 @@ class BusCore:
         self._settled_at = _PAST
         for greeting in list(self._greetings.values()):
             self._fail(greeting, DialError(f"{greeting.dialled}: the carrier is away"))
+        for address in self._postponed.values():
+            self._events.append(DialDone(address, DialError(f"{address}: the carrier is away")))
+        self._postponed.clear()
         for link in self._links.values():
             link.missing_since, link.ask_at = None, _NEVER
             link.confirmed = False  # the peer may give the link up meanwhile
@@ -212,6 +221,7 @@ class BusCore:
             self._events.append(Trouble(text, str(error)))
             return
         self._handle(sender, message, len(data), now)
+        self._begin_dials(now)
 
     def refused(self, probe: object, now: float) -> None:
         """The engine says that nobody else receives the emission with this probe."""
@@ -224,6 +234,7 @@ class BusCore:
             if self._greetings.get(probe.key) is probe:
                 sort = DialError if now < self._settled_at else DialRefusedError
                 self._fail(probe, sort(f"{probe.dialled}: nobody subscribes to its inbox"))
+                self._begin_dials(now)
         elif isinstance(probe, bytes) and now >= self._settled_at:
             self._lose(probe, now)
 
@@ -235,6 +246,7 @@ class BusCore:
             self._events += [Unfollow(self._subject_of(slot)) for slot in self._slots.sweep()]
         if not self._is_connected:
             return
+        self._begin_dials(now)
         for link in list(self._incomplete.values()):
             self._check_gap(link, now)
         for id in [id for id, at in self._full.items() if at <= now]:
@@ -250,7 +262,10 @@ class BusCore:
             self._probe(self._ring.neighbour)
 
     def dial(self, address: str, now: float) -> None:
-        """Begin to open a link to the node at an address; `DialDone` follows."""
+        """Open a link to the node at an address; `DialDone` follows.
+
+        Beyond `MAX_DIALS` the dial waits for the end of others.
+        """
         life = _life_of(address)
         error: Exception | None = None
         if life is None:
@@ -262,9 +277,8 @@ class BusCore:
         if life is None or error is not None:
             self._events.append(DialDone(address, error))
             return
-        greeting = self._greet(self._random_bytes(KEY_BYTES), life, address, now)
-        message = Greet(life, greeting.key, greeting.handshake.start())
-        self._emit(self._inbox(life), message, probe=greeting)
+        self._postponed[life] = address
+        self._begin_dials(now)
 
     def send(self, links: Collection[int], payload: bytes, now: float) -> None:
         """Send a frame over these links: published once if they are at least half of all links.
@@ -333,6 +347,8 @@ class BusCore:
         greetings = [greeting.until for greeting in self._greetings.values()]
         gaps = [link.ask_at for link in self._incomplete.values()]
         settled = _NEVER if self._settled_at == _PAST else self._settled_at
+        # While dials wait, all places are taken, by the newest dials.
+        places = sorted(self._dial_places())[-MAX_DIALS:] if self._postponed else []
         return min(
             self._probe_at,
             self._announce_at,
@@ -340,6 +356,7 @@ class BusCore:
             settled,
             *greetings,
             *gaps,
+            *places,
             *self._full.values(),
         )
 
@@ -395,6 +412,8 @@ class BusCore:
         if greeting is None:
             if key in self._by_key:
                 return  # a repetition
+            if self._life < sender and self._dial_to(sender) is not None:
+                return  # both ends have dialled: the other one takes part in this dial
             greeting = self._greet(key, sender, None, now)
         if greeting.life != sender:
             return
@@ -520,12 +539,51 @@ class BusCore:
                 error = DialError(f"{greeting.dialled}: no answer within {DIAL_TIMEOUT:g} s")
                 self._fail(greeting, error)
 
+    def _begin_dials(self, now: float) -> None:
+        """Begin postponed dials while there is room for their handshakes."""
+        if not self._postponed:
+            return
+        room = MAX_DIALS - sum(at > now for at in self._dial_places())
+        for life in list(self._postponed)[: max(0, room)]:
+            address = self._postponed.pop(life)
+            greeting = self._greet(self._random_bytes(KEY_BYTES), life, address, now)
+            message = Greet(life, greeting.key, greeting.handshake.start())
+            self._emit(self._inbox(life), message, probe=greeting)
+
+    def _end_dial_to(self, life: bytes) -> str | None:
+        """End a dial: its node has dialled, too, and that has opened a link.
+
+        Not before: a recorded greeting opens none.
+
+        Returns:
+            The dialled address, if there was a dial.
+        """
+        own = self._dial_to(life)
+        if own is None:
+            return self._postponed.pop(life, None)
+        del self._greetings[own.key]
+        return own.dialled
+
+    def _dial_places(self) -> list[float]:
+        """When each dial under way leaves its place to the next one."""
+        until = [each.until for each in self._greetings.values() if each.dialled is not None]
+        return [each - DIAL_TIMEOUT + DIAL_PATIENCE for each in until]
+
+    def _dial_to(self, life: bytes) -> VirtualGreeting | None:
+        """The handshake under way with a life that this end has begun."""
+        for greeting in self._greetings.values():
+            if greeting.life == life and greeting.dialled is not None:
+                return greeting
+        return None
+
     def _fail(self, greeting: VirtualGreeting, error: Exception) -> None:
         if self._greetings.pop(greeting.key, None) is not None and greeting.dialled is not None:
             self._events.append(DialDone(greeting.dialled, error))
 
     def _open(self, greeting: VirtualGreeting, peer: NodeIdentity, now: float) -> None:
         del self._greetings[greeting.key]
+        if greeting.dialled is None:
+            greeting.dialled = self._end_dial_to(greeting.life)
         link = VirtualLink(self._next_id, greeting.key, greeting.life, peer, SendWindow(self._log))
         self._next_id += 1
         self._links[link.id] = self._by_key[link.key] = link

