@@ -12,7 +12,7 @@ import pytest
 from .eager import start_tasks_eagerly
 from .support.certificates import make_authority, sign
 from .support.environment import clean_environment
-from .support.measurements import Measured, Record
+from .support.measurements import SOCKETS, Measured, Record
 
 # No example is timed, as the machine may be busy.
 hypothesis.settings.register_profile("untimed", deadline=None)
@@ -46,7 +46,9 @@ def pytest_sessionfinish() -> None:
 @pytest.fixture
 def measured(request: pytest.FixtureRequest) -> Measured:
     """Takes in what the test measures."""
-    return Measured(_record, request.node.nodeid)
+    parameters = getattr(request.node, "callspec", None)
+    carrier = parameters.params.get("carrier") if parameters else None
+    return Measured(_record, request.node.nodeid, over=carrier or SOCKETS)
 
 
 @pytest.fixture(autouse=True)

@@ -107,6 +107,33 @@ def test_later_denied_subject_is_logged_and_ends_nothing(
     asyncio.run(main())
 
 
+def test_refused_return_is_logged_once_and_repeated_until_it_is_accepted(
+    make_server: MakeServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    server, url = protected(make_server)
+
+    def warnings() -> list[str]:
+        return [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
+
+    def attempts() -> int:
+        return sum("refuses the credentials" in r.getMessage() for r in caplog.records)
+
+    async def main() -> None:
+        async with connected(url, "allowed.a") as (client, events):
+            password, server.password = server.password, "changed"
+            server.restart()
+            await until(lambda: attempts() >= 3, "three attempts")
+            server.password = password
+            server.restart()
+            await until(lambda: client.connected, "the reconnect")
+            assert len(events.losses) == 1
+
+    asyncio.run(main())
+    [line] = warnings()
+    assert "refuses the credentials" in line
+    assert "check the user, the password or the token" in line
+
+
 def test_unreachable_server_names_each_url_and_the_reason(engine: str) -> None:
     one, two = free_port(), free_port()
     text = refused(f"{engine}://127.0.0.1:{one},{engine}://u:hunter2@127.0.0.1:{two}")

@@ -7,10 +7,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from adsum.replication.timing import Timing, carrier_timing
+from tests.support.bus_servers import BusServer
+from tests.support.measurements import recording
 from tests.support.waiting import eventually
 from tests.support.worker_processes import Worker, Workers
 
-from .namespaces import Network
+from .carriers import Carrier
+from .namespaces import Host, Network
 
 #: Every address that other hosts could reach asks for one.
 SECRET = "only for the tests of faults"
@@ -22,35 +26,97 @@ class Cluster:
 
     Args:
         workers: Starts the processes, and ends them after the test.
-        settings: Those of every node.
+        carrier: Starts the server that carries the links; None for links over sockets.
+        settings: Those of every node. With the URL of a `carrier` no server is started.
+
+    Attributes:
+        server: The server of the carrier, once the first node has been started.
     """
 
-    def __init__(self, workers: Workers, **settings: Any) -> None:
+    def __init__(
+        self, workers: Workers, carrier: Carrier | None = None, /, **settings: Any
+    ) -> None:
         self.workers = workers
+        self.carrier = carrier
+        self._server: BusServer | None = None
         self.settings = settings
+        if carrier is not None:
+            self.settings = {**carrier.settings, "siblings": False, "secret": SECRET, **settings}
         #: Who tracks each key that has to be listed, and the keys that had reason to leave.
         self.tracked: dict[str, Worker] = {}
+        self._logs: dict[Worker, Path] = {}
         self.departed: set[str] = set()
+
+    @property
+    def down_after(self) -> float:
+        """Seconds of silence after which a node is down."""
+        usual = Timing() if self.carrier is None else carrier_timing()
+        return float(self.settings.get("down_after", usual.down_after))
+
+    def rounds(self, usual: int) -> int:
+        """How often a fault is repeated; over a carrier only for the record."""
+        return usual if self.carrier is None or recording() else 1
+
+    @property
+    def server(self) -> BusServer:
+        """The server of the carrier, started by the first node."""
+        assert self._server is not None
+        return self._server
+
+    def reach(self, host: Host | None = None) -> None:
+        """Start the server of the carrier, if there is to be one and there is none yet."""
+        if self.carrier is not None and "carrier" not in self.settings:
+            self._server = self.carrier.start(host)
+            self.settings["carrier"] = self._server.url
 
     def start(self, *keys: str, log: Path | None = None, **other: Any) -> list[Worker]:
         """Start a process for each key; returns them when all list all."""
+        self.reach()
         workers = [self.workers.start(log=log, **self.settings | other) for _ in keys]
         return self._introduce(workers, keys)
 
-    def start_on(self, network: Network, *keys: str) -> list[Worker]:
-        """The same on the first hosts of a network; all its hosts are peers."""
+    def start_logged(self, directory: Path, *keys: str, **other: Any) -> list[Worker]:
+        """The same with a log of each node from INFO on, see `lines`."""
+        workers = []
+        for key in keys:
+            log = directory / f"{key}.{len(self._logs)}.log"
+            workers += self.start(key, log=log, **other)
+            self._log(workers[-1], log)
+        return workers
+
+    def lines(self, worker: Worker) -> list[str]:
+        """What a node has logged about its carrier, line by line."""
+        return [line for line in self._logs[worker].read_text().splitlines() if "carrier" in line]
+
+    def start_on(self, network: Network, *keys: str, logs: Path | None = None) -> list[Worker]:
+        """The same on the first hosts of a network; all its hosts are peers.
+
+        Over a carrier its server is on the last host, and no node dials another one.
+        """
+        self.reach(network.hosts[-1])
         workers = [
             self.workers.start(
                 prefix=host.prefix,
-                listen=f"{host.address}:{PORT}",
-                peers=[f"{peer.address}:{PORT}" for peer in network.hosts if peer is not host],
-                siblings=False,
-                secret=SECRET,
-                **self.settings,
+                log=logs and logs / f"{key}.log",
+                **self._settings_on(host, network),
             )
-            for host in network.hosts[: len(keys)]
+            for host, key in zip(network.hosts, keys, strict=False)
         ]
+        for worker, key in zip(workers, keys, strict=True):
+            if logs is not None:
+                self._log(worker, logs / f"{key}.log")
         return self._introduce(workers, keys)
+
+    def _log(self, worker: Worker, log: Path) -> None:
+        worker.ask("log")
+        self._logs[worker] = log
+
+    def _settings_on(self, host: Host, network: Network) -> dict[str, Any]:
+        if self.carrier is not None:
+            return self.settings
+        peers = [f"{peer.address}:{PORT}" for peer in network.hosts if peer is not host]
+        listen = {"listen": f"{host.address}:{PORT}", "peers": peers}
+        return {**listen, "siblings": False, "secret": SECRET, **self.settings}
 
     def track(self, worker: Worker, key: str) -> float:
         """Let a process track a key; returns when it did."""

@@ -12,19 +12,21 @@ from tests.support.measurements import Measured
 from tests.support.waiting import eventually
 from tests.support.worker_processes import Worker, sibling_sockets
 
+from .carriers import over
 from .cluster import Cluster, flickers, when_left
 from .memory_group import MemoryGroup, memory_group
 
 pytestmark = pytest.mark.processes
 
 
+@over("sockets", "nats")
 def test_kill_makes_only_the_presences_of_that_process_leave(
     cluster: Callable[..., Cluster], measured: Measured
 ) -> None:
     nodes = cluster()
     witnesses = nodes.start("ann", "bob")
     times = []
-    for key in (f"killed {number}" for number in range(5)):
+    for key in (f"killed {number}" for number in range(nodes.rounds(5))):
         [victim] = nodes.start(key)
         nodes.linked()
         killed = victim.signal(signal.SIGKILL)
@@ -36,13 +38,14 @@ def test_kill_makes_only_the_presences_of_that_process_leave(
     measured(fault="kill -9", sees="its presences leave", seconds=times)
 
 
+@over("sockets", "redis")
 def test_sigterm_says_goodbye_at_once_and_leaks_nothing(
     cluster: Callable[..., Cluster], measured: Measured, tmp_path: Path
 ) -> None:
     nodes = cluster()
     witnesses = nodes.start("ann", "bob")
     times = []
-    for number in range(3):
+    for number in range(nodes.rounds(3)):
         log = tmp_path / f"log {number}"
         [victim] = nodes.start(f"told {number}", log=log)
         nodes.linked()
@@ -51,13 +54,15 @@ def test_sigterm_says_goodbye_at_once_and_leaks_nothing(
         times += when_left(witnesses, f"told {number}", told)
         assert victim.process.wait(timeout=5) == 0
         assert log.read_text() == ""
-        assert len(sibling_sockets(str(nodes.settings["cluster"]))) == len(witnesses)
+        if nodes.carrier is None:
+            assert len(sibling_sockets(str(nodes.settings["cluster"]))) == len(witnesses)
     nodes.agree()
     assert flickers(*witnesses, but=nodes.departed) == []
     assert max(times) < 1.0
     measured(fault="SIGTERM", sees="its presences leave", seconds=times)
 
 
+@over("sockets", "nats")
 def test_rejoin_elsewhere_during_linger_shows_no_leave(
     cluster: Callable[..., Cluster], measured: Measured
 ) -> None:
@@ -80,6 +85,7 @@ def test_rejoin_elsewhere_during_linger_shows_no_leave(
     )
 
 
+@over("sockets", "redis")
 def test_out_of_memory_kill_is_detected_as_crash(
     memory: MemoryGroup, cluster: Callable[..., Cluster], measured: Measured
 ) -> None:

@@ -12,6 +12,7 @@ import pytest
 from tests.support.measurements import Measured
 from tests.support.waiting import eventually
 
+from .carriers import over
 from .cluster import Cluster, alike, flickers, nobody_leaves, when_joined
 from .procfs import descriptors, megabytes
 
@@ -43,6 +44,7 @@ def test_silent_peer_costs_one_connection_and_delays_no_change(
     measured(fault="a peer that sends nothing", sees="a change is seen", seconds=times)
 
 
+@over("sockets")
 def test_slow_consumer_is_memory_bound_and_catches_up_on_resume(
     cluster: Callable[..., Cluster], measured: Measured
 ) -> None:

@@ -17,15 +17,18 @@ def record_of_two_tests() -> Record:
     measured = Measured(record, "tests/a.py::test_a")
     measured(fault="kill", sees="leaves", seconds=[0.25, 0.2312, 0.5])
     measured(fault="kill", sees="memory", MB=[1234.5])
+    measured = Measured(record, "tests/a.py::test_a[nats]", over="nats")
+    measured(fault="kill", sees="leaves", seconds=[0.3])
     return record
 
 
 TABLE = """\
-| fault | effect on the others | low, median, high | times | test |
-| --- | --- | --- | --- | --- |
-| kill | leaves | 0.231, 0.25, 0.5 s | 3 | [a](../tests/a.py) |
-| kill | memory | 1234 MB | 1 | [a](../tests/a.py) |
-| stop | a leave | 5.51 s | 1 | [b](../tests/b.py) |
+| fault | effect on the others | links over | low, median, high | times | test |
+| --- | --- | --- | --- | --- | --- |
+| kill | leaves | sockets | 0.231, 0.25, 0.5 s | 3 | [a](../tests/a.py) |
+| kill | leaves | nats | 0.3 s | 1 | [a](../tests/a.py) |
+| kill | memory | sockets | 1234 MB | 1 | [a](../tests/a.py) |
+| stop | a leave | sockets | 5.51 s | 1 | [b](../tests/b.py) |
 """
 
 

@@ -10,15 +10,17 @@ import signal
 import socket
 import subprocess
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.support.ports import free_port
+from tests.support.ports import free_port, listens
 from tests.support.waiting import DEADLINE, eventually
 
+LOOPBACK = "127.0.0.1"
 #: Where servers of Debian are, which is not on the path of every user.
 SEARCH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin"])
 
@@ -28,6 +30,8 @@ class BusServer(ABC):
 
     Args:
         directory: For its files; several servers may share it.
+        host: The address that it listens on.
+        prefix: A command that runs it in other surroundings, as `nsenter`.
         user: The name of the only user, or None for a server that needs no credentials.
         password: The password of that user.
         tls: The directory of ``server.pem``, ``server.key`` and ``authority.pem``, or None.
@@ -41,11 +45,14 @@ class BusServer(ABC):
         self,
         directory: Path,
         *,
+        host: str = LOOPBACK,
+        prefix: Sequence[str] = (),
         user: str | None = None,
         password: str = "",
         tls: Path | None = None,
     ) -> None:
         self.directory = directory
+        self.host, self.prefix = host, prefix
         self.user, self.password, self.tls = user, password, tls
         self.port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
@@ -55,7 +62,7 @@ class BusServer(ABC):
         """The setting for a client, with the credentials."""
         user = f"{self.user}:{self.password}@" if self.user is not None else ""
         scheme = self.scheme if self.tls is None else self.tls_scheme
-        return f"{scheme}://{user}127.0.0.1:{self.port}"
+        return f"{scheme}://{user}{self.host}:{self.port}"
 
     def start(self) -> None:
         """Start it, and wait until it accepts connections."""
@@ -65,7 +72,10 @@ class BusServer(ABC):
         log = (self.directory / f"{self.program}-{self.port}.log").open("ab")
         with log:
             self._process = subprocess.Popen(
-                [command, *self._arguments()], stdout=log, stderr=log, cwd=self.directory
+                [*self.prefix, command, *self._arguments()],
+                stdout=log,
+                stderr=log,
+                cwd=self.directory,
             )
         eventually(self._accepts, f"{self.program} accepts connections")
 
@@ -99,8 +109,10 @@ class BusServer(ABC):
     def _accepts(self) -> bool:
         assert self._process is not None
         assert self._process.poll() is None, f"{self.program} ended"
+        if self.prefix:  # it may be where this process cannot connect
+            return listens(self._process.pid, self.port)
         with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+            return probe.connect_ex((self.host, self.port)) == 0
 
     def _end(self, number: signal.Signals) -> None:
         if self._process is not None:
@@ -129,11 +141,9 @@ class NatsServer(BusServer):
         routes: list[int] | None = None,
         denied: str | None = None,
         pending: int = 64 * 1024 * 1024,
-        user: str | None = None,
-        password: str = "",
-        tls: Path | None = None,
+        **options: Any,
     ) -> None:
-        super().__init__(directory, user=user, password=password, tls=tls)
+        super().__init__(directory, **options)
         self.route_port = free_port()
         self._routes, self._denied, self._pending = routes, denied, pending
 
@@ -153,7 +163,7 @@ class NatsServer(BusServer):
             settings["cluster"] = {"name": "test", "listen": listen, "routes": urls}
         config = self.directory / f"nats-{self.port}.conf"
         config.write_text(json.dumps(settings))
-        return ["--addr", "127.0.0.1", "--port", str(self.port), "--config", str(config)]
+        return ["--addr", self.host, "--port", str(self.port), "--config", str(config)]
 
 
 class RedisServer(BusServer):
@@ -176,18 +186,16 @@ class RedisServer(BusServer):
         denied: str | None = None,
         pending: int = 32 * 1024 * 1024,
         cluster_mode: bool = False,
-        user: str | None = None,
-        password: str = "",
-        tls: Path | None = None,
+        **options: Any,
     ) -> None:
-        super().__init__(directory, user=user, password=password, tls=tls)
+        super().__init__(directory, **options)
         self._replica_of, self._denied, self._pending = replica_of, denied, pending
         self._cluster_mode = cluster_mode
 
     def _arguments(self) -> list[str]:
         port = "port" if self.tls is None else "tls-port"
-        settings = {"port": "0", port: str(self.port), "bind": "127.0.0.1", "save": "''"}
-        settings |= {"appendonly": "no", "repl-diskless-sync-delay": "0"}
+        settings = {"port": "0", port: str(self.port), "bind": self.host, "save": "''"}
+        settings |= {"appendonly": "no", "protected-mode": "no", "repl-diskless-sync-delay": "0"}
         settings["client-output-buffer-limit"] = f"pubsub {self._pending} {self._pending} 0"
         if self._replica_of is not None:
             settings["replicaof"] = f"127.0.0.1 {self._replica_of.port}"

@@ -9,6 +9,8 @@ from typing import TypedDict
 
 #: Names the file to write; nothing is written without it.
 RECORD = "TEST_RECORD"
+#: Carries the links of nodes that have no carrier.
+SOCKETS = "sockets"
 
 
 class Row(TypedDict):
@@ -17,6 +19,7 @@ class Row(TypedDict):
     fault: str
     test: str
     sees: str
+    over: str
     unit: str
     count: int
     low: float
@@ -28,11 +31,13 @@ class Record:
     """What one run of the tests measured."""
 
     def __init__(self) -> None:
-        self._values: dict[tuple[str, str, str, str], list[float]] = {}
+        self._values: dict[tuple[str, str, str, str, str], list[float]] = {}
 
-    def add(self, fault: str, test: str, sees: str, unit: str, values: list[float]) -> None:
+    def add(
+        self, fault: str, test: str, sees: str, over: str, unit: str, values: list[float]
+    ) -> None:
         """Keep figures, with those of the same kind."""
-        self._values.setdefault((fault, test, sees, unit), []).extend(values)
+        self._values.setdefault((fault, test, sees, over, unit), []).extend(values)
 
     @property
     def rows(self) -> list[Row]:
@@ -52,11 +57,13 @@ class Measured:
     Args:
         record: Where to.
         test: The id of the test; those that differ only in a parameter are one.
+        over: What carries the links of the nodes.
     """
 
-    def __init__(self, record: Record, test: str) -> None:
+    def __init__(self, record: Record, test: str, over: str = SOCKETS) -> None:
         self._record = record
         self._test = test.partition("[")[0]
+        self._over = over
 
     def __call__(
         self, *, fault: str, sees: str, seconds: Iterable[float] = (), **other: Iterable[float]
@@ -71,7 +78,7 @@ class Measured:
         """
         for unit, figures in {"s": list(seconds), **other}.items():
             if values := list(figures):
-                self._record.add(fault, self._test, sees, unit, values)
+                self._record.add(fault, self._test, sees, self._over, unit, values)
 
 
 def recording() -> bool:
@@ -79,11 +86,12 @@ def recording() -> bool:
     return RECORD in os.environ
 
 
-def _row(fault: str, test: str, sees: str, unit: str, values: list[float]) -> Row:
+def _row(fault: str, test: str, sees: str, over: str, unit: str, values: list[float]) -> Row:
     return {
         "fault": fault,
         "test": test,
         "sees": sees,
+        "over": over,
         "unit": unit,
         "count": len(values),
         "low": round(min(values), 5),

@@ -8,7 +8,10 @@ by one process, and each process begins elsewhere.
 import itertools
 import random
 import socket
+from pathlib import Path
 
+#: The state of a listening socket in `/proc/net/tcp`.
+_LISTEN = "0A"
 FIRST, LAST = 10_000, 19_999
 _turns = itertools.count(random.SystemRandom().randrange(LAST + 1 - FIRST))
 
@@ -41,3 +44,10 @@ def free_port_range(count: int) -> tuple[int, int]:
             for probe in probes:
                 probe.close()
     raise AssertionError(f"no {count} consecutive free ports")
+
+
+def listens(pid: int, port: int) -> bool:
+    """Whether a socket listens on a port in the network namespace of a process."""
+    lines = Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]
+    rows = [line.split() for line in lines]
+    return any(row[1].endswith(f":{port:04X}") and row[3] == _LISTEN for row in rows)

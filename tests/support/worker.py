@@ -8,6 +8,7 @@ that all processes of a host share. At the end of its input, and on SIGTERM, it 
 import asyncio
 import hashlib
 import json
+import logging
 import os
 import random
 import secrets
@@ -145,6 +146,9 @@ async def main() -> None:  # noqa: C901  # one case for each command
                 case "allocate":
                     hoard = b"x" * arguments[0]
                     say("answer", len(hoard))
+                case "log":  # from INFO on, to the standard error
+                    logging.basicConfig(level=logging.INFO)
+                    say("answer", None)
                 case "block":
                     time.sleep(arguments[0])  # noqa: ASYNC251  # an application that blocks the loop
                     say("answer", None)

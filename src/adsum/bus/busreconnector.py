@@ -208,15 +208,28 @@ class BusReconnector(ABC):
         raise CarrierError("; ".join(failures))
 
     async def _open_again(self) -> BusSession:
-        """Try the servers until one accepts."""
+        """Try the servers until one accepts.
+
+        The first refusal of the credentials or of a subject is logged: unlike the absence of a
+        server it ends only after somebody has acted, and the loss that preceded it hides it.
+        """
+        refused = False
         for at, wait in self._attempts():
             if wait:
                 await asyncio.sleep(wait)
             try:
                 return await self._open(at)
             except Exception as error:
-                logger.debug("%s", self._explained(error))
+                refused = self._log_attempt(error, refused)
         raise AssertionError  # attempts do not end
+
+    def _log_attempt(self, error: Exception, refused: bool) -> bool:
+        """Log a failed attempt; returns whether one of this outage was refused by now."""
+        if refused or self._failure(error)[1] not in REFUSALS:
+            logger.debug("%s", self._explained(error))
+            return refused
+        self._logs.warning("%s; further attempts follow", self._explained(error))
+        return True
 
     def _attempts(self) -> Iterator[tuple[int, float]]:
         """Servers to try, each with the seconds to wait before: others at once, the lost one last.
@@ -284,3 +297,5 @@ class BusReconnector(ABC):
 REACH = "check that the server runs and that this host may connect to it"
 CREDENTIALS = "check the user, the password or the token in the URL"
 PERMISSION = "allow this user to subscribe and publish on the subjects of the cluster"
+#: Remedies for the refusals of a server that runs.
+REFUSALS = (CREDENTIALS, PERMISSION)
