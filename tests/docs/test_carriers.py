@@ -34,7 +34,7 @@ class PermittedNats(NatsServer):
 
     def _arguments(self) -> list[str]:
         config = self.directory / "permitted.conf"
-        config.write_text(fenced("nats"))
+        config.write_text(fenced("text nats"))
         return ["--addr", "127.0.0.1", "--port", str(self.port), "--config", str(config)]
 
 
@@ -45,7 +45,7 @@ class PermittedRedis(RedisServer):
         (config,) = map(Path, super()._arguments())
         usual = config.read_text().splitlines()
         lines = [line for line in usual if not line.startswith(f"user {USER} ")]
-        config.write_text("\n".join([*lines, fenced("redis")]))
+        config.write_text("\n".join([*lines, fenced("text redis")]))
         return [str(config)]
 
 
