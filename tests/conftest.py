@@ -32,10 +32,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With `--dist=loadgroup`, the faults have one worker and all other tests a second one."""
-    faults = Path(__file__).parent / "faults"
+    """With `--dist=loadgroup`, the suites that wait most of the time have a worker each."""
     for item in items:
-        group = "faults" if faults in item.path.parents else "others"
+        suite = item.path.relative_to(Path(__file__).parent).parts[0]
+        group = suite if suite in ("bus", "faults") else "others"
         item.add_marker(pytest.mark.xdist_group(group))
 
 

@@ -420,8 +420,9 @@ async def test_forked_child_neither_sends_nor_receives(
 
 @in_loop
 async def test_nodes_with_different_secrets_form_no_link(
-    world: World, caplog: pytest.LogCaptureFixture
+    world: World, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("adsum.bus.buscore.DIAL_TIMEOUT", 0.5)
     acceptor, dialler = Recorder(), Recorder()
     address = await world.listening("acceptor", acceptor, secret=b"one secret")
 
