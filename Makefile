@@ -10,13 +10,13 @@ CODE := src tests benchmarks examples docs/conf.py
 SECONDS ?= 600
 # An earlier version that `make bench` measures in the same run: a revision, or a folder.
 AGAINST ?= 515d903
-# On every core.
-PARALLEL := --numprocesses=auto --dist=worksteal
+# Some tests wait: three workers for two cores.
+WORKERS := $$(($$(getconf _NPROCESSORS_ONLN) * 3 / 2))
+PARALLEL := --numprocesses=$(WORKERS) --dist=worksteal
 # Suites with processes that measure time or load the machine: they run one after another, but for
 # the faults and the servers of carriers beside them, which wait nearly all of their time.
 ALONE := tests/attacks tests/bus tests/channels tests/deploy tests/docs/test_proxies.py tests/faults tests/phoenixjs
-# Tests with processes of the other suites wait most of the time: three files at a time for two cores.
-WORKERS := $$(($$(getconf _NPROCESSORS_ONLN) * 3 / 2))
+# Tests with processes of the other suites wait most of the time: as many files at a time.
 TOGETHER := -m processes --numprocesses=$(WORKERS) --dist=loadfile $(ALONE:%=--ignore=%)
 # Tests that start no processes.
 FAST := -m "not processes" $(PARALLEL)

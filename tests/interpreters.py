@@ -30,8 +30,9 @@ WITH_TASKS = ("tests/node", "tests/services", "tests/channels", "tests/testing")
 CORE = ("tests/replication", "--ignore-glob=*/test_laws_*", "--ignore-glob=*/test_trials.py")
 #: It checks that each run has the tasks that it should.
 OWN = "tests/test_interpreters.py"
-#: All cores take part.
-PARALLEL = ("--numprocesses=auto", "--dist=worksteal")
+#: All cores take part; some tests wait, so there are three workers for two cores.
+WORKERS = (os.cpu_count() or 2) * 3 // 2
+PARALLEL = (f"--numprocesses={WORKERS}", "--dist=worksteal")
 #: The arguments of each run of pytest.
 RUNS = ((*CORE, *WITH_TASKS, OWN), ("--eager-tasks", *WITH_TASKS, OWN))
 PYTEST = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not processes", *PARALLEL)
