@@ -42,10 +42,7 @@ def test_restart_of_the_server_hides_nobody_and_loses_no_change(
     change_alone(nodes, workers)
     nobody_leaves(AWAY, *workers)
     nodes.server.start()
-    times = arrive(nodes, workers, time.monotonic())
-    nobody_leaves(AFTERWARDS, *workers)
-    for worker in workers:
-        assert_lines(nodes, worker, "is gone", "is back")
+    times = recovers(nodes, workers, time.monotonic(), "is gone", "is back")
     fault = f"server of the carrier killed, back after {AWAY:g} s"
     measured(fault=fault, sees="changes made meanwhile are seen", seconds=times)
 
@@ -89,10 +86,7 @@ def test_hung_server_hides_nobody_and_loses_no_change(
     change_alone(nodes, workers)
     nobody_leaves(HUNG, *workers)
     nodes.server.resume()
-    times = arrive(nodes, workers, time.monotonic())
-    nobody_leaves(AFTERWARDS, *workers)
-    for worker in workers:
-        assert_lines(nodes, worker, "is gone", "is back")
+    times = recovers(nodes, workers, time.monotonic(), "is gone", "is back")
     fault = f"server of the carrier hangs for {HUNG:g} s"
     measured(fault=fault, sees="changes made meanwhile are seen", seconds=times)
 
@@ -111,10 +105,7 @@ def test_blocked_port_of_the_server_hides_nobody_and_loses_no_change(
     change_alone(nodes, workers)
     nobody_leaves(HUNG, *workers)
     net.heal()
-    times = arrive(nodes, workers, time.monotonic())
-    nobody_leaves(AFTERWARDS, *workers)
-    for worker in workers:
-        assert_lines(nodes, worker, "is gone", "is back")
+    times = recovers(nodes, workers, time.monotonic(), "is gone", "is back")
     fault = f"packets to the server of the carrier dropped for {HUNG:g} s"
     measured(fault=fault, sees="changes made meanwhile are seen", seconds=times)
 
@@ -136,10 +127,8 @@ def test_changed_credentials_are_logged_once_until_they_are_accepted(
         assert "first" not in "".join(nodes.lines(worker))
     server.password = "first"
     server.restart()
-    times = arrive(nodes, workers, time.monotonic())
-    nobody_leaves(AFTERWARDS, *workers)
-    for worker in workers:
-        assert_lines(nodes, worker, "is gone", "refuses the credentials", "is back")
+    logged = ("is gone", "refuses the credentials", "is back")
+    times = recovers(nodes, workers, time.monotonic(), *logged)
     fault = f"credentials refused by the carrier for {AWAY:g} s"
     measured(fault=fault, sees="changes made meanwhile are seen", seconds=times)
 
@@ -177,10 +166,7 @@ def test_failover_to_a_replica_hides_nobody_and_loses_no_change(
     nobody_leaves(AWAY, *workers)
     with admin(replica) as redis:
         redis.replicaof("NO", "ONE")
-    times = arrive(nodes, workers, time.monotonic())
-    nobody_leaves(AFTERWARDS, *workers)
-    for worker in workers:
-        assert_lines(nodes, worker, "is gone", "is back")
+    times = recovers(nodes, workers, time.monotonic(), "is gone", "is back")
     fault = f"master of the carrier killed, replica promoted after {AWAY:g} s"
     measured(fault=fault, sees="changes made meanwhile are seen", seconds=times)
 
@@ -194,10 +180,7 @@ def test_flushall_changes_nothing(
     nodes.linked()
     with admin(nodes.server) as redis:
         redis.flushall()
-    times = arrive(nodes, workers, change_alone(nodes, workers))
-    nobody_leaves(AFTERWARDS, *workers)
-    for worker in workers:
-        assert_lines(nodes, worker)
+    times = recovers(nodes, workers, change_alone(nodes, workers))
     measured(fault="FLUSHALL", sees="a change is seen", seconds=times)
 
 
@@ -232,6 +215,15 @@ def arrive(nodes: Cluster, workers: list[Worker], since: float) -> list[float]:
         others = [other for other in workers if other is not worker]
         times += when_joined(others, f"more {at}", since)
     nodes.agree()
+    return times
+
+
+def recovers(nodes: Cluster, workers: list[Worker], since: float, *lines: str) -> list[float]:
+    """Check that all changes arrive and nobody leaves, and the log of each node; as `arrive`."""
+    times = arrive(nodes, workers, since)
+    nobody_leaves(AFTERWARDS, *workers)
+    for worker in workers:
+        assert_lines(nodes, worker, *lines)
     return times
 
 
