@@ -46,7 +46,7 @@ from hashlib import blake2b
 from adsum.errors import DialError, DialRefusedError, HandshakeError, ProtocolError
 from adsum.quoting import printable
 from adsum.transport.contract import NodeIdentity
-from adsum.transport.framing import DEFLATED, PAYLOAD, FrameReader, encode_payload, inflate
+from adsum.transport.framing import FrameReader, encode_payload, payload_of
 from adsum.transport.handshake import VERSIONS, Handshake, SelfDialError, encode_hello
 
 from .busevents import (
@@ -755,9 +755,9 @@ def _payload(body: bytes) -> bytes:
     reader = FrameReader(len(body))
     reader.feed(body)
     frame = reader.take()
-    if frame is None or len(reader) or frame[0] not in (PAYLOAD, DEFLATED):
-        raise ProtocolError("a frame of another kind on an open link")
-    return inflate(frame[1]) if frame[0] == DEFLATED else frame[1]
+    if frame is None or len(reader):
+        raise ProtocolError("a part of a frame, or several, in one message")
+    return payload_of(*frame)
 
 
 def _as_handshake_error(error: Exception) -> HandshakeError:

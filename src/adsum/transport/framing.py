@@ -56,6 +56,19 @@ def decode_close(body: bytes) -> str:
     return "".join(character if character.isprintable() else " " for character in text)
 
 
+def payload_of(kind: int, body: bytes) -> bytes:
+    """The payload of a frame on an open link, as `encode_payload` made it.
+
+    Raises:
+        ProtocolError: It is damaged, grows beyond `FRAME_LIMIT`, or is of another kind.
+    """
+    if kind == DEFLATED:
+        return inflate(body)
+    if kind != PAYLOAD:
+        raise ProtocolError(f"a frame of kind {kind} on an open link")
+    return body
+
+
 def inflate(body: bytes) -> bytes:
     """Decompress the payload of a DEFLATED frame, never more than `FRAME_LIMIT` + 1 bytes of it.
 

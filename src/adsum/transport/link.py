@@ -10,12 +10,10 @@ from typing import Protocol
 from adsum.errors import ProtocolError
 from adsum.transport.contract import LinkHandler, NodeIdentity
 from adsum.transport.framing import (
-    DEFLATED,
     FRAME_LIMIT,
-    PAYLOAD,
     encode_close,
     encode_payload,
-    inflate,
+    payload_of,
 )
 from adsum.transport.limits import TransportLimits
 from adsum.transport.streamconnection import StreamConnection
@@ -106,12 +104,9 @@ class StreamLink:
 
     def receive(self, kind: int, body: bytes) -> int:
         """Pass a payload to the handler."""
-        if kind == DEFLATED:
-            body = inflate(body)
-        elif kind != PAYLOAD:
-            raise ProtocolError(f"a frame of kind {kind} on an open link")
-        self._owner.handler.frame_received(self, body)
-        return len(body)
+        payload = payload_of(kind, body)
+        self._owner.handler.frame_received(self, payload)
+        return len(payload)
 
     def has_room(self) -> None:
         """Become writable again."""
