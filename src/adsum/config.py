@@ -42,8 +42,8 @@ _OF_SERVICES = re.compile(r"_SERVICE_(HOST|PORT)(_|$)|_PORT_[0-9]+_(TCP|UDP|SCTP
 MIN_SECRET = 16
 #: Seconds of the longest `join_timeout`.
 MAX_JOIN_TIMEOUT = 3600.0
-#: Seconds of the longest `carrier_grace`.
-MAX_CARRIER_GRACE = 3600.0
+#: Seconds of the usual `carrier_grace`, and of the longest.
+CARRIER_GRACE, MAX_CARRIER_GRACE = 30.0, 3600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,7 +98,7 @@ def resolve_settings(
         advertise=read.addresses("advertise", parse_one),
         peers=read.addresses("peers", parse_one),
         carrier=carrier,
-        carrier_grace=read.seconds("carrier_grace", 30.0, 0.0, MAX_CARRIER_GRACE),
+        carrier_grace=read.seconds("carrier_grace", CARRIER_GRACE, 0.0, MAX_CARRIER_GRACE),
         siblings=read.flag("siblings", True),
         runtime_dir=read.directory("runtime_dir"),
         secret=read.secret(),

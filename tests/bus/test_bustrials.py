@@ -6,12 +6,13 @@ from itertools import pairwise
 import pytest
 
 from adsum.bus.limits import PROBE_INTERVAL
+from adsum.config import CARRIER_GRACE
 from adsum.replication.entry import Entry, Transition, ref
 from adsum.testing import BrokenLawError, Simulation, Trial
 from adsum.testing.simulator.busfaults import BusFaults
 from adsum.testing.simulator.faults import Step
 from adsum.testing.simulator.simulatedbus import RETURN_DELAY, SHORT_ABSENCE
-from adsum.testing.simulator.simulatedbusnode import FIND_AGAIN, GRACE, SimulatedBusNode
+from adsum.testing.simulator.simulatedbusnode import FIND_AGAIN, SimulatedBusNode
 from tests.support.effort import scaled
 
 #: Seconds within which all clients have returned, and sent what was lost.
@@ -132,7 +133,7 @@ def test_process_that_dies_during_an_absence_is_hidden_after_it() -> None:
 def test_absence_longer_than_the_grace_hides_all_and_they_find_each_other_again() -> None:
     simulation = cluster(4)
     simulation.bus.go_away()
-    simulation.run(GRACE + 10.0)
+    simulation.run(CARRIER_GRACE + 10.0)
     assert list(simulation.node("n1").present("room")) == ["n1"]
     simulation.bus.come_back()
     simulation.settle()

@@ -35,7 +35,7 @@ from adsum.transport.framing import FRAME_LIMIT
 from adsum.transport.turns import FRAME_COST, TurnBudget
 
 from .busclient import BusClient, BusHandler
-from .buscore import BusCore
+from .buscore import SCHEME, BusCore
 from .busevents import (
     Alone,
     Announced,
@@ -193,7 +193,7 @@ class BusTransport:
 
     # Transport.
 
-    async def listen(self, address: str = "bus:") -> str:
+    async def listen(self, address: str = SCHEME) -> str:
         """Connect to the engine and announce this node; returns its address on the bus.
 
         Args:
@@ -203,7 +203,7 @@ class BusTransport:
             CarrierError: The engine cannot be reached; names it, the reason and a remedy.
             ListenError: Another address was given, or the transport is closed.
         """
-        if not address.startswith("bus:"):
+        if not address.startswith(SCHEME):
             raise ListenError(f"{address}: not an address of a bus")
         if self.closing:
             raise ListenError(f"{address}: the transport is closed")

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from adsum.activetime import ActiveTimer
 from adsum.bus.buslink import BusLink
+from adsum.bus.busmessages import SITE_BYTES
 from adsum.bus.bustransport import BusTransport
 from adsum.bus.carrierurl import make_client, mask
 from adsum.config import Settings
@@ -43,7 +44,6 @@ SIBLING_PATIENCE = 2 * CHECK_INTERVAL
 MAX_MISSED = 256
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
-_SITE_BYTES = 16
 
 
 class CarrierDriver(SocketDriver):
@@ -234,4 +234,4 @@ def site_of(address: str | None) -> bytes:
     except OSError:
         return b""
     place = b"%s %d %d" % (boot, directory.st_dev, directory.st_ino)
-    return hashlib.sha256(place).digest()[:_SITE_BYTES]
+    return hashlib.sha256(place).digest()[:SITE_BYTES]

@@ -3,13 +3,11 @@
 import asyncio
 from collections.abc import Iterable
 
+from adsum.bus.buscore import SCHEME
 from adsum.bus.buslink import BusLink
 from adsum.bus.bustransport import BusTransport
 from adsum.transport.contract import Link
 from adsum.transport.sockets import SocketTransport
-
-#: The prefix of addresses on a bus.
-BUS = "bus:"
 
 
 class CombinedTransport:
@@ -57,6 +55,6 @@ class CombinedTransport:
             self.bus.abandon()
 
     def _of(self, address: str) -> SocketTransport | BusTransport:
-        if self.bus is not None and address.startswith(BUS):
+        if self.bus is not None and address.startswith(SCHEME):
             return self.bus
         return self._sockets

@@ -21,6 +21,7 @@ from adsum.bus.busevents import (
     RoomChanged,
     Trouble,
 )
+from adsum.config import CARRIER_GRACE
 from adsum.errors import DialRefusedError, HandshakeError
 from adsum.replication.engine import RESOLUTION
 from adsum.replication.entry import KEY, Entry
@@ -35,8 +36,6 @@ from .nodetimer import NodeTimer
 from .simulatedbus import RETURN_DELAY, SimulatedBus, SimulatedSession
 from .simulatednode import SimulatedNode
 
-#: Seconds of an absence of the bus after which a node gives its links up.
-GRACE = 30.0
 #: Seconds after which nodes without a link announce themselves again, at most, and find each other
 #: after a split that none of them noticed.
 FIND_AGAIN = 45.0
@@ -171,7 +170,7 @@ class SimulatedBusNode(SimulatedNode):
         if self._session is session:
             self.simulation.trace("{} has lost the bus", self.place)
             self._session = None
-            self._gives_up_at = self._now() + GRACE
+            self._gives_up_at = self._now() + CARRIER_GRACE
             self._core_timer.set(self._gives_up_at)
             self.core.disconnected(self._now())
             self._carry_out()
