@@ -86,6 +86,8 @@ def test_stopped_node_misses_messages_alone_and_catches_up(
     sender, witness, stopped = nodes.start("sender", "witness", "stopped")
     nodes.linked()
     witness.ask("subscribe")
+    # Who sees this change is too late for a message before the subscription.
+    when_joined([sender], "subscribed", nodes.track(witness, "subscribed"))
     stop_and_publish(nodes, sender, witness, stopped)
     continued = stopped.signal(signal.SIGCONT)
     times = when_joined([stopped], "joined meanwhile", continued)
