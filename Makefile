@@ -13,8 +13,8 @@ AGAINST ?= 515d903
 # Some tests wait: three workers for two cores.
 WORKERS := $$(($$(getconf _NPROCESSORS_ONLN) * 3 / 2))
 PARALLEL := --numprocesses=$(WORKERS) --dist=worksteal
-# Suites with processes that measure time or load the machine: they run one after another, but for
-# the faults and the servers of carriers beside them, which wait nearly all of their time.
+# Suites with processes that measure time or load the machine: the tests of a file run one after
+# another, three files at a time, as most of them wait nearly all of their time.
 ALONE := tests/attacks tests/bus tests/channels tests/deploy tests/docs/test_proxies.py tests/faults tests/phoenixjs
 # Tests with processes of the other suites wait most of the time: as many files at a time.
 TOGETHER := -m processes --numprocesses=$(WORKERS) --dist=loadfile $(ALONE:%=--ignore=%)
@@ -39,7 +39,7 @@ demo: $(RUNNABLE)  ## three servers, one room, an address to open
 test: $(INSTALLED) programs  ## every test, and fast ones on CPython 3.12 and 3.13
 	$(BIN)/pytest $(FAST)
 	$(BIN)/pytest $(TOGETHER)
-	$(BIN)/pytest -m processes --numprocesses=3 --dist=loadgroup $(ALONE)
+	$(BIN)/pytest -m processes --numprocesses=3 --dist=loadfile $(ALONE)
 	$(BIN)/python -m tests.interpreters
 
 quick: lint  ## format, lint, types, layers, unit tests, short properties: what you run all day

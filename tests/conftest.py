@@ -31,14 +31,6 @@ def pytest_configure(config: pytest.Config) -> None:
         start_tasks_eagerly()
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With `--dist=loadgroup`, the suites that wait most of the time have a worker each."""
-    for item in items:
-        suite = item.path.relative_to(Path(__file__).parent).parts[0]
-        group = suite if suite in ("bus", "faults") else "others"
-        item.add_marker(pytest.mark.xdist_group(group))
-
-
 def pytest_sessionfinish() -> None:
     _record.save()
 
