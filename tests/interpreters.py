@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -79,18 +80,28 @@ def environment(version: str, python: Path) -> Path:
     return own
 
 
-def passes(version: str) -> bool:
-    """Run the tests on a version; an absent one passes, with one line that says so."""
-    python = find(version)
-    if python is None:
-        print(f"CPython {version} is absent: its tests are left out", flush=True)
-        return True
-    own = environment(version, python)
+def environments() -> dict[str, Path]:
+    """The environments of the versions that are here, made side by side; a line for each other."""
+    found = {version: find(version) for version in VERSIONS}
+    for version in VERSIONS:
+        if found[version] is None:
+            print(f"CPython {version} is absent: its tests are left out", flush=True)
+    with ThreadPoolExecutor() as threads:
+        made = {
+            version: threads.submit(environment, version, python)
+            for version, python in found.items()
+            if python is not None
+        }
+    return {version: future.result() for version, future in made.items()}
+
+
+def passes(version: str, python: Path) -> bool:
+    """Run the tests on a version, in its environment."""
     print(f"CPython {version}, with usual tasks and with eager ones:", flush=True)
-    runs = [subprocess.run([own, *PYTEST, *run], cwd=ROOT, check=False) for run in RUNS]
+    runs = [subprocess.run([python, *PYTEST, *run], cwd=ROOT, check=False) for run in RUNS]
     return not any(run.returncode for run in runs)
 
 
 if __name__ == "__main__":
-    failed = [version for version in VERSIONS if not passes(version)]
+    failed = [version for version, python in environments().items() if not passes(version, python)]
     sys.exit(f"failed on CPython {', '.join(failed)}" if failed else 0)
