@@ -218,6 +218,10 @@ class RedisServer(BusServer):
         return [str(config)]
 
 
+#: The servers by the names of their engines.
+ENGINES: dict[str, type[BusServer]] = {"nats": NatsServer, "redis": RedisServer}
+
+
 @contextmanager
 def running(*servers: BusServer) -> Iterator[None]:
     """Start servers, and end them with the block; skips the test where they are not installed."""
