@@ -542,6 +542,17 @@ def test_dead_neighbour_is_noticed_by_all() -> None:
     broker.run(0.3)
     for peer in broker.peers:
         assert [peer.opened[link].peer.name for link in peer.closed] == ["c"]
+        assert peer.gone == set(peer.closed)
+
+
+def test_link_closed_by_its_peer_is_not_gone() -> None:
+    broker, (a, b) = cluster("a", "b")
+    a.core.close(a.link_to("b"), "done", broker.now)
+    a.drain()
+    broker.run()
+    assert a.closed
+    assert b.closed
+    assert not a.gone | b.gone
 
 
 def test_several_dead_neighbours_are_noticed_by_all() -> None:
