@@ -21,7 +21,7 @@ from adsum.bus.limits import (
 )
 from adsum.errors import DialError, DialRefusedError, HandshakeError
 from adsum.transport.contract import NodeIdentity
-from adsum.transport.framing import FRAME_LIMIT
+from adsum.transport.framing import FRAME_LIMIT, encode_payload
 from adsum.transport.handshake import SelfDialError
 
 from .broker import SECRET, Broker, Peer
@@ -667,6 +667,24 @@ def test_message_that_was_altered_is_dropped() -> None:
     b.drain()
     broker.run(2 * RESEND_PATIENCE)
     assert frames(b, "a") == [b"frame"]
+
+
+def test_message_is_readable_without_the_secret() -> None:
+    broker, (a, _) = cluster("a", "b")
+    send(a, b"the text of a message")
+    assert b"the text of a message" in broker.emitted[-1][1].data
+
+
+def test_member_can_forge_a_message_of_another() -> None:
+    broker, (a, b) = cluster("a", "b")
+    send(a, b"frame")
+    broker.run()
+    life = bytes.fromhex(a.core.address.removeprefix("bus:"))
+    for secret, received in ((b"another secret of it", []), (SECRET, [b"forged"])):
+        forged = Cast(1, (), (), encode_payload(b"forged"))
+        b.core.received(BusCodec(secret, "test").encode(life, forged), broker.now)
+        b.drain()
+        assert frames(b, "a") == [b"frame", *received]
 
 
 def test_messages_of_a_former_life_open_nothing() -> None:
