@@ -16,6 +16,7 @@ from functools import partial
 from types import FrameType
 from typing import Any
 
+from adsum.bus.limits import PROBE_INTERVAL
 from benchmarks.carrierhost import CarrierHost
 from benchmarks.engines import Engine, Nats, Redis
 from benchmarks.figures import Figure, Samples, percentile
@@ -31,6 +32,9 @@ _LIMIT = 235.0
 _REPETITIONS = 3
 #: Stopped processes of one side at most.
 _STOPS = 2
+#: Killed processes of one side at most, and seconds for which each has run before: a mesh waits
+#: longer for a link that did not last.
+_KILLS, _AGE = 5, 1.2
 #: Seconds between the changes that are timed.
 _INTERVAL = 0.02
 #: Joins that are counted together.
@@ -180,10 +184,12 @@ def _crashes(side: Side, plan: Plan, samples: Samples) -> None:
     """From `kill -9` to the leaves on two survivors; the later of the two counts."""
     with workers(CarrierHost, 2) as survivors:
         peers = _survive(side, "crashes", survivors)
-        for number in _repetitions(plan):
+        count = min(plan.repetitions, _KILLS)
+        for number in range(count):
             with workers(CarrierHost, 1) as (victim,):
                 _victim(side, "crashes", victim, survivors, peers, f"victim {number}")
-                time.sleep(0.5)
+                # Probes begin anew with each loss, so their phase would be the same each time.
+                time.sleep(_AGE + PROBE_INTERVAL * number / count)
                 died = time.monotonic_ns()
                 victim.signal(signal.SIGKILL)
                 leave = _last_leave(survivors, f"victim {number}", died)

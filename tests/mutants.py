@@ -245,6 +245,13 @@ MUTANTS = [
         "self.dialler.hurry(name, self.clock.active)  # it was refused",
     ),
     Mutant(
+        "wait with the dial of a process that its carrier reports as gone",
+        "reconciler.py",
+        " < self.timing.race_window and not gone:",
+        " < self.timing.race_window:",
+        ("tests/replication/test_engine.py",),
+    ),
+    Mutant(
         "never pull for a replica that is not heard directly",
         "digests.py",
         "        if not missing:\n            return",

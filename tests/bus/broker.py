@@ -42,6 +42,7 @@ class Peer:
         self.frames: dict[int, list[bytes]] = defaultdict(list)
         self.writable: dict[int, bool] = {}
         self.closed: dict[int, str] = {}
+        self.gone: set[int] = set()
         self.dials: dict[str, Exception | None] = {}
         self.announced: list[Announced] = []
         self.alone = 0
@@ -85,6 +86,8 @@ class Peer:
                 assert event.link in self.opened
                 assert event.link not in self.closed
                 self.closed[event.link] = event.reason
+                if event.gone:
+                    self.gone.add(event.link)
                 self.held.discard(event.link)
 
     def _note(self, event: BusEvent) -> None:

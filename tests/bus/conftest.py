@@ -7,12 +7,10 @@ from typing import Any
 
 import pytest
 
-from tests.support.bus_servers import BusServer, NatsServer, RedisServer, running
+from tests.support.bus_servers import ENGINES, BusServer, running
 from tests.support.certificates import make_authority, sign
 
 from .recorder import MakeServer
-
-ENGINES: dict[str, type[BusServer]] = {"nats": NatsServer, "redis": RedisServer}
 
 
 @pytest.fixture(params=ENGINES)

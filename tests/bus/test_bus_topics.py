@@ -359,6 +359,18 @@ def test_message_of_an_unwanted_slot_does_not_hide_others() -> None:
     assert heard(b, "a") == [b"one"]
 
 
+def test_message_that_is_delivered_early_hides_those_before_it_and_arrives_once() -> None:
+    broker, (a, b) = cluster("a", "b")
+    want(b, "news")
+    for payload in (b"one", b"two", b"three"):
+        publish(a, "news", payload)
+    _, early, _ = (data for _, data in emitted(broker, "a")[-3:])
+    b.core.received(early, broker.now)
+    b.drain()
+    broker.run()
+    assert heard(b, "a") == [b"two", b"three"]
+
+
 def test_altered_message_is_dropped() -> None:
     broker, (a, b) = cluster("a", "b")
     want(b, "news")

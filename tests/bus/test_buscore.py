@@ -21,7 +21,7 @@ from adsum.bus.limits import (
 )
 from adsum.errors import DialError, DialRefusedError, HandshakeError
 from adsum.transport.contract import NodeIdentity
-from adsum.transport.framing import FRAME_LIMIT
+from adsum.transport.framing import FRAME_LIMIT, encode_payload
 from adsum.transport.handshake import SelfDialError
 
 from .broker import SECRET, Broker, Peer
@@ -542,6 +542,17 @@ def test_dead_neighbour_is_noticed_by_all() -> None:
     broker.run(0.3)
     for peer in broker.peers:
         assert [peer.opened[link].peer.name for link in peer.closed] == ["c"]
+        assert peer.gone == set(peer.closed)
+
+
+def test_link_closed_by_its_peer_is_not_gone() -> None:
+    broker, (a, b) = cluster("a", "b")
+    a.core.close(a.link_to("b"), "done", broker.now)
+    a.drain()
+    broker.run()
+    assert a.closed
+    assert b.closed
+    assert not a.gone | b.gone
 
 
 def test_several_dead_neighbours_are_noticed_by_all() -> None:
@@ -656,6 +667,24 @@ def test_message_that_was_altered_is_dropped() -> None:
     b.drain()
     broker.run(2 * RESEND_PATIENCE)
     assert frames(b, "a") == [b"frame"]
+
+
+def test_message_is_readable_without_the_secret() -> None:
+    broker, (a, _) = cluster("a", "b")
+    send(a, b"the text of a message")
+    assert b"the text of a message" in broker.emitted[-1][1].data
+
+
+def test_member_can_forge_a_message_of_another() -> None:
+    broker, (a, b) = cluster("a", "b")
+    send(a, b"frame")
+    broker.run()
+    life = bytes.fromhex(a.core.address.removeprefix("bus:"))
+    for secret, received in ((b"another secret of it", []), (SECRET, [b"forged"])):
+        forged = Cast(1, (), (), encode_payload(b"forged"))
+        b.core.received(BusCodec(secret, "test").encode(life, forged), broker.now)
+        b.drain()
+        assert frames(b, "a") == [b"frame", *received]
 
 
 def test_messages_of_a_former_life_open_nothing() -> None:

@@ -8,6 +8,7 @@ import pytest
 from adsum.bus.limits import PROBE_INTERVAL
 from adsum.config import CARRIER_GRACE
 from adsum.replication.entry import Entry, Transition, ref
+from adsum.replication.timing import Timing
 from adsum.testing import BrokenLawError, Simulation, Trial
 from adsum.testing.simulator.busfaults import BusFaults
 from adsum.testing.simulator.faults import Step
@@ -17,6 +18,8 @@ from tests.support.effort import scaled
 
 #: Seconds within which all clients have returned, and sent what was lost.
 RETURNED = RETURN_DELAY[1] + 1.0
+#: Seconds that a message takes at most.
+SIMULATED_LATENCY = 0.002
 
 
 def cluster(nodes: int, seed: int = 1, servers: int = 1) -> Simulation:
@@ -182,6 +185,32 @@ def test_cluster_agrees_after_the_death_of_one_of_two_servers() -> None:
     simulation.bus.kill(0)
     simulation.settle()
     simulation.check_agreement()
+
+
+@pytest.mark.parametrize("age", [0.2, 5.0])
+def test_killed_process_leaves_after_one_probe_and_the_grace_of_a_refused_dial(age: float) -> None:
+    seconds = [seconds_until_hidden(seed, age) for seed in range(20)]
+    steps = 12 * SIMULATED_LATENCY
+    assert max(seconds) < PROBE_INTERVAL + Timing().refused_grace + steps
+    assert min(seconds) >= Timing().refused_grace
+
+
+def seconds_until_hidden(seed: int, age: float) -> float:
+    """Seconds from the death of a node until no other lists it.
+
+    Args:
+        seed: Of the cluster.
+        age: Seconds since its start.
+    """
+    simulation = cluster(4, seed)
+    simulation.start("victim").track("room", "victim")
+    simulation.run(age)
+    assert all("victim" in node.present("room") for node in simulation.alive)
+    simulation.kill("victim")
+    began = simulation.clock.now
+    while any("victim" in node.present("room") for node in simulation.alive):
+        simulation.run(0.001)
+    return simulation.clock.now - began
 
 
 def test_idle_node_publishes_one_heartbeat_for_all_and_its_probes() -> None:

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 import adsum
+from adsum.bus.bussession import MAX_UNANSWERED, PING_INTERVAL
 from adsum.config import Settings, resolve_settings
+from adsum.replication.timing import carrier_timing
 from tests.support.markdown_pages import PAGES, ROOT, relative
 
 PAGE = (ROOT / "docs/configuration.md").read_text()
@@ -41,6 +43,13 @@ def test_setting_has_the_default_and_the_variable_that_the_page_says(name: str) 
     assert default == default_of(resolve_settings({}, {}), name)
     assert set(re.findall(r"ADSUM_\w+", variable)) <= VARIABLES
     assert name == "tls" or variable == f"`ADSUM_{name.upper()}`"
+
+
+def test_page_states_the_bound_of_down_after_over_a_carrier_and_the_default_is_above_it() -> None:
+    noticed = (MAX_UNANSWERED + 1) * PING_INTERVAL
+    assert f"above `heartbeat_interval + {noticed:g} s`" in PAGE
+    usual = carrier_timing()
+    assert usual.down_after > usual.heartbeat_interval + noticed
 
 
 @pytest.mark.parametrize("page", PAGES, ids=relative)

@@ -6,12 +6,11 @@ from typing import Any
 
 import pytest
 
-from tests.support.bus_servers import BusServer, NatsServer, RedisServer, running
+from tests.support.bus_servers import ENGINES, BusServer, running
 from tests.support.measurements import SOCKETS, recording
 
 from .namespaces import Host
 
-ENGINES: dict[str, type[BusServer]] = {"nats": NatsServer, "redis": RedisServer}
 #: Shorter than the usual ones, which only the record is worth.
 _SHORT = {"heartbeat_interval": 0.5, "down_after": 3.0}
 

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,8 +24,14 @@ PATIENT = {"heartbeat_interval": 2.0, "down_after": 12.0}
 STOPPED = 5.0 if recording() else 1.0
 #: Enough for a node with some links, and few enough to be used up.
 FILES = 64
-#: Bytes for one client beyond which the server disconnects it.
+#: Settings with which a server soon disconnects a client that does not read: bytes that wait for
+#: it, and with NATS seconds, as that writes to the kernel for longer; and the words of its log.
 PENDING = 1_100_000
+SLOW: dict[str, dict[str, Any]] = {
+    "nats": {"pending": PENDING, "write_deadline": 1.0},
+    "redis": {"pending": PENDING},
+}
+DISCONNECTED = {"nats": "Slow Consumer Detected", "redis": "overcoming of output buffer limits"}
 MESSAGES, SIZE = 400, 50_000
 
 
@@ -97,11 +104,11 @@ def test_stopped_node_misses_messages_alone_and_catches_up(
     measured(fault=f"{fault}, SIGCONT", sees="it has all changes", seconds=times)
 
 
-@pytest.mark.parametrize("carrier", ["redis"], indirect=True)
+@over("nats", "redis")
 def test_slow_consumer_that_the_server_disconnects_returns_and_catches_up(
     carrier: Carrier, cluster: Callable[..., Cluster], measured: Measured, tmp_path: Path
 ) -> None:
-    server = carrier.start(pending=PENDING)
+    server = carrier.start(**SLOW[carrier.name])
     nodes = cluster(carrier=server.url, **PATIENT)
     sender, *others = nodes.start("sender", "ann", "bob")
     [stopped] = nodes.start_logged(tmp_path, "stopped")
@@ -109,7 +116,12 @@ def test_slow_consumer_that_the_server_disconnects_returns_and_catches_up(
     sender.ask("track_many", "crowd", 500)
     eventually(partial(alike, sender, *others, stopped), "all have the crowd")
     began = stopped.signal(signal.SIGSTOP)
-    sender.ask("churn", "crowd", 30, 1000)
+
+    def is_disconnected() -> bool:
+        sender.ask("churn", "crowd", 10, 1000)
+        return DISCONNECTED[carrier.name] in server.log
+
+    eventually(is_disconnected, "the server disconnects it")
     eventually(partial(alike, sender, *others), "the others have everything")
     left = when_left([sender, *others], "stopped", began)
     continued = stopped.signal(signal.SIGCONT)

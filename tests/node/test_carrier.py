@@ -9,6 +9,7 @@ import pytest
 import adsum
 from adsum.bus.bustransport import BusTransport
 from adsum.driver import carrierdriver
+from adsum.replication.engine import Engine
 from tests.support.carrier_nodes import DOWN_AFTER, SECRET, all_linked, bus_of, carrier_node
 from tests.support.memory_bus import MemoryBroker
 from tests.support.nodes import run
@@ -165,6 +166,33 @@ def test_killed_process_is_detected_by_the_refusal_of_the_carrier(
             for node in a, b:
                 await until(lambda node=node: adsum.Presence(node).count("room:1") == 0)  # type: ignore[misc]  # bound now
 
+    run(main())
+
+
+def test_refusal_of_the_carrier_closes_the_link_as_gone_and_a_goodbye_does_not(
+    cluster_name: str, broker: MemoryBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ends: list[bool] = []
+    link_down = Engine.link_down
+
+    def recorded(engine: Engine, id: int, now: float, gone: bool = False) -> None:
+        ends.append(gone)
+        link_down(engine, id, now, gone)
+
+    async def main() -> None:
+        names = ("a", "b", "c")
+        a, b, c = (carrier_node(name, cluster_name, down_after=600.0) for name in names)
+        async with a, b, c:
+            await all_linked(a, b, c)
+            broker.clients[2].abandon()
+            await until(lambda: len(ends) == 2)
+            assert ends == [True, True]
+            ends.clear()
+            await b.stop()
+            await until(lambda: ends)
+            assert not any(ends)
+
+    monkeypatch.setattr(Engine, "link_down", recorded)
     run(main())
 
 

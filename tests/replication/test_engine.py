@@ -106,6 +106,21 @@ def test_digest_that_replaces_its_own_sender_is_harmless(engine: Engine) -> None
     assert len(closed(engine)) == 1
 
 
+@pytest.mark.parametrize("gone", [False, True])
+def test_replica_of_a_short_link_is_dialled_at_once_only_if_it_is_gone(
+    engine: Engine, gone: bool
+) -> None:
+    engine.link_up(2, BOB, ("bob:1",), None, 0.0)
+    engine.take_effects()
+
+    engine.link_down(2, 0.1, gone)
+    engine.tick(0.1)
+
+    assert (Dial("bob:1") in engine.take_effects()) is gone
+    engine.tick(0.3)
+    assert (Dial("bob:1") in engine.take_effects()) is not gone
+
+
 def test_messages_on_closed_links_are_ignored(engine: Engine) -> None:
     engine.link_down(FIRST, 0.1)
     engine.receive(FIRST, Heartbeat(5, 0), 0.2)

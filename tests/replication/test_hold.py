@@ -4,6 +4,7 @@ from random import Random
 
 import pytest
 
+from adsum.bus.bussession import MAX_UNANSWERED, PING_INTERVAL
 from adsum.replication.effects import Close, Effect, Send
 from adsum.replication.engine import Engine
 from adsum.replication.liveness import Liveness, Status
@@ -33,8 +34,8 @@ OUTAGE = 60.0
 class Held:
     """An engine in virtual time, with a link over a carrier to ann, which is held."""
 
-    def __init__(self, *, joins: bool = False) -> None:
-        self.engine = Engine(ME, TIMING, Random(1), 0.0)
+    def __init__(self, *, joins: bool = False, timing: Timing = TIMING) -> None:
+        self.engine = Engine(ME, timing, Random(1), 0.0)
         self.now = 0.0
         self.effects: list[Effect] = []
         if joins:
@@ -92,6 +93,24 @@ def test_held_member_stays_up_and_its_link_open_however_long_it_is_silent(held: 
     held.run(OUTAGE)
     assert held.status() == "up"
     assert held.closed == []
+
+
+@pytest.mark.parametrize(("margin", "status"), [(0.1, "up"), (-0.1, "down")])
+def test_hung_carrier_hides_a_member_if_down_after_is_below_a_heartbeat_and_the_noticing(
+    margin: float, status: str
+) -> None:
+    """The server hangs as the next heartbeat is due, and its loss is noticed as late as possible.
+
+    This is the bound that docs/configuration.md states for `down_after`.
+    """
+    noticed = (MAX_UNANSWERED + 1) * PING_INTERVAL
+    silence = 2.0 + noticed
+    held = Held(timing=Timing(heartbeat_interval=2.0, down_after=silence + margin))
+    held.release()
+    held.run(silence)
+    held.engine.hold([CARRIED], True, held.now)
+    held.run(OUTAGE)
+    assert held.status() == status
 
 
 def test_member_has_its_full_down_after_from_the_end_of_its_hold(held: Held) -> None:

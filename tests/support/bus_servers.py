@@ -64,13 +64,21 @@ class BusServer(ABC):
         scheme = self.scheme if self.tls is None else self.tls_scheme
         return f"{scheme}://{user}{self.host}:{self.port}"
 
+    @property
+    def log(self) -> str:
+        """The lines that it has logged."""
+        return self._log.read_text()
+
+    @property
+    def _log(self) -> Path:
+        return self.directory / f"{self.program}-{self.port}.log"
+
     def start(self) -> None:
         """Start it, and wait until it accepts connections."""
         command = shutil.which(self.program, path=SEARCH)
         if command is None:
             pytest.skip(f"needs the package {self.program}")
-        log = (self.directory / f"{self.program}-{self.port}.log").open("ab")
-        with log:
+        with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 [*self.prefix, command, *self._arguments()],
                 stdout=log,
@@ -129,6 +137,7 @@ class NatsServer(BusServer):
         routes: Ports for the routes of the other servers of its cluster, or None for no cluster.
         denied: A subject on which the user must not subscribe.
         pending: Bytes that may wait for one client, which is a slow consumer beyond.
+        write_deadline: Seconds for which a client may accept nothing, with the same effect.
         options: See `BusServer`.
     """
 
@@ -141,14 +150,17 @@ class NatsServer(BusServer):
         routes: list[int] | None = None,
         denied: str | None = None,
         pending: int = 64 * 1024 * 1024,
+        write_deadline: float = 10.0,
         **options: Any,
     ) -> None:
         super().__init__(directory, **options)
+        self._write_deadline = write_deadline
         self.route_port = free_port()
         self._routes, self._denied, self._pending = routes, denied, pending
 
     def _arguments(self) -> list[str]:
         settings: dict[str, object] = {"max_pending": self._pending}
+        settings["write_deadline"] = f"{self._write_deadline}s"
         if self.user is not None:
             account: dict[str, object] = {"user": self.user, "password": self.password}
             if self._denied is not None:
@@ -216,6 +228,10 @@ class RedisServer(BusServer):
         config = self.directory / f"redis-{self.port}.conf"
         config.write_text("\n".join([*lines, f"dir {self.directory}", ""]))
         return [str(config)]
+
+
+#: The servers by the names of their engines.
+ENGINES: dict[str, type[BusServer]] = {"nats": NatsServer, "redis": RedisServer}
 
 
 @contextmanager

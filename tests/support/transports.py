@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+import itertools
 import ssl
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field, replace
@@ -13,6 +14,7 @@ import pytest
 
 from adsum.bus.buslink import BusLink
 from adsum.bus.bustransport import BusTransport
+from adsum.bus.carrierurl import make_client
 from adsum.transport.address import TcpAddress, UnixAddress, parse
 from adsum.transport.contract import Link, LinkHandler, NodeIdentity, Transport
 from adsum.transport.handshake import VERSIONS
@@ -24,6 +26,7 @@ from adsum.transport.streamconnection import StreamConnection
 from adsum.transport.tls import TLS
 from adsum.transport.turns import TurnBudget
 
+from .bus_servers import ENGINES
 from .memory_bus import MemoryBroker
 from .memory_transport import MemoryNetwork, MemoryTransport, connect
 from .raw_peer import RawPeer
@@ -31,7 +34,12 @@ from .waiting import DEADLINE, until
 
 P = ParamSpec("P")
 
+#: Links over streams.
 KINDS = ("tcp", "tls", "unix", "memory")
+#: Virtual links: over a bus in memory, and over real servers.
+BUS_KINDS = ("bus", *ENGINES)
+
+_serial = itertools.count()
 
 
 class ConnectingBusTransport(BusTransport):
@@ -172,38 +180,62 @@ class Recorder:
 
 
 class World:
-    """Makes transports of one kind, connects them, and closes them all."""
+    """Makes transports of one kind, connects them, and closes them all.
 
-    def __init__(self, kind: str, directory: Path, tls: TLS | None) -> None:
+    Args:
+        kind: One of `KINDS` or `BUS_KINDS`.
+        directory: For Unix sockets.
+        tls: The certificates, if the kind is ``tls``.
+        carrier: The URL of the server that carries the links; that of a bus in memory by default.
+
+    Attributes:
+        cluster: The cluster of its nodes, which have a server to themselves or share it with the
+            clusters of other tests.
+    """
+
+    def __init__(
+        self, kind: str, directory: Path, tls: TLS | None, carrier: str | None = None
+    ) -> None:
         self.kind = kind
         self.network = MemoryNetwork()
         self.broker = MemoryBroker()
+        self.cluster = "cluster" if carrier is None else f"cluster-{next(_serial)}"
         self._directory = directory
         self._tls = tls
+        self._carrier = carrier
         self.transports: list[AnyTransport] = []
         self.bound: dict[str, AnyTransport] = {}
         self._servers: list[asyncio.Server] = []
         self._raw: list[RawPeer] = []
+
+    @property
+    def is_bus(self) -> bool:
+        """Whether its links are virtual."""
+        return self.kind in BUS_KINDS
+
+    def again(self) -> "World":
+        """A world of the same kind without transports."""
+        return World(self.kind, self._directory, self._tls, self._carrier)
 
     def transport(
         self,
         name: str,
         handler: Recorder | None = None,
         *,
-        cluster: str = "cluster",
+        cluster: str | None = None,
         incarnation: int = 1,
         secret: bytes | None = b"a shared secret",
         limits: TransportLimits | None = None,
         versions: tuple[int, int] = VERSIONS,
     ) -> AnyTransport:
-        who = identity(name, cluster=cluster, incarnation=incarnation)
+        who = identity(name, cluster=cluster or self.cluster, incarnation=incarnation)
         handler = handler or Recorder()
         limits = limits or TransportLimits()
         options = TransportOptions(secret=secret, limits=limits, versions=versions)
         made: AnyTransport
         if self.kind == "memory":
             made = MemoryTransport(self.network, who, handler, options)
-        elif self.kind == "bus":
+        elif self.is_bus:
             made = cast(AnyTransport, self._bus_transport(who, handler, secret, limits))
         else:
             made = SocketTransport(who, handler, replace(options, tls=self._tls))
@@ -217,12 +249,14 @@ class World:
         self, who: NodeIdentity, handler: Recorder, secret: bytes | None, limits: TransportLimits
     ) -> ConnectingBusTransport:
         assert secret is not None
+        carrier = self._carrier or "memory://bus"
+        make = self.broker.make_client if self._carrier is None else make_client
         return ConnectingBusTransport(
             who,
             handler,
-            partial(self.broker.make_client, "memory://bus", name=who.name),
+            partial(make, carrier, name=who.name),
             secret=secret,
-            carrier="memory://bus",
+            carrier=carrier,
             grace=DEADLINE,
             turns=TurnBudget(limits.turn_budget),
         )
@@ -243,7 +277,7 @@ class World:
         return dialler, acceptor
 
     def free_address(self, name: str) -> str:
-        if self.kind == "bus":
+        if self.is_bus:
             return "bus:"
         return f"unix:{self._directory}/{name}" if self.kind == "unix" else "127.0.0.1:0"
 
@@ -340,4 +374,5 @@ def bound_port(address: str) -> int:
 
 def make_world(request: pytest.FixtureRequest, kind: str, directory: Path) -> World:
     tls = request.getfixturevalue("tls") if kind == "tls" else None
-    return World(kind, directory, tls)
+    carrier = request.getfixturevalue("server_of")(kind).url if kind in ENGINES else None
+    return World(kind, directory, tls, carrier)

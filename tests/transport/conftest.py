@@ -1,10 +1,14 @@
 """Fixtures: a world of every kind of transport."""
 
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 from adsum.transport.tls import TLS
+from tests.support.bus_servers import ENGINES, BusServer, running
 from tests.support.transports import KINDS, World, make_world
 
 
@@ -23,3 +27,17 @@ def tls(certificates: Path) -> TLS:
     return TLS.from_files(
         certificates / "node.pem", certificates / "node.key", certificates / "authority.pem"
     )
+
+
+@pytest.fixture(scope="module")
+def server_of(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], BusServer]]:
+    """Starts a server of an engine once, for all tests of a module."""
+    with ExitStack() as stack:
+
+        @cache
+        def server(engine: str) -> BusServer:
+            made = ENGINES[engine](tmp_path_factory.mktemp(engine))
+            stack.enter_context(running(made))
+            return made
+
+        yield server

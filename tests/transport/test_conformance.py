@@ -14,11 +14,14 @@ from adsum.transport.contract import Link
 from adsum.transport.framing import FRAME_LIMIT
 from adsum.transport.handshake import VERSIONS, SelfDialError
 from adsum.transport.limits import TransportLimits
+from tests.support.bus_servers import ENGINES
 from tests.support.transports import KINDS, Recorder, World, in_loop, make_world
 from tests.support.waiting import DEADLINE, until
 
 
-@pytest.fixture(params=(*KINDS, "bus"))
+@pytest.fixture(
+    params=(*KINDS, "bus", *(pytest.param(e, marks=pytest.mark.processes) for e in ENGINES))
+)
 def world(request: pytest.FixtureRequest, short_path: Path) -> World:
     return make_world(request, request.param, short_path)
 
@@ -108,7 +111,7 @@ async def test_all_frames_of_one_turn_leave_in_one_write(stream_world: World) ->
 async def test_high_water_mark_passed_within_one_turn_is_reported_at_once(world: World) -> None:
     dialler, acceptor = await world.pair(limits=TransportLimits(send_high_water=64 * 1024))
     payload = os.urandom(10_000)
-    mark = WINDOW if world.kind == "bus" else 64 * 1024
+    mark = WINDOW if world.is_bus else 64 * 1024
 
     sent = 0
     while not dialler.writable:
@@ -338,8 +341,7 @@ def test_transport_works_in_a_second_event_loop(world: World) -> None:
         await second.close()
 
     for _ in range(2):
-        world = World(world.kind, world._directory, world._tls)
-        asyncio.run(scenario(world))
+        asyncio.run(scenario(world.again()))
 
 
 @in_loop

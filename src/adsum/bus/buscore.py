@@ -611,7 +611,7 @@ class BusCore:
         self._emit(self._inbox(link.life), Shut(link.life, link.key, reason))
         self._forget(link, reason)
 
-    def _forget(self, link: VirtualLink, reason: str) -> None:
+    def _forget(self, link: VirtualLink, reason: str, *, gone: bool = False) -> None:
         """Close a link, if it is open still."""
         if self._links.pop(link.id, None) is None:
             return
@@ -624,7 +624,7 @@ class BusCore:
         self._incomplete.pop(link.id, None)
         self._full.pop(link.id, None)
         self._trim()
-        self._events.append(Closed(link.id, reason))
+        self._events.append(Closed(link.id, reason, gone))
 
     def _link_of(self, sender: bytes, key: bytes) -> VirtualLink | None:
         """The link of a message; without one, its sender is answered."""
@@ -706,7 +706,7 @@ class BusCore:
         if not links:
             return
         for link in links:
-            self._forget(link, "the carrier reports that its process is gone")
+            self._forget(link, "the carrier reports that its process is gone", gone=True)
         self._emit(self._all, Lost(life))
         self._probe_at = now + PROBE_INTERVAL
         self._probe(self._ring.neighbour)

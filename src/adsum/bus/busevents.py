@@ -85,10 +85,17 @@ class RoomChanged:
 
 @dataclass(frozen=True, slots=True)
 class Closed:
-    """A link has closed, by either end. Once for every link that opened."""
+    """A link has closed, by either end. Once for every link that opened.
+
+    Attributes:
+        link: The link.
+        reason: The reason, printable.
+        gone: Whether the engine reports that nobody has the address of the peer any more.
+    """
 
     link: int
     reason: str
+    gone: bool = False
 
 
 @dataclass(frozen=True, slots=True)

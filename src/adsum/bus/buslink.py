@@ -30,6 +30,8 @@ class BusLink:
         number: See above.
         peer: See above.
         dialled: See above.
+        gone: Whether it has closed because the engine reports that nobody has the address of the
+            peer any more.
         version: See above.
         open: Whether frames may be sent and received; false from the first `close` on.
         room: Whether the window of the link has room, by the last output of the core.
@@ -37,7 +39,17 @@ class BusLink:
     """
 
     direct = False
-    __slots__ = ("_owner", "dialled", "number", "open", "peer", "room", "version", "writable")
+    __slots__ = (
+        "_owner",
+        "dialled",
+        "gone",
+        "number",
+        "open",
+        "peer",
+        "room",
+        "version",
+        "writable",
+    )
 
     def __init__(
         self,
@@ -52,6 +64,7 @@ class BusLink:
         self.peer = peer
         self.dialled = dialled
         self.version = version
+        self.gone = False
         self.open = self.room = self.writable = True
 
     def __repr__(self) -> str:

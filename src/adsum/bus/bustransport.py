@@ -458,8 +458,8 @@ class BusTransport:
                 self._notify(self.handler.topics_open, connected)
             case Opened():
                 self._opened(event)
-            case Closed(number, reason):
-                self._end(number, reason)
+            case Closed(number, reason, gone):
+                self._end(number, reason, gone)
             case RoomChanged(number, writable):
                 # The handler may have filled the window since then.
                 link = self._links.get(number)
@@ -504,12 +504,13 @@ class BusTransport:
             self._failed("a frame", error)
             link.close("internal error")
 
-    def _end(self, number: int, reason: str) -> None:
+    def _end(self, number: int, reason: str, gone: bool) -> None:
         """End a link; `link_closed` follows in a later turn."""
         link = self._links.pop(number, None)
         if link is None:
             return
         by_peer, link.open = link.open, False
+        link.gone = gone
         self._loop.call_soon(self.handler.link_closed, link, reason)
         if by_peer and link.writable:
             link.writable = False

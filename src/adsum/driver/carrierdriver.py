@@ -99,6 +99,9 @@ class CarrierDriver(SocketDriver):
         if isinstance(link, BusLink) or self._siblings_suffice:
             self._carrier_answered()
 
+    def _is_gone(self, link: Link) -> bool:
+        return isinstance(link, BusLink) and link.gone
+
     def counters(self) -> dict[str, int]:
         """See `Driver`."""
         bus = self.transport.bus

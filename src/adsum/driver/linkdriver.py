@@ -133,6 +133,10 @@ class LinkDriver(Driver):
     def dial_refused(self, address: str) -> None:
         """Nothing listens at a dialled address, for subclasses that discover addresses."""
 
+    def _is_gone(self, link: Link) -> bool:
+        """Whether nobody has the peer's address any more, for subclasses whose carrier tells it."""
+        return False
+
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Run a task until the end of the run at most."""
         task = start_task(work)
@@ -186,7 +190,7 @@ class LinkDriver(Driver):
         self._count_refusal(link, reason)
         number = self._ids.pop(link)
         del self._links[number]
-        self._attempt(self.engine.link_down, number, self._now())
+        self._attempt(self.engine.link_down, number, self._now(), self._is_gone(link))
         self._drive()
 
     def _count_refusal(self, link: Link, reason: str) -> None:

@@ -241,12 +241,19 @@ class Engine(Parts):
         self._admission.link_up(id, replica, addresses, dialled, direct=direct)
         self._joining.check()
 
-    def link_down(self, id: int, now: float) -> None:
-        """Forget a link that has closed; its replica is suspect if it was the last one to it."""
+    def link_down(self, id: int, now: float, gone: bool = False) -> None:
+        """Forget a link that has closed; its replica is suspect if it was the last one to it.
+
+        Args:
+            id: The link; ignored if it is closed already.
+            now: Monotonic seconds.
+            gone: The carrier reports that nobody has the address of the peer any more. Then the
+                replica is dialled at once, even if the link was young: no peer refuses here.
+        """
         self._advance(now)
         link = self._links.get(id)
         if link is not None:
-            self._reconciler.forget_link(link)
+            self._reconciler.forget_link(link, gone=gone)
             self._joining.check()
 
     def link_writable(self, id: int, writable: bool, now: float) -> None:

@@ -90,8 +90,13 @@ class Reconciler:
         """Note whether a replica is held, after one of its links has changed."""
         self.liveness.hold(replica, self.links.is_held(replica), self.clock.active)
 
-    def forget_link(self, link: PeerLink) -> None:
-        """Forget a closed link: follow its replica over another link, or suspect the replica."""
+    def forget_link(self, link: PeerLink, *, gone: bool = False) -> None:
+        """Forget a closed link: follow its replica over another link, or suspect the replica.
+
+        Args:
+            link: The link.
+            gone: Nobody has the address of the peer any more, see `Engine.link_down`.
+        """
         name = link.replica.name
         self.links.remove(link)
         self.update_hold(link.replica)
@@ -110,13 +115,16 @@ class Reconciler:
         if awaited and link.replica not in self.departures:
             self.joining.expect_node(name)  # it is dialled again
         self.reconcile(name)
-        self._redial(link)
+        self._redial(link, gone=gone)
         self.suspicion.lose_link(link.replica)
 
-    def _redial(self, link: PeerLink) -> None:
-        """Dial the replica of a link that was lost: at once, unless the link did not last."""
+    def _redial(self, link: PeerLink, *, gone: bool = False) -> None:
+        """Dial the replica of a link that was lost: at once, unless the link did not last.
+
+        A short-lived link may have been refused by its peer. Not if that is gone.
+        """
         name = link.replica.name
-        if self.clock.active - link.opened_at < self.timing.race_window:
+        if self.clock.active - link.opened_at < self.timing.race_window and not gone:
             self.dialler.wait(name, self.clock.active)  # it was refused; do not insist
         else:
             self.dialler.hurry(name, self.clock.active)

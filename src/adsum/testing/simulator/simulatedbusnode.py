@@ -231,14 +231,14 @@ class SimulatedBusNode(SimulatedNode):
                 self._receive(link, frame)
             case RoomChanged(link, writable):
                 self._call(self.engine.link_writable, link, writable)
-            case Closed(link, reason):
+            case Closed(link, reason, gone):
                 self.simulation.trace("{}: link {} closed: {}", self.place, link, reason)
                 del self.peers[link]
                 self.links.discard(link)
                 if link in self._held:
                     self._held.discard(link)
                     self._held_at = self.simulation.clock.now
-                self._call(self.engine.link_down, link)
+                self._call(partial(self.engine.link_down, gone=gone), link)
             case DialDone(address, error):
                 self._dial_done(address, error)
             case Announced(address):
