@@ -27,6 +27,7 @@ PACKAGES = (
     "adsum.channels.uvicorn",
     "adsum.integrations.aiohttp",
     "adsum.integrations.httpx",
+    "adsum.integrations.socketio",
     "adsum.testing",
 )
 
@@ -40,7 +41,7 @@ nitpicky = True
 nitpick_ignore_regex = [
     ("py:obj", ".*"),
     ("py:class", r"(adsum|asyncio|collections|contextlib|os|ssl)\..*|(dict|tuple)\[str"),
-    ("py:(class|exc)", r"(aiohttp|httpx)\..*|ClientRequest|Connection|Trace"),
+    ("py:(class|exc)", r"(aiohttp|httpx|socketio)\..*|ClientRequest|Connection|Trace"),
 ]
 # Pages may skip a level of headings.
 suppress_warnings = ["myst.header"]
