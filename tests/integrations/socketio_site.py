@@ -71,4 +71,4 @@ async def http(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": json.dumps(answer).encode()})
 
 
-app = socketio.ASGIApp(server, http, on_startup=node.start, on_shutdown=node.stop)
+app = node.wrap_app(socketio.ASGIApp(server, http))

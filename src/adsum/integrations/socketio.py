@@ -149,7 +149,7 @@ class AsyncAdsumManager(_Texts, AsyncPubSubManager):  # type: ignore[misc]  # it
     """Client manager of `socketio.AsyncServer` for several processes, over a node.
 
     The application runs the node, as it does for presences: from before the server accepts clients
-    until after it has closed their connections.
+    until after it has closed their connections. `Node.wrap_app` and `Node.lifespan` do so.
 
     Args:
         node: The node; its cluster has the other processes.
@@ -170,7 +170,7 @@ class AsyncAdsumManager(_Texts, AsyncPubSubManager):  # type: ignore[misc]  # it
         >>> server = socketio.AsyncServer(
         ...     async_mode="asgi", client_manager=AsyncAdsumManager(node)
         ... )
-        >>> app = socketio.ASGIApp(server, on_startup=node.start, on_shutdown=node.stop)
+        >>> app = node.wrap_app(socketio.ASGIApp(server))
     """
 
     name = "adsum"
