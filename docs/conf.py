@@ -40,7 +40,7 @@ nitpicky = True
 # Names that need no entry: arguments in docstrings, types in signatures that are not public.
 nitpick_ignore_regex = [
     ("py:obj", ".*"),
-    ("py:class", r"(adsum|asyncio|collections|contextlib|os|ssl)\..*|(dict|tuple)\[str"),
+    ("py:class", r"(adsum|asyncio|collections|contextlib|logging|os|ssl)\..*|(dict|tuple)\[str"),
     ("py:(class|exc)", r"(aiohttp|httpx|socketio)\..*|ClientRequest|Connection|Trace"),
 ]
 # Pages may skip a level of headings.

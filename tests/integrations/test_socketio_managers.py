@@ -6,6 +6,8 @@ import logging
 import os
 import pickle
 import signal
+import socket
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -17,9 +19,10 @@ import uvicorn
 import adsum
 from adsum.integrations import socketio as managers
 from adsum.integrations.socketio import AdsumManager, AsyncAdsumManager
+from adsum.pubsub import DEFAULT_LIMIT
 from tests.support.nodes import run, running
 from tests.support.ports import free_port
-from tests.support.waiting import until
+from tests.support.waiting import DEADLINE, eventually, until
 from tests.support.worker_processes import Workers
 
 #: The topic of the default channel.
@@ -126,11 +129,11 @@ def test_dropped_texts_are_logged_with_their_number(
             released, entered = asyncio.Event(), asyncio.Event()
             arrived = adsum.PubSub(nodes[1]).subscribe(TOPIC)
 
+            @site.server.on("disconnect")
             async def left(sid: str, reason: str) -> None:
                 entered.set()
                 await released.wait()
 
-            site.server.on("disconnect", left)
             other = AsyncAdsumManager(nodes[0], write_only=True)
             await other.disconnect(site.client.get_sid(), "/")
             await entered.wait()
@@ -144,6 +147,27 @@ def test_dropped_texts_are_logged_with_their_number(
                 "3 operations of other processes were dropped: more than 2, or 268435456 bytes, "
                 "waited for a handler in this process"
             ]
+
+    run(main())
+
+
+def test_emits_arrive_after_a_handler_that_blocks(cluster_name: str) -> None:
+    async def main() -> None:
+        async with sites(cluster_name) as (nodes, site):
+            released = asyncio.Event()
+
+            @site.server.on("disconnect")
+            async def left(sid: str, reason: str) -> None:
+                await released.wait()
+
+            other = AsyncAdsumManager(nodes[0], write_only=True)
+            await other.disconnect(site.client.get_sid(), "/")
+            for number in range(3 * DEFAULT_LIMIT):
+                await other.emit("said", number)
+            await until(lambda: not site.client.connected)
+            await site.connect()
+            released.set()
+            await until(lambda: site.received == list(range(3 * DEFAULT_LIMIT)))
 
     run(main())
 
@@ -286,3 +310,43 @@ def test_process_that_only_emits_disconnects_clients_of_others(cluster_name: str
             await until(lambda: not site.client.connected, "the client is disconnected")
 
     run(main())
+
+
+def test_client_that_connects_while_the_node_starts_waits_for_it(cluster_name: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # delays the start by `join_timeout`
+        peer = f"127.0.0.1:{silent.getsockname()[1]}"
+        settings: Any = {"cluster": cluster_name, "siblings": False, "peers": peer}
+        with adsum.Portal(adsum.Node(**settings, join_timeout=0.3)) as portal:
+            manager = AdsumManager(portal)
+            socketio.Server(async_mode="threading", client_manager=manager)
+            first = threading.Thread(target=manager.initialize)
+            first.start()
+            eventually(manager._starting.locked)
+            assert not hasattr(manager, "_subscription")
+            manager.pre_connect("second", "/")
+            assert hasattr(manager, "_subscription")
+            first.join()
+        manager.thread.join()
+
+
+def test_failed_start_is_tried_again_for_the_next_client() -> None:
+    portal = adsum.Portal(adsum.Node(siblings=False))
+    manager = AdsumManager(portal)
+    server = socketio.Server(async_mode="threading", client_manager=manager)
+    portal.close()
+    server.manager_initialized = True  # as the server does before the call
+    with pytest.raises(adsum.NodeNotRunningError):
+        manager.initialize()
+    assert not server.manager_initialized
+
+
+def test_thread_ends_in_silence_with_its_portal(caplog: pytest.LogCaptureFixture) -> None:
+    with adsum.Portal(adsum.Node(siblings=False)) as portal:
+        manager = AdsumManager(portal)
+        server = socketio.Server(async_mode="threading", client_manager=manager)
+        server.manager_initialized = True  # as the server does before the call
+        manager.initialize()
+    manager.thread.join(DEADLINE)
+    assert not manager.thread.is_alive()
+    assert not server.manager_initialized
+    assert not [each for each in caplog.records if each.levelno >= logging.WARNING]
