@@ -206,6 +206,7 @@ def test_node_that_was_never_started_is_logged_at_the_first_client(
             [line] = lines(caplog)
             assert "receive nothing from other processes: the node is not running" in line
             assert "lifespan=node.lifespan" in line
+            assert "exited unexpectedly" not in caplog.text
             with pytest.raises(adsum.NodeNotRunningError):
                 await site.server.emit("said", 1)
 
@@ -350,3 +351,34 @@ def test_thread_ends_in_silence_with_its_portal(caplog: pytest.LogCaptureFixture
     assert not manager.thread.is_alive()
     assert not server.manager_initialized
     assert not [each for each in caplog.records if each.levelno >= logging.WARNING]
+
+
+def test_threaded_manager_logs_the_number_of_dropped_texts(
+    cluster_name: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(managers, "MAX_UNREAD", 2)
+    entered, released = threading.Event(), threading.Event()
+
+    def block() -> None:
+        entered.set()
+        released.wait(DEADLINE)
+
+    nodes = [adsum.Node(cluster=cluster_name) for _ in range(2)]
+    with adsum.Portal(nodes[0]) as portal, adsum.Portal(nodes[1]) as other:
+        manager = AdsumManager(portal)
+        socketio.Server(async_mode="threading", client_manager=manager)
+        manager.initialize()
+        arrived = portal.subscribe(TOPIC)
+        answer = {"method": "callback", "host_id": manager.host_id, "sid": "room", "args": []}
+        number = manager._generate_ack_id("room", block)
+        other.publish(TOPIC, json.dumps(answer | {"id": number}).encode())
+        assert entered.wait(DEADLINE)
+        sender = AdsumManager(other, write_only=True)
+        for value in range(5):
+            sender.emit("said", value)
+        for _ in range(6):
+            next(arrived)
+        released.set()
+        eventually(lambda: lines(caplog))
+        assert lines(caplog)[0].startswith("3 operations of other processes were dropped")
+    manager.thread.join(DEADLINE)
