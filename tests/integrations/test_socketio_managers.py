@@ -242,7 +242,7 @@ def test_operations_that_a_stopped_process_misses_are_logged(
                 stopped.signal(signal.SIGSTOP)
                 while not lines(caplog):
                     await manager.emit("said", bytes(1024 * 1024))
-        assert lines(caplog)[0] == "1 nodes missed an operation 'emit'"
+        assert lines(caplog)[0] == "operation 'emit': 1 of the other nodes missed it"
 
     run(main())
 

@@ -118,7 +118,7 @@ class _Texts:
 
     def _check_missed(self, message: dict[str, Any], missed: int) -> None:
         if missed:
-            _log.warning("%d nodes missed an operation %r", missed, message["method"])
+            _log.warning("operation %r: %d of the other nodes missed it", message["method"], missed)
 
     def _check_dropped(self, dropped: int) -> None:
         if dropped > self._logged_drops:
