@@ -90,10 +90,11 @@ def contenders(plan: Plan) -> list[Contender]:
     found = adsum_contenders(plan)
     others = [
         (Contender("python-socketio", "socketio_chat", "socketio", redis_from=2), "socketio"),
+        (Contender("python-socketio, adsum", "socketio_over_adsum", "socketio"), "socketio"),
         (Contender("Django Channels", "django_chat", "django", redis_from=1), "channels_redis"),
     ]
     for contender, module in others:
-        why_not = redis_presence.missing() or _why_not(module)
+        why_not = (contender.redis_from and redis_presence.missing()) or _why_not(module)
         if why_not:
             print(f"  {contender.name}: skipped, {why_not}")
         else:

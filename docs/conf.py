@@ -27,6 +27,7 @@ PACKAGES = (
     "adsum.channels.uvicorn",
     "adsum.integrations.aiohttp",
     "adsum.integrations.httpx",
+    "adsum.integrations.socketio",
     "adsum.testing",
 )
 
@@ -39,8 +40,8 @@ nitpicky = True
 # Names that need no entry: arguments in docstrings, types in signatures that are not public.
 nitpick_ignore_regex = [
     ("py:obj", ".*"),
-    ("py:class", r"(adsum|asyncio|collections|contextlib|os|ssl)\..*|(dict|tuple)\[str"),
-    ("py:(class|exc)", r"(aiohttp|httpx)\..*|ClientRequest|Connection|Trace"),
+    ("py:class", r"(adsum|asyncio|collections|contextlib|logging|os|ssl)\..*|(dict|tuple)\[str"),
+    ("py:(class|exc)", r"(aiohttp|httpx|socketio)\..*|ClientRequest|Connection|Trace"),
 ]
 # Pages may skip a level of headings.
 suppress_warnings = ["myst.header"]

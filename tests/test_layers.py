@@ -143,7 +143,16 @@ LAYERS = {
         "tasks",
         "values",
     },
-    "integrations": {"errors", "arguments", "portal", "services"},
+    "integrations": {
+        "errors",
+        "arguments",
+        "node",
+        "portal",
+        "pubsub",
+        "quoting",
+        "services",
+        "sparselog",
+    },
     "channels": {
         "errors",
         "activetime",
@@ -180,6 +189,7 @@ LAYERS = {
 EXTRAS = {
     "httpx": {"httpx"},
     "aiohttp": {"aiohttp", "yarl"},
+    "socketio": {"socketio"},
     "uvicorn": {"uvicorn", "websockets"},
 }
 #: Files that a server imports, and nothing else.

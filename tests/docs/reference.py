@@ -11,6 +11,7 @@ PACKAGES = (
     "adsum.channels.uvicorn",
     "adsum.integrations.aiohttp",
     "adsum.integrations.httpx",
+    "adsum.integrations.socketio",
     "adsum.testing",
 )
 #: Every public name with its package.

@@ -6,8 +6,11 @@ import sys
 import pytest
 
 
-@pytest.mark.parametrize("library", ["httpx", "aiohttp"])
-def test_missing_library_names_the_extra(library: str) -> None:
+@pytest.mark.parametrize(
+    ("library", "package"),
+    [("httpx", "httpx"), ("aiohttp", "aiohttp"), ("socketio", "python-socketio")],
+)
+def test_missing_library_names_the_extra(library: str, package: str) -> None:
     script = f"""
 import sys
 sys.modules[{library!r}] = None
@@ -21,5 +24,5 @@ except ImportError as error:
         [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=30
     )
     assert done.stdout == (
-        f'adsum.integrations.{library} needs {library}: pip install "adsum[{library}]"\n'
+        f'adsum.integrations.{library} needs {package}: pip install "adsum[{library}]"\n'
     )

@@ -1,0 +1,331 @@
+"""Client managers of python-socketio: its servers reach each other's clients over adsum.
+
+A client manager of python-socketio knows the clients of its own process. The class that it extends
+here sends each operation to the other processes, as a JSON text: an emit, a change of a room, a
+disconnect, the answer to a callback. This file moves these texts as bytes on one topic.
+
+Invariants:
+
+- A text is decoded as JSON and never unpickled, so a member of the cluster can cause operations of
+  Socket.IO in another process, and nothing else.
+- All texts of a process arrive in the order of its calls, because a node keeps the order of its
+  messages and all texts share one topic.
+- A process receives texts from the moment at which its first client connects, or at which it emits
+  with a callback. Before, it has no client and waits for no answer.
+- Each loss that this process can know of is logged: other nodes that missed a text, unread texts
+  that were dropped, and texts that cannot be decoded.
+"""
+
+import base64
+import logging
+import os
+import threading
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import suppress
+from typing import Any
+
+from adsum.arguments import flag, instance, refuse
+from adsum.errors import NodeNotRunningError
+from adsum.node import Node
+from adsum.portal import Portal
+from adsum.pubsub import PubSub
+from adsum.quoting import quoted
+from adsum.sparselog import SparseLogger
+
+try:
+    import socketio
+    from socketio.async_pubsub_manager import AsyncPubSubManager
+    from socketio.packet import Packet
+    from socketio.pubsub_manager import PubSubManager
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        'adsum.integrations.socketio needs python-socketio: pip install "adsum[socketio]"',
+        name=error.name,
+    ) from error
+
+__all__ = ["AdsumManager", "AsyncAdsumManager"]
+
+#: Characters in a channel.
+MAX_CHANNEL = 1000
+#: Unread texts of other processes that wait in this one at most; beyond it the oldest are dropped.
+MAX_UNREAD = 100_000
+#: Bytes of unread texts that wait in this process at most; beyond it the oldest are dropped.
+MAX_UNREAD_BYTES = 256 * 1024 * 1024
+#: Modes of `socketio.Server` that replace threads, which a portal does not support.
+_GREEN_MODES = ("eventlet", "gevent", "gevent_uwsgi")
+#: The beginning of the topic; the channel follows.
+_PREFIX = "socketio:"
+
+_log = SparseLogger(logging.getLogger("adsum.socketio"))
+
+
+class _NodeEnded(BaseException):
+    """Ends the loop of the base class, which handles each `Exception` and then goes on."""
+
+
+class _Texts:
+    """The part of both managers that neither sends nor waits."""
+
+    json: Any
+    server: Any
+    write_only: bool
+    initialize: Callable[[], None]
+    # Unread texts that were dropped, as far as they are logged.
+    _logged_drops = 0
+
+    @property
+    def host_id(self) -> str:
+        """Identifies this process among those of the channel; a forked child has one of its own."""
+        if os.getpid() == self._pid:
+            return self._host_id
+        return uuid.uuid5(uuid.NAMESPACE_OID, f"{self._host_id}:{os.getpid()}").hex
+
+    @host_id.setter
+    def host_id(self, value: str) -> None:
+        self._host_id = value
+        self._pid = os.getpid()
+
+    def _encode(self, message: dict[str, Any]) -> bytes:
+        """The text of an operation. Bytes in an answer become base64, as those of an emit are."""
+        args = message.get("args")
+        if args is not None and Packet.data_is_binary(list(args)):
+            args, attachments = Packet.deconstruct_binary(list(args))
+            encoded = [base64.b64encode(each).decode() for each in attachments]
+            message = {**message, "args": [args, *encoded], "binary": True}
+        text = self.json.dumps(message)
+        return text if isinstance(text, bytes) else str(text).encode()
+
+    def _decode(self, text: object, sender: str) -> dict[str, Any]:
+        """The operation of a text; an empty one, which has no effect, if it is malformed."""
+        try:
+            message = self.json.loads(text)
+            if not isinstance(message, dict):
+                raise TypeError("it is no JSON object")
+            if "args" in message and message.get("binary"):
+                args, *encoded = message["args"]
+                attachments = [base64.b64decode(each) for each in encoded]
+                message["args"] = Packet.reconstruct_binary(args, attachments)
+        except Exception as error:  # of any JSON module
+            _log.log(
+                logging.ERROR,
+                "a malformed text of node %s was dropped",
+                quoted(sender),
+                error=error,
+            )
+            return {}
+        return message
+
+    def _check_missed(self, message: dict[str, Any], missed: int) -> None:
+        if missed:
+            _log.warning("operation %r: %d of the other nodes missed it", message["method"], missed)
+
+    def _check_dropped(self, dropped: int) -> None:
+        if dropped > self._logged_drops:
+            _log.error(
+                "%d operations of other processes were dropped: more than %d, or %d bytes, waited "
+                "for a handler in this process",
+                dropped - self._logged_drops,
+                MAX_UNREAD,
+                MAX_UNREAD_BYTES,
+            )
+        self._logged_drops = dropped
+
+    def _expect_answer(self, message: dict[str, Any]) -> None:
+        """Receive texts from now on if an emit has a callback, also before the first client."""
+        server = self.server
+        if message.get("callback") and server is not None and not server.manager_initialized:
+            server.manager_initialized = True
+            self.initialize()
+
+
+def _checked_channel(channel: object) -> str:
+    if not isinstance(channel, str) or not 0 < len(channel) <= MAX_CHANNEL:
+        refuse("channel", channel, f"a text of 1 to {MAX_CHANNEL:,} characters")
+    return channel
+
+
+class AsyncAdsumManager(_Texts, AsyncPubSubManager):  # type: ignore[misc]  # it has no types
+    """Client manager of `socketio.AsyncServer` for several processes, over a node.
+
+    The application runs the node, as it does for presences: from before the server accepts clients
+    until after it has closed their connections. `Node.wrap_app` and `Node.lifespan` do so.
+
+    Args:
+        node: The node; its cluster has the other processes.
+        channel: Servers with one channel reach each other's clients, 1 to 1,000 characters.
+        write_only: Whether this process has no clients and only emits, without a server.
+        logger: A logger for the messages of python-socketio, if not that of the server.
+        json: A module with `dumps` and `loads`, for a process with ``write_only=True``. Others use
+            that of the server.
+
+    Raises:
+        ConfigurationError: An argument is wrong. A `socketio.Server` raises it if it is given this
+            manager.
+
+    Example:
+        >>> import adsum, socketio
+        >>> from adsum.integrations.socketio import AsyncAdsumManager
+        >>> node = adsum.Node()
+        >>> server = socketio.AsyncServer(
+        ...     async_mode="asgi", client_manager=AsyncAdsumManager(node)
+        ... )
+        >>> app = node.wrap_app(socketio.ASGIApp(server))
+    """
+
+    name = "adsum"
+
+    def __init__(
+        self,
+        node: Node,
+        channel: str = "socketio",
+        write_only: bool = False,
+        logger: logging.Logger | None = None,
+        json: Any = None,
+    ) -> None:
+        instance("node", node, Node, "an adsum.Node")
+        super().__init__(
+            channel=_checked_channel(channel),
+            write_only=flag("write_only", write_only),
+            logger=logger,
+            json=json,
+        )
+        self._pubsub = PubSub(node)
+
+    def set_server(self, server: Any) -> None:
+        """Called by the server that is given this manager."""
+        if isinstance(server, socketio.Server):
+            refuse("client_manager", self, "an AdsumManager: this socketio.Server runs in threads")
+        super().set_server(server)
+
+    async def _publish(self, data: dict[str, Any]) -> None:
+        self._expect_answer(data)
+        missed = await self._pubsub.publish(_PREFIX + self.channel, self._encode(data))
+        self._check_missed(data, missed)
+
+    async def _listen(self) -> AsyncIterator[dict[str, Any]]:
+        try:
+            subscription = self._pubsub.subscribe(
+                _PREFIX + self.channel, limit=MAX_UNREAD, limit_bytes=MAX_UNREAD_BYTES
+            )
+        except NodeNotRunningError as error:
+            _log.error("clients of this process receive nothing from other processes: %s", error)
+            raise _NodeEnded from None
+        self._logged_drops = 0
+        async for message in subscription:
+            self._check_dropped(subscription.dropped)
+            yield self._decode(message.payload, message.sender)
+        raise _NodeEnded
+
+    async def _thread(self) -> None:
+        """Apply texts until the node stops; the next client begins that again."""
+        with suppress(_NodeEnded):
+            await super()._thread()
+        self.server.manager_initialized = False
+
+    async def _handle_disconnect(self, message: dict[str, Any]) -> None:
+        if self.server is not None:  # else this process has no clients
+            await super()._handle_disconnect(message)
+
+
+class AdsumManager(_Texts, PubSubManager):  # type: ignore[misc]  # it has no types
+    """Client manager of `socketio.Server` and Flask-SocketIO for several processes, over a portal.
+
+    The node of the portal starts when the first client connects, or at the first emit, in each
+    process. So servers that fork their workers are supported.
+
+    Args:
+        portal: The portal; the cluster of its node has the other processes.
+        channel: Servers with one channel reach each other's clients, 1 to 1,000 characters.
+        write_only: Whether this process has no clients and only emits, without a server.
+        logger: A logger for the messages of python-socketio, if not that of the server.
+        json: A module with `dumps` and `loads`, for a process with ``write_only=True``. Others use
+            that of the server.
+
+    Raises:
+        ConfigurationError: An argument is wrong. A server raises it if it is given this manager and
+            is a `socketio.AsyncServer`, or its mode is not that of threads.
+
+    Example:
+        >>> import adsum
+        >>> from adsum.integrations.socketio import AdsumManager
+        >>> with adsum.Portal(adsum.Node(siblings=False)) as portal:
+        ...     AdsumManager(portal, write_only=True).emit("news", {"text": "hi"}, room="lobby")
+    """
+
+    name = "adsum"
+
+    def __init__(
+        self,
+        portal: Portal,
+        channel: str = "socketio",
+        write_only: bool = False,
+        logger: logging.Logger | None = None,
+        json: Any = None,
+    ) -> None:
+        instance("portal", portal, Portal, "an adsum.Portal")
+        super().__init__(
+            channel=_checked_channel(channel),
+            write_only=flag("write_only", write_only),
+            logger=logger,
+            json=json,
+        )
+        self._portal = portal
+        # Held while the node starts, so that clients that connect meanwhile miss nothing.
+        self._starting = threading.Lock()
+
+    def set_server(self, server: Any) -> None:
+        """Called by the server that is given this manager."""
+        if isinstance(server, socketio.AsyncServer):
+            refuse("client_manager", self, "an AsyncAdsumManager: this is a socketio.AsyncServer")
+        if server.eio.async_mode in _GREEN_MODES:
+            refuse("async_mode", server.eio.async_mode, "'threading': adsum runs in threads")
+        super().set_server(server)
+
+    def initialize(self) -> None:
+        """Begin to receive texts; called by the server when its first client connects.
+
+        Raises:
+            NodeNotRunningError: The portal is closed, or its node has stopped.
+            TimeoutError: The node has not started within the timeout of the portal.
+        """
+        try:
+            with self._starting:
+                self._subscribe()
+        except Exception:
+            self.server.manager_initialized = False
+            raise
+        super().initialize()
+
+    def _subscribe(self) -> None:
+        if not self.write_only:
+            self._subscription = self._portal.subscribe(
+                _PREFIX + self.channel, limit=MAX_UNREAD, limit_bytes=MAX_UNREAD_BYTES
+            )
+            self._logged_drops = 0
+
+    def pre_connect(self, eio_sid: str, namespace: str) -> Any:
+        """Register a client; called by the server."""
+        with self._starting:
+            return super().pre_connect(eio_sid, namespace)
+
+    def _publish(self, data: dict[str, Any]) -> None:
+        self._expect_answer(data)
+        missed = self._portal.publish(_PREFIX + self.channel, self._encode(data))
+        self._check_missed(data, missed)
+
+    def _listen(self) -> Iterator[dict[str, Any]]:
+        for message in self._subscription:
+            self._check_dropped(self._subscription.dropped)
+            yield self._decode(message.payload, message.sender)
+        raise _NodeEnded
+
+    def _thread(self) -> None:
+        """Apply texts until the node stops; the next client begins that again."""
+        with suppress(_NodeEnded):
+            super()._thread()
+        self.server.manager_initialized = False
+
+    def _handle_disconnect(self, message: dict[str, Any]) -> None:
+        if self.server is not None:  # else this process has no clients
+            super()._handle_disconnect(message)

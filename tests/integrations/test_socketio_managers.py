@@ -1,0 +1,384 @@
+"""The client managers in one process: arguments, texts, losses, and the end of the node."""
+
+import asyncio
+import json
+import logging
+import os
+import pickle
+import signal
+import socket
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+import socketio
+import uvicorn
+
+import adsum
+from adsum.integrations import socketio as managers
+from adsum.integrations.socketio import AdsumManager, AsyncAdsumManager
+from adsum.pubsub import DEFAULT_LIMIT
+from tests.support.nodes import run, running
+from tests.support.ports import free_port
+from tests.support.waiting import DEADLINE, eventually, until
+from tests.support.worker_processes import Workers
+
+#: The topic of the default channel.
+TOPIC = "socketio:socketio"
+
+
+class Site:
+    """A worker of a Socket.IO application in the loop of the test, and a client of it."""
+
+    def __init__(self, node: adsum.Node, **settings: Any) -> None:
+        self.manager = AsyncAdsumManager(node, **settings)
+        self.server = socketio.AsyncServer(async_mode="asgi", client_manager=self.manager)
+        self.client = socketio.AsyncClient(reconnection=False)
+        self.received: list[Any] = []
+        self.client.on("said", self.received.append)
+        self.port = free_port()
+
+    async def connect(self) -> str:
+        """Connect the client; returns its id at the server."""
+        await self.client.connect(f"http://127.0.0.1:{self.port}", transports=["websocket"])
+        return str(self.client.get_sid())
+
+    @asynccontextmanager
+    async def served(self) -> AsyncIterator[None]:
+        app = socketio.ASGIApp(self.server)
+        server = uvicorn.Server(uvicorn.Config(app, port=self.port, log_level="error"))
+        serving = asyncio.create_task(server.serve())
+        await until(lambda: server.started, "the server starts")
+        try:
+            yield
+        finally:
+            await self.client.disconnect()
+            server.should_exit = True
+            await serving
+
+
+@asynccontextmanager
+async def sites(cluster: str, **settings: Any) -> AsyncIterator[tuple[list[adsum.Node], Site]]:
+    """Two nodes, and a site on the second with a connected client."""
+    async with running(2, cluster=cluster) as nodes:
+        site = Site(nodes[1], **settings)
+        async with site.served():
+            await site.connect()
+            yield nodes, site
+
+
+def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.name == "adsum.socketio"]
+
+
+def test_emit_reaches_client_of_another_node(cluster_name: str) -> None:
+    async def main() -> None:
+        async with sites(cluster_name) as (nodes, site):
+            other = AsyncAdsumManager(nodes[0], write_only=True)
+            await other.emit("said", {"text": "tea", "raw": b"\x00\xff"})
+            await until(lambda: site.received == [{"text": "tea", "raw": b"\x00\xff"}])
+
+    run(main())
+
+
+def test_channels_are_apart(cluster_name: str) -> None:
+    async def main() -> None:
+        async with sites(cluster_name, channel="here") as (nodes, site):
+            for channel in ("there", "here"):
+                other = AsyncAdsumManager(nodes[0], channel, write_only=True)
+                await other.emit("said", channel)
+            await until(lambda: site.received)
+            assert site.received == ["here"]
+
+    run(main())
+
+
+def test_text_that_is_no_json_object_is_dropped_and_logged(
+    cluster_name: str, caplog: pytest.LogCaptureFixture, tmp_path: Any
+) -> None:
+    class Hostile:
+        def __reduce__(self) -> Any:
+            return os.mkdir, (str(tmp_path / "unpickled"),)
+
+    texts = [pickle.dumps(Hostile()), b"\xff", b"[1]", b'{"method": "emit"', b"[" * 100_000]
+    answer = {"method": "callback", "binary": True, "args": [[{"_placeholder": True, "num": 9}]]}
+
+    async def main() -> None:
+        async with sites(cluster_name) as (nodes, site):
+            for text in [*texts, json.dumps(answer).encode()]:
+                await adsum.PubSub(nodes[0]).publish(TOPIC, text)
+            await adsum.PubSub(nodes[0]).publish(TOPIC, {"method": "emit"})  # an object, no bytes
+            await AsyncAdsumManager(nodes[0], write_only=True).emit("said", 1)
+            await until(lambda: site.received == [1])
+            first, *_ = lines(caplog)
+            assert first == f"a malformed text of node {nodes[0].name!r} was dropped"
+
+    run(main())
+    assert not (tmp_path / "unpickled").exists()
+
+
+def test_dropped_texts_are_logged_with_their_number(
+    cluster_name: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(managers, "MAX_UNREAD", 2)
+
+    async def main() -> None:
+        async with sites(cluster_name) as (nodes, site):
+            released, entered = asyncio.Event(), asyncio.Event()
+            arrived = adsum.PubSub(nodes[1]).subscribe(TOPIC)
+
+            @site.server.on("disconnect")
+            async def left(sid: str, reason: str) -> None:
+                entered.set()
+                await released.wait()
+
+            other = AsyncAdsumManager(nodes[0], write_only=True)
+            await other.disconnect(site.client.get_sid(), "/")
+            await entered.wait()
+            for number in range(5):
+                await other.emit("said", number)
+            for _ in range(6):
+                await anext(arrived)
+            released.set()
+            await until(lambda: lines(caplog))
+            assert lines(caplog) == [
+                "3 operations of other processes were dropped: more than 2, or 268435456 bytes, "
+                "waited for a handler in this process"
+            ]
+
+    run(main())
+
+
+def test_emits_arrive_after_a_handler_that_blocks(cluster_name: str) -> None:
+    async def main() -> None:
+        async with sites(cluster_name) as (nodes, site):
+            released = asyncio.Event()
+
+            @site.server.on("disconnect")
+            async def left(sid: str, reason: str) -> None:
+                await released.wait()
+
+            other = AsyncAdsumManager(nodes[0], write_only=True)
+            await other.disconnect(site.client.get_sid(), "/")
+            for number in range(3 * DEFAULT_LIMIT):
+                await other.emit("said", number)
+            await until(lambda: not site.client.connected)
+            await site.connect()
+            released.set()
+            await until(lambda: site.received == list(range(3 * DEFAULT_LIMIT)))
+
+    run(main())
+
+
+def test_emit_beyond_the_limit_of_a_message_is_refused(cluster_name: str) -> None:
+    async def main() -> None:
+        async with running(1, cluster=cluster_name) as nodes:
+            manager = AsyncAdsumManager(nodes[0], write_only=True)
+            with pytest.raises(ValueError, match=r"8,?388,?608"):
+                await manager.emit("said", bytes(7 * 1024 * 1024))
+
+    run(main())
+
+
+def test_worker_without_a_client_receives_the_answer_to_its_callback(cluster_name: str) -> None:
+    async def main() -> None:
+        async with sites(cluster_name) as (nodes, site):
+            manager = AsyncAdsumManager(nodes[0])
+            asking = socketio.AsyncServer(async_mode="asgi", client_manager=manager)
+            site.client.on("question", lambda value: (value, b"\x01"))
+            answer = await asking.call("question", "tea?", to=site.client.get_sid(), timeout=20)
+            assert tuple(answer) == ("tea?", b"\x01")
+            manager.thread.cancel()
+
+    run(main())
+
+
+def test_node_that_was_never_started_is_logged_at_the_first_client(
+    cluster_name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        site = Site(adsum.Node(cluster=cluster_name))
+        async with site.served():
+            await site.connect()
+            await until(lambda: lines(caplog))
+            [line] = lines(caplog)
+            assert "receive nothing from other processes: the node is not running" in line
+            assert "lifespan=node.lifespan" in line
+            assert "exited unexpectedly" not in caplog.text
+            with pytest.raises(adsum.NodeNotRunningError):
+                await site.server.emit("said", 1)
+
+    run(main())
+
+
+def test_stopped_node_ends_the_task_in_silence_and_a_later_client_begins_it_again(
+    cluster_name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        async with sites(cluster_name) as (nodes, site):
+            await nodes[1].stop()
+            await asyncio.wait_for(site.manager.thread, 20)
+            assert not [each for each in caplog.records if each.levelno >= logging.WARNING]
+            await nodes[1].start()
+            await site.client.disconnect()
+            await site.connect()
+            await AsyncAdsumManager(nodes[0], write_only=True).emit("said", 1)
+            await until(lambda: site.received == [1])
+
+    run(main())
+
+
+@pytest.mark.processes
+def test_operations_that_a_stopped_process_misses_are_logged(
+    cluster_name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        with Workers() as workers:
+            stopped = workers.start(cluster=cluster_name)
+            async with adsum.Node(cluster=cluster_name) as node:
+                manager = AsyncAdsumManager(node, write_only=True)
+                stopped.signal(signal.SIGSTOP)
+                while not lines(caplog):
+                    await manager.emit("said", bytes(1024 * 1024))
+        assert lines(caplog)[0] == "operation 'emit': 1 of the other nodes missed it"
+
+    run(main())
+
+
+@pytest.mark.parametrize("manager", [AdsumManager, AsyncAdsumManager])
+@pytest.mark.parametrize(
+    ("settings", "text"),
+    [
+        ({"channel": ""}, "channel='': must be a text of 1 to 1,000 characters"),
+        ({"channel": "x" * 1001}, "must be a text of 1 to 1,000 characters"),
+        ({"channel": None}, "channel=None: must be a text of 1 to 1,000 characters"),
+        ({"write_only": "yes"}, "write_only='yes': must be True or False"),
+    ],
+)
+def test_wrong_argument_is_refused(manager: Any, settings: Any, text: str) -> None:
+    over: Any = adsum.Node() if manager is AsyncAdsumManager else adsum.Portal()
+    with pytest.raises(adsum.ConfigurationError, match=text):
+        manager(over, **settings)
+
+
+def test_node_and_portal_are_not_confused() -> None:
+    with pytest.raises(adsum.ConfigurationError, match=r"node=.*: must be an adsum\.Node"):
+        AsyncAdsumManager(adsum.Portal())  # type: ignore[arg-type]  # the wrong one
+    with pytest.raises(adsum.ConfigurationError, match=r"portal=.*: must be an adsum\.Portal"):
+        AdsumManager(adsum.Node())  # type: ignore[arg-type]  # the wrong one
+
+
+def test_server_of_the_other_kind_is_refused() -> None:
+    with pytest.raises(
+        adsum.ConfigurationError, match=r"client_manager=.*: must be an AdsumManager"
+    ):
+        socketio.Server(client_manager=AsyncAdsumManager(adsum.Node()))
+    with pytest.raises(adsum.ConfigurationError, match="must be an AsyncAdsumManager"):
+        socketio.AsyncServer(client_manager=AdsumManager(adsum.Portal()))
+
+
+def test_green_threads_are_refused() -> None:
+    class GreenServer:
+        class eio:  # noqa: N801  # the name of an attribute
+            async_mode = "gevent"
+
+    with pytest.raises(adsum.ConfigurationError, match="async_mode='gevent': must be 'threading'"):
+        AdsumManager(adsum.Portal()).set_server(GreenServer())
+
+
+def test_forked_child_has_a_host_id_of_its_own() -> None:
+    manager = AdsumManager(adsum.Portal())
+    reading, writing = os.pipe()
+    child = os.fork()
+    if not child:
+        os.write(writing, f"{manager.host_id} {manager.host_id}".encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    first, second = os.read(reading, 1000).decode().split()
+    os.close(reading)
+    os.close(writing)
+    assert len(first) == len(manager.host_id) == 32
+    assert first == second != manager.host_id
+
+
+def test_process_that_only_emits_disconnects_clients_of_others(cluster_name: str) -> None:
+    async def main() -> None:
+        async with sites(cluster_name) as (nodes, site):
+            other = AsyncAdsumManager(nodes[0], write_only=True)
+            await other.disconnect(site.client.get_sid(), "/")
+            await until(lambda: not site.client.connected, "the client is disconnected")
+
+    run(main())
+
+
+def test_client_that_connects_while_the_node_starts_waits_for_it(cluster_name: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # delays the start by `join_timeout`
+        peer = f"127.0.0.1:{silent.getsockname()[1]}"
+        settings: Any = {"cluster": cluster_name, "siblings": False, "peers": peer}
+        with adsum.Portal(adsum.Node(**settings, join_timeout=0.3)) as portal:
+            manager = AdsumManager(portal)
+            socketio.Server(async_mode="threading", client_manager=manager)
+            first = threading.Thread(target=manager.initialize)
+            first.start()
+            eventually(manager._starting.locked)
+            assert not hasattr(manager, "_subscription")
+            manager.pre_connect("second", "/")
+            assert hasattr(manager, "_subscription")
+            first.join()
+        manager.thread.join()
+
+
+def test_failed_start_is_tried_again_for_the_next_client() -> None:
+    portal = adsum.Portal(adsum.Node(siblings=False))
+    manager = AdsumManager(portal)
+    server = socketio.Server(async_mode="threading", client_manager=manager)
+    portal.close()
+    server.manager_initialized = True  # as the server does before the call
+    with pytest.raises(adsum.NodeNotRunningError):
+        manager.initialize()
+    assert not server.manager_initialized
+
+
+def test_thread_ends_in_silence_with_its_portal(caplog: pytest.LogCaptureFixture) -> None:
+    with adsum.Portal(adsum.Node(siblings=False)) as portal:
+        manager = AdsumManager(portal)
+        server = socketio.Server(async_mode="threading", client_manager=manager)
+        server.manager_initialized = True  # as the server does before the call
+        manager.initialize()
+    manager.thread.join(DEADLINE)
+    assert not manager.thread.is_alive()
+    assert not server.manager_initialized
+    assert not [each for each in caplog.records if each.levelno >= logging.WARNING]
+
+
+def test_threaded_manager_logs_the_number_of_dropped_texts(
+    cluster_name: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(managers, "MAX_UNREAD", 2)
+    entered, released = threading.Event(), threading.Event()
+
+    def block() -> None:
+        entered.set()
+        released.wait(DEADLINE)
+
+    nodes = [adsum.Node(cluster=cluster_name) for _ in range(2)]
+    with adsum.Portal(nodes[0]) as portal, adsum.Portal(nodes[1]) as other:
+        manager = AdsumManager(portal)
+        socketio.Server(async_mode="threading", client_manager=manager)
+        manager.initialize()
+        arrived = portal.subscribe(TOPIC)
+        answer = {"method": "callback", "host_id": manager.host_id, "sid": "room", "args": []}
+        number = manager._generate_ack_id("room", block)
+        other.publish(TOPIC, json.dumps(answer | {"id": number}).encode())
+        assert entered.wait(DEADLINE)
+        sender = AdsumManager(other, write_only=True)
+        for value in range(5):
+            sender.emit("said", value)
+        for _ in range(6):
+            next(arrived)
+        released.set()
+        eventually(lambda: lines(caplog))
+        assert lines(caplog)[0].startswith("3 operations of other processes were dropped")
+    manager.thread.join(DEADLINE)
