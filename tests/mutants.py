@@ -2477,6 +2477,13 @@ MUTANTS = [
         VIRTUAL_LINKS,
     ),
     Mutant(
+        "close the links to a lost process as if that had closed them",
+        "../bus/buscore.py",
+        'process is gone", gone=True)',
+        'process is gone")',
+        VIRTUAL_LINKS,
+    ),
+    Mutant(
         "announce no loss",
         "../bus/buscore.py",
         "        self._emit(self._all, Lost(life))",

@@ -156,7 +156,8 @@ def test_file_descriptor_exhaustion_delays_the_return_to_a_restarted_server_alon
     nodes.server.start()
     nobody_leaves(1.0, poor)
     assert is_away(poor)
-    assert log.read_text().count("\n") <= 2
+    # The limit at the start, the lost carrier, and the files in use, if they are checked meanwhile.
+    assert log.read_text().count("\n") <= 3
     assert "Traceback" not in log.read_text()
     poor.ask("close_files")
     freed = time.monotonic()
