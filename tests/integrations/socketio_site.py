@@ -38,6 +38,12 @@ async def kick(sid: str, other: str) -> None:
 
 
 @server.event
+async def disconnect(sid: str, reason: str) -> None:
+    """Send the end of a client to all others."""
+    await server.emit("gone", sid)
+
+
+@server.event
 async def shout(sid: str, room: str | None, value: Any) -> None:
     """Send to all clients of a room but the caller, or to all of them."""
     await server.emit("said", value, room=room, skip_sid=sid)

@@ -144,8 +144,8 @@ def test_dropped_texts_are_logged_with_their_number(
             released.set()
             await until(lambda: lines(caplog))
             assert lines(caplog) == [
-                "3 operations of other processes were dropped: more than 2, or 268435456 bytes, "
-                "waited for a handler in this process"
+                "3 operations of other processes were dropped so far: more than 2, or 268435456 "
+                "bytes, waited for a handler in this process"
             ]
 
     run(main())

@@ -141,10 +141,11 @@ def test_killed_worker_costs_the_others_nothing_and_its_successor_takes_part(
     [successor] = workers.start(1, *SITE)  # it asks before it has a client
     with urlopen(f"http://127.0.0.1:{successor}/{ids[2]}", timeout=DEADLINE) as answer:
         assert answer.read() == b'{"by": 2, "asked": "http"}'
-    clients.ask("open", 5, successor)
+    newcomer = clients.ask("open", 5, successor)
     clients.ask("ask", 5, "shout", None, "back")
     clients.receives(2, ["back"])
     workers.stop(successor)
+    clients.receives(2, [newcomer], "gone")  # emitted while it stopped
     assert workers.log(successor) == ""
 
 

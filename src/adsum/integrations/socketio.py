@@ -71,7 +71,7 @@ class _Texts:
     server: Any
     write_only: bool
     initialize: Callable[[], None]
-    # Unread texts that were dropped, as far as they are logged.
+    # Unread texts that were dropped before the last one that was read.
     _logged_drops = 0
 
     @property
@@ -123,9 +123,9 @@ class _Texts:
     def _check_dropped(self, dropped: int) -> None:
         if dropped > self._logged_drops:
             _log.error(
-                "%d operations of other processes were dropped: more than %d, or %d bytes, waited "
-                "for a handler in this process",
-                dropped - self._logged_drops,
+                "%d operations of other processes were dropped so far: more than %d, or %d bytes, "
+                "waited for a handler in this process",
+                dropped,
                 MAX_UNREAD,
                 MAX_UNREAD_BYTES,
             )
