@@ -52,6 +52,8 @@ IDLE = ("tests/channels/test_idle_memory.py",)
 IN_PLACE = ("tests/channels/test_standing_tasks.py", "tests/channels/test_writing_in_place.py")
 #: Tests of virtual links over a bus.
 VIRTUAL_LINKS = ("tests/bus/test_buscore.py",)
+#: Tests of handshakes over a bus.
+DIALS = ("tests/bus/test_busdials.py",)
 #: Clusters on the simulated bus.
 BUS_TRIALS = ("tests/bus/test_bustrials.py",)
 #: Tests of messages on the topics of a carrier.
@@ -2345,37 +2347,58 @@ MUTANTS = [
     Mutant(
         "open two links where both ends dial",
         "../bus/buscore.py",
-        "if self._life < sender and self._dial_to(sender) is not None:",
+        "if self._life < sender and self._dials.dials(sender):",
         "if False:",
         VIRTUAL_LINKS,
     ),
     Mutant(
         "end a dial over a bus for a recorded greeting",
         "../bus/buscore.py",
-        "            greeting = self._greet(key, sender, None, now)\n",
-        "            greeting = self._greet(key, sender, None, now)\n"
-        "            greeting.dialled = self._end_dial_to(sender)\n",
+        "            greeting = self._dials.answer(key, sender, now)\n",
+        "            greeting = self._dials.answer(key, sender, now)\n"
+        "            greeting.dialled = self._dials.take_over(sender)\n",
         VIRTUAL_LINKS,
     ),
     Mutant(
         "begin all dials over a bus at once",
-        "../bus/buscore.py",
-        "for life in list(self._postponed)[: max(0, room)]:",
-        "for life in list(self._postponed):",
+        "../bus/busdials.py",
+        "while self._waiting and sum(at > now for at in self._places()) < MAX_DIALS:",
+        "while self._waiting:",
         VIRTUAL_LINKS,
     ),
     Mutant(
         "dial over a bus after the other end has dialled",
-        "../bus/buscore.py",
-        "return self._postponed.pop(life, None)",
-        "return None",
+        "../bus/busdials.py",
+        "        if life in self._waiting:\n            del",
+        "        if False:\n            del",
         VIRTUAL_LINKS,
     ),
     Mutant(
+        "keep all handshakes over a bus that others began",
+        "../bus/busdials.py",
+        "if len(self._answered) >= MAX_GREETINGS:",
+        "if False:",
+        DIALS,
+    ),
+    Mutant(
+        "accept two spellings of an address on a bus",
+        "../bus/busdials.py",
+        "and address == address_of(life) else None",
+        "else None",
+        DIALS,
+    ),
+    Mutant(
+        "begin a second dial to a life over a bus",
+        "../bus/busdials.py",
+        "        if life not in self._dialled:\n",
+        "        if True:\n",
+        DIALS,
+    ),
+    Mutant(
         "forget waiting dials when the bus is lost",
-        "../bus/buscore.py",
-        "        self._postponed.clear()\n",
-        "",
+        "../bus/busdials.py",
+        "for life in (*self._dialled, *self._waiting)]",
+        "for life in self._dialled]",
         VIRTUAL_LINKS,
     ),
     Mutant(
@@ -2479,7 +2502,7 @@ MUTANTS = [
     Mutant(
         "let every announcement open another link",
         "../bus/buscore.py",
-        "if life not in self._by_life and not greeted:",
+        "if life not in self._by_life and not self._dials.meets(life):",
         "if True:",
         VIRTUAL_LINKS,
     ),
@@ -2506,57 +2529,57 @@ MUTANTS = [
     ),
     Mutant(
         "accept a repeated message on a topic",
-        "../bus/buscore.py",
-        "if message.number <= self._heard[sender]:",
-        "if False:",
+        "../bus/bustopics.py",
+        "or bulletin.number <= self._heard[life]:",
+        "or False:",
         TOPICS,
     ),
     Mutant(
         "take a message that came over a direct link from its topic as well",
-        "../bus/buscore.py",
-        "        if self._life in message.excluded:\n            return\n",
-        "",
+        "../bus/bustopics.py",
+        "return self._life not in bulletin.excluded",
+        "return True",
         TOPICS,
     ),
     Mutant(
         "name no node that a message on a topic is not for",
         "../bus/buscore.py",
-        "for link in links if link.peer.name in excluded)",
-        "for link in links if False)",
+        "for link in links if link.peer.name in excluded]",
+        "for link in links if False]",
         TOPICS,
     ),
     Mutant(
         "accept messages on topics before a link has begun",
         "../bus/buscore.py",
         "link = next((each for each in links if each.receiving.begun and each.confirmed), None)",
-        "link = next(iter(links), None)\n        self._heard.setdefault(sender, 0)",
+        "link = next(iter(links), None)\n        self._topics.begin(sender, bytes(8))",
         TOPICS,
     ),
     Mutant(
         "accept messages on topics from before a link",
-        "../bus/buscore.py",
-        "self._heard[link.life] = max(last, self._heard.get(link.life, 0))",
-        "self._heard.setdefault(link.life, 0)",
+        "../bus/bustopics.py",
+        "self._heard[life] = max(last, self._heard.get(life, 0))",
+        "self._heard.setdefault(life, 0 * last)",
         TOPICS,
     ),
     Mutant(
         "let a message on a topic that is not followed count",
-        "../bus/buscore.py",
-        "if link is None or message.slot not in self._slots:",
-        "if link is None:",
+        "../bus/bustopics.py",
+        "if bulletin.slot not in self.slots or",
+        "if",
         TOPICS,
     ),
     Mutant(
         "keep the numbers of lives without a link",
         "../bus/buscore.py",
-        "            self._heard.pop(link.life, None)\n",
+        "            self._topics.forget(link.life)\n",
         "",
         TOPICS,
     ),
     Mutant(
         "never end the subscription to a topic",
         "../bus/buscore.py",
-        "if self._slots.sweep_at <= now:",
+        "if self._topics.slots.sweep_at <= now:",
         "if False:",
         TOPICS,
     ),
@@ -2646,9 +2669,9 @@ MUTANTS = [
     ),
     Mutant(
         "never note the backlog of the client",
-        "../bus/bustransport.py",
-        "if self._topics_writable and self._client.backlog > TOPIC_BACKLOG:",
-        "if False:",
+        "../bus/topicroom.py",
+        "and size > TOPIC_BACKLOG:",
+        "and False:",
         ROUTED,
     ),
     Mutant(

@@ -339,10 +339,10 @@ def test_numbers_are_forgotten_with_the_links_of_their_life() -> None:
     for peer in (b, c):
         publish(peer, "news", b"one")
     broker.run()
-    assert len(a.core._heard) == 2
+    assert len(a.core._topics._heard) == 2
     broker.kill(b)
     broker.run(1.0)
-    assert len(a.core._heard) == 1
+    assert len(a.core._topics._heard) == 1
 
 
 def test_message_of_an_unwanted_slot_does_not_hide_others() -> None:

@@ -78,7 +78,8 @@ def test_dial_of_a_life_that_ended_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    "address", ["bus:", "bus:12", "bus:zz", "127.0.0.1:7400", "bus:" + "0" * 18]
+    "address",
+    ["bus:", "bus:12", "bus:zz", "127.0.0.1:7400", "bus:" + "0" * 18, "bus:" + "A" * 16],
 )
 def test_dial_of_a_wrong_address_fails(address: str) -> None:
     broker, (a, _) = cluster("a", "b")
