@@ -2409,6 +2409,13 @@ MUTANTS = [
         BUS_TRANSPORT,
     ),
     Mutant(
+        "close a virtual link for an old request that is repeated",
+        "../bus/buswindows.py",
+        "            return []\n        casts",
+        "            return None\n        casts",
+        VIRTUAL_LINKS,
+    ),
+    Mutant(
         "request the first frame of a virtual link again at once",
         "../bus/virtuallink.py",
         "self.missing_since, self.ask_at = now, now + FIRST_AFTER",
@@ -2754,7 +2761,7 @@ MUTANTS = [
     Mutant(
         "let a lost cast stay lost",
         "../bus/buscore.py",
-        "        if report.resend:",
+        "        if report.resend and not self._resend(link, report):",
         "        if False:",
         BUS_TRIALS,
     ),

@@ -458,21 +458,23 @@ class BusCore:
             self._shut(link, "a report of frames that were never sent")
             return
         self._trim()
-        if report.resend:
-            self._resend(link, report)
+        if report.resend and not self._resend(link, report):
+            return
         link.receiving.expect(report.sent)
         self._check_room(link, now)
         if report.reply:
             self._report(link)
         self._receive_from(link, 0, now)
 
-    def _resend(self, link: VirtualLink, report: Report) -> None:
+    def _resend(self, link: VirtualLink, report: Report) -> bool:
+        """Send the messages again that the peer lacks, or close the link; returns if it is open."""
         missing = link.sending.beyond(report.received)
         if missing is None:
             self._shut(link, "frames were lost, and are no longer kept")
-            return
+            return False
         for data in missing:
             self._publish(self._inbox(link.life), data)
+        return True
 
     # Links.
 
