@@ -2558,8 +2558,8 @@ MUTANTS = [
     Mutant(
         "accept messages on topics before a link has begun",
         "../bus/buscore.py",
-        "link = next((each for each in links if each.receiving.begun and each.confirmed), None)",
-        "link = next(iter(links), None)\n        self._topics.begin(sender, bytes(8))",
+        "if each.receiving.begun and each.confirmed), None)",
+        "if self._topics.begin(sender, bytes(8)) is None), None)",
         TOPICS,
     ),
     Mutant(
@@ -2684,8 +2684,29 @@ MUTANTS = [
     Mutant(
         "accept messages on topics over a link that the peer may have given up",
         "../bus/buscore.py",
-        "if each.receiving.begun and each.confirmed)",
-        "if each.receiving.begun)",
+        "if each.receiving.begun and each.confirmed), None)",
+        "if each.receiving.begun), None)",
+        TOPICS,
+    ),
+    Mutant(
+        "drop messages on topics until a link is known to be there still",
+        "../bus/buscore.py",
+        "            self._topics.store(sender, message)\n",
+        "",
+        TOPICS,
+    ),
+    Mutant(
+        "keep the messages on topics that wait for a link that closes",
+        "../bus/bustopics.py",
+        "        self._take(life)\n",
+        "",
+        TOPICS,
+    ),
+    Mutant(
+        "let all messages on topics wait for a link without a bound",
+        "../bus/bustopics.py",
+        "fits = self._stored + size <= MAX_WAITING_BULLETINS",
+        "fits = True",
         TOPICS,
     ),
     Mutant(

@@ -343,7 +343,7 @@ class BusCore:
             case Cast():
                 self._receive_cast(sender, message, size, now)
             case Bulletin():
-                self._receive_bulletin(sender, message)
+                self._receive_bulletin(sender, message, now)
             case Greet() | Shut() | Single() | Report() if message.target == self._life:
                 self._handle_private(sender, message, size, now)
 
@@ -418,12 +418,23 @@ class BusCore:
             link.receiving.cast(message.number, needs.get(link.key, 0), body)
             self._receive_from(link, size, now)
 
-    def _receive_bulletin(self, sender: bytes, message: Bulletin) -> None:
-        """Pass on a message on a topic, unless it is a repetition or not for this node."""
-        links = self._by_life.get(sender, {}).values()
+    def _receive_bulletin(self, sender: bytes, message: Bulletin, now: float) -> None:
+        """Pass on a message on a topic, unless it is a repetition or not for this node.
+
+        Without a link that has begun and that its sender is known to have still, it waits for one,
+        and the sender is asked.
+        """
+        links = list(self._by_life.get(sender, {}).values())
         link = next((each for each in links if each.receiving.begun and each.confirmed), None)
-        if link is None or not self._topics.accept(sender, message):
-            return
+        if link is not None:
+            if self._topics.accept(sender, message):
+                self._hear_topic(link, message)
+        elif links:
+            self._topics.store(sender, message)
+            for each in links:
+                self._check_gap(each, now)
+
+    def _hear_topic(self, link: VirtualLink, message: Bulletin) -> None:
         try:
             self._events.append(Heard(link.id, _payload(message.body)))
         except ProtocolError as error:
@@ -448,6 +459,14 @@ class BusCore:
         if link.unreported >= REPORT_EVERY:
             self._report(link)
         self._check_gap(link, now)
+        self._release_topics(link)
+
+    def _release_topics(self, link: VirtualLink) -> None:
+        """Pass on the messages on topics that waited until this link is known to be there still."""
+        if link.receiving.begun and link.id in self._links:
+            for bulletin in self._topics.release(link.life):
+                if link.id in self._links:
+                    self._hear_topic(link, bulletin)
 
     def _receive_report(self, sender: bytes, report: Report, now: float) -> None:
         link = self._link_of(sender, report.key)

@@ -13,6 +13,10 @@ Invariants:
   first single has arrived, and that the life is known to have still. The single states the number
   of the life's last bulletin before, so a recorded one is accepted neither on a new link nor after
   the end of its life.
+* While its links have not begun, or it may have given them up during an absence from the bus, its
+  bulletins wait. A message over such a link proves that the life has it still, and that it had it
+  when it published them: a link never comes back. If all its links close instead, they are dropped.
+  Their bytes are bounded.
 * A node that its publisher sends the message over a direct link does not take it from the subject
   as well: the bulletin names the life. The publisher has to name only lives to which it has a link
   itself: it publishes the first single when it opens a link, and the end when it closes one, before
@@ -21,11 +25,14 @@ Invariants:
 
 from collections.abc import Iterable
 
-from .busmessages import Bulletin
+from .busmessages import LIFE_BYTES, Bulletin
+from .limits import MAX_WAITING_BULLETINS
 from .topicslots import TopicSlots, slot_of
 
 #: Bytes of the number of a bulletin in the first single of a link.
 _NUMBER_BYTES = 8
+#: Bytes that a bulletin counts beside its frame and the lives that it names.
+_COST = 256
 
 
 class BusTopics:
@@ -45,6 +52,9 @@ class BusTopics:
         self._issued = 0
         # The number of the last bulletin of each life with a link that has begun.
         self._heard: dict[bytes, int] = {}
+        # The bulletins that wait for the confirmation of a link, by life, and the bytes of all.
+        self._waiting: dict[bytes, list[Bulletin]] = {}
+        self._stored = 0
 
     @property
     def opening(self) -> bytes:
@@ -70,6 +80,7 @@ class BusTopics:
     def forget(self, life: bytes) -> None:
         """Forget a life: its last link has closed."""
         self._heard.pop(life, None)
+        self._take(life)
 
     def accept(self, life: bytes, bulletin: Bulletin) -> bool:
         """Whether to deliver a bulletin of a life with a link that it is known to have still.
@@ -81,3 +92,30 @@ class BusTopics:
             return False
         self._heard[life] = bulletin.number
         return self._life not in bulletin.excluded
+
+    def store(self, life: bytes, bulletin: Bulletin) -> None:
+        """Let a bulletin of a life with a link wait until one has begun and is confirmed.
+
+        Repetitions are not stored, nor bulletins beyond `MAX_WAITING_BULLETINS`.
+        """
+        waiting = self._waiting.get(life, [])
+        last = waiting[-1].number if waiting else self._heard.get(life, 0)
+        size = _size(bulletin)
+        fits = self._stored + size <= MAX_WAITING_BULLETINS
+        if bulletin.slot in self.slots and bulletin.number > last and fits:
+            self._waiting.setdefault(life, waiting).append(bulletin)
+            self._stored += size
+
+    def release(self, life: bytes) -> list[Bulletin]:
+        """The bulletins to deliver, in order: a link of the life has begun and is confirmed."""
+        return [bulletin for bulletin in self._take(life) if self.accept(life, bulletin)]
+
+    def _take(self, life: bytes) -> list[Bulletin]:
+        waiting = self._waiting.pop(life, [])
+        self._stored -= sum(map(_size, waiting))
+        return waiting
+
+
+def _size(bulletin: Bulletin) -> int:
+    """The bytes of a bulletin that waits; small ones are bounded, too."""
+    return _COST + len(bulletin.body) + LIFE_BYTES * len(bulletin.excluded)
