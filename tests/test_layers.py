@@ -266,10 +266,12 @@ PURE = {
 FROM_IMPURE = {"random": {"Random"}}
 #: The files of virtual links that are as pure, and take these beside.
 BUS_CORE = [
+    "busdials",
     "busevents",
     "buscore",
     "busmessages",
     "busring",
+    "bustopics",
     "buswindows",
     "limits",
     "topicslots",

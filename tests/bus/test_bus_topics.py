@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adsum.bus.busmessages import Bulletin, BusCodec
-from adsum.bus.limits import UNFOLLOW_AFTER
+from adsum.bus.limits import MAX_WAITING_BULLETINS, UNFOLLOW_AFTER
 from adsum.bus.topicslots import SLOTS, TopicSlots, slot_of
 from adsum.transport.framing import FRAME_LIMIT, encode_payload
 
@@ -287,7 +287,7 @@ def test_message_from_before_a_link_is_not_accepted_on_it() -> None:
     assert heard(b, "a") == [b"later"]
 
 
-def test_message_is_dropped_until_the_link_has_begun() -> None:
+def test_message_waits_until_the_link_has_begun() -> None:
     broker = Broker()
     a = broker.join("a")
     b = broker.join("b")
@@ -299,9 +299,90 @@ def test_message_is_dropped_until_the_link_has_begun() -> None:
     b.core.received(early, broker.now)
     b.drain()
     assert heard(b, "a") == []
+    broker.run()
+    assert heard(b, "a") == [b"one"]
 
 
-def test_message_is_dropped_until_a_returned_node_knows_that_its_link_is_there_still() -> None:
+def returned(*payloads: bytes) -> tuple[Broker, Peer, Peer]:
+    """Two nodes, of which the second does not know yet that their link has survived a restart.
+
+    The first one has published some messages meanwhile, and the second one wants them.
+    """
+    broker, (a, b) = cluster("a", "b")
+    want(b, "news")
+    broker.restart()
+    broker.come(a)
+    broker.come(b)
+    broker.waiting.clear()
+    for payload in payloads:
+        publish(a, "news", payload)
+    before = len(broker.waiting)
+    for _ in range(before):
+        broker.waiting.popleft()()
+    assert heard(b, "a") == []
+    return broker, a, b
+
+
+def test_messages_right_after_a_return_wait_until_the_link_is_known_to_be_there_still() -> None:
+    broker, a, b = returned(b"one", b"two")
+    publish(a, "news", b"three")
+    broker.run()
+    assert heard(b, "a") == [b"one", b"two", b"three"]
+    assert len(b.opened) == 1
+
+
+def test_repeated_messages_right_after_a_return_are_delivered_once() -> None:
+    broker, _, b = returned(b"one", b"two")
+    for _, data in emitted(broker, "a"):
+        b.core.received(data, broker.now)
+        b.drain()
+    broker.run()
+    assert heard(b, "a") == [b"one", b"two"]
+
+
+def test_message_for_others_right_after_a_return_is_not_delivered() -> None:
+    broker, a, b = returned()
+    publish(a, "news", b"one", "b")
+    publish(a, "news", b"two")
+    publish(a, "sports", b"three")
+    broker.run()
+    assert heard(b, "a") == [b"two"]
+
+
+def test_waiting_messages_are_dropped_with_the_link() -> None:
+    broker, a, b = returned(b"one")
+    a.dials_who_announce = b.dials_who_announce = False
+    b.core.close(b.link_to("a"), "the test wants it", broker.now)
+    b.drain()
+    broker.run()
+    assert heard(b, "a") == []
+    assert b.core._topics._stored == 0
+
+
+def test_waiting_messages_are_bounded() -> None:
+    payload = Broker(1).random_bytes(MAX_WAITING_BULLETINS // 8)
+    broker, a, b = returned(*[payload] * 12)
+    broker.run()
+    assert heard(b, "a") == [payload] * 7
+    publish(a, "news", b"later")
+    broker.run()
+    assert heard(b, "a")[-1] == b"later"
+
+
+def test_malformed_frame_that_waits_closes_its_link() -> None:
+    broker, a, b = returned(b"one")
+    life = bytes.fromhex(a.core.address.removeprefix("bus:"))
+    bulletin = Bulletin(slot_of("news"), 9, (), b"no frame")
+    b.core.received(BusCodec(SECRET, "test").encode(life, bulletin), broker.now)
+    b.drain()
+    publish(a, "news", b"two")
+    a.dials_who_announce = b.dials_who_announce = False
+    broker.run()
+    assert len(b.closed) == 1
+    assert heard(b, "a") == [b"one"]
+
+
+def test_message_of_a_node_that_has_given_the_link_up_is_not_delivered_after_a_return() -> None:
     broker, (a, b) = cluster("a", "b")
     want(b, "news")
     broker.go(b)
@@ -339,10 +420,10 @@ def test_numbers_are_forgotten_with_the_links_of_their_life() -> None:
     for peer in (b, c):
         publish(peer, "news", b"one")
     broker.run()
-    assert len(a.core._heard) == 2
+    assert len(a.core._topics._heard) == 2
     broker.kill(b)
     broker.run(1.0)
-    assert len(a.core._heard) == 1
+    assert len(a.core._topics._heard) == 1
 
 
 def test_message_of_an_unwanted_slot_does_not_hide_others() -> None:

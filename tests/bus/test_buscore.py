@@ -78,7 +78,8 @@ def test_dial_of_a_life_that_ended_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    "address", ["bus:", "bus:12", "bus:zz", "127.0.0.1:7400", "bus:" + "0" * 18]
+    "address",
+    ["bus:", "bus:12", "bus:zz", "127.0.0.1:7400", "bus:" + "0" * 18, "bus:" + "A" * 16],
 )
 def test_dial_of_a_wrong_address_fails(address: str) -> None:
     broker, (a, _) = cluster("a", "b")
@@ -125,6 +126,24 @@ def test_recorded_messages_of_a_living_node_are_not_delivered_again() -> None:
     broker.run(DIAL_TIMEOUT + 1.0)
     assert frames(a, "b") == before
     assert (len(a.links), len(b.links)) == (1, 1)
+
+
+def test_recorded_request_for_lost_frames_does_not_close_the_link() -> None:
+    broker, (a, b) = cluster("a", "b")
+    broker.loses = lambda sender, receiver: sender == "a"
+    send(a, b"one", "b")
+    broker.run()
+    broker.loses = lambda sender, receiver: False
+    send(a, b"two", "b")  # the gap makes the other end ask
+    broker.run(1.0)
+    assert any(getattr(decoded(emit.data), "resend", False) for _, emit in broker.emitted)
+    large = broker.random_bytes(FRAME_LIMIT)
+    send(a, large, "b")  # this makes it acknowledge
+    broker.run(1.0)
+    replay(broker, "b", a)
+    broker.run(1.0)
+    assert a.closed == b.closed == {}
+    assert frames(b, "a") == [b"one", b"two", large]
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -9,11 +9,11 @@ A node subscribes to two subjects: one of the whole cluster, and its inbox, whic
 * **Discovery.** A node announces its life to all when it reaches the bus, and from time to time.
   Nodes without a link to it dial it. A recorded announcement leads nowhere: the handshake is that
   of sockets, with new nonces of both ends, so it needs a living process that knows the secret.
-  If both ends dial, the dial of the smaller life goes on, and the other end takes part in it. Each
-  end has few dials under way, so that many nodes can start at once on a busy machine.
+  If both ends dial, the dial of the smaller life goes on, and the other end takes part in it. Few
+  dials are under way at a time, see `busdials`.
 * **Links.** Each is ordered and complete, or closes: see `buswindows`. A frame for at least half
   of all links is published once, and names the few that it is not for.
-* **Topics.** A message for all members is published on the subject of its topic, see `topicslots`,
+* **Topics.** A message for all members is published on the subject of its topic, see `bustopics`,
   so the engine passes it to the nodes that want the topic. It is sent at most once, without credit.
 * **Credit.** The bus has no backpressure. A receiver acknowledges the bytes that it has handled,
   and a link with too many bytes in flight is not writable.
@@ -23,20 +23,6 @@ A node subscribes to two subjects: one of the whole cluster, and its inbox, whic
 * **Absence of the bus.** All links are *held*: their peers' silence means nothing. After the
   return each stays held until its peer is heard, for a bounded time in which no refusal counts:
   the others are returning, too. Both ends then state how far they are, and repeat lost messages.
-
-Invariants of messages on topics (`Bulletin`):
-
-* Each arrives at most once, in the order of publication. A life numbers its bulletins upwards over
-  all subjects, and the bus keeps the order of a publisher over all subjects. The receiver accepts
-  higher numbers only; one number for each life with a link is all that it stores.
-* Each comes from a member that is linked here. It is accepted only from a life with a link whose
-  first single has arrived, and that the life is known to have still. The single states the number
-  of the life's last bulletin before, so a recorded one is accepted neither on a new link nor after
-  the end of its life.
-* A node that its publisher sends the message over a direct link does not take it from the subject
-  as well: the bulletin names the life. The publisher has to name only lives to which it has a link
-  itself: it publishes the first single when it opens a link, and the end when it closes one, before
-  all later bulletins.
 """
 
 import re
@@ -49,6 +35,7 @@ from adsum.transport.contract import NodeIdentity
 from adsum.transport.framing import FrameReader, encode_payload, payload_of
 from adsum.transport.handshake import VERSIONS, Handshake, SelfDialError, encode_hello
 
+from .busdials import BusDials, address_of, life_of
 from .busevents import (
     Alone,
     Announced,
@@ -67,7 +54,6 @@ from .busevents import (
     Unfollow,
 )
 from .busmessages import (
-    KEY_BYTES,
     LIFE_BYTES,
     SITE_BYTES,
     Announce,
@@ -84,14 +70,12 @@ from .busmessages import (
     sender_of,
 )
 from .busring import Ring
+from .bustopics import BusTopics
 from .buswindows import CastLog, SendWindow
 from .limits import (
     ANNOUNCE_INTERVAL,
-    DIAL_PATIENCE,
     DIAL_TIMEOUT,
-    MAX_DIALS,
     MAX_EXCLUDED,
-    MAX_GREETINGS,
     PROBE_INTERVAL,
     REPORT_EVERY,
     REPORT_PATIENCE,
@@ -99,15 +83,12 @@ from .limits import (
     RETURN_GRACE,
     WINDOW,
 )
-from .topicslots import TopicSlots, slot_of
+from .topicslots import slot_of
 from .virtuallink import VirtualGreeting, VirtualLink
 
-SCHEME = "bus:"
 _NEVER, _PAST = float("inf"), float("-inf")
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", re.ASCII)
 _ANNOUNCEMENT = "announcement"
-#: Bytes of the number of a bulletin in the first single of a link.
-_NUMBER_BYTES = 8
 
 
 def prefix_of(cluster: str) -> str:
@@ -147,7 +128,7 @@ class BusCore:
         encode_hello(identity, VERSIONS, bytes(32), False)
         self.identity = identity
         self._life = random_bytes(LIFE_BYTES)
-        self.address = SCHEME + self._life.hex()
+        self.address = address_of(self._life)
         self._prefix = prefix_of(identity.cluster)
         self._all = f"{self._prefix}.all"
         self.subjects = (self._all, self._inbox(self._life))
@@ -160,9 +141,8 @@ class BusCore:
         self._by_key: dict[bytes, VirtualLink] = {}
         self._by_life: dict[bytes, dict[int, VirtualLink]] = {}
         self._next_id = 1
-        self._greetings: dict[bytes, VirtualGreeting] = {}
-        # The dials that wait for the end of others: addresses by life.
-        self._postponed: dict[bytes, str] = {}
+        self._dials = BusDials(self._new_handshake, random_bytes)
+        self._topics = BusTopics(self._life)
         self._ring = Ring(self._life)
         self._log = CastLog()
         # The links with a single since the last cast: its number by the key of the link.
@@ -171,11 +151,6 @@ class BusCore:
         self._incomplete: dict[int, VirtualLink] = {}
         # The links without room, and when to ask the peer for a report: its last may be lost.
         self._full: dict[int, float] = {}
-        # The topics that this node wants, and the number of its last bulletin.
-        self._slots = TopicSlots()
-        self._issued = 0
-        # The number of the last bulletin of each life with a link that has begun.
-        self._heard: dict[bytes, int] = {}
         self._is_connected = self._was_away = False
         self._probe_at = self._announce_at = _NEVER
         # Until when refusals mean nothing, after a return to the bus.
@@ -197,11 +172,8 @@ class BusCore:
         self._is_connected, self._was_away = False, True
         self._probe_at = self._announce_at = _NEVER
         self._settled_at = _PAST
-        for greeting in list(self._greetings.values()):
-            self._fail(greeting, DialError(f"{greeting.dialled}: the carrier is away"))
-        for address in self._postponed.values():
+        for address in self._dials.clear():
             self._events.append(DialDone(address, DialError(f"{address}: the carrier is away")))
-        self._postponed.clear()
         for link in self._links.values():
             link.missing_since, link.ask_at = None, _NEVER
             link.confirmed = False  # the peer may give the link up meanwhile
@@ -231,19 +203,19 @@ class BusCore:
             if not self._links:
                 self._events.append(Alone())
         elif isinstance(probe, VirtualGreeting):
-            if self._greetings.get(probe.key) is probe:
-                sort = DialError if now < self._settled_at else DialRefusedError
-                self._fail(probe, sort(f"{probe.dialled}: nobody subscribes to its inbox"))
-                self._begin_dials(now)
+            sort = DialError if now < self._settled_at else DialRefusedError
+            self._fail(probe, sort(f"{probe.dialled}: nobody subscribes to its inbox"))
+            self._begin_dials(now)
         elif isinstance(probe, bytes) and now >= self._settled_at:
             self._lose(probe, now)
 
     def tick(self, now: float) -> None:
         """Act on all deadlines that have passed."""
         now += RESOLUTION  # or a timer that fires a moment early is set again at once, for ever
-        self._expire_greetings(now)
-        if self._slots.sweep_at <= now:
-            self._events += [Unfollow(self._subject_of(slot)) for slot in self._slots.sweep()]
+        self._expire_dials(now)
+        if self._topics.slots.sweep_at <= now:
+            idle = self._topics.slots.sweep()
+            self._events += [Unfollow(self._subject_of(slot)) for slot in idle]
         if not self._is_connected:
             return
         self._begin_dials(now)
@@ -266,7 +238,7 @@ class BusCore:
 
         Beyond `MAX_DIALS` the dial waits for the end of others.
         """
-        life = _life_of(address)
+        life = life_of(address)
         error: Exception | None = None
         if life is None:
             error = DialError(f"{address}: not the address of a node on a carrier")
@@ -277,7 +249,7 @@ class BusCore:
         if life is None or error is not None:
             self._events.append(DialDone(address, error))
             return
-        self._postponed[life] = address
+        self._dials.dial(life)
         self._begin_dials(now)
 
     def send(self, links: Collection[int], payload: bytes, now: float) -> None:
@@ -298,12 +270,12 @@ class BusCore:
     def want_topic(self, topic: str, now: float) -> None:
         """Receive the messages on one more topic; call `unwant_topic` once for each call."""
         slot = slot_of(topic)
-        if self._slots.want(slot):
+        if self._topics.slots.want(slot):
             self._events.append(Follow(self._subject_of(slot)))
 
     def unwant_topic(self, topic: str, now: float) -> None:
         """Undo one `want_topic`; the messages on the topic may arrive for some time."""
-        self._slots.unwant(slot_of(topic), now)
+        self._topics.slots.unwant(slot_of(topic), now)
 
     def publish_topic(
         self, topic: str, payload: bytes, excluded: Collection[str], now: float
@@ -323,11 +295,9 @@ class BusCore:
         if not self._is_connected:
             return
         links = self._links.values() if excluded else ()
-        lives = dict.fromkeys(link.life for link in links if link.peer.name in excluded)
-        self._issued += 1
-        slot = slot_of(topic)
-        message = Bulletin(slot, self._issued, tuple(lives), body)
-        self._emit(self._subject_of(slot), message)
+        lives = [link.life for link in links if link.peer.name in excluded]
+        message = self._topics.issue(topic, lives, body)
+        self._emit(self._subject_of(message.slot), message)
 
     def close(self, link: int, reason: str, now: float) -> None:
         """Close a link and send the peer the reason; `Closed` follows. Idempotent."""
@@ -344,19 +314,15 @@ class BusCore:
     @property
     def wake_at(self) -> float:
         """When to call `tick`, in monotonic seconds; other calls may change it."""
-        greetings = [greeting.until for greeting in self._greetings.values()]
         gaps = [link.ask_at for link in self._incomplete.values()]
         settled = _NEVER if self._settled_at == _PAST else self._settled_at
-        # While dials wait, all places are taken, by the newest dials.
-        places = sorted(self._dial_places())[-MAX_DIALS:] if self._postponed else []
         return min(
             self._probe_at,
             self._announce_at,
-            self._slots.sweep_at,
+            self._topics.slots.sweep_at,
+            self._dials.wake_at,
             settled,
-            *greetings,
             *gaps,
-            *places,
             *self._full.values(),
         )
 
@@ -377,7 +343,7 @@ class BusCore:
             case Cast():
                 self._receive_cast(sender, message, size, now)
             case Bulletin():
-                self._receive_bulletin(sender, message)
+                self._receive_bulletin(sender, message, now)
             case Greet() | Shut() | Single() | Report() if message.target == self._life:
                 self._handle_private(sender, message, size, now)
 
@@ -402,19 +368,18 @@ class BusCore:
         """
         for link in self._by_life.get(life, {}).values() if fresh else ():
             self._report(link, reply=True)
-        greeted = any(greeting.life == life for greeting in self._greetings.values())
-        if life not in self._by_life and not greeted:
+        if life not in self._by_life and not self._dials.meets(life):
             sibling = site == self._site != bytes(SITE_BYTES)
-            self._events.append(Announced(SCHEME + life.hex(), sibling))
+            self._events.append(Announced(address_of(life), sibling))
 
     def _receive_greeting(self, sender: bytes, key: bytes, frames: bytes, now: float) -> None:
-        greeting = self._greetings.get(key)
+        greeting = self._dials.get(key)
         if greeting is None:
             if key in self._by_key:
                 return  # a repetition
-            if self._life < sender and self._dial_to(sender) is not None:
+            if self._life < sender and self._dials.dials(sender):
                 return  # both ends have dialled: the other one takes part in this dial
-            greeting = self._greet(key, sender, None, now)
+            greeting = self._dials.answer(key, sender, now)
         if greeting.life != sender:
             return
         try:
@@ -430,7 +395,7 @@ class BusCore:
 
     def _receive_shut(self, sender: bytes, key: bytes, reason: str) -> None:
         shown = printable(reason, 512)
-        link, greeting = self._by_key.get(key), self._greetings.get(key)
+        link, greeting = self._by_key.get(key), self._dials.get(key)
         if link is not None and link.life == sender:
             self._forget(link, f"peer closed: {shown}")
         elif greeting is not None and greeting.life == sender:
@@ -453,17 +418,23 @@ class BusCore:
             link.receiving.cast(message.number, needs.get(link.key, 0), body)
             self._receive_from(link, size, now)
 
-    def _receive_bulletin(self, sender: bytes, message: Bulletin) -> None:
-        """Pass on a message on a topic, unless it is a repetition or not for this node."""
-        links = self._by_life.get(sender, {}).values()
+    def _receive_bulletin(self, sender: bytes, message: Bulletin, now: float) -> None:
+        """Pass on a message on a topic, unless it is a repetition or not for this node.
+
+        Without a link that has begun and that its sender is known to have still, it waits for one,
+        and the sender is asked.
+        """
+        links = list(self._by_life.get(sender, {}).values())
         link = next((each for each in links if each.receiving.begun and each.confirmed), None)
-        if link is None or message.slot not in self._slots:
-            return
-        if message.number <= self._heard[sender]:
-            return
-        self._heard[sender] = message.number
-        if self._life in message.excluded:
-            return
+        if link is not None:
+            if self._topics.accept(sender, message):
+                self._hear_topic(link, message)
+        elif links:
+            self._topics.store(sender, message)
+            for each in links:
+                self._check_gap(each, now)
+
+    def _hear_topic(self, link: VirtualLink, message: Bulletin) -> None:
         try:
             self._events.append(Heard(link.id, _payload(message.body)))
         except ProtocolError as error:
@@ -483,12 +454,19 @@ class BusCore:
             self._break(link, error)
             return
         if link.receiving.begun and not had_begun:
-            last = int.from_bytes(link.receiving.opening[:_NUMBER_BYTES], "big")
-            self._heard[link.life] = max(last, self._heard.get(link.life, 0))
+            self._topics.begin(link.life, link.receiving.opening)
         link.unreported += size
         if link.unreported >= REPORT_EVERY:
             self._report(link)
         self._check_gap(link, now)
+        self._release_topics(link)
+
+    def _release_topics(self, link: VirtualLink) -> None:
+        """Pass on the messages on topics that waited until this link is known to be there still."""
+        if link.receiving.begun and link.id in self._links:
+            for bulletin in self._topics.release(link.life):
+                if link.id in self._links:
+                    self._hear_topic(link, bulletin)
 
     def _receive_report(self, sender: bytes, report: Report, now: float) -> None:
         link = self._link_of(sender, report.key)
@@ -499,91 +477,56 @@ class BusCore:
             self._shut(link, "a report of frames that were never sent")
             return
         self._trim()
-        if report.resend:
-            self._resend(link, report)
+        if report.resend and not self._resend(link, report):
+            return
         link.receiving.expect(report.sent)
         self._check_room(link, now)
         if report.reply:
             self._report(link)
         self._receive_from(link, 0, now)
 
-    def _resend(self, link: VirtualLink, report: Report) -> None:
+    def _resend(self, link: VirtualLink, report: Report) -> bool:
+        """Send the messages again that the peer lacks, or close the link; returns if it is open."""
         missing = link.sending.beyond(report.received)
         if missing is None:
             self._shut(link, "frames were lost, and are no longer kept")
-            return
+            return False
         for data in missing:
             self._publish(self._inbox(link.life), data)
+        return True
 
     # Links.
 
-    def _greet(self, key: bytes, life: bytes, dialled: str | None, now: float) -> VirtualGreeting:
-        inbound = [each for each in self._greetings.values() if each.dialled is None]
-        if dialled is None and len(inbound) >= MAX_GREETINGS:
-            del self._greetings[inbound[0].key]
+    def _new_handshake(self, dialling: bool) -> Handshake:
         # The tags of messages authenticate frames, so the handshake has to agree on none.
-        handshake = Handshake(
+        return Handshake(
             self.identity,
-            dialling=dialled is not None,
+            dialling=dialling,
             secret=self._secret,
             protected=True,
             nonce=self._random_bytes,
         )
-        greeting = VirtualGreeting(key, life, handshake, now + DIAL_TIMEOUT, dialled)
-        self._greetings[key] = greeting
-        return greeting
-
-    def _expire_greetings(self, now: float) -> None:
-        for greeting in list(self._greetings.values()):
-            if greeting.until <= now:
-                error = DialError(f"{greeting.dialled}: no answer within {DIAL_TIMEOUT:g} s")
-                self._fail(greeting, error)
 
     def _begin_dials(self, now: float) -> None:
-        """Begin postponed dials while there is room for their handshakes."""
-        if not self._postponed:
-            return
-        room = MAX_DIALS - sum(at > now for at in self._dial_places())
-        for life in list(self._postponed)[: max(0, room)]:
-            address = self._postponed.pop(life)
-            greeting = self._greet(self._random_bytes(KEY_BYTES), life, address, now)
-            message = Greet(life, greeting.key, greeting.handshake.start())
-            self._emit(self._inbox(life), message, probe=greeting)
+        """Begin the dials that have a place."""
+        for greeting in self._dials.begin(now):
+            message = Greet(greeting.life, greeting.key, greeting.handshake.start())
+            self._emit(self._inbox(greeting.life), message, probe=greeting)
 
-    def _end_dial_to(self, life: bytes) -> str | None:
-        """End a dial: its node has dialled, too, and that has opened a link.
-
-        Not before: a recorded greeting opens none.
-
-        Returns:
-            The dialled address, if there was a dial.
-        """
-        own = self._dial_to(life)
-        if own is None:
-            return self._postponed.pop(life, None)
-        del self._greetings[own.key]
-        return own.dialled
-
-    def _dial_places(self) -> list[float]:
-        """When each dial under way leaves its place to the next one."""
-        until = [each.until for each in self._greetings.values() if each.dialled is not None]
-        return [each - DIAL_TIMEOUT + DIAL_PATIENCE for each in until]
-
-    def _dial_to(self, life: bytes) -> VirtualGreeting | None:
-        """The handshake under way with a life that this end has begun."""
-        for greeting in self._greetings.values():
-            if greeting.life == life and greeting.dialled is not None:
-                return greeting
-        return None
+    def _expire_dials(self, now: float) -> None:
+        for address in self._dials.expire(now):
+            error = DialError(f"{address}: no answer within {DIAL_TIMEOUT:g} s")
+            self._events.append(DialDone(address, error))
 
     def _fail(self, greeting: VirtualGreeting, error: Exception) -> None:
-        if self._greetings.pop(greeting.key, None) is not None and greeting.dialled is not None:
+        """End a handshake without a link, if it is under way still."""
+        if self._dials.end(greeting) and greeting.dialled is not None:
             self._events.append(DialDone(greeting.dialled, error))
 
     def _open(self, greeting: VirtualGreeting, peer: NodeIdentity, now: float) -> None:
-        del self._greetings[greeting.key]
+        self._dials.end(greeting)
         if greeting.dialled is None:
-            greeting.dialled = self._end_dial_to(greeting.life)
+            greeting.dialled = self._dials.take_over(greeting.life)
         link = VirtualLink(self._next_id, greeting.key, greeting.life, peer, SendWindow(self._log))
         self._next_id += 1
         self._links[link.id] = self._by_key[link.key] = link
@@ -595,7 +538,7 @@ class BusCore:
         self._by_life.setdefault(link.life, {})[link.id] = link
         self._incomplete[link.id] = link
         link.await_first(now)
-        self._send_single(link, self._issued.to_bytes(_NUMBER_BYTES, "big"), now)
+        self._send_single(link, self._topics.opening, now)
         version = greeting.handshake.version
         self._events.append(Opened(link.id, peer, greeting.dialled, version))
         if greeting.dialled is not None:
@@ -618,7 +561,7 @@ class BusCore:
         del self._by_key[link.key], self._by_life[link.life][link.id]
         if not self._by_life[link.life]:
             del self._by_life[link.life]
-            self._heard.pop(link.life, None)
+            self._topics.forget(link.life)
             self._ring.remove(link.life)
         self._needs.pop(link.key, None)
         self._incomplete.pop(link.id, None)
@@ -631,7 +574,7 @@ class BusCore:
         link = self._by_key.get(key)
         if link is not None and link.life == sender:
             return link
-        if key not in self._greetings:
+        if self._dials.get(key) is None:
             self._emit(self._inbox(sender), Shut(sender, key, "there is no such link"))
         return None
 
@@ -735,15 +678,6 @@ class BusCore:
     def _publish(self, subject: str, data: bytes, probe: object | None = None) -> None:
         if self._is_connected:  # the windows repair the loss
             self._events.append(Emit(subject, data, probe))
-
-
-def _life_of(address: str) -> bytes | None:
-    """The life in an address; None if it is not one of a node on a bus."""
-    try:
-        life = bytes.fromhex(address.removeprefix(SCHEME))
-    except ValueError:
-        return None
-    return life if address.startswith(SCHEME) and len(life) == LIFE_BYTES else None
 
 
 def _payload(body: bytes) -> bytes:

@@ -35,7 +35,8 @@ from adsum.transport.framing import FRAME_LIMIT
 from adsum.transport.turns import FRAME_COST, TurnBudget
 
 from .busclient import BusClient, BusHandler
-from .buscore import SCHEME, BusCore
+from .buscore import BusCore
+from .busdials import SCHEME
 from .busevents import (
     Alone,
     Announced,
@@ -55,7 +56,8 @@ from .busevents import (
 )
 from .buslink import BusLink
 from .busmessages import claims_bulletin
-from .limits import BACKLOG_INTERVAL, MAX_TOPIC_QUEUED, TOPIC_BACKLOG
+from .limits import MAX_TOPIC_QUEUED
+from .topicroom import TopicRoom
 
 logger = logging.getLogger("adsum.transport")
 
@@ -158,9 +160,7 @@ class BusTransport:
         # When the engine was lost, in monotonic seconds; None while it is connected.
         self._lost_at: float | None = None
         self._patience: ActiveTimer | None = None
-        # Whether messages on topics have room, and the next look at the backlog while they do not.
-        self._topics_writable = True
-        self._backlog_timer: asyncio.TimerHandle | None = None
+        self._topic_room = TopicRoom(self._backlog, self._topic_room_changed, self._loop)
         self._log = SparseLogger(logger)
         self._failures = SparseLog(logger, "carrier %s: %s failed", logging.ERROR)
 
@@ -270,9 +270,7 @@ class BusTransport:
         if self.closing:
             return
         self._call(self._core.publish_topic, topic, payload, excluded)
-        if self._topics_writable and self._client.backlog > TOPIC_BACKLOG:
-            self._set_topics_writable(False)
-            self._check_backlog_later()
+        self._topic_room.check()
 
     async def close(self) -> None:
         """Close every link with a goodbye, and disconnect from the engine. Idempotent.
@@ -577,23 +575,13 @@ class BusTransport:
             self._call(self._core.give_up)
             self.turns.offer(self)
 
-    # Backlog. The client reports no room, so it is asked while messages on topics wait.
+    # See `TopicRoom`.
 
-    def _set_topics_writable(self, writable: bool) -> None:
-        self._topics_writable = writable
-        self._notify(self.handler.topics_writable, writable)
+    def _backlog(self) -> int | None:
+        return None if self.closing else self._client.backlog
 
-    def _check_backlog_later(self) -> None:
-        self._backlog_timer = self._loop.call_later(BACKLOG_INTERVAL, self._check_backlog)
-
-    def _check_backlog(self) -> None:
-        self._backlog_timer = None
-        if self.closing:
-            return
-        if self._client.backlog <= TOPIC_BACKLOG // 4:
-            self._set_topics_writable(True)
-        else:
-            self._check_backlog_later()
+    def _topic_room_changed(self, has_room: bool) -> None:
+        self._notify(self.handler.topics_writable, has_room)
 
     # The end.
 
@@ -612,9 +600,7 @@ class BusTransport:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if self._backlog_timer is not None:
-            self._backlog_timer.cancel()
-            self._backlog_timer = None
+        self._topic_room.stop()
         self._inbound.clear()
         self._queued = 0
 

@@ -118,9 +118,13 @@ class SendWindow:
         return True
 
     def beyond(self, received: Position) -> list[bytes] | None:
-        """The messages that a peer lacks that has received so much; None if one was dropped."""
+        """The messages that a peer lacks that has received so much; None if one was dropped.
+
+        There are none for a peer that has acknowledged later singles: the statement is an old one,
+        which the bus or a stranger has repeated.
+        """
         if received.single < self.acknowledged.single:
-            return None
+            return []
         casts = self._log.beyond(max(received.cast, self.acknowledged.cast))
         if casts is None:
             return None

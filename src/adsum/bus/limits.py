@@ -29,6 +29,10 @@ TOPIC_BACKLOG: Final = 256 * KIB
 #: of them neither delays nor replaces the frames of links for long.
 MAX_TOPIC_QUEUED: Final = 8 * 1024 * KIB
 
+#: Bytes of messages on topics, of all nodes together, that wait after an absence from the bus until
+#: their links are confirmed; further ones are dropped.
+MAX_WAITING_BULLETINS: Final = 1024 * KIB
+
 #: Seconds between two looks at the backlog while messages on topics wait.
 BACKLOG_INTERVAL: Final = 0.005
 #: Seconds, at most, for which a subject stays subscribed after its last topic is unwanted. So

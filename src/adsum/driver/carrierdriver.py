@@ -23,7 +23,7 @@ from adsum.bus.bustransport import BusTransport
 from adsum.bus.carrierurl import make_client, mask
 from adsum.config import Settings
 from adsum.replication.codec import decode
-from adsum.replication.effects import Sending
+from adsum.replication.effects import Effect, PublishOnTopic, Sending
 from adsum.transport.contract import Link
 from adsum.transport.framing import Payload
 
@@ -126,6 +126,14 @@ class CarrierDriver(SocketDriver):
         del self._wanted[topic]
         if self.transport.bus is not None and not self._ended:
             self.transport.bus.unwant_topic(topic)
+
+    def _perform(self, effect: Effect) -> None:
+        match effect:
+            case PublishOnTopic(sending, index, reused):
+                frame = self._encoded(sending.frame(index), sending if reused else None, index)
+                self._publish_on_topic(sending, frame)
+            case _:
+                super()._perform(effect)
 
     def _publish_on_topic(self, sending: Sending, encoded: Payload) -> None:
         self.frames_sent += 1

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Iterable
 
-from adsum.bus.buscore import SCHEME
+from adsum.bus.busdials import SCHEME
 from adsum.bus.buslink import BusLink
 from adsum.bus.bustransport import BusTransport
 from adsum.transport.contract import Link

@@ -23,7 +23,6 @@ from adsum.replication.effects import (
     Effect,
     Joined,
     Notice,
-    PublishOnTopic,
     Released,
     Send,
     Sending,
@@ -482,12 +481,10 @@ class Driver(ABC):
                 self._guard(observer.members_changed)
 
     def _perform(self, effect: Effect) -> None:
+        """Carry out an effect. `PublishOnTopic` is left to drivers that call `set_topics`."""
         match effect:
             case Send(links, message, sending, index):
                 self._send(links, message, self._encoded(message, sending, index))
-            case PublishOnTopic(sending, index, reused):
-                frame = self._encoded(sending.frame(index), sending if reused else None, index)
-                self._publish_on_topic(sending, frame)
             case Deliver(sender, message):
                 self.deliver(sender, message)
             case Dial(address):
@@ -541,13 +538,6 @@ class Driver(ABC):
     @abstractmethod
     def _send(self, links: tuple[int, ...], message: ProtocolMessage, encoded: Any) -> None:
         """Send one message over each of these links."""
-
-    def _publish_on_topic(self, sending: Sending, encoded: Any) -> None:
-        """Publish a frame of a message on the subject of its topic.
-
-        Only an engine with `Engine.set_topics` asks for that.
-        """
-        raise NotImplementedError
 
     @abstractmethod
     def _dial(self, address: str) -> None:

@@ -98,6 +98,8 @@ class Send:
 class PublishOnTopic:
     """Publish one frame of a message on the subject of its topic, on the carrier.
 
+    Only an engine whose driver has called `set_topics` has this effect.
+
     Attributes:
         sending: The message.
         index: The position of the frame among those of `sending`.
