@@ -31,7 +31,7 @@ SYSTEM := /usr/sbin
 APT := test "$$(id -u)" = 0 && command -v apt-get >/dev/null && apt-get update -qq && \
     DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends
 
-.PHONY: demo test quick check coverage lint format programs interpreters bare bench scale faults soak mutants docs clean
+.PHONY: demo test quick check coverage lint format programs interpreters bare bench scale faults compat soak mutants docs clean
 
 demo: $(RUNNABLE)  ## three servers, one room, an address to open
 	$(BIN)/adsum demo
@@ -85,6 +85,10 @@ scale: $(INSTALLED)  ## clusters of 10 to 1,000 nodes in virtual time; takes abo
 faults: $(INSTALLED)  ## break real processes and networks, and put what was measured into docs/
 	TEST_RECORD=docs/measured.json $(BIN)/pytest tests/faults tests/docs/test_failure_model.py
 	$(BIN)/python -m tests.faults.table docs/measured.json docs/failure-model.md
+
+compat: $(INSTALLED)  ## every client library and every server, and tables of them in docs/
+	COMPAT=1 COMPAT_RECORD=docs/compat.json $(BIN)/pytest tests/phoenixjs/test_families.py tests/deploy/test_server_families.py
+	$(BIN)/python -m tests.compat docs/compat.json docs/clients.md docs/servers.md
 
 soak: $(INSTALLED)  ## random faults, hostile peers and laws on every core, for about SECONDS
 	@failed=0; first=$$(date +%s); \

@@ -11,6 +11,7 @@ import pytest
 
 from .eager import start_tasks_eagerly
 from .support.certificates import make_authority, sign
+from .support.compatibility import CellRecord
 from .support.environment import clean_environment
 from .support.measurements import SOCKETS, Measured, Record
 
@@ -19,6 +20,7 @@ hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
 
 _record = Record()
+_cells = CellRecord()
 _serial = itertools.count()
 
 
@@ -33,6 +35,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_sessionfinish() -> None:
     _record.save()
+    _cells.save()
 
 
 @pytest.fixture
@@ -41,6 +44,12 @@ def measured(request: pytest.FixtureRequest) -> Measured:
     parameters = getattr(request.node, "callspec", None)
     carrier = parameters.params.get("carrier") if parameters else None
     return Measured(_record, request.node.nodeid, over=carrier or SOCKETS)
+
+
+@pytest.fixture
+def compat_cells() -> CellRecord:
+    """Takes in cells of the tables of clients, servers and proxies."""
+    return _cells
 
 
 @pytest.fixture(autouse=True)

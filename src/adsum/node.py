@@ -333,11 +333,11 @@ class Node:
         as those of Django. Does no harm elsewhere.
 
         Under a server that runs the lifespan, the node runs during it, around the lifespan of the
-        application. Otherwise the first request or connection starts the node. All that come
-        meanwhile wait for the same start, and if one of them is cancelled, the start goes on. If it
-        fails, they are answered with status 503 (connections with 403) and one line is logged; the
-        next request tries again. The node then stops with a goodbye at the normal end of the
-        process, SIGTERM to Daphne included.
+        application. Otherwise, and after a lifespan that raised, the first request or connection
+        starts the node. All that come meanwhile wait for the same start, and if one of them is
+        cancelled, the start goes on. If it fails, they are answered with status 503 (connections
+        with 403) and one line is logged; the next request tries again. The node then stops with a
+        goodbye at the normal end of the process, SIGTERM to Daphne included.
 
         Args:
             app: The application; any scope but a lifespan is passed on to it unchanged.

@@ -2,7 +2,8 @@
 
 A server that runs the lifespan starts and stops the node with it, whether or not the application
 has a lifespan of its own. Otherwise the first request starts the node, and the normal end of the
-process stops it.
+process stops it. The same applies after a lifespan that raised: ASGI lets the server go on without
+it.
 """
 
 import asyncio
@@ -129,6 +130,10 @@ class StartingApp:
         try:
             if not await own.run(self._app, scope):
                 await own.replace()
+        except Exception:
+            await self._node.stop()
+            self._has_lifespan = own.ending
+            raise
         finally:
             await self._node.stop()
 
@@ -145,6 +150,8 @@ class _OwnLifespan:
         self._send = send
         # Whether the application has received or sent a message.
         self._used = False
+        #: Whether the server has ended the lifespan.
+        self.ending = False
 
     async def run(self, app: ASGIApp, scope: Any) -> bool:
         """Run it to its end; returns False if the application has none."""
@@ -158,15 +165,18 @@ class _OwnLifespan:
     async def replace(self) -> None:
         """Answer the server for an application without a lifespan."""
         await self._send({"type": "lifespan.startup.complete"})
-        await self._receive()
-        self._node.begin_stop()
+        await self._await_shutdown()
         await self._pass({"type": "lifespan.shutdown.complete"})
 
     async def _next(self) -> object:
         if not self._used:
             self._used = True
             return self._startup
+        return await self._await_shutdown()
+
+    async def _await_shutdown(self) -> object:
         message = await self._receive()
+        self.ending = True
         self._node.begin_stop()
         return message
 

@@ -201,6 +201,59 @@ def test_lifespan_that_fails_stops_the_node(node: adsum.Node) -> None:
     assert not node.running
 
 
+@pytest.mark.parametrize("answers", [0, 1], ids=["before startup", "after startup"])
+def test_requests_start_the_node_after_a_lifespan_that_raised(
+    node: adsum.Node, answers: int
+) -> None:
+    """ASGI lets the server go on without a lifespan then, and uvicorn does."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "lifespan":
+            await send(node.running)
+            return
+        await receive()
+        for _ in range(answers):
+            await send({"type": "lifespan.startup.complete"})
+        raise KeyError("no pool")
+
+    async def startup() -> Any:
+        return {"type": "lifespan.startup"}
+
+    async def main() -> None:
+        wrapped = node.wrap_app(app)
+        with pytest.raises(KeyError, match="no pool"):
+            await wrapped({"type": "lifespan"}, startup, Sent())
+        assert not node.running
+        assert await ask(wrapped) == [True]
+        await node.stop()
+
+    asyncio.run(main())
+
+
+def test_requests_start_no_node_after_a_shutdown_that_raised(node: adsum.Node) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "lifespan":
+            await send(node.running)
+            return
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        raise KeyError("no pool")
+
+    async def main() -> None:
+        messages = iter(["lifespan.startup", "lifespan.shutdown"])
+
+        async def receive() -> Any:
+            return {"type": next(messages)}
+
+        wrapped = node.wrap_app(app)
+        with pytest.raises(KeyError, match="no pool"):
+            await wrapped({"type": "lifespan"}, receive, Sent())
+        assert await ask(wrapped) == [False]
+
+    asyncio.run(main())
+
+
 def test_failed_start_in_a_lifespan_is_reported_to_the_server(short_path: Path) -> None:
     async def startup() -> Any:
         return {"type": "lifespan.startup"}

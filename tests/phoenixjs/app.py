@@ -9,6 +9,7 @@ import asyncio
 import json
 import logging
 import os
+import re
 import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -77,10 +78,33 @@ class PlannedError(Exception):
     """What a client asked a channel to crash with."""
 
 
-class Room(Channel, topic="room:{room}"):
-    """Everybody in the room sees who is there; observers are not seen themselves."""
+class Commanded(Channel):
+    """A channel to which things happen that its client does not ask for, see `command`.
 
+    Attributes:
+        place: Where its client is present.
+        presence: Its presence there.
+    """
+
+    place = ""
     presence: ChannelPresence | None = None
+
+    async def terminate(self, reason: str) -> None:
+        OPEN.discard(self)
+
+    def enter(self, place: str, meta: Any, **how: Any) -> None:
+        """Track the client, and obey commands."""
+        OPEN.add(self)
+        self.place = place
+        self.presence = self.track(self.client.assigns["user"], meta, topic=place, **how)
+
+
+#: The channels of this process that obey commands.
+OPEN: set[Commanded] = set()
+
+
+class Room(Commanded, topic="room:{room}"):
+    """Everybody in the room sees who is there; observers are not seen themselves."""
 
     async def join(self, payload: Any) -> dict[str, Any]:
         if self.params["room"] == "cellar":
@@ -88,8 +112,9 @@ class Room(Channel, topic="room:{room}"):
         if payload.get("observe"):
             self.follow()
         else:
-            user, linger = self.client.assigns["user"], payload.get("linger", 0)
-            self.presence = self.track(user, payload["meta"], linger=linger)
+            # Some clients send no payload when they join.
+            meta = payload.get("meta") or {"of": self.client.assigns["user"]}
+            self.enter(self.topic, meta, linger=payload.get("linger", 0))
         return {"node": node.name, "transport": self.client.transport, "token": self.client.token}
 
     @on("update")
@@ -102,6 +127,10 @@ class Room(Channel, topic="room:{room}"):
     @on("crash")
     async def crash(self, payload: Any) -> None:
         raise PlannedError
+
+    @on("refuse")
+    async def refuse(self, payload: Any) -> None:
+        raise RefusedError("no")
 
     @on("stop")
     async def end(self, payload: Any) -> dict[str, Any]:
@@ -132,6 +161,77 @@ class Room(Channel, topic="room:{room}"):
         await self.broadcast("whisper", payload)
 
 
+class RealtimeRoom(Commanded, topic="realtime:room:{room}"):
+    """A room as clients of Supabase's Realtime know it: they are present when they say so."""
+
+    async def join(self, payload: Any) -> dict[str, Any]:
+        self.follow()
+        return {}
+
+    @on("presence")
+    async def be_present(self, payload: Any) -> dict[str, Any]:
+        if self.presence is None:
+            self.enter(self.topic, payload["payload"])
+        else:
+            self.presence.update(payload["payload"])
+        return {}
+
+    @on("echo")
+    async def echo(self, payload: Any) -> Any:
+        return payload
+
+    @on("refuse")
+    async def refuse(self, payload: Any) -> None:
+        raise RefusedError("no")
+
+
+class Control(Commanded, topic="__absinthe__:control"):
+    """GraphQL as clients of Absinthe know it: documents, and data of subscriptions.
+
+    It has three documents, so it needs no parser of GraphQL. The place of a subscription is in its
+    variables.
+    """
+
+    async def join(self, payload: Any) -> dict[str, Any]:
+        return {}
+
+    @on("doc")
+    async def execute(self, payload: Any) -> dict[str, Any]:
+        variables = payload["variables"]
+        match re.split(r"\W+", payload["query"])[1]:
+            case "Echo":
+                return {"data": {"echo": variables}}
+            case "Refuse":
+                raise RefusedError("no")
+        self.enter(variables["topic"], variables["meta"])
+        number = f"__absinthe__:doc:{id(self.presence)}"
+        self.spawn(self.send_presences(number, self.presence))
+        self.spawn(self.send_shouts(number, self.presence))
+        return {"subscriptionId": number}
+
+    @on("unsubscribe")
+    async def unsubscribe(self, payload: Any) -> dict[str, Any]:
+        if self.presence is not None:
+            self.presence.untrack()
+        return {"subscriptionId": payload["subscriptionId"]}
+
+    async def send_presences(self, number: str, own: ChannelPresence | None) -> None:
+        with presence.watch(self.place) as diffs:
+            async for _ in diffs:
+                self.send(number, own, {"presences": presence.list(self.place)})
+
+    async def send_shouts(self, number: str, own: ChannelPresence | None) -> None:
+        with pubsub.subscribe(self.place) as messages:
+            async for message in messages:
+                self.send(number, own, {"shout": message.payload})
+
+    def send(self, number: str, own: ChannelPresence | None, data: dict[str, Any]) -> None:
+        """Send data of a subscription, unless its client has ended it."""
+        if own is not None and own.active:
+            answer = {"subscriptionId": number, "result": {"data": data}}
+            self.push("subscription:data", answer)
+
+
 async def connect(client: Client) -> None:
     user = client.params.get("user")
     if not user:
@@ -160,6 +260,34 @@ async def disconnect(request: Request) -> JSONResponse:
     return JSONResponse({})
 
 
+async def command(request: Request) -> JSONResponse:
+    """Let something happen to the channels of a user in a place: ``crash`` or ``away``."""
+    place, user, event = (request.path_params[name] for name in ("topic", "user", "event"))
+    for channel in list(OPEN):
+        if channel.place == place and channel.client.assigns["user"] == user:
+            if event == "crash":
+                channel.spawn(fail())
+            elif channel.presence is not None:
+                channel.presence.update({"of": user, "away": True})
+    return JSONResponse({})
+
+
+async def fail() -> None:
+    raise PlannedError
+
+
+async def shout(request: Request) -> JSONResponse:
+    """Broadcast to a place, in the words of each kind of client."""
+    place, payload = request.path_params["topic"], {"text": "h\u00e4\u00df \U0001f600"}
+    wrapped = {"type": "broadcast", "event": "shout", "payload": payload}
+    is_realtime = place.startswith("realtime:")
+    await channels.broadcast(
+        place, *(("broadcast", wrapped) if is_realtime else ("shout", payload))
+    )
+    await pubsub.publish(place, payload)
+    return JSONResponse({})
+
+
 @asynccontextmanager
 async def lifespan(app: object) -> AsyncIterator[None]:
     async with node:
@@ -171,9 +299,10 @@ if OPTIONS.lifetime is not None:
     session.LIFETIME = OPTIONS.lifetime
 node = adsum.Node()
 presence = adsum.Presence(node)
+pubsub = adsum.PubSub(node)
 channels = Socket(
     presence,
-    [Room],
+    [Room, RealtimeRoom, Control],
     connect=connect,
     origins=OPTIONS.origins,
     timeout=OPTIONS.timeout,
@@ -188,6 +317,8 @@ _inner = Starlette(
         Route("/members", members),
         Route("/stats", stats),
         Route("/disconnect/{id}", disconnect, methods=["POST"]),
+        Route("/command/{topic}/{user}/{event}", command, methods=["POST"]),
+        Route("/shout/{topic}", shout, methods=["POST"]),
         Mount("/socket", channels),
         Route("/page", lambda _: FileResponse(_HERE / "page.html")),
         Route("/page/clients.mjs", lambda _: FileResponse(_HERE / "clients.mjs")),
@@ -217,7 +348,7 @@ async def app(
 
 def _is_news(record: logging.LogRecord) -> bool:
     """Whether a line is about anything else than the crashes that tests ask for."""
-    return "the handler of 'crash' crashed" not in record.getMessage()
+    return record.exc_info is None or record.exc_info[0] is not PlannedError
 
 
 def _serve_with_uvicorn(listener: socket.socket, ws: str = "auto") -> None:

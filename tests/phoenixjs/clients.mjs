@@ -3,12 +3,13 @@
 // What each Presence announces is kept in a log until it is looked at:
 // ["join", key, refs], ["leave", key, refs], ["sync", {key: refs}].
 
-let Socket, Presence, LongPoll;
+let Socket, Presence, LongPoll, Place;
 const clients = new Map();
 
-/** Say which phoenix.js it is. */
-export function use(library) {
+/** Say which phoenix.js it is, and how a client joins a topic, if not by a channel of its own. */
+export function use(library, place = Room) {
   ({ Socket, Presence, LongPoll } = library);
+  Place = place;
 }
 
 /** What session storage is in a browser: without one the fallback is not remembered. */
@@ -37,7 +38,11 @@ class Room {
     // phoenix.js asks for the payload anew with each join, so an update is not lost on the way.
     this.channel = client.socket.channel(topic, () => this.payload);
     this.presence = new Presence(this.channel);
-    this.presence.onJoin((key, _, { metas }) => this.log.push(["join", key, refsOf(metas)]));
+    this.presence.onJoin((key, current, { metas }) => {
+      const known = client.mergedJoins && current ? refsOf(current.metas) : [];
+      const refs = refsOf(metas).filter((ref) => !known.includes(ref));
+      this.log.push(["join", key, refs]);
+    });
     this.presence.onLeave((key, _, { metas }) => this.log.push(["leave", key, refsOf(metas)]));
     this.presence.onSync(() => {
       const listed = this.presence.list((key, { metas }) => [key, refsOf(metas)]);
@@ -55,6 +60,10 @@ class Room {
     push.receive("ok", (response) => { this.joins += 1; this.response = response; });
     return settled(push);
   }
+
+  push(event, payload) { return settled(this.channel.push(event, payload)); }
+
+  leave() { return settled(this.channel.leave()); }
 
   look() {
     const log = this.log;
@@ -78,8 +87,12 @@ class Client {
   closes = [];
   errors = 0;
 
-  /** `pauseMs` is the time until each attempt to connect again, if it is not to grow. */
-  constructor({ url, params, transport, version1, pauseMs, ...options }) {
+  /**
+   * `pauseMs` is the time until each attempt to connect again, if it is not to grow; `mergedJoins`
+   * says that this phoenix.js announces the metas before with those that join.
+   */
+  constructor({ url, params, transport, version1, pauseMs, mergedJoins, ...options }) {
+    this.mergedJoins = mergedJoins;
     this.socket = new Socket(url, {
       params,
       // As phoenix.js does it, in less time: so are tests.
@@ -91,7 +104,7 @@ class Client {
       ...options,
     });
     this.socket.onOpen(() => { this.opens += 1; });
-    this.socket.onClose(({ code }) => { this.closes.push(code); });
+    this.socket.onClose((event) => { this.closes.push(event?.code ?? null); });
     this.socket.onError(() => { this.errors += 1; });
     this.socket.connect();
   }
@@ -100,7 +113,7 @@ class Client {
     const { socket, opens, closes, errors } = this;
     return {
       status: socket.connectionState(),
-      transport: socket.transportName(socket.transport),
+      transport: socket.transport === LongPoll ? "LongPoll" : "WebSocket",
       opens,
       closes,
       errors,
@@ -119,7 +132,7 @@ function unpacked(base64) {
   return Uint8Array.from(atob(base64), (character) => character.charCodeAt(0)).buffer;
 }
 
-function settled(push) {
+export function settled(push) {
   return new Promise((resolve) => {
     for (const status of ["ok", "error", "timeout"]) {
       push.receive(status, (response) => resolve({ status, response: plain(response) }));
@@ -140,25 +153,25 @@ export const COMMANDS = {
   },
   /** The joining of a channel; "waits: false" does not wait for the reply. */
   join({ client, topic, payload, waits = true }) {
-    const room = new Room(clients.get(client), topic, payload);
+    const room = new Place(clients.get(client), topic, payload);
     clients.get(client).rooms.set(topic, room);
     const joined = room.join();
     return waits ? joined : null;
   },
   push({ event, payload, bytes, waits = true, ...where }) {
     const body = bytes === undefined ? payload : unpacked(bytes);
-    const pushed = settled(roomOf(where).channel.push(event, body));
+    const pushed = roomOf(where).push(event, body);
     return waits ? pushed : null;
   },
   /** Another meta, which lasts over reconnects. */
   update({ meta, waits = true, ...where }) {
     const room = roomOf(where);
     room.payload = { ...room.payload, meta };
-    const pushed = settled(room.channel.push("update", meta));
+    const pushed = room.push("update", meta);
     return waits ? pushed : null;
   },
   leave({ waits = true, ...where }) {
-    const left = settled(roomOf(where).channel.leave());
+    const left = roomOf(where).leave();
     clients.get(where.client).rooms.delete(where.topic);
     return waits ? left : null;
   },

@@ -1,8 +1,13 @@
-"""Clients that are phoenix.js itself, unmodified, here in a Node.js process that takes orders."""
+"""Clients that are phoenix.js itself, unmodified, here in a Node.js process that takes orders.
+
+Clients of other libraries take the same orders, in a process of theirs.
+"""
 
 import asyncio
 import itertools
 import json
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -11,6 +16,7 @@ from tests.support.phoenixjs_library import phoenix_directory
 from tests.support.waiting import DEADLINE
 
 DRIVER = Path(__file__).with_name("driver.mjs")
+PYTHON_DRIVER = Path(__file__).with_name("pydriver.py")
 #: Characters in one answer, which has the whole state of all clients.
 _MAX_LINE = 64 * 1024 * 1024
 
@@ -31,24 +37,30 @@ class Clients(Protocol):
         """What every client shows, and what it has announced since the last look."""
 
 
-class NodeClients:
-    """All in one process of Node.js."""
+class ProcessClients:
+    """All in one process, which reads orders line by line, see `driver.mjs`.
 
-    def __init__(self) -> None:
+    Args:
+        environment: Further variables of its environment.
+    """
+
+    def __init__(self, environment: Mapping[str, str] | None = None) -> None:
+        self._environment = {**os.environ, **(environment or {})}
         self._process: asyncio.subprocess.Process | None = None
         self._numbers = itertools.count(1)
         self._waiting: dict[int, asyncio.Future[Any]] = {}
         self._reading: asyncio.Task[None] | None = None
 
+    def _command(self) -> Sequence[str | Path]:
+        raise NotImplementedError
+
     async def start(self) -> None:
-        library = phoenix_directory() / "phoenix.mjs"
         self._process = await asyncio.create_subprocess_exec(
-            phoenixjs.node_path(),
-            DRIVER,
-            library,
+            *self._command(),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             limit=_MAX_LINE,
+            env=self._environment,
         )
         ready = self._waiting[0] = asyncio.get_running_loop().create_future()
         self._reading = asyncio.create_task(self._read(self._process))
@@ -91,4 +103,39 @@ class NodeClients:
                 future.set_result(answer["value"])
         for future in self._waiting.values():
             if not future.done():
-                future.set_exception(ConnectionError("the Node.js process has ended"))
+                future.set_exception(ConnectionError("the process of the clients has ended"))
+
+
+class NodeClients(ProcessClients):
+    """Clients in a process of Node.js.
+
+    Args:
+        libraries: The paths of phoenix.js and, if that is tested, of ``@absinthe/socket``; without
+            any, phoenix.js as the demo has it.
+        environment: Further variables of its environment.
+    """
+
+    def __init__(self, *libraries: Path, environment: Mapping[str, str] | None = None) -> None:
+        super().__init__(environment)
+        self._libraries = libraries
+
+    def _command(self) -> Sequence[str | Path]:
+        libraries = self._libraries or [phoenix_directory() / "phoenix.mjs"]
+        return [phoenixjs.node_path(), DRIVER, *libraries]
+
+
+class PythonClients(ProcessClients):
+    """Clients in a process of Python.
+
+    Args:
+        python: The interpreter, whose environment has the library.
+        library: One of those that `pydriver.py` drives.
+    """
+
+    def __init__(self, python: str | Path, library: str) -> None:
+        super().__init__()
+        self._python = python
+        self._library = library
+
+    def _command(self) -> Sequence[str | Path]:
+        return [self._python, PYTHON_DRIVER, self._library]

@@ -34,6 +34,11 @@ _MAX_BODY_FRAMES = 16
 #: Seconds of active time that a request body may take, as long as phoenix.js waits for the request.
 BODY_PATIENCE = 20.0
 
+#: The status for a poll whose session is gone. The original answers 410, as for a new session, and
+#: phoenix.js before 1.8.2 then believes that it is connected again, while its channels are joined
+#: nowhere. To 500 every version connects again and rejoins.
+_SESSION_GONE = 500
+
 Admit = Callable[[Scope, str, "asyncio.Future[Any]"], Awaitable[tuple[Client, Serializer] | int]]
 _JSON = (b"content-type", b"application/json; charset=utf-8")
 _TOO_LARGE = "the body is too large"
@@ -133,14 +138,15 @@ class LongPoll:
         nothing: Question = {"token": None, "messages": []}
         name = await self._sessions.find(token, address)
         if name is None:
-            return {**nothing, "status": 410}
+            return {**nothing, "status": _SESSION_GONE}
         asking = start_task(self._sessions.poll(name, token))
         broken = start_task(until_disconnected(receive))
         try:
             await asyncio.wait({asking, broken}, return_when=asyncio.FIRST_COMPLETED)
             if not asking.done():
                 await self._sessions.break_off(name, token)
-            return {**nothing, **await asking}
+            answer = {**nothing, **await asking}
+            return {**answer, "status": _SESSION_GONE} if answer["status"] == 410 else answer
         finally:
             cancel_task(asking)
             cancel_task(broken)
