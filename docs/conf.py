@@ -26,7 +26,9 @@ PACKAGES = (
     "adsum.channels",
     "adsum.channels.uvicorn",
     "adsum.integrations.aiohttp",
+    "adsum.integrations.broadcaster",
     "adsum.integrations.httpx",
+    "adsum.integrations.litestar",
     "adsum.testing",
 )
 

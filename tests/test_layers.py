@@ -143,7 +143,17 @@ LAYERS = {
         "tasks",
         "values",
     },
-    "integrations": {"errors", "arguments", "portal", "services"},
+    "integrations": {
+        "errors",
+        "arguments",
+        "node",
+        "portal",
+        "pubsub",
+        "quoting",
+        "services",
+        "sparselog",
+        "values",
+    },
     "channels": {
         "errors",
         "activetime",
@@ -180,6 +190,8 @@ LAYERS = {
 EXTRAS = {
     "httpx": {"httpx"},
     "aiohttp": {"aiohttp", "yarl"},
+    "broadcaster": {"broadcaster"},
+    "litestar": {"litestar"},
     "uvicorn": {"uvicorn", "websockets"},
 }
 #: Files that a server imports, and nothing else.

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 
-@pytest.mark.parametrize("library", ["httpx", "aiohttp"])
+@pytest.mark.parametrize("library", ["httpx", "aiohttp", "litestar", "broadcaster"])
 def test_missing_library_names_the_extra(library: str) -> None:
     script = f"""
 import sys
