@@ -148,6 +148,19 @@ def test_startup_starts_the_node_and_shutdown_stops_it_again_and_again() -> None
     run(work())
 
 
+def test_channel_that_is_subscribed_to_before_startup_is_received_from_startup_on() -> None:
+    async def work() -> None:
+        backend = AdsumChannelsBackend(adsum.Node(siblings=False))
+        await backend.subscribe(["a", "b"])
+        await backend.unsubscribe(["b"])
+        await backend.on_startup()
+        await backend.publish(b"1", ["b", "a"])
+        assert await events(backend, 1) == [("a", b"1")]
+        await backend.on_shutdown()
+
+    run(work())
+
+
 def test_node_that_runs_before_startup_runs_after_shutdown() -> None:
     async def work() -> None:
         async with adsum.Node(siblings=False) as node:
@@ -237,7 +250,6 @@ def test_use_before_startup_is_a_runtime_error_that_names_the_call() -> None:
     backend = AdsumChannelsBackend(adsum.Node(siblings=False))
     for use in (
         lambda: backend.publish(b"x", ["a"]),
-        lambda: backend.subscribe(["a"]),
         lambda: anext(backend.stream_events()),
     ):
         with pytest.raises(RuntimeError, match=r"call `AdsumChannelsBackend.on_startup` first"):

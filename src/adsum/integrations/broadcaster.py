@@ -68,14 +68,13 @@ class AdsumBroadcastBackend(BroadcastBackend):
         await self._channels.close()
 
     async def subscribe(self, group: str) -> None:
-        """Receive the messages of one more channel from now on. Idempotent.
+        """Receive the messages of one more channel from now on, or from `connect` on. Idempotent.
 
         Args:
             group: The name of the channel, at most 1,012 characters.
 
         Raises:
             NodeNotRunningError: The node has stopped.
-            RuntimeError: `connect` was not called.
             ValueError: The name is too long, or no Unicode text.
         """
         self._channels.want(group)

@@ -95,14 +95,13 @@ class AdsumChannelsBackend(ChannelsBackend):
                 self._failures.log(str(error))
 
     async def subscribe(self, channels: Iterable[str]) -> None:
-        """Receive the events of more channels from now on. Idempotent.
+        """Receive the events of more channels from now on, or from startup on. Idempotent.
 
         Args:
             channels: Names of at most 1,015 characters.
 
         Raises:
             NodeNotRunningError: The node has stopped.
-            RuntimeError: `on_startup` was not called.
             ValueError: The name of a channel is too long, or no Unicode text.
         """
         for channel in channels:

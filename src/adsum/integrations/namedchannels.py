@@ -78,7 +78,9 @@ class NamedChannels:
         )
         # A subscription begins with a topic and stays open without one.
         subscription.remove(self._prefix)
-        self._subscription, self._wanted, self._logged = subscription, set(), 0
+        for channel in self._wanted:
+            subscription.add(self._topic(channel))
+        self._subscription, self._logged = subscription, 0
 
     async def close(self) -> None:
         """Receive no more, and stop the node if `open` started it. Idempotent."""
@@ -91,16 +93,16 @@ class NamedChannels:
             await self._node.stop()
 
     def want(self, channel: str) -> None:
-        """Receive the messages of a channel from now on. Idempotent.
+        """Receive the messages of a channel from now on, or from `open` on. Idempotent.
 
         Raises:
             NodeNotRunningError: The node has stopped.
-            RuntimeError: The channels are not open.
             TypeError: The name is not a string.
             ValueError: The name is too long or no Unicode text.
         """
         topic = self._topic(channel)
-        self._opened().add(topic)
+        if self._subscription is not None:
+            self._subscription.add(topic)
         self._wanted.add(channel)
 
     def unwant(self, channel: str) -> None:
