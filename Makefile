@@ -23,15 +23,16 @@ FAST := -m "not processes" $(PARALLEL)
 # Those of them that are not marked as slow, with a tenth of the examples and seeds.
 QUICK := -m "not processes and not slow" $(PARALLEL)
 # Programs that tests start, each with the package of Debian that has it.
-PROGRAMS := chromium:chromium haproxy:haproxy ip:iproute2 nats-server:nats-server nginx:nginx openssl:openssl \
-    redis-server:redis-server
+PROGRAMS := caddy:caddy chromium:chromium haproxy:haproxy ip:iproute2 nats-server:nats-server nginx:nginx \
+    openssl:openssl redis-server:redis-server
 # Where programs of the system are, which is not on the path of every user.
 SYSTEM := /usr/sbin
 # Installs packages of Debian where that is allowed, and fails elsewhere.
 APT := test "$$(id -u)" = 0 && command -v apt-get >/dev/null && apt-get update -qq && \
     DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends
 
-.PHONY: demo test quick check coverage lint format programs interpreters bare bench scale faults soak mutants docs clean
+.PHONY: demo test quick check coverage lint format programs interpreters bare bench scale faults compat soak mutants docs \
+    clean
 
 demo: $(RUNNABLE)  ## three servers, one room, an address to open
 	$(BIN)/adsum demo
@@ -85,6 +86,10 @@ scale: $(INSTALLED)  ## clusters of 10 to 1,000 nodes in virtual time; takes abo
 faults: $(INSTALLED)  ## break real processes and networks, and put what was measured into docs/
 	TEST_RECORD=docs/measured.json $(BIN)/pytest tests/faults tests/docs/test_failure_model.py
 	$(BIN)/python -m tests.faults.table docs/measured.json docs/failure-model.md
+
+compat: $(INSTALLED) programs  ## proxies and libraries with their versions, into docs/compatibility.md; takes ten minutes
+	COMPAT=1 COMPAT_RECORD=docs/compatibility.json $(BIN)/pytest -m compat --timeout=600
+	$(BIN)/python -m tests.support.compatibility docs/compatibility.json docs/compatibility.md
 
 soak: $(INSTALLED)  ## random faults, hostile peers and laws on every core, for about SECONDS
 	@failed=0; first=$$(date +%s); \

@@ -10,6 +10,7 @@ import hypothesis
 import pytest
 
 from .eager import start_tasks_eagerly
+from .support import compatibility
 from .support.certificates import make_authority, sign
 from .support.environment import clean_environment
 from .support.measurements import SOCKETS, Measured, Record
@@ -19,6 +20,7 @@ hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
 
 _record = Record()
+_compatible: list[compatibility.Row] = []
 _serial = itertools.count()
 
 
@@ -41,6 +43,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_sessionfinish() -> None:
     _record.save()
+    compatibility.save(_compatible)
 
 
 @pytest.fixture
@@ -49,6 +52,12 @@ def measured(request: pytest.FixtureRequest) -> Measured:
     parameters = getattr(request.node, "callspec", None)
     carrier = parameters.params.get("carrier") if parameters else None
     return Measured(_record, request.node.nodeid, over=carrier or SOCKETS)
+
+
+@pytest.fixture
+def compatible(request: pytest.FixtureRequest) -> compatibility.Compatible:
+    """Takes in what the test has seen to work with a program or a library of others."""
+    return compatibility.Compatible(_compatible, request.node.nodeid)
 
 
 @pytest.fixture(autouse=True)
