@@ -7,6 +7,7 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
+from tests.support.compatibility import Compatible
 from tests.support.waiting import DEADLINE
 
 from .worker_server import WorkerServer, kill, worker_server
@@ -20,8 +21,9 @@ def server() -> Iterator[WorkerServer]:
         yield running
 
 
+@pytest.mark.compat
 def test_burst_of_a_thousand_texts_reaches_a_room_on_all_workers_in_order(
-    server: WorkerServer,
+    server: WorkerServer, compatible: Compatible
 ) -> None:
     async def main() -> None:
         async with (
@@ -36,12 +38,14 @@ def test_burst_of_a_thousand_texts_reaches_a_room_on_all_workers_in_order(
                 assert received == [str(number) for number in range(1000)]
             await elsewhere.send("first")
             assert await elsewhere.recv() == "first"
+        compatible("broadcaster", "a burst of 1,000 messages to two workers")
 
     asyncio.run(main())
 
 
+@pytest.mark.compat
 def test_clients_of_a_worker_and_of_the_successor_of_a_killed_one_receive_texts(
-    server: WorkerServer,
+    server: WorkerServer, compatible: Compatible
 ) -> None:
     async def main() -> None:
         async with server.on_two_workers("/rooms/3") as (dying, living), asyncio.timeout(DEADLINE):
@@ -50,6 +54,7 @@ def test_clients_of_a_worker_and_of_the_successor_of_a_killed_one_receive_texts(
             async with server.on_two_workers("/rooms/3") as clients:
                 await living.send("hello")
                 assert [await one.recv() for one in (living, *clients)] == ["hello"] * 3
+        compatible("broadcaster", "a killed worker")
 
     asyncio.run(main())
 

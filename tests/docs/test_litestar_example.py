@@ -7,6 +7,7 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus
 
+from tests.support.compatibility import Compatible
 from tests.support.http_json import fetch_json
 from tests.support.waiting import DEADLINE, until
 
@@ -45,13 +46,17 @@ def test_text_is_received_in_its_room_on_all_workers_and_in_no_other_one(
     asyncio.run(main())
 
 
-def test_burst_of_a_thousand_texts_loses_none_and_keeps_its_order(server: WorkerServer) -> None:
+@pytest.mark.compat
+def test_burst_of_a_thousand_texts_loses_none_and_keeps_its_order(
+    server: WorkerServer, compatible: Compatible
+) -> None:
     async def main() -> None:
         async with server.on_two_workers("/rooms/3/ann") as clients:
             for number in range(1000):
                 await clients[0].send(str(number))
             for client in clients:
                 assert await texts(client, 1000) == [f"ann: {number}" for number in range(1000)]
+        compatible("litestar", "channels on two workers: a burst of 1,000 events")
 
     asyncio.run(main())
 
@@ -66,7 +71,10 @@ def test_announcement_over_http_reaches_the_clients_of_all_workers(server: Worke
     asyncio.run(main())
 
 
-def test_killed_worker_leaves_no_user_and_the_others_go_on(server: WorkerServer) -> None:
+@pytest.mark.compat
+def test_killed_worker_leaves_no_user_and_the_others_go_on(
+    server: WorkerServer, compatible: Compatible
+) -> None:
     def users() -> int:
         return len(fetch_json(server.url("/rooms/4")) or ())
 
@@ -81,6 +89,7 @@ def test_killed_worker_leaves_no_user_and_the_others_go_on(server: WorkerServer)
                 await clients[0].send("hello")
                 for client in (living, *clients):
                     assert await texts(client, 1) == ["new: hello"]
+        compatible("litestar", "channels on two workers: a killed worker")
 
     asyncio.run(main())
 

@@ -153,7 +153,7 @@ def test_clients_of_an_idle_room_stay_connected_for_two_minutes(
             site(name, environment, directory) as (port, _, running),
             in_room(port) as (ann, poller),
         ):
-            polling = asyncio.create_task(poller.expect("shout"))
+            polling = asyncio.create_task(poller.expect("shout", within=2 * IDLE))
             for _ in range(IDLE // HEARTBEAT):
                 await asyncio.sleep(HEARTBEAT)
                 await ann.push("phoenix", "heartbeat", {})

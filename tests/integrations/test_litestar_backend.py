@@ -12,6 +12,7 @@ from litestar.channels import ChannelsPlugin
 from litestar.testing import TestClient
 
 import adsum
+from adsum.integrations import namedchannels
 from adsum.integrations.litestar import PREFIX, AdsumChannelsBackend
 from adsum.integrations.namedchannels import MAX_UNREAD
 from adsum.values.limits import MAX_DATA, MAX_NAME
@@ -51,8 +52,10 @@ def test_event_is_received_on_each_subscribed_channel_of_both_nodes(cluster_name
             for backend in backends:
                 await backend.subscribe({"a", "b"})
             await backends[0].publish(b"\x00\xff", ["a", "b", "other", "a"])
+            await backends[0].publish(b"end", ["a"])
+            once = [("a", b"\x00\xff"), ("b", b"\x00\xff"), ("a", b"end")]
             for backend in backends:
-                assert await events(backend, 2) == [("a", b"\x00\xff"), ("b", b"\x00\xff")]
+                assert await events(backend, 3) == once
 
     run(work())
 
@@ -114,6 +117,22 @@ def test_event_of_an_unsubscribed_channel_is_not_received_even_if_it_has_arrived
             await backend.publish(b"3", ["a"])
             assert await events(backend, 1) == [("a", b"3")]
 
+    run(work())
+
+
+def test_events_of_an_unsubscribed_channel_crowd_out_no_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def work() -> None:
+        async with started() as backend:
+            await backend.subscribe(["a", "b"])
+            await backend.publish(b"1", ["b"])
+            await backend.unsubscribe(["a"])
+            for _ in range(20):
+                await backend.publish(b"2", ["a"])
+            assert await events(backend, 1) == [("b", b"1")]
+
+    monkeypatch.setattr(namedchannels, "MAX_UNREAD", 10)
     run(work())
 
 

@@ -9,7 +9,7 @@ import json
 import os
 import sys
 from collections.abc import Iterable
-from importlib.metadata import version
+from importlib import metadata
 from pathlib import Path
 from typing import TypedDict
 
@@ -59,7 +59,7 @@ class Compatible:
             works: The promise, as a noun: "a killed worker".
             version: The version of a program.
         """
-        found = version or _version_of(part)
+        found = version or metadata.version(part)
         self._rows.append({"part": part, "version": found, "works": works, "test": self._test})
 
 
@@ -87,10 +87,6 @@ def _place(row: Row) -> tuple[str, str, str]:
 def _cells(row: Row) -> list[str]:
     link = f"[{Path(row['test']).stem}](../{row['test']})"
     return [row["part"], row["version"], row["works"], link]
-
-
-def _version_of(library: str) -> str:
-    return version(library)
 
 
 def main() -> None:
