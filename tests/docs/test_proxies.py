@@ -7,6 +7,7 @@ on when a server is killed or frozen, and when the proxy reads its configuration
 
 import asyncio
 import json
+import random
 import signal
 import tempfile
 from collections import Counter
@@ -32,10 +33,13 @@ pytestmark = [pytest.mark.processes, pytest.mark.compat]
 every_proxy = pytest.mark.parametrize("name", NAMES)
 
 ROOM = "room:1"
-#: Seconds after which clients of a frozen server give up.
-PATIENCE = 2
+#: Seconds after which clients of a frozen server give up; at least half of them, at random. In a
+#: fixed rhythm a client would be sent to the same server with each second request.
+PATIENCE = 4
 #: Seconds without a message, and between two heartbeats of phoenix.js meanwhile.
 IDLE, HEARTBEAT = 120, 30
+#: Counts the attempts that a client gave up, or whose connection was closed.
+GAVE_UP = "gave up"
 
 
 @pytest.fixture
@@ -178,8 +182,8 @@ def test_clients_go_on_after_a_kill_while_a_server_is_frozen_and_after_a_reload(
         seen = Counter[str]()
         async with (
             site(name, environment, directory) as (port, servers, running),
-            client(port, timeout=PATIENCE) as web,
-            busy(stay(port, seen), poll(web, seen)),
+            client(port) as web,
+            busy(stay(port, seen, PATIENCE), poll(web, seen, PATIENCE)),
         ):
             await more(seen)
             await servers.kill(0)
@@ -187,7 +191,8 @@ def test_clients_go_on_after_a_kill_while_a_server_is_frozen_and_after_a_reload(
             await servers.start(0)
             await more(seen)
             # A request that was sent to a killed server may have been executed.
-            assert seen.keys() - {"POST 502", "upgrade 502"} == {"join", "GET 200", "POST 200"}
+            seen_errors = seen.keys() - {"join", "GET 200", "POST 200"}
+            assert seen_errors <= {"POST 502", "upgrade 502", GAVE_UP}
             compatible(name, "a killed server", running.version())
             with servers.frozen(1):
                 await more(seen)
@@ -245,11 +250,16 @@ async def busy(*clients: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
             task.cancel()
 
 
-async def stay(port: int, seen: Counter[str]) -> None:
+def soon(patience: float) -> asyncio.Timeout:
+    """Give up after a random time of at most so many seconds."""
+    return asyncio.timeout(random.uniform(patience / 2, patience))
+
+
+async def stay(port: int, seen: Counter[str], patience: float = DEADLINE) -> None:
     """Join over a WebSocket, and again whenever the server ends it, and now and then besides."""
     while True:
         try:
-            async with asyncio.timeout(PATIENCE), channel_client(port, {"user": "ann"}) as ann:
+            async with soon(patience), channel_client(port, {"user": "ann"}) as ann:
                 await ann.join(ROOM)
                 seen["join"] += 1
                 with suppress(TimeoutError):
@@ -257,31 +267,38 @@ async def stay(port: int, seen: Counter[str]) -> None:
                         async for _ in ann.connection:
                             pass
         except TimeoutError:
-            seen["patience"] += 1
+            seen[GAVE_UP] += 1
         except InvalidStatus as refusal:
             seen[f"upgrade {refusal.response.status_code}"] += 1
         except ConnectionClosed:
             pass  # during the join
 
 
-async def poll(web: httpx2.AsyncClient, seen: Counter[str]) -> None:
+async def poll(web: httpx2.AsyncClient, seen: Counter[str], patience: float = DEADLINE) -> None:
     """Poll for what was said oneself a moment before, in a new session whenever one is lost."""
     params = {"user": "bob", "vsn": "2.0.0"}
     while True:
         try:
-            found = await web.get("/socket/longpoll", params=params)
-            seen[f"GET {found.status_code}"] += 1
-            event = "phx_join" if found.json()["status"] == 410 else "shout"
-            frame = json.dumps(["1", "1", ROOM, event, {}])
-            params["token"] = found.json()["token"] or ""
-            said = await web.post("/socket/longpoll", params=params, content=frame)
-        except httpx2.TimeoutException:
-            seen["patience"] += 1
+            async with soon(patience):
+                await poll_once(web, seen, params)
+        except (TimeoutError, httpx2.TransportError):
+            seen[GAVE_UP] += 1
             params["token"] = ""
-            continue
-        seen[f"POST {said.status_code}"] += 1
-        if not said.is_success or said.json()["status"] != 200:
-            params["token"] = ""
+
+
+async def poll_once(web: httpx2.AsyncClient, seen: Counter[str], params: dict[str, str]) -> None:
+    """Poll, and say something; the session is in the parameters."""
+    found = await web.get("/socket/longpoll", params=params)
+    seen[f"GET {found.status_code}"] += 1
+    if not found.is_success:
+        return
+    event = "phx_join" if found.json()["status"] == 410 else "shout"
+    frame = json.dumps(["1", "1", ROOM, event, {}])
+    params["token"] = found.json()["token"] or ""
+    said = await web.post("/socket/longpoll", params=params, content=frame)
+    seen[f"POST {said.status_code}"] += 1
+    if not said.is_success or said.json()["status"] != 200:
+        params["token"] = ""
 
 
 async def visit(port: int, seen: Counter[str]) -> None:
@@ -296,9 +313,8 @@ def client(
     limits: httpx2.Limits | None = None,
     *,
     prefix: str = "",
-    timeout: float = DEADLINE,
 ) -> httpx2.AsyncClient:
     """A client whose requests share connections, as those of a browser do, unless limited."""
     url = f"http://127.0.0.1:{port}{prefix}"
     limits = limits or httpx2.Limits()
-    return httpx2.AsyncClient(base_url=url, trust_env=False, limits=limits, timeout=timeout)
+    return httpx2.AsyncClient(base_url=url, trust_env=False, limits=limits, timeout=DEADLINE)
