@@ -205,7 +205,7 @@ def test_clients_go_on_after_a_kill_while_a_server_is_frozen_and_after_a_reload(
     asyncio.run(main())
 
 
-@every_proxy
+@pytest.mark.parametrize("name", NAMES if recording() else ["nginx", "haproxy"])
 def test_restart_of_one_server_after_the_other_is_no_error_for_clients(
     environment: Environment, directory: Path, name: str, compatible: Compatible
 ) -> None:
