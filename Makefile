@@ -23,8 +23,8 @@ FAST := -m "not processes" $(PARALLEL)
 # Those of them that are not marked as slow, with a tenth of the examples and seeds.
 QUICK := -m "not processes and not slow" $(PARALLEL)
 # Programs that tests start, each with the package of Debian that has it.
-PROGRAMS := chromium:chromium haproxy:haproxy ip:iproute2 nats-server:nats-server nginx:nginx openssl:openssl \
-    redis-server:redis-server
+PROGRAMS := caddy:caddy chromium:chromium haproxy:haproxy ip:iproute2 nats-server:nats-server nginx:nginx \
+    openssl:openssl redis-server:redis-server
 # Where programs of the system are, which is not on the path of every user.
 SYSTEM := /usr/sbin
 # Installs packages of Debian where that is allowed, and fails elsewhere.
@@ -86,9 +86,10 @@ faults: $(INSTALLED)  ## break real processes and networks, and put what was mea
 	TEST_RECORD=docs/measured.json $(BIN)/pytest tests/faults tests/docs/test_failure_model.py
 	$(BIN)/python -m tests.faults.table docs/measured.json docs/failure-model.md
 
-compat: $(INSTALLED)  ## every client library and every server, and tables of them in docs/
-	COMPAT=1 COMPAT_RECORD=docs/compat.json $(BIN)/pytest tests/phoenixjs/test_families.py tests/deploy/test_server_families.py
-	$(BIN)/python -m tests.compat docs/compat.json docs/clients.md docs/servers.md
+compat: $(INSTALLED) programs  ## every client library, server and proxy, and tables of them in docs/
+	COMPAT=1 COMPAT_RECORD=docs/compat.json $(BIN)/pytest --timeout=600 tests/docs/test_proxies.py \
+	    tests/phoenixjs/test_families.py tests/deploy/test_server_families.py
+	$(BIN)/python -m tests.compat docs/compat.json docs/clients.md docs/servers.md docs/deployment.md
 
 soak: $(INSTALLED)  ## random faults, hostile peers and laws on every core, for about SECONDS
 	@failed=0; first=$$(date +%s); \

@@ -26,7 +26,9 @@ PACKAGES = (
     "adsum.channels",
     "adsum.channels.uvicorn",
     "adsum.integrations.aiohttp",
+    "adsum.integrations.broadcaster",
     "adsum.integrations.httpx",
+    "adsum.integrations.litestar",
     "adsum.integrations.socketio",
     "adsum.testing",
 )
@@ -41,7 +43,7 @@ nitpicky = True
 nitpick_ignore_regex = [
     ("py:obj", ".*"),
     ("py:class", r"(adsum|asyncio|collections|contextlib|logging|os|ssl)\..*|(dict|tuple)\[str"),
-    ("py:(class|exc)", r"(aiohttp|httpx|socketio)\..*|ClientRequest|Connection|Trace"),
+    ("py:(class|exc)", r"(aiohttp|broadcaster|httpx|socketio)\..*|ClientRequest|Connection|Trace"),
 ]
 # Pages may skip a level of headings.
 suppress_warnings = ["myst.header"]

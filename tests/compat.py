@@ -1,4 +1,4 @@
-"""Tables of clients and servers in pages: ``python -m tests.compat FILE.json PAGE.md ...``."""
+"""Tables of clients, servers and proxies in pages: ``python -m tests.compat FILE.json PAGE.md ...``."""
 
 import json
 import sys

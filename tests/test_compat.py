@@ -1,4 +1,4 @@
-"""The tables of clients and servers on the pages are those of the last `make compat`."""
+"""The tables of clients, servers and proxies on the pages are those of the last `make compat`."""
 
 import json
 from pathlib import Path
@@ -11,7 +11,7 @@ from tests.support.markdown_pages import ROOT
 from .compat import begin, end, render, with_tables
 
 
-@pytest.mark.parametrize("page", ["docs/clients.md", "docs/servers.md"])
+@pytest.mark.parametrize("page", ["docs/clients.md", "docs/deployment.md", "docs/servers.md"])
 def test_page_has_the_tables_of_the_record(page: str) -> None:
     cells = json.loads((ROOT / "docs" / "compat.json").read_text())
     text = (ROOT / page).read_text()

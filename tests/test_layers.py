@@ -152,6 +152,7 @@ LAYERS = {
         "quoting",
         "services",
         "sparselog",
+        "values",
     },
     "channels": {
         "errors",
@@ -189,6 +190,8 @@ LAYERS = {
 EXTRAS = {
     "httpx": {"httpx"},
     "aiohttp": {"aiohttp", "yarl"},
+    "broadcaster": {"broadcaster"},
+    "litestar": {"litestar"},
     "socketio": {"socketio"},
     "uvicorn": {"uvicorn", "websockets"},
 }

@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 MAKE = shutil.which("make")
-PACKAGES = "chromium haproxy iproute2 nats-server nginx openssl redis-server"
+PACKAGES = "caddy chromium haproxy iproute2 nats-server nginx openssl redis-server"
 
 pytestmark = pytest.mark.skipif(MAKE is None, reason="needs make")
 
@@ -39,7 +39,10 @@ def test_user_without_rights_is_given_one_line_that_names_the_missing_packages(
     line = "Tests will be skipped; for all of them run: sudo apt-get install"
     assert programs(tmp_path) == f"{line} {PACKAGES}\n"
     stub(tmp_path, "ip")
-    assert programs(tmp_path) == f"{line} chromium haproxy nats-server nginx openssl redis-server\n"
+    assert (
+        programs(tmp_path)
+        == f"{line} caddy chromium haproxy nats-server nginx openssl redis-server\n"
+    )
 
 
 def test_root_of_a_debian_has_the_missing_packages_installed(tmp_path: Path) -> None:
@@ -59,6 +62,7 @@ def test_root_of_another_system_is_given_the_line(tmp_path: Path) -> None:
 def test_complete_programs_install_and_print_nothing(tmp_path: Path) -> None:
     for name in (
         "id",
+        "caddy",
         "chromium",
         "haproxy",
         "ip",

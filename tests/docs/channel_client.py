@@ -101,12 +101,13 @@ async def channel_client(
     *,
     token: str | None = None,
     headers: dict[str, str] | None = None,
+    prefix: str = "",
 ) -> AsyncIterator[ChannelClient]:
-    """A connection to the socket of an example, at `/socket`."""
+    """A connection to the socket of an example, at `/socket` below a prefix."""
     query = urlencode({"vsn": "2.0.0", **(params or {})})
     given = dict(headers or {})
     if token is not None:
         given["x-phoenix-authtoken"] = token
-    url = f"ws://127.0.0.1:{port}/socket/websocket?{query}"
+    url = f"ws://127.0.0.1:{port}{prefix}/socket/websocket?{query}"
     async with connect(url, additional_headers=given, proxy=None) as connection:
         yield ChannelClient(connection)

@@ -53,9 +53,9 @@ class Poller:
         answer = await self._web.post("/socket/longpoll", params=self._params, content=body)
         assert answer.json()["status"] == 200
 
-    async def expect(self, event: str) -> dict[str, Any]:
+    async def expect(self, event: str, *, within: float = DEADLINE) -> dict[str, Any]:
         """The payload of the next such event."""
-        async with asyncio.timeout(DEADLINE):
+        async with asyncio.timeout(within):
             while not any(frame[3] == event for frame in self._frames):
                 assert await self._poll() in (200, 204)
         found = next(frame for frame in self._frames if frame[3] == event)

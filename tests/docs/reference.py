@@ -10,7 +10,9 @@ PACKAGES = (
     "adsum.channels",
     "adsum.channels.uvicorn",
     "adsum.integrations.aiohttp",
+    "adsum.integrations.broadcaster",
     "adsum.integrations.httpx",
+    "adsum.integrations.litestar",
     "adsum.integrations.socketio",
     "adsum.testing",
 )

@@ -70,14 +70,18 @@ class WorkerServer:
 
     @asynccontextmanager
     async def on_two_workers(self, path: str) -> AsyncIterator[list[ClientConnection]]:
-        """Two WebSocket clients at different workers; `{number}` in the path differs for each."""
+        """Two WebSocket clients at different workers; `{number}` in the path differs for each.
+
+        There are no others: one that nothing reads would be slow to close.
+        """
         async with AsyncExitStack() as stack:
             found: dict[int, ClientConnection] = {}
             async with asyncio.timeout(DEADLINE):
                 while len(found) < WORKERS:
                     url = self.url(path.format(number=next(_numbers)), "ws")
                     client = await stack.enter_async_context(connect(url, proxy=None))
-                    found.setdefault(await self.worker_of(client), client)
+                    if found.setdefault(await self.worker_of(client), client) is not client:
+                        await client.close()
             yield list(found.values())
 
 

@@ -8,7 +8,13 @@ import pytest
 
 @pytest.mark.parametrize(
     ("library", "package"),
-    [("httpx", "httpx"), ("aiohttp", "aiohttp"), ("socketio", "python-socketio")],
+    [
+        ("aiohttp", "aiohttp"),
+        ("broadcaster", "broadcaster"),
+        ("httpx", "httpx"),
+        ("litestar", "litestar"),
+        ("socketio", "python-socketio"),
+    ],
 )
 def test_missing_library_names_the_extra(library: str, package: str) -> None:
     script = f"""

@@ -4,5 +4,7 @@ Import the file of your library, such as `adsum.integrations.httpx`. Each needs 
 name, as in ``pip install "adsum[httpx]"``. Nothing else in the package imports them.
 
 `httpx` and `aiohttp` send requests to instances of `adsum.Services`; `httpaddress` parses their
-addresses for both. `socketio` links the processes of a Socket.IO server.
+addresses for both. `socketio` links the processes of a Socket.IO server. `litestar` and
+`broadcaster` carry the messages of these libraries between workers; `namedchannels` is their common
+part.
 """
