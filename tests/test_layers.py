@@ -143,7 +143,20 @@ LAYERS = {
         "tasks",
         "values",
     },
-    "integrations": {"errors", "arguments", "portal", "services"},
+    "integrations": {
+        "errors",
+        "arguments",
+        "node",
+        "portal",
+        "presence",
+        "pubsub",
+        "quoting",
+        "services",
+        "sparselog",
+        "tasks",
+        "tracked",
+        "values",
+    },
     "channels": {
         "errors",
         "activetime",
@@ -176,10 +189,11 @@ LAYERS = {
     },
 }
 
-#: What each file of `integrations` and `SERVERS` may import of others.
+#: What each file or folder of `integrations`, and each of `SERVERS`, may import of others.
 EXTRAS = {
     "httpx": {"httpx"},
     "aiohttp": {"aiohttp", "yarl"},
+    "django": {"channels", "django", "msgpack"},
     "uvicorn": {"uvicorn", "websockets"},
 }
 #: Files that a server imports, and nothing else.
@@ -401,7 +415,8 @@ def test_nothing_outside_the_standard_library_is_imported() -> None:
             continue
         # An integration imports the library of its name, which its extra installs.
         library = part == "integrations" or path.relative_to(SOURCE) in SERVERS
-        extra = EXTRAS.get(path.stem, set()) if library else set()
+        name = path.stem if path.parent.name in ("integrations", "channels") else path.parent.name
+        extra = EXTRAS.get(name, set()) if library else set()
         extra = CLIENTS.get(path.relative_to(SOURCE), extra)
         if path == ACCELERATOR:
             extra = {"msgspec"}
