@@ -10,6 +10,7 @@ PACKAGES = (
     "adsum.channels",
     "adsum.channels.uvicorn",
     "adsum.integrations.aiohttp",
+    "adsum.integrations.django",
     "adsum.integrations.httpx",
     "adsum.testing",
 )

@@ -14,5 +14,5 @@ def two_layers(cluster: str, **settings: Any) -> Iterator[tuple[ChannelLayer, Ch
     try:
         yield first, second
     finally:
-        first.close()
-        second.close()
+        first.portal.close()
+        second.portal.close()

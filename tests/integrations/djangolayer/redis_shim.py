@@ -95,7 +95,7 @@ def _own_cluster() -> Iterator[None]:
     _cluster = f"test-{secrets.token_hex(8)}"
     yield
     while _layers:
-        _layers.pop().close()
+        _layers.pop().portal.close()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -280,6 +280,7 @@ def test_flush_empties_the_layers_of_all_processes(cluster_name: str) -> None:
         await second.send(channel, {"number": 1})
         await first.send("work", {"number": 2})
         await first.flush()
+        await until(lambda: not second.local.followed, "the other process has flushed")
         await first.group_send("news", {"number": 3})
         await first.send(channel, {"number": 4})
         assert await soon(second, channel) == {"number": 4}
@@ -320,7 +321,7 @@ if not (child := os.fork()):
     other = async_to_sync(layer.new_channel)()
     assert other.partition("!")[0] != channel.partition("!")[0]
     async_to_sync(layer.group_send)("news", {{"from": "child"}})
-    layer.close()
+    layer.portal.close()
     os._exit(0)
 print(asyncio.run(asyncio.wait_for(layer.receive(channel), 20)))
 assert os.waitpid(child, 0)[1] == 0

@@ -6,6 +6,7 @@ layer may be made before a fork. Calls of any event loop wait for the node witho
 Messages to channels of the same process do not pass through it.
 """
 
+import asyncio
 import inspect
 import os
 import threading
@@ -215,12 +216,13 @@ class ChannelLayer(BaseChannelLayer):  # type: ignore[misc]  # channels has no t
         await self._begun()
         await self._portal.acall(self._traffic.flush)
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Stop the node of the layer in this process, for good. Idempotent.
 
-        The normal end of the process does it too. Later calls raise `NodeNotRunningError`.
+        The normal end of the process does it too. Later calls raise `NodeNotRunningError`. Without
+        an event loop, close the `portal`.
         """
-        self._portal.close()
+        await asyncio.to_thread(self._portal.close)
 
     # Encoding; subclasses may replace it.
 

@@ -60,6 +60,12 @@ class LocalChannels:
     def __len__(self) -> int:
         return len(self._channels)
 
+    @property
+    def followed(self) -> frozenset[str]:
+        """The groups whose messages the node passes on."""
+        with self._lock:
+            return frozenset(self._followed)
+
     def create(self, name: ChannelName) -> None:
         """Create a channel, which lives as long as its name at least."""
         with self._lock:
