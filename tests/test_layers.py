@@ -149,6 +149,7 @@ LAYERS = {
         "node",
         "portal",
         "presence",
+        "processexit",
         "pubsub",
         "quoting",
         "services",

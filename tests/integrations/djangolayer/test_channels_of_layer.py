@@ -321,7 +321,7 @@ if not (child := os.fork()):
     other = async_to_sync(layer.new_channel)()
     assert other.partition("!")[0] != channel.partition("!")[0]
     async_to_sync(layer.group_send)("news", {{"from": "child"}})
-    layer.portal.close()
+    layer.end()
     os._exit(0)
 print(asyncio.run(asyncio.wait_for(layer.receive(channel), 20)))
 assert os.waitpid(child, 0)[1] == 0
@@ -330,6 +330,49 @@ assert os.waitpid(child, 0)[1] == 0
         [sys.executable, "-c", code], timeout=DEADLINE, capture_output=True, text=True
     )
     assert ended.stdout == "{'from': 'child'}\n", ended.stderr
+    assert not ended.stderr
+
+
+@pytest.mark.parametrize("receivers", [0, 1])
+def test_process_that_ends_passes_unread_messages_on_or_logs_them(
+    cluster_name: str, receivers: int
+) -> None:
+    code = f"""
+import asyncio, contextlib
+from asgiref.sync import async_to_sync
+from adsum.integrations.django import ChannelLayer
+
+async def main():
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(layer.receive("work"), 0.05)
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(0.05):
+            await layer.receive("other")
+    for number in range(3):
+        layer.local.put("work", layer.serialize({{"number": number}}))
+
+layer = ChannelLayer(cluster={cluster_name!r})
+asyncio.run(main())
+"""
+
+    async def main() -> None:
+        reading = [asyncio.create_task(layer.receive("work")) for _ in range(receivers)]
+        await layer.new_channel()
+        ended = await asyncio.to_thread(run, code)
+        assert not ended.returncode
+        assert ("channel work: 3 messages are lost" in ended.stderr) == (not receivers)
+        for task in reading:
+            assert (await task)["number"] == 0
+            assert [(await soon(layer, "work"))["number"] for _ in range(2)] == [1, 2]
+
+    layer = ChannelLayer(cluster=cluster_name)
+    with layer.portal:
+        asyncio.run(main())
+
+
+def run(code: str) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, timeout=DEADLINE, capture_output=True, text=True)
 
 
 def test_layer_without_references_stops_its_node(cluster_name: str) -> None:

@@ -18,7 +18,9 @@ from .layers import two_layers
 #: Consumers that come and go, one group of their own and one common group each.
 CONSUMERS = scaled(1_000)
 #: Consumers at the same time.
-AT_ONCE = 50
+AT_ONCE = 20
+#: Seconds after which a consumer that has crashed is forgotten; longer than any message waits.
+EXPIRY = 4.0
 #: Bytes that the process may grow by; 100,000 mailboxes would have tens of megabytes.
 GROWTH = 8 * 1024 * 1024
 
@@ -67,5 +69,5 @@ def test_joins_and_leaves_leave_nothing_behind(cluster_name: str) -> None:
             assert stats["presences"] == stats["topics"] == 0
             assert layer.local.followed == frozenset()
 
-    with two_layers(cluster_name, expiry=0.5) as (first, second):
+    with two_layers(cluster_name, expiry=EXPIRY) as (first, second):
         asyncio.run(main())

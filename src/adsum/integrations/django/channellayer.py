@@ -21,10 +21,11 @@ from channels.exceptions import ChannelFull, MessageTooLarge
 from channels.layers import BaseChannelLayer
 
 from adsum.arguments import instance, seconds_above_zero, whole
-from adsum.errors import ConfigurationError, UsageError
+from adsum.errors import ConfigurationError, NodeNotRunningError, UsageError
 from adsum.node import Node
 from adsum.portal import Portal
 from adsum.presence import Presence
+from adsum.processexit import call_at_exit
 from adsum.pubsub import PubSub
 from adsum.quoting import quoted
 from adsum.values.limits import MAX_DATA
@@ -96,8 +97,11 @@ class ChannelLayer(BaseChannelLayer):  # type: ignore[misc]  # channels has no t
         self._node = _make_node(settings)
         self._portal = Portal(self._node)
         self._presence, self._pubsub = Presence(self._node), PubSub(self._node)
+        # Those of the parents of this process, whose tasks must not be collected here.
+        self._inherited: list[LayerNode] = []
         self._begin_process()
         _layers.add(self)
+        call_at_exit(_end_all)
         weakref.finalize(self, _close_in_background, self._portal).atexit = False
 
     @property
@@ -157,8 +161,7 @@ class ChannelLayer(BaseChannelLayer):  # type: ignore[misc]  # channels has no t
         self.require_valid_channel_name(channel)
         await self._begun()
         if "!" not in channel:
-            if self.local.begin_receiving(channel):
-                await self._portal.acall(self._traffic.changed, channel)
+            self.local.begin_receiving(channel)
         elif not self._is_own(channel):
             raise UsageError(f"channel={quoted(channel)}: must be a channel of this process")
         return self.deserialize(await self.local.take(channel))
@@ -219,10 +222,17 @@ class ChannelLayer(BaseChannelLayer):  # type: ignore[misc]  # channels has no t
     async def close(self) -> None:
         """Stop the node of the layer in this process, for good. Idempotent.
 
-        The normal end of the process does it too. Later calls raise `NodeNotRunningError`. Without
-        an event loop, close the `portal`.
+        The normal end of the process does it too. Unread messages on normal channels are passed on
+        to other processes first. Later calls raise `NodeNotRunningError`.
         """
-        await asyncio.to_thread(self._portal.close)
+        await asyncio.to_thread(self.end)
+
+    def end(self) -> None:
+        """As `close`, in a thread without an event loop."""
+        if self._traffic.loop is not None:
+            with suppress(NodeNotRunningError, TimeoutError):
+                self._portal.call(self._traffic.end)
+        self._portal.close()
 
     # Encoding; subclasses may replace it.
 
@@ -251,6 +261,7 @@ class ChannelLayer(BaseChannelLayer):  # type: ignore[misc]  # channels has no t
     async def _begun(self) -> None:
         if self._traffic.loop is None:
             await self._portal.acall(self._traffic.begin)
+            call_at_exit(_end_all)  # before the portal, which was registered earlier
 
     def _begin_process(self) -> None:
         """Begin without channels, at first and in a forked child."""
@@ -297,8 +308,15 @@ def _close_in_background(portal: Portal) -> None:
         threading.Thread(target=portal.close, name="adsum closing", daemon=True).start()
 
 
+def _end_all(**_: object) -> None:
+    """At the normal end of the process."""
+    for layer in list(_layers):
+        layer.end()
+
+
 def _after_fork() -> None:
     for layer in list(_layers):
+        layer._inherited.append(layer._traffic)
         layer._begin_process()
 
 

@@ -13,6 +13,8 @@ READY_AGAIN = 0.5
 EXPIRY = 60.0
 #: Checks for expired messages and abandoned channels within one expiry.
 SWEEPS = 10
+#: Seconds in which a process that ends passes its unread messages on to other receivers.
+HAND_OVER = 1.0
 #: Messages from other nodes that wait for the task that delivers them, at most.
 INBOX_MESSAGES = 100_000
 #: Bytes of these messages at most.

@@ -59,8 +59,8 @@ class LayerMailbox:
     def __init__(self, capacity: int, now: float, name: ChannelName | None = None) -> None:
         self.capacity = capacity
         self.name = None if name is None else ref(name)
-        #: Futures of the readers that wait.
-        self.waiting: deque[asyncio.Future[None]] = deque()
+        #: Futures of the readers that wait, the first one first; there is seldom more than one.
+        self.waiting: list[asyncio.Future[None]] = []
         #: The groups of the channel.
         self.groups: set[str] = set()
         #: The time of the last use by a reader.
@@ -99,12 +99,21 @@ class LayerMailbox:
         """Add a message; returns the future of a reader to wake."""
         self._unread.append(message)
         self._size += len(message.data)
-        return self.waiting.popleft() if self.waiting else None
+        return self.next_reader()
+
+    def next_reader(self) -> "asyncio.Future[None] | None":
+        """Remove and return the future of the reader that has waited longest."""
+        return self.waiting.pop(0) if self.waiting else None
 
     def put_back(self, message: Unread) -> None:
         """Add a message again, as the oldest."""
         self._unread.appendleft(message)
         self._size += len(message.data)
+
+    def is_read_by(self, name: str) -> None:
+        """Note the name that a reader uses: it may keep a copy, and not the name handed out."""
+        if self.name is not None and self.name() is not name:
+            self.name = None
 
     def take(self) -> Unread | None:
         """Remove and return the oldest message, if there is one."""
@@ -129,13 +138,17 @@ class LayerMailbox:
         self._size = 0
 
     def is_unused(self, since: float) -> bool:
-        """Whether no reader has used the channel since a time, and probably none will again.
+        """Whether no reader has used the channel since a time, or none ever will again.
 
-        A consumer that is busy with a message keeps the name of its channel.
+        A consumer that is busy with a message keeps the name of its channel. One that has ended
+        has cancelled its read, and keeps no name. Any other reader may come back.
         """
-        if self.waiting or self.used_at > since:
+        if self.waiting:
             return False
-        return self.cancelled or self.name is None or self.name() is None
+        has_ended = self.name is not None and self.name() is None
+        if has_ended and self.cancelled:
+            return True
+        return self.used_at <= since and (has_ended or self.cancelled or self.name is None)
 
 
 def wake(readers: Iterable["asyncio.Future[None]"]) -> None:

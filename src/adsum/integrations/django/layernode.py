@@ -34,7 +34,7 @@ from adsum.sparselog import SparseLog
 from adsum.tasks import start_task
 from adsum.tracked import Tracked
 
-from .layerlimits import INBOX_BYTES, INBOX_MESSAGES, SWEEPS
+from .layerlimits import HAND_OVER, INBOX_BYTES, INBOX_MESSAGES, SWEEPS
 from .localchannels import LocalChannels
 
 logger = logging.getLogger("adsum.django")
@@ -104,6 +104,20 @@ class LayerNode:
         self.loop = asyncio.get_running_loop()
         work = (self._receive(), self._watch_receivers(), self._sweep())
         self._tasks = [start_task(each) for each in work]
+
+    async def end(self) -> None:
+        """Receive no more on normal channels, and pass unread messages on, before the node stops.
+
+        Messages that no other process receives are logged.
+        """
+        self._local.end_receiving()
+        await asyncio.sleep(0)  # the announcements
+        for channel in self._local.held():
+            self._pass_on(channel)
+        if self._passing_on:
+            await asyncio.wait(self._passing_on.values(), timeout=HAND_OVER)
+        for channel, count in self._local.held().items():
+            logger.warning("channel %s: %d messages are lost, nobody receives", channel, count)
 
     # Sending.
 
@@ -218,9 +232,14 @@ class LayerNode:
             await self._request("join", to=node, group=group, channel=channel)
 
     async def leave(self, group: str, channel: str) -> None:
-        """Remove a channel from a group, in whichever processes it is a member."""
+        """Remove a channel that is not one of this process from a group.
+
+        A normal channel may be a member by several processes.
+        """
         self._be_present(f"{_MEMBERS}{group}", channel, None)
-        await self._request("leave", group=group, channel=channel)
+        node = self._node_at(address_of(channel)) if "!" in channel else None
+        if node is not None or "!" not in channel:
+            await self._request("leave", to=node, group=group, channel=channel)
 
     async def flush(self) -> None:
         """Drop all messages and groups, in all processes."""
@@ -236,7 +255,7 @@ class LayerNode:
 
     # Presences of this process.
 
-    def changed(self, channel: str) -> None:
+    def _changed(self, channel: str) -> None:
         """Announce whether this process receives on a channel, and whether it is full."""
         full = self._local.is_full(channel)
         if "!" in channel:
@@ -260,11 +279,11 @@ class LayerNode:
     def _changed_in_any_thread(self, channel: str) -> None:
         if self.loop is not None:
             with suppress(RuntimeError):  # the loop is closed, and its presences have ended
-                self.loop.call_soon_threadsafe(self._changed, channel)
+                self.loop.call_soon_threadsafe(self._changed_while_running, channel)
 
-    def _changed(self, channel: str) -> None:
+    def _changed_while_running(self, channel: str) -> None:
         with suppress(NodeNotRunningError):
-            self.changed(channel)
+            self._changed(channel)
 
     # Receiving.
 
@@ -318,10 +337,11 @@ class LayerNode:
             swept = self._local.sweep()
             for channel, count in swept.expired.items():
                 self._expired.log(channel, count, key=channel)
-            for channel in swept.changed:
-                self.changed(channel)
-            for group in swept.emptied:
-                self.follow(group)
+            with suppress(NodeNotRunningError):
+                for channel in swept.changed:
+                    self._changed(channel)
+                for group in swept.emptied:
+                    self.follow(group)
 
     def _node_at(self, address: str) -> str | None:
         """The name of the node at an address, if it is known."""

@@ -93,12 +93,16 @@ class LocalChannels:
     def deliver(self, channel: str, data: bytes) -> bool:
         """Add a message of another process, also over the capacity of the channel.
 
+        A message to a process-specific channel that has ended is dropped.
+
         Returns:
-            Whether it was added; False if the channel does not exist, or twice as many wait.
+            False if twice as many messages wait as the channel may have.
         """
         with self._lock:
-            mailbox = self._mailbox(channel) if "!" not in channel else self._channels.get(channel)
-            if mailbox is None or mailbox.is_overrun:
+            if "!" in channel and channel not in self._channels:
+                return True
+            mailbox = self._mailbox(channel)
+            if mailbox.is_overrun:
                 return False
             readers = self._put(channel, mailbox, data)
         wake(readers)
@@ -127,6 +131,7 @@ class LocalChannels:
         while True:
             with self._lock:
                 mailbox = self._mailbox(channel)
+                mailbox.is_read_by(channel)
                 mailbox.cancelled, mailbox.used_at = False, time.monotonic()
                 message = self._take(channel, mailbox)
                 if message is not None:
@@ -141,13 +146,27 @@ class LocalChannels:
 
     # Normal channels, whose messages go to any process that receives.
 
-    def begin_receiving(self, channel: str) -> bool:
-        """Receive on a channel from now on; returns whether other processes have to be notified."""
+    def begin_receiving(self, channel: str) -> None:
+        """Receive on a channel from now on, until the last reader is cancelled."""
         with self._lock:
             mailbox = self._mailbox(channel)
             mailbox.used_at = time.monotonic()
-            begins, mailbox.is_receiving = not mailbox.is_receiving, True
-            return begins
+            if not mailbox.is_receiving:
+                mailbox.is_receiving = True
+                self.on_change(channel)
+
+    def end_receiving(self) -> None:
+        """Receive on no normal channel any more, at the end of the process."""
+        with self._lock:
+            for channel, mailbox in self._channels.items():
+                if mailbox.is_receiving:
+                    mailbox.is_receiving = False
+                    self.on_change(channel)
+
+    def held(self) -> dict[str, int]:
+        """The number of messages that wait for another process, by channel."""
+        with self._lock:
+            return {one: len(self._channels[one]) for one in self._channels if self.holds(one)}
 
     def is_receiving(self, channel: str) -> bool:
         """Whether this process receives on a channel."""
@@ -176,8 +195,8 @@ class LocalChannels:
         with self._lock:
             mailbox = self._mailbox(channel)
             mailbox.put_back(message)
-            readers = [mailbox.waiting.popleft()] if mailbox.waiting else []
-        wake(readers)
+            reader = mailbox.next_reader()
+        wake([] if reader is None else [reader])
 
     # Groups.
 
@@ -257,20 +276,18 @@ class LocalChannels:
         self, channel: str, mailbox: LayerMailbox, reader: "asyncio.Future[None]"
     ) -> None:
         """A reader gives up; if it was woken already, another one is woken in its place."""
-        readers = []
+        successor = None
         with self._lock:
             if reader in mailbox.waiting:
                 mailbox.waiting.remove(reader)
-            elif mailbox and mailbox.waiting:
-                readers.append(mailbox.waiting.popleft())
+            elif mailbox:
+                successor = mailbox.next_reader()
             mailbox.used_at = time.monotonic()
-            mailbox.cancelled = not mailbox.waiting and not readers
-            ended = mailbox.cancelled and mailbox.is_receiving
-            if ended:
+            mailbox.cancelled = not mailbox.waiting and successor is None
+            if mailbox.cancelled and mailbox.is_receiving:
                 mailbox.is_receiving = False
-        wake(readers)
-        if ended:
-            self.on_change(channel)
+                self.on_change(channel)
+        wake([] if successor is None else [successor])
 
     def _mailbox(self, channel: str) -> LayerMailbox:
         mailbox = self._channels.get(channel)
@@ -284,9 +301,13 @@ class LocalChannels:
     def _put(
         self, channel: str, mailbox: LayerMailbox, data: bytes
     ) -> "list[asyncio.Future[None]]":
-        reader = mailbox.put(Unread(time.monotonic() + self._expiry, data))
+        now = time.monotonic()
+        reader = mailbox.put(Unread(now + self._expiry, data))
         self._check_room(channel, mailbox)
-        return [] if reader is None else [reader]
+        if reader is None:
+            return []
+        mailbox.used_at = now  # it is not abandoned before the reader runs
+        return [reader]
 
     def _take(self, channel: str, mailbox: LayerMailbox) -> Unread | None:
         """Take the oldest message that has not expired."""
