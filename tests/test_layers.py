@@ -416,7 +416,7 @@ def test_nothing_outside_the_standard_library_is_imported() -> None:
             continue
         # An integration imports the library of its name, which its extra installs.
         library = part == "integrations" or path.relative_to(SOURCE) in SERVERS
-        name = path.stem if path.parent.name in ("integrations", "channels") else path.parent.name
+        name = Path(path.relative_to(SOURCE).parts[-1 if part == path.name else 1]).stem
         extra = EXTRAS.get(name, set()) if library else set()
         extra = CLIENTS.get(path.relative_to(SOURCE), extra)
         if path == ACCELERATOR:

@@ -30,6 +30,7 @@ from adsum.pubsub import PubSub
 from adsum.quoting import quoted
 from adsum.values.limits import MAX_DATA
 
+from .consumerpresences import ConsumerPresences
 from .layerlimits import CAPACITY, EXPIRY
 from .layermailbox import ChannelName
 from .layernode import LayerNode, address_of
@@ -96,7 +97,9 @@ class ChannelLayer(BaseChannelLayer):  # type: ignore[misc]  # channels has no t
         self.channel_capacity = self.compile_capacities(capacities)
         self._node = _make_node(settings)
         self._portal = Portal(self._node)
-        self._presence, self._pubsub = Presence(self._node), PubSub(self._node)
+        #: The presences of the node; used by `portal.call` and `portal.acall`.
+        self.presence = Presence(self._node)
+        self._pubsub = PubSub(self._node)
         # Those of the parents of this process, whose tasks must not be collected here.
         self._inherited: list[LayerNode] = []
         self._begin_process()
@@ -267,7 +270,9 @@ class ChannelLayer(BaseChannelLayer):  # type: ignore[misc]  # channels has no t
         """Begin without channels, at first and in a forked child."""
         #: The channels of this process.
         self.local = LocalChannels(self.expiry, _capacities(self))
-        self._traffic = LayerNode(self._node, self._presence, self._pubsub, self.local, self.expiry)
+        #: The presences of consumers of this process; used in the event loop of the node.
+        self.visits = ConsumerPresences(self.presence, self.local)
+        self._traffic = LayerNode(self._node, self.presence, self._pubsub, self.local, self.expiry)
 
 
 _layers: weakref.WeakSet[ChannelLayer] = weakref.WeakSet()
