@@ -99,10 +99,15 @@ def receivers(layer: ChannelLayer, channel: str) -> int:
 
 def test_messages_wait_for_the_first_receiver_in_order(cluster_name: str) -> None:
     async def main() -> None:
-        for number in range(10):
+        for number in range(50):
             await first.send("work", {"number": number})
-        found = [(await soon(second, "work"))["number"] for _ in range(10)]
-        assert found == list(range(10))
+        reading = asyncio.create_task(read_all())
+        for number in range(50, BURST):
+            await first.send("work", {"number": number})
+        assert await reading == list(range(BURST))
+
+    async def read_all() -> list[int]:
+        return [(await soon(second, "work"))["number"] for _ in range(BURST)]
 
     with two_layers(cluster_name) as (first, second):
         asyncio.run(main())
@@ -208,6 +213,34 @@ def test_cancelled_receive_loses_no_message(cluster_name: str) -> None:
         asyncio.run(main())
 
 
+def test_message_of_a_cancelled_reader_is_taken_by_the_next_one(cluster_name: str) -> None:
+    async def main() -> None:
+        channel = await layer.new_channel()
+        first, second = (asyncio.create_task(layer.receive(channel)) for _ in range(2))
+        await until(lambda: layer.local.waiting(channel) == 2)
+        await layer.send(channel, {"number": 1})
+        first.cancel()
+        assert await asyncio.wait_for(second, DEADLINE) == {"number": 1}
+
+    layer = ChannelLayer(cluster=cluster_name)
+    with layer.portal:
+        asyncio.run(main())
+
+
+def test_layers_of_other_clusters_in_one_process_are_apart(cluster_name: str) -> None:
+    async def main() -> None:
+        channels = [await layer.new_channel() for layer in layers]
+        for layer, channel in zip(layers, channels, strict=True):
+            await layer.group_add("news", channel)
+        await layers[0].group_send("news", {"number": 1})
+        assert await soon(layers[0], channels[0]) == {"number": 1}
+        assert await is_empty(layers[1], channels[1])
+
+    layers = [ChannelLayer(cluster=f"{cluster_name}-{number}") for number in range(2)]
+    with layers[0].portal, layers[1].portal:
+        asyncio.run(main())
+
+
 def test_membership_ends_with_the_consumer_without_a_discard(cluster_name: str) -> None:
     async def consumer() -> None:
         channel = await layer.new_channel()
@@ -310,7 +343,7 @@ def test_threads_send_from_event_loops_of_their_own(cluster_name: str) -> None:
 
 def test_layer_that_was_used_before_a_fork_is_used_in_the_child(cluster_name: str) -> None:
     code = f"""
-import asyncio, os
+import asyncio, gc, os
 from asgiref.sync import async_to_sync
 from adsum.integrations.django import ChannelLayer
 
@@ -322,6 +355,7 @@ if not (child := os.fork()):
     assert other.partition("!")[0] != channel.partition("!")[0]
     async_to_sync(layer.group_send)("news", {{"from": "child"}})
     layer.end()
+    gc.collect()
     os._exit(0)
 print(asyncio.run(asyncio.wait_for(layer.receive(channel), 20)))
 assert os.waitpid(child, 0)[1] == 0

@@ -112,11 +112,12 @@ async def receives(communicator: Any, users: list[str]) -> None:
 def test_visitor_without_an_account_is_not_listed_and_sees_the_users(layer: ChannelLayer) -> None:
     async def main() -> None:
         ann, visitor = client(PlainRoom, ANN), client(PlainRoom, User(0, "", False))
-        assert await visitor.connect(timeout=DEADLINE)
-        await receives(visitor, [])
         assert await ann.connect(timeout=DEADLINE)
+        await receives(ann, ["ann"])
+        assert await visitor.connect(timeout=DEADLINE)
         await receives(visitor, ["ann"])
         await ann.disconnect()
+        await receives(visitor, [])
         await visitor.disconnect()
 
     asyncio.run(main())

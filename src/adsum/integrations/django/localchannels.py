@@ -66,6 +66,12 @@ class LocalChannels:
         with self._lock:
             return frozenset(self._followed)
 
+    def waiting(self, channel: str) -> int:
+        """The number of readers that wait for a message of a channel."""
+        with self._lock:
+            mailbox = self._channels.get(channel)
+            return 0 if mailbox is None else len(mailbox.waiting)
+
     def create(self, name: ChannelName) -> None:
         """Create a channel, which lives as long as its name at least."""
         with self._lock:
