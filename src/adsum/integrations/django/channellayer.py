@@ -100,8 +100,6 @@ class ChannelLayer(BaseChannelLayer):  # type: ignore[misc]  # channels has no t
         #: The presences of the node; used by `portal.call` and `portal.acall`.
         self.presence = Presence(self._node)
         self._pubsub = PubSub(self._node)
-        # Those of the parents of this process, whose tasks must not be collected here.
-        self._inherited: list[LayerNode] = []
         self._begin_process()
         _layers.add(self)
         call_at_exit(_end_all)
@@ -320,8 +318,8 @@ def _end_all(**_: object) -> None:
 
 
 def _after_fork() -> None:
+    # The event loop of the parent, which the portal keeps, refers to the tasks of its traffic.
     for layer in list(_layers):
-        layer._inherited.append(layer._traffic)
         layer._begin_process()
 
 

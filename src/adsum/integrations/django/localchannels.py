@@ -186,7 +186,9 @@ class LocalChannels:
             return mailbox is not None and mailbox.is_announced_full
 
     def holds(self, channel: str) -> bool:
-        """Whether messages wait for another process: nobody receives on the channel here."""
+        """Whether messages of a normal channel wait for another process, as nobody receives here."""
+        if "!" in channel:
+            return False
         with self._lock:
             mailbox = self._channels.get(channel)
             return mailbox is not None and len(mailbox) > 0 and not mailbox.is_receiving
