@@ -186,7 +186,7 @@ class LocalChannels:
             return mailbox is not None and mailbox.is_announced_full
 
     def holds(self, channel: str) -> bool:
-        """Whether messages of a normal channel wait for another process, as nobody receives here."""
+        """Whether messages of a normal channel wait for another process: nobody receives here."""
         if "!" in channel:
             return False
         with self._lock:
