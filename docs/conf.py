@@ -40,7 +40,8 @@ nitpicky = True
 nitpick_ignore_regex = [
     ("py:obj", ".*"),
     ("py:class", r"(adsum|asyncio|collections|contextlib|os|ssl)\..*|(dict|tuple)\[str"),
-    ("py:(class|exc)", r"(aiohttp|httpx)\..*|ClientRequest|Connection|Trace"),
+    ("py:(class|exc)", r"(aiohttp|channels|httpx)\..*|ChannelFull|ClientRequest|Connection"),
+    ("py:(class|exc)", "MessageTooLarge|Trace"),
 ]
 # Pages may skip a level of headings.
 suppress_warnings = ["myst.header"]

@@ -341,6 +341,7 @@ def test_threads_send_from_event_loops_of_their_own(cluster_name: str) -> None:
         asyncio.run(main())
 
 
+@pytest.mark.processes
 def test_layer_that_was_used_before_a_fork_is_used_in_the_child(cluster_name: str) -> None:
     code = f"""
 import asyncio, gc, os
@@ -367,6 +368,7 @@ assert os.waitpid(child, 0)[1] == 0
     assert not ended.stderr
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("receivers", [0, 1])
 def test_process_that_ends_passes_unread_messages_on_or_logs_them(
     cluster_name: str, receivers: int
@@ -447,6 +449,7 @@ def test_wrong_setting_is_named_with_the_accepted_values(
         ChannelLayer(**settings)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("package", ["channels", "msgpack"])
 def test_missing_package_is_named_with_the_command_that_installs_it(package: str) -> None:
     code = f"import sys; sys.modules[{package!r}] = None\nimport adsum.integrations.django"

@@ -9,6 +9,8 @@ import resource
 from contextlib import suppress
 from pathlib import Path
 
+import pytest
+
 from adsum.integrations.django import ChannelLayer
 from tests.support.effort import scaled
 from tests.support.waiting import until
@@ -47,6 +49,7 @@ def resident() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
+@pytest.mark.slow
 def test_joins_and_leaves_leave_nothing_behind(cluster_name: str) -> None:
     async def one(number: int) -> None:
         with suppress(RuntimeError):
