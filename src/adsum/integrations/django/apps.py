@@ -2,8 +2,8 @@
 
 from typing import Any
 
+from django import conf
 from django.apps import AppConfig
-from django.conf import settings
 from django.core import checks
 
 from adsum.errors import ConfigurationError
@@ -28,7 +28,7 @@ class PresenceConfig(AppConfig):
 def check_layers(app_configs: object, **options: Any) -> list[checks.CheckMessage]:
     """Check the settings of the channel layers: making one starts nothing."""
     found = list[checks.CheckMessage]()
-    for alias, layer in getattr(settings, "CHANNEL_LAYERS", {}).items():
+    for alias, layer in getattr(conf.settings, "CHANNEL_LAYERS", {}).items():
         try:
             if layer.get("BACKEND") == _BACKEND:
                 ChannelLayer(**layer.get("CONFIG", {}))
