@@ -22,6 +22,7 @@ from benchmarks import (
     broadcasting,
     carriers,
     cells,
+    channel_layers,
     cluster,
     deltas,
     earlier,
@@ -74,6 +75,7 @@ BENCHMARKS: dict[str, Callable[[Plan], list[Figure]]] = {
     "paced": broadcasting.paced,
     "updates": presence_updates.run,
     "joined": joined.run,
+    "channel_layers": channel_layers.run,
 }
 _RESULTS = Path(__file__).parent / "results"
 

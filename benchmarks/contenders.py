@@ -23,6 +23,8 @@ from benchmarks.waiting import block_until
 
 #: Names the variable with the address of Redis, for the applications.
 REDIS = "BENCHMARK_REDIS"
+#: Names the variable with the channel layer over Redis, for Django Channels.
+LAYER = "BENCHMARK_LAYER"
 _ROOT = Path(__file__).resolve().parents[1]
 _SOURCE = Path(adsum.__file__).resolve().parents[1]
 _PROTOCOL = "adsum.channels.uvicorn", "WebSocketProtocol"
@@ -100,6 +102,22 @@ def contenders(plan: Plan) -> list[Contender]:
         else:
             found.append(contender)
     return found
+
+
+def layer_contenders() -> list[Contender]:
+    """Django Channels with the layers over Redis and that of adsum; none if they are not installed.
+
+    Prints the reason.
+    """
+    why_not = redis_presence.missing() or _why_not("channels_redis")
+    if why_not:
+        print(f"  channel layers: skipped, {why_not}")
+        return []
+    return [
+        Contender("channels_redis", "django_chat", "django", redis_from=1),
+        Contender("channels_redis, pubsub", "django_chat_pubsub", "django", redis_from=1),
+        Contender("adsum", "django_chat", "django"),
+    ]
 
 
 def adsum_contenders(plan: Plan) -> list[Contender]:

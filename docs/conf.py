@@ -27,6 +27,7 @@ PACKAGES = (
     "adsum.channels.uvicorn",
     "adsum.integrations.aiohttp",
     "adsum.integrations.broadcaster",
+    "adsum.integrations.django",
     "adsum.integrations.httpx",
     "adsum.integrations.litestar",
     "adsum.integrations.socketio",
@@ -43,7 +44,8 @@ nitpicky = True
 nitpick_ignore_regex = [
     ("py:obj", ".*"),
     ("py:class", r"(adsum|asyncio|collections|contextlib|logging|os|ssl)\..*|(dict|tuple)\[str"),
-    ("py:(class|exc)", r"(aiohttp|broadcaster|httpx|socketio)\..*|ClientRequest|Connection|Trace"),
+    ("py:(class|exc)", r"(aiohttp|broadcaster|channels|httpx|socketio)\..*|ClientRequest"),
+    ("py:(class|exc)", "ChannelFull|Connection|MessageTooLarge|Trace"),
 ]
 # Pages may skip a level of headings.
 suppress_warnings = ["myst.header"]

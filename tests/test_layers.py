@@ -148,10 +148,14 @@ LAYERS = {
         "arguments",
         "node",
         "portal",
+        "presence",
+        "processexit",
         "pubsub",
         "quoting",
         "services",
         "sparselog",
+        "tasks",
+        "tracked",
         "values",
     },
     "channels": {
@@ -186,13 +190,14 @@ LAYERS = {
     },
 }
 
-#: What each file of `integrations` and `SERVERS` may import of others.
+#: What each file or folder of `integrations`, and each of `SERVERS`, may import of others.
 EXTRAS = {
     "httpx": {"httpx"},
     "aiohttp": {"aiohttp", "yarl"},
     "broadcaster": {"broadcaster"},
     "litestar": {"litestar"},
     "socketio": {"socketio"},
+    "django": {"channels", "django", "msgpack"},
     "uvicorn": {"uvicorn", "websockets"},
 }
 #: Files that a server imports, and nothing else.
@@ -416,7 +421,8 @@ def test_nothing_outside_the_standard_library_is_imported() -> None:
             continue
         # An integration imports the library of its name, which its extra installs.
         library = part == "integrations" or path.relative_to(SOURCE) in SERVERS
-        extra = EXTRAS.get(path.stem, set()) if library else set()
+        name = Path(path.relative_to(SOURCE).parts[-1 if part == path.name else 1]).stem
+        extra = EXTRAS.get(name, set()) if library else set()
         extra = CLIENTS.get(path.relative_to(SOURCE), extra)
         if path == ACCELERATOR:
             extra = {"msgspec"}

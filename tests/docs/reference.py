@@ -11,6 +11,7 @@ PACKAGES = (
     "adsum.channels.uvicorn",
     "adsum.integrations.aiohttp",
     "adsum.integrations.broadcaster",
+    "adsum.integrations.django",
     "adsum.integrations.httpx",
     "adsum.integrations.litestar",
     "adsum.integrations.socketio",

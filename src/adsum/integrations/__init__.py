@@ -6,5 +6,5 @@ name, as in ``pip install "adsum[httpx]"``. Nothing else in the package imports 
 `httpx` and `aiohttp` send requests to instances of `adsum.Services`; `httpaddress` parses their
 addresses for both. `socketio` links the processes of a Socket.IO server. `litestar` and
 `broadcaster` carry the messages of these libraries between workers; `namedchannels` is their common
-part.
+part. `django` has a layer for Django Channels, and presences for consumers and templates.
 """

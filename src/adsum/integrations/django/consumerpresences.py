@@ -1,0 +1,85 @@
+"""`ConsumerPresences`: users in the rooms of consumers, in the event loop of the node.
+
+A visit is the stay of one connection in one room. A consumer that handles changes receives a
+message after each change of its room; all consumers of a process share one watch of the room.
+
+Invariants:
+
+- A visit is tracked from `enter` to `leave`, and not at all if `leave` comes first.
+- A room is watched exactly while a visit of this process receives its changes.
+"""
+
+import asyncio
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any
+
+from adsum.presence import Presence
+from adsum.tasks import start_task
+
+from .localchannels import LocalChannels
+
+
+@dataclass(eq=False, slots=True)
+class Visit:
+    """The stay of a connection in a room.
+
+    Attributes:
+        topic: The room.
+        key: The user.
+        meta: Shown with the user.
+        channel: The channel of its consumer, if that receives changes of the room.
+        news: The message of a change, encoded.
+        has_ended: Whether the connection has ended; set in any thread.
+    """
+
+    topic: str
+    key: str | None
+    meta: dict[str, Any]
+    channel: str | None
+    news: bytes
+    has_ended: bool = False
+
+
+class ConsumerPresences:
+    """The visits of the connections of one process.
+
+    Args:
+        presence: The presences of the node.
+        local: The channels of this process.
+    """
+
+    def __init__(self, presence: Presence, local: LocalChannels) -> None:
+        self._presence = presence
+        self._local = local
+        # The tasks that watch the rooms, by topic.
+        self._watching: dict[str, asyncio.Task[None]] = {}
+
+    def enter(self, visit: Visit) -> None:
+        """Begin a visit."""
+        if visit.has_ended:
+            return
+        if visit.key is not None:
+            self._presence.track(visit.topic, visit.key, visit.meta, owner=visit)
+        if visit.channel is not None:
+            self._local.put(visit.channel, visit.news)
+            self._local.join(_group(visit.topic), visit.channel)
+            if visit.topic not in self._watching:
+                work = self._watch(visit.topic, visit.news)
+                self._watching[visit.topic] = start_task(work)
+
+    def leave(self, visit: Visit) -> None:
+        """End a visit."""
+        if visit.channel is not None and self._local.leave(_group(visit.topic), visit.channel):
+            self._watching.pop(visit.topic).cancel()  # `enter` began it with the first member
+        if self._presence.node.running:
+            self._presence.untrack_all(visit)
+
+    async def _watch(self, topic: str, news: bytes) -> None:
+        async for _ in self._presence.watch(topic):
+            self._local.deliver_group(_group(topic), news)
+
+
+def _group(topic: str) -> str:
+    """The group of the channels that receive the changes of a room."""
+    return f"presence.{blake2b(topic.encode(), digest_size=16).hexdigest()}"

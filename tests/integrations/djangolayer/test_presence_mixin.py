@@ -1,0 +1,165 @@
+"""The mixin for consumers: users are present from the acceptance to the end of a connection."""
+
+import asyncio
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from channels.exceptions import DenyConnection
+from channels.generic.websocket import AsyncJsonWebsocketConsumer, JsonWebsocketConsumer
+from channels.layers import InMemoryChannelLayer, channel_layers
+from channels.testing import WebsocketCommunicator
+from django.conf import settings
+
+import adsum
+from adsum.integrations.django import ChannelLayer, PresenceMixin, PresentUser, apresent, present
+from tests.support.waiting import DEADLINE, until
+
+if not settings.configured:
+    settings.configure()
+
+
+class User:
+    def __init__(self, pk: int, name: str, is_authenticated: bool = True) -> None:
+        self.pk, self._name, self.is_authenticated = pk, name, is_authenticated
+
+    def get_username(self) -> str:
+        return self._name
+
+
+ANN, BOB = User(1, "ann"), User(2, "bob")
+
+
+class Room(PresenceMixin, AsyncJsonWebsocketConsumer):  # type: ignore[misc]  # channels has no types
+    def presence_topic(self) -> str:
+        return "room:1"
+
+
+class PlainRoom(PresenceMixin, JsonWebsocketConsumer):  # type: ignore[misc]
+    def presence_topic(self) -> str:
+        return "room:1"
+
+    def presence_changed(self, event: dict[str, Any]) -> None:
+        self.send_json([user.name for user in present(event["topic"])])
+
+
+class FullRoom(Room):
+    async def connect(self) -> None:
+        raise DenyConnection
+
+
+@pytest.fixture
+def layer(cluster_name: str) -> Iterator[ChannelLayer]:
+    layer = ChannelLayer(cluster=cluster_name)
+    channel_layers.set("default", layer)
+    with layer.portal:
+        yield layer
+    del channel_layers.backends["default"]
+
+
+def client(room: type[PresenceMixin], user: User) -> Any:
+    communicator = WebsocketCommunicator(room.as_asgi(), "/")  # type: ignore[attr-defined]
+    communicator.scope["user"] = user
+    return communicator
+
+
+async def names() -> list[str]:
+    return [user.name for user in await apresent("room:1")]
+
+
+def test_user_is_present_from_the_acceptance_to_the_end(layer: ChannelLayer) -> None:
+    async def main() -> None:
+        ann = client(Room, ANN)
+        assert await ann.connect(timeout=DEADLINE)
+        (user,) = await apresent("room:1")
+        assert (user.key, user.name, str(user)) == ("1", "ann", "ann")
+        await ann.disconnect()
+        await until(lambda: layer.portal.count("room:1") == 0)
+
+    asyncio.run(main())
+
+
+def test_user_leaves_when_the_consumer_is_cancelled(layer: ChannelLayer) -> None:
+    async def main() -> None:
+        ann = client(Room, ANN)
+        assert await ann.connect(timeout=DEADLINE)
+        ann.future.cancel()
+        await until(lambda: layer.portal.count("room:1") == 0)
+
+    asyncio.run(main())
+
+
+def test_plain_consumer_receives_the_users_after_each_change(layer: ChannelLayer) -> None:
+    async def main() -> None:
+        ann, bob = client(PlainRoom, ANN), client(PlainRoom, BOB)
+        assert await ann.connect(timeout=DEADLINE)
+        await receives(ann, ["ann"])
+        assert await bob.connect(timeout=DEADLINE)
+        await receives(ann, ["ann", "bob"])
+        await receives(bob, ["ann", "bob"])
+        await ann.disconnect()
+        await receives(bob, ["bob"])
+        await bob.disconnect()
+
+    asyncio.run(main())
+
+
+async def receives(communicator: Any, users: list[str]) -> None:
+    while await communicator.receive_json_from(timeout=DEADLINE) != users:
+        continue
+
+
+def test_visitor_without_an_account_is_not_listed_and_sees_the_users(layer: ChannelLayer) -> None:
+    async def main() -> None:
+        ann, visitor = client(PlainRoom, ANN), client(PlainRoom, User(0, "", False))
+        assert await ann.connect(timeout=DEADLINE)
+        await receives(ann, ["ann"])
+        assert await visitor.connect(timeout=DEADLINE)
+        await receives(visitor, ["ann"])
+        await ann.disconnect()
+        await receives(visitor, [])
+        await visitor.disconnect()
+
+    asyncio.run(main())
+
+
+def test_refused_user_is_never_present(layer: ChannelLayer) -> None:
+    async def main() -> None:
+        connected, _ = await client(FullRoom, ANN).connect(timeout=DEADLINE)
+        assert not connected
+        assert await names() == []
+
+    asyncio.run(main())
+
+
+def test_user_with_two_connections_is_listed_once(layer: ChannelLayer) -> None:
+    async def main() -> None:
+        both = client(Room, ANN), client(Room, ANN)
+        for each in both:
+            assert await each.connect(timeout=DEADLINE)
+        (user,) = await apresent("room:1")
+        assert len(user.metas) == 2
+        await both[0].disconnect()
+        await until(lambda: [len(user.metas) for user in present("room:1")] == [1])
+        await both[1].disconnect()
+
+    asyncio.run(main())
+
+
+def test_other_channel_layer_is_refused(layer: ChannelLayer) -> None:
+    async def main() -> None:
+        with pytest.raises(adsum.ConfigurationError, match="presences need the BACKEND"):
+            await Room.as_asgi()({"type": "websocket", "user": ANN}, receive, send)
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "websocket.connect"}
+
+    async def send(message: dict[str, Any]) -> None:
+        raise AssertionError(f"{message} was sent")
+
+    channel_layers.set("default", InMemoryChannelLayer())
+    asyncio.run(main())
+
+
+def test_name_of_a_user_without_one_is_the_key() -> None:
+    assert PresentUser("7", ({},)).name == "7"

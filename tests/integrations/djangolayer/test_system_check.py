@@ -1,0 +1,30 @@
+"""`manage.py check` names wrong settings of a channel layer before any server uses it."""
+
+from typing import Any
+
+import pytest
+from django.conf import settings
+from django.test import override_settings
+
+from adsum.integrations.django.apps import check_layers
+
+if not settings.configured:
+    settings.configure()
+
+BACKEND = "adsum.integrations.django.ChannelLayer"
+
+
+@pytest.mark.parametrize(
+    ("layer", "messages"),
+    [
+        ({"BACKEND": BACKEND, "CONFIG": {"cluster": "shop"}}, []),
+        ({"BACKEND": "channels.layers.InMemoryChannelLayer", "CONFIG": {"linger": -1}}, []),
+        (
+            {"BACKEND": BACKEND, "CONFIG": {"cluster": "shop", "linger": -1}},
+            ["CHANNEL_LAYERS['default']: linger=-1: must be between 0 s and 3600 s"],
+        ),
+    ],
+)
+def test_wrong_settings_of_a_layer_are_found(layer: dict[str, Any], messages: list[str]) -> None:
+    with override_settings(CHANNEL_LAYERS={"default": layer}):
+        assert [found.msg for found in check_layers(None)] == messages
