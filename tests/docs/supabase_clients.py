@@ -46,12 +46,12 @@ def pushed(words: list[str], encoding: int, payload: bytes, metadata: bytes = b"
 
 
 def process_of(kind: str) -> OrderProcess:
-    """The process of a kind of clients; not started."""
+    """The process of a kind of clients, or of a version of realtime-js; not started."""
     if kind == "pypi":
         path = os.pathsep.join([str(pypi_realtime()), os.environ.get("PYTHONPATH", "")])
         command = [sys.executable, str(_HERE / "supabase_pypi_clients.py")]
         return OrderProcess(lambda: command, {**clean_environment(), "PYTHONPATH": path})
-    library = realtime_js(OLD if kind == "old" else "latest" if COMPAT else NEW)
+    library = realtime_js({"new": "latest" if COMPAT else NEW, "old": OLD}.get(kind, kind))
     commands = [phoenixjs.node_path(), DRIVER, library, _HERE / "supabase_clients.mjs"]
     return OrderProcess(lambda: list(map(str, commands)))
 
@@ -60,7 +60,7 @@ class RealtimeClient:
     """One client of any kind.
 
     Attributes:
-        kind: One of `KINDS`.
+        kind: One of `KINDS`, or a version of realtime-js.
     """
 
     def __init__(self, kind: str, process: OrderProcess, server: WorkerServer) -> None:

@@ -25,10 +25,12 @@ from .supabase_clients import (
     token,
     workers_of,
 )
+from .supabase_packages import COMPAT, VERSIONS
 from .worker_server import WorkerServer, kill, receive, worker_server
 
 pytestmark = pytest.mark.processes
 
+needs_compat = pytest.mark.skipif(not COMPAT, reason="COMPAT=1 runs it")
 TOPIC = "room:of:all"
 #: The configuration of a channel that asks for no presences.
 SILENT = {"presence": {"key": "", "enabled": False}}
@@ -235,6 +237,47 @@ def test_clients_reconnect_rejoin_and_track_again_after_their_worker_is_killed(
                 await client.sees(TOPIC, "subscribed", 2)
             for client in clients:
                 await client.sees(TOPIC, "state", {kind: [{"n": 1}] for kind in KINDS})
+
+    asyncio.run(main())
+
+
+@needs_compat
+def test_clients_come_back_after_the_whole_server_was_killed_and_started_again() -> None:
+    async def main() -> None:
+        with worker_server("supabase_realtime:app", **SECRETS) as first:
+            async with connected(first) as clients:
+                for client in clients:
+                    config = presence_key(client)
+                    await client.ask("subscribe", topic=TOPIC, config=config, meta={"n": 1})
+                first.kill()
+                with worker_server("supabase_realtime:app", first.port, **SECRETS):
+                    for client in clients:  # they wait for up to 10 s before each attempt
+                        await until(partial(client.ask, "connected"), f"{client.kind} is back")
+                    for client in clients:
+                        await client.sees(TOPIC, "subscribed", 2)
+                    for client in clients:
+                        await client.sees(TOPIC, "state", {kind: [{"n": 1}] for kind in KINDS})
+
+    asyncio.run(main())
+
+
+@needs_compat
+@pytest.mark.parametrize("version", VERSIONS)
+def test_version_of_realtime_js_broadcasts_and_is_present(
+    server: WorkerServer, version: str
+) -> None:
+    async def main() -> None:
+        async with one_client(version, server) as client:
+            await client.connect(token())
+            config = presence_key(client, private=True, broadcast={"self": True, "ack": True})
+            assert await client.ask("subscribe", topic=version, config=config) == "SUBSCRIBED"
+            assert await client.ask("send", topic=version, event="say", payload={"n": 1}) == "ok"
+            await client.sees(version, "broadcasts", [["say", {"n": 1}]])
+            for number in (1, 2):
+                assert await client.ask("track", topic=version, meta={"n": number}) == "ok"
+                await client.sees(version, "state", {version: [{"n": number}]})
+            assert await client.ask("untrack", topic=version) == "ok"
+            await client.sees(version, "state", {})
 
     asyncio.run(main())
 
