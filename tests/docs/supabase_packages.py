@@ -16,8 +16,8 @@ from adsum.cli import phoenixjs
 
 #: The newest version that was tested, and one that speaks version 1 of the protocol.
 NEW, OLD = "2.119.1", "2.11.2"
-#: Versions between these, which `COMPAT=1` tests too. 2.100 to 2.110 keep the old meta of a presence
-#: that is tracked again: they delete the ref by which its leave is matched.
+#: Versions between these, which `COMPAT=1` tests too. 2.100 to 2.110 are not among them: when a
+#: presence is tracked again, they keep its old meta, since they have deleted its ref.
 VERSIONS = ("2.10.7", "2.15.5", "2.95.0", "2.112.0")
 PYPI = ("realtime==2.34.1", "websockets==15.0.1")
 COMPAT = bool(os.environ.get("COMPAT"))
