@@ -101,7 +101,7 @@ class RealtimeClient:
 @asynccontextmanager
 async def one_client(kind: str, server: WorkerServer) -> AsyncIterator[RealtimeClient]:
     """A client that is not connected."""
-    process = process_of(kind)
+    process = await asyncio.to_thread(process_of, kind)  # it may install the library
     await process.start()
     try:
         yield RealtimeClient(kind, process, server)
