@@ -3,7 +3,9 @@
 `COMPAT=1` installs the newest versions instead of the pinned ones, into a temporary folder.
 """
 
+import atexit
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -65,7 +67,9 @@ def _installed(name: str, command: list[str]) -> Path:
 @cache
 def _cache() -> Path:
     if COMPAT:
-        return Path(tempfile.mkdtemp(prefix="adsum-"))
+        folder = tempfile.mkdtemp(prefix="adsum-")
+        atexit.register(shutil.rmtree, folder)
+        return Path(folder)
     given = Path(os.environ.get("XDG_CACHE_HOME", ""))
     found = (given if given.is_absolute() else Path.home() / ".cache") / "adsum"
     found.mkdir(parents=True, exist_ok=True)
