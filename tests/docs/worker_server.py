@@ -63,6 +63,7 @@ class WorkerServer:
         """End it with all of its workers, as a crash of the machine does."""
         os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait(DEADLINE)
+        eventually(lambda: not _accepts(self.port), "its workers have ended")
 
     def output(self) -> str:
         """Everything that its processes have printed so far."""
@@ -117,6 +118,15 @@ def worker_server(app: str, at: int = 0, /, **variables: str) -> Iterator[Worker
         finally:
             server.stop()
         assert "Traceback" not in log.read_text(), log.read_text()
+
+
+def _accepts(port: int) -> bool:
+    """Whether anybody listens at a port."""
+    try:
+        socket.create_connection(("127.0.0.1", port)).close()
+    except ConnectionError:
+        return False
+    return True
 
 
 def _all_accept(port: int, workers: set[int | None]) -> bool:
