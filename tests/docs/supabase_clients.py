@@ -16,10 +16,10 @@ import jwt
 
 from adsum.cli import phoenixjs
 from tests.support.environment import clean_environment
-from tests.support.order_process import DRIVER, OrderProcess
 from tests.support.socket_owner import owner_of, ports_at
 from tests.support.waiting import until
 
+from .order_process import DRIVER, OrderProcess
 from .supabase_packages import COMPAT, NEW, OLD, pypi_realtime, realtime_js
 from .worker_server import WorkerServer
 

@@ -7,16 +7,16 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .waiting import DEADLINE
+from tests.support.waiting import DEADLINE
 
 #: Runs clients of a library in Node.js; its arguments are the library and the commands.
-DRIVER = Path(__file__).with_name("driver.mjs")
+DRIVER = Path(__file__).with_name("supabase_driver.mjs")
 #: Characters in one answer, which has the whole state of all clients.
 _MAX_LINE = 64 * 1024 * 1024
 
 
 class OrderProcess:
-    """A process that reads orders and writes answers, each a line of JSON; see `driver.mjs`.
+    """A process that reads orders and writes answers, one a line; see `supabase_driver.mjs`.
 
     Args:
         command: Returns the command that runs it.

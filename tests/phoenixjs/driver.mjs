@@ -1,19 +1,16 @@
-// Any number of clients in one Node.js process, told what to do line by line.
+// Any number of phoenix.js clients in one Node.js process, told what to do line by line.
 //
-// The arguments are the path of their library, as phoenix.mjs, and that of the commands, as
-// tests/phoenixjs/clients.mjs. Each line of standard input is a JSON object with `id`, `do` and what
-// that needs, see the commands; each is answered by a line with the same `id` and either `value` or
-// `error`.
+// The argument is the path of phoenix.mjs. Each line of standard input is a JSON object with `id`,
+// `do` and what that needs, see clients.mjs; each is answered by a line with the same `id` and
+// either `value` or `error`.
 
 import { createInterface } from "node:readline";
 import { pathToFileURL } from "node:url";
-
-const [library, commands] = process.argv.slice(2).map((path) => pathToFileURL(path));
-const { COMMANDS, use } = await import(commands);
+import { COMMANDS, use } from "./clients.mjs";
 
 // phoenix.js tells it of answers that are no JSON, and standard output is for ours.
 console.log = () => {};
-use(await import(library));
+use(await import(pathToFileURL(process.argv[2])));
 
 async function answer({ id, do: command, ...how }) {
   try {
