@@ -41,6 +41,9 @@ KINDS = ("tests/replication/test_redundancy.py", "tests/replication/test_dialler
 #: Tests of the protocol for uvicorn, and of direct connections.
 PROTOCOL = ("tests/channels/test_uvicorn_protocol.py",)
 DIRECT = ("tests/channels/test_direct_connections.py",)
+#: Tests of topics, and of binary frames of an application.
+PATTERNS = ("tests/channels/test_patterns.py",)
+BINARY_FRAMES = ("tests/channels/test_binary_frames.py",)
 #: Tests of messages of bytes.
 LARGE_MESSAGES = (
     "tests/replication/test_large_messages.py",
@@ -1530,6 +1533,55 @@ MUTANTS = [
         "if topic is None or (entry[TOPIC], entry[KEY]) == (topic, key)",
         "if True",
         ("tests/node/test_grace.py",),
+    ),
+    Mutant(
+        "let the rest of a topic be empty",
+        "../channels/wire/patterns.py",
+        "            if is_parameter and value:",
+        "            if is_parameter:",
+        PATTERNS,
+    ),
+    Mutant(
+        "let the rest of a topic have no colon",
+        "../channels/wire/patterns.py",
+        'topic.split(":", len(self._parts) - self._has_rest)',
+        'topic.split(":", len(self._parts))',
+        PATTERNS,
+    ),
+    Mutant(
+        "let a pattern without a rest cover one with a rest",
+        "../channels/wire/patterns.py",
+        "        if other._has_rest and not self._has_rest:",
+        "        if False:",
+        PATTERNS,
+    ),
+    Mutant(
+        "let a rest cover no further parts",
+        "../channels/wire/patterns.py",
+        "            own = own[:-1]\n",
+        "            own = own\n",
+        PATTERNS,
+    ),
+    Mutant(
+        "take the frame of a decoder unchecked",
+        "../channels/framescode.py",
+        "return checked_frame(self._application.decode(data))",
+        "return self._application.decode(data)",
+        BINARY_FRAMES,
+    ),
+    Mutant(
+        "log the refusal of a decoder as a crash",
+        "../channels/framescode.py",
+        "except (ValueError, LookupError, RecursionError) as error:",
+        "except RecursionError as error:",
+        BINARY_FRAMES,
+    ),
+    Mutant(
+        "end a broadcast to all clients where an encoder raises",
+        "../channels/deliveries.py",
+        "        except UsageError:",
+        "        except LookupError:",
+        BINARY_FRAMES,
     ),
     Mutant(
         "let every device take over",

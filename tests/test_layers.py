@@ -224,7 +224,17 @@ CHANNEL_LAYERS = {
     "handlers": {"wire"},
     "channel": {"client", "handlers", "wire"},
     "routes": {"broadcasts", "channel", "wire"},
-    "socketparts": {"broadcasts", "channel", "limits", "presence", "connectionregistry", "routes"},
+    "framescode": {"wire"},
+    "socketparts": {
+        "broadcasts",
+        "channel",
+        "connectionregistry",
+        "framescode",
+        "limits",
+        "presence",
+        "routes",
+        "wire",
+    },
     "sender": {"wire"},
     "channelcode": {"channel", "flow", "handlers"},
     "process": {

@@ -1,5 +1,6 @@
 """Patterns of topics: what they match, and what is none."""
 
+from itertools import product
 from typing import Any
 
 import pytest
@@ -39,6 +40,26 @@ def test_topic_parameter_matches_one_or_more_characters_except_colon(
     assert Pattern(pattern).match(topic) == params
 
 
+@pytest.mark.parametrize(
+    ("pattern", "topic", "params"),
+    [
+        ("realtime:{name...}", "realtime:1", {"name": "1"}),
+        ("realtime:{name...}", "realtime:room:1:", {"name": "room:1:"}),
+        ("realtime:{name...}", "realtime::", {"name": ":"}),
+        ("realtime:{name...}", "realtime:", None),
+        ("realtime:{name...}", "realtime", None),
+        ("realtime:{name...}", "other:1", None),
+        ("{kind}:{id}:{rest...}", "a:b:c:d", {"kind": "a", "id": "b", "rest": "c:d"}),
+        ("{kind}:{id}:{rest...}", "a::c", None),
+        ("{all...}", "a:b", {"all": "a:b"}),
+    ],
+)
+def test_topic_parameter_for_the_rest_matches_one_or_more_characters_with_colons(
+    pattern: str, topic: str, params: dict[str, str] | None
+) -> None:
+    assert Pattern(pattern).match(topic) == params
+
+
 parts = st.text(st.characters(exclude_characters="{}:*<>", exclude_categories=["Cs"])).map(
     str.strip
 )
@@ -52,6 +73,60 @@ def test_topic_pattern_round_trips_its_parameters(
 ) -> None:
     pattern = Pattern(f"{head}:{{one}}:{middle}:{{two}}")
     assert pattern.match(f"{head}:{one}:{middle}:{two}") == {"one": one, "two": two}
+
+
+@examples(100)
+@given(parts, filled, st.text(st.characters(exclude_categories=["Cs"]), min_size=1))
+def test_topic_pattern_with_a_rest_round_trips_its_parameters(
+    head: str, one: str, rest: str
+) -> None:
+    pattern = Pattern(f"{head}:{{one}}:{{rest...}}")
+    assert pattern.match(f"{head}:{one}:{rest}") == {"one": one, "rest": rest}
+
+
+@st.composite
+def patterns(draw: st.DrawFn) -> str:
+    """A pattern of few parts, of which each text is one of few."""
+    count = draw(st.integers(1, 3))
+    words = [draw(st.sampled_from(["a", "b", "", f"{{p{number}}}"])) for number in range(count)]
+    return ":".join(words + draw(st.sampled_from([[], ["{rest...}"]]))) or "a"
+
+
+#: All topics of up to five parts, each empty or one of three texts.
+TOPICS = [":".join(words) for size in range(1, 6) for words in product(["", *"abc"], repeat=size)]
+
+
+@examples(100)
+@given(patterns(), patterns())
+def test_topic_pattern_covers_another_if_and_only_if_it_matches_all_its_topics(
+    wide: str, narrow: str
+) -> None:
+    one, other = Pattern(wide), Pattern(narrow)
+    matched = [topic for topic in TOPICS if other.match(topic) is not None]
+    missed = [topic for topic in matched if one.match(topic) is None]
+    assert one.covers(other) is (not missed)
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("room:*", r"'\*' at character 6 is neither; write 'room:\{name\}'"),
+        ("room:{a b}", r"'\{a b\}' at character 6 is neither"),
+        ("a:{b...}:c", r"'\{b...\}' at character 3 matches the rest, so it must be the last"),
+        ("{b...}:", r"'\{b...\}' at character 1 matches the rest, so it must be the last part"),
+        ("a:{b}:{b...}", r"'\{b...\}' at character 7 has a name that occurs twice"),
+        ("a:{...}", r"'\{...\}' at character 3 is neither"),
+        ("a:{b....}", r"'\{b....\}' at character 3 is neither"),
+        ("a:b{c...}", r"'b\{c...\}' at character 3 is neither"),
+        ("room: 1", r"' 1' at character 6 has a space at an end"),
+    ],
+)
+def test_error_of_a_malformed_topic_pattern_names_the_part_and_its_position(
+    text: str, fault: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=fault) as caught:
+        Pattern(text)
+    assert f"topic={text!r}" in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -107,6 +182,13 @@ def test_unusual_topic_pattern_is_accepted(text: str) -> None:
         ("room:{a}", "hall:{a}", False),
         ("room:{a}", "room:", False),
         ("lobby", "lobby", True),
+        ("room:{a...}", "room:{a}:{b}", True),
+        ("room:{a...}", "room:{a}", True),
+        ("room:{a}", "room:{a...}", False),
+        ("room:{a...}", "room:", False),
+        ("room:{a...}", "room::", True),
+        ("room:{a}:{b...}", "room:{a...}", False),
+        ("{a...}", "room:{a...}", True),
     ],
 )
 def test_topic_pattern_that_covers_another_is_detected(

@@ -59,6 +59,12 @@ class WorkerServer:
             with suppress(ProcessLookupError):  # no worker is left
                 os.killpg(self._process.pid, signal.SIGKILL)
 
+    def kill(self) -> None:
+        """End it with all of its workers, as a crash of the machine does."""
+        os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait(DEADLINE)
+        eventually(lambda: not _accepts(self.port), "its workers have ended")
+
     def output(self) -> str:
         """Everything that its processes have printed so far."""
         return self._log.read_text()
@@ -86,10 +92,16 @@ class WorkerServer:
 
 
 @contextmanager
-def worker_server(app: str, **variables: str) -> Iterator[WorkerServer]:
-    """Serve a program of `examples` with two workers; at the end it has logged no traceback."""
+def worker_server(app: str, at: int = 0, /, **variables: str) -> Iterator[WorkerServer]:
+    """Serve a program of `examples` with two workers; at the end it has logged no traceback.
+
+    Args:
+        app: The application, as uvicorn names it.
+        at: The port; 0 for a free one.
+        variables: More of its environment.
+    """
     with tempfile.TemporaryDirectory(prefix="adsum") as folder:
-        port, log = free_port(), Path(folder) / "log"
+        port, log = at or free_port(), Path(folder) / "log"
         cluster = {"ADSUM_CLUSTER": f"docs-{secrets.token_hex(4)}", RUNTIME_DIR: folder}
         usual = ["--port", str(port), "--workers", str(WORKERS), "--log-level", "warning"]
         with log.open("w") as output:
@@ -110,6 +122,15 @@ def worker_server(app: str, **variables: str) -> Iterator[WorkerServer]:
         finally:
             server.stop()
         assert "Traceback" not in log.read_text(), log.read_text()
+
+
+def _accepts(port: int) -> bool:
+    """Whether anybody listens at a port."""
+    try:
+        socket.create_connection(("127.0.0.1", port)).close()
+    except ConnectionError:
+        return False
+    return True
 
 
 def _all_accept(port: int, workers: set[int | None]) -> bool:

@@ -5,6 +5,9 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
+#: The state of an established connection in the table of the kernel.
+_ESTABLISHED = "01"
+
 
 def owner_of(server_port: int, client_port: int) -> int | None:
     """The process that serves a connection, by its two ports; None if it is not found.
@@ -16,6 +19,16 @@ def owner_of(server_port: int, client_port: int) -> int | None:
         return None
     wanted = f"socket:[{inode}]"
     return next((pid for pid in _processes() if wanted in _open_files(pid)), None)
+
+
+def ports_at(server_port: int) -> list[int]:
+    """The ports of all clients whose connections to a server are established."""
+    found = []
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        fields = line.split()
+        if fields[1].endswith(f":{server_port:04X}") and fields[3] == _ESTABLISHED:
+            found.append(int(fields[2].partition(":")[2], 16))
+    return found
 
 
 def _inode(local: str, remote: str) -> str | None:

@@ -11,12 +11,15 @@ from .client import Client
 from .handlers import Answer, intercept, on
 from .limits import Limits
 from .socket import Socket
+from .wire.frames import BinaryFrames, Frame
 
 __all__ = [
     "Answer",
+    "BinaryFrames",
     "Channel",
     "ChannelPresence",
     "Client",
+    "Frame",
     "Limits",
     "Reason",
     "RefusedError",

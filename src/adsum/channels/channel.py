@@ -115,8 +115,10 @@ class Channel:
 
         Args:
             topic: The pattern of the topics that the class serves: parts between colons, each a
-                text or the name of a parameter in braces. A class without one serves as a base
-                of others, which inherit its handlers.
+                text or the name of a parameter in braces, which matches one or more characters
+                other than a colon. The last parameter may end in three dots, as in
+                ``room:{path...}``: it matches the rest of the topic, colons included. A class
+                without a pattern serves as a base of others, which inherit its handlers.
             kwargs: Arguments of other base classes.
 
         Raises:

@@ -61,7 +61,8 @@ class ClientAdmission:
         """
         address = address_of(scope)
         try:
-            client, serializer = read_client(scope, self._origins, transport)
+            version2 = self._shared.version2[transport]
+            client, serializer = read_client(scope, self._origins, transport, version2)
         except RejectedError as error:
             self._shared.log.warning(_REFUSED, address, str(error), key=address)
             return self._refuse(403)

@@ -309,7 +309,10 @@ class Connection:
         """Log, once, that a binary payload cannot be sent over this version or transport."""
         if not self._logged_bytes:
             self._logged_bytes = True
-            text = "a client at %s cannot receive binary payloads: it polls, or uses version 1"
+            text = (
+                "a client at %s cannot receive binary payloads: it polls, uses version 1, or "
+                "binary_frames of its socket raised an error"
+            )
             self.shared.log.warning(text, self.address, key=self.address)
 
     def time_out(self) -> None:

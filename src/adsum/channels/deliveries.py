@@ -12,6 +12,7 @@ from collections.abc import Collection, Sequence
 from itertools import islice
 from typing import Protocol
 
+from adsum.errors import UsageError
 from adsum.tasks import resolve
 
 from .flow.slicedpass import SlicedPass
@@ -169,7 +170,10 @@ class Delivery:
     def _encoded(self, serializer: Serializer) -> Prepared | None:
         if isinstance(self.payload, bytes) and not serializer.binary:
             return None
-        return Prepared(serializer.broadcast(self._name, self.event, self.payload))
+        try:
+            return Prepared(serializer.broadcast(self._name, self.event, self.payload))
+        except UsageError:  # logged already, see `framescode`
+            return None
 
     def finish(self) -> None:
         """Note that no client is sent it any more. Idempotent."""

@@ -18,6 +18,7 @@ from .disconnects import Disconnects
 from .limits import Limits
 from .socketparts import SocketParts
 from .wire.connect import SUBPROTOCOL, Scope
+from .wire.frames import BinaryFrames
 from .wire.origins import Origins
 
 #: Seconds of silence after which a client is considered gone. Clients send a heartbeat every 30 s,
@@ -52,6 +53,9 @@ class Socket:
             value below 60 disconnects tabs in the background.
         when_slow: Action for a client that missed changes of a topic that are no longer kept:
             ``state`` sends it the whole state, ``close`` closes the connection.
+        binary_frames: The binary frames of clients whose forms are not those of phoenix.js, see
+            `BinaryFrames`. They are used for version 2 of the protocol; version 1 has none, and
+            clients that poll are sent none.
 
     Raises:
         ConfigurationError: A setting is wrong; names it, its value, and the accepted values.
@@ -78,6 +82,7 @@ class Socket:
         limits: Limits | None = None,
         timeout: float = TIMEOUT,
         when_slow: Literal["state", "close"] = "state",
+        binary_frames: BinaryFrames | None = None,
     ) -> None:
         if connect is not None:
             async_function("connect", connect, "client")
@@ -85,7 +90,7 @@ class Socket:
             refuse("origins", origins, "a list of texts, as ['https://example.com'], or None")
         accepted = Origins(origins)
         given = Limits() if limits is None else limits
-        self._shared = SocketParts(presence, channels, given, timeout, when_slow)
+        self._shared = SocketParts(presence, channels, given, timeout, when_slow, binary_frames)
         self._admission = ClientAdmission(self._shared, connect, accepted)
         self._longpoll = LongPoll(self._shared, accepted, self._admission.admit)
 

@@ -18,7 +18,7 @@ from adsum.channels.client import Client
 from adsum.channels.connection import Connection
 from adsum.channels.socketparts import SocketParts
 from adsum.channels.wire.connect import Scope, address_of, headers_of, params_of
-from adsum.channels.wire.frames import V2_TEXT, Serializer, Version2
+from adsum.channels.wire.frames import Serializer
 from adsum.channels.wire.origins import Origins, RejectedError
 from adsum.httpanswer import ASGIReceive, ASGISend, Headers, answer_http, until_disconnected
 from adsum.tasks import cancel_task, start_task
@@ -127,10 +127,7 @@ class LongPoll:
             cancel_task(gone)
         if isinstance(admitted, int):
             return admitted, {"status": 403 if admitted == 403 else 500}
-        client, serializer = admitted
-        if isinstance(serializer, Version2):
-            serializer = V2_TEXT
-        token = self._sessions.begin(Connection(self._shared, client, serializer))
+        token = self._sessions.begin(Connection(self._shared, *admitted))
         return 200, {"status": 410, "token": token, "messages": []}
 
     async def _poll(self, token: Token, receive: ASGIReceive, address: str) -> Question:

@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl
 from adsum.channels.client import Client
 from adsum.quoting import printable, quoted
 
-from .frames import Serializer, serializer_for
+from .frames import V2, Serializer, serializer_for
 from .origins import Origins, RejectedError
 
 Scope = Mapping[str, Any]
@@ -101,8 +101,16 @@ def params_of(scope: Scope) -> dict[str, str]:
         raise RejectedError("too many parameters") from None
 
 
-def read_client(scope: Scope, origins: Origins, transport: str) -> tuple[Client, Serializer]:
+def read_client(
+    scope: Scope, origins: Origins, transport: str, version2: Serializer = V2
+) -> tuple[Client, Serializer]:
     """The client of a request, and the serializer for its version of the protocol.
+
+    Args:
+        scope: The ASGI scope.
+        origins: The sites that may connect.
+        transport: ``websocket`` or ``longpoll``.
+        version2: The serializer for version 2.
 
     Raises:
         RejectedError: Its origin, version or token is not accepted, or its headers or parameters
@@ -110,7 +118,7 @@ def read_client(scope: Scope, origins: Origins, transport: str) -> tuple[Client,
     """
     headers, params = headers_of(scope), params_of(scope)
     origins.check(headers)
-    serializer = serializer_for(params.get("vsn"))
+    serializer = serializer_for(params.get("vsn"), version2)
     if serializer is None:
         asked = quoted(params.get("vsn"), 20)
         raise RejectedError(f"it uses version {asked}: must be 1.0.0 or 2.0.0")

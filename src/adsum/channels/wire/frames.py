@@ -50,6 +50,47 @@ class Frame(NamedTuple):
     payload: Any
 
 
+class BinaryFrames:
+    """The binary frames of version 2, as phoenix.js has them; subclass it for other clients.
+
+    Some clients speak the protocol with binary frames of their own. A subclass decodes these, and
+    encodes broadcasts of bytes for them; pass an instance to `Socket`. All frames that are text are
+    the same for every client, presences among them.
+
+    Example:
+        >>> from adsum.channels import BinaryFrames, Frame
+        >>> class Numbered(BinaryFrames):
+        ...     def decode(self, data):
+        ...         if data[0] != 9:
+        ...             return super().decode(data)
+        ...         return Frame(None, None, f"room:{data[1]}", "bytes", data[2:])
+        ...
+        ...     def broadcast(self, topic, event, payload):
+        ...         return bytes([9, int(topic.removeprefix("room:"))]) + payload
+    """
+
+    def decode(self, data: bytes) -> Frame:
+        """Decode a binary message of a client, which can be any bytes.
+
+        The connection is closed with 1011 if a ValueError or a LookupError is raised, as by
+        `bytes.decode`, `json.loads` and an index beyond the end, or if a name is too long. The
+        payload may be any value; only the handler of the event sees it.
+
+        Raises:
+            ProtocolError: It is not a frame; gives the reason, not the payload.
+        """
+        return _decode_binary(data)
+
+    def broadcast(self, topic: str, event: str, payload: bytes) -> bytes:
+        """Encode a broadcast of bytes, once for all clients of a node.
+
+        The names have at most 255 bytes each. The payload is that of `Channel.broadcast` or
+        `Socket.broadcast`, perhaps on another node. If an error is raised, it is logged, and these
+        clients are not sent the broadcast.
+        """
+        return _binary(_BROADCAST, (topic, event), payload)
+
+
 class Serializer(Protocol):
     """One version of the protocol.
 
@@ -120,15 +161,21 @@ class Version1:
 
 
 class Version2:
-    """Version 2: ``[join_ref, ref, topic, event, payload]``, and a binary form for bytes."""
+    """Version 2: ``[join_ref, ref, topic, event, payload]``, and binary frames for bytes.
 
-    def __init__(self, *, binary: bool = True) -> None:
+    Args:
+        frames: Decodes binary messages, and encodes broadcasts of bytes.
+        binary: Whether clients can be sent bytes.
+    """
+
+    def __init__(self, frames: BinaryFrames | None = None, *, binary: bool = True) -> None:
+        self._frames = frames or BinaryFrames()
         self.binary = binary
 
     def decode(self, data: Wire) -> Frame:
         """See `Serializer`."""
         if isinstance(data, bytes):
-            return _decode_binary(data)
+            return self._frames.decode(data)
         value = _parse(data)
         if not isinstance(value, list) or len(value) < 5:
             raise ProtocolError("not an array of five elements or more")
@@ -153,7 +200,7 @@ class Version2:
     def broadcast(self, topic: str, event: str, payload: Encoded) -> Wire:
         """See `Serializer`."""
         if isinstance(payload, bytes):
-            return _binary(_BROADCAST, (topic, event), payload)
+            return self._frames.broadcast(topic, event, payload)
         return self.message(None, None, topic, event, payload)
 
 
@@ -163,17 +210,21 @@ V2 = Version2()
 V2_TEXT = Version2(binary=False)
 
 
-def serializer_for(version: str | None) -> Serializer | None:
+def serializer_for(version: str | None, version2: Serializer = V2) -> Serializer | None:
     """The serializer for the ``vsn`` parameter of a client; None if the version is unknown.
 
     Clients without the parameter speak version 1. The patch number makes no difference.
+
+    Args:
+        version: The parameter.
+        version2: The serializer for version 2.
     """
     if version is None:
         return V1
     numbers = version.split(".")
     if len(numbers) != 3 or not numbers[2].isdecimal():
         return None
-    versions: dict[str, Serializer] = {"1.0": V1, "2.0": V2}
+    versions: dict[str, Serializer] = {"1.0": V1, "2.0": version2}
     return versions.get(f"{numbers[0]}.{numbers[1]}")
 
 
@@ -216,6 +267,15 @@ def _text_of(data: bytes) -> str:
         return data.decode()
     except UnicodeDecodeError:
         raise ProtocolError("not UTF-8") from None
+
+
+def checked_frame(frame: Frame) -> Frame:
+    """Validate a frame whose fields may have any type, except for its payload; returns it.
+
+    Raises:
+        ProtocolError: A field is wrong.
+    """
+    return _checked(*frame)
 
 
 def _checked(join_ref: object, ref: object, topic: object, event: object, payload: Any) -> Frame:
