@@ -87,7 +87,7 @@ faults: $(INSTALLED)  ## break real processes and networks, and put what was mea
 	$(BIN)/python -m tests.faults.table docs/measured.json docs/failure-model.md
 
 compat: $(INSTALLED) programs  ## every client library, server and proxy, and tables of them in docs/
-	COMPAT=1 COMPAT_RECORD=docs/compat.json $(BIN)/pytest --timeout=600 tests/docs/test_proxies.py \
+	COMPAT=1 COMPAT_RECORD=docs/compat.json $(BIN)/pytest --timeout=600 tests/docs/test_proxies.py tests/docs/test_supabase_clients.py \
 	    tests/phoenixjs/test_families.py tests/deploy/test_server_families.py
 	$(BIN)/python -m tests.compat docs/compat.json docs/clients.md docs/servers.md docs/deployment.md
 

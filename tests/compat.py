@@ -1,4 +1,4 @@
-"""Tables of clients, servers and proxies in pages: ``python -m tests.compat FILE.json PAGE.md ...``."""
+"""Tables of compatibility in pages: ``python -m tests.compat FILE.json PAGE.md ...``."""
 
 import json
 import sys

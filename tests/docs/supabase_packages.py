@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from adsum.cli import phoenixjs
+from tests.support.compatibility import is_whole
 
 #: The newest version that was tested, and one that speaks version 1 of the protocol.
 NEW, OLD = "2.119.1", "2.11.2"
@@ -22,7 +23,7 @@ NEW, OLD = "2.119.1", "2.11.2"
 #: presence is tracked again, they keep its old meta, since they have deleted its ref.
 VERSIONS = ("2.10.7", "2.15.5", "2.95.0", "2.112.0")
 PYPI = ("realtime==2.34.1", "websockets==15.0.1")
-COMPAT = bool(os.environ.get("COMPAT"))
+COMPAT = is_whole()
 #: Seconds after which an installation has failed.
 _PATIENCE = 60
 
