@@ -22,13 +22,12 @@ from adsum.bus.busevents import (
     Trouble,
 )
 from adsum.config import CARRIER_GRACE
-from adsum.errors import DialRefusedError, HandshakeError
+from adsum.driver.faileddial import report_failed_dial
 from adsum.replication.engine import RESOLUTION
 from adsum.replication.entry import KEY, Entry
 from adsum.replication.messages import ProtocolMessage
 from adsum.replication.state import Replica
 from adsum.transport.contract import NodeIdentity
-from adsum.transport.handshake import SelfDialError
 
 from .laws import BrokenLawError
 from .network import SimulatedFrame
@@ -265,18 +264,10 @@ class SimulatedBusNode(SimulatedNode):
         self.medium.publish(self._session, event.subject, event.data, event.probe)
 
     def _dial_done(self, address: str, error: Exception | None) -> None:
-        """Report a dial, as `LinkDriver` does."""
         if error is None:
             return
         self.simulation.trace("{}: dial of {}: {!r}", self.place, address, error)
-        if isinstance(error, SelfDialError):
-            self.engine.dialled_self(address)
-        elif isinstance(error, DialRefusedError):
-            self.engine.dial_failed(address, True, self._now())
-        elif isinstance(error, HandshakeError):
-            self.engine.dial_rejected(address, self._now())
-        else:
-            self.engine.dial_failed(address, False, self._now())
+        report_failed_dial(self.engine, address, error, self._now())
         self._drive()
 
     def _hold(self, links: tuple[int, ...], held: bool) -> None:
