@@ -5,27 +5,33 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from random import Random
-from typing import Any
+from typing import Any, NoReturn
 
 from adsum.bus.buscore import BusCore
 from adsum.bus.busevents import (
     Alone,
     Announced,
     Arrived,
+    BusChanged,
     BusEvent,
     Closed,
     DialDone,
     Emit,
+    Follow,
+    Heard,
     HoldChanged,
     Opened,
     RoomChanged,
     Trouble,
+    Unfollow,
 )
+from adsum.bus.limits import BACKLOG_INTERVAL, TOPIC_BACKLOG
 from adsum.config import CARRIER_GRACE
 from adsum.driver.faileddial import report_failed_dial
+from adsum.replication.effects import Deliver, Effect, Sending
 from adsum.replication.engine import RESOLUTION
 from adsum.replication.entry import KEY, Entry
-from adsum.replication.messages import ProtocolMessage
+from adsum.replication.messages import ProtocolMessage, Publish
 from adsum.replication.state import Replica
 from adsum.transport.contract import NodeIdentity
 
@@ -34,6 +40,7 @@ from .network import SimulatedFrame
 from .nodetimer import NodeTimer
 from .simulatedbus import RETURN_DELAY, SimulatedBus, SimulatedSession
 from .simulatednode import SimulatedNode
+from .topicroutes import ARRIVES, CALM, CALM_AFTER_LOSS, ROUTED_TOPICS, LinkTimes, TopicWants
 
 #: Seconds after which nodes without a link announce themselves again, at most, and find each other
 #: after a split that none of them noticed.
@@ -72,6 +79,20 @@ class SimulatedBusNode(SimulatedNode):
         self._gives_up_at = float("inf")
         if self.witness is not None:
             self.witness.hiding_violation = self._hiding_violation
+        # The subjects of topics that it follows, in the order of their subscriptions.
+        self._followed: dict[str, None] = {}
+        # Whether the bus is there, and has room for messages on topics.
+        self._topics_open, self._topics_writable = False, True
+        #: The topics that its observers want.
+        self.wants = TopicWants()
+        self._link_times = LinkTimes()
+        #: The messages on `ROUTED_TOPICS` that were delivered here: their publishers and events.
+        self.arrived: set[tuple[Replica, str]] = set()
+        self._reached_at = simulation.clock.now
+        for observer in self._observers:
+            for topic in observer.wanted_topics():
+                self.want_topic(topic)
+        self.engine.set_topics(False, True, self._now())
 
     # The medium.
 
@@ -100,13 +121,61 @@ class SimulatedBusNode(SimulatedNode):
         """Virtual time of the last event that is a cause to hide this node, or all others here."""
         return max(self.steady_since, self.medium.harmed_at(self.place))
 
+    @property
+    def subjects(self) -> tuple[str, ...]:
+        """See `SimulatedClient`."""
+        return (*self.core.subjects, *self._followed)
+
+    # Topics, as of `CarrierDriver`.
+
+    def want_topic(self, topic: str) -> None:
+        """See `Driver`."""
+        self.wants.want(topic, self.simulation.clock.now)
+        self.core.want_topic(topic, self._now())
+        self._carry_out()
+
+    def unwant_topic(self, topic: str) -> None:
+        """See `Driver`."""
+        self.wants.unwant(topic, self.simulation.clock.now)
+        self.core.unwant_topic(topic, self._now())
+        self._carry_out()
+
+    def _publish_on_topic(self, sending: Sending, encoded: SimulatedFrame) -> None:
+        self.frames_sent += 1
+        self.bytes_sent += len(encoded.data)
+        topic = sending.message.topic
+        self.core.publish_topic(topic, encoded.data, sending.apart, self._now())
+        self._carry_out()
+        if self._topics_writable and self._backlog_of_session > TOPIC_BACKLOG:
+            self._topics_writable = False
+            self._note_topics()
+            self._check_backlog_later()
+
+    def _note_topics(self) -> None:
+        self._call(self.engine.set_topics, self._topics_open, self._topics_writable)
+
+    @property
+    def _backlog_of_session(self) -> int:
+        return self._session.backlog if self._session is not None else 0
+
+    def _check_backlog_later(self) -> None:
+        check = partial(self._when_awake, partial(self._check_backlog))
+        self.simulation.clock.call_later(BACKLOG_INTERVAL, check)
+
+    def _check_backlog(self) -> None:
+        if self._backlog_of_session > TOPIC_BACKLOG // 4:
+            self._check_backlog_later()
+        else:
+            self._topics_writable = True
+            self._note_topics()
+
     # Lifecycle.
 
     def begin(self) -> None:
         """See `SimulatedNode`."""
         self.engine.expect_address(CARRIER)
         super().begin()
-        self.medium.connect(self, self.core.subjects)
+        self.medium.connect(self)
 
     def resume(self) -> None:
         """See `SimulatedNode`."""
@@ -160,10 +229,19 @@ class SimulatedBusNode(SimulatedNode):
         if not session.open:  # `bus_lost` follows
             return
         self.simulation.trace("{} is on the bus, at server {}", self.place, session.server)
-        self._session = session
+        self._session, self._reached_at = session, self.simulation.clock.now
+        self._subscribe_to_the_rest(session)
         self._gives_up_at = float("inf")
         self.core.connected(self._now())
         self._carry_out()
+
+    def _subscribe_to_the_rest(self, session: SimulatedSession) -> None:
+        """Let the server know the subscriptions that began or ended while it was connected."""
+        for subject in self.subjects:
+            if subject not in session.subjects:
+                self.medium.subscribe(session, subject)
+        for subject in sorted(session.subjects.difference(self.subjects)):
+            self.medium.unsubscribe(session, subject)
 
     def _lost(self, session: SimulatedSession) -> None:
         if self._session is session:
@@ -173,10 +251,10 @@ class SimulatedBusNode(SimulatedNode):
             self._core_timer.set(self._gives_up_at)
             self.core.disconnected(self._now())
             self._carry_out()
-        self.medium.reconnect(self, self.core.subjects)
+        self.medium.reconnect(self)
 
     def _read(self, session: SimulatedSession, data: bytes) -> None:
-        if session.take(len(data)) and session is self._session:
+        if session.take(data) and session is self._session:
             self.core.received(data, self._now())
             self._carry_out()
 
@@ -218,6 +296,7 @@ class SimulatedBusNode(SimulatedNode):
             case Opened(link, peer, dialled, _):
                 replica = Replica(peer.name, peer.incarnation)
                 self.peers[link] = replica
+                self._link_times.note(replica, 1, self.simulation.clock.now)
                 self.links.add(link)
                 self.simulation.trace("{} has link {} to {}", self.place, link, replica)
                 self.engine.address_done(CARRIER)
@@ -228,11 +307,20 @@ class SimulatedBusNode(SimulatedNode):
                 peer_name = self.peers[link].name
                 self.simulation.trace_message(frame.message, peer_name, self.place)
                 self._receive(link, frame)
+            case Heard(link, payload):
+                frame = SimulatedFrame(payload)
+                self.simulation.trace_message(frame.message, self.peers[link].name, self.place)
+                self._call(self.engine.receive_on_topic, link, frame.message)
+            case Follow() | Unfollow():
+                self._follow(event)
+            case BusChanged(connected):
+                self._topics_open = connected
+                self._note_topics()
             case RoomChanged(link, writable):
                 self._call(self.engine.link_writable, link, writable)
             case Closed(link, reason):
                 self.simulation.trace("{}: link {} closed: {}", self.place, link, reason)
-                del self.peers[link]
+                self._link_times.note(self.peers.pop(link), -1, self.simulation.clock.now)
                 self.links.discard(link)
                 if link in self._held:
                     self._held.discard(link)
@@ -262,6 +350,17 @@ class SimulatedBusNode(SimulatedNode):
         if self._session is None:
             raise BrokenLawError(f"{self.simulation.where}: {self.place} emits without a bus")
         self.medium.publish(self._session, event.subject, event.data, event.probe)
+
+    def _follow(self, event: Follow | Unfollow) -> None:
+        match event:
+            case Follow(subject):
+                self._followed[subject] = None
+                if self._session is not None:
+                    self.medium.subscribe(self._session, subject)
+            case Unfollow(subject):
+                del self._followed[subject]
+                if self._session is not None:
+                    self.medium.unsubscribe(self._session, subject)
 
     def _dial_done(self, address: str, error: Exception | None) -> None:
         if error is None:
@@ -295,6 +394,75 @@ class SimulatedBusNode(SimulatedNode):
         self._carry_out()
 
     # Laws.
+
+    def post_checked(self, message: Publish, *, to_all: bool = False) -> None:
+        """Publish a message on a topic, and check later that it has arrived where it has to.
+
+        Args:
+            message: A message of `Ledger.new_message` on one of `ROUTED_TOPICS`.
+            to_all: Whether every other node has to receive it.
+        """
+        published_at, sending = self.simulation.clock.now, self.post(message, None)
+        check = partial(self._check_arrival, sending, published_at, to_all)
+        self.simulation.clock.call_later(ARRIVES, check)
+
+    def _check_arrival(self, sending: Sending, published_at: float, to_all: bool) -> None:
+        message = sending.message
+        for other in self.simulation.alive:
+            if not isinstance(other, SimulatedBusNode) or other is self:
+                continue
+            calm_since = self._calm_with(other, message.topic)
+            if calm_since + CALM > published_at:
+                if to_all:
+                    self._fail(f"{other.place} is not calm since {calm_since:g}, as it has to be")
+            elif sending.missed or sending.waiting:
+                self._fail(f"{sending.missed} members miss a message on {message.topic!r}")
+            elif (self.replica, message.event) not in other.arrived:
+                self._fail(f"message {message.event} on {message.topic!r} misses {other.place}")
+
+    def _calm_with(self, other: "SimulatedBusNode", topic: str) -> float:
+        """Virtual time of the last event that lets a message to another node be lost.
+
+        Infinite while one is lost in any case.
+        """
+        medium = self.medium
+        if not self.linked_to(other) or medium.lossy or self._shares_name() or other._shares_name():
+            return float("inf")
+        if self.paused or other.paused or not self.running:
+            return float("inf")
+        return max(
+            self._calm_alone,
+            other._calm_alone,
+            other.wants.since(topic),
+            self._link_times.since(other.replica),
+            other._link_times.since(self.replica),
+        )
+
+    @property
+    def _calm_alone(self) -> float:
+        """Virtual time of the last change to this node, to its clock or to its connection."""
+        harmed_at = self.medium.harmed_at(self.place)
+        return max(self._timers_run_since, self._reached_at, harmed_at + CALM_AFTER_LOSS)
+
+    @property
+    def _timers_run_since(self) -> float:
+        return max(self.steady_since, SimulatedNode._could_hide_since(self))
+
+    def _fail(self, violation: str) -> NoReturn:
+        raise BrokenLawError(f"{self.simulation.where}: {self.place}: {violation}")
+
+    def _perform(self, effect: Effect) -> None:
+        super()._perform(effect)
+        if isinstance(effect, Deliver) and effect.message.topic in ROUTED_TOPICS:
+            self._note_arrival(effect.sender, effect.message)
+
+    def _note_arrival(self, sender: str, message: Publish) -> None:
+        incarnation = int(message.event.split(".")[0])
+        self.arrived.add((Replica(sender, incarnation), message.event))
+        now = self.simulation.clock.now
+        violation = self.wants.violation(message.topic, now, self._timers_run_since)
+        if violation is not None:
+            self._fail(violation)
 
     def _could_hide_since(self) -> float:
         held_at = self.simulation.clock.now if self._held else self._held_at
