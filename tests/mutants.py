@@ -2708,6 +2708,13 @@ MUTANTS = [
         BUS_TRIALS,
     ),
     Mutant(
+        "set a timer for a link that fills while the bus is away",
+        "../bus/buscore.py",
+        "self._full[link.id] = now + REPORT_PATIENCE if self._is_connected else _NEVER",
+        "self._full[link.id] = now + REPORT_PATIENCE",
+        VIRTUAL_LINKS,
+    ),
+    Mutant(
         "count refusals after a return, on the simulated bus",
         "../bus/buscore.py",
         "self._settled_at = now + RETURN_GRACE if self._was_away else _PAST",

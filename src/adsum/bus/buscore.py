@@ -668,7 +668,7 @@ class BusCore:
             if writable:
                 del self._full[link.id]
             else:
-                self._full[link.id] = now + REPORT_PATIENCE
+                self._full[link.id] = now + REPORT_PATIENCE if self._is_connected else _NEVER
             self._events.append(RoomChanged(link.id, writable))
 
     def _check_gap(self, link: VirtualLink, now: float) -> None:
