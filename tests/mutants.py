@@ -52,8 +52,11 @@ IDLE = ("tests/channels/test_idle_memory.py",)
 IN_PLACE = ("tests/channels/test_standing_tasks.py", "tests/channels/test_writing_in_place.py")
 #: Tests of virtual links over a bus.
 VIRTUAL_LINKS = ("tests/bus/test_buscore.py",)
-#: Clusters on the simulated bus.
+#: Tests of the order of dials over a bus.
+DIALS = ("tests/bus/test_dialqueue.py",)
+#: Clusters on the simulated bus, and messages on topics there.
 BUS_TRIALS = ("tests/bus/test_bustrials.py",)
+ROUTED_TRIALS = ("tests/bus/test_simulated_topics.py",)
 #: Tests of messages on the topics of a carrier.
 TOPICS = ("tests/bus/test_bus_topics.py",)
 CARRIED = ("tests/replication/test_topics_of_a_carrier.py",)
@@ -2359,22 +2362,57 @@ MUTANTS = [
     ),
     Mutant(
         "begin all dials over a bus at once",
-        "../bus/buscore.py",
-        "for life in list(self._postponed)[: max(0, room)]:",
-        "for life in list(self._postponed):",
+        "../bus/dialqueue.py",
+        "if len(self._places) >= MAX_DIALS:",
+        "if False:",
         VIRTUAL_LINKS,
+    ),
+    Mutant(
+        "let stopped nodes hold all places for dials over a bus",
+        "../bus/dialqueue.py",
+        "return life in self._heard or silent < MAX_SILENT_DIALS",
+        "return True",
+        DIALS,
+    ),
+    Mutant(
+        "begin dials over a bus in the order of their requests",
+        "../bus/dialqueue.py",
+        "for life in sorted(self._waiting, key=lambda each: each not in self._heard):",
+        "for life in list(self._waiting):",
+        DIALS,
+    ),
+    Mutant(
+        "note no message of a node without a link",
+        "../bus/buscore.py",
+        "            self._dials.note(sender)",
+        "            pass",
+        DIALS,
+    ),
+    Mutant(
+        "count a node as heard that did not answer",
+        "../bus/dialqueue.py",
+        "        self._heard.pop(life, None)",
+        "        pass",
+        DIALS,
+    ),
+    Mutant(
+        "let any number of silent dials wait",
+        "../bus/dialqueue.py",
+        "if life not in self._heard and silent >= MAX_SILENT_WAITING:",
+        "if False:",
+        DIALS,
     ),
     Mutant(
         "dial over a bus after the other end has dialled",
         "../bus/buscore.py",
-        "return self._postponed.pop(life, None)",
+        "return self._dials.withdraw(life)",
         "return None",
         VIRTUAL_LINKS,
     ),
     Mutant(
         "forget waiting dials when the bus is lost",
-        "../bus/buscore.py",
-        "        self._postponed.clear()\n",
+        "../bus/dialqueue.py",
+        "        self._waiting.clear()\n",
         "",
         VIRTUAL_LINKS,
     ),
@@ -2706,6 +2744,41 @@ MUTANTS = [
         "            self._probe(self._ring.neighbour)\n\n    def dial",
         "            pass\n\n    def dial",
         BUS_TRIALS,
+    ),
+    Mutant(
+        "forget to publish on topics after a return to the bus",
+        "../bus/buscore.py",
+        "        self._events.append(BusChanged(True))",
+        "        self._events.extend([BusChanged(True)] if self._settled_at == _PAST else ())",
+        ROUTED_TRIALS,
+    ),
+    Mutant(
+        "accept a repeated message on a topic, on the simulated bus",
+        "../bus/buscore.py",
+        "if message.number <= self._heard[sender]:",
+        "if False:",
+        ROUTED_TRIALS,
+    ),
+    Mutant(
+        "never confirm a link after a return to the bus",
+        "../bus/buscore.py",
+        "        link.confirmed = True\n        if not link.sending",
+        "        if not link.sending",
+        ROUTED_TRIALS,
+    ),
+    Mutant(
+        "never end the subscription to a topic, on the simulated bus",
+        "../bus/buscore.py",
+        "if self._slots.sweep_at <= now:",
+        "if False:",
+        ROUTED_TRIALS,
+    ),
+    Mutant(
+        "number the messages of each topic on their own",
+        "../bus/buscore.py",
+        "message = Bulletin(slot, self._issued, tuple(lives), body)",
+        "message = Bulletin(slot, self._issued * 2 + slot % 2, tuple(lives), body)",
+        ROUTED_TRIALS,
     ),
     Mutant(
         "set a timer for a link that fills while the bus is away",

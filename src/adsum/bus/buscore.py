@@ -85,13 +85,13 @@ from .busmessages import (
 )
 from .busring import Ring
 from .buswindows import CastLog, SendWindow
+from .dialqueue import DialQueue
 from .limits import (
     ANNOUNCE_INTERVAL,
-    DIAL_PATIENCE,
     DIAL_TIMEOUT,
-    MAX_DIALS,
     MAX_EXCLUDED,
     MAX_GREETINGS,
+    MAX_SILENT_WAITING,
     PROBE_INTERVAL,
     REPORT_EVERY,
     REPORT_PATIENCE,
@@ -161,8 +161,7 @@ class BusCore:
         self._by_life: dict[bytes, dict[int, VirtualLink]] = {}
         self._next_id = 1
         self._greetings: dict[bytes, VirtualGreeting] = {}
-        # The dials that wait for the end of others: addresses by life.
-        self._postponed: dict[bytes, str] = {}
+        self._dials = DialQueue()
         self._ring = Ring(self._life)
         self._log = CastLog()
         # The links with a single since the last cast: its number by the key of the link.
@@ -199,9 +198,8 @@ class BusCore:
         self._settled_at = _PAST
         for greeting in list(self._greetings.values()):
             self._fail(greeting, DialError(f"{greeting.dialled}: the carrier is away"))
-        for address in self._postponed.values():
+        for address in self._dials.clear():
             self._events.append(DialDone(address, DialError(f"{address}: the carrier is away")))
-        self._postponed.clear()
         for link in self._links.values():
             link.missing_since, link.ask_at = None, _NEVER
             link.confirmed = False  # the peer may give the link up meanwhile
@@ -220,6 +218,8 @@ class BusCore:
             text = f"a message on the subjects of {self._prefix!r} was dropped: {error}"
             self._events.append(Trouble(text, str(error)))
             return
+        if sender not in self._by_life:
+            self._dials.note(sender)
         self._handle(sender, message, len(data), now)
         self._begin_dials(now)
 
@@ -264,7 +264,7 @@ class BusCore:
     def dial(self, address: str, now: float) -> None:
         """Open a link to the node at an address; `DialDone` follows.
 
-        Beyond `MAX_DIALS` the dial waits for the end of others.
+        Beyond `MAX_DIALS` the dial waits for the end of others, see `dialqueue`.
         """
         life = _life_of(address)
         error: Exception | None = None
@@ -274,10 +274,11 @@ class BusCore:
             error = SelfDialError(f"node {self.identity.name!r} dialled itself")
         elif not self._is_connected:
             error = DialError(f"{address}: the carrier is away")
+        elif not self._dials.add(life, address):
+            error = DialError(f"{address}: not heard, as {MAX_SILENT_WAITING} others that wait")
         if life is None or error is not None:
             self._events.append(DialDone(address, error))
             return
-        self._postponed[life] = address
         self._begin_dials(now)
 
     def send(self, links: Collection[int], payload: bytes, now: float) -> None:
@@ -347,16 +348,14 @@ class BusCore:
         greetings = [greeting.until for greeting in self._greetings.values()]
         gaps = [link.ask_at for link in self._incomplete.values()]
         settled = _NEVER if self._settled_at == _PAST else self._settled_at
-        # While dials wait, all places are taken, by the newest dials.
-        places = sorted(self._dial_places())[-MAX_DIALS:] if self._postponed else []
         return min(
             self._probe_at,
             self._announce_at,
             self._slots.sweep_at,
+            self._dials.wake_at,
             settled,
             *greetings,
             *gaps,
-            *places,
             *self._full.values(),
         )
 
@@ -541,11 +540,7 @@ class BusCore:
 
     def _begin_dials(self, now: float) -> None:
         """Begin postponed dials while there is room for their handshakes."""
-        if not self._postponed:
-            return
-        room = MAX_DIALS - sum(at > now for at in self._dial_places())
-        for life in list(self._postponed)[: max(0, room)]:
-            address = self._postponed.pop(life)
+        for life, address in self._dials.begin(now):
             greeting = self._greet(self._random_bytes(KEY_BYTES), life, address, now)
             message = Greet(life, greeting.key, greeting.handshake.start())
             self._emit(self._inbox(life), message, probe=greeting)
@@ -560,14 +555,9 @@ class BusCore:
         """
         own = self._dial_to(life)
         if own is None:
-            return self._postponed.pop(life, None)
+            return self._dials.withdraw(life)
         del self._greetings[own.key]
         return own.dialled
-
-    def _dial_places(self) -> list[float]:
-        """When each dial under way leaves its place to the next one."""
-        until = [each.until for each in self._greetings.values() if each.dialled is not None]
-        return [each - DIAL_TIMEOUT + DIAL_PATIENCE for each in until]
 
     def _dial_to(self, life: bytes) -> VirtualGreeting | None:
         """The handshake under way with a life that this end has begun."""
@@ -578,12 +568,14 @@ class BusCore:
 
     def _fail(self, greeting: VirtualGreeting, error: Exception) -> None:
         if self._greetings.pop(greeting.key, None) is not None and greeting.dialled is not None:
+            self._dials.end(greeting.life)
             self._events.append(DialDone(greeting.dialled, error))
 
     def _open(self, greeting: VirtualGreeting, peer: NodeIdentity, now: float) -> None:
         del self._greetings[greeting.key]
         if greeting.dialled is None:
             greeting.dialled = self._end_dial_to(greeting.life)
+        self._dials.end(greeting.life)
         link = VirtualLink(self._next_id, greeting.key, greeting.life, peer, SendWindow(self._log))
         self._next_id += 1
         self._links[link.id] = self._by_key[link.key] = link
