@@ -2795,6 +2795,13 @@ MUTANTS = [
         BUS_TRIALS,
     ),
     Mutant(
+        "end the grace of a return to the bus at once",
+        "../bus/buscore.py",
+        "self._settled_at = now + RETURN_GRACE if self._was_away else _PAST",
+        "self._settled_at = now if self._was_away else _PAST",
+        BUS_TRIALS,
+    ),
+    Mutant(
         "announce a node once and never again",
         "../bus/buscore.py",
         "self._announce_at = now + ANNOUNCE_INTERVAL * (0.75 + jitter / 2)",

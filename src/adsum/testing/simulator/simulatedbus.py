@@ -275,8 +275,17 @@ class SimulatedBus:
         messages, a cut, the death of one server of several, the loss of the connection of this
         node alone, a long absence.
         """
+        return max(self.all_harmed_at, self._harmed.get(place, 0.0))
+
+    @property
+    def all_harmed_at(self) -> float:
+        """Virtual time at which a fault last ended that may hide any node.
+
+        The loss of the connection of one node is none: it holds all others while it is away, and
+        for some time after its return.
+        """
         self._note_harm()
-        return max(self._harmed_at, self._harmed.get(place, 0.0))
+        return self._harmed_at
 
     def _note_harm(self) -> None:
         now = self._clock.now

@@ -76,7 +76,10 @@ class SimulatedBusNode(SimulatedNode):
         self._held: set[int] = set()
         # Virtual time at which the silence of a peer last meant nothing.
         self._held_at = 0.0
+        # When the grace of the carrier ends, in the time of its clock, and when it ended last.
         self._gives_up_at = float("inf")
+        self._gave_up_at = 0.0
+        self._paused_at = 0.0
         if self.witness is not None:
             self.witness.hiding_violation = self._hiding_violation
         # The subjects of topics that it follows, in the order of their subscriptions.
@@ -118,8 +121,16 @@ class SimulatedBusNode(SimulatedNode):
 
     @property
     def calm_since(self) -> float:
-        """Virtual time of the last event that is a cause to hide this node, or all others here."""
+        """Virtual time of the last event that is a cause to hide this node elsewhere."""
         return max(self.steady_since, self.medium.harmed_at(self.place))
+
+    @property
+    def patient_since(self) -> float:
+        """Virtual time of the last event that is a cause to hide others here.
+
+        The loss of the bus is none until the grace of the carrier ends.
+        """
+        return max(self.steady_since, self.medium.all_harmed_at, self._gave_up_at)
 
     @property
     def subjects(self) -> tuple[str, ...]:
@@ -177,9 +188,21 @@ class SimulatedBusNode(SimulatedNode):
         super().begin()
         self.medium.connect(self)
 
-    def resume(self) -> None:
+    def pause(self) -> None:
         """See `SimulatedNode`."""
+        if not self.paused:
+            self._paused_at = self.simulation.clock.now
+        super().pause()
+
+    def set_clock(self, seconds: float) -> None:
+        """See `SimulatedNode`; the grace of the carrier is in active time, which does not jump."""
+        self._gives_up_at += max(0.0, seconds)
+        super().set_clock(seconds)
+
+    def resume(self) -> None:
+        """See `SimulatedNode`; the grace of the carrier is in active time, without the pause."""
         if self.paused:
+            self._gives_up_at += self.simulation.clock.now - self._paused_at
             self.paused = False
             self._core_timer_fired()
             self.paused = True
@@ -270,6 +293,7 @@ class SimulatedBusNode(SimulatedNode):
         if now >= self._gives_up_at - RESOLUTION:
             self.simulation.trace("{} gives its links up", self.place)
             self._gives_up_at = float("inf")
+            self._gave_up_at = self.simulation.clock.now
             self.core.give_up(now)
         self.core.tick(now)
         self._carry_out()
@@ -476,7 +500,7 @@ class SimulatedBusNode(SimulatedNode):
             return None
         if self._shares_name() or owner._shares_name():
             return None  # the other members hide one of the two
-        calm = now - max(self.calm_since, owner.calm_since)
+        calm = now - max(self.patient_since, owner.calm_since)
         if calm <= CALM_AFTER:
             return None
         return f"{entry[KEY]!r} of {replica} leaves, though both nodes were well for {calm:.1f} s"
