@@ -2760,24 +2760,17 @@ MUTANTS = [
         ROUTED_TRIALS,
     ),
     Mutant(
-        "never confirm a link after a return to the bus",
-        "../bus/buscore.py",
-        "        link.confirmed = True\n        if not link.sending",
-        "        if not link.sending",
-        ROUTED_TRIALS,
-    ),
-    Mutant(
         "never end the subscription to a topic, on the simulated bus",
-        "../bus/buscore.py",
-        "if self._slots.sweep_at <= now:",
-        "if False:",
+        "../bus/topicslots.py",
+        "self.sweep_at = min(self.sweep_at, now + UNFOLLOW_AFTER)",
+        "pass",
         ROUTED_TRIALS,
     ),
     Mutant(
         "number the messages of each topic on their own",
         "../bus/buscore.py",
         "message = Bulletin(slot, self._issued, tuple(lives), body)",
-        "message = Bulletin(slot, self._issued * 2 + slot % 2, tuple(lives), body)",
+        "message = Bulletin(slot, (slot << 32) + self._issued, tuple(lives), body)",
         ROUTED_TRIALS,
     ),
     Mutant(

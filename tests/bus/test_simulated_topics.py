@@ -112,6 +112,27 @@ def test_repeated_and_overtaken_messages_on_topics_are_dropped() -> None:
     assert received(simulation, "n2", "n3") == [events, events]
 
 
+def test_messages_on_several_topics_arrive_in_the_order_of_their_publication() -> None:
+    simulation = cluster(3, "n2", "n3")
+    simulation.node("n2").want_topic(ROUTED_TOPICS[2])
+    simulation.run(2 * CALM)
+    topics = [ROUTED_TOPICS[number % 3] for number in range(12)]
+    events = [routed(simulation, "n1", topic) for topic in topics]
+    simulation.run(2 * ARRIVES)
+    assert received(simulation, "n2") == [events]
+    # The second topic has the slot of the first.
+    assert received(simulation, "n3") == [[e for n, e in enumerate(events) if n % 3 < 2]]
+
+
+def test_message_long_after_the_end_of_a_subscription_is_not_delivered() -> None:
+    simulation = cluster(2, "n2")
+    simulation.node("n2").unwant_topic(TOPIC)
+    simulation.run(2 * UNFOLLOW_AFTER)
+    routed(simulation, "n1")
+    simulation.run(2 * ARRIVES)
+    assert received(simulation, "n2") == [[]]
+
+
 def test_lost_message_on_a_topic_breaks_a_law() -> None:
     simulation = cluster(2, "n2")
     receiver = on_bus(simulation, "n2")
