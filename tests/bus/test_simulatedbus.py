@@ -3,11 +3,25 @@
 from dataclasses import dataclass, field
 from random import Random
 
+import pytest
+
+from adsum.testing import Simulation
 from adsum.testing.simulator import simulatedbus
 from adsum.testing.simulator.network import VirtualClock
 from adsum.testing.simulator.simulatedbus import SimulatedBus, SimulatedSession
 
 LATENCY = (0.001, 0.01)
+
+
+def test_timer_that_is_set_for_a_past_time_for_ever_ends_the_simulation() -> None:
+    simulation = Simulation(0, seed=1)
+
+    def again() -> None:
+        simulation.clock.call_later(-1.0, again)
+
+    simulation.clock.call_later(1.0, again)
+    with pytest.raises(RuntimeError, match=r"actions ran at 1.000 s: .*again"):
+        simulation.run(2.0)
 
 
 @dataclass(eq=False)
