@@ -26,8 +26,9 @@ from .scale import START_INTERVAL, say, seconds_until
 
 SIZES = (100, 300, 1000)
 META = '{"device":"phone"}'
-#: Seconds after the last start until idle traffic is counted: the handshakes have ended.
-SETTLED_AFTER = 5.0
+#: Heartbeats after the last start until idle traffic is counted: the first one names the frames to
+#: single nodes that precede it.
+SETTLED_AFTER = 2.5
 #: Virtual seconds between two looks at all nodes.
 STEP = 0.02
 
@@ -109,7 +110,7 @@ def measure(nodes: int) -> BusRow:
     joined = seconds_until(simulation, lambda: all_list(simulation, nodes), STEP)
     say(f"{nodes} nodes have joined after {joined:.2f} s, {time.process_time() - began:.0f} s CPU")
     heartbeat = simulation.timing.heartbeat_interval * max(1.0, nodes / simulation.timing.crowd)
-    simulation.run(SETTLED_AFTER)
+    simulation.run(SETTLED_AFTER * heartbeat)
     before = traffic(simulation)
     simulation.run(heartbeat)
     idle = traffic(simulation).since(before, nodes * heartbeat)
