@@ -2370,15 +2370,15 @@ MUTANTS = [
     Mutant(
         "let stopped nodes hold all places for dials over a bus",
         "../bus/dialqueue.py",
-        "return life in self._heard or silent < MAX_SILENT_DIALS",
-        "return True",
+        "return next(iter(self._waiting), None) if silent < MAX_SILENT_DIALS else None",
+        "return next(iter(self._waiting), None)",
         DIALS,
     ),
     Mutant(
         "begin dials over a bus in the order of their requests",
         "../bus/dialqueue.py",
-        "for life in sorted(self._waiting, key=lambda each: each not in self._heard):",
-        "for life in list(self._waiting):",
+        "            if life in self._heard:\n                return life",
+        "            return life",
         DIALS,
     ),
     Mutant(

@@ -68,9 +68,7 @@ class DialQueue:
             return []
         self._places = {life: at for life, at in self._places.items() if at > now}
         begun: list[tuple[bytes, str]] = []
-        for life in sorted(self._waiting, key=lambda each: each not in self._heard):
-            if not self._has_room(life):
-                break
+        while (life := self._next()) is not None:
             begun.append((life, self._waiting.pop(life)))
             self._places[life] = now + DIAL_PATIENCE
         return begun
@@ -80,8 +78,12 @@ class DialQueue:
         """When to call `begin`, in monotonic seconds; never while no dial waits."""
         return min(self._places.values(), default=_NEVER) if self._waiting else _NEVER
 
-    def _has_room(self, life: bytes) -> bool:
+    def _next(self) -> bytes | None:
+        """The waiting dial that has the next place; None if none may begin."""
         if len(self._places) >= MAX_DIALS:
-            return False
+            return None
+        for life in self._waiting:
+            if life in self._heard:
+                return life
         silent = sum(each not in self._heard for each in self._places)
-        return life in self._heard or silent < MAX_SILENT_DIALS
+        return next(iter(self._waiting), None) if silent < MAX_SILENT_DIALS else None
