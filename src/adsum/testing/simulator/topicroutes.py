@@ -6,9 +6,9 @@ arrives whole, at most once, and after all earlier ones of its publisher. Here i
 * *Nobody else is sent it.* It is delivered only where a topic of its slot is wanted, or was wanted
   until `UNFOLLOW_AFTER` ago.
 * *Only a fault loses it.* If publisher and receiver were calm for `CALM` before its publication,
-  and still are `ARRIVES` later, the receiver has it, and the publisher has counted none as missed.
-  Calm are two nodes that run, whose connections, links with each other, and clocks did not change,
-  on a bus that loses nothing and is not cut. The receiver wants the topic since then, too.
+  and still are `ARRIVES` later, the receiver has it. Two nodes are calm while they run, and their
+  connections, links with each other, and clocks do not change, on a bus that loses nothing and is
+  not cut. The receiver wants the topic since then, too.
 
 The times of the last change of each kind are recorded apart from the code under test.
 """
