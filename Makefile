@@ -79,8 +79,9 @@ bench: $(INSTALLED)  ## figures to the terminal, to benchmarks/results/ and to d
 	$(BIN)/python -m benchmarks --against $(AGAINST)
 	$(BIN)/python -m benchmarks.capacity benchmarks/results/results.json docs
 
-scale: $(INSTALLED)  ## clusters of 10 to 1,000 nodes in virtual time; takes about half an hour
+scale: $(INSTALLED)  ## clusters of 10 to 1,000 nodes in virtual time, over a mesh and a carrier; takes about an hour
 	$(BIN)/python -m benchmarks.scale
+	$(BIN)/python -m benchmarks.scale_bus
 
 faults: $(INSTALLED)  ## break real processes and networks, and put what was measured into docs/
 	TEST_RECORD=docs/measured.json $(BIN)/pytest tests/faults tests/docs/test_failure_model.py

@@ -7,6 +7,7 @@ python -m benchmarks.scale --nodes 480 --presences 100    fewer presences, for a
 Times are virtual: what the protocol takes on a network with 0.2 to 2 ms of latency. Messages, bytes
 and processor time are counted. The engines and the codec are the real ones, and each frame is
 encoded once and decoded once for all who receive it. There is no kernel and no socket in it.
+`benchmarks.scale_bus` has the same for a carrier.
 
 In a large cluster only a few nodes keep what they are told. The others take in the versions and
 leave out the entries, which no machine could hold a thousand times; what is sent is the same.

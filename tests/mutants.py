@@ -55,10 +55,11 @@ IDLE = ("tests/channels/test_idle_memory.py",)
 IN_PLACE = ("tests/channels/test_standing_tasks.py", "tests/channels/test_writing_in_place.py")
 #: Tests of virtual links over a bus.
 VIRTUAL_LINKS = ("tests/bus/test_buscore.py",)
-#: Tests of handshakes over a bus.
-DIALS = ("tests/bus/test_busdials.py",)
-#: Clusters on the simulated bus.
+#: Tests of handshakes over a bus, and of the order of dials.
+DIALS = ("tests/bus/test_busdials.py", "tests/bus/test_dialqueue.py")
+#: Clusters on the simulated bus, and messages on topics there.
 BUS_TRIALS = ("tests/bus/test_bustrials.py",)
+ROUTED_TRIALS = ("tests/bus/test_simulated_topics.py",)
 #: Tests of messages on the topics of a carrier.
 TOPICS = ("tests/bus/test_bus_topics.py",)
 CARRIED = ("tests/replication/test_topics_of_a_carrier.py",)
@@ -2420,16 +2421,51 @@ MUTANTS = [
     ),
     Mutant(
         "begin all dials over a bus at once",
-        "../bus/busdials.py",
-        "while self._waiting and sum(at > now for at in self._places()) < MAX_DIALS:",
-        "while self._waiting:",
+        "../bus/dialqueue.py",
+        "if len(self._places) >= MAX_DIALS:",
+        "if False:",
         VIRTUAL_LINKS,
+    ),
+    Mutant(
+        "let stopped nodes hold all places for dials over a bus",
+        "../bus/dialqueue.py",
+        "return next(iter(self._waiting), None) if silent < MAX_SILENT_DIALS else None",
+        "return next(iter(self._waiting), None)",
+        DIALS,
+    ),
+    Mutant(
+        "begin dials over a bus in the order of their requests",
+        "../bus/dialqueue.py",
+        "            if life in self._heard:\n                return life",
+        "            return life",
+        DIALS,
+    ),
+    Mutant(
+        "note no message of a node without a link",
+        "../bus/buscore.py",
+        "            self._dials.note(sender)",
+        "            pass",
+        DIALS,
+    ),
+    Mutant(
+        "count a node as heard that did not answer",
+        "../bus/dialqueue.py",
+        "        self._heard.pop(life, None)",
+        "        pass",
+        DIALS,
+    ),
+    Mutant(
+        "let any number of silent dials wait",
+        "../bus/dialqueue.py",
+        "if life not in self._heard and silent >= MAX_SILENT_WAITING:",
+        "if False:",
+        DIALS,
     ),
     Mutant(
         "dial over a bus after the other end has dialled",
         "../bus/busdials.py",
-        "        if life in self._waiting:\n            del",
-        "        if False:\n            del",
+        "was_waiting = self._queue.withdraw(life)",
+        "was_waiting = False",
         VIRTUAL_LINKS,
     ),
     Mutant(
@@ -2449,14 +2485,14 @@ MUTANTS = [
     Mutant(
         "begin a second dial to a life over a bus",
         "../bus/busdials.py",
-        "        if life not in self._dialled:\n",
-        "        if True:\n",
+        "return life in self._dialled or self._queue.add(life)",
+        "return self._queue.add(life)",
         DIALS,
     ),
     Mutant(
         "forget waiting dials when the bus is lost",
         "../bus/busdials.py",
-        "for life in (*self._dialled, *self._waiting)]",
+        "for life in (*self._dialled, *self._queue.clear())]",
         "for life in self._dialled]",
         VIRTUAL_LINKS,
     ),
@@ -2825,10 +2861,52 @@ MUTANTS = [
         BUS_TRIALS,
     ),
     Mutant(
+        "forget to publish on topics after a return to the bus",
+        "../bus/buscore.py",
+        "        self._events.append(BusChanged(True))",
+        "        self._events.extend([BusChanged(True)] if self._settled_at == _PAST else ())",
+        ROUTED_TRIALS,
+    ),
+    Mutant(
+        "accept a repeated message on a topic, on the simulated bus",
+        "../bus/bustopics.py",
+        "if bulletin.slot not in self.slots or bulletin.number <= self._heard[life]:",
+        "if bulletin.slot not in self.slots:",
+        ROUTED_TRIALS,
+    ),
+    Mutant(
+        "never end the subscription to a topic, on the simulated bus",
+        "../bus/topicslots.py",
+        "self.sweep_at = min(self.sweep_at, now + UNFOLLOW_AFTER)",
+        "pass",
+        ROUTED_TRIALS,
+    ),
+    Mutant(
+        "number the messages of each topic on their own",
+        "../bus/bustopics.py",
+        "return Bulletin(slot_of(topic), self._issued,",
+        "return Bulletin(slot_of(topic), (slot_of(topic) << 32) + self._issued,",
+        ROUTED_TRIALS,
+    ),
+    Mutant(
+        "set a timer for a link that fills while the bus is away",
+        "../bus/buscore.py",
+        "self._full[link.id] = now + REPORT_PATIENCE if self._is_connected else _NEVER",
+        "self._full[link.id] = now + REPORT_PATIENCE",
+        VIRTUAL_LINKS,
+    ),
+    Mutant(
         "count refusals after a return, on the simulated bus",
         "../bus/buscore.py",
         "self._settled_at = now + RETURN_GRACE if self._was_away else _PAST",
         "self._settled_at = _PAST",
+        BUS_TRIALS,
+    ),
+    Mutant(
+        "end the grace of a return to the bus at once",
+        "../bus/buscore.py",
+        "self._settled_at = now + RETURN_GRACE if self._was_away else _PAST",
+        "self._settled_at = now if self._was_away else _PAST",
         BUS_TRIALS,
     ),
     Mutant(

@@ -15,6 +15,7 @@ from adsum.bus.limits import (
     FIRST_AFTER,
     MAX_CASTS_KEPT,
     MAX_DIALS,
+    REPORT_PATIENCE,
     RESEND_PATIENCE,
     RETURN_GRACE,
     WINDOW,
@@ -504,6 +505,19 @@ def test_link_without_acknowledgements_is_not_writable() -> None:
     assert a.writable.get(a.link_to("c"), True)
     broker.loses = lambda sender, receiver: False
     broker.run(1.1)
+    assert a.writable[a.link_to("b")]
+
+
+def test_link_that_fills_while_the_bus_is_away_sets_no_timer_until_the_return() -> None:
+    broker, (a, _) = cluster("a", "b")
+    broker.go(a)
+    while a.writable.get(a.link_to("b"), True):
+        send(a, broker.random_bytes(50_000), "b")
+    broker.now += 2 * REPORT_PATIENCE
+    a.core.tick(broker.now)
+    assert a.core.wake_at == float("inf")
+    broker.come(a)
+    broker.run(2 * REPORT_PATIENCE)
     assert a.writable[a.link_to("b")]
 
 

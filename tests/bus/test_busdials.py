@@ -35,15 +35,21 @@ def life(number: int) -> bytes:
     return number.to_bytes(8, "big")
 
 
+def heard(count: int) -> tuple[BusDials, list[bytes]]:
+    """Dials that wait, to lives that were heard."""
+    dials, lives = made(), [life(number) for number in range(count)]
+    for each in lives:
+        dials.note(each)
+        assert dials.dial(each)
+    return dials, lives
+
+
 def begun(dials: BusDials, now: float = _NOW) -> list[bytes]:
     return [greeting.life for greeting in dials.begin(now)]
 
 
 def test_dials_begin_in_order_as_places_are_free() -> None:
-    dials = made()
-    lives = [life(number) for number in range(3 * MAX_DIALS)]
-    for each in lives:
-        dials.dial(each)
+    dials, lives = heard(3 * MAX_DIALS)
     assert begun(dials) == lives[:MAX_DIALS]
     assert dials.wake_at == _NOW + DIAL_PATIENCE
     assert begun(dials, _NOW + DIAL_PATIENCE / 2) == []
@@ -54,9 +60,7 @@ def test_dials_begin_in_order_as_places_are_free() -> None:
 
 
 def test_end_of_a_handshake_frees_its_place() -> None:
-    dials = made()
-    for number in range(MAX_DIALS + 1):
-        dials.dial(life(number))
+    dials, _ = heard(MAX_DIALS + 1)
     first, *_ = dials.begin(_NOW)
     assert dials.end(first)
     assert not dials.end(first)
@@ -110,10 +114,7 @@ def test_handshakes_of_both_ends_expire_each_at_its_time() -> None:
 
 
 def test_loss_of_the_bus_forgets_everything() -> None:
-    dials = made()
-    lives = [life(number) for number in range(MAX_DIALS + 2)]
-    for each in lives:
-        dials.dial(each)
+    dials, lives = heard(MAX_DIALS + 2)
     begun(dials)
     dials.answer(life(1), life(100), _NOW)
     assert dials.clear() == [address_of(each) for each in lives]

@@ -143,6 +143,53 @@ def test_absence_longer_than_the_grace_hides_all_and_they_find_each_other_again(
     simulation.check_agreement()
 
 
+def flap(simulation: Simulation, place: str, seconds: float) -> None:
+    """Keep one node off the bus, or let it lose each connection soon."""
+    until = simulation.clock.now + seconds
+    while simulation.clock.now < until:
+        simulation.bus.lose(place)
+        simulation.run(0.02)
+
+
+def test_node_that_is_away_alone_hides_nobody_and_is_hidden() -> None:
+    simulation = cluster(4)
+    simulation.run(30.0)
+    departures = Departures(simulation)
+    flap(simulation, "n2", CARRIER_GRACE / 2)
+    assert {place for place, _ in departures.seen} <= {"n1", "n3", "n4"}
+    assert len(simulation.node("n2").present("room")) == 4
+    simulation.settle()
+    assert "n2" not in {place for place, _ in departures.seen}
+    simulation.check_agreement()
+
+
+def test_node_that_suspects_others_while_it_is_away_breaks_a_law(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    simulation = cluster(4)
+    simulation.run(30.0)
+    monkeypatch.setattr(SimulatedBusNode, "_hold", lambda *_: None)
+    with pytest.raises(BrokenLawError, match=r"n2: .* both nodes were well"):
+        flap(simulation, "n2", CARRIER_GRACE / 2)
+
+
+def test_grace_of_an_absence_is_active_time() -> None:
+    simulation = cluster(3)
+    simulation.bus.go_away()
+    simulation.run(1.0)
+    simulation.node("n2").pause()
+    simulation.run(2 * CARRIER_GRACE)
+    simulation.node("n2").resume()
+    assert list(simulation.node("n1").present("room")) == ["n1"]
+    simulation.run(CARRIER_GRACE - 3.0)
+    assert len(simulation.node("n2").present("room")) == 3
+    simulation.run(5.0)
+    assert list(simulation.node("n2").present("room")) == ["n2"]
+    simulation.bus.come_back()
+    simulation.settle()
+    simulation.check_agreement()
+
+
 def test_killed_process_is_hidden_everywhere_within_half_a_second() -> None:
     simulation = cluster(6)
     simulation.run(10.0)

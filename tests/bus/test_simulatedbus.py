@@ -3,11 +3,25 @@
 from dataclasses import dataclass, field
 from random import Random
 
+import pytest
+
+from adsum.testing import Simulation
 from adsum.testing.simulator import simulatedbus
 from adsum.testing.simulator.network import VirtualClock
 from adsum.testing.simulator.simulatedbus import SimulatedBus, SimulatedSession
 
 LATENCY = (0.001, 0.01)
+
+
+def test_timer_that_is_set_for_a_past_time_for_ever_ends_the_simulation() -> None:
+    simulation = Simulation(0, seed=1)
+
+    def again() -> None:
+        simulation.clock.call_later(-1.0, again)
+
+    simulation.clock.call_later(1.0, again)
+    with pytest.raises(RuntimeError, match=r"actions ran at 1.000 s: .*again"):
+        simulation.run(2.0)
 
 
 @dataclass(eq=False)
@@ -30,7 +44,7 @@ class RecordingClient:
 
     def bus_lost(self, session: SimulatedSession) -> None:
         self.session, self.lost = None, self.lost + 1
-        self.bus.reconnect(self, self.subjects)
+        self.bus.reconnect(self)
 
     def message_arrived(self, session: SimulatedSession, data: bytes) -> None:
         self.backlog.append((session, data))
@@ -42,7 +56,7 @@ class RecordingClient:
 
     def read(self) -> None:
         backlog, self.backlog = self.backlog, []
-        self.messages += [data for session, data in backlog if session.take(len(data))]
+        self.messages += [data for session, data in backlog if session.take(data)]
 
     def publish(self, subject: str, data: bytes, probe: object | None = None) -> None:
         assert self.session is not None
@@ -59,7 +73,7 @@ class BusOfClients:
             self.bus.add_server()
         self.clients = [RecordingClient(self.bus, name, ("all", name)) for name in names]
         for client in self.clients:
-            self.bus.connect(client, client.subjects)
+            self.bus.connect(client)
         self.run(1.0)
 
     def run(self, seconds: float) -> None:
@@ -111,6 +125,39 @@ def test_emission_without_another_subscriber_is_refused() -> None:
     a.publish("b", b"2", probe="to the dead")
     setup.run(1.0)
     assert a.refusals[-1] == "to the dead"
+
+
+def test_subscription_precedes_later_messages_of_its_client() -> None:
+    setup = BusOfClients("a", "b")
+    a, b = setup.clients
+    assert b.session is not None
+    for number in range(20):
+        setup.bus.subscribe(b.session, f"topic {number}")
+        b.publish("a", b"subscribed")
+        while len(a.messages) <= number:
+            setup.clock.step(setup.clock.now + 1.0)
+        a.publish(f"topic {number}", b"%d" % number)
+    setup.run(1.0)
+    assert b.messages == numbers(20)
+    setup.bus.unsubscribe(b.session, "topic 0")
+    setup.run(1.0)
+    a.publish("topic 0", b"late", probe="late")
+    setup.run(1.0)
+    assert a.refusals == ["late"]
+    assert b.messages == numbers(20)
+
+
+def test_subscriptions_of_a_connection_end_with_it() -> None:
+    setup = BusOfClients("a", "b")
+    a, b = setup.clients
+    assert b.session is not None
+    setup.bus.subscribe(b.session, "topic")
+    setup.run(0.1)
+    setup.bus.lose("b")
+    setup.run(1.0 + simulatedbus.RETURN_DELAY[1])
+    a.publish("topic", b"1", probe="topic")
+    setup.run(1.0)
+    assert (b.messages, a.refusals) == ([], ["topic"])
 
 
 def test_restart_drops_messages_under_way_and_every_client_returns() -> None:

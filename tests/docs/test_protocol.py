@@ -59,3 +59,10 @@ def test_limits_of_virtual_links_are_those_of_the_page() -> None:
     assert f"while more than {limits.MAX_TOPIC_QUEUED // kib // kib} MiB are queued" in prose
     assert f"unsubscribes up to {limits.UNFOLLOW_AFTER:g} s after" in prose
     assert limits.PROBE_INTERVAL == 1 / 4
+    assert limits.MAX_DIALS == 4
+    assert (
+        f"for {limits.DIAL_PATIENCE:g} s at most, and fails after {limits.DIAL_TIMEOUT:g} s"
+        in prose
+    )
+    assert limits.MAX_SILENT_DIALS == 2
+    assert f"of the places; {limits.MAX_SILENT_WAITING} of them wait" in prose

@@ -76,6 +76,7 @@ from .limits import (
     ANNOUNCE_INTERVAL,
     DIAL_TIMEOUT,
     MAX_EXCLUDED,
+    MAX_SILENT_WAITING,
     PROBE_INTERVAL,
     REPORT_EVERY,
     REPORT_PATIENCE,
@@ -192,6 +193,8 @@ class BusCore:
             text = f"a message on the subjects of {self._prefix!r} was dropped: {error}"
             self._events.append(Trouble(text, str(error)))
             return
+        if sender not in self._by_life:
+            self._dials.note(sender)
         self._handle(sender, message, len(data), now)
         self._begin_dials(now)
 
@@ -236,7 +239,7 @@ class BusCore:
     def dial(self, address: str, now: float) -> None:
         """Open a link to the node at an address; `DialDone` follows.
 
-        Beyond `MAX_DIALS` the dial waits for the end of others.
+        Beyond `MAX_DIALS` the dial waits for the end of others, see `dialqueue`.
         """
         life = life_of(address)
         error: Exception | None = None
@@ -246,10 +249,11 @@ class BusCore:
             error = SelfDialError(f"node {self.identity.name!r} dialled itself")
         elif not self._is_connected:
             error = DialError(f"{address}: the carrier is away")
+        elif not self._dials.dial(life):
+            error = DialError(f"{address}: not heard, as {MAX_SILENT_WAITING} others that wait")
         if life is None or error is not None:
             self._events.append(DialDone(address, error))
             return
-        self._dials.dial(life)
         self._begin_dials(now)
 
     def send(self, links: Collection[int], payload: bytes, now: float) -> None:
@@ -611,7 +615,7 @@ class BusCore:
             if writable:
                 del self._full[link.id]
             else:
-                self._full[link.id] = now + REPORT_PATIENCE
+                self._full[link.id] = now + REPORT_PATIENCE if self._is_connected else _NEVER
             self._events.append(RoomChanged(link.id, writable))
 
     def _check_gap(self, link: VirtualLink, now: float) -> None:

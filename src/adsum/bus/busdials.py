@@ -5,27 +5,27 @@ of them at once. Unpaced, handshakes time out in the queues of busy nodes, and a
 
 Invariants:
 - At most `MAX_DIALS` dials are under way that began less than `DIAL_PATIENCE` ago. Further dials
-  wait, in order, and their time has not begun: no dial fails because there are many.
+  wait in a `DialQueue`, and their time has not begun.
 - At most `MAX_GREETINGS` handshakes that others began are under way: for one more, the oldest is
   dropped. A stranger can repeat recorded greetings, each of which begins a handshake here.
 - There is at most one dial to a life. It waits, is under way, or is taken over by the handshake
   that its node has begun, once that has opened a link. Not before: a recorded greeting opens none.
 - Handshakes of each kind are kept in the order of their beginnings, and all have the same time. So
-  the first one is due first, and the newest ones have the places: no call looks at all of them.
+  the first one is due first, and no call looks at all of them.
 """
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from itertools import islice, takewhile
+from itertools import takewhile
 
 from adsum.transport.handshake import Handshake
 
 from .busmessages import KEY_BYTES, LIFE_BYTES
-from .limits import DIAL_PATIENCE, DIAL_TIMEOUT, MAX_DIALS, MAX_GREETINGS
+from .dialqueue import DialQueue
+from .limits import DIAL_TIMEOUT, MAX_GREETINGS
 from .virtuallink import VirtualGreeting
 
 SCHEME = "bus:"
-_NEVER = float("inf")
 
 
 def address_of(life: bytes) -> str:
@@ -64,7 +64,7 @@ class BusDials:
         # ... and those that others began, by key, with their number for each life.
         self._answered: dict[bytes, VirtualGreeting] = {}
         self._answered_lives = Counter[bytes]()
-        self._waiting: dict[bytes, None] = {}
+        self._queue = DialQueue()
 
     def get(self, key: bytes) -> VirtualGreeting | None:
         """The handshake of a key, if one is under way."""
@@ -78,16 +78,21 @@ class BusDials:
         """Whether a handshake with a life is under way that this end began."""
         return life in self._dialled
 
-    def dial(self, life: bytes) -> None:
-        """Let a dial wait for its place; nothing changes if there is a dial to this life."""
-        if life not in self._dialled:
-            self._waiting[life] = None
+    def note(self, life: bytes) -> None:
+        """Note a message of a life without a link; see `DialQueue`."""
+        self._queue.note(life)
+
+    def dial(self, life: bytes) -> bool:
+        """Let a dial wait for its place; nothing changes if there is a dial to this life.
+
+        Returns:
+            False if the dial may not wait, as too many others do.
+        """
+        return life in self._dialled or self._queue.add(life)
 
     def begin(self, now: float) -> Iterator[VirtualGreeting]:
-        """Begin the dials that have a place now, in order."""
-        while self._waiting and sum(at > now for at in self._places()) < MAX_DIALS:
-            life = next(iter(self._waiting))
-            del self._waiting[life]
+        """Begin the dials that have a place now."""
+        for life in self._queue.begin(now):
             yield self._add(self._random_bytes(KEY_BYTES), life, address_of(life), now)
 
     def answer(self, key: bytes, life: bytes, now: float) -> VirtualGreeting:
@@ -103,6 +108,7 @@ class BusDials:
         del self._by_key[greeting.key]
         if greeting.dialled is not None:
             del self._dialled[greeting.life]
+            self._queue.end(greeting.life)
         else:
             del self._answered[greeting.key]
             self._answered_lives[greeting.life] -= 1
@@ -119,11 +125,9 @@ class BusDials:
         own = self._dialled.get(life)
         if own is not None:
             self.end(own)
-            return own.dialled
-        if life in self._waiting:
-            del self._waiting[life]
-            return address_of(life)
-        return None
+        was_waiting = self._queue.withdraw(life)
+        self._queue.end(life)
+        return address_of(life) if own is not None or was_waiting else None
 
     def expire(self, now: float) -> list[str]:
         """Forget the handshakes whose time is over; returns the addresses that this end dialled."""
@@ -136,24 +140,16 @@ class BusDials:
 
     def clear(self) -> list[str]:
         """Forget all handshakes and dials: the bus is away; returns the dialled addresses."""
-        addresses = [address_of(life) for life in (*self._dialled, *self._waiting)]
+        addresses = [address_of(life) for life in (*self._dialled, *self._queue.clear())]
         for kind in (self._by_key, self._dialled, self._answered, self._answered_lives):
             kind.clear()
-        self._waiting.clear()
         return addresses
 
     @property
     def wake_at(self) -> float:
         """When a handshake is over, or a place is free for a dial that waits: monotonic seconds."""
         first = [next(iter(kind.values())) for kind in (self._dialled, self._answered) if kind]
-        # While dials wait, all places are taken.
-        places = self._places() if self._waiting else []
-        return min([*(greeting.until for greeting in first), *places], default=_NEVER)
-
-    def _places(self) -> list[float]:
-        """When each of the newest dials leaves its place to the next one."""
-        newest = islice(reversed(self._dialled.values()), MAX_DIALS)
-        return [greeting.until - DIAL_TIMEOUT + DIAL_PATIENCE for greeting in newest]
+        return min([*(greeting.until for greeting in first), self._queue.wake_at])
 
     def _add(self, key: bytes, life: bytes, dialled: str | None, now: float) -> VirtualGreeting:
         handshake = self._make_handshake(dialled is not None)

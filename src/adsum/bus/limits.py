@@ -21,6 +21,12 @@ MAX_GREETINGS: Final = 256
 #: Handshakes under way that this node began less than `DIAL_PATIENCE` ago; further dials wait, and
 #: their time has not begun.
 MAX_DIALS: Final = 4
+#: The part of them with nodes that were not heard, which may be stopped: see `dialqueue`.
+MAX_SILENT_DIALS: Final = 2
+#: Dials to such nodes that wait; further ones fail at once.
+MAX_SILENT_WAITING: Final = 16
+#: Nodes without a link that are remembered as heard; beyond, the oldest is forgotten.
+MAX_HEARD: Final = 1024
 
 #: Bytes in the backlog of the client beyond which messages on topics wait; they are sent again at a
 #: quarter of this.

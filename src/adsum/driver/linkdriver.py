@@ -23,6 +23,7 @@ from adsum.transport.framing import Payload
 from adsum.transport.handshake import SelfDialError
 
 from .driver import Driver, logger
+from .faileddial import report_failed_dial
 from .joinlog import JoinLog
 from .observer import Observer
 
@@ -266,23 +267,27 @@ class LinkDriver(Driver):
         self.tick()
 
     async def _dial_address(self, address: str) -> None:
-        shown = printable(address, 320)
         try:
             await self.transport.dial(address)
-        except SelfDialError:
-            self._attempt(self.engine.dialled_self, address)
-        except DialRefusedError:
-            self.dial_refused(address)
-            self._attempt(self.engine.dial_failed, address, True, self._now())
-        except HandshakeError as error:
-            self._log_rejection(address, str(error))
-            self._attempt(self.engine.dial_rejected, address, self._now())
-        except (DialError, ConfigurationError):
-            self._attempt(self.engine.dial_failed, address, False, self._now())
         except Exception as error:
-            self._log.crashed("%s: dialling %s failed", self.replica, shown, error=error)
-            self._attempt(self.engine.dial_failed, address, False, self._now())
+            self._note_failed_dial(address, error)
+            self._attempt(report_failed_dial, self.engine, address, error, self._now())
         self._drive()
+
+    def _note_failed_dial(self, address: str, error: Exception) -> None:
+        """Log the error of a dial if an operator has to know it."""
+        match error:
+            case SelfDialError():
+                pass
+            case DialRefusedError():
+                self.dial_refused(address)
+            case HandshakeError():
+                self._log_rejection(address, str(error))
+            case DialError() | ConfigurationError():
+                pass
+            case _:
+                shown = printable(address, 320)
+                self._log.crashed("%s: dialling %s failed", self.replica, shown, error=error)
 
     def _log_rejection(self, address: str, why: str) -> None:
         """Log the reason why a node that answers at an address forms no link, once for each."""

@@ -3,6 +3,8 @@
 from random import Random
 
 from .faults import LARGE, MESSAGE_SIZES, PLACES, TOPICS, Faults, Luck, Step
+from .simulatedbusnode import SimulatedBusNode
+from .topicroutes import ARRIVES, CALM, ROUTED_TOPICS, UNDER_WAY
 
 #: Seconds after a step that removes the bus: the last one is beyond the grace of the nodes.
 ABSENCES = (0.0, 0.3, 3.0, 10.0, 40.0)
@@ -49,6 +51,42 @@ class BusFaults(Faults):
         """Connect the servers again."""
         self.simulation.bus.mend()
 
+    def publish(self, place: str, size: int, count: int) -> None:
+        """See `Faults`; the messages are sent over links."""
+        if (node := self._awake(place)) is not None:
+            for message in self._messages(node, size, count):
+                node.post(message, None, over_links=True)
+
+    def want(self, place: str, topic: int) -> None:
+        """Let an application of a node subscribe to a topic."""
+        if (node := self._awake(place)) is not None:
+            node.want_topic(ROUTED_TOPICS[topic])
+
+    def unwant(self, place: str, topic: int) -> None:
+        """End one subscription to a topic."""
+        node = self._awake(place)
+        if isinstance(node, SimulatedBusNode) and ROUTED_TOPICS[topic] in node.wants:
+            node.unwant_topic(ROUTED_TOPICS[topic])
+
+    def publish_on_topic(self, place: str, topic: int, size: int, count: int) -> None:
+        """Publish messages to the nodes that want a topic."""
+        node = self._awake(place)
+        if isinstance(node, SimulatedBusNode):
+            for message in self._messages(node, size, count, ROUTED_TOPICS[topic]):
+                node.post_checked(message)
+
+    def check_end(self) -> None:
+        """See `Faults`: let each node publish a message to all others, which have to receive it."""
+        topic = ROUTED_TOPICS[0]
+        nodes = [each for each in self.simulation.alive if isinstance(each, SimulatedBusNode)]
+        for node in nodes:
+            node.want_topic(topic)
+        self.simulation.run(CALM + UNDER_WAY)
+        for node in nodes:
+            for message in self._messages(node, MESSAGE_SIZES[1], 2, topic):
+                node.post_checked(message, to_all=True)
+        self.simulation.run(ARRIVES + UNDER_WAY)
+
     def choke(self, place: str) -> None:
         """Pause a process, which the bus disconnects as a slow consumer at its next message."""
         self.simulation.bus.choke(place)
@@ -76,7 +114,7 @@ class BusLuck(Luck):
         rare += [self.depart, self.depart, self.publish, self.publish, self.break_off]
         rare += [self.reload, self.reload, self.interrupt, self.choke, self.choke, self.disconnect]
         rare += [self.restart, self.restart, self.go_away, self.split, self.kill_server]
-        rare += [self.lose_messages, self.duplicate]
+        rare += [self.lose_messages, self.duplicate, self.route, self.route, self.route]
         usual = [self.use] * 14 + [self.crash, self.pause] * 2
         self.kinds = [*usual, *rare]
 
@@ -84,6 +122,8 @@ class BusLuck(Luck):
         """See `Luck`; it begins with the properties of the engine."""
         steps = [Step("add_server", (), 0.0)] if self._chance() else []
         steps += [Step("set_echo", (), 0.0)] if self._chance() else []
+        for place in PLACES[:4]:
+            steps += [Step("want", (place, self._topic()), 0.0)] if self._chance() else []
         return steps + super().schedule(length)
 
     def part(self, place: str, other: str) -> list[Step]:
@@ -131,6 +171,23 @@ class BusLuck(Luck):
     def duplicate(self) -> list[Step]:
         """Messages arrive twice from now on."""
         return self._step("duplicate", self._random.choice(FRACTIONS))
+
+    def route(self) -> list[Step]:
+        """Messages on topics, to nodes that want them, or just began or ceased to."""
+        random, topic = self._random, self._topic()
+        place, other = random.sample(PLACES[:4], 2)
+        steps = [Step("want", (other, topic), random.choice((0.0, 0.001, 3.0, 10.0)))]
+        steps += random.choice(
+            [[], [], self.part(place, other), self._step("unwant", other, topic)]
+        )
+        for _ in range(random.randint(1, 4)):
+            chosen = random.choice([topic, topic, self._topic()])
+            size, count = random.choice(MESSAGE_SIZES), random.choice([1, 2, 5])
+            steps += self._step("publish_on_topic", place, chosen, size, count)
+        return steps + (self._step("unwant", other, topic) if random.random() < 0.3 else [])
+
+    def _topic(self) -> int:
+        return self._random.randrange(len(ROUTED_TOPICS))
 
     def interrupt(self) -> list[Step]:
         """A large transfer that is interrupted, sometimes more than once."""

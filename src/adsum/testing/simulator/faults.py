@@ -5,14 +5,16 @@ update a presence that is not tracked. So any part of a schedule is a schedule t
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from random import Random
 from typing import Any, NamedTuple
 
 from adsum.replication.entry import ID, KEY, TOPIC
 from adsum.replication.grace import PASSING, Claim
 from adsum.replication.limits import PIECE
+from adsum.replication.messages import Publish
 
+from .laws import RECORDED_TOPIC
 from .simulatednode import SimulatedNode
 from .simulation import Simulation
 
@@ -75,6 +77,13 @@ class Faults(ABC):
     def heal_medium(self) -> None:
         """End every fault of the network or the bus."""
 
+    def check_end(self) -> None:  # noqa: B027  # a medium may have no laws of its own
+        """Check the laws of the medium that hold once all faults have ended.
+
+        Raises:
+            BrokenLawError: One does not.
+        """
+
     # Changes by applications.
 
     def track(self, place: str, topic: str, key: str, count: int) -> None:
@@ -105,11 +114,7 @@ class Faults(ABC):
     def publish(self, place: str, size: int, count: int) -> None:
         """Publish messages to all nodes: JSON objects and bytes in turn, of about `size` bytes."""
         if (node := self._awake(place)) is not None:
-            for number in range(count):
-                ledger, as_bytes = self.simulation.ledger, number % 2 == 0
-                message = ledger.new_message(
-                    node.replica, size if as_bytes else min(size, MAX_TEXT), as_bytes=as_bytes
-                )
+            for message in self._messages(node, size, count):
                 node.post(message, None)
 
     # Grace. Session 0 is an owner that never comes back under the same identity.
@@ -171,6 +176,15 @@ class Faults(ABC):
         """Let the monotonic clock of a node jump, although no monotonic clock should."""
         if (node := self._running(place)) is not None:
             node.set_clock(seconds)
+
+    def _messages(
+        self, node: SimulatedNode, size: int, count: int, topic: str = RECORDED_TOPIC
+    ) -> Iterator[Publish]:
+        """Messages to publish: bytes and JSON objects in turn, each recorded before."""
+        for number in range(count):
+            ledger, as_bytes = self.simulation.ledger, number % 2 == 0
+            fitting = size if as_bytes else min(size, MAX_TEXT)
+            yield ledger.new_message(node.replica, fitting, as_bytes=as_bytes, topic=topic)
 
     def _running(self, place: str) -> SimulatedNode | None:
         node = self.simulation.nodes.get(place)

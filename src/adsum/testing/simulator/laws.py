@@ -29,6 +29,7 @@ presences of the node itself.
 from bisect import bisect_right
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from random import Random
 from typing import NoReturn
 
 from adsum.replication.engine import Engine
@@ -52,6 +53,7 @@ from adsum.replication.state import Replica
 from adsum.replication.timing import Timing
 
 from .graces import Graces
+from .topicroutes import ROUTED_TOPICS
 
 #: The topic of the messages that are recorded and checked.
 RECORDED_TOPIC = "recorded messages"
@@ -133,19 +135,27 @@ class Ledger:
             life = self._lives[replica] = Life()
         return life
 
-    def new_message(self, replica: Replica, size: int, *, as_bytes: bool) -> Publish:
+    def new_message(
+        self, replica: Replica, size: int, *, as_bytes: bool, topic: str = RECORDED_TOPIC
+    ) -> Publish:
         """Record a message that a replica publishes next; its event identifies it.
 
         Args:
             replica: The sender.
             size: Bytes of the payload, about.
             as_bytes: Whether the payload is bytes, and not a JSON object.
+            topic: Its topic: `RECORDED_TOPIC` for one that is sent over links, or one of
+                `ROUTED_TOPICS`.
         """
         published = self.of(replica).published
         event = f"{replica.incarnation}.{len(published)}"
-        text = f"{event} of {replica} " * (size // len(event) + 1)
-        payload = text[:size].encode() if as_bytes else f'{{"text":"{text[:size]}"}}'
-        published.append(Publish(RECORDED_TOPIC, event, payload))
+        payload: bytes | str
+        if as_bytes:  # links over a carrier compress, and these are to fill them
+            payload = Random(f"{event} of {replica}").randbytes(size)
+        else:
+            text = f"{event} of {replica} " * (size // len(event) + 1)
+            payload = f'{{"text":"{text[:size]}"}}'
+        published.append(Publish(topic, event, payload))
         return published[-1]
 
 
@@ -241,8 +251,9 @@ class Witness:
         #: The changes that observers of each topic received, folded.
         self.folded: dict[str, dict[Identity, Entry]] = {}
         self._horizons: dict[Replica, tuple[Held, int]] = {}
-        # The number of the last recorded message of each replica that arrived.
-        self._last_messages: dict[Replica, int] = {}
+        # The number of the last recorded message of each replica that arrived, over links and on
+        # the subjects of topics, which are two streams.
+        self._last_messages: dict[tuple[Replica, bool], int] = {}
         #: Returns the violation if a tracked presence of a living replica may not be hidden now.
         self.hiding_violation: Callable[[Entry, Replica], str | None] = lambda *_: None
 
@@ -324,17 +335,18 @@ class Witness:
 
     def delivered(self, sender: str, message: Publish) -> None:
         """Check a message of a member (law 8)."""
-        if message.topic != RECORDED_TOPIC:
+        routed = message.topic in ROUTED_TOPICS
+        if not routed and message.topic != RECORDED_TOPIC:
             return
         incarnation, number = map(int, message.event.split("."))
         replica = Replica(sender, incarnation)
         published = self._ledger.of(replica).published
         if number >= len(published) or message != published[number]:
             self._fail(f"message {message.event} of {sender} is not as it was published")
-        last = self._last_messages.get(replica, -1)
+        last = self._last_messages.get((replica, routed), -1)
         if number <= last:
             self._fail(f"message {message.event} of {sender} arrives after number {last}")
-        self._last_messages[replica] = number
+        self._last_messages[replica, routed] = number
 
     def sweep(self, now: float, resumed_at: float, nodes: int) -> None:
         """Check the laws that no single step shows (laws 2, 3, 6 and 7).

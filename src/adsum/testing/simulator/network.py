@@ -20,6 +20,8 @@ from adsum.replication.state import Replica
 
 #: Seconds that a dial waits for an answer.
 DIAL_TIMEOUT = 3.0
+#: Actions at one time, at most: one step of a trial has many, and each sets few others.
+MOST_AT_ONCE = 200_000
 
 
 class VirtualClock:
@@ -29,6 +31,8 @@ class VirtualClock:
         self.now = 0.0
         self._queue: list[tuple[float, int, Callable[[], None]]] = []
         self._serial = count()
+        # Actions since time last went on.
+        self._at_once = 0
 
     def call_at(self, at: float, action: Callable[[], None]) -> None:
         """Schedule an action at a time; actions due at the same time run in the order of calls."""
@@ -39,11 +43,19 @@ class VirtualClock:
         self.call_at(self.now + delay, action)
 
     def step(self, until: float) -> bool:
-        """Run the next action that is due by a time; returns whether there was one."""
+        """Run the next action that is due by a time; returns whether there was one.
+
+        Raises:
+            RuntimeError: More than `MOST_AT_ONCE` actions ran at one time, so a timer is set for a
+                time that has passed, again and again.
+        """
         if not self._queue or self._queue[0][0] > until:
             self.now = max(self.now, until)
             return False
         at, _, action = heapq.heappop(self._queue)
+        self._at_once = 0 if at > self.now else self._at_once + 1
+        if self._at_once > MOST_AT_ONCE:
+            raise RuntimeError(f"{MOST_AT_ONCE} actions ran at {self.now:.3f} s: {action}")
         self.now = max(self.now, at)
         action()
         return True

@@ -1,10 +1,11 @@
 """A simulated bus in virtual time: a message engine with subjects, such as NATS or Redis.
 
-Clients connect to one of its servers and subscribe to subjects. A message reaches every subscriber
-that is connected at the moment at which the server routes it. It is lost with the connection of
-its publisher or of its receiver, and is never sent again.
+Clients connect to one of its servers, and subscribe to subjects at any time. A message reaches
+every subscriber that is connected at the moment at which the server routes it. It is lost with the
+connection of its publisher or of its receiver, and is never sent again.
 
-* Messages from one publisher to one receiver stay in order; those of several publishers do not.
+* Messages from one publisher to one receiver stay in order; those of several publishers do not. The
+  server handles subscriptions and messages of one client in their order, too.
 * A message with a probe is refused if its server knows no other subscriber of the subject.
 * A server restarts, dies or is away for some time. Its clients notice, and return, each after its
   own delay.
@@ -14,11 +15,13 @@ its publisher or of its receiver, and is never sent again.
   reach, and refusals count, the clients of the own server only.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from random import Random
 from typing import Protocol
+
+from adsum.bus.busmessages import claims_bulletin
 
 from .network import VirtualClock
 
@@ -39,6 +42,10 @@ class SimulatedClient(Protocol):
     #: Whether its process does not run at present.
     paused: bool
 
+    @property
+    def subjects(self) -> Iterable[str]:
+        """The subjects to subscribe to with the next connection."""
+
     def bus_reached(self, session: "SimulatedSession") -> None:
         """The bus has accepted this client, and all of its subscriptions."""
 
@@ -58,22 +65,33 @@ class SimulatedSession:
 
     Attributes:
         open: Whether neither end has closed it.
+        subjects: Its subscriptions, as the server knows them.
         waiting: Bytes of the messages that its client has not read.
+        windowed: The part of them that the windows of links bound: all but messages on topics.
+        backlog: Bytes that its client has published and the server has not received.
     """
 
     client: SimulatedClient
-    subjects: tuple[str, ...]
     server: int
     open: bool = True
+    subjects: set[str] = field(default_factory=set)
     waiting: int = 0
+    windowed: int = 0
+    backlog: int = 0
     #: Virtual time at which everything that was published so far is at the server.
     routed_at: float = 0.0
     #: Virtual time at which everything routed so far has arrived, by receiver.
     arrived_at: "dict[SimulatedSession, float]" = field(default_factory=dict)
 
-    def take(self, size: int) -> bool:
-        """Read a message of some bytes; returns whether it was not dropped meanwhile."""
-        self.waiting -= size
+    def put(self, data: bytes) -> None:
+        """Let a message wait for the client."""
+        self.waiting += len(data)
+        self.windowed += 0 if claims_bulletin(data) else len(data)
+
+    def take(self, data: bytes) -> bool:
+        """Read a message; returns whether it was not dropped meanwhile."""
+        self.waiting -= len(data)
+        self.windowed -= 0 if claims_bulletin(data) else len(data)
         return self.open
 
 
@@ -94,7 +112,7 @@ class SimulatedBus:
         changed_at: See `Medium`.
         messages: Messages that were published, for measurements.
         bytes: Their size.
-        most_waiting: The most bytes that ever waited for one client.
+        most_waiting: The most bytes that ever waited for one client, without messages on topics.
     """
 
     def __init__(self, clock: VirtualClock, rng: Random, latency: tuple[float, float]) -> None:
@@ -132,14 +150,22 @@ class SimulatedBus:
 
     # Clients.
 
-    def connect(self, client: SimulatedClient, subjects: Sequence[str]) -> None:
+    def connect(self, client: SimulatedClient) -> None:
         """Connect a client; it is tried again until a server accepts it or its process ends."""
-        self._clock.call_later(self._delay(), partial(self._accept, client, tuple(subjects)))
+        self._clock.call_later(self._delay(), partial(self._accept, client))
 
-    def reconnect(self, client: SimulatedClient, subjects: Sequence[str]) -> None:
+    def reconnect(self, client: SimulatedClient) -> None:
         """Connect a client that has lost the bus, after a delay of its own."""
         delay = self._rng.uniform(*RETURN_DELAY)
-        self._clock.call_later(delay, partial(self.connect, client, subjects))
+        self._clock.call_later(delay, partial(self.connect, client))
+
+    def subscribe(self, session: SimulatedSession, subject: str) -> None:
+        """Subscribe to one more subject."""
+        self._send(session, partial(self._subscribe, session, subject))
+
+    def unsubscribe(self, session: SimulatedSession, subject: str) -> None:
+        """End a subscription."""
+        self._send(session, partial(self._unsubscribe, session, subject))
 
     def publish(
         self, session: SimulatedSession, subject: str, data: bytes, probe: object | None
@@ -147,9 +173,8 @@ class SimulatedBus:
         """Publish a message; it is lost if the session has ended, or ends on its way."""
         self.messages += 1
         self.bytes += len(data)
-        session.routed_at = max(session.routed_at, self._clock.now + self._delay())
-        route = partial(self._route, session, subject, data, probe)
-        self._clock.call_at(session.routed_at, route)
+        session.backlog += len(data)
+        self._send(session, partial(self._route, session, subject, data, probe))
 
     def close(self, session: SimulatedSession) -> None:
         """End the connection of a client after all that it has published."""
@@ -250,8 +275,17 @@ class SimulatedBus:
         messages, a cut, the death of one server of several, the loss of the connection of this
         node alone, a long absence.
         """
+        return max(self.all_harmed_at, self._harmed.get(place, 0.0))
+
+    @property
+    def all_harmed_at(self) -> float:
+        """Virtual time at which a fault last ended that may hide any node.
+
+        The loss of the connection of one node is none: it holds all others while it is away, and
+        for some time after its return.
+        """
         self._note_harm()
-        return max(self._harmed_at, self._harmed.get(place, 0.0))
+        return self._harmed_at
 
     def _note_harm(self) -> None:
         now = self._clock.now
@@ -261,17 +295,17 @@ class SimulatedBus:
 
     # Sessions.
 
-    def _accept(self, client: SimulatedClient, subjects: tuple[str, ...]) -> None:
+    def _accept(self, client: SimulatedClient) -> None:
         servers = [server for server, up in enumerate(self._up) if up]
         if not client.running:
             return
         if not servers or client.paused:
-            self.reconnect(client, subjects)
+            self.reconnect(client)
             return
-        session = SimulatedSession(client, subjects, self._rng.choice(servers))
+        session = SimulatedSession(client, self._rng.choice(servers))
         self._sessions[session] = None
-        for subject in subjects:
-            self._subscribers.setdefault(subject, {})[session] = None
+        for subject in client.subjects:
+            self._subscribe(session, subject)
         self.changed_at = self._clock.now
         self._notify(session, partial(client.bus_reached, session))
 
@@ -287,21 +321,37 @@ class SimulatedBus:
     def _forget(self, session: SimulatedSession) -> None:
         if not session.open:
             return
+        for subject in sorted(session.subjects):
+            self._unsubscribe(session, subject)
         session.open = False
         del self._sessions[session]
-        for subject in session.subjects:
-            del self._subscribers[subject][session]
-            if not self._subscribers[subject]:
-                del self._subscribers[subject]
         for other in self._sessions:
             other.arrived_at.pop(session, None)
         self.changed_at = self._clock.now
 
+    def _subscribe(self, session: SimulatedSession, subject: str) -> None:
+        if session.open:
+            session.subjects.add(subject)
+            self._subscribers.setdefault(subject, {})[session] = None
+
+    def _unsubscribe(self, session: SimulatedSession, subject: str) -> None:
+        if session.open and subject in session.subjects:
+            session.subjects.remove(subject)
+            del self._subscribers[subject][session]
+            if not self._subscribers[subject]:
+                del self._subscribers[subject]
+
     # Messages.
+
+    def _send(self, session: SimulatedSession, action: Callable[[], None]) -> None:
+        """Let a server handle something after all that the session has sent before."""
+        session.routed_at = max(session.routed_at, self._clock.now + self._delay())
+        self._clock.call_at(session.routed_at, action)
 
     def _route(
         self, session: SimulatedSession, subject: str, data: bytes, probe: object | None
     ) -> None:
+        session.backlog -= len(data)
         if not session.open:
             return
         others = 0
@@ -329,8 +379,8 @@ class SimulatedBus:
         if not receiver.open:
             return
         client = receiver.client
-        receiver.waiting += len(data)
-        self.most_waiting = max(self.most_waiting, receiver.waiting)
+        receiver.put(data)
+        self.most_waiting = max(self.most_waiting, receiver.windowed)
         if client.paused and (receiver.waiting > PENDING_MOST or client.place in self._choked):
             self._harmed[client.place] = self._clock.now
             self._choked.discard(client.place)

@@ -5,36 +5,42 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from random import Random
-from typing import Any
+from typing import Any, NoReturn
 
 from adsum.bus.buscore import BusCore
 from adsum.bus.busevents import (
     Alone,
     Announced,
     Arrived,
+    BusChanged,
     BusEvent,
     Closed,
     DialDone,
     Emit,
+    Follow,
+    Heard,
     HoldChanged,
     Opened,
     RoomChanged,
     Trouble,
+    Unfollow,
 )
+from adsum.bus.limits import BACKLOG_INTERVAL, TOPIC_BACKLOG
 from adsum.config import CARRIER_GRACE
-from adsum.errors import DialRefusedError, HandshakeError
+from adsum.driver.faileddial import report_failed_dial
+from adsum.replication.effects import Deliver, Effect, PublishOnTopic, Sending
 from adsum.replication.engine import RESOLUTION
 from adsum.replication.entry import KEY, Entry
-from adsum.replication.messages import ProtocolMessage
+from adsum.replication.messages import ProtocolMessage, Publish
 from adsum.replication.state import Replica
 from adsum.transport.contract import NodeIdentity
-from adsum.transport.handshake import SelfDialError
 
 from .laws import BrokenLawError
 from .network import SimulatedFrame
 from .nodetimer import NodeTimer
 from .simulatedbus import RETURN_DELAY, SimulatedBus, SimulatedSession
 from .simulatednode import SimulatedNode
+from .topicroutes import ARRIVES, CALM, CALM_AFTER_LOSS, ROUTED_TOPICS, LinkTimes, TopicWants
 
 #: Seconds after which nodes without a link announce themselves again, at most, and find each other
 #: after a split that none of them noticed.
@@ -70,9 +76,26 @@ class SimulatedBusNode(SimulatedNode):
         self._held: set[int] = set()
         # Virtual time at which the silence of a peer last meant nothing.
         self._held_at = 0.0
+        # When the grace of the carrier ends, in the time of its clock, and when it ended last.
         self._gives_up_at = float("inf")
+        self._gave_up_at = 0.0
+        self._paused_at = 0.0
         if self.witness is not None:
             self.witness.hiding_violation = self._hiding_violation
+        # The subjects of topics that it follows, in the order of their subscriptions.
+        self._followed: dict[str, None] = {}
+        # Whether the bus is there, and has room for messages on topics.
+        self._topics_open, self._topics_writable = False, True
+        #: The topics that its observers want.
+        self.wants = TopicWants()
+        self._link_times = LinkTimes()
+        #: The messages on `ROUTED_TOPICS` that were delivered here: their publishers and events.
+        self.arrived: set[tuple[Replica, str]] = set()
+        self._reached_at = simulation.clock.now
+        for observer in self._observers:
+            for topic in observer.wanted_topics():
+                self.want_topic(topic)
+        self.engine.set_topics(False, True, self._now())
 
     # The medium.
 
@@ -98,8 +121,64 @@ class SimulatedBusNode(SimulatedNode):
 
     @property
     def calm_since(self) -> float:
-        """Virtual time of the last event that is a cause to hide this node, or all others here."""
+        """Virtual time of the last event that is a cause to hide this node elsewhere."""
         return max(self.steady_since, self.medium.harmed_at(self.place))
+
+    @property
+    def patient_since(self) -> float:
+        """Virtual time of the last event that is a cause to hide others here.
+
+        The loss of the bus is none until the grace of the carrier ends.
+        """
+        return max(self.steady_since, self.medium.all_harmed_at, self._gave_up_at)
+
+    @property
+    def subjects(self) -> tuple[str, ...]:
+        """See `SimulatedClient`."""
+        return (*self.core.subjects, *self._followed)
+
+    # Topics, as of `CarrierDriver`.
+
+    def want_topic(self, topic: str) -> None:
+        """See `Driver`."""
+        self.wants.want(topic, self.simulation.clock.now)
+        self.core.want_topic(topic, self._now())
+        self._carry_out()
+
+    def unwant_topic(self, topic: str) -> None:
+        """See `Driver`."""
+        self.wants.unwant(topic, self.simulation.clock.now)
+        self.core.unwant_topic(topic, self._now())
+        self._carry_out()
+
+    def _publish_on_topic(self, sending: Sending, encoded: SimulatedFrame) -> None:
+        self.frames_sent += 1
+        self.bytes_sent += len(encoded.data)
+        topic = sending.message.topic
+        self.core.publish_topic(topic, encoded.data, sending.apart, self._now())
+        self._carry_out()
+        if self._topics_writable and self._backlog_of_session > TOPIC_BACKLOG:
+            self._topics_writable = False
+            self._note_topics()
+            self._check_backlog_later()
+
+    def _note_topics(self) -> None:
+        self._call(self.engine.set_topics, self._topics_open, self._topics_writable)
+
+    @property
+    def _backlog_of_session(self) -> int:
+        return self._session.backlog if self._session is not None else 0
+
+    def _check_backlog_later(self) -> None:
+        check = partial(self._when_awake, partial(self._check_backlog))
+        self.simulation.clock.call_later(BACKLOG_INTERVAL, check)
+
+    def _check_backlog(self) -> None:
+        if self._backlog_of_session > TOPIC_BACKLOG // 4:
+            self._check_backlog_later()
+        else:
+            self._topics_writable = True
+            self._note_topics()
 
     # Lifecycle.
 
@@ -107,11 +186,23 @@ class SimulatedBusNode(SimulatedNode):
         """See `SimulatedNode`."""
         self.engine.expect_address(CARRIER)
         super().begin()
-        self.medium.connect(self, self.core.subjects)
+        self.medium.connect(self)
+
+    def pause(self) -> None:
+        """See `SimulatedNode`."""
+        if not self.paused:
+            self._paused_at = self.simulation.clock.now
+        super().pause()
+
+    def set_clock(self, seconds: float) -> None:
+        """See `SimulatedNode`; the grace of the carrier is in active time, which does not jump."""
+        self._gives_up_at += max(0.0, seconds)
+        super().set_clock(seconds)
 
     def resume(self) -> None:
-        """See `SimulatedNode`."""
+        """See `SimulatedNode`; the grace of the carrier is in active time, without the pause."""
         if self.paused:
+            self._gives_up_at += self.simulation.clock.now - self._paused_at
             self.paused = False
             self._core_timer_fired()
             self.paused = True
@@ -161,10 +252,19 @@ class SimulatedBusNode(SimulatedNode):
         if not session.open:  # `bus_lost` follows
             return
         self.simulation.trace("{} is on the bus, at server {}", self.place, session.server)
-        self._session = session
+        self._session, self._reached_at = session, self.simulation.clock.now
+        self._subscribe_to_the_rest(session)
         self._gives_up_at = float("inf")
         self.core.connected(self._now())
         self._carry_out()
+
+    def _subscribe_to_the_rest(self, session: SimulatedSession) -> None:
+        """Let the server know the subscriptions that began or ended while it was connected."""
+        for subject in self.subjects:
+            if subject not in session.subjects:
+                self.medium.subscribe(session, subject)
+        for subject in sorted(session.subjects.difference(self.subjects)):
+            self.medium.unsubscribe(session, subject)
 
     def _lost(self, session: SimulatedSession) -> None:
         if self._session is session:
@@ -174,10 +274,10 @@ class SimulatedBusNode(SimulatedNode):
             self._core_timer.set(self._gives_up_at)
             self.core.disconnected(self._now())
             self._carry_out()
-        self.medium.reconnect(self, self.core.subjects)
+        self.medium.reconnect(self)
 
     def _read(self, session: SimulatedSession, data: bytes) -> None:
-        if session.take(len(data)) and session is self._session:
+        if session.take(data) and session is self._session:
             self.core.received(data, self._now())
             self._carry_out()
 
@@ -193,6 +293,7 @@ class SimulatedBusNode(SimulatedNode):
         if now >= self._gives_up_at - RESOLUTION:
             self.simulation.trace("{} gives its links up", self.place)
             self._gives_up_at = float("inf")
+            self._gave_up_at = self.simulation.clock.now
             self.core.give_up(now)
         self.core.tick(now)
         self._carry_out()
@@ -219,6 +320,7 @@ class SimulatedBusNode(SimulatedNode):
             case Opened(link, peer, dialled, _):
                 replica = Replica(peer.name, peer.incarnation)
                 self.peers[link] = replica
+                self._link_times.note(replica, 1, self.simulation.clock.now)
                 self.links.add(link)
                 self.simulation.trace("{} has link {} to {}", self.place, link, replica)
                 self.engine.address_done(CARRIER)
@@ -229,11 +331,20 @@ class SimulatedBusNode(SimulatedNode):
                 peer_name = self.peers[link].name
                 self.simulation.trace_message(frame.message, peer_name, self.place)
                 self._receive(link, frame)
+            case Heard(link, payload):
+                frame = SimulatedFrame(payload)
+                self.simulation.trace_message(frame.message, self.peers[link].name, self.place)
+                self._call(self.engine.receive_on_topic, link, frame.message)
+            case Follow() | Unfollow():
+                self._follow(event)
+            case BusChanged(connected):
+                self._topics_open = connected
+                self._note_topics()
             case RoomChanged(link, writable):
                 self._call(self.engine.link_writable, link, writable)
             case Closed(link, reason, gone):
                 self.simulation.trace("{}: link {} closed: {}", self.place, link, reason)
-                del self.peers[link]
+                self._link_times.note(self.peers.pop(link), -1, self.simulation.clock.now)
                 self.links.discard(link)
                 if link in self._held:
                     self._held.discard(link)
@@ -264,19 +375,22 @@ class SimulatedBusNode(SimulatedNode):
             raise BrokenLawError(f"{self.simulation.where}: {self.place} emits without a bus")
         self.medium.publish(self._session, event.subject, event.data, event.probe)
 
+    def _follow(self, event: Follow | Unfollow) -> None:
+        match event:
+            case Follow(subject):
+                self._followed[subject] = None
+                if self._session is not None:
+                    self.medium.subscribe(self._session, subject)
+            case Unfollow(subject):
+                del self._followed[subject]
+                if self._session is not None:
+                    self.medium.unsubscribe(self._session, subject)
+
     def _dial_done(self, address: str, error: Exception | None) -> None:
-        """Report a dial, as `LinkDriver` does."""
         if error is None:
             return
         self.simulation.trace("{}: dial of {}: {!r}", self.place, address, error)
-        if isinstance(error, SelfDialError):
-            self.engine.dialled_self(address)
-        elif isinstance(error, DialRefusedError):
-            self.engine.dial_failed(address, True, self._now())
-        elif isinstance(error, HandshakeError):
-            self.engine.dial_rejected(address, self._now())
-        else:
-            self.engine.dial_failed(address, False, self._now())
+        report_failed_dial(self.engine, address, error, self._now())
         self._drive()
 
     def _hold(self, links: tuple[int, ...], held: bool) -> None:
@@ -305,6 +419,80 @@ class SimulatedBusNode(SimulatedNode):
 
     # Laws.
 
+    def post_checked(self, message: Publish, *, to_all: bool = False) -> None:
+        """Publish a message on a topic, and check later that it has arrived where it has to.
+
+        Args:
+            message: A message of `Ledger.new_message` on one of `ROUTED_TOPICS`.
+            to_all: Whether every other node has to receive it.
+        """
+        published_at, sending = self.simulation.clock.now, self.post(message, None)
+        check = partial(self._check_arrival, sending, published_at, to_all)
+        self.simulation.clock.call_later(ARRIVES, check)
+
+    def _check_arrival(self, sending: Sending, published_at: float, to_all: bool) -> None:
+        message = sending.message
+        for other in self.simulation.alive:
+            if not isinstance(other, SimulatedBusNode) or other is self:
+                continue
+            calm_since = self._calm_with(other, message.topic)
+            if calm_since + CALM > published_at:
+                if to_all:
+                    self._fail(f"{other.place} is not calm since {calm_since:g}, as it has to be")
+            elif (self.replica, message.event) not in other.arrived:
+                self._fail(
+                    f"message {message.event} on {message.topic!r} misses {other.place}; its "
+                    f"publisher counted {sending.missed} misses"
+                )
+
+    def _calm_with(self, other: "SimulatedBusNode", topic: str) -> float:
+        """Virtual time of the last event that lets a message to another node be lost.
+
+        Infinite while one is lost in any case.
+        """
+        medium = self.medium
+        if not self.linked_to(other) or medium.lossy or self._shares_name() or other._shares_name():
+            return float("inf")
+        if self.paused or other.paused or not self.running:
+            return float("inf")
+        return max(
+            self._calm_alone,
+            other._calm_alone,
+            other.wants.since(topic),
+            self._link_times.since(other.replica),
+            other._link_times.since(self.replica),
+        )
+
+    @property
+    def _calm_alone(self) -> float:
+        """Virtual time of the last change to this node, to its clock or to its connection."""
+        harmed_at = self.medium.harmed_at(self.place)
+        return max(self._timers_run_since, self._reached_at, harmed_at + CALM_AFTER_LOSS)
+
+    @property
+    def _timers_run_since(self) -> float:
+        return max(self.steady_since, SimulatedNode._could_hide_since(self))
+
+    def _fail(self, violation: str) -> NoReturn:
+        raise BrokenLawError(f"{self.simulation.where}: {self.place}: {violation}")
+
+    def _perform(self, effect: Effect) -> None:
+        if isinstance(effect, PublishOnTopic):
+            sending, index = effect.sending, effect.index
+            shared = sending if effect.reused else None
+            self._publish_on_topic(sending, self._encoded(sending.frame(index), shared, index))
+        super()._perform(effect)
+        if isinstance(effect, Deliver) and effect.message.topic in ROUTED_TOPICS:
+            self._note_arrival(effect.sender, effect.message)
+
+    def _note_arrival(self, sender: str, message: Publish) -> None:
+        incarnation = int(message.event.split(".")[0])
+        self.arrived.add((Replica(sender, incarnation), message.event))
+        now = self.simulation.clock.now
+        violation = self.wants.violation(message.topic, now, self._timers_run_since)
+        if violation is not None:
+            self._fail(violation)
+
     def _could_hide_since(self) -> float:
         held_at = self.simulation.clock.now if self._held else self._held_at
         return max(super()._could_hide_since(), held_at)
@@ -317,7 +505,7 @@ class SimulatedBusNode(SimulatedNode):
             return None
         if self._shares_name() or owner._shares_name():
             return None  # the other members hide one of the two
-        calm = now - max(self.calm_since, owner.calm_since)
+        calm = now - max(self.patient_since, owner.calm_since)
         if calm <= CALM_AFTER:
             return None
         return f"{entry[KEY]!r} of {replica} leaves, though both nodes were well for {calm:.1f} s"

@@ -125,6 +125,7 @@ class Trial:
         simulation.run(simulation.lingering())
         simulation.settle()
         simulation.check_agreement()
+        faults.check_end()
         _check_queues(simulation)
         _check_rest(simulation)
         if self.forget_after < 60.0:
