@@ -290,7 +290,7 @@ def test_generated_websocket_handlers_send_events_of_their_channels() -> None:
     backend = AdsumChannelsBackend(adsum.Node(siblings=False))
     plugin = ChannelsPlugin(backend, channels=["a", "b"], create_ws_route_handlers=True)
     with (
-        TestClient(Litestar(plugins=[plugin])) as client,
+        TestClient(Litestar(plugins=[plugin], logging_config=None)) as client,
         client.websocket_connect("/a") as a,
         client.websocket_connect("/b") as b,
     ):

@@ -15,6 +15,8 @@ import pytest
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 REFUSED = HERE / "refused.py"
+#: Classes whose base classes, of another library, have no types.
+UNTYPED_BASES = "adsum.integrations.socketio."
 
 
 def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
@@ -52,6 +54,7 @@ def test_public_names_have_known_types() -> None:
         symbol["name"]
         for symbol in report["symbols"]
         if symbol["isExported"] and not symbol["isTypeKnown"] and not symbol["isTypeAmbiguous"]
+        if not symbol["name"].startswith(UNTYPED_BASES)
     ]
     assert unknown == []
 
