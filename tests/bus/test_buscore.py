@@ -15,6 +15,7 @@ from adsum.bus.limits import (
     FIRST_AFTER,
     MAX_CASTS_KEPT,
     MAX_DIALS,
+    REPORT_EVERY,
     RESEND_PATIENCE,
     RETURN_GRACE,
     WINDOW,
@@ -125,6 +126,22 @@ def test_recorded_messages_of_a_living_node_are_not_delivered_again() -> None:
     broker.run(DIAL_TIMEOUT + 1.0)
     assert frames(a, "b") == before
     assert (len(a.links), len(b.links)) == (1, 1)
+
+
+def test_recorded_request_for_lost_frames_does_not_close_the_link() -> None:
+    broker, (a, b) = cluster("a", "b")
+    lose_next(broker)
+    send(a, b"one", "b")
+    send(a, b"two", "b")  # reveals the gap
+    broker.run()
+    send(a, broker.random_bytes(REPORT_EVERY), "b")
+    broker.run()
+    assert a.core._links[a.link_to("b")].sending.acknowledged.single > 1
+    before = list(frames(b, "a"))
+    replay(broker, "b", a)
+    broker.run(RESEND_PATIENCE)
+    assert (a.closed, b.closed) == ({}, {})
+    assert frames(b, "a") == before
 
 
 @pytest.mark.parametrize("seed", range(4))

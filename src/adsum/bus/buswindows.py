@@ -118,9 +118,12 @@ class SendWindow:
         return True
 
     def beyond(self, received: Position) -> list[bytes] | None:
-        """The messages that a peer lacks that has received so much; None if one was dropped."""
+        """The messages that a peer lacks that has received so much; None if one was dropped.
+
+        None are lacked by a peer that has acknowledged more: a stranger has repeated its request.
+        """
         if received.single < self.acknowledged.single:
-            return None
+            return []
         casts = self._log.beyond(max(received.cast, self.acknowledged.cast))
         if casts is None:
             return None
