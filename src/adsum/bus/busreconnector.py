@@ -252,6 +252,8 @@ class BusReconnector(ABC):
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT):
                 await self._subscribe_all(session)
+            if self._closed:  # `wait_for` of Python 3.11 and nats-py may swallow a cancellation
+                raise asyncio.CancelledError
             session.make_private()
         except BaseException:
             session.abandon()
