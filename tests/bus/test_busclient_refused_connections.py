@@ -3,6 +3,8 @@
 import asyncio
 import builtins
 import logging
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -269,7 +271,7 @@ def test_missing_extra_names_the_command_that_installs_it(
 
 
 def test_wrong_options_of_redis_are_refused_when_the_client_is_made() -> None:
-    for option in ("db=x", "protocol=3", "no_such_option=hunter2", "decode_responses=true"):
+    for option in ("db=x", "protocol=3", "no_such_option=hunter2", "retry=3", "decode_responses=true"):
         with pytest.raises(ConfigurationError) as caught:
             make_client(f"redis://someone:hunter2@a?{option}", Recorder(), "node")
         assert "carrier='redis://***@a?" in str(caught.value)
@@ -279,6 +281,56 @@ def test_wrong_options_of_redis_are_refused_when_the_client_is_made() -> None:
 def test_missing_file_of_a_certificate_is_refused_when_the_client_is_made() -> None:
     with pytest.raises(ConfigurationError, match="readable files of certificates"):
         make_client("tls://someone:hunter2@a?ca=/no/such/file", Recorder(), "node")
+
+
+@pytest.mark.parametrize("option", ["creds", "nkey"])
+def test_missing_file_of_credentials_is_refused_when_the_client_is_made(
+    monkeypatch: pytest.MonkeyPatch, option: str
+) -> None:
+    pytest.importorskip("nkeys")
+    with pytest.raises(ConfigurationError, match=f"readable file of credentials as {option}"):
+        make_client(f"nats://a?{option}=/no/such/file", Recorder(), "node")
+    monkeypatch.setitem(sys.modules, "nkeys", None)
+    with pytest.raises(ConfigurationError, match=r"need nkeys; run: pip install 'adsum\[nats\]'"):
+        make_client(f"nats://a?{option}=/no/such/file", Recorder(), "node")
+
+
+def test_seed_of_a_file_is_accepted(tmp_path: Path) -> None:
+    nkeys = pytest.importorskip("nkeys")
+    seed = bytes(nkeys.encode_seed(os.urandom(32), nkeys.PREFIX_BYTE_USER))
+    key = nkeys.from_seed(bytearray(seed)).public_key
+    (tmp_path / "user.nk").write_bytes(seed)
+    server = NatsServer(tmp_path, nkey=key.decode())
+    url = f"{server.url}?nkey={tmp_path / 'user.nk'}"
+
+    async def main() -> None:
+        async with connected(url, "a") as (client, _), connected(url, "b") as (_, receiver):
+            await exchange(client, "b", receiver)
+
+    with running(server):
+        assert "refuses the credentials" in refused(server.url)
+        asyncio.run(main())
+
+
+def test_subscription_beyond_the_bound_of_the_server_costs_no_connection(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = NatsServer(tmp_path, subscriptions=4)  # one is for refusals
+
+    async def main() -> None:
+        async with connected(server.url, "a") as (client, events), connected(server.url) as (one, _):
+            for subject in "bcdefg":
+                client.subscribe(subject)
+            await until(lambda: "maximum subscriptions exceeded" in caplog.text)
+            await exchange(one, "c", events)
+            assert events.losses == []
+            server.restart()
+            await until(lambda: len(events.changes) == 3, "the reconnect")
+            await exchange(one, "c", events)
+            assert len(events.losses) == 1
+
+    with running(server):
+        asyncio.run(main())
 
 
 def test_version_of_nats_py_without_an_overridden_method_is_refused(
