@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from adsum.bus.buscore import BusCore, prefix_of
 from adsum.bus.busevents import Emit
-from adsum.bus.busmessages import BusCodec, Cast, Greet, Probe, Report, Single
+from adsum.bus.busmessages import Announce, BusCodec, Cast, Greet, Probe, Report, Single
 from adsum.bus.limits import (
     DIAL_PATIENCE,
     DIAL_TIMEOUT,
@@ -142,6 +142,21 @@ def test_recorded_request_for_lost_frames_does_not_close_the_link() -> None:
     broker.run(RESEND_PATIENCE)
     assert (a.closed, b.closed) == ({}, {})
     assert frames(b, "a") == before
+
+
+def test_recorded_announcement_that_is_repeated_is_answered_once() -> None:
+    broker, (a, b) = cluster("a", "b")
+    broker.go(b)
+    broker.come(b)
+    broker.run(1.0)
+    recorded = [emit.data for name, emit in broker.emitted if name == "b"]
+    announcements = [data for data in recorded if isinstance(decoded(data), Announce)]
+    before = len(broker.emitted)
+    for data in 100 * announcements:
+        a.core.received(data, broker.now)
+        a.drain()
+    broker.run()
+    assert len(broker.emitted) - before <= 2  # a report, and the report that it asks for
 
 
 @pytest.mark.parametrize("seed", range(4))

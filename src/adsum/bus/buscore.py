@@ -89,6 +89,7 @@ from .limits import (
     ANNOUNCE_INTERVAL,
     DIAL_PATIENCE,
     DIAL_TIMEOUT,
+    GREETING_INTERVAL,
     MAX_DIALS,
     MAX_EXCLUDED,
     MAX_GREETINGS,
@@ -370,7 +371,7 @@ class BusCore:
     def _handle(self, sender: bytes, message: BusMessage, size: int, now: float) -> None:
         match message:
             case Announce(site, fresh):
-                self._consider(sender, site, fresh)
+                self._consider(sender, site, fresh, now)
             case Lost(life):
                 if life in self._by_life:
                     self._probe(life)
@@ -394,14 +395,17 @@ class BusCore:
             case Report():
                 self._receive_report(sender, message, now)
 
-    def _consider(self, life: bytes, site: bytes, fresh: bool) -> None:
+    def _consider(self, life: bytes, site: bytes, fresh: bool, now: float) -> None:
         """Handle an announcement: a node without a link is dialled.
 
         Over a link, a node that has returned to the bus and this one state how far they are. It
-        may have given the link up; then it answers with that.
+        may have given the link up; then it answers with that. A stranger may repeat announcements,
+        so they are answered at most every `GREETING_INTERVAL`; the next frame shows the rest.
         """
         for link in self._by_life.get(life, {}).values() if fresh else ():
-            self._report(link, reply=True)
+            if link.greeted_at + GREETING_INTERVAL <= now:
+                link.greeted_at = now
+                self._report(link, reply=True)
         greeted = any(greeting.life == life for greeting in self._greetings.values())
         if life not in self._by_life and not greeted:
             sibling = site == self._site != bytes(SITE_BYTES)

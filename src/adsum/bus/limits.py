@@ -41,6 +41,8 @@ DIAL_TIMEOUT: Final = 10.0
 DIAL_PATIENCE: Final = 3.0
 #: Seconds between two probes of the neighbour in the ring.
 PROBE_INTERVAL: Final = 0.25
+#: Seconds between two answers to announcements of one node that has returned to the bus.
+GREETING_INTERVAL: Final = 0.05
 #: Seconds between two announcements, about: a split that heals without a disconnect is noticed.
 ANNOUNCE_INTERVAL: Final = 30.0
 #: Seconds after a missing frame was noticed until it is requested again; doubles each time.
