@@ -10,9 +10,12 @@ from typing import Any
 
 import pytest
 
+from adsum.bus.busmessages import KEY_BYTES, LIFE_BYTES, BusCodec, Cast
 from adsum.bus.carrierurl import make_client
+from adsum.bus.limits import LEAST_PAYLOAD, MAX_EXCLUDED
 from adsum.bus.natsclient import PRIVATE_NAMES
 from adsum.errors import CarrierError, ConfigurationError
+from adsum.transport.framing import FRAME_LIMIT, encode_payload
 from tests.support.bus_servers import BusServer, NatsServer, RedisServer, running
 from tests.support.ports import free_port
 from tests.support.waiting import until
@@ -331,6 +334,20 @@ def test_subscription_beyond_the_bound_of_the_server_costs_no_connection(
 
     with running(server):
         asyncio.run(main())
+
+
+def test_server_that_refuses_the_longest_messages_is_refused(tmp_path: Path) -> None:
+    server = NatsServer(tmp_path, payload=LEAST_PAYLOAD - 1)
+    with running(server):
+        text = refused(server.url, "a")
+    assert "its max_payload is 327679 bytes; set max_payload of the server to 327680" in text
+
+
+def test_longest_message_of_a_thousand_links_is_accepted() -> None:
+    keys = [index.to_bytes(KEY_BYTES, "big") for index in range(MAX_EXCLUDED)]
+    needs = tuple((key, 1) for key in keys)
+    cast = Cast(1, needs, tuple(keys), encode_payload(os.urandom(FRAME_LIMIT)))
+    assert len(BusCodec(b"secret", "shop").encode(bytes(LIFE_BYTES), cast)) <= LEAST_PAYLOAD
 
 
 def test_version_of_nats_py_without_an_overridden_method_is_refused(

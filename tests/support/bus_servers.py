@@ -138,6 +138,7 @@ class NatsServer(BusServer):
         denied: A subject on which the user must not subscribe.
         nkey: The public key of the only user, instead of a password.
         subscriptions: Subscriptions of one client at most; 0 for any number.
+        payload: Bytes of the longest message.
         pending: Bytes that may wait for one client, which is a slow consumer beyond.
         write_deadline: Seconds for which a client may accept nothing, with the same effect.
         options: See `BusServer`.
@@ -153,18 +154,19 @@ class NatsServer(BusServer):
         denied: str | None = None,
         nkey: str | None = None,
         subscriptions: int = 0,
+        payload: int = 1024 * 1024,
         pending: int = 64 * 1024 * 1024,
         write_deadline: float = 10.0,
         **options: Any,
     ) -> None:
         super().__init__(directory, **options)
         self._write_deadline = write_deadline
-        self._nkey, self._subscriptions = nkey, subscriptions
+        self._nkey, self._subscriptions, self._payload = nkey, subscriptions, payload
         self.route_port = free_port()
         self._routes, self._denied, self._pending = routes, denied, pending
 
     def _arguments(self) -> list[str]:
-        settings: dict[str, object] = {"max_pending": self._pending}
+        settings: dict[str, object] = {"max_pending": self._pending, "max_payload": self._payload}
         settings["write_deadline"] = f"{self._write_deadline}s"
         if self.user is not None:
             account: dict[str, object] = {"user": self.user, "password": self.password}

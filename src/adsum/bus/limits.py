@@ -22,6 +22,10 @@ MAX_GREETINGS: Final = 256
 #: their time has not begun.
 MAX_DIALS: Final = 4
 
+#: Bytes of a message that an engine has to accept: a frame of `FRAME_LIMIT`, and the lists of links
+#: of a cast.
+LEAST_PAYLOAD: Final = 320 * KIB
+
 #: Bytes in the backlog of the client beyond which messages on topics wait; they are sent again at a
 #: quarter of this.
 TOPIC_BACKLOG: Final = 256 * KIB

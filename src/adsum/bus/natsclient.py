@@ -27,6 +27,7 @@ from nats.errors import Error as NatsError
 from adsum.bus.busclient import BusHandler
 from adsum.bus.busreconnector import (
     CREDENTIALS,
+    PAYLOAD,
     PERMISSION,
     REACH,
     BusReconnector,
@@ -41,6 +42,7 @@ from adsum.bus.bussession import (
     Verb,
     every_ping,
 )
+from adsum.bus.limits import LEAST_PAYLOAD
 from adsum.bus.maskedurl import mask
 from adsum.errors import ConfigurationError
 
@@ -53,6 +55,10 @@ PRIVATE_NAMES = ("_process_msg", "_process_err", "_process_op_err", "_connect_co
 _NO_RESPONDERS = b"NATS/1.0 503"
 #: The error of the server for a subscription beyond its bound; the others remain.
 _TOO_MANY = "maximum subscriptions exceeded"
+
+
+class SmallPayloadError(NatsError):
+    """The server does not accept the longest messages: links would repeat them without success."""
 
 
 class NatsClient(BusReconnector):
@@ -83,6 +89,8 @@ class NatsClient(BusReconnector):
     def _failure(self, error: Exception) -> tuple[str, str]:
         text = str(error).removeprefix("nats: ").strip("'")
         lower = text.lower()
+        if isinstance(error, SmallPayloadError):
+            return text, PAYLOAD
         if "permissions violation" in lower:
             return text, PERMISSION
         if "authorization" in lower or "authentication" in lower:
@@ -143,6 +151,8 @@ class _NatsSession(BusSession):
             await self._client.connect(**self._options, error_cb=self._failed, closed_cb=self._lost)
         except NatsError:
             raise self._error or NatsError("no connection") from None
+        if self._client.max_payload < LEAST_PAYLOAD:
+            raise SmallPayloadError(f"its max_payload is {self._client.max_payload} bytes")
         inbox = self._client.new_inbox()
         self._inbox = f"{inbox}.".encode()
         await self._client.subscribe(f"{inbox}.*")
