@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adsum.bus.busmessages import Bulletin, BusCodec
-from adsum.bus.limits import UNFOLLOW_AFTER
+from adsum.bus.limits import ANNOUNCE_INTERVAL, UNFOLLOW_AFTER
 from adsum.bus.topicslots import SLOTS, TopicSlots, slot_of
 from adsum.transport.framing import FRAME_LIMIT, encode_payload
 
@@ -357,6 +357,19 @@ def test_message_of_an_unwanted_slot_does_not_hide_others() -> None:
         b.core.received(data, broker.now)
         b.drain()
     assert heard(b, "a") == [b"one"]
+
+
+def test_recorded_message_does_not_reach_a_later_subscriber_after_an_announcement() -> None:
+    broker, (a, b) = cluster("a", "b")
+    publish(a, "jobs", b"old")
+    recorded = emitted(broker, "a")[-1][1]
+    broker.run(1.25 * ANNOUNCE_INTERVAL)
+    want(b, "jobs")
+    b.core.received(recorded, broker.now)
+    b.drain()
+    publish(a, "jobs", b"new")
+    broker.run()
+    assert heard(b, "a") == [b"new"]
 
 
 def test_message_that_is_delivered_early_hides_those_before_it_and_arrives_once() -> None:

@@ -274,7 +274,13 @@ def test_missing_extra_names_the_command_that_installs_it(
 
 
 def test_wrong_options_of_redis_are_refused_when_the_client_is_made() -> None:
-    for option in ("db=x", "protocol=3", "no_such_option=hunter2", "retry=3", "decode_responses=true"):
+    for option in (
+        "db=x",
+        "protocol=3",
+        "no_such_option=hunter2",
+        "retry=3",
+        "decode_responses=true",
+    ):
         with pytest.raises(ConfigurationError) as caught:
             make_client(f"redis://someone:hunter2@a?{option}", Recorder(), "node")
         assert "carrier='redis://***@a?" in str(caught.value)
@@ -321,7 +327,10 @@ def test_subscription_beyond_the_bound_of_the_server_costs_no_connection(
     server = NatsServer(tmp_path, subscriptions=4)  # one is for refusals
 
     async def main() -> None:
-        async with connected(server.url, "a") as (client, events), connected(server.url) as (one, _):
+        async with (
+            connected(server.url, "a") as (client, events),
+            connected(server.url) as (one, _),
+        ):
             for subject in "bcdefg":
                 client.subscribe(subject)
             await until(lambda: "maximum subscriptions exceeded" in caplog.text)

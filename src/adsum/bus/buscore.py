@@ -32,7 +32,8 @@ Invariants of messages on topics (`Bulletin`):
 * Each comes from a member that is linked here. It is accepted only from a life with a link whose
   first single has arrived, and that the life is known to have still. The single states the number
   of the life's last bulletin before, so a recorded one is accepted neither on a new link nor after
-  the end of its life.
+  the end of its life. Announcements state it, too, so a node that begins to follow a topic accepts
+  no bulletin recorded before the last of them.
 * A node that its publisher sends the message over a direct link does not take it from the subject
   as well: the bulletin names the life. The publisher has to name only lives to which it has a link
   itself: it publishes the first single when it opens a link, and the end when it closes one, before
@@ -370,8 +371,10 @@ class BusCore:
 
     def _handle(self, sender: bytes, message: BusMessage, size: int, now: float) -> None:
         match message:
-            case Announce(site, fresh):
+            case Announce(site, fresh, issued):
                 self._consider(sender, site, fresh, now)
+                if sender in self._heard:  # a bulletin that was recorded before comes too late
+                    self._heard[sender] = max(issued, self._heard[sender])
             case Lost(life):
                 if life in self._by_life:
                     self._probe(life)
@@ -698,7 +701,7 @@ class BusCore:
     def _announce(self, now: float, *, fresh: bool) -> None:
         jitter = self._random_bytes(1)[0] / 256
         self._announce_at = now + ANNOUNCE_INTERVAL * (0.75 + jitter / 2)
-        self._emit(self._all, Announce(self._site, fresh), probe=_ANNOUNCEMENT)
+        self._emit(self._all, Announce(self._site, fresh, self._issued), probe=_ANNOUNCEMENT)
 
     def _probe(self, life: bytes | None) -> None:
         if life is not None:

@@ -117,7 +117,7 @@ class _OrderedClient(Client):
             await super()._process_op_err(e)
 
     async def _process_err(self, err_msg: str) -> None:
-        if _TOO_MANY in err_msg.lower():  # nats-py would close the connection, for ever anew
+        if _TOO_MANY in err_msg.lower():  # nats-py would close the connection
             self._adsum_session.events.dropped(err_msg.strip("'"))
         else:
             await super()._process_err(err_msg)
