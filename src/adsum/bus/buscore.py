@@ -107,6 +107,7 @@ from .virtuallink import VirtualGreeting, VirtualLink
 SCHEME = "bus:"
 _NEVER, _PAST = float("inf"), float("-inf")
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", re.ASCII)
+_DIGITS = re.compile("[0-9]+")
 _ANNOUNCEMENT = "announcement"
 #: Bytes of the number of a bulletin in the first single of a link.
 _NUMBER_BYTES = 8
@@ -220,7 +221,8 @@ class BusCore:
             sender, message = self._codec.decode(data)
         except ProtocolError as error:
             text = f"a message on the subjects of {self._prefix!r} was dropped: {error}"
-            self._events.append(Trouble(text, str(error)))
+            # Without the numbers, which a stranger may vary.
+            self._events.append(Trouble(text, _DIGITS.sub("", str(error))))
             return
         self._handle(sender, message, len(data), now)
         self._begin_dials(now)
