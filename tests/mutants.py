@@ -2539,6 +2539,41 @@ MUTANTS = [
         VIRTUAL_LINKS,
     ),
     Mutant(
+        "close a link for a recorded request for lost frames",
+        "../bus/buswindows.py",
+        "            return []\n",
+        "            return None\n",
+        VIRTUAL_LINKS,
+    ),
+    Mutant(
+        "answer every repetition of an announcement",
+        "../bus/buscore.py",
+        "if link.greeted_at + GREETING_INTERVAL <= now:",
+        "if True:",
+        VIRTUAL_LINKS,
+    ),
+    Mutant(
+        "accept recorded messages on a topic that is followed later",
+        "../bus/bustopics.py",
+        "self._heard[life] = max(issued, self._heard[life])",
+        "pass",
+        TOPICS,
+    ),
+    Mutant(
+        "drop messages on topics that wait for a link as a later announcement arrives",
+        "../bus/bustopics.py",
+        "if life in self._heard and life not in self._waiting:",
+        "if life in self._heard:",
+        TOPICS,
+    ),
+    Mutant(
+        "count the bytes of queued messages of a bus alone",
+        "../bus/bustransport.py",
+        "self._queued += size + MESSAGE_COST",
+        "self._queued += size",
+        BUS_TRANSPORT,
+    ),
+    Mutant(
         "deliver a repeated single again",
         "../bus/buswindows.py",
         "if number > self.received.single and number not in self._singles and self._fits(body):",
@@ -2884,8 +2919,8 @@ MUTANTS = [
     Mutant(
         "number the messages of each topic on their own",
         "../bus/bustopics.py",
-        "return Bulletin(slot_of(topic), self._issued,",
-        "return Bulletin(slot_of(topic), (slot_of(topic) << 32) + self._issued,",
+        "return Bulletin(slot_of(topic), self.issued,",
+        "return Bulletin(slot_of(topic), (slot_of(topic) << 32) + self.issued,",
         ROUTED_TRIALS,
     ),
     Mutant(

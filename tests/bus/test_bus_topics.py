@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from adsum.bus.busevents import Emit
 from adsum.bus.busmessages import Bulletin, BusCodec
-from adsum.bus.limits import MAX_WAITING_BULLETINS, UNFOLLOW_AFTER
+from adsum.bus.limits import ANNOUNCE_INTERVAL, MAX_WAITING_BULLETINS, UNFOLLOW_AFTER
 from adsum.bus.topicslots import SLOTS, TopicSlots, slot_of
 from adsum.transport.framing import FRAME_LIMIT, encode_payload
 
@@ -331,6 +332,16 @@ def test_messages_right_after_a_return_wait_until_the_link_is_known_to_be_there_
     assert len(b.opened) == 1
 
 
+def test_announcement_does_not_drop_the_messages_before_it_that_wait() -> None:
+    broker, a, b = returned(b"one", b"two")
+    a.core._announce(broker.now, fresh=False)
+    [emit] = [each for each in a.core.take_events() if isinstance(each, Emit)]
+    b.core.received(emit.data, broker.now)
+    b.drain()
+    broker.run()
+    assert heard(b, "a") == [b"one", b"two"]
+
+
 def test_repeated_messages_right_after_a_return_are_delivered_once() -> None:
     broker, _, b = returned(b"one", b"two")
     for _, data in emitted(broker, "a"):
@@ -438,6 +449,19 @@ def test_message_of_an_unwanted_slot_does_not_hide_others() -> None:
         b.core.received(data, broker.now)
         b.drain()
     assert heard(b, "a") == [b"one"]
+
+
+def test_recorded_message_does_not_reach_a_later_subscriber_after_an_announcement() -> None:
+    broker, (a, b) = cluster("a", "b")
+    publish(a, "jobs", b"old")
+    recorded = emitted(broker, "a")[-1][1]
+    broker.run(1.25 * ANNOUNCE_INTERVAL)
+    want(b, "jobs")
+    b.core.received(recorded, broker.now)
+    b.drain()
+    publish(a, "jobs", b"new")
+    broker.run()
+    assert heard(b, "a") == [b"new"]
 
 
 def test_message_that_is_delivered_early_hides_those_before_it_and_arrives_once() -> None:

@@ -54,6 +54,29 @@ def test_killed_server_is_one_loss_and_its_restart_one_connection(server: BusSer
     asyncio.run(main())
 
 
+def test_cancelled_connect_leaves_no_connection(server: BusServer) -> None:
+    async def main() -> None:
+        async with connected(server.url, "subject"):
+            before = asyncio.all_tasks()
+        start = time.monotonic()
+        async with connected(server.url, "subject"):
+            takes = time.monotonic() - start
+        for part in range(40):
+            client = make(server.url, Recorder())
+            opening = asyncio.create_task(client.connect(["subject"]))
+            await asyncio.sleep(takes * part / 40)  # one of them cancels an answer that is there
+            if opening.cancel():
+                await asyncio.wait([opening])
+            else:
+                await client.close()
+        await until(lambda: asyncio.all_tasks() <= before, "the end of all tasks")
+        async with connected(server.url) as (observer, events):
+            observer.publish("subject", b"", probe="nobody")
+            await until(lambda: events.refused == ["nobody"], "the refusal")
+
+    asyncio.run(main())
+
+
 def test_all_subscriptions_are_in_place_when_the_reconnect_is_reported(server: BusServer) -> None:
     async def main() -> None:
         async with (

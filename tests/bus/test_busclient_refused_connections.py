@@ -3,14 +3,19 @@
 import asyncio
 import builtins
 import logging
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from adsum.bus.busmessages import KEY_BYTES, LIFE_BYTES, BusCodec, Cast
 from adsum.bus.carrierurl import make_client
+from adsum.bus.limits import LEAST_PAYLOAD, MAX_EXCLUDED
 from adsum.bus.natsclient import PRIVATE_NAMES
 from adsum.errors import CarrierError, ConfigurationError
+from adsum.transport.framing import FRAME_LIMIT, encode_payload
 from tests.support.bus_servers import BusServer, NatsServer, RedisServer, running
 from tests.support.ports import free_port
 from tests.support.waiting import until
@@ -269,7 +274,13 @@ def test_missing_extra_names_the_command_that_installs_it(
 
 
 def test_wrong_options_of_redis_are_refused_when_the_client_is_made() -> None:
-    for option in ("db=x", "protocol=3", "no_such_option=hunter2", "decode_responses=true"):
+    for option in (
+        "db=x",
+        "protocol=3",
+        "no_such_option=hunter2",
+        "retry=3",
+        "decode_responses=true",
+    ):
         with pytest.raises(ConfigurationError) as caught:
             make_client(f"redis://someone:hunter2@a?{option}", Recorder(), "node")
         assert "carrier='redis://***@a?" in str(caught.value)
@@ -279,6 +290,73 @@ def test_wrong_options_of_redis_are_refused_when_the_client_is_made() -> None:
 def test_missing_file_of_a_certificate_is_refused_when_the_client_is_made() -> None:
     with pytest.raises(ConfigurationError, match="readable files of certificates"):
         make_client("tls://someone:hunter2@a?ca=/no/such/file", Recorder(), "node")
+
+
+@pytest.mark.parametrize("option", ["creds", "nkey"])
+def test_missing_file_of_credentials_is_refused_when_the_client_is_made(
+    monkeypatch: pytest.MonkeyPatch, option: str
+) -> None:
+    pytest.importorskip("nkeys")
+    with pytest.raises(ConfigurationError, match=f"readable file of credentials as {option}"):
+        make_client(f"nats://a?{option}=/no/such/file", Recorder(), "node")
+    monkeypatch.setitem(sys.modules, "nkeys", None)
+    with pytest.raises(ConfigurationError, match=r"need nkeys; run: pip install 'adsum\[nats\]'"):
+        make_client(f"nats://a?{option}=/no/such/file", Recorder(), "node")
+
+
+def test_seed_of_a_file_is_accepted(tmp_path: Path) -> None:
+    nkeys = pytest.importorskip("nkeys")
+    seed = bytes(nkeys.encode_seed(os.urandom(32), nkeys.PREFIX_BYTE_USER))
+    key = nkeys.from_seed(bytearray(seed)).public_key
+    (tmp_path / "user.nk").write_bytes(seed)
+    server = NatsServer(tmp_path, nkey=key.decode())
+    url = f"{server.url}?nkey={tmp_path / 'user.nk'}"
+
+    async def main() -> None:
+        async with connected(url, "a") as (client, _), connected(url, "b") as (_, receiver):
+            await exchange(client, "b", receiver)
+
+    with running(server):
+        assert "refuses the credentials" in refused(server.url)
+        asyncio.run(main())
+
+
+def test_subscription_beyond_the_bound_of_the_server_costs_no_connection(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = NatsServer(tmp_path, subscriptions=4)  # one is for refusals
+
+    async def main() -> None:
+        async with (
+            connected(server.url, "a") as (client, events),
+            connected(server.url) as (one, _),
+        ):
+            for subject in "bcdefg":
+                client.subscribe(subject)
+            await until(lambda: "maximum subscriptions exceeded" in caplog.text)
+            await exchange(one, "c", events)
+            assert events.losses == []
+            server.restart()
+            await until(lambda: len(events.changes) == 3, "the reconnect")
+            await exchange(one, "c", events)
+            assert len(events.losses) == 1
+
+    with running(server):
+        asyncio.run(main())
+
+
+def test_server_that_refuses_the_longest_messages_is_refused(tmp_path: Path) -> None:
+    server = NatsServer(tmp_path, payload=LEAST_PAYLOAD - 1)
+    with running(server):
+        text = refused(server.url, "a")
+    assert "its max_payload is 327679 bytes; set max_payload of the server to 327680" in text
+
+
+def test_longest_message_of_a_thousand_links_is_accepted() -> None:
+    keys = [index.to_bytes(KEY_BYTES, "big") for index in range(MAX_EXCLUDED)]
+    needs = tuple((key, 1) for key in keys)
+    cast = Cast(1, needs, tuple(keys), encode_payload(os.urandom(FRAME_LIMIT)))
+    assert len(BusCodec(b"secret", "shop").encode(bytes(LIFE_BYTES), cast)) <= LEAST_PAYLOAD
 
 
 def test_version_of_nats_py_without_an_overridden_method_is_refused(

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adsum.bus.buscore import BusCore, prefix_of
-from adsum.bus.busevents import Emit
-from adsum.bus.busmessages import BusCodec, Cast, Greet, Probe, Report, Single
+from adsum.bus.busevents import Emit, Trouble
+from adsum.bus.busmessages import Announce, BusCodec, Cast, Greet, Probe, Report, Single
 from adsum.bus.limits import (
     DIAL_PATIENCE,
     DIAL_TIMEOUT,
@@ -145,6 +145,30 @@ def test_recorded_request_for_lost_frames_does_not_close_the_link() -> None:
     broker.run(1.0)
     assert a.closed == b.closed == {}
     assert frames(b, "a") == [b"one", b"two", large]
+
+
+def test_recorded_announcement_that_is_repeated_is_answered_once() -> None:
+    broker, (a, b) = cluster("a", "b")
+    broker.go(b)
+    broker.come(b)
+    broker.run(1.0)
+    recorded = [emit.data for name, emit in broker.emitted if name == "b"]
+    announcements = [data for data in recorded if isinstance(decoded(data), Announce)]
+    before = len(broker.emitted)
+    for data in 100 * announcements:
+        a.core.received(data, broker.now)
+        a.drain()
+    broker.run()
+    assert len(broker.emitted) - before <= 2  # a report, and the report that it asks for
+
+
+def test_messages_of_all_other_versions_share_one_series_of_log_lines() -> None:
+    _, (a, _) = cluster("a", "b")
+    for version in range(2, 256):
+        a.core.received(bytes([0xAD, version]) + bytes(40), 1000.0)
+    troubles = [event for event in a.core.take_events() if isinstance(event, Trouble)]
+    assert len(troubles) == 254
+    assert len({trouble.key for trouble in troubles}) == 1
 
 
 @pytest.mark.parametrize("seed", range(4))

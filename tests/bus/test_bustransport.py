@@ -14,6 +14,7 @@ import pytest
 
 from adsum.bus import bustransport
 from adsum.bus.buscore import BusCore
+from adsum.bus.bustransport import BusTransport
 from adsum.errors import CarrierError, DialError, ListenError, ProtocolError
 from adsum.forks import process
 from adsum.transport.contract import Link
@@ -258,6 +259,23 @@ async def test_messages_beyond_the_queue_are_dropped_and_repaired(
     await until(lambda: len(acceptor.frames) == 21)
     assert acceptor.payloads == [*payloads, b"last"]
     assert "messages are dropped, more than 20000 bytes are queued" in caplog.text
+
+
+@in_loop
+async def test_flood_of_empty_messages_beyond_the_queue_is_dropped(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(bustransport, "MAX_QUEUED", 100 * bustransport.MESSAGE_COST)
+    dialler, acceptor = await world.pair(limits=TransportLimits(turn_budget=1))
+    handler = world.broker.clients[0].handler
+    for _ in range(1000):
+        handler.bus_received(b"")
+    queue = cast(BusTransport, handler)._inbound
+    assert len(queue) <= 101
+    assert "messages are dropped" in caplog.text
+    await until(lambda: not queue)
+    dialler.link.send(b"later")
+    await until(lambda: acceptor.payloads == [b"later"])
 
 
 @in_loop

@@ -136,6 +136,9 @@ class NatsServer(BusServer):
     Args:
         routes: Ports for the routes of the other servers of its cluster, or None for no cluster.
         denied: A subject on which the user must not subscribe.
+        nkey: The public key of the only user, instead of a password.
+        subscriptions: Subscriptions of one client at most; 0 for any number.
+        payload: Bytes of the longest message.
         pending: Bytes that may wait for one client, which is a slow consumer beyond.
         write_deadline: Seconds for which a client may accept nothing, with the same effect.
         options: See `BusServer`.
@@ -149,23 +152,31 @@ class NatsServer(BusServer):
         *,
         routes: list[int] | None = None,
         denied: str | None = None,
+        nkey: str | None = None,
+        subscriptions: int = 0,
+        payload: int = 1024 * 1024,
         pending: int = 64 * 1024 * 1024,
         write_deadline: float = 10.0,
         **options: Any,
     ) -> None:
         super().__init__(directory, **options)
         self._write_deadline = write_deadline
+        self._nkey, self._subscriptions, self._payload = nkey, subscriptions, payload
         self.route_port = free_port()
         self._routes, self._denied, self._pending = routes, denied, pending
 
     def _arguments(self) -> list[str]:
-        settings: dict[str, object] = {"max_pending": self._pending}
+        settings: dict[str, object] = {"max_pending": self._pending, "max_payload": self._payload}
         settings["write_deadline"] = f"{self._write_deadline}s"
         if self.user is not None:
             account: dict[str, object] = {"user": self.user, "password": self.password}
             if self._denied is not None:
                 account["permissions"] = {"subscribe": {"deny": self._denied}}
             settings["authorization"] = {"users": [account]}
+        if self._nkey is not None:
+            settings["authorization"] = {"users": [{"nkey": self._nkey}]}
+        if self._subscriptions:
+            settings["max_subscriptions"] = self._subscriptions
         if self.tls is not None:
             files = {"cert_file": self.tls / "server.pem", "key_file": self.tls / "server.key"}
             settings["tls"] = {name: str(path) for name, path in files.items()}

@@ -75,6 +75,7 @@ from .buswindows import CastLog, SendWindow
 from .limits import (
     ANNOUNCE_INTERVAL,
     DIAL_TIMEOUT,
+    GREETING_INTERVAL,
     MAX_EXCLUDED,
     MAX_SILENT_WAITING,
     PROBE_INTERVAL,
@@ -89,6 +90,7 @@ from .virtuallink import VirtualGreeting, VirtualLink
 
 _NEVER, _PAST = float("inf"), float("-inf")
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", re.ASCII)
+_DIGITS = re.compile("[0-9]+")
 _ANNOUNCEMENT = "announcement"
 
 
@@ -191,7 +193,8 @@ class BusCore:
             sender, message = self._codec.decode(data)
         except ProtocolError as error:
             text = f"a message on the subjects of {self._prefix!r} was dropped: {error}"
-            self._events.append(Trouble(text, str(error)))
+            # Without the numbers, which a stranger may vary.
+            self._events.append(Trouble(text, _DIGITS.sub("", str(error))))
             return
         if sender not in self._by_life:
             self._dials.note(sender)
@@ -339,8 +342,9 @@ class BusCore:
 
     def _handle(self, sender: bytes, message: BusMessage, size: int, now: float) -> None:
         match message:
-            case Announce(site, fresh):
-                self._consider(sender, site, fresh)
+            case Announce(site, fresh, issued):
+                self._consider(sender, site, fresh, now)
+                self._topics.expire(sender, issued)
             case Lost(life):
                 if life in self._by_life:
                     self._probe(life)
@@ -364,14 +368,17 @@ class BusCore:
             case Report():
                 self._receive_report(sender, message, now)
 
-    def _consider(self, life: bytes, site: bytes, fresh: bool) -> None:
+    def _consider(self, life: bytes, site: bytes, fresh: bool, now: float) -> None:
         """Handle an announcement: a node without a link is dialled.
 
         Over a link, a node that has returned to the bus and this one state how far they are. It
-        may have given the link up; then it answers with that.
+        may have given the link up; then it answers with that. A stranger may repeat announcements,
+        so they are answered at most every `GREETING_INTERVAL`; the next frame shows the rest.
         """
         for link in self._by_life.get(life, {}).values() if fresh else ():
-            self._report(link, reply=True)
+            if link.greeted_at + GREETING_INTERVAL <= now:
+                link.greeted_at = now
+                self._report(link, reply=True)
         if life not in self._by_life and not self._dials.meets(life):
             sibling = site == self._site != bytes(SITE_BYTES)
             self._events.append(Announced(address_of(life), sibling))
@@ -641,7 +648,7 @@ class BusCore:
     def _announce(self, now: float, *, fresh: bool) -> None:
         jitter = self._random_bytes(1)[0] / 256
         self._announce_at = now + ANNOUNCE_INTERVAL * (0.75 + jitter / 2)
-        self._emit(self._all, Announce(self._site, fresh), probe=_ANNOUNCEMENT)
+        self._emit(self._all, Announce(self._site, fresh, self._topics.issued), probe=_ANNOUNCEMENT)
 
     def _probe(self, life: bytes | None) -> None:
         if life is not None:

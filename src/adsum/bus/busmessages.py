@@ -29,6 +29,7 @@ _VERSION: Final = 1
 _HEAD: Final = struct.Struct(f">BBB{LIFE_BYTES}s")
 _PAIR: Final = struct.Struct(f">{LIFE_BYTES}s{KEY_BYTES}s")
 _NUMBERS: Final = struct.Struct(">QQ")
+_ANNOUNCE: Final = struct.Struct(">?Q")
 _CAST: Final = struct.Struct(">QHH")
 _NEED: Final = struct.Struct(f">{KEY_BYTES}sQ")
 _REPORT: Final = struct.Struct(">QQQQB")
@@ -50,10 +51,12 @@ class Announce:
     Attributes:
         site: See `BusCore`; zeros if it has none.
         fresh: Whether it has just reached the bus, at first or again.
+        issued: The number of its last bulletin.
     """
 
     site: bytes
     fresh: bool
+    issued: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,8 +227,8 @@ class BusCodec:
 
 def _encode(message: BusMessage) -> bytes:
     match message:
-        case Announce(site, fresh):
-            return site + bytes([fresh])
+        case Announce(site, fresh, issued):
+            return site + _ANNOUNCE.pack(fresh, issued)
         case Lost(life):
             return life
         case Greet(target, key, frames):
@@ -250,7 +253,7 @@ def _decode(kind: int, data: bytes) -> BusMessage:
     """Decode the part after the head; raises errors of `struct`, or IndexError, if it is short."""
     made = _KINDS[kind]
     if made is Announce:
-        return Announce(data[:SITE_BYTES], bool(data[SITE_BYTES]))
+        return Announce(data[:SITE_BYTES], *_ANNOUNCE.unpack(data[SITE_BYTES:]))
     if made is Lost:
         return Lost(data)
     if made is Probe:

@@ -18,6 +18,7 @@ from typing import Any
 
 from adsum.bus.busclient import BusHandler
 from adsum.bus.bussession import BusSession
+from adsum.bus.limits import LEAST_PAYLOAD
 from adsum.bus.maskedurl import mask, scrubbed, split_urls
 from adsum.errors import CarrierError
 from adsum.quoting import quoted
@@ -252,6 +253,8 @@ class BusReconnector(ABC):
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT):
                 await self._subscribe_all(session)
+            if self._closed:  # `wait_for` of Python 3.11 and nats-py may swallow a cancellation
+                raise asyncio.CancelledError
             session.make_private()
         except BaseException:
             session.abandon()
@@ -297,5 +300,6 @@ class BusReconnector(ABC):
 REACH = "check that the server runs and that this host may connect to it"
 CREDENTIALS = "check the user, the password or the token in the URL"
 PERMISSION = "allow this user to subscribe and publish on the subjects of the cluster"
+PAYLOAD = f"set max_payload of the server to {LEAST_PAYLOAD} or more"
 #: Remedies for the refusals of a server that runs.
-REFUSALS = (CREDENTIALS, PERMISSION)
+REFUSALS = (CREDENTIALS, PERMISSION, PAYLOAD)

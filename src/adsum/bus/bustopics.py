@@ -12,7 +12,8 @@ Invariants:
 * Each comes from a member that is linked here. It is accepted only from a life with a link whose
   first single has arrived, and that the life is known to have still. The single states the number
   of the life's last bulletin before, so a recorded one is accepted neither on a new link nor after
-  the end of its life.
+  the end of its life. Announcements state it, too, so a node that begins to follow a topic accepts
+  no bulletin recorded before the last of them.
 * While its links have not begun, or it may have given them up during an absence from the bus, its
   bulletins wait. A message over such a link proves that the life has it still, and that it had it
   when it published them: a link never comes back. If all its links close instead, they are dropped.
@@ -43,13 +44,13 @@ class BusTopics:
 
     Attributes:
         slots: The slots of the wanted topics.
+        issued: The number of the last bulletin of this node.
     """
 
     def __init__(self, life: bytes) -> None:
         self.slots = TopicSlots()
         self._life = life
-        # The number of the last bulletin of this node.
-        self._issued = 0
+        self.issued = 0
         # The number of the last bulletin of each life with a link that has begun.
         self._heard: dict[bytes, int] = {}
         # The bulletins that wait for the confirmation of a link, by life, and the bytes of all.
@@ -59,7 +60,7 @@ class BusTopics:
     @property
     def opening(self) -> bytes:
         """The body of the first single of a link: all earlier bulletins are not for it."""
-        return self._issued.to_bytes(_NUMBER_BYTES, "big")
+        return self.issued.to_bytes(_NUMBER_BYTES, "big")
 
     def issue(self, topic: str, excluded: Iterable[bytes], body: bytes) -> Bulletin:
         """The next bulletin of this node.
@@ -69,13 +70,21 @@ class BusTopics:
             excluded: The lives that are sent it in another way.
             body: The frame.
         """
-        self._issued += 1
-        return Bulletin(slot_of(topic), self._issued, tuple(dict.fromkeys(excluded)), body)
+        self.issued += 1
+        return Bulletin(slot_of(topic), self.issued, tuple(dict.fromkeys(excluded)), body)
 
     def begin(self, life: bytes, opening: bytes) -> None:
         """Accept the bulletins of a life from now on: the first single of a link has arrived."""
         last = int.from_bytes(opening[:_NUMBER_BYTES], "big")
         self._heard[life] = max(last, self._heard.get(life, 0))
+
+    def expire(self, life: bytes, issued: int) -> None:
+        """Accept no bulletin up to a number any more, which an announcement states.
+
+        It has come after them on the bus; those that wait here have come before it.
+        """
+        if life in self._heard and life not in self._waiting:
+            self._heard[life] = max(issued, self._heard[life])
 
     def forget(self, life: bytes) -> None:
         """Forget a life: its last link has closed."""

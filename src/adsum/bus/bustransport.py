@@ -63,6 +63,8 @@ logger = logging.getLogger("adsum.transport")
 
 #: Bytes of received messages that may be queued; further ones are dropped, as a bus may lose any.
 MAX_QUEUED = 64 * 1024 * 1024
+#: Bytes for which a queued message counts beside its own, so that a flood of empty ones is bounded.
+MESSAGE_COST = 256
 #: Characters of a reason in a log line.
 _MAX_REASON = 200
 
@@ -377,7 +379,7 @@ class BusTransport:
             if not self._inbound or self.inherited:
                 return None
             size, action = self._inbound.popleft()
-            self._queued -= size
+            self._queued -= size + MESSAGE_COST
             self._call(action)
         if self._events:
             size = max(size, self._perform(self._events.popleft()))
@@ -391,7 +393,7 @@ class BusTransport:
     def _enqueue(self, action: Callable[[float], None], size: int = 0) -> None:
         if not self._muted and not self.inherited:
             self._inbound.append((size, action))
-            self._queued += size
+            self._queued += size + MESSAGE_COST
             self.turns.offer(self)
 
     def _call(self, action: Callable[..., None], *arguments: object) -> None:

@@ -28,6 +28,10 @@ MAX_SILENT_WAITING: Final = 16
 #: Nodes without a link that are remembered as heard; beyond, the oldest is forgotten.
 MAX_HEARD: Final = 1024
 
+#: Bytes of a message that an engine has to accept: a frame of `FRAME_LIMIT`, and the lists of links
+#: of a cast.
+LEAST_PAYLOAD: Final = 320 * KIB
+
 #: Bytes in the backlog of the client beyond which messages on topics wait; they are sent again at a
 #: quarter of this.
 TOPIC_BACKLOG: Final = 256 * KIB
@@ -51,6 +55,8 @@ DIAL_TIMEOUT: Final = 10.0
 DIAL_PATIENCE: Final = 3.0
 #: Seconds between two probes of the neighbour in the ring.
 PROBE_INTERVAL: Final = 0.25
+#: Seconds between two answers to announcements of one node that has returned to the bus.
+GREETING_INTERVAL: Final = 0.05
 #: Seconds between two announcements, about: a split that heals without a disconnect is noticed.
 ANNOUNCE_INTERVAL: Final = 30.0
 #: Seconds after a missing frame was noticed until it is requested again; doubles each time.

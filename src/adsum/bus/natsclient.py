@@ -14,6 +14,7 @@ methods. Their presence is checked when a client is made, and tests check their 
 
 import asyncio
 import contextlib
+import importlib.util
 import ssl
 from collections.abc import Sequence
 from typing import Any
@@ -26,6 +27,7 @@ from nats.errors import Error as NatsError
 from adsum.bus.busclient import BusHandler
 from adsum.bus.busreconnector import (
     CREDENTIALS,
+    PAYLOAD,
     PERMISSION,
     REACH,
     BusReconnector,
@@ -40,6 +42,7 @@ from adsum.bus.bussession import (
     Verb,
     every_ping,
 )
+from adsum.bus.limits import LEAST_PAYLOAD
 from adsum.bus.maskedurl import mask
 from adsum.errors import ConfigurationError
 
@@ -48,8 +51,14 @@ _PENDING_SIZE = 64 * 1024
 #: Seconds for the connection and for each answer of the handshake.
 _HANDSHAKE_TIMEOUT = 4
 #: Private names of nats-py that are overridden or read.
-PRIVATE_NAMES = ("_process_msg", "_process_op_err", "_connect_command")
+PRIVATE_NAMES = ("_process_msg", "_process_err", "_process_op_err", "_connect_command")
 _NO_RESPONDERS = b"NATS/1.0 503"
+#: The error of the server for a subscription beyond its bound; the others remain.
+_TOO_MANY = "maximum subscriptions exceeded"
+
+
+class SmallPayloadError(NatsError):
+    """The server does not accept the longest messages: links would repeat them without success."""
 
 
 class NatsClient(BusReconnector):
@@ -80,6 +89,8 @@ class NatsClient(BusReconnector):
     def _failure(self, error: Exception) -> tuple[str, str]:
         text = str(error).removeprefix("nats: ").strip("'")
         lower = text.lower()
+        if isinstance(error, SmallPayloadError):
+            return text, PAYLOAD
         if "permissions violation" in lower:
             return text, PERMISSION
         if "authorization" in lower or "authentication" in lower:
@@ -104,6 +115,12 @@ class _OrderedClient(Client):
         self._adsum_session.end(e)
         with contextlib.suppress(OSError):  # it writes to the lost connection
             await super()._process_op_err(e)
+
+    async def _process_err(self, err_msg: str) -> None:
+        if _TOO_MANY in err_msg.lower():  # nats-py would close the connection
+            self._adsum_session.events.dropped(err_msg.strip("'"))
+        else:
+            await super()._process_err(err_msg)
 
     def _connect_command(self) -> bytes:
         if self._needs_tls and not self._server_info.get("tls_required"):
@@ -134,6 +151,8 @@ class _NatsSession(BusSession):
             await self._client.connect(**self._options, error_cb=self._failed, closed_cb=self._lost)
         except NatsError:
             raise self._error or NatsError("no connection") from None
+        if self._client.max_payload < LEAST_PAYLOAD:
+            raise SmallPayloadError(f"its max_payload is {self._client.max_payload} bytes")
         inbox = self._client.new_inbox()
         self._inbox = f"{inbox}.".encode()
         await self._client.subscribe(f"{inbox}.*")
@@ -238,7 +257,7 @@ def _connect_options(server: str) -> dict[str, Any]:
     """The arguments of nats-py's `connect` for a URL; credentials are not left in the URL.
 
     Raises:
-        ConfigurationError: A file of the query options cannot be read.
+        ConfigurationError: A file of the query options cannot be read, or nkeys is not installed.
     """
     parts = urlsplit(server)
     files = dict(parse_qsl(parts.query))
@@ -257,6 +276,7 @@ def _connect_options(server: str) -> dict[str, Any]:
         options |= {"user": unquote(parts.username or ""), "password": unquote(parts.password)}
     elif parts.username:
         options["token"] = unquote(parts.username)
+    _check_credentials(server, files)
     options |= {
         option: files[name]
         for name, option in (("creds", "user_credentials"), ("nkey", "nkeys_seed"))
@@ -265,6 +285,21 @@ def _connect_options(server: str) -> dict[str, Any]:
     if parts.scheme == "tls" or files.keys() & {"ca", "cert"}:
         options["tls"] = _tls_context(server, files)
     return options
+
+
+def _check_credentials(server: str, files: dict[str, str]) -> None:
+    """Check the files of credentials; nats-py would report them as an absent server."""
+    field, named = f"carrier='{mask(server)}'", files.keys() & {"creds", "nkey"}
+    if named and importlib.util.find_spec("nkeys") is None:
+        text = f"{field}: credentials in a file need nkeys; run: pip install 'adsum[nats]'"
+        raise ConfigurationError(text)
+    for name in sorted(named):
+        try:
+            with open(files[name], "rb"):
+                pass
+        except OSError as error:
+            text = f"{field}: must name a readable file of credentials as {name}: {error}"
+            raise ConfigurationError(text) from None
 
 
 def _tls_context(server: str, files: dict[str, str]) -> ssl.SSLContext:

@@ -318,7 +318,7 @@ def _pool(server: str) -> ConnectionPool:
     try:
         pool = ConnectionPool.from_url(server, retry=Retry(NoBackoff(), 0), **_FORCED)
         _connection(pool)
-    except (TypeError, ValueError, OSError, RedisError) as error:
+    except (AttributeError, TypeError, ValueError, OSError, RedisError) as error:
         reason = scrubbed(error, server)
         text = f"carrier='{mask(server)}': must have options that redis-py accepts: {reason}"
         raise ConfigurationError(text) from None

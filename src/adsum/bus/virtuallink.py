@@ -67,6 +67,7 @@ class VirtualLink:
         writable: Whether there is room to send.
         unreported: Bytes received since the last report to the peer.
         missing_since: When a gap was noticed, and when to ask for its messages again.
+        greeted_at: When the return of the peer was last answered with a report.
         held: Whether the silence of the peer means nothing.
         confirmed: Whether the peer is known to have this link still. If it has not, its casts are
             not for this link, though nothing in them says so, and may come over a newer link, too.
@@ -83,6 +84,7 @@ class VirtualLink:
     held: bool = False
     confirmed: bool = True
     missing_since: float | None = None
+    greeted_at: float = float("-inf")
     ask_at: float = float("inf")
     _pause: float = RESEND_AFTER
 
