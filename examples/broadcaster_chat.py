@@ -1,6 +1,6 @@
 """broadcaster on several workers: a chat room for each path, without Redis.
 
-    pip install 'adsum[broadcaster]' starlette 'uvicorn[standard]'
+    pip install '..[broadcaster]' starlette 'uvicorn[standard]'
     uvicorn broadcaster_chat:app --workers 4 --ws-max-size 131072
 
     python -m websockets ws://127.0.0.1:8000/rooms/1    # in two terminals

@@ -1,17 +1,19 @@
 """A chat in Django Channels without Redis: consumers, a synchronous view, a worker, a command.
 
-    pip install '..[django]' daphne
+    pip install '..[django]' daphne websockets
     daphne -p 8000 django_channels_layer:application
     daphne -p 8001 django_channels_layer:application
     python django_channels_layer.py runworker capitals
 
-Enter a room on one server, and speak on the other one, or from a command:
+Enter a room on one server, and type `{"text": "hello"}`, or `{"text": "!hello"}` for the worker;
+speak on the other server, or from a command:
 
     python -m websockets ws://127.0.0.1:8000/rooms/1/
     curl -d text=hello http://127.0.0.1:8001/rooms/1/messages
     python django_channels_layer.py say 1 "closed at six"
 
-`uvicorn django_channels_layer:application --workers 2` works as well.
+After `pip install 'uvicorn[standard]'`, `uvicorn django_channels_layer:application --workers 2`
+works as well.
 """
 
 import os
@@ -49,7 +51,7 @@ if not settings.configured:  # a project of your own has them in a file of their
 
 
 class Chat(AsyncJsonWebsocketConsumer):
-    """One client in a room; `!hello` is written in capitals by a worker."""
+    """One client in a room; its `!hello` is written in capitals by a worker."""
 
     async def connect(self) -> None:
         self.room = self.scope["url_route"]["kwargs"]["room"]

@@ -1,6 +1,6 @@
 """Litestar channels on several workers: chat rooms with their users, without Redis.
 
-    pip install 'adsum[litestar]' 'uvicorn[standard]'
+    pip install '..[litestar]' 'uvicorn[standard]'
     uvicorn litestar_channels:app --workers 4 --ws-max-size 131072
 
     python -m websockets ws://127.0.0.1:8000/rooms/1/ann    # in one terminal

@@ -1,16 +1,18 @@
 """Rooms of a Socket.IO chat and their users, on several workers, without Redis.
 
-    pip install './adsum[socketio]' fastapi 'uvicorn[standard]'
+    pip install '..[socketio]' fastapi 'uvicorn[standard]'
     export ADSUM_CLUSTER=shop                   # in each terminal: one cluster
     uvicorn socketio_app:app --workers 4
 
-A client, after `npm install socket.io-client`; start some, and they reach different workers:
+A client, after `npm install socket.io-client`; start some, and they reach different workers. Each
+line that you type is sent to the room. A client that has connected again enters it again:
 
     node -e 'const { io } = require("socket.io-client");
     const socket = io("http://127.0.0.1:8000",
         { transports: ["websocket"], auth: { user: "ann" } });
     socket.on("said", (text, user) => console.log(user, text));
-    socket.emit("enter", "tea", (users) => console.log(users));
+    socket.on("connect", () =>
+        socket.emit("enter", "tea", (users) => console.log(users)));
     process.stdin.on("data", (text) => socket.emit("say", "tea", `${text}`.trim()));'
 
 The users of a room, from any worker, and a message of a process that has no clients:

@@ -43,7 +43,7 @@ class PermittedRedis(RedisServer):
     def _arguments(self) -> list[str]:
         (config,) = map(Path, super()._arguments())
         usual = config.read_text().splitlines()
-        lines = [line for line in usual if not line.startswith(f"user {USER} ")]
+        lines = [line for line in usual if not line.startswith("user ")]
         config.write_text("\n".join([*lines, fenced("text redis")]))
         return [str(config)]
 
@@ -102,6 +102,14 @@ def test_user_is_denied_other_subjects(server: BusServer) -> None:
         "publish in the cluster": True,
         "subscribe in the cluster": True,
     }
+
+
+def test_client_of_redis_without_credentials_is_refused(tmp_path: Path) -> None:
+    redis = pytest.importorskip("redis")
+    server = PermittedRedis(tmp_path, user=USER, password=PASSWORD)
+    stranger = redis.Redis(port=server.port)
+    with running(server), stranger, pytest.raises(redis.exceptions.AuthenticationError):
+        stranger.ping()
 
 
 def test_user_of_redis_reaches_no_key_and_no_administration(tmp_path: Path) -> None:

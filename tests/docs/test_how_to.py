@@ -9,6 +9,14 @@ import pytest
 from tests.support.markdown_pages import ROOT, blocks, prose, relative
 
 PAGES = sorted((ROOT / "docs/how-to").glob("*.md"))
+#: Files with commands for readers.
+READ = [
+    ROOT / "README.md",
+    *sorted((ROOT / "docs").rglob("*.md")),
+    *sorted((ROOT / "examples").glob("*.py")),
+]
+#: A command that looks for the package on an index.
+FROM_INDEX = re.compile(r"pip install\b[^`\n]* ['\"]?adsum\b[^`\n]*")
 #: Lines of the README that a reader sees before scrolling.
 FIRST_SCREEN = 60
 #: The sentence before a program links to its file.
@@ -47,6 +55,12 @@ def test_program_says_how_to_run_it_and_is_run_by_a_test(page: Path) -> None:
         commands = re.findall(r"^    .+$", ast.get_docstring(ast.parse(text)) or "", re.MULTILINE)
         assert names("\n".join(commands), program), f"{program}.py lacks the command that runs it"
         assert any(names(path.read_text(), program) for path in tests), f"no test runs {program}.py"
+
+
+@pytest.mark.parametrize("path", READ, ids=relative)
+def test_commands_install_the_package_from_a_checkout(path: Path) -> None:
+    found = FROM_INDEX.findall(path.read_text())
+    assert not found, "the package is on no index: write './adsum[...]', or '..' in examples/"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=relative)
