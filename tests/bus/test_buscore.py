@@ -565,6 +565,26 @@ def test_link_on_which_frames_stay_lost_closes() -> None:
     assert b.closed == {b.opened and min(b.opened): "frames were lost"}
 
 
+def test_new_link_beside_one_whose_frames_stayed_lost_outlives_it() -> None:
+    broker, (a, b) = cluster("a", "b")
+    hopeless = b.link_to("a")
+    send(a, b"lost")
+    broker.waiting.clear()
+    broker.loses = lambda sender, receiver: sender == "b"
+    send(a, b"later")
+    broker.run(RESEND_PATIENCE - 0.1)
+    assert b.is_open(hopeless)
+    broker.loses = lambda sender, receiver: False
+    broker.waiting.clear()
+    broker.now += 0.2  # the deadline has passed, and the node is too busy to notice it
+    dial(b, a)
+    broker.run()
+    assert list(b.closed) == [hopeless]
+    broker.kill(a)
+    broker.run(1.0)
+    assert b.links == []
+
+
 # The end of a process, and of the bus.
 
 

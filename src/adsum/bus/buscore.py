@@ -534,12 +534,14 @@ class BusCore:
         link = VirtualLink(self._next_id, greeting.key, greeting.life, peer, SendWindow(self._log))
         self._next_id += 1
         self._links[link.id] = self._by_key[link.key] = link
-        if link.life not in self._by_life:
+        earlier = list(self._by_life.get(link.life, {}).values())
+        if not earlier:
             self._ring.add(link.life)
-        for older in list(self._by_life.get(link.life, {}).values()):
+        # Before an earlier one may close: the life stays in the ring while it has any link.
+        self._by_life.setdefault(link.life, {})[link.id] = link
+        for older in earlier:
             older.confirmed = False  # the peer may have dialled as it lost that one
             self._check_gap(older, now)
-        self._by_life.setdefault(link.life, {})[link.id] = link
         self._incomplete[link.id] = link
         link.await_first(now)
         self._send_single(link, self._topics.opening, now)
