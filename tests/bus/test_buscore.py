@@ -216,6 +216,21 @@ def test_dials_beyond_the_limit_wait_for_the_end_of_others() -> None:
     assert list(a.dials.values()) == [None] * len(others)
 
 
+def test_newcomer_answers_the_dials_of_hundreds_of_nodes_at_once() -> None:
+    broker = Broker()
+    newcomer = silent(broker, "newcomer")
+    for number in range(300):
+        other = Peer(broker, f"other {number}", SECRET, b"")
+        other.subscribed = True
+        other.core.connected(broker.now)
+        other.core.take_events()  # the others need not link to each other
+        broker.peers.append(other)
+        dial(other, newcomer)
+    broker.run()
+    assert len(newcomer.links) == 300
+    assert all(list(other.dials.values()) == [None] for other in broker.peers[1:])
+
+
 def test_waiting_dial_ends_with_the_link_that_its_node_opens() -> None:
     broker = Broker()
     a = silent(broker, "a")
