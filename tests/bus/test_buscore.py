@@ -171,9 +171,9 @@ def dial(peer: Peer, to: Peer) -> None:
     peer.drain()
 
 
-def silent(broker: Broker, name: str) -> Peer:
+def silent(broker: Broker, name: str, *, secret: bytes = SECRET) -> Peer:
     """A node that dials nobody by itself."""
-    peer = Peer(broker, name, SECRET, b"")
+    peer = Peer(broker, name, secret, b"")
     peer.dials_who_announce = False
     broker.peers.append(peer)
     broker.come(peer)
@@ -214,6 +214,25 @@ def test_dials_beyond_the_limit_wait_for_the_end_of_others() -> None:
     broker.run()
     assert len(a.links) == len(others)
     assert list(a.dials.values()) == [None] * len(others)
+
+
+def test_dials_that_a_stranger_leaves_without_an_answer_delay_others() -> None:
+    broker = Broker()
+    others = [silent(broker, f"other {number}") for number in range(2 * MAX_DIALS)]
+    recorded = [emit.data for _, emit in broker.emitted]
+    stranger = silent(broker, "stranger", secret=b"another secret of it")
+    for other in others:
+        broker.kill(other)
+        stranger.subjects += other.core.subjects[1:]
+    newcomer = broker.join("newcomer")
+    for data in recorded:
+        newcomer.core.received(data, broker.now)
+        newcomer.drain()
+    late = silent(broker, "late")
+    broker.run(2 * DIAL_PATIENCE - 0.1)
+    assert newcomer.links == []
+    broker.run(0.2)
+    assert newcomer.link_to("late") and len(late.links) == 1
 
 
 def test_newcomer_answers_the_dials_of_hundreds_of_nodes_at_once() -> None:

@@ -432,13 +432,13 @@ class BusCore:
         link = next((each for each in links if each.receiving.begun and each.confirmed), None)
         if link is not None:
             if self._topics.accept(sender, message):
-                self._hear_topic(link, message)
+                self._deliver_bulletin(link, message)
         elif links:
             self._topics.store(sender, message)
             for each in links:
                 self._check_gap(each, now)
 
-    def _hear_topic(self, link: VirtualLink, message: Bulletin) -> None:
+    def _deliver_bulletin(self, link: VirtualLink, message: Bulletin) -> None:
         try:
             self._events.append(Heard(link.id, _payload(message.body)))
         except ProtocolError as error:
@@ -470,7 +470,7 @@ class BusCore:
         if link.receiving.begun and link.id in self._links:
             for bulletin in self._topics.release(link.life):
                 if link.id in self._links:
-                    self._hear_topic(link, bulletin)
+                    self._deliver_bulletin(link, bulletin)
 
     def _receive_report(self, sender: bytes, report: Report, now: float) -> None:
         link = self._link_of(sender, report.key)

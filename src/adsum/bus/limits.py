@@ -36,8 +36,8 @@ TOPIC_BACKLOG: Final = 256 * KIB
 #: of them neither delays nor replaces the frames of links for long.
 MAX_TOPIC_QUEUED: Final = 8 * 1024 * KIB
 
-#: Bytes of messages on topics, of all nodes together, that wait after an absence from the bus until
-#: their links are confirmed; further ones are dropped.
+#: Bytes of messages on topics, of all nodes together, that wait until a link to their publisher has
+#: begun, and is confirmed after an absence from the bus; further ones are dropped.
 MAX_WAITING_BULLETINS: Final = 1024 * KIB
 
 #: Seconds between two looks at the backlog while messages on topics wait.
