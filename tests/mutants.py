@@ -2639,7 +2639,6 @@ MUTANTS = [
     Mutant(
         "forget to probe a life whose older link closes as a new one opens",
         "../bus/buscore.py",
-        "        # Before an earlier one may close: the life stays in the ring while it has any link.\n"
         "        self._by_life.setdefault(link.life, {})[link.id] = link\n"
         "        for older in earlier:\n"
         "            older.confirmed = False  # the peer may have dialled as it lost that one\n"
