@@ -2672,6 +2672,19 @@ MUTANTS = [
         VIRTUAL_LINKS,
     ),
     Mutant(
+        "forget to probe a life whose older link closes as a new one opens",
+        "../bus/buscore.py",
+        "        self._by_life.setdefault(link.life, {})[link.id] = link\n"
+        "        for older in earlier:\n"
+        "            older.confirmed = False  # the peer may have dialled as it lost that one\n"
+        "            self._check_gap(older, now)\n",
+        "        for older in earlier:\n"
+        "            older.confirmed = False\n"
+        "            self._check_gap(older, now)\n"
+        "        self._by_life.setdefault(link.life, {})[link.id] = link\n",
+        VIRTUAL_LINKS,
+    ),
+    Mutant(
         "accept a repeated message on a topic",
         "../bus/bustopics.py",
         "or bulletin.number <= self._heard[life]:",

@@ -195,9 +195,9 @@ def dial(peer: Peer, to: Peer) -> None:
     peer.drain()
 
 
-def silent(broker: Broker, name: str) -> Peer:
+def silent(broker: Broker, name: str, *, secret: bytes = SECRET) -> Peer:
     """A node that dials nobody by itself."""
-    peer = Peer(broker, name, SECRET, b"")
+    peer = Peer(broker, name, secret, b"")
     peer.dials_who_announce = False
     broker.peers.append(peer)
     broker.come(peer)
@@ -238,6 +238,40 @@ def test_dials_beyond_the_limit_wait_for_the_end_of_others() -> None:
     broker.run()
     assert len(a.links) == len(others)
     assert list(a.dials.values()) == [None] * len(others)
+
+
+def test_dials_that_a_stranger_leaves_without_an_answer_delay_others() -> None:
+    broker = Broker()
+    others = [silent(broker, f"other {number}") for number in range(2 * MAX_DIALS)]
+    recorded = [emit.data for _, emit in broker.emitted]
+    stranger = silent(broker, "stranger", secret=b"another secret of it")
+    for other in others:
+        broker.kill(other)
+        stranger.subjects += other.core.subjects[1:]
+    newcomer = broker.join("newcomer")
+    for data in recorded:
+        newcomer.core.received(data, broker.now)
+        newcomer.drain()
+    late = silent(broker, "late")
+    broker.run(2 * DIAL_PATIENCE - 0.1)
+    assert newcomer.links == []
+    broker.run(0.2)
+    assert len(newcomer.links) == len(late.links) == 1
+
+
+def test_newcomer_answers_the_dials_of_hundreds_of_nodes_at_once() -> None:
+    broker = Broker()
+    newcomer = silent(broker, "newcomer")
+    for number in range(300):
+        other = Peer(broker, f"other {number}", SECRET, b"")
+        other.subscribed = True
+        other.core.connected(broker.now)
+        other.core.take_events()  # the others need not link to each other
+        broker.peers.append(other)
+        dial(other, newcomer)
+    broker.run()
+    assert len(newcomer.links) == 300
+    assert all(list(other.dials.values()) == [None] for other in broker.peers[1:])
 
 
 def test_waiting_dial_ends_with_the_link_that_its_node_opens() -> None:
@@ -587,6 +621,26 @@ def test_link_on_which_frames_stay_lost_closes() -> None:
     send(a, b"second")
     broker.run(2 * RESEND_PATIENCE)
     assert b.closed == {b.opened and min(b.opened): "frames were lost"}
+
+
+def test_new_link_beside_one_whose_frames_stayed_lost_outlives_it() -> None:
+    broker, (a, b) = cluster("a", "b")
+    hopeless = b.link_to("a")
+    send(a, b"lost")
+    broker.waiting.clear()
+    broker.loses = lambda sender, receiver: sender == "b"
+    send(a, b"later")
+    broker.run(RESEND_PATIENCE - 0.1)
+    assert b.is_open(hopeless)
+    broker.loses = lambda sender, receiver: False
+    broker.waiting.clear()
+    broker.now += 0.2  # the deadline has passed, and the node is too busy to notice it
+    dial(b, a)
+    broker.run()
+    assert list(b.closed) == [hopeless]
+    broker.kill(a)
+    broker.run(1.0)
+    assert b.links == []
 
 
 # The end of a process, and of the bus.

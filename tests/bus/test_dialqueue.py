@@ -33,6 +33,14 @@ def test_silent_dials_hold_a_part_of_the_places() -> None:
     assert queue.begin(DIAL_PATIENCE) == silent[MAX_SILENT_DIALS : 2 * MAX_SILENT_DIALS]
 
 
+def test_dial_that_waits_already_is_not_refused() -> None:
+    queue, silent = DialQueue(), lives(MAX_SILENT_WAITING)
+    add_all(queue, silent)
+    add_all(queue, silent)
+    assert not queue.add(b"one more")
+    assert queue.clear() == silent
+
+
 def test_dial_to_a_node_that_was_heard_overtakes_silent_ones() -> None:
     queue, silent = DialQueue(), lives(MAX_DIALS)
     add_all(queue, silent)

@@ -5,6 +5,7 @@ from collections import Counter
 import pytest
 
 from adsum.bus.limits import TOPIC_BACKLOG, UNFOLLOW_AFTER
+from adsum.bus.topicslots import slot_of
 from adsum.driver.observer import Observer
 from adsum.replication.effects import Sending
 from adsum.testing import BrokenLawError, Simulation, Trial
@@ -200,3 +201,8 @@ def test_trials_publish_on_topics_and_check_that_messages_arrive(
         Trial.from_seed(seed, 30, "bus").run()
     assert checked[True] >= 16
     assert checked[False] >= 4
+
+
+def test_two_of_the_routed_topics_share_a_slot() -> None:
+    first, second, third = map(slot_of, ROUTED_TOPICS)
+    assert first == second != third

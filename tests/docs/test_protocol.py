@@ -58,6 +58,8 @@ def test_limits_of_virtual_links_are_those_of_the_page() -> None:
     assert f"while no more than {limits.TOPIC_BACKLOG // kib} KiB wait in the client" in prose
     assert f"while more than {limits.MAX_TOPIC_QUEUED // kib // kib} MiB are queued" in prose
     assert f"unsubscribes up to {limits.UNFOLLOW_AFTER:g} s after" in prose
+    assert f"up to {limits.MAX_WAITING_BULLETINS // kib // kib} MiB of all lives" in prose
+    assert f"others began, up to {limits.MAX_GREETINGS:,} are under way" in prose
     assert limits.PROBE_INTERVAL == 1 / 4
     assert limits.MAX_DIALS == 4
     assert (

@@ -93,7 +93,8 @@ def test_stopped_node_misses_messages_alone_and_catches_up(
     sender, witness, stopped = nodes.start("sender", "witness", "stopped")
     nodes.linked()
     witness.ask("subscribe")
-    # Who sees this change is too late for a message before the subscription.
+    # Over one connection the subscription precedes this change: the sender that lists it can
+    # publish no message that is too early for the subscription.
     when_joined([sender], "subscribed", nodes.track(witness, "subscribed"))
     stop_and_publish(nodes, sender, witness, stopped)
     continued = stopped.signal(signal.SIGCONT)

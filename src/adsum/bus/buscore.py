@@ -439,13 +439,13 @@ class BusCore:
         link = next((each for each in links if each.receiving.begun and each.confirmed), None)
         if link is not None:
             if self._topics.accept(sender, message):
-                self._hear_topic(link, message)
+                self._deliver_bulletin(link, message)
         elif links:
             self._topics.store(sender, message)
             for each in links:
                 self._check_gap(each, now)
 
-    def _hear_topic(self, link: VirtualLink, message: Bulletin) -> None:
+    def _deliver_bulletin(self, link: VirtualLink, message: Bulletin) -> None:
         try:
             self._events.append(Heard(link.id, _payload(message.body)))
         except ProtocolError as error:
@@ -477,7 +477,7 @@ class BusCore:
         if link.receiving.begun and link.id in self._links:
             for bulletin in self._topics.release(link.life):
                 if link.id in self._links:
-                    self._hear_topic(link, bulletin)
+                    self._deliver_bulletin(link, bulletin)
 
     def _receive_report(self, sender: bytes, report: Report, now: float) -> None:
         link = self._link_of(sender, report.key)
@@ -541,12 +541,14 @@ class BusCore:
         link = VirtualLink(self._next_id, greeting.key, greeting.life, peer, SendWindow(self._log))
         self._next_id += 1
         self._links[link.id] = self._by_key[link.key] = link
-        if link.life not in self._by_life:
+        earlier = list(self._by_life.get(link.life, {}).values())
+        if not earlier:
             self._ring.add(link.life)
-        for older in list(self._by_life.get(link.life, {}).values()):
+        # Before an earlier one may close: the life stays in the ring while it has any link.
+        self._by_life.setdefault(link.life, {})[link.id] = link
+        for older in earlier:
             older.confirmed = False  # the peer may have dialled as it lost that one
             self._check_gap(older, now)
-        self._by_life.setdefault(link.life, {})[link.id] = link
         self._incomplete[link.id] = link
         link.await_first(now)
         self._send_single(link, self._topics.opening, now)

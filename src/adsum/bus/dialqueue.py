@@ -38,7 +38,9 @@ class DialQueue:
                 del self._heard[next(iter(self._heard))]
 
     def add(self, life: bytes) -> bool:
-        """Let a dial wait for a place; returns False if it may not wait."""
+        """Let a dial wait for a place; returns False if it may not wait. Idempotent."""
+        if life in self._waiting:
+            return True
         silent = sum(each not in self._heard for each in self._waiting)
         if life not in self._heard and silent >= MAX_SILENT_WAITING:
             return False

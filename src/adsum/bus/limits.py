@@ -16,8 +16,9 @@ MAX_CASTS_KEPT: Final = 4 * WINDOW
 MAX_STORED: Final = 2 * WINDOW
 #: Links that a cast may leave out; if more are left out, each of the others is sent to alone.
 MAX_EXCLUDED: Final = 1024
-#: Handshakes under way that others began; beyond, the oldest is dropped.
-MAX_GREETINGS: Final = 256
+#: Handshakes under way that others began; beyond, the oldest is dropped. All members of the largest
+#: cluster may dial a newcomer at once.
+MAX_GREETINGS: Final = 4096
 #: Handshakes under way that this node began less than `DIAL_PATIENCE` ago; further dials wait, and
 #: their time has not begun.
 MAX_DIALS: Final = 4
@@ -39,8 +40,8 @@ TOPIC_BACKLOG: Final = 256 * KIB
 #: of them neither delays nor replaces the frames of links for long.
 MAX_TOPIC_QUEUED: Final = 8 * 1024 * KIB
 
-#: Bytes of messages on topics, of all nodes together, that wait after an absence from the bus until
-#: their links are confirmed; further ones are dropped.
+#: Bytes of messages on topics, of all nodes together, that wait until a link to their publisher has
+#: begun, and is confirmed after an absence from the bus; further ones are dropped.
 MAX_WAITING_BULLETINS: Final = 1024 * KIB
 
 #: Seconds between two looks at the backlog while messages on topics wait.

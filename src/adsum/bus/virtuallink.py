@@ -1,4 +1,4 @@
-"""`VirtualLink`: the state of one link over the bus, and `Greeting`: a handshake under way."""
+"""`VirtualLink`: one link over the bus, and `VirtualGreeting`: a handshake under way."""
 
 from dataclasses import dataclass, field
 

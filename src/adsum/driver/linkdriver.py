@@ -135,7 +135,7 @@ class LinkDriver(Driver):
         """Nothing listens at a dialled address, for subclasses that discover addresses."""
 
     def _is_gone(self, link: Link) -> bool:
-        """Whether nobody has the peer's address any more, for subclasses whose carrier tells it."""
+        """Whether nobody has the peer's address any more, as the carrier of a subclass reports."""
         return False
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:

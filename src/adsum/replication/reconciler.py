@@ -121,7 +121,7 @@ class Reconciler:
     def _redial(self, link: PeerLink, *, gone: bool = False) -> None:
         """Dial the replica of a link that was lost: at once, unless the link did not last.
 
-        A short-lived link may have been refused by its peer. Not if that is gone.
+        A short-lived link may have been refused by its peer, unless the peer is gone.
         """
         name = link.replica.name
         if self.clock.active - link.opened_at < self.timing.race_window and not gone:
