@@ -161,4 +161,5 @@ def _bytes_of(message: Message) -> bytes:
     """The payload of a message; the text of a JSON object that other code has published."""
     if isinstance(message.payload, bytes):
         return message.payload
-    return json.dumps(message.payload, ensure_ascii=False).encode()
+    text = json.dumps(message.payload, ensure_ascii=False)
+    return text.encode(errors="backslashreplace")  # a lone surrogate, as JSON has it: \ud800

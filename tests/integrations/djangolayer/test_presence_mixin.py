@@ -146,6 +146,36 @@ def test_user_with_two_connections_is_listed_once(layer: ChannelLayer) -> None:
     asyncio.run(main())
 
 
+def test_consumers_still_receive_changes_after_a_flush(layer: ChannelLayer) -> None:
+    async def main() -> None:
+        ann, bob = client(PlainRoom, ANN), client(PlainRoom, BOB)
+        assert await ann.connect(timeout=DEADLINE)
+        await receives(ann, ["ann"])
+        await layer.flush()
+        assert await bob.connect(timeout=DEADLINE)
+        await receives(ann, ["ann", "bob"])
+        for each in (ann, bob):
+            await each.disconnect()
+        await until(lambda: not layer.visits.watched)
+
+    asyncio.run(main())
+
+
+def test_room_is_watched_no_longer_if_the_channel_of_its_consumer_ends_first(
+    layer: ChannelLayer,
+) -> None:
+    async def main() -> None:
+        ann = client(PlainRoom, ANN)
+        assert await ann.connect(timeout=DEADLINE)
+        await receives(ann, ["ann"])
+        assert layer.visits.watched == {"room:1"}
+        layer.local.clear()
+        await ann.disconnect()
+        await until(lambda: not layer.visits.watched)
+
+    asyncio.run(main())
+
+
 def test_other_channel_layer_is_refused(layer: ChannelLayer) -> None:
     async def main() -> None:
         with pytest.raises(adsum.ConfigurationError, match="presences need the BACKEND"):
