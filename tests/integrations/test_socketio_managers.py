@@ -10,6 +10,7 @@ import socket
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -323,11 +324,32 @@ def test_client_that_connects_while_the_node_starts_waits_for_it(cluster_name: s
             first = threading.Thread(target=manager.initialize)
             first.start()
             eventually(manager._starting.locked)
-            assert not hasattr(manager, "_subscription")
+            assert manager._subscription is None
             manager.pre_connect("second", "/")
-            assert hasattr(manager, "_subscription")
+            assert manager._subscription is not None
             first.join()
         manager.thread.join()
+
+
+def test_two_clients_that_connect_first_at_one_time_begin_one_thread(
+    cluster_name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    called: list[int] = []
+    nodes = [adsum.Node(cluster=cluster_name) for _ in range(2)]
+    with adsum.Portal(nodes[0]) as portal, adsum.Portal(nodes[1]) as other:
+        manager = AdsumManager(portal)
+        socketio.Server(async_mode="threading", client_manager=manager)
+        manager.initialize()
+        manager.initialize()  # both threads of the server found that it was not initialized
+        answer = {"method": "callback", "host_id": manager.host_id, "sid": "room", "args": []}
+        for number in range(2):
+            id_ = manager._generate_ack_id("room", partial(called.append, number))
+            other.publish(TOPIC, json.dumps(answer | {"id": id_}).encode())
+        eventually(lambda: called == [0, 1])
+        readers = [one for one in threading.enumerate() if "_thread" in one.name]
+        assert len(readers) == 1
+    manager.thread.join(DEADLINE)
+    assert not [each for each in caplog.records if each.levelno >= logging.WARNING]
 
 
 def test_failed_start_is_tried_again_for_the_next_client() -> None:

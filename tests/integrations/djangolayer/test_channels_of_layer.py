@@ -278,6 +278,31 @@ def test_membership_of_a_busy_consumer_lasts_longer_than_the_expiry(cluster_name
         asyncio.run(main())
 
 
+def test_group_is_followed_no_longer_after_a_discard_that_was_cancelled(cluster_name: str) -> None:
+    async def main() -> None:
+        channel = await layer.new_channel()
+        await layer.group_add("news", channel)
+        busy, go_on = threading.Event(), threading.Event()
+
+        def hold() -> None:
+            busy.set()
+            go_on.wait(DEADLINE)
+
+        holding = asyncio.create_task(layer.portal.acall(hold))
+        await until(busy.is_set)
+        discarding = asyncio.create_task(layer.group_discard("news", channel))
+        await asyncio.sleep(0)
+        discarding.cancel()
+        await asyncio.wait([discarding])
+        go_on.set()
+        await holding
+        await until(lambda: not layer.local.followed, "the group is followed no longer")
+
+    layer = ChannelLayer(cluster=cluster_name, expiry=SHORT)
+    with layer.portal:
+        asyncio.run(main())
+
+
 def test_channel_of_another_process_joins_and_leaves_a_group(cluster_name: str) -> None:
     async def main() -> None:
         channel = await second.new_channel()

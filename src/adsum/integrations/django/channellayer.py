@@ -276,7 +276,7 @@ class ChannelLayer(BaseChannelLayer):  # type: ignore[misc]  # channels has no t
                 return message
             raise TypeError(f"message must be a dict, not {described(message)}")
         except Exception as error:  # of any encoding
-            self._undecodable.log(quoted(channel), key=channel, error=error)
+            self._undecodable.log(quoted(channel), error=error)
             return None
 
     def _is_own(self, channel: str) -> bool:

@@ -26,7 +26,7 @@ class Swept(NamedTuple):
     Attributes:
         expired: The number of messages that have expired unread, by channel.
         changed: Channels on which this process no longer receives, or has messages for others.
-        emptied: Groups without a channel of this process.
+        emptied: Followed groups without a channel of this process.
     """
 
     expired: dict[str, int]
@@ -253,8 +253,10 @@ class LocalChannels:
 
     def sweep(self) -> Swept:
         """Drop expired messages and abandoned channels."""
-        changed, emptied = list[str](), set[str]()
+        changed = list[str]()
         with self._lock:
+            # Also those after a call that was cancelled before the node knew.
+            emptied = self._followed - self._groups.keys()
             unused_since = time.monotonic() - self._expiry
             for channel, mailbox in list(self._channels.items()):
                 self._expire(channel, mailbox)
