@@ -252,9 +252,10 @@ def test_operations_that_a_stopped_process_misses_are_logged(
 @pytest.mark.parametrize(
     ("settings", "text"),
     [
-        ({"channel": ""}, "channel='': must be a text of 1 to 1,000 characters"),
-        ({"channel": "x" * 1001}, "must be a text of 1 to 1,000 characters"),
-        ({"channel": None}, "channel=None: must be a text of 1 to 1,000 characters"),
+        ({"channel": ""}, "channel='': must be a Unicode text of 1 to 1,000 characters"),
+        ({"channel": "x" * 1001}, "must be a Unicode text of 1 to 1,000 characters"),
+        ({"channel": None}, "channel=None: must be a Unicode text of 1 to 1,000 characters"),
+        ({"channel": "\ud800"}, r"channel='\\ud800': must be a Unicode text of 1 to"),
         ({"write_only": "yes"}, "write_only='yes': must be True or False"),
     ],
 )

@@ -32,6 +32,7 @@ from adsum.portal import Portal, PortalSubscription
 from adsum.pubsub import PubSub
 from adsum.quoting import quoted
 from adsum.sparselog import SparseLogger
+from adsum.values.names import is_name
 
 try:
     import socketio
@@ -140,8 +141,8 @@ class _Texts:
 
 
 def _checked_channel(channel: object) -> str:
-    if not isinstance(channel, str) or not 0 < len(channel) <= MAX_CHANNEL:
-        refuse("channel", channel, f"a text of 1 to {MAX_CHANNEL:,} characters")
+    if not is_name(channel, MAX_CHANNEL):
+        refuse("channel", channel, f"a Unicode text of 1 to {MAX_CHANNEL:,} characters")
     return channel
 
 
