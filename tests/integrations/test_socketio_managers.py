@@ -214,6 +214,24 @@ def test_node_that_was_never_started_is_logged_at_the_first_client(
     run(main())
 
 
+def test_node_of_another_thread_is_logged_and_blocks_no_loop(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def main() -> None:
+        manager = AsyncAdsumManager(portal.node)
+        server = socketio.AsyncServer(async_mode="asgi", client_manager=manager)
+        server.manager_initialized = True  # as the server does before the call
+        manager.initialize()
+        await manager.thread
+        assert not server.manager_initialized
+        managers._log.flush()  # the line is held back if another test has just logged one
+        assert "receive nothing from other processes: a node must be used in" in caplog.text
+
+    with adsum.Portal(adsum.Node(siblings=False)) as portal:
+        assert portal.count("room") == 0
+        run(main())
+
+
 def test_stopped_node_ends_the_task_in_silence_and_a_later_client_begins_it_again(
     cluster_name: str, caplog: pytest.LogCaptureFixture
 ) -> None:

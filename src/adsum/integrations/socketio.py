@@ -26,7 +26,7 @@ from contextlib import suppress
 from typing import Any
 
 from adsum.arguments import flag, instance, refuse
-from adsum.errors import NodeNotRunningError
+from adsum.errors import AdsumError
 from adsum.node import Node
 from adsum.portal import Portal, PortalSubscription
 from adsum.pubsub import PubSub
@@ -209,13 +209,12 @@ class AsyncAdsumManager(_Texts, AsyncPubSubManager):  # type: ignore[misc]  # it
             subscription = self._pubsub.subscribe(
                 _PREFIX + self.channel, limit=MAX_UNREAD, limit_bytes=MAX_UNREAD_BYTES
             )
-        except NodeNotRunningError as error:
+            self._logged_drops = 0
+            async for message in subscription:
+                self._check_dropped(subscription.dropped)
+                yield self._decode(message.payload, message.sender)
+        except AdsumError as error:  # the base class would try again at once, and block the loop
             _log.error("clients of this process receive nothing from other processes: %s", error)
-            raise _NodeEnded from None
-        self._logged_drops = 0
-        async for message in subscription:
-            self._check_dropped(subscription.dropped)
-            yield self._decode(message.payload, message.sender)
         raise _NodeEnded
 
     async def _thread(self) -> None:
