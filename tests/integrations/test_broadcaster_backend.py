@@ -130,7 +130,8 @@ def test_stopped_node_is_an_error_of_publish_and_of_disconnect() -> None:
         ("x" * (LONGEST + 1), "", ValueError, f"channel must have 1 to {LONGEST} characters"),
         (1, "", TypeError, "channel must be a str, not int 1"),
         ("a", {"a": 1}, TypeError, r"message must be a str or bytes of UTF-8, not dict"),
-        ("a", b"\xff", ValueError, "utf-8"),
+        ("a", b"\xff", ValueError, r"message b'\\xff': must be Unicode text, as UTF-8"),
+        ("a", "\ud800", ValueError, r"message '\\ud800': must be Unicode text, as UTF-8"),
         ("a", "x" * (MAX_DATA + 1), ValueError, f"must have at most {MAX_DATA}"),
     ],
 )

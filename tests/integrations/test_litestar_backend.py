@@ -1,6 +1,7 @@
 """The backend for Litestar, against the contract of its base class and of its plugin."""
 
 import asyncio
+import json
 import logging
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -213,8 +214,9 @@ def test_fault_of_one_event_stops_no_other_one(caplog: pytest.LogCaptureFixture)
             plugin.publish(b"x" * (MAX_DATA + 1), "a")
             plugin.publish(b"1", ["x" * (LONGEST + 1), "a"])
             plugin.publish(b"2", ["\ud800", "a"])
+            plugin.publish(b"3", [5, "a"])  # type: ignore[list-item]
             stream = subscriber.iter_events()
-            assert [await anext(stream), await anext(stream)] == [b"1", b"2"]
+            assert [await anext(stream) for _ in range(3)] == [b"1", b"2", b"3"]
 
     run(work())
     (first, *_) = [record for record in caplog.records if record.levelno == logging.ERROR]
@@ -261,6 +263,17 @@ def test_client_that_names_a_channel_reads_no_other_topic() -> None:
             await pubsub.publish("litestar:news", b"bytes")
             both = [("news", '{"text": "für alle"}'.encode()), ("news", b"bytes")]
             assert await events(backend, 2) == both
+
+    run(work())
+
+
+def test_object_with_a_lone_surrogate_arrives_as_its_json_text() -> None:
+    async def work() -> None:
+        async with adsum.Node(siblings=False) as node, started(node) as backend:
+            await backend.subscribe(["news"])
+            await adsum.PubSub(node).publish("litestar:news", {"text": "\ud800ü"})
+            ((_, data),) = await events(backend, 1)
+            assert json.loads(data) == {"text": "\ud800ü"}
 
     run(work())
 

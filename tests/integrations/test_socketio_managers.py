@@ -10,6 +10,7 @@ import socket
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -213,6 +214,24 @@ def test_node_that_was_never_started_is_logged_at_the_first_client(
     run(main())
 
 
+def test_node_of_another_thread_is_logged_and_blocks_no_loop(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def main() -> None:
+        manager = AsyncAdsumManager(portal.node)
+        server = socketio.AsyncServer(async_mode="asgi", client_manager=manager)
+        server.manager_initialized = True  # as the server does before the call
+        manager.initialize()
+        await manager.thread
+        assert not server.manager_initialized
+        managers._log.flush()  # the line is held back if another test has just logged one
+        assert "receive nothing from other processes: a node must be used in" in caplog.text
+
+    with adsum.Portal(adsum.Node(siblings=False)) as portal:
+        assert portal.count("room") == 0
+        run(main())
+
+
 def test_stopped_node_ends_the_task_in_silence_and_a_later_client_begins_it_again(
     cluster_name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -251,9 +270,10 @@ def test_operations_that_a_stopped_process_misses_are_logged(
 @pytest.mark.parametrize(
     ("settings", "text"),
     [
-        ({"channel": ""}, "channel='': must be a text of 1 to 1,000 characters"),
-        ({"channel": "x" * 1001}, "must be a text of 1 to 1,000 characters"),
-        ({"channel": None}, "channel=None: must be a text of 1 to 1,000 characters"),
+        ({"channel": ""}, "channel='': must be a Unicode text of 1 to 1,000 characters"),
+        ({"channel": "x" * 1001}, "must be a Unicode text of 1 to 1,000 characters"),
+        ({"channel": None}, "channel=None: must be a Unicode text of 1 to 1,000 characters"),
+        ({"channel": "\ud800"}, r"channel='\\ud800': must be a Unicode text of 1 to"),
         ({"write_only": "yes"}, "write_only='yes': must be True or False"),
     ],
 )
@@ -323,11 +343,32 @@ def test_client_that_connects_while_the_node_starts_waits_for_it(cluster_name: s
             first = threading.Thread(target=manager.initialize)
             first.start()
             eventually(manager._starting.locked)
-            assert not hasattr(manager, "_subscription")
+            assert manager._subscription is None
             manager.pre_connect("second", "/")
-            assert hasattr(manager, "_subscription")
+            assert manager._subscription is not None
             first.join()
         manager.thread.join()
+
+
+def test_two_clients_that_connect_first_at_one_time_begin_one_thread(
+    cluster_name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    called: list[int] = []
+    nodes = [adsum.Node(cluster=cluster_name) for _ in range(2)]
+    with adsum.Portal(nodes[0]) as portal, adsum.Portal(nodes[1]) as other:
+        manager = AdsumManager(portal)
+        socketio.Server(async_mode="threading", client_manager=manager)
+        manager.initialize()
+        manager.initialize()  # both threads of the server found that it was not initialized
+        answer = {"method": "callback", "host_id": manager.host_id, "sid": "room", "args": []}
+        for number in range(2):
+            id_ = manager._generate_ack_id("room", partial(called.append, number))
+            other.publish(TOPIC, json.dumps(answer | {"id": id_}).encode())
+        eventually(lambda: called == [0, 1])
+        readers = [one for one in threading.enumerate() if "_thread" in one.name]
+        assert len(readers) == 1
+    manager.thread.join(DEADLINE)
+    assert not [each for each in caplog.records if each.levelno >= logging.WARNING]
 
 
 def test_failed_start_is_tried_again_for_the_next_client() -> None:

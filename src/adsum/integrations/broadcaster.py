@@ -4,7 +4,7 @@ broadcaster accepts only its own schemes as a URL, so a backend is given as an o
 """
 
 from adsum.node import Node
-from adsum.quoting import described
+from adsum.quoting import described, quoted
 
 from .namedchannels import NamedChannels
 
@@ -114,9 +114,12 @@ class AdsumBroadcastBackend(BroadcastBackend):
 
 def _encoded(message: object) -> bytes:
     """A message as it is sent: the UTF-8 of a text."""
-    if isinstance(message, str):
-        return message.encode()
-    if not isinstance(message, bytes):
+    if not isinstance(message, str | bytes):
         raise TypeError(f"message must be a str or bytes of UTF-8, not {described(message)}")
-    message.decode()  # receivers decode it
-    return message
+    try:
+        if isinstance(message, str):
+            return message.encode()
+        message.decode()  # receivers decode it
+        return message
+    except UnicodeError:
+        raise ValueError(f"message {quoted(message)}: must be Unicode text, as UTF-8") from None

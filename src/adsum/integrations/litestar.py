@@ -79,7 +79,7 @@ class AdsumChannelsBackend(ChannelsBackend):
         """Publish an event to subscribers in all workers, once to each of the channels.
 
         An event that cannot be sent is dropped, and logged as an error with the reason: it has more
-        than 8 MiB, the name of the channel is wrong, or the node has stopped.
+        than 8 MiB, the name of the channel is wrong or no string, or the node has stopped.
 
         Args:
             data: At most 8 MiB.
@@ -91,7 +91,7 @@ class AdsumChannelsBackend(ChannelsBackend):
         for channel in dict.fromkeys(channels):
             try:
                 await self._channels.publish(channel, data)
-            except (NodeNotRunningError, ValueError) as error:
+            except (NodeNotRunningError, TypeError, ValueError) as error:
                 self._failures.log(str(error))
 
     async def subscribe(self, channels: Iterable[str]) -> None:

@@ -21,7 +21,7 @@ from adsum.node import Node
 from adsum.pubsub import Message, PubSub, Subscription
 from adsum.sparselog import SparseLog
 from adsum.values.limits import MAX_DATA, MAX_NAME
-from adsum.values.names import checked_name
+from adsum.values.names import checked_prefix
 
 logger = logging.getLogger("adsum.integrations")
 
@@ -144,7 +144,7 @@ class NamedChannels:
 
     def _topic(self, channel: str) -> str:
         most = MAX_NAME - len(self._prefix)
-        return self._prefix + (checked_name(channel, "channel", most) if channel != "" else "")
+        return self._prefix + checked_prefix(channel, "channel", most)
 
     def _opened(self) -> Subscription:
         if self._subscription is None:
@@ -161,4 +161,5 @@ def _bytes_of(message: Message) -> bytes:
     """The payload of a message; the text of a JSON object that other code has published."""
     if isinstance(message.payload, bytes):
         return message.payload
-    return json.dumps(message.payload, ensure_ascii=False).encode()
+    text = json.dumps(message.payload, ensure_ascii=False)
+    return text.encode(errors="backslashreplace")  # a lone surrogate, as JSON has it: \ud800

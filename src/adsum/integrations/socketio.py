@@ -26,12 +26,13 @@ from contextlib import suppress
 from typing import Any
 
 from adsum.arguments import flag, instance, refuse
-from adsum.errors import NodeNotRunningError
+from adsum.errors import AdsumError
 from adsum.node import Node
-from adsum.portal import Portal
+from adsum.portal import Portal, PortalSubscription
 from adsum.pubsub import PubSub
 from adsum.quoting import quoted
 from adsum.sparselog import SparseLogger
+from adsum.values.names import is_name
 
 try:
     import socketio
@@ -140,8 +141,8 @@ class _Texts:
 
 
 def _checked_channel(channel: object) -> str:
-    if not isinstance(channel, str) or not 0 < len(channel) <= MAX_CHANNEL:
-        refuse("channel", channel, f"a text of 1 to {MAX_CHANNEL:,} characters")
+    if not is_name(channel, MAX_CHANNEL):
+        refuse("channel", channel, f"a Unicode text of 1 to {MAX_CHANNEL:,} characters")
     return channel
 
 
@@ -208,13 +209,12 @@ class AsyncAdsumManager(_Texts, AsyncPubSubManager):  # type: ignore[misc]  # it
             subscription = self._pubsub.subscribe(
                 _PREFIX + self.channel, limit=MAX_UNREAD, limit_bytes=MAX_UNREAD_BYTES
             )
-        except NodeNotRunningError as error:
+            self._logged_drops = 0
+            async for message in subscription:
+                self._check_dropped(subscription.dropped)
+                yield self._decode(message.payload, message.sender)
+        except AdsumError as error:  # the base class would try again at once, and block the loop
             _log.error("clients of this process receive nothing from other processes: %s", error)
-            raise _NodeEnded from None
-        self._logged_drops = 0
-        async for message in subscription:
-            self._check_dropped(subscription.dropped)
-            yield self._decode(message.payload, message.sender)
         raise _NodeEnded
 
     async def _thread(self) -> None:
@@ -271,6 +271,8 @@ class AdsumManager(_Texts, PubSubManager):  # type: ignore[misc]  # it has no ty
             json=json,
         )
         self._portal = portal
+        # From the first call of `initialize` on.
+        self._subscription: PortalSubscription | None = None
         # Held while the node starts, so that clients that connect meanwhile miss nothing.
         self._starting = threading.Lock()
 
@@ -283,7 +285,7 @@ class AdsumManager(_Texts, PubSubManager):  # type: ignore[misc]  # it has no ty
         super().set_server(server)
 
     def initialize(self) -> None:
-        """Begin to receive texts; called by the server when its first client connects.
+        """Begin to receive texts; called by the server when its first client connects. Idempotent.
 
         Raises:
             NodeNotRunningError: The portal is closed, or its node has stopped.
@@ -291,18 +293,21 @@ class AdsumManager(_Texts, PubSubManager):  # type: ignore[misc]  # it has no ty
         """
         try:
             with self._starting:
-                self._subscribe()
+                self._begin()
         except Exception:
             self.server.manager_initialized = False
             raise
-        super().initialize()
 
-    def _subscribe(self) -> None:
+    def _begin(self) -> None:
+        """Start the thread that receives, unless another thread has done so."""
         if not self.write_only:
+            if self._subscription is not None and not self._subscription.closed:
+                return  # two first clients have connected at one time
             self._subscription = self._portal.subscribe(
                 _PREFIX + self.channel, limit=MAX_UNREAD, limit_bytes=MAX_UNREAD_BYTES
             )
             self._logged_drops = 0
+        super().initialize()
 
     def pre_connect(self, eio_sid: str, namespace: str) -> Any:
         """Register a client; called by the server."""
@@ -315,9 +320,10 @@ class AdsumManager(_Texts, PubSubManager):  # type: ignore[misc]  # it has no ty
         self._check_missed(data, missed)
 
     def _listen(self) -> Iterator[dict[str, Any]]:
-        for message in self._subscription:
-            self._check_dropped(self._subscription.dropped)
-            yield self._decode(message.payload, message.sender)
+        if (subscription := self._subscription) is not None:
+            for message in subscription:
+                self._check_dropped(subscription.dropped)
+                yield self._decode(message.payload, message.sender)
         raise _NodeEnded
 
     def _thread(self) -> None:

@@ -27,7 +27,7 @@ class User:
         return self._name
 
 
-ANN, BOB = User(1, "ann"), User(2, "bob")
+ANN, BOB, VISITOR = User(1, "ann"), User(2, "bob"), User(0, "", False)
 
 
 class Room(PresenceMixin, AsyncJsonWebsocketConsumer):  # type: ignore[misc]  # channels has no types
@@ -142,6 +142,57 @@ def test_user_with_two_connections_is_listed_once(layer: ChannelLayer) -> None:
         await both[0].disconnect()
         await until(lambda: [len(user.metas) for user in present("room:1")] == [1])
         await both[1].disconnect()
+
+    asyncio.run(main())
+
+
+def test_consumers_still_receive_changes_after_a_flush(layer: ChannelLayer) -> None:
+    async def main() -> None:
+        ann, bob = client(PlainRoom, ANN), client(PlainRoom, BOB)
+        assert await ann.connect(timeout=DEADLINE)
+        await receives(ann, ["ann"])
+        await layer.flush()
+        assert await bob.connect(timeout=DEADLINE)
+        await receives(ann, ["ann", "bob"])
+        for each in (ann, bob):
+            await each.disconnect()
+        await until(lambda: not layer.visits.watched)
+
+    asyncio.run(main())
+
+
+def test_room_is_watched_no_longer_if_the_channel_of_its_consumer_ends_first(
+    layer: ChannelLayer,
+) -> None:
+    async def main() -> None:
+        ann = client(PlainRoom, ANN)
+        assert await ann.connect(timeout=DEADLINE)
+        await receives(ann, ["ann"])
+        assert layer.visits.watched == {"room:1"}
+        layer.local.clear()
+        await ann.disconnect()
+        await until(lambda: not layer.visits.watched)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("topic", ["", "x" * 1025])
+def test_room_whose_name_is_no_topic_is_an_error_for_a_visitor_too(
+    layer: ChannelLayer, topic: str
+) -> None:
+    class OddRoom(Room):
+        def presence_topic(self) -> str:
+            return topic
+
+    async def main() -> None:
+        with pytest.raises(ValueError, match="topic"):
+            await OddRoom.as_asgi()({"type": "websocket", "user": VISITOR}, receive, send)
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "websocket.connect"}
+
+    async def send(message: dict[str, Any]) -> None:
+        raise AssertionError(f"{message} was sent")
 
     asyncio.run(main())
 

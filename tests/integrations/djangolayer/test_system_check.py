@@ -18,6 +18,10 @@ BACKEND = "adsum.integrations.django.ChannelLayer"
     ("layer", "messages"),
     [
         ({"BACKEND": BACKEND, "CONFIG": {"cluster": "shop"}}, []),
+        (
+            {"BACKEND": BACKEND, "CONFIG": None},
+            ["CHANNEL_LAYERS['default']: CONFIG=None: must be a dict of settings"],
+        ),
         ({"BACKEND": "channels.layers.InMemoryChannelLayer", "CONFIG": {"linger": -1}}, []),
         (
             {"BACKEND": BACKEND, "CONFIG": {"cluster": "shop", "linger": -1}},

@@ -6,6 +6,7 @@ from django import conf
 from django.apps import AppConfig
 from django.core import checks
 
+from adsum.arguments import instance
 from adsum.errors import ConfigurationError
 
 from .channellayer import ChannelLayer
@@ -31,7 +32,8 @@ def check_layers(app_configs: object, **options: Any) -> list[checks.CheckMessag
     for alias, layer in getattr(conf.settings, "CHANNEL_LAYERS", {}).items():
         try:
             if layer.get("BACKEND") == _BACKEND:
-                ChannelLayer(**layer.get("CONFIG", {}))
+                config = layer.get("CONFIG", {})
+                ChannelLayer(**instance("CONFIG", config, dict, "a dict of settings"))
         except ConfigurationError as error:
             found.append(checks.Error(f"CHANNEL_LAYERS[{alias!r}]: {error}", id="adsum.E001"))
     return found

@@ -8,7 +8,9 @@ Messages to channels of the same process do not pass through it.
 
 import asyncio
 import inspect
+import logging
 import os
+import re
 import threading
 import uuid
 import weakref
@@ -20,20 +22,21 @@ import msgpack
 from channels.exceptions import ChannelFull, MessageTooLarge
 from channels.layers import BaseChannelLayer
 
-from adsum.arguments import instance, seconds_above_zero, whole
+from adsum.arguments import instance, refuse, seconds_above_zero, whole
 from adsum.errors import ConfigurationError, NodeNotRunningError, UsageError
 from adsum.node import Node
 from adsum.portal import Portal
 from adsum.presence import Presence
 from adsum.processexit import call_at_exit
 from adsum.pubsub import PubSub
-from adsum.quoting import quoted
+from adsum.quoting import described, quoted
+from adsum.sparselog import SparseLog
 from adsum.values.limits import MAX_DATA
 
 from .consumerpresences import ConsumerPresences
 from .layerlimits import CAPACITY, EXPIRY
 from .layermailbox import ChannelName
-from .layernode import LayerNode, address_of
+from .layernode import LayerNode, address_of, logger
 from .localchannels import LocalChannels
 
 #: The settings of a node, by the names of its keywords.
@@ -93,6 +96,9 @@ class ChannelLayer(BaseChannelLayer):  # type: ignore[misc]  # channels has no t
         capacities = {} if channel_capacity is None else channel_capacity
         instance("channel_capacity", capacities, dict, "a dict of patterns and capacities")
         for pattern, value in capacities.items():
+            if not isinstance(pattern, str | re.Pattern):
+                accepted = "a dict whose keys are glob patterns or compiled expressions"
+                refuse("channel_capacity", pattern, accepted)
             whole(f"channel_capacity[{quoted(pattern)}]", value, 1)
         self.channel_capacity = self.compile_capacities(capacities)
         self._node = _make_node(settings)
@@ -100,6 +106,9 @@ class ChannelLayer(BaseChannelLayer):  # type: ignore[misc]  # channels has no t
         #: The presences of the node; used by `portal.call` and `portal.acall`.
         self.presence = Presence(self._node)
         self._pubsub = PubSub(self._node)
+        self._undecodable = SparseLog(
+            logger, "a message to channel %s could not be decoded, it was dropped", logging.ERROR
+        )
         self._begin_process()
         _layers.add(self)
         call_at_exit(_end_all)
@@ -152,6 +161,8 @@ class ChannelLayer(BaseChannelLayer):  # type: ignore[misc]  # channels has no t
     async def receive(self, channel: str) -> dict[str, Any]:
         """Wait for the next message of a channel. Cancelling this loses nothing.
 
+        A message that cannot be decoded is dropped, and logged as an error.
+
         A process that receives on a normal channel, one without ``!``, gets its share of the
         messages until the call is cancelled, or for `expiry` seconds after the last call.
 
@@ -165,7 +176,9 @@ class ChannelLayer(BaseChannelLayer):  # type: ignore[misc]  # channels has no t
             self.local.begin_receiving(channel)
         elif not self._is_own(channel):
             raise UsageError(f"channel={quoted(channel)}: must be a channel of this process")
-        return self.deserialize(await self.local.take(channel))
+        while (message := self._decoded(channel, await self.local.take(channel))) is None:
+            continue
+        return message
 
     # Groups.
 
@@ -254,6 +267,17 @@ class ChannelLayer(BaseChannelLayer):  # type: ignore[misc]  # channels has no t
         if len(data) > MAX_DATA:
             raise MessageTooLarge(f"message of {len(data)} bytes: must have at most {MAX_DATA}")
         return data
+
+    def _decoded(self, channel: str, data: bytes) -> dict[str, Any] | None:
+        """A message as its consumer receives it; None if another process has sent garbage."""
+        try:
+            message: object = self.deserialize(data)
+            if isinstance(message, dict):
+                return message
+            raise TypeError(f"message must be a dict, not {described(message)}")
+        except Exception as error:  # of any encoding
+            self._undecodable.log(quoted(channel), error=error)
+            return None
 
     def _is_own(self, channel: str) -> bool:
         """Whether a channel is specific to this process."""

@@ -11,7 +11,6 @@ Invariants:
 
 import asyncio
 from dataclasses import dataclass
-from hashlib import blake2b
 from typing import Any
 
 from adsum.presence import Presence
@@ -52,8 +51,15 @@ class ConsumerPresences:
     def __init__(self, presence: Presence, local: LocalChannels) -> None:
         self._presence = presence
         self._local = local
+        # The visits whose consumers receive changes, by topic.
+        self._receiving: dict[str, set[Visit]] = {}
         # The tasks that watch the rooms, by topic.
         self._watching: dict[str, asyncio.Task[None]] = {}
+
+    @property
+    def watched(self) -> frozenset[str]:
+        """The rooms that are watched."""
+        return frozenset(self._watching)
 
     def enter(self, visit: Visit) -> None:
         """Begin a visit."""
@@ -63,23 +69,23 @@ class ConsumerPresences:
             self._presence.track(visit.topic, visit.key, visit.meta, owner=visit)
         if visit.channel is not None:
             self._local.put(visit.channel, visit.news)
-            self._local.join(_group(visit.topic), visit.channel)
+            self._receiving.setdefault(visit.topic, set()).add(visit)
             if visit.topic not in self._watching:
                 work = self._watch(visit.topic, visit.news)
                 self._watching[visit.topic] = start_task(work)
 
     def leave(self, visit: Visit) -> None:
         """End a visit."""
-        if visit.channel is not None and self._local.leave(_group(visit.topic), visit.channel):
-            self._watching.pop(visit.topic).cancel()  # `enter` began it with the first member
+        visits = self._receiving.get(visit.topic, set())
+        if visit in visits:
+            visits.discard(visit)
+            if not visits:
+                del self._receiving[visit.topic]
+                self._watching.pop(visit.topic).cancel()  # `enter` began it with the first one
         if self._presence.node.running:
             self._presence.untrack_all(visit)
 
     async def _watch(self, topic: str, news: bytes) -> None:
         async for _ in self._presence.watch(topic):
-            self._local.deliver_group(_group(topic), news)
-
-
-def _group(topic: str) -> str:
-    """The group of the channels that receive the changes of a room."""
-    return f"presence.{blake2b(topic.encode(), digest_size=16).hexdigest()}"
+            channels = [visit.channel for visit in self._receiving[topic] if visit.channel]
+            self._local.deliver_each(channels, news)

@@ -14,6 +14,7 @@ Invariants:
 - A message to a channel is sent to one process. It is sent to another one only if it is known that
   the first one has not received it.
 - Messages that wait for a receiver are sent in their order, before later ones.
+- A malformed message of another process is logged, and changes nothing.
 """
 
 import asyncio
@@ -30,9 +31,12 @@ from adsum.errors import NodeNotRunningError
 from adsum.node import Node
 from adsum.presence import Presence
 from adsum.pubsub import Message, PubSub, Subscription
+from adsum.quoting import described, quoted
 from adsum.sparselog import SparseLog
 from adsum.tasks import start_task
 from adsum.tracked import Tracked
+from adsum.values.limits import MAX_NAME
+from adsum.values.names import checked_name
 
 from .layerlimits import HAND_OVER, INBOX_BYTES, INBOX_MESSAGES, SWEEPS
 from .localchannels import LocalChannels
@@ -48,6 +52,9 @@ _REQUESTS = f"{_PREFIX}requests"
 _FULL = f"{_PREFIX}full"
 #: Topics of groups, of receivers on a channel, and of normal channels in a group.
 _GROUP, _RECEIVERS, _MEMBERS = f"{_PREFIX}group:", f"{_PREFIX}receivers:", f"{_PREFIX}members:"
+#: Characters in the name of a channel or a group that another process gives; with each of the
+#: prefixes above it is a topic.
+_MAX_NAME = MAX_NAME - len(_RECEIVERS)
 #: Bytes of the hash that addresses a process in the names of its channels.
 _ADDRESS_BYTES = 8
 #: Characters of that address.
@@ -89,6 +96,9 @@ class LayerNode:
         self._dropped = SparseLog(logger, "channel %s is full, a message to it was dropped")
         self._expired = SparseLog(logger, "channel %s: %d messages have expired unread")
         self._lost = SparseLog(logger, "%d messages were dropped: this process is too slow")
+        self._malformed = SparseLog(
+            logger, "a message of node %s could not be delivered", logging.ERROR
+        )
         self._missed = SparseLog(logger, "a message to %s was missed by %d processes")
 
     def begin(self) -> None:
@@ -291,8 +301,8 @@ class LayerNode:
         async for message in self._subscription:
             try:
                 self._received(message)
-            except Exception:
-                logger.exception("a message of node %r could not be delivered", message.sender)
+            except Exception as error:
+                self._malformed.log(quoted(message.sender), key=message.sender, error=error)
             if self._subscription.dropped > self._overrun:
                 self._overrun = self._subscription.dropped
                 self._lost.log(self._overrun)
@@ -301,10 +311,10 @@ class LayerNode:
         if message.topic == _REQUESTS:
             self._requested(**message.payload)
         elif message.topic == _INBOX:
-            self._deliver(message.event, message.payload)
+            self._deliver(_checked(message.event, "channel"), _data_of(message))
         else:
             group = message.topic.removeprefix(_GROUP)
-            full, of = self._local.deliver_group(group, message.payload)
+            full, of = self._local.deliver_group(group, _data_of(message))
             if full:
                 self._over_capacity.log(full, of, group, key=group)
 
@@ -318,7 +328,9 @@ class LayerNode:
         """Do as another process asks for a channel of this one."""
         if do == "flush":
             self._flush()
-        elif do == "leave":
+            return
+        group, channel = _checked(group, "group"), _checked(channel, "channel")
+        if do == "leave":
             self._be_present(f"{_MEMBERS}{group}", channel, None)
             if self._local.leave(group, channel):
                 self.follow(group)
@@ -355,6 +367,18 @@ class LayerNode:
 def address_of(channel: str) -> str:
     """The address of the process of a process-specific channel."""
     return channel.partition("!")[0][-_ADDRESS_LENGTH:]
+
+
+def _checked(name: object, field: str) -> str:
+    """Check the name of a channel or a group that another process has given; returns it."""
+    return checked_name(name, field, _MAX_NAME)
+
+
+def _data_of(message: Message) -> bytes:
+    """The encoded message of a channel or a group."""
+    if not isinstance(message.payload, bytes):
+        raise TypeError(f"payload must be bytes, not {described(message.payload)}")
+    return message.payload
 
 
 def _address(name: str) -> str:

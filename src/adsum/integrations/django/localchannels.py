@@ -14,7 +14,7 @@ Invariants:
 import asyncio
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from .layermailbox import ChannelName, LayerMailbox, Unread, wake
@@ -26,7 +26,7 @@ class Swept(NamedTuple):
     Attributes:
         expired: The number of messages that have expired unread, by channel.
         changed: Channels on which this process no longer receives, or has messages for others.
-        emptied: Groups without a channel of this process.
+        emptied: Followed groups without a channel of this process.
     """
 
     expired: dict[str, int]
@@ -120,17 +120,18 @@ class LocalChannels:
         Returns:
             The numbers of full channels and of all channels.
         """
-        readers, full = list[asyncio.Future[None]](), 0
         with self._lock:
             channels = self._groups.get(group, ())
-            for channel in channels:
-                mailbox = self._channels[channel]
-                if mailbox.is_full:
-                    full += 1
-                else:
-                    readers += self._put(channel, mailbox, data)
+            readers, full = self._put_each(channels, data)
+            of = len(channels)
         wake(readers)
-        return full, len(channels)
+        return full, of
+
+    def deliver_each(self, channels: Iterable[str], data: bytes) -> None:
+        """Add a message to each of these channels that has not ended and is not full."""
+        with self._lock:
+            readers, _ = self._put_each([one for one in channels if one in self._channels], data)
+        wake(readers)
 
     async def take(self, channel: str) -> bytes:
         """Wait for the next message of a channel, and take it."""
@@ -252,8 +253,10 @@ class LocalChannels:
 
     def sweep(self) -> Swept:
         """Drop expired messages and abandoned channels."""
-        changed, emptied = list[str](), set[str]()
+        changed = list[str]()
         with self._lock:
+            # Also those after a call that was cancelled before the node knew.
+            emptied = self._followed - self._groups.keys()
             unused_since = time.monotonic() - self._expiry
             for channel, mailbox in list(self._channels.items()):
                 self._expire(channel, mailbox)
@@ -316,6 +319,19 @@ class LocalChannels:
             return []
         mailbox.used_at = now  # it is not abandoned before the reader runs
         return [reader]
+
+    def _put_each(
+        self, channels: Iterable[str], data: bytes
+    ) -> "tuple[list[asyncio.Future[None]], int]":
+        """Add a message to channels; returns the readers to wake, and the number of full ones."""
+        readers, full = list[asyncio.Future[None]](), 0
+        for channel in channels:
+            mailbox = self._channels[channel]
+            if mailbox.is_full:
+                full += 1
+            else:
+                readers += self._put(channel, mailbox, data)
+        return readers, full
 
     def _take(self, channel: str, mailbox: LayerMailbox) -> Unread | None:
         """Take the oldest message that has not expired."""

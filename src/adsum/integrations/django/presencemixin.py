@@ -8,6 +8,7 @@ from channels.layers import get_channel_layer
 
 from adsum.errors import ConfigurationError
 from adsum.quoting import quoted
+from adsum.values.names import checked_topic
 from channels import DEFAULT_CHANNEL_LAYER
 
 from .channellayer import ChannelLayer
@@ -98,7 +99,7 @@ class PresenceMixin:
 
     def _visit(self) -> Visit:
         layer = _checked(self.channel_layer)
-        topic, key = self.presence_topic(), self.presence_key()
+        topic, key = checked_topic(self.presence_topic()), self.presence_key()
         channel = str(self.channel_name) if hasattr(self, "presence_changed") else None
         news = layer.serialize({"type": "presence.changed", "topic": topic})
         return Visit(topic, key, {} if key is None else self.presence_meta(), channel, news)
