@@ -186,7 +186,8 @@ class ChannelLayer(BaseChannelLayer):  # type: ignore[misc]  # channels has no t
         """Add a channel to a group. Idempotent.
 
         The membership of a process-specific channel ends with the channel. That of a normal
-        channel ends with the process that has called this.
+        channel ends with the process that has called this. A specific channel of another process
+        has joined when this returns; without its answer within 1 s, a warning is logged.
 
         Raises:
             TypeError: A name is not valid.

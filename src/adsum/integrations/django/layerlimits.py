@@ -15,6 +15,8 @@ EXPIRY = 60.0
 SWEEPS = 10
 #: Seconds in which a process that ends passes its unread messages on to other receivers.
 HAND_OVER = 1.0
+#: Seconds in which another process answers that its channel has joined a group.
+ANSWER_WITHIN = 1.0
 #: Messages from other nodes that wait for the task that delivers them, at most.
 INBOX_MESSAGES = 100_000
 #: Bytes of these messages at most.

@@ -15,9 +15,12 @@ Invariants:
   the first one has not received it.
 - Messages that wait for a receiver are sent in their order, before later ones.
 - A malformed message of another process is logged, and changes nothing.
+- A channel of another process has joined a group when the call returns: that process has answered,
+  so it receives messages to the group that this one sends from then on.
 """
 
 import asyncio
+import itertools
 import logging
 import random
 from collections.abc import Mapping
@@ -33,12 +36,12 @@ from adsum.presence import Presence
 from adsum.pubsub import Message, PubSub, Subscription
 from adsum.quoting import described, quoted
 from adsum.sparselog import SparseLog
-from adsum.tasks import start_task
+from adsum.tasks import resolve, start_task
 from adsum.tracked import Tracked
 from adsum.values.limits import MAX_NAME
 from adsum.values.names import checked_name
 
-from .layerlimits import HAND_OVER, INBOX_BYTES, INBOX_MESSAGES, SWEEPS
+from .layerlimits import ANSWER_WITHIN, HAND_OVER, INBOX_BYTES, INBOX_MESSAGES, SWEEPS
 from .localchannels import LocalChannels
 
 logger = logging.getLogger("adsum.django")
@@ -87,6 +90,9 @@ class LayerNode:
         self._nodes: dict[str, str] = {}
         # Normal channels whose waiting messages a task passes on.
         self._passing_on: dict[str, asyncio.Task[None]] = {}
+        # The requests that wait for an answer, by number.
+        self._answers: dict[int, asyncio.Future[None]] = {}
+        self._numbers = itertools.count()
         self._tasks: list[asyncio.Task[None]] = []
         # Presences of this process, by topic and key.
         self._tracked: dict[tuple[str, str], Tracked] = {}
@@ -238,8 +244,18 @@ class LayerNode:
             self._be_present(f"{_MEMBERS}{group}", channel, {})
             return
         node = self._node_at(address_of(channel))
-        if node is not None:
-            await self._request("join", to=node, group=group, channel=channel)
+        if node is None:
+            return
+        number, answer = next(self._numbers), asyncio.get_running_loop().create_future()
+        self._answers[number] = answer
+        try:
+            names = {"group": group, "channel": channel}
+            if not await self._request("join", to=node, number=number, **names):
+                await asyncio.wait_for(answer, ANSWER_WITHIN)
+        except TimeoutError:
+            self._missed.log("the answer to a join", 1, key="joined")
+        finally:
+            del self._answers[number]
 
     async def leave(self, group: str, channel: str) -> None:
         """Remove a channel that is not one of this process from a group.
@@ -309,7 +325,7 @@ class LayerNode:
 
     def _received(self, message: Message) -> None:
         if message.topic == _REQUESTS:
-            self._requested(**message.payload)
+            self._requested(message.sender, **message.payload)
         elif message.topic == _INBOX:
             self._deliver(_checked(message.event, "channel"), _data_of(message))
         else:
@@ -324,24 +340,37 @@ class LayerNode:
         if "!" not in channel:
             self._pass_on(channel)  # if this process has meanwhile ended to receive
 
-    def _requested(self, do: str, group: str = "", channel: str = "") -> None:
+    def _requested(
+        self, sender: str, do: str, group: str = "", channel: str = "", number: int = 0
+    ) -> None:
         """Do as another process asks for a channel of this one."""
         if do == "flush":
             self._flush()
+            return
+        if do == "joined":
+            resolve(self._answers.get(number), None)
             return
         group, channel = _checked(group, "group"), _checked(channel, "channel")
         if do == "leave":
             self._be_present(f"{_MEMBERS}{group}", channel, None)
             if self._local.leave(group, channel):
                 self.follow(group)
-        elif do == "join" and self._local.join(group, channel):
-            self.follow(group)
+        elif do == "join":
+            if self._local.join(group, channel):
+                self.follow(group)
+            start_task(self._answer(sender, number))
 
-    async def _request(self, do: str, to: str | None = None, **arguments: str) -> None:
+    async def _answer(self, sender: str, number: int) -> None:
+        with suppress(NodeNotRunningError):
+            await self._request("joined", to=sender, number=number)
+
+    async def _request(self, do: str, to: str | None = None, **arguments: str | int) -> int:
+        """Send a request; returns the number of processes that have missed it."""
         request = {"do": do, **arguments}
         missed = await self._pubsub.publish(_REQUESTS, request, to=to, exclude=self._subscription)
         if missed:
             self._missed.log(f"the request to {do}", missed, key=do)
+        return missed
 
     async def _sweep(self) -> None:
         while True:
