@@ -13,6 +13,7 @@ import tempfile
 from collections import Counter
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +107,17 @@ async def site(
             yield ports[FRONT], servers, running
 
 
+async def upgrades(port: int, prefix: str) -> bool:
+    """Whether ten WebSockets in a row are accepted below a prefix."""
+    try:
+        for _ in range(10):
+            async with channel_client(port, {"user": "ann"}, prefix=prefix):
+                pass
+    except InvalidStatus:
+        return False
+    return True
+
+
 def works(cells: CellRecord, running: Proxy, event: str) -> None:
     """Record that clients behind the proxy take an event as the page says."""
     cells.add("proxy", f"{running.name} {running.version()}", event, "ok")
@@ -122,6 +134,8 @@ def test_proxy_carries_both_transports_and_disconnected_clients_leave(
                 await ann.sees(ROOM, "ann")  # within 15 seconds; by itself a session lives for 30
             works(compat_cells, running, "both transports")
             await running.reload(prefixed=True)
+            # The worker of nginx with the former configuration may still accept for a moment.
+            await until(partial(upgrades, port, "/app"), "WebSockets pass with the prefix")
             async with website(port, f"/app/rooms/{ROOM}"), in_room(port, "/app"):
                 pass
             works(compat_cells, running, "prefix")
