@@ -16,10 +16,10 @@ import jwt
 
 from adsum.cli import phoenixjs
 from tests.support.environment import clean_environment
+from tests.support.order_process import OrderProcess
 from tests.support.socket_owner import owner_of, ports_at
 from tests.support.waiting import until
 
-from .order_process import DRIVER, OrderProcess
 from .supabase_packages import COMPAT, NEW, OLD, pypi_realtime, realtime_js
 from .worker_server import WorkerServer
 
@@ -28,6 +28,8 @@ JWT_SECRET = "s" * 40
 #: The kinds of clients: realtime-js as it is now and as it was, and the package of PyPI.
 KINDS = ("new", "old", "pypi")
 _HERE = Path(__file__).parent
+#: Runs clients of a library in Node.js; its arguments are the library and the commands.
+_DRIVER = _HERE / "supabase_driver.mjs"
 _numbers = itertools.count(1)
 
 
@@ -52,8 +54,8 @@ def process_of(kind: str) -> OrderProcess:
         command = [sys.executable, str(_HERE / "supabase_pypi_clients.py")]
         return OrderProcess(lambda: command, {**clean_environment(), "PYTHONPATH": path})
     library = realtime_js({"new": "latest" if COMPAT else NEW, "old": OLD}.get(kind, kind))
-    commands = [phoenixjs.node_path(), DRIVER, library, _HERE / "supabase_clients.mjs"]
-    return OrderProcess(lambda: list(map(str, commands)))
+    commands = [phoenixjs.node_path(), _DRIVER, library, _HERE / "supabase_clients.mjs"]
+    return OrderProcess(lambda: commands)
 
 
 class RealtimeClient:

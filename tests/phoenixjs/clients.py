@@ -3,22 +3,17 @@
 Clients of other libraries take the same orders, in a process of theirs.
 """
 
-import asyncio
-import itertools
-import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from adsum.cli import phoenixjs
+from tests.support.order_process import OrderProcess
 from tests.support.phoenixjs_library import phoenix_directory
-from tests.support.waiting import DEADLINE
 
 DRIVER = Path(__file__).with_name("driver.mjs")
 PYTHON_DRIVER = Path(__file__).with_name("pydriver.py")
-#: Characters in one answer, which has the whole state of all clients.
-_MAX_LINE = 64 * 1024 * 1024
 
 
 class Clients(Protocol):
@@ -37,7 +32,7 @@ class Clients(Protocol):
         """What every client shows, and what it has announced since the last look."""
 
 
-class ProcessClients:
+class ProcessClients(OrderProcess):
     """All in one process, which reads orders line by line, see `driver.mjs`.
 
     Args:
@@ -45,65 +40,15 @@ class ProcessClients:
     """
 
     def __init__(self, environment: Mapping[str, str] | None = None) -> None:
-        self._environment = {**os.environ, **(environment or {})}
-        self._process: asyncio.subprocess.Process | None = None
-        self._numbers = itertools.count(1)
-        self._waiting: dict[int, asyncio.Future[Any]] = {}
-        self._reading: asyncio.Task[None] | None = None
+        super().__init__(self._command, {**os.environ, **(environment or {})})
 
     def _command(self) -> Sequence[str | Path]:
         raise NotImplementedError
-
-    async def start(self) -> None:
-        self._process = await asyncio.create_subprocess_exec(
-            *self._command(),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            limit=_MAX_LINE,
-            env=self._environment,
-        )
-        ready = self._waiting[0] = asyncio.get_running_loop().create_future()
-        self._reading = asyncio.create_task(self._read(self._process))
-        async with asyncio.timeout(DEADLINE):
-            await ready
-
-    async def stop(self) -> None:
-        if self._process is not None:
-            if self._process.returncode is None:
-                self._process.kill()
-            await self._process.wait()
-        if self._reading is not None:
-            await self._reading
-
-    async def ask(self, command: str, **how: Any) -> Any:
-        """See `Clients`."""
-        assert self._process is not None
-        assert self._process.stdin is not None
-        number = next(self._numbers)
-        future = self._waiting[number] = asyncio.get_running_loop().create_future()
-        self._process.stdin.write(json.dumps({"id": number, "do": command, **how}).encode() + b"\n")
-        async with asyncio.timeout(DEADLINE):
-            return await future
 
     async def look(self) -> dict[str, Any]:
         """See `Clients`."""
         looks: dict[str, Any] = await self.ask("look")
         return looks
-
-    async def _read(self, process: asyncio.subprocess.Process) -> None:
-        assert process.stdout is not None
-        async for line in process.stdout:
-            answer = json.loads(line)
-            future = self._waiting.pop(answer["id"])
-            if future.done():
-                continue
-            if "error" in answer:
-                future.set_exception(AssertionError(answer["error"]))
-            else:
-                future.set_result(answer["value"])
-        for future in self._waiting.values():
-            if not future.done():
-                future.set_exception(ConnectionError("the process of the clients has ended"))
 
 
 class NodeClients(ProcessClients):

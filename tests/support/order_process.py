@@ -7,16 +7,17 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.support.waiting import DEADLINE
+from .waiting import DEADLINE
 
-#: Runs clients of a library in Node.js; its arguments are the library and the commands.
-DRIVER = Path(__file__).with_name("supabase_driver.mjs")
 #: Characters in one answer, which has the whole state of all clients.
 _MAX_LINE = 64 * 1024 * 1024
 
 
 class OrderProcess:
-    """A process that reads orders and writes answers, one a line; see `supabase_driver.mjs`.
+    """A process that reads orders and writes answers, one a line, as JSON.
+
+    An order has an `id`, its name in `do`, and its arguments. An answer has the `id`, and a `value`
+    or an `error`. The first one has the id 0: the process is ready.
 
     Args:
         command: Returns the command that runs it.
@@ -25,10 +26,10 @@ class OrderProcess:
 
     def __init__(
         self,
-        command: Callable[[], Sequence[str]],
+        command: Callable[[], Sequence[str | Path]],
         environment: Mapping[str, str] | None = None,
     ) -> None:
-        self._command = command
+        self._make_command = command
         self._environment = environment
         self._process: asyncio.subprocess.Process | None = None
         self._numbers = itertools.count(1)
@@ -37,7 +38,7 @@ class OrderProcess:
 
     async def start(self) -> None:
         self._process = await asyncio.create_subprocess_exec(
-            *self._command(),
+            *self._make_command(),
             env=self._environment,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
