@@ -291,7 +291,9 @@ BUS_CORE = [
     "busring",
     "bustopics",
     "buswindows",
+    "dialqueue",
     "limits",
+    "topicroom",
     "topicslots",
     "virtuallink",
 ]

@@ -15,7 +15,8 @@ class Client:
         self.size: int | None = 0
         self.looks = 0
         self.changes: list[bool] = []
-        self.room = TopicRoom(self._backlog, self.changes.append, asyncio.get_running_loop())
+        later = asyncio.get_running_loop().call_later
+        self.room = TopicRoom(self._backlog, self.changes.append, later)
 
     def _backlog(self) -> int | None:
         self.looks += 1

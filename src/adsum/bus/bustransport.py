@@ -162,7 +162,7 @@ class BusTransport:
         # When the engine was lost, in monotonic seconds; None while it is connected.
         self._lost_at: float | None = None
         self._patience: ActiveTimer | None = None
-        self._topic_room = TopicRoom(self._backlog, self._topic_room_changed, self._loop)
+        self._topic_room = TopicRoom(self._backlog, self._topic_room_changed, self._loop.call_later)
         self._log = SparseLogger(logger)
         self._failures = SparseLog(logger, "carrier %s: %s failed", logging.ERROR)
 

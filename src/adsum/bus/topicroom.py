@@ -1,4 +1,4 @@
-"""`TopicRoom`: whether the client of a bus has room for messages on topics.
+"""`TopicRoom`: whether the client of a bus has room for messages on topics. No I/O.
 
 A bus has no credit for these messages, so their only backpressure is the backlog of the client: the
 bytes that its socket has not taken. The client reports no change of it. So it is looked at after
@@ -11,7 +11,6 @@ Invariants:
 - While there is room, no timer is set.
 """
 
-import asyncio
 from collections.abc import Callable
 
 from .limits import BACKLOG_INTERVAL, TOPIC_BACKLOG
@@ -24,42 +23,40 @@ class TopicRoom:
         backlog: Returns the bytes in the backlog of the client; None once the transport is closed,
             or in a forked child, where nothing more is reported.
         changed: Called with whether there is room, at each change.
-        loop: The event loop of the transport.
+        call_later: Calls a function after some seconds, as `asyncio.loop.call_later` does.
     """
 
     def __init__(
         self,
         backlog: Callable[[], int | None],
         changed: Callable[[bool], None],
-        loop: asyncio.AbstractEventLoop,
+        call_later: Callable[[float, Callable[[], None]], object],
     ) -> None:
         self._backlog = backlog
         self._changed = changed
-        self._loop = loop
-        # The next look at the backlog; set while there is no room.
-        self._timer: asyncio.TimerHandle | None = None
+        self._call_later = call_later
+        # Without room, a look at the backlog is due.
+        self._has_room = True
+        self._stopped = False
 
     def check(self) -> None:
         """Look at the backlog after a publish."""
         size = self._backlog()
-        if self._timer is None and size is not None and size > TOPIC_BACKLOG:
-            self._look_later()
+        if self._has_room and not self._stopped and size is not None and size > TOPIC_BACKLOG:
+            self._has_room = False
+            self._call_later(BACKLOG_INTERVAL, self._look)
             self._changed(False)
 
     def stop(self) -> None:
         """Report nothing more. Idempotent."""
-        if self._timer is not None:
-            self._timer.cancel()
-
-    def _look_later(self) -> None:
-        self._timer = self._loop.call_later(BACKLOG_INTERVAL, self._look)
+        self._stopped = True
 
     def _look(self) -> None:
         size = self._backlog()
-        if size is None:
+        if self._stopped or size is None:
             return
         if size > TOPIC_BACKLOG // 4:
-            self._look_later()
+            self._call_later(BACKLOG_INTERVAL, self._look)
         else:
-            self._timer = None
+            self._has_room = True
             self._changed(True)

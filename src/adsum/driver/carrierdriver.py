@@ -129,9 +129,8 @@ class CarrierDriver(SocketDriver):
 
     def _perform(self, effect: Effect) -> None:
         match effect:
-            case PublishOnTopic(sending, index, reused):
-                frame = self._encoded(sending.frame(index), sending if reused else None, index)
-                self._publish_on_topic(sending, frame)
+            case PublishOnTopic(sending):
+                self._publish_on_topic(sending, self._encoded_for_topic(effect))
             case _:
                 super()._perform(effect)
 

@@ -23,6 +23,7 @@ from adsum.replication.effects import (
     Effect,
     Joined,
     Notice,
+    PublishOnTopic,
     Released,
     Send,
     Sending,
@@ -530,6 +531,11 @@ class Driver(ABC):
         if index not in sending.encoded:
             sending.encoded[index] = self._encode(message)
         return sending.encoded[index]
+
+    def _encoded_for_topic(self, effect: PublishOnTopic) -> Any:
+        """The encoded frame of an effect; one that links are sent as well is encoded once."""
+        sending, index = effect.sending, effect.index
+        return self._encoded(sending.frame(index), sending if effect.reused else None, index)
 
     @abstractmethod
     def _encode(self, message: ProtocolMessage) -> Any:

@@ -1,7 +1,7 @@
 """A simulated node on the simulated bus: an engine above a `BusCore`, in virtual time."""
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from random import Random
@@ -25,7 +25,7 @@ from adsum.bus.busevents import (
     Trouble,
     Unfollow,
 )
-from adsum.bus.limits import BACKLOG_INTERVAL, TOPIC_BACKLOG
+from adsum.bus.topicroom import TopicRoom
 from adsum.config import CARRIER_GRACE
 from adsum.driver.faileddial import report_failed_dial
 from adsum.replication.effects import Deliver, Effect, PublishOnTopic, Sending
@@ -86,6 +86,9 @@ class SimulatedBusNode(SimulatedNode):
         self._followed: dict[str, None] = {}
         # Whether the bus is there, and has room for messages on topics.
         self._topics_open, self._topics_writable = False, True
+        self._topic_room = TopicRoom(
+            self._backlog_of_session, self._topic_room_changed, self._call_later
+        )
         #: The topics that its observers want.
         self.wants = TopicWants()
         self._link_times = LinkTimes()
@@ -157,28 +160,21 @@ class SimulatedBusNode(SimulatedNode):
         topic = sending.message.topic
         self.core.publish_topic(topic, encoded.data, sending.apart, self._now())
         self._carry_out()
-        if self._topics_writable and self._backlog_of_session > TOPIC_BACKLOG:
-            self._topics_writable = False
-            self._note_topics()
-            self._check_backlog_later()
+        self._topic_room.check()
+
+    def _topic_room_changed(self, has_room: bool) -> None:
+        self._topics_writable = has_room
+        self._note_topics()
 
     def _note_topics(self) -> None:
         self._call(self.engine.set_topics, self._topics_open, self._topics_writable)
 
-    @property
     def _backlog_of_session(self) -> int:
         return self._session.backlog if self._session is not None else 0
 
-    def _check_backlog_later(self) -> None:
-        check = partial(self._when_awake, partial(self._check_backlog))
-        self.simulation.clock.call_later(BACKLOG_INTERVAL, check)
-
-    def _check_backlog(self) -> None:
-        if self._backlog_of_session > TOPIC_BACKLOG // 4:
-            self._check_backlog_later()
-        else:
-            self._topics_writable = True
-            self._note_topics()
+    def _call_later(self, delay: float, action: Callable[[], None]) -> None:
+        event = partial(self._when_awake, partial(action))
+        self.simulation.clock.call_later(delay, event)
 
     # Lifecycle.
 
@@ -478,9 +474,7 @@ class SimulatedBusNode(SimulatedNode):
 
     def _perform(self, effect: Effect) -> None:
         if isinstance(effect, PublishOnTopic):
-            sending, index = effect.sending, effect.index
-            shared = sending if effect.reused else None
-            self._publish_on_topic(sending, self._encoded(sending.frame(index), shared, index))
+            self._publish_on_topic(effect.sending, self._encoded_for_topic(effect))
         super()._perform(effect)
         if isinstance(effect, Deliver) and effect.message.topic in ROUTED_TOPICS:
             self._note_arrival(effect.sender, effect.message)
