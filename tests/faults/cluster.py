@@ -19,6 +19,8 @@ from .namespaces import Host, Network
 #: Every address that other hosts could reach asks for one.
 SECRET = "only for the tests of faults"
 PORT = 7400
+#: Open files that are enough for a node with some links, and few enough to be used up.
+FILES = 64
 
 
 class Cluster:
@@ -166,6 +168,21 @@ def flickers(*witnesses: Worker, but: Iterable[str] = ()) -> list[Counter[str]]:
     """What processes saw leave, each process for itself; who has reason to may do so once."""
     seen = (leaves(witness) - Counter(set(but)) for witness in witnesses)
     return [left for left in seen if left]
+
+
+def use_up_files(nodes: Cluster, log: Path) -> tuple[Worker, Worker, list[float]]:
+    """Start two processes, of which one has no file descriptors left, and let each see the other.
+
+    Returns:
+        The two, the poor one second, and the seconds in which a change of each was seen.
+    """
+    [ann] = nodes.start("ann")
+    [poor] = nodes.start("poor", log=log, prefix=("prlimit", f"--nofile={FILES}"))
+    nodes.linked()
+    assert poor.ask("open_files") > 0
+    times = when_joined([ann], "from it", nodes.track(poor, "from it"))
+    times += when_joined([poor], "to it", nodes.track(ann, "to it"))
+    return ann, poor, times
 
 
 def nobody_leaves(seconds: float, *witnesses: Worker, but: Iterable[str] = ()) -> None:

@@ -14,7 +14,7 @@ from tests.support.waiting import eventually
 from tests.support.worker_processes import Worker
 
 from .carriers import Carrier, over
-from .cluster import Cluster, alike, flickers, nobody_leaves, when_joined, when_left
+from .cluster import Cluster, alike, flickers, nobody_leaves, use_up_files, when_joined, when_left
 
 pytestmark = pytest.mark.processes
 
@@ -22,8 +22,6 @@ pytestmark = pytest.mark.processes
 PATIENT = {"heartbeat_interval": 2.0, "down_after": 12.0}
 #: Seconds for which a node is stopped.
 STOPPED = 5.0 if recording() else 1.0
-#: Enough for a node with some links, and few enough to be used up.
-FILES = 64
 #: Settings with which a server soon disconnects a client that does not read: bytes that wait for
 #: it, and with NATS seconds, as that writes to the kernel for longer; and the words of its log.
 PENDING = 1_100_000
@@ -142,12 +140,7 @@ def test_file_descriptor_exhaustion_delays_the_return_to_a_restarted_server_alon
     cluster: Callable[..., Cluster], measured: Measured, tmp_path: Path
 ) -> None:
     nodes, log = cluster(), tmp_path / "log"
-    [ann] = nodes.start("ann")
-    [poor] = nodes.start("poor", log=log, prefix=("prlimit", f"--nofile={FILES}"))
-    nodes.linked()
-    assert poor.ask("open_files") > 0
-    times = when_joined([ann], "from it", nodes.track(poor, "from it"))
-    times += when_joined([poor], "to it", nodes.track(ann, "to it"))
+    _, poor, times = use_up_files(nodes, log)
     nodes.start("newcomer")
     nodes.linked()
     poor.ask("close_files")

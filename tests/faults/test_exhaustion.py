@@ -12,25 +12,17 @@ from tests.support.environment import clean_environment
 from tests.support.measurements import Measured
 from tests.support.worker_processes import WORKER, python
 
-from .cluster import Cluster, flickers, nobody_leaves, when_joined
+from .cluster import Cluster, flickers, nobody_leaves, use_up_files, when_joined
 from .small_disk import Disk, small_disk
 
 pytestmark = pytest.mark.processes
-
-#: Enough for a node with some links, and few enough to be used up.
-FILES = 64
 
 
 def test_file_descriptor_exhaustion_keeps_links_and_delays_new_ones(
     cluster: Callable[..., Cluster], measured: Measured, tmp_path: Path
 ) -> None:
     nodes, log = cluster(), tmp_path / "log"
-    [ann] = nodes.start("ann")
-    [poor] = nodes.start("poor", log=log, prefix=("prlimit", f"--nofile={FILES}"))
-    nodes.linked()
-    assert poor.ask("open_files") > 0
-    times = when_joined([ann], "from it", nodes.track(poor, "from it"))
-    times += when_joined([poor], "to it", nodes.track(ann, "to it"))
+    ann, poor, times = use_up_files(nodes, log)
     [newcomer] = nodes.start("newcomer")  # They list each other, as ann relays.
     assert newcomer.name not in poor.ask("linked")
     nobody_leaves(2.0, ann, poor, newcomer)

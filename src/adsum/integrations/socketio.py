@@ -140,10 +140,11 @@ class _Texts:
             self.initialize()
 
 
-def _checked_channel(channel: object) -> str:
+def _checked(channel: str, write_only: bool, **others: Any) -> dict[str, Any]:
+    """The arguments of both managers for their base classes."""
     if not is_name(channel, MAX_CHANNEL):
         refuse("channel", channel, f"a Unicode text of 1 to {MAX_CHANNEL:,} characters")
-    return channel
+    return {"channel": channel, "write_only": flag("write_only", write_only), **others}
 
 
 class AsyncAdsumManager(_Texts, AsyncPubSubManager):  # type: ignore[misc]  # it has no types
@@ -185,12 +186,7 @@ class AsyncAdsumManager(_Texts, AsyncPubSubManager):  # type: ignore[misc]  # it
         json: Any = None,
     ) -> None:
         instance("node", node, Node, "an adsum.Node")
-        super().__init__(
-            channel=_checked_channel(channel),
-            write_only=flag("write_only", write_only),
-            logger=logger,
-            json=json,
-        )
+        super().__init__(**_checked(channel, write_only, logger=logger, json=json))
         self._pubsub = PubSub(node)
 
     def set_server(self, server: Any) -> None:
@@ -264,12 +260,7 @@ class AdsumManager(_Texts, PubSubManager):  # type: ignore[misc]  # it has no ty
         json: Any = None,
     ) -> None:
         instance("portal", portal, Portal, "an adsum.Portal")
-        super().__init__(
-            channel=_checked_channel(channel),
-            write_only=flag("write_only", write_only),
-            logger=logger,
-            json=json,
-        )
+        super().__init__(**_checked(channel, write_only, logger=logger, json=json))
         self._portal = portal
         # From the first call of `initialize` on.
         self._subscription: PortalSubscription | None = None
