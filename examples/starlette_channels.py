@@ -107,7 +107,9 @@ PAGE = """<!doctype html><title>Channels with Starlette</title>
   room.on("said", ({user, text}) => {
     const line = document.createElement("li")
     line.textContent = `${user}: ${text}`
-    line.onclick = () => room.push("mute", {user})
+    line.onclick = () => room.push("mute", {user}).receive("ok", () => {
+      line.textContent = `${user}: ${text} (muted)`
+    })
     log.append(line)
   })
   lobby.join()

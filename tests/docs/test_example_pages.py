@@ -46,6 +46,7 @@ async def starlette_channels(ann: Window, bob: Window) -> None:
     await bob.sees("log", "ann: hello")
     await bob.sees("people", "ann: here")
     await bob.page.locator("#log li").click()  # mutes ann
+    await bob.sees("log", "ann: hello (muted)")
     await ann.types("text", "psst")
     await bob.types("text", "and you?")
     await ann.sees("log", "bob: and you?")
