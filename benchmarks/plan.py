@@ -32,7 +32,7 @@ class Plan:
     #: Nodes on one carrier.
     crowd_on_carrier: int = 100
     #: Nodes among which a join is counted, and nodes of a crowd, over each carrier and the mesh.
-    carried: tuple[int, ...] = (3, 10, 30)
+    carried: tuple[int, ...] = (3, 10, 30, 100)
     carried_crowd: int = 100
     #: Instances of the service that is resolved.
     instances: tuple[int, ...] = (3, 30, 300)
