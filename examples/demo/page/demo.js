@@ -167,6 +167,7 @@ function buildEngine(names) {
   for (const step of ["cut", "heal", "outage", "return"]) {
     document.querySelector(`[data-step="${step}"]`).hidden = ["cut", "heal"].includes(step);
   }
+  $("about-cuts").hidden = true;
   return new EngineStrip($("network"), names, {
     kill: () => ask("engine/kill", "outage"),
     start: () => ask("engine/start", "return"),
