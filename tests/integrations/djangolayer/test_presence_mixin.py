@@ -1,6 +1,7 @@
 """The mixin for consumers: users are present from the acceptance to the end of a connection."""
 
 import asyncio
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -75,6 +76,31 @@ def test_user_is_present_from_the_acceptance_to_the_end(layer: ChannelLayer) -> 
         assert (user.key, user.name, str(user)) == ("1", "ann", "ann")
         await ann.disconnect()
         await until(lambda: layer.portal.count("room:1") == 0)
+
+    asyncio.run(main())
+
+
+def test_cancelled_synchronous_consumer_whose_thread_accepts_later_leaves_no_ghost(
+    layer: ChannelLayer,
+) -> None:
+    connecting, cancelled, accepted = (threading.Event() for _ in range(3))
+
+    class SlowRoom(PlainRoom):
+        def connect(self) -> None:
+            connecting.set()
+            cancelled.wait(DEADLINE)
+            self.accept()
+            accepted.set()
+
+    async def main() -> None:
+        ann = client(SlowRoom, ANN)
+        await ann.send_input({"type": "websocket.connect"})
+        await until(connecting.is_set)
+        ann.future.cancel()
+        await asyncio.wait([ann.future])
+        cancelled.set()
+        await until(accepted.is_set)
+        assert await names() == []
 
     asyncio.run(main())
 
