@@ -7,7 +7,8 @@ import subprocess
 import sys
 import threading
 from collections import Counter
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from asgiref.sync import async_to_sync
 from channels.exceptions import ChannelFull, MessageTooLarge
 
 import adsum
+from adsum.errors import NodeNotRunningError
 from adsum.integrations.django import ChannelLayer
 from tests.support.waiting import DEADLINE, until
 
@@ -438,6 +440,71 @@ asyncio.run(main())
 def run(code: str) -> "subprocess.CompletedProcess[str]":
     command = [sys.executable, "-c", code]
     return subprocess.run(command, timeout=DEADLINE, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("close", [ChannelLayer.end, lambda layer: layer.portal.close()])
+def test_closed_layer_refuses_waiting_and_later_calls(
+    close: Callable[[ChannelLayer], None], cluster_name: str
+) -> None:
+    async def main() -> None:
+        own = await layer.new_channel()
+        await layer.group_add("news", own)
+        reads = [asyncio.create_task(layer.receive(channel)) for channel in (own, "work")]
+        await until(lambda: all(layer.local.waiting(channel) for channel in (own, "work")))
+        await asyncio.to_thread(close, layer)
+        later = [
+            layer.new_channel(),
+            layer.send(own, {}),
+            layer.send("work", {}),
+            layer.receive(own),
+            layer.receive("work"),
+            layer.group_add("news", own),
+            layer.group_discard("news", own),
+            layer.group_send("news", {}),
+            layer.flush(),
+        ]
+        for call in (*reads, *later):
+            with pytest.raises(NodeNotRunningError):
+                await asyncio.wait_for(call, DEADLINE)
+
+    layer = ChannelLayer(cluster=cluster_name)
+    asyncio.run(main())
+
+
+def test_reader_of_a_closed_event_loop_delays_no_other_reader(cluster_name: str) -> None:
+    async def main() -> None:
+        read = asyncio.create_task(soon(layer, "work"))
+        await until(lambda: layer.local.waiting("work") == 2)
+        await layer.send("work", {"type": "job"})
+        assert await read == {"type": "job"}
+
+    layer = ChannelLayer(cluster=cluster_name)
+    with layer.portal, lost_reader(layer, "work"):
+        asyncio.run(main())
+
+
+def test_channel_of_a_closed_event_loop_is_forgotten(cluster_name: str) -> None:
+    def is_forgotten() -> bool:
+        gc.collect()  # the lost reader refers to itself
+        return len(layer.local) == 0
+
+    layer = ChannelLayer(cluster=cluster_name, expiry=SHORT)
+    with layer.portal:
+        with lost_reader(layer, asyncio.run(layer.new_channel())):
+            pass
+        asyncio.run(until(is_forgotten))
+
+
+@contextmanager
+def lost_reader(layer: ChannelLayer, channel: str) -> Iterator[None]:
+    """A reader whose event loop was closed without a cancel."""
+    loop = asyncio.new_event_loop()
+    loop.set_exception_handler(lambda loop, context: None)  # the task is destroyed
+    task = loop.create_task(layer.receive(channel))
+    loop.run_until_complete(until(lambda: layer.local.waiting(channel) == 1))
+    loop.close()
+    yield
+    del task
 
 
 def test_layer_without_references_stops_its_node(cluster_name: str) -> None:

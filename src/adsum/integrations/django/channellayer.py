@@ -167,6 +167,7 @@ class ChannelLayer(BaseChannelLayer):  # type: ignore[misc]  # channels has no t
         messages until the call is cancelled, or for `expiry` seconds after the last call.
 
         Raises:
+            NodeNotRunningError: The layer is closed, or is closed meanwhile.
             TypeError: The name is not valid.
             UsageError: The channel is specific to another process.
         """
@@ -238,7 +239,8 @@ class ChannelLayer(BaseChannelLayer):  # type: ignore[misc]  # channels has no t
         """Stop the node of the layer in this process, for good. Idempotent.
 
         The normal end of the process does it too. Unread messages on normal channels are passed on
-        to other processes first. Later calls raise `NodeNotRunningError`.
+        to other processes first. Waiting calls of `receive`, and later calls, raise
+        `NodeNotRunningError`.
         """
         await asyncio.to_thread(self.end)
 
@@ -285,6 +287,7 @@ class ChannelLayer(BaseChannelLayer):  # type: ignore[misc]  # channels has no t
         return "!" in channel and address_of(channel) == self._traffic.address
 
     async def _begun(self) -> None:
+        self.local.check_open()
         if self._traffic.loop is None:
             await self._portal.acall(self._traffic.begin)
             call_at_exit(_end_all)  # before the portal, which was registered earlier

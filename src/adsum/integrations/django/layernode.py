@@ -120,6 +120,7 @@ class LayerNode:
         self.loop = asyncio.get_running_loop()
         work = (self._receive(), self._watch_receivers(), self._sweep())
         self._tasks = [start_task(each) for each in work]
+        self._tasks[0].add_done_callback(lambda _: self._local.close())  # the node has stopped
 
     async def end(self) -> None:
         """Receive no more on normal channels, and pass unread messages on, before the node stops.
