@@ -215,8 +215,10 @@ def test_fault_of_one_event_stops_no_other_one(caplog: pytest.LogCaptureFixture)
             plugin.publish(b"1", ["x" * (LONGEST + 1), "a"])
             plugin.publish(b"2", ["\ud800", "a"])
             plugin.publish(b"3", [5, "a"])  # type: ignore[list-item]
+            plugin.publish(b"4", [["a"], "a", "a"])  # type: ignore[list-item]  # from JSON
+            plugin.publish(b"5", "a")
             stream = subscriber.iter_events()
-            assert [await anext(stream) for _ in range(3)] == [b"1", b"2", b"3"]
+            assert [await anext(stream) for _ in range(5)] == [b"1", b"2", b"3", b"4", b"5"]
 
     run(work())
     (first, *_) = [record for record in caplog.records if record.levelno == logging.ERROR]

@@ -88,9 +88,13 @@ class AdsumChannelsBackend(ChannelsBackend):
         Raises:
             RuntimeError: `on_startup` was not called.
         """
-        for channel in dict.fromkeys(channels):
+        published = set[str]()
+        for channel in channels:
             try:
+                if isinstance(channel, str) and channel in published:
+                    continue
                 await self._channels.publish(channel, data)
+                published.add(channel)
             except (NodeNotRunningError, TypeError, ValueError) as error:
                 self._failures.log(str(error))
 

@@ -1,8 +1,10 @@
 """Channels of the layer for Django Channels: delivery, capacity, ends, event loops, settings."""
 
 import asyncio
+import functools
 import gc
 import logging
+import re
 import subprocess
 import sys
 import threading
@@ -24,6 +26,8 @@ from .layers import two_layers
 
 #: Messages of a burst that the default capacity accepts.
 BURST = 1_000
+#: A value that MessagePack does not encode.
+DEEP: Any = functools.reduce(lambda inner, _: [inner], range(2000), list[Any]())
 #: Seconds of a short expiry.
 SHORT = 0.2
 
@@ -53,6 +57,23 @@ def test_message_of_more_than_8_mebibytes_is_refused(cluster_name: str) -> None:
     layer = ChannelLayer(cluster=cluster_name)
     with pytest.raises(MessageTooLarge, match="must have at most 8388608"):
         asyncio.run(layer.send("work", {"data": bytes(8 * 1024 * 1024)}))
+
+
+@pytest.mark.parametrize(
+    "value", [2**64, "\ud800", {1}, DEEP], ids=["number", "surrogate", "set", "deep"]
+)
+def test_message_that_cannot_be_encoded_is_a_type_error(value: Any, cluster_name: str) -> None:
+    layer = ChannelLayer(cluster=cluster_name)
+    for call in (layer.send, layer.group_send):
+        with pytest.raises(TypeError, match=r"serialize|cannot be encoded"):
+            asyncio.run(call("news", {"value": value}))
+
+
+@pytest.mark.parametrize("prefix", [None, 5, "a b", "a!", "x" * 100])
+def test_wrong_prefix_of_a_new_channel_is_a_type_error(prefix: Any, cluster_name: str) -> None:
+    layer = ChannelLayer(cluster=cluster_name)
+    with layer.portal, pytest.raises(TypeError):
+        asyncio.run(layer.new_channel(prefix))
 
 
 def test_burst_of_a_thousand_messages_arrives_complete_and_in_order(cluster_name: str) -> None:
@@ -534,6 +555,10 @@ def test_layer_without_references_stops_its_node(cluster_name: str) -> None:
         (
             {"cluster": "shop", "channel_capacity": {5: 3}},
             "channel_capacity=5: must be a dict whose keys are glob patterns",
+        ),
+        (
+            {"cluster": "shop", "channel_capacity": {re.compile(b"a"): 3}},
+            "channel_capacity=.*: must be a dict whose keys are .* expressions of str",
         ),
         ({"cluster": "shop", "hosts": ["redis:6379"]}, "hosts=.*: remove it; .*carrier="),
         ({"cluster": "shop", "peer": "10.0.0.1:7400"}, "peer=.*: must be one of .*peers"),
