@@ -225,6 +225,21 @@ def test_fault_of_one_event_stops_no_other_one(caplog: pytest.LogCaptureFixture)
     assert f"message of {MAX_DATA + 1} bytes: must have at most {MAX_DATA}" in first.getMessage()
 
 
+@pytest.mark.parametrize("data", [None, "text", {"a": 1}])
+def test_event_that_is_not_bytes_is_dropped_and_logged(
+    data: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def work() -> None:
+        async with started() as backend:
+            await backend.subscribe(["a"])
+            await backend.publish(data, ["a"])
+            await backend.publish(b"1", ["a"])
+            assert await events(backend, 1) == [("a", b"1")]
+
+    run(work())
+    assert f"message must be bytes, not {type(data).__name__}" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("channel", "error", "text"),
     [
