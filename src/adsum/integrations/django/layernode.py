@@ -222,7 +222,7 @@ class LayerNode:
         while (message := self._local.take_held(channel)) is not None:
             try:
                 sent = await self._sent_to_receiver(channel, message.data)
-            except ChannelFull:
+            except (ChannelFull, NodeNotRunningError):
                 sent = False
             if not sent:
                 self._local.put_back(channel, message)
@@ -231,7 +231,8 @@ class LayerNode:
     async def _watch_receivers(self) -> None:
         async for diff in self._presence.watch_topics(_RECEIVERS):
             if diff.joins or diff.updates:
-                self._pass_on(diff.topic.removeprefix(_RECEIVERS))
+                with suppress(NodeNotRunningError):  # the watch ends with its unread changes
+                    self._pass_on(diff.topic.removeprefix(_RECEIVERS))
 
     # Groups.
 
