@@ -11,6 +11,7 @@ from adsum.integrations.broadcaster import PREFIX, AdsumBroadcastBackend
 from adsum.integrations.namedchannels import MAX_UNREAD
 from adsum.values.limits import MAX_DATA, MAX_NAME
 from tests.support.nodes import run, running
+from tests.support.waiting import DEADLINE
 
 #: The longest name of a channel.
 LONGEST = MAX_NAME - len(PREFIX)
@@ -98,6 +99,35 @@ def test_connect_starts_the_node_and_disconnect_stops_it_again_and_again() -> No
             assert not node.running
 
     run(work())
+
+
+def test_concurrent_connects_start_the_node_once_and_disconnect_stops_it() -> None:
+    async def work() -> None:
+        node = adsum.Node(siblings=False)
+        backend = AdsumBroadcastBackend(node)
+        await asyncio.gather(*[backend.connect() for _ in range(3)])
+        await backend.disconnect()
+        assert not node.running
+
+    run(work())
+
+
+def test_connect_in_a_new_event_loop_receives_although_the_former_one_was_closed() -> None:
+    async def work() -> None:
+        await broadcast.connect()
+        async with broadcast.subscribe("a") as subscriber:
+            await broadcast.publish("a", "x")
+            assert await asyncio.wait_for(subscriber.get(), DEADLINE) == Event("a", "x")
+
+    async def last() -> None:
+        await work()
+        await broadcast.disconnect()
+        assert not node.running
+
+    node = adsum.Node(siblings=False)
+    broadcast = broadcast_on(node)
+    run(work())
+    run(last())
 
 
 def test_node_that_runs_before_connect_runs_after_disconnect() -> None:

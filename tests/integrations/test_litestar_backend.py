@@ -215,12 +215,29 @@ def test_fault_of_one_event_stops_no_other_one(caplog: pytest.LogCaptureFixture)
             plugin.publish(b"1", ["x" * (LONGEST + 1), "a"])
             plugin.publish(b"2", ["\ud800", "a"])
             plugin.publish(b"3", [5, "a"])  # type: ignore[list-item]
+            plugin.publish(b"4", [["a"], "a", "a"])  # type: ignore[list-item]  # from JSON
+            plugin.publish(b"5", "a")
             stream = subscriber.iter_events()
-            assert [await anext(stream) for _ in range(3)] == [b"1", b"2", b"3"]
+            assert [await anext(stream) for _ in range(5)] == [b"1", b"2", b"3", b"4", b"5"]
 
     run(work())
     (first, *_) = [record for record in caplog.records if record.levelno == logging.ERROR]
     assert f"message of {MAX_DATA + 1} bytes: must have at most {MAX_DATA}" in first.getMessage()
+
+
+@pytest.mark.parametrize("data", [None, "text", {"a": 1}])
+def test_event_that_is_not_bytes_is_dropped_and_logged(
+    data: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def work() -> None:
+        async with started() as backend:
+            await backend.subscribe(["a"])
+            await backend.publish(data, ["a"])
+            await backend.publish(b"1", ["a"])
+            assert await events(backend, 1) == [("a", b"1")]
+
+    run(work())
+    assert f"message must be bytes, not {type(data).__name__}" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ faults of a single message, and drops the message: a client that sends a long te
 
 import logging
 from collections.abc import AsyncGenerator, Iterable
+from typing import Any
 
 from adsum.errors import NodeNotRunningError
 from adsum.node import Node
@@ -79,7 +80,8 @@ class AdsumChannelsBackend(ChannelsBackend):
         """Publish an event to subscribers in all workers, once to each of the channels.
 
         An event that cannot be sent is dropped, and logged as an error with the reason: it has more
-        than 8 MiB, the name of the channel is wrong or no string, or the node has stopped.
+        than 8 MiB or is not bytes, the name of the channel is wrong or no string, or the node has
+        stopped.
 
         Args:
             data: At most 8 MiB.
@@ -88,9 +90,14 @@ class AdsumChannelsBackend(ChannelsBackend):
         Raises:
             RuntimeError: `on_startup` was not called.
         """
-        for channel in dict.fromkeys(channels):
+        published = set[str]()
+        names: Iterable[Any] = channels  # of any type, as a client has sent them
+        for channel in names:
             try:
+                if isinstance(channel, str) and channel in published:
+                    continue
                 await self._channels.publish(channel, data)
+                published.add(channel)
             except (NodeNotRunningError, TypeError, ValueError) as error:
                 self._failures.log(str(error))
 

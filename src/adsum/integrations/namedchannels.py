@@ -19,6 +19,7 @@ from adsum.arguments import instance
 from adsum.errors import NodeNotRunningError
 from adsum.node import Node
 from adsum.pubsub import Message, PubSub, Subscription
+from adsum.quoting import described
 from adsum.sparselog import SparseLog
 from adsum.values.limits import MAX_DATA, MAX_NAME
 from adsum.values.names import checked_prefix
@@ -68,10 +69,12 @@ class NamedChannels:
         Raises:
             AdsumError: The node cannot start, see `Node.start`.
         """
-        if self._subscription is not None and not self._subscription.closed:
-            return
-        starts = not self._node.running
+        # A node that `open` has started in an event loop that is closed now starts again.
+        lost_loop = self._started_node and self._node.event_loop is None
+        starts = not self._node.running or lost_loop
         await self._node.start()
+        if self._subscription is not None and not self._subscription.closed:
+            return  # another call of `open` has opened them meanwhile, or before
         self._started_node = starts
         subscription = self._pubsub.subscribe(
             self._prefix, limit=MAX_UNREAD, limit_bytes=MAX_UNREAD_BYTES
@@ -123,6 +126,8 @@ class NamedChannels:
         """
         topic = self._topic(channel)
         self._opened()
+        if not isinstance(data, bytes):
+            raise TypeError(f"message must be bytes, not {described(data)}")
         if len(data) > MAX_DATA:
             raise ValueError(f"message of {len(data)} bytes: must have at most {MAX_DATA}")
         await self._pubsub.publish(topic, data)

@@ -140,11 +140,20 @@ class _Texts:
             self.initialize()
 
 
-def _checked(channel: str, write_only: bool, **others: Any) -> dict[str, Any]:
+def _checked(channel: str, write_only: bool, logger: Any, json: Any) -> dict[str, Any]:
     """The arguments of both managers for their base classes."""
+    _check_has("logger", logger, "debug", "info", "warning", "error", "exception")
+    _check_has("json", json, "dumps", "loads")
     if not is_name(channel, MAX_CHANNEL):
         refuse("channel", channel, f"a Unicode text of 1 to {MAX_CHANNEL:,} characters")
-    return {"channel": channel, "write_only": flag("write_only", write_only), **others}
+    write_only = flag("write_only", write_only)
+    return {"channel": channel, "write_only": write_only, "logger": logger, "json": json}
+
+
+def _check_has(field: str, value: object, *functions: str) -> None:
+    """Check that an argument is None, or has these functions."""
+    if value is not None and not all(callable(getattr(value, each, None)) for each in functions):
+        refuse(field, value, f"None, or an object with the functions {', '.join(functions)}")
 
 
 class AsyncAdsumManager(_Texts, AsyncPubSubManager):  # type: ignore[misc]  # it has no types
@@ -186,7 +195,7 @@ class AsyncAdsumManager(_Texts, AsyncPubSubManager):  # type: ignore[misc]  # it
         json: Any = None,
     ) -> None:
         instance("node", node, Node, "an adsum.Node")
-        super().__init__(**_checked(channel, write_only, logger=logger, json=json))
+        super().__init__(**_checked(channel, write_only, logger, json))
         self._pubsub = PubSub(node)
 
     def set_server(self, server: Any) -> None:
@@ -260,7 +269,7 @@ class AdsumManager(_Texts, PubSubManager):  # type: ignore[misc]  # it has no ty
         json: Any = None,
     ) -> None:
         instance("portal", portal, Portal, "an adsum.Portal")
-        super().__init__(**_checked(channel, write_only, logger=logger, json=json))
+        super().__init__(**_checked(channel, write_only, logger, json))
         self._portal = portal
         # From the first call of `initialize` on.
         self._subscription: PortalSubscription | None = None

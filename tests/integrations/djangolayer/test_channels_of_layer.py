@@ -1,13 +1,16 @@
 """Channels of the layer for Django Channels: delivery, capacity, ends, event loops, settings."""
 
 import asyncio
+import functools
 import gc
 import logging
+import re
 import subprocess
 import sys
 import threading
 from collections import Counter
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import pytest
@@ -15,6 +18,7 @@ from asgiref.sync import async_to_sync
 from channels.exceptions import ChannelFull, MessageTooLarge
 
 import adsum
+from adsum.errors import NodeNotRunningError
 from adsum.integrations.django import ChannelLayer
 from tests.support.waiting import DEADLINE, until
 
@@ -22,6 +26,8 @@ from .layers import two_layers
 
 #: Messages of a burst that the default capacity accepts.
 BURST = 1_000
+#: A value that MessagePack does not encode.
+DEEP: Any = functools.reduce(lambda inner, _: [inner], range(2000), list[Any]())
 #: Seconds of a short expiry.
 SHORT = 0.2
 
@@ -51,6 +57,23 @@ def test_message_of_more_than_8_mebibytes_is_refused(cluster_name: str) -> None:
     layer = ChannelLayer(cluster=cluster_name)
     with pytest.raises(MessageTooLarge, match="must have at most 8388608"):
         asyncio.run(layer.send("work", {"data": bytes(8 * 1024 * 1024)}))
+
+
+@pytest.mark.parametrize(
+    "value", [2**64, "\ud800", {1}, DEEP], ids=["number", "surrogate", "set", "deep"]
+)
+def test_message_that_cannot_be_encoded_is_a_type_error(value: Any, cluster_name: str) -> None:
+    layer = ChannelLayer(cluster=cluster_name)
+    for call in (layer.send, layer.group_send):
+        with pytest.raises(TypeError, match=r"serialize|cannot be encoded"):
+            asyncio.run(call("news", {"value": value}))
+
+
+@pytest.mark.parametrize("prefix", [None, 5, "a b", "a!", "x" * 100])
+def test_wrong_prefix_of_a_new_channel_is_a_type_error(prefix: Any, cluster_name: str) -> None:
+    layer = ChannelLayer(cluster=cluster_name)
+    with layer.portal, pytest.raises(TypeError):
+        asyncio.run(layer.new_channel(prefix))
 
 
 def test_burst_of_a_thousand_messages_arrives_complete_and_in_order(cluster_name: str) -> None:
@@ -440,6 +463,71 @@ def run(code: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(command, timeout=DEADLINE, capture_output=True, text=True)
 
 
+@pytest.mark.parametrize("close", [ChannelLayer.end, lambda layer: layer.portal.close()])
+def test_closed_layer_refuses_waiting_and_later_calls(
+    close: Callable[[ChannelLayer], None], cluster_name: str
+) -> None:
+    async def main() -> None:
+        own = await layer.new_channel()
+        await layer.group_add("news", own)
+        reads = [asyncio.create_task(layer.receive(channel)) for channel in (own, "work")]
+        await until(lambda: all(layer.local.waiting(channel) for channel in (own, "work")))
+        await asyncio.to_thread(close, layer)
+        later = [
+            layer.new_channel(),
+            layer.send(own, {}),
+            layer.send("work", {}),
+            layer.receive(own),
+            layer.receive("work"),
+            layer.group_add("news", own),
+            layer.group_discard("news", own),
+            layer.group_send("news", {}),
+            layer.flush(),
+        ]
+        for call in (*reads, *later):
+            with pytest.raises(NodeNotRunningError):
+                await asyncio.wait_for(call, DEADLINE)
+
+    layer = ChannelLayer(cluster=cluster_name)
+    asyncio.run(main())
+
+
+def test_reader_of_a_closed_event_loop_delays_no_other_reader(cluster_name: str) -> None:
+    async def main() -> None:
+        read = asyncio.create_task(soon(layer, "work"))
+        await until(lambda: layer.local.waiting("work") == 2)
+        await layer.send("work", {"type": "job"})
+        assert await read == {"type": "job"}
+
+    layer = ChannelLayer(cluster=cluster_name)
+    with layer.portal, lost_reader(layer, "work"):
+        asyncio.run(main())
+
+
+def test_channel_of_a_closed_event_loop_is_forgotten(cluster_name: str) -> None:
+    def is_forgotten() -> bool:
+        gc.collect()  # the lost reader refers to itself
+        return len(layer.local) == 0
+
+    layer = ChannelLayer(cluster=cluster_name, expiry=SHORT)
+    with layer.portal:
+        with lost_reader(layer, asyncio.run(layer.new_channel())):
+            pass
+        asyncio.run(until(is_forgotten))
+
+
+@contextmanager
+def lost_reader(layer: ChannelLayer, channel: str) -> Iterator[None]:
+    """A reader whose event loop was closed without a cancel."""
+    loop = asyncio.new_event_loop()
+    loop.set_exception_handler(lambda loop, context: None)  # the task is destroyed
+    task = loop.create_task(layer.receive(channel))
+    loop.run_until_complete(until(lambda: layer.local.waiting(channel) == 1))
+    loop.close()
+    yield
+    del task
+
+
 def test_layer_without_references_stops_its_node(cluster_name: str) -> None:
     async def main() -> None:
         layer = ChannelLayer(cluster=cluster_name)
@@ -468,6 +556,10 @@ def test_layer_without_references_stops_its_node(cluster_name: str) -> None:
             {"cluster": "shop", "channel_capacity": {5: 3}},
             "channel_capacity=5: must be a dict whose keys are glob patterns",
         ),
+        (
+            {"cluster": "shop", "channel_capacity": {re.compile(b"a"): 3}},
+            "channel_capacity=.*: must be a dict whose keys are .* expressions of str",
+        ),
         ({"cluster": "shop", "hosts": ["redis:6379"]}, "hosts=.*: remove it; .*carrier="),
         ({"cluster": "shop", "peer": "10.0.0.1:7400"}, "peer=.*: must be one of .*peers"),
         ({"cluster": "shop", "heartbeat_interval": -1}, "heartbeat_interval=-1: must be between"),
@@ -486,3 +578,26 @@ def test_missing_package_is_named_with_the_command_that_installs_it(package: str
     code = f"import sys; sys.modules[{package!r}] = None\nimport adsum.integrations.django"
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert f'needs {package}: pip install "adsum[django]"' in ended.stderr
+
+
+@pytest.mark.parametrize("turns", range(4))
+def test_layer_that_stops_at_a_change_of_its_receivers_logs_no_traceback(
+    turns: int, cluster_name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        layer = ChannelLayer(cluster=cluster_name)
+        await layer.send("work", {"type": "job"})
+
+        async def stop() -> None:
+            layer.presence.track("django.channels:receivers:work", "another", owner=None)
+            for _ in range(turns):  # in one of them the task of the layer has the change unread
+                await asyncio.sleep(0)
+            await layer.portal.node.stop()
+
+        with suppress(NodeNotRunningError):
+            await layer.portal.acall(stop)
+        await layer.close()
+
+    asyncio.run(main())
+    gc.collect()  # logs the exceptions of tasks
+    assert "never retrieved" not in caplog.text

@@ -1,7 +1,10 @@
 """The mixin for consumers: users are present from the acceptance to the end of a connection."""
 
 import asyncio
+import gc
+import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -12,7 +15,9 @@ from channels.testing import WebsocketCommunicator
 from django.conf import settings
 
 import adsum
+from adsum.errors import NodeNotRunningError
 from adsum.integrations.django import ChannelLayer, PresenceMixin, PresentUser, apresent, present
+from adsum.integrations.django.consumerpresences import Visit
 from tests.support.waiting import DEADLINE, until
 
 if not settings.configured:
@@ -77,6 +82,51 @@ def test_user_is_present_from_the_acceptance_to_the_end(layer: ChannelLayer) -> 
         await until(lambda: layer.portal.count("room:1") == 0)
 
     asyncio.run(main())
+
+
+def test_cancelled_synchronous_consumer_whose_thread_accepts_later_leaves_no_ghost(
+    layer: ChannelLayer,
+) -> None:
+    connecting, cancelled, accepted = (threading.Event() for _ in range(3))
+
+    class SlowRoom(PlainRoom):
+        def connect(self) -> None:
+            connecting.set()
+            cancelled.wait(DEADLINE)
+            self.accept()
+            accepted.set()
+
+    async def main() -> None:
+        ann = client(SlowRoom, ANN)
+        await ann.send_input({"type": "websocket.connect"})
+        await until(connecting.is_set)
+        ann.future.cancel()
+        await asyncio.wait([ann.future])
+        cancelled.set()
+        await until(accepted.is_set)
+        assert await names() == []
+
+    asyncio.run(main())
+
+
+def test_layer_that_stops_at_an_acceptance_logs_no_traceback(
+    cluster_name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        layer = ChannelLayer(cluster=cluster_name)
+        channel = await layer.new_channel()
+
+        async def stop() -> None:
+            layer.visits.enter(Visit("room:1", "1", {}, channel, b""))
+            await layer.portal.node.stop()
+
+        with suppress(NodeNotRunningError):
+            await layer.portal.acall(stop)
+        await layer.close()
+
+    asyncio.run(main())
+    gc.collect()  # logs the exceptions of tasks
+    assert "never retrieved" not in caplog.text
 
 
 def test_user_leaves_when_the_consumer_is_cancelled(layer: ChannelLayer) -> None:

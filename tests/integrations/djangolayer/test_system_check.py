@@ -22,6 +22,11 @@ BACKEND = "adsum.integrations.django.ChannelLayer"
             {"BACKEND": BACKEND, "CONFIG": None},
             ["CHANNEL_LAYERS['default']: CONFIG=None: must be a dict of settings"],
         ),
+        (
+            {"BACKEND": BACKEND, "CONFIG": {5: 3}},
+            ["CHANNEL_LAYERS['default']: a key of CONFIG=5: must be the name of a setting"],
+        ),
+        (None, ["CHANNEL_LAYERS['default']: layer=None: must be a dict with BACKEND and CONFIG"]),
         ({"BACKEND": "channels.layers.InMemoryChannelLayer", "CONFIG": {"linger": -1}}, []),
         (
             {"BACKEND": BACKEND, "CONFIG": {"cluster": "shop", "linger": -1}},
@@ -29,6 +34,13 @@ BACKEND = "adsum.integrations.django.ChannelLayer"
         ),
     ],
 )
-def test_wrong_settings_of_a_layer_are_found(layer: dict[str, Any], messages: list[str]) -> None:
+def test_wrong_settings_of_a_layer_are_found(layer: Any, messages: list[str]) -> None:
     with override_settings(CHANNEL_LAYERS={"default": layer}):
         assert [found.msg for found in check_layers(None)] == messages
+
+
+@pytest.mark.parametrize("layers", [None, [], "default"])
+def test_layers_that_are_no_dict_are_found(layers: Any) -> None:
+    with override_settings(CHANNEL_LAYERS=layers):
+        (found,) = check_layers(None)
+    assert found.msg == f"CHANNEL_LAYERS={layers!r}: must be a dict of layers"

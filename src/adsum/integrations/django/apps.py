@@ -8,6 +8,7 @@ from django.core import checks
 
 from adsum.arguments import instance
 from adsum.errors import ConfigurationError
+from adsum.quoting import quoted
 
 from .channellayer import ChannelLayer
 
@@ -28,12 +29,28 @@ class PresenceConfig(AppConfig):
 
 def check_layers(app_configs: object, **options: Any) -> list[checks.CheckMessage]:
     """Check the settings of the channel layers: making one starts nothing."""
+    layers = getattr(conf.settings, "CHANNEL_LAYERS", {})
+    if not isinstance(layers, dict):
+        message = f"CHANNEL_LAYERS={quoted(layers)}: must be a dict of layers"
+        return [checks.Error(message, id="adsum.E001")]
     found = list[checks.CheckMessage]()
-    for alias, layer in getattr(conf.settings, "CHANNEL_LAYERS", {}).items():
+    for alias, layer in layers.items():
         try:
-            if layer.get("BACKEND") == _BACKEND:
-                config = layer.get("CONFIG", {})
-                ChannelLayer(**instance("CONFIG", config, dict, "a dict of settings"))
+            _check_layer(layer)
         except ConfigurationError as error:
             found.append(checks.Error(f"CHANNEL_LAYERS[{alias!r}]: {error}", id="adsum.E001"))
     return found
+
+
+def _check_layer(layer: object) -> None:
+    """Check the settings of one layer, if it is that of adsum.
+
+    Raises:
+        ConfigurationError: They are wrong.
+    """
+    settings = instance("layer", layer, dict, "a dict with BACKEND and CONFIG")
+    if settings.get("BACKEND") == _BACKEND:
+        config = instance("CONFIG", settings.get("CONFIG", {}), dict, "a dict of settings")
+        for name in config:
+            instance("a key of CONFIG", name, str, "the name of a setting")
+        ChannelLayer(**config)

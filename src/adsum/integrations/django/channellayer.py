@@ -96,8 +96,9 @@ class ChannelLayer(BaseChannelLayer):  # type: ignore[misc]  # channels has no t
         capacities = {} if channel_capacity is None else channel_capacity
         instance("channel_capacity", capacities, dict, "a dict of patterns and capacities")
         for pattern, value in capacities.items():
-            if not isinstance(pattern, str | re.Pattern):
-                accepted = "a dict whose keys are glob patterns or compiled expressions"
+            text = pattern.pattern if isinstance(pattern, re.Pattern) else pattern
+            if not isinstance(text, str):
+                accepted = "a dict whose keys are glob patterns or compiled expressions of str"
                 refuse("channel_capacity", pattern, accepted)
             whole(f"channel_capacity[{quoted(pattern)}]", value, 1)
         self.channel_capacity = self.compile_capacities(capacities)
@@ -131,9 +132,11 @@ class ChannelLayer(BaseChannelLayer):  # type: ignore[misc]  # channels has no t
         the returned name. `expiry` seconds later it is forgotten, with its memberships.
 
         Raises:
-            TypeError: The prefix has other characters than letters, digits, ``-``, ``_``, ``.``, or
-                is too long.
+            TypeError: The prefix is no str, is too long, or has other characters than letters,
+                digits, ``-``, ``_``, ``.``.
         """
+        if not isinstance(prefix, str):
+            raise TypeError(f"prefix={quoted(prefix)}: must be a str")
         await self._begun()
         name = ChannelName(f"{prefix}{self._traffic.address}!{uuid.uuid4().hex}")
         self.require_valid_channel_name(name)
@@ -167,6 +170,7 @@ class ChannelLayer(BaseChannelLayer):  # type: ignore[misc]  # channels has no t
         messages until the call is cancelled, or for `expiry` seconds after the last call.
 
         Raises:
+            NodeNotRunningError: The layer is closed, or is closed meanwhile.
             TypeError: The name is not valid.
             UsageError: The channel is specific to another process.
         """
@@ -238,7 +242,8 @@ class ChannelLayer(BaseChannelLayer):  # type: ignore[misc]  # channels has no t
         """Stop the node of the layer in this process, for good. Idempotent.
 
         The normal end of the process does it too. Unread messages on normal channels are passed on
-        to other processes first. Later calls raise `NodeNotRunningError`.
+        to other processes first. Waiting calls of `receive`, and later calls, raise
+        `NodeNotRunningError`.
         """
         await asyncio.to_thread(self.end)
 
@@ -264,7 +269,10 @@ class ChannelLayer(BaseChannelLayer):  # type: ignore[misc]  # channels has no t
     def _encoded(self, message: dict[str, Any]) -> bytes:
         if not isinstance(message, dict):
             raise TypeError(f"message={quoted(message)}: must be a dict")
-        data = self.serialize(message)
+        try:
+            data = self.serialize(message)
+        except (OverflowError, ValueError) as error:  # a large number, a lone surrogate, too deep
+            raise TypeError(f"message={quoted(message)}: cannot be encoded: {error}") from error
         if len(data) > MAX_DATA:
             raise MessageTooLarge(f"message of {len(data)} bytes: must have at most {MAX_DATA}")
         return data
@@ -285,6 +293,7 @@ class ChannelLayer(BaseChannelLayer):  # type: ignore[misc]  # channels has no t
         return "!" in channel and address_of(channel) == self._traffic.address
 
     async def _begun(self) -> None:
+        self.local.check_open()
         if self._traffic.loop is None:
             await self._portal.acall(self._traffic.begin)
             call_at_exit(_end_all)  # before the portal, which was registered earlier

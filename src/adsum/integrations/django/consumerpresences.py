@@ -10,9 +10,11 @@ Invariants:
 """
 
 import asyncio
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from adsum.errors import NodeNotRunningError
 from adsum.presence import Presence
 from adsum.tasks import start_task
 
@@ -86,6 +88,7 @@ class ConsumerPresences:
             self._presence.untrack_all(visit)
 
     async def _watch(self, topic: str, news: bytes) -> None:
-        async for _ in self._presence.watch(topic):
-            channels = [visit.channel for visit in self._receiving[topic] if visit.channel]
-            self._local.deliver_each(channels, news)
+        with suppress(NodeNotRunningError):  # it has stopped before this began
+            async for _ in self._presence.watch(topic):
+                channels = [visit.channel for visit in self._receiving[topic] if visit.channel]
+                self._local.deliver_each(channels, news)

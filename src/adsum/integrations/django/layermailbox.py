@@ -103,7 +103,12 @@ class LayerMailbox:
 
     def next_reader(self) -> "asyncio.Future[None] | None":
         """Remove and return the future of the reader that has waited longest."""
+        self.forget_lost_readers()
         return self.waiting.pop(0) if self.waiting else None
+
+    def forget_lost_readers(self) -> None:
+        """Remove the readers whose event loop was closed while they waited: none runs again."""
+        self.waiting = [one for one in self.waiting if not one.get_loop().is_closed()]
 
     def put_back(self, message: Unread) -> None:
         """Add a message again, as the oldest."""

@@ -34,7 +34,7 @@ from adsum.errors import NodeNotRunningError
 from adsum.node import Node
 from adsum.presence import Presence
 from adsum.pubsub import Message, PubSub, Subscription
-from adsum.quoting import described, quoted
+from adsum.quoting import LIMIT, described, printable, quoted
 from adsum.sparselog import SparseLog
 from adsum.tasks import resolve, start_task
 from adsum.tracked import Tracked
@@ -120,6 +120,7 @@ class LayerNode:
         self.loop = asyncio.get_running_loop()
         work = (self._receive(), self._watch_receivers(), self._sweep())
         self._tasks = [start_task(each) for each in work]
+        self._tasks[0].add_done_callback(lambda _: self._local.close())  # the node has stopped
 
     async def end(self) -> None:
         """Receive no more on normal channels, and pass unread messages on, before the node stops.
@@ -133,7 +134,8 @@ class LayerNode:
         if self._passing_on:
             await asyncio.wait(self._passing_on.values(), timeout=HAND_OVER)
         for channel, count in self._local.held().items():
-            logger.warning("channel %s: %d messages are lost, nobody receives", channel, count)
+            text = "channel %s: %d messages are lost, nobody receives"
+            logger.warning(text, _shown(channel), count)
 
     # Sending.
 
@@ -148,13 +150,13 @@ class LayerNode:
             return
         node = self._node_at(address_of(channel))
         if node is None:
-            logger.debug("the process of channel %s has ended, a message was dropped", channel)
+            logger.debug("the process of channel %s has ended", _shown(channel))
             return
         if self._presence.get(_FULL, channel):
             raise ChannelFull(channel)
         missed = await self._pubsub.publish(_INBOX, data, event=channel, to=node)
         if missed:
-            self._missed.log(channel, missed)
+            self._missed.log(_shown(channel), missed)
 
     async def send_group(self, group: str, data: bytes, full: int, of: int) -> None:
         """Send a message to the members of a group in other processes, and to normal channels.
@@ -166,15 +168,15 @@ class LayerNode:
             of: The number of members here.
         """
         if full:
-            self._over_capacity.log(full, of, group, key=group)
+            self._over_capacity.log(full, of, _shown(group), key=group)
         missed = await self._pubsub.publish(f"{_GROUP}{group}", data, exclude=self._subscription)
         if missed:
-            self._missed.log(f"group {group}", missed, key=group)
+            self._missed.log(f"group {_shown(group)}", missed, key=group)
         for channel in self._presence.list(f"{_MEMBERS}{group}"):
             try:
                 await self._send_to_receiver(channel, data)
             except ChannelFull:
-                self._over_capacity.log(1, 1, group, key=group)
+                self._over_capacity.log(1, 1, _shown(group), key=group)
 
     async def _send_to_receiver(self, channel: str, data: bytes) -> None:
         """Send a message to one of the processes that receive on a normal channel, or keep it."""
@@ -220,7 +222,7 @@ class LayerNode:
         while (message := self._local.take_held(channel)) is not None:
             try:
                 sent = await self._sent_to_receiver(channel, message.data)
-            except ChannelFull:
+            except (ChannelFull, NodeNotRunningError):
                 sent = False
             if not sent:
                 self._local.put_back(channel, message)
@@ -229,7 +231,8 @@ class LayerNode:
     async def _watch_receivers(self) -> None:
         async for diff in self._presence.watch_topics(_RECEIVERS):
             if diff.joins or diff.updates:
-                self._pass_on(diff.topic.removeprefix(_RECEIVERS))
+                with suppress(NodeNotRunningError):  # the watch ends with its unread changes
+                    self._pass_on(diff.topic.removeprefix(_RECEIVERS))
 
     # Groups.
 
@@ -332,11 +335,11 @@ class LayerNode:
             group = message.topic.removeprefix(_GROUP)
             full, of = self._local.deliver_group(group, _data_of(message))
             if full:
-                self._over_capacity.log(full, of, group, key=group)
+                self._over_capacity.log(full, of, _shown(group), key=group)
 
     def _deliver(self, channel: str, data: bytes) -> None:
         if not self._local.deliver(channel, data):
-            self._dropped.log(channel, key=channel)
+            self._dropped.log(_shown(channel), key=channel)
         if "!" not in channel:
             self._pass_on(channel)  # if this process has meanwhile ended to receive
 
@@ -377,7 +380,7 @@ class LayerNode:
             await asyncio.sleep(self._expiry / SWEEPS)
             swept = self._local.sweep()
             for channel, count in swept.expired.items():
-                self._expired.log(channel, count, key=channel)
+                self._expired.log(_shown(channel), count, key=channel)
             with suppress(NodeNotRunningError):
                 for channel in swept.changed:
                     self._changed(channel)
@@ -401,6 +404,11 @@ def address_of(channel: str) -> str:
 def _checked(name: object, field: str) -> str:
     """Check the name of a channel or a group that another process has given; returns it."""
     return checked_name(name, field, _MAX_NAME)
+
+
+def _shown(name: str) -> str:
+    """The name of a channel or a group, which another process may have chosen, in a log line."""
+    return printable(name, LIMIT)
 
 
 def _data_of(message: Message) -> bytes:

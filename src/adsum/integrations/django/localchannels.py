@@ -17,6 +17,8 @@ import time
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
+from adsum.errors import NodeNotRunningError
+
 from .layermailbox import ChannelName, LayerMailbox, Unread, wake
 
 
@@ -54,6 +56,7 @@ class LocalChannels:
         self._followed: set[str] = set()
         # The number of messages that have expired since the last sweep, by channel.
         self._expired: dict[str, int] = {}
+        self._closed = False
         #: Called in any thread after a channel has become full, or was read, or has no reader.
         self.on_change: Callable[[str], None] = lambda channel: None
 
@@ -134,9 +137,14 @@ class LocalChannels:
         wake(readers)
 
     async def take(self, channel: str) -> bytes:
-        """Wait for the next message of a channel, and take it."""
+        """Wait for the next message of a channel, and take it.
+
+        Raises:
+            NodeNotRunningError: The node has stopped.
+        """
         while True:
             with self._lock:
+                self.check_open()
                 mailbox = self._mailbox(channel)
                 mailbox.is_read_by(channel)
                 mailbox.cancelled, mailbox.used_at = False, time.monotonic()
@@ -241,6 +249,24 @@ class LocalChannels:
 
     # Ends.
 
+    def check_open(self) -> None:
+        """Raise if the node has stopped.
+
+        Raises:
+            NodeNotRunningError: It has.
+        """
+        if self._closed:
+            raise NodeNotRunningError("the channel layer is closed: its node has stopped")
+
+    def close(self) -> None:
+        """Note that the node has stopped: waiting readers raise, and later ones."""
+        with self._lock:
+            self._closed = True
+            readers = [one for mailbox in self._channels.values() for one in mailbox.waiting]
+            for mailbox in self._channels.values():
+                mailbox.waiting.clear()
+        wake(readers)
+
     def clear(self) -> set[str]:
         """Drop all messages and groups; returns the groups. Readers wait on."""
         with self._lock:
@@ -260,6 +286,7 @@ class LocalChannels:
             unused_since = time.monotonic() - self._expiry
             for channel, mailbox in list(self._channels.items()):
                 self._expire(channel, mailbox)
+                mailbox.forget_lost_readers()
                 if mailbox.is_unused(unused_since):
                     emptied |= self._abandon(channel, mailbox)
                     changed.append(channel)

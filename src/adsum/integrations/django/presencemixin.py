@@ -82,10 +82,13 @@ class PresenceMixin:
     async def __call__(self, scope: Any, receive: Any, send: Send) -> None:
         """Run the consumer."""
         visits: list[Visit] = []
+        has_ended = False
 
         async def send_when_present(message: dict[str, Any]) -> None:
             if message["type"] in _ACCEPTING and not visits:
                 visits.append(self._visit())
+                if has_ended:  # it was cancelled, and the thread of a synchronous one goes on
+                    visits[0].has_ended = True
                 layer = self.channel_layer
                 await layer.portal.acall(layer.visits.enter, visits[0])
             await send(message)
@@ -93,6 +96,7 @@ class PresenceMixin:
         try:
             await super().__call__(scope, receive, send_when_present)  # type: ignore[misc]
         finally:
+            has_ended = True
             for visit in visits:
                 visit.has_ended = True
                 _leave(self.channel_layer, visit)
