@@ -1,20 +1,46 @@
-"""Malformed messages of another member are logged, and end no task of the channel layer."""
+"""Malformed messages and presences of another member end no task and no call of the layer."""
 
 import asyncio
 import logging
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import adsum
 from adsum.integrations.django import ChannelLayer
-from adsum.integrations.django.layernode import _GROUP, _INBOX, _MAX_NAME, _REQUESTS
+from adsum.integrations.django.layernode import (
+    _FULL,
+    _GROUP,
+    _INBOX,
+    _MAX_NAME,
+    _MEMBERS,
+    _RECEIVERS,
+    _REQUESTS,
+)
+from adsum.values.limits import MAX_NAME
+from tests.support.effort import examples
 from tests.support.waiting import DEADLINE, until
 
 #: Seconds of an expiry; every tenth of it, channels that have ended are swept.
 EXPIRY = 2.0
 TOO_LONG = "x" * (_MAX_NAME + 1)
+#: Lines of all kinds about one node within a minute, see `adsum.sparselog`.
+FEW = 24
+
+
+@contextmanager
+def short_log(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """Check that few lines are logged meanwhile, all of the layer and none with a traceback."""
+    yield
+    shown = [one for one in caplog.records if one.levelno >= logging.WARNING]
+    assert {one.name for one in shown} <= {"adsum.integrations.django"}
+    assert not [one for one in shown if one.exc_text or one.exc_info]
+    assert len(shown) <= FEW
+    assert all(len(one.getMessage()) < 700 for one in shown)
 
 
 async def send_malformed(cluster: str, channel: str) -> None:
@@ -59,12 +85,100 @@ def test_malformed_messages_of_another_member_are_logged_and_change_nothing(
             await asyncio.wait_for(layer.receive(channel), 0.01)
         assert len(layer.local) == 2
 
-    def errors() -> list[str]:
-        return [one.getMessage() for one in caplog.records if one.levelno >= logging.ERROR]
-
     layer = ChannelLayer(cluster=cluster_name, expiry=EXPIRY)
-    with layer.portal:
+    with layer.portal, short_log(caplog):
         asyncio.run(main())
-    assert any("could not be delivered" in line for line in errors())
-    assert any("could not be decoded, it was dropped" in line for line in errors())
+    assert "was dropped: " in caplog.text
+    assert "could not be decoded, it was dropped" in caplog.text
     assert not any("line\nbreak" in line for line in caplog.text.splitlines())
+
+
+def test_presences_of_another_program_on_topics_of_the_layer_are_skipped_with_one_line(
+    cluster_name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    strange = ["x" * MAX_NAME, "a!b", "\n", "é" * MAX_NAME]
+
+    async def main() -> None:
+        channel = await layer.new_channel()
+        await layer.group_add("news", channel)
+        async with adsum.Node(cluster=cluster_name) as node:
+            presence = adsum.Presence(node)
+            for topic in (f"{_MEMBERS}news", f"{_RECEIVERS}work", _RECEIVERS, _FULL):
+                for key in strange:
+                    presence.track(topic, key, {"full": [key]}, owner=None)
+            await until(lambda: len(layer.portal.list(_FULL)) == len(strange))
+            for number in range(20):
+                message = {"type": "last", "number": number}
+                await layer.group_send("news", message)
+                await layer.send("work", {"type": "work"})
+                assert await asyncio.wait_for(layer.receive(channel), DEADLINE) == message
+            assert await asyncio.wait_for(layer.receive("work"), DEADLINE) == {"type": "work"}
+
+    layer = ChannelLayer(cluster=cluster_name)
+    with layer.portal, short_log(caplog):
+        asyncio.run(main())
+    assert "a presence of another program was skipped: " in caplog.text
+
+
+def test_full_channel_of_a_foreign_name_cannot_forge_a_line(
+    cluster_name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        await layer.send("work", {"type": "begin"})
+        async with adsum.Node(cluster=cluster_name) as node:
+            await until(lambda: len(node.members()) == 2)
+            for _ in range(3):
+                await adsum.PubSub(node).publish(_INBOX, b"", event="a\nforged line")
+            await until(lambda: "is full" in caplog.text)
+
+    layer = ChannelLayer(cluster=cluster_name, capacity=1)
+    with layer.portal, short_log(caplog):
+        asyncio.run(main())
+    assert "\nforged" not in caplog.text
+
+
+scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
+values = st.recursive(
+    scalars,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=8,
+)
+requests = st.fixed_dictionaries(
+    {"do": st.sampled_from(["join", "leave", "joined", "flush", "other"]) | values},
+    optional={
+        "group": st.just("news") | values,
+        "channel": st.just("work") | values,
+        "number": st.integers(0, 3) | values,
+        "other": values,
+    },
+)
+payloads = st.binary(max_size=50) | requests | st.dictionaries(st.text(max_size=5), values)
+topics = st.sampled_from([_REQUESTS, _REQUESTS, _INBOX, f"{_GROUP}news"])
+events = st.sampled_from(["work", "specific.a!b"]) | st.text(min_size=1, max_size=5)
+
+
+def test_no_message_of_another_member_ends_the_reader_or_fills_the_log(
+    cluster_name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    layer = ChannelLayer(cluster=cluster_name)
+    last = layer.serialize({"type": "last"})
+    node = adsum.Node(cluster=cluster_name)
+    with layer.portal, adsum.Portal(node) as peer, asyncio.Runner() as runner, short_log(caplog):
+        channel = runner.run(layer.new_channel())
+        runner.run(layer.group_add("news", channel))
+
+        async def read_until_last() -> None:
+            async with asyncio.timeout(DEADLINE):
+                while await layer.receive(channel) != {"type": "last"}:
+                    continue
+
+        @given(st.lists(st.tuples(topics, events, payloads), max_size=20))
+        @examples(100)
+        def attack(messages: list[tuple[str, str, Any]]) -> None:
+            for topic, event, payload in messages:
+                with suppress(ValueError, TypeError):  # no peer can send it either
+                    peer.publish(topic, payload, event=event)
+            peer.publish(_INBOX, last, event=channel)
+            runner.run(read_until_last())
+
+        attack()
