@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import pytest
@@ -21,9 +21,10 @@ from adsum.integrations.django.layernode import (
     _RECEIVERS,
     _REQUESTS,
 )
+from adsum.integrations.django.presencemixin import _users
 from adsum.values.limits import MAX_NAME
 from tests.support.effort import examples
-from tests.support.waiting import DEADLINE, until
+from tests.support.waiting import DEADLINE, eventually, until
 
 #: Seconds of an expiry; every tenth of it, channels that have ended are swept.
 EXPIRY = 2.0
@@ -180,5 +181,26 @@ def test_no_message_of_another_member_ends_the_reader_or_fills_the_log(
                     peer.publish(topic, payload, event=event)
             peer.publish(_INBOX, last, event=channel)
             runner.run(read_until_last())
+
+        attack()
+
+
+def test_presences_of_any_form_break_no_list_of_users(cluster_name: str) -> None:
+    layer = ChannelLayer(cluster=cluster_name)
+    metas = st.fixed_dictionaries({}, optional={"name": values, "metas": values, "": values})
+    with layer.portal, adsum.Portal(adsum.Node(cluster=cluster_name)) as peer:
+
+        @given(st.lists(st.tuples(st.text(min_size=1, max_size=9), metas), max_size=5))
+        @examples(50)
+        def attack(entries: list[tuple[str, dict[str, Any]]]) -> None:
+            with ExitStack() as stack:
+                for key, meta in entries:
+                    with suppress(ValueError, adsum.AlreadyTrackedError):
+                        stack.enter_context(peer.track("room", key, meta))
+                listed = peer.list("room")
+                eventually(lambda: layer.portal.list("room").keys() == listed.keys())
+                users = _users(layer.portal.list("room"))
+                assert [user.key for user in users] == sorted(listed)
+                assert all(str(user) == user.name for user in users)
 
         attack()
