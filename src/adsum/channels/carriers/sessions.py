@@ -20,6 +20,7 @@ from adsum.channels.connection import Connection
 from adsum.channels.pernode import PerNode
 from adsum.driver.observer import Observer
 from adsum.node import Node
+from adsum.quoting import described, quoted
 from adsum.sparselog import SparseLogger
 
 from .noderequests import NodeRequests, Question, TooLongError
@@ -29,6 +30,13 @@ from .tokens import Token, TokenRoutes
 
 logger = logging.getLogger("adsum.channels")
 
+#: The fields of each question, with their types.
+_FIELDS: dict[str, dict[str, type]] = {
+    "route": {},
+    "poll": {"session": str, "number": int},
+    "break off": {"session": str, "number": int},
+    "send": {"session": str, "number": int, "body": str, "lines": bool},
+}
 _UNKNOWN = "a polling client at %s has the token of a session that has ended"
 
 
@@ -160,12 +168,22 @@ class Sessions(Observer):
         question = {**question, "session": token.session, "number": token.number}
         if name == self._node.name:
             return await self.answer(question)
-        return await self._requests.ask(name, question, patience) or {"status": 410}
+        answer = await self._requests.ask(name, question, patience) or {}
+        return answer if type(answer.get("status")) is int else {"status": 410}
 
     async def _ask_route(self, name: str) -> Question | None:
         with suppress(NoRoomError):
             return await self._requests.ask(name, {"do": "route"}, PATIENCE)
         return None
+
+    def check(self, question: Question) -> None:
+        """See `Service`."""
+        kind = question["do"]
+        if not isinstance(kind, str) or kind not in _FIELDS:
+            raise ValueError(f"no question {quoted(kind)}")
+        for name, expected in _FIELDS[kind].items():
+            if type(question[name]) is not expected:
+                raise TypeError(f"{name} of a question must not be {described(question[name])}")
 
     async def answer(self, question: Question) -> Question:
         """Answer a question about a session of this node, or about its route."""
