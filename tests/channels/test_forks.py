@@ -54,6 +54,9 @@ def test_channels_of_parent_do_not_end_in_child_that_runs_the_node() -> None:
 class Unasked:
     """Answers nothing, since nobody asks it."""
 
+    def check(self, question: Question) -> None:
+        """Every object is a question."""
+
     async def answer(self, question: Question) -> Question:
         return {}
 

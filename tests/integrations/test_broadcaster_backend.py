@@ -73,7 +73,7 @@ def test_oldest_messages_beyond_the_limit_are_dropped_with_a_warning(
         await backend.disconnect()
 
     run(work())
-    assert "5 messages of Broadcast were dropped" in caplog.text
+    assert "5 messages were dropped unread so far" in caplog.text
 
 
 def test_channel_without_a_subscriber_is_received_no_more_and_again_after_the_next_one() -> None:

@@ -101,7 +101,7 @@ def test_oldest_events_beyond_the_limit_are_dropped_with_a_warning(
             assert received[-1] == ("a", b"%d" % (MAX_UNREAD + 4))
 
     run(work())
-    assert "5 messages of AdsumChannelsBackend were dropped" in caplog.text
+    assert "5 messages were dropped unread so far" in caplog.text
 
 
 def test_event_of_an_unsubscribed_channel_is_not_received_even_if_it_has_arrived() -> None:

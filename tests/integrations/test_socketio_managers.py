@@ -8,70 +8,29 @@ import pickle
 import signal
 import socket
 import threading
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
 import pytest
 import socketio
-import uvicorn
 
 import adsum
 from adsum.integrations import socketio as managers
 from adsum.integrations.socketio import AdsumManager, AsyncAdsumManager
 from adsum.pubsub import DEFAULT_LIMIT
 from tests.support.nodes import run, running
-from tests.support.ports import free_port
 from tests.support.waiting import DEADLINE, eventually, until
 from tests.support.worker_processes import Workers
 
-#: The topic of the default channel.
-TOPIC = "socketio:socketio"
-
-
-class Site:
-    """A worker of a Socket.IO application in the loop of the test, and a client of it."""
-
-    def __init__(self, node: adsum.Node, **settings: Any) -> None:
-        self.manager = AsyncAdsumManager(node, **settings)
-        self.server = socketio.AsyncServer(async_mode="asgi", client_manager=self.manager)
-        self.client = socketio.AsyncClient(reconnection=False)
-        self.received: list[Any] = []
-        self.client.on("said", self.received.append)
-        self.port = free_port()
-
-    async def connect(self) -> str:
-        """Connect the client; returns its id at the server."""
-        await self.client.connect(f"http://127.0.0.1:{self.port}", transports=["websocket"])
-        return str(self.client.get_sid())
-
-    @asynccontextmanager
-    async def served(self) -> AsyncIterator[None]:
-        app = socketio.ASGIApp(self.server)
-        server = uvicorn.Server(uvicorn.Config(app, port=self.port, log_level="error"))
-        serving = asyncio.create_task(server.serve())
-        await until(lambda: server.started, "the server starts")
-        try:
-            yield
-        finally:
-            await self.client.disconnect()
-            server.should_exit = True
-            await serving
-
-
-@asynccontextmanager
-async def sites(cluster: str, **settings: Any) -> AsyncIterator[tuple[list[adsum.Node], Site]]:
-    """Two nodes, and a site on the second with a connected client."""
-    async with running(2, cluster=cluster) as nodes:
-        site = Site(nodes[1], **settings)
-        async with site.served():
-            await site.connect()
-            yield nodes, site
+from .socketio_worker import TOPIC, Site, sites
 
 
 def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [record.getMessage() for record in caplog.records if record.name == "adsum.socketio"]
+    return [
+        record.getMessage()
+        for record in caplog.records
+        if record.name == "adsum.integrations.socketio"
+    ]
 
 
 def test_emit_reaches_client_of_another_node(cluster_name: str) -> None:
@@ -114,7 +73,7 @@ def test_text_that_is_no_json_object_is_dropped_and_logged(
             await AsyncAdsumManager(nodes[0], write_only=True).emit("said", 1)
             await until(lambda: site.received == [1])
             first, *_ = lines(caplog)
-            assert first == f"a malformed text of node {nodes[0].name!r} was dropped"
+            assert first.startswith(f"an operation of node {nodes[0].name!r} was dropped: ")
 
     run(main())
     assert not (tmp_path / "unpickled").exists()
@@ -145,8 +104,8 @@ def test_dropped_texts_are_logged_with_their_number(
             released.set()
             await until(lambda: lines(caplog))
             assert lines(caplog) == [
-                "3 operations of other processes were dropped so far: more than 2, or 268435456 "
-                "bytes, waited for a handler in this process"
+                "3 messages were dropped unread so far: at most 2 with 268435456 bytes may wait in "
+                "this process"
             ]
 
     run(main())
@@ -423,5 +382,5 @@ def test_threaded_manager_logs_the_number_of_dropped_texts(
             next(arrived)
         released.set()
         eventually(lambda: lines(caplog))
-        assert lines(caplog)[0].startswith("3 operations of other processes were dropped")
+        assert lines(caplog)[0].startswith("3 messages were dropped unread so far")
     manager.thread.join(DEADLINE)

@@ -131,6 +131,9 @@ def test_message_queued_for_several_peers_is_compressed_once(
 @pytest.mark.usefixtures("patient")
 def test_relayed_question_and_answer_may_exceed_the_high_water_mark(cluster_name: str) -> None:
     class Echo:
+        def check(self, question: Question) -> None:
+            """Every object is a question."""
+
         async def answer(self, question: Question) -> Question:
             return question
 

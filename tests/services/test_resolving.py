@@ -1,14 +1,27 @@
 """Resolving: from this node's memory, without suspects, without those that rest."""
 
 import gc
+from contextlib import suppress
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import adsum
+from adsum.services import directory
+from adsum.services.instance import topic_of
 from adsum.services.slot import MAX_REST
-from adsum.testing import MakeCluster
+from adsum.testing import Cluster, MakeCluster
+from adsum.values.jsontext import encode_object
+from adsum.values.limits import MAX_META
+from adsum.values.names import checked_name
+from tests.support.effort import examples
 
 from .crew import NAME, Crew, counts
+
+#: Lines of one kind about one node within a minute, see `adsum.sparselog`.
+FEW = 8
 
 
 def test_instance_is_listed_and_resolved_on_all_nodes(cluster: MakeCluster) -> None:
@@ -339,7 +352,9 @@ def test_second_run_of_a_node_begins_without_registrations(cluster: MakeCluster)
     assert crew.listed(0) == ["n1:80", "n2:80"]
 
 
-def test_entry_of_another_form_is_not_listed(cluster: MakeCluster) -> None:
+def test_entry_of_another_form_is_not_listed_and_logged_a_few_times(
+    cluster: MakeCluster, caplog: pytest.LogCaptureFixture
+) -> None:
     crew = Crew(cluster(2))
     driver, topic = crew.cluster[1].node.driver, "\0services/users"
     for number, text in enumerate(
@@ -363,6 +378,36 @@ def test_entry_of_another_form_is_not_listed(cluster: MakeCluster) -> None:
     crew[1].register(NAME, "right:80")
     crew.cluster.settle()
     assert crew.resolved(0) == {"right:80"}
+    directory._log.flush()
+    assert "a presence of node 'n2' was skipped: " in caplog.text
+    assert len(caplog.records) <= FEW
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=8,
+)
+forms = st.fixed_dictionaries(
+    {}, optional={"tags": st.lists(values) | values, "weight": values, "meta": values}
+)
+
+
+@given(st.lists(st.tuples(st.text(min_size=1, max_size=400), forms), max_size=10))
+@examples(100)
+def test_presences_of_any_form_break_no_resolve(entries: list[tuple[str, Any]]) -> None:
+    with Cluster(2) as members:
+        crew = Crew(members)
+        crew[0].register(NAME, "right:80")
+        watch = crew[0].watch(NAME)
+        for key, meta in entries:
+            with suppress(ValueError):  # no node can send it either
+                text = encode_object(meta, "meta", MAX_META)
+                members[1].node.driver.track(topic_of(NAME), checked_name(key, "key", 400), text)
+        members.settle()
+        assert crew.resolved(0)
+        assert "right:80" in crew.listed(0)
+        assert "right:80" in [one.address for one in watch._take().arrived]
 
 
 def test_every_member_can_register_every_service(cluster: MakeCluster) -> None:

@@ -3,6 +3,8 @@
 broadcaster accepts only its own schemes as a URL, so a backend is given as an object.
 """
 
+import logging
+
 from adsum.node import Node
 from adsum.quoting import described, quoted
 
@@ -17,6 +19,8 @@ except ModuleNotFoundError as error:
     ) from error
 
 __all__ = ["AdsumBroadcastBackend"]
+
+logger = logging.getLogger("adsum.integrations.broadcaster")
 
 #: Precedes the name of a channel in its topic.
 PREFIX = "broadcaster:"
@@ -53,7 +57,7 @@ class AdsumBroadcastBackend(BroadcastBackend):
     """
 
     def __init__(self, node: Node) -> None:
-        self._channels = NamedChannels(node, PREFIX, "Broadcast.connect")
+        self._channels = NamedChannels(node, PREFIX, "Broadcast.connect", logger)
 
     async def connect(self) -> None:
         """Start the node unless it runs, and wait until it has joined, as `Node.start` does.

@@ -13,7 +13,7 @@ from adsum.errors import NodeNotRunningError
 from adsum.node import Node
 from adsum.sparselog import SparseLog
 
-from .namedchannels import NamedChannels, logger
+from .namedchannels import NamedChannels
 
 try:
     from litestar.channels import ChannelsBackend
@@ -24,6 +24,8 @@ except ModuleNotFoundError as error:
     ) from error
 
 __all__ = ["AdsumChannelsBackend"]
+
+logger = logging.getLogger("adsum.integrations.litestar")
 
 #: Precedes the name of a channel in its topic.
 PREFIX = "litestar:"
@@ -61,7 +63,7 @@ class AdsumChannelsBackend(ChannelsBackend):
     """
 
     def __init__(self, node: Node) -> None:
-        self._channels = NamedChannels(node, PREFIX, "AdsumChannelsBackend.on_startup")
+        self._channels = NamedChannels(node, PREFIX, "AdsumChannelsBackend.on_startup", logger)
         self._failures = SparseLog(logger, "a Litestar event was not published: %s", logging.ERROR)
 
     async def on_startup(self) -> None:

@@ -20,11 +20,10 @@ from adsum.errors import NodeNotRunningError
 from adsum.node import Node
 from adsum.pubsub import Message, PubSub, Subscription
 from adsum.quoting import described
-from adsum.sparselog import SparseLog
 from adsum.values.limits import MAX_DATA, MAX_NAME
 from adsum.values.names import checked_prefix
 
-logger = logging.getLogger("adsum.integrations")
+from .unreadlog import UnreadLog
 
 #: Unread messages that a worker holds at most; beyond it the oldest are dropped.
 MAX_UNREAD = 20_000
@@ -39,12 +38,13 @@ class NamedChannels:
         node: The node; `open` starts it unless it runs.
         prefix: Precedes the name of a channel in its topic.
         opener: The method of the library's object that calls `open`, for errors.
+        logger: The logger of the integration.
 
     Raises:
         ConfigurationError: `node` is not a `Node`.
     """
 
-    def __init__(self, node: Node, prefix: str, opener: str) -> None:
+    def __init__(self, node: Node, prefix: str, opener: str, logger: logging.Logger) -> None:
         self._node = instance("node", node, Node, "an adsum.Node")
         self._pubsub = PubSub(node)
         self._prefix = prefix
@@ -55,13 +55,7 @@ class NamedChannels:
         self._wanted: set[str] = set()
         # Whether `open` started the node, so that `close` stops it.
         self._started_node = False
-        # The dropped messages of the subscription that are logged already.
-        self._logged = 0
-        self._drops = SparseLog(
-            logger,
-            f"%d messages of {opener.partition('.')[0]} were dropped: at most {MAX_UNREAD} with "
-            f"{MAX_UNREAD_BYTES} bytes may be unread",
-        )
+        self._unread = UnreadLog(logger, MAX_UNREAD, MAX_UNREAD_BYTES)
 
     async def open(self) -> None:
         """Start the node unless it runs, and begin to receive. Idempotent.
@@ -83,7 +77,8 @@ class NamedChannels:
         subscription.remove(self._prefix)
         for channel in self._wanted:
             subscription.add(self._topic(channel))
-        self._subscription, self._logged = subscription, 0
+        self._subscription = subscription
+        self._unread.begin()
 
     async def close(self) -> None:
         """Receive no more, and stop the node if `open` started it. Idempotent."""
@@ -141,7 +136,7 @@ class NamedChannels:
         """
         subscription = self._opened()
         async for message in subscription:
-            self._log_drops(subscription)
+            self._unread.check(subscription.dropped)
             channel = message.topic.removeprefix(self._prefix)
             if channel in self._wanted:
                 return channel, _bytes_of(message)
@@ -155,11 +150,6 @@ class NamedChannels:
         if self._subscription is None:
             raise RuntimeError(f"the channels are not open: call `{self._opener}` first")
         return self._subscription
-
-    def _log_drops(self, subscription: Subscription) -> None:
-        if subscription.dropped > self._logged:
-            self._drops.log(subscription.dropped - self._logged)
-            self._logged = subscription.dropped
 
 
 def _bytes_of(message: Message) -> bytes:

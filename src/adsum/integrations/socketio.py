@@ -13,7 +13,8 @@ Invariants:
 - A process receives texts from the moment at which its first client connects, or at which it emits
   with a callback. Before, it has no client and waits for no answer.
 - Each loss that this process can know of is logged: other nodes that missed a text, unread texts
-  that were dropped, and texts that cannot be decoded.
+  that were dropped, and operations of other processes that cannot be applied. No operation of
+  another process raises in python-socketio, which would log a traceback each time.
 """
 
 import base64
@@ -31,13 +32,16 @@ from adsum.node import Node
 from adsum.portal import Portal, PortalSubscription
 from adsum.pubsub import PubSub
 from adsum.quoting import quoted
-from adsum.sparselog import SparseLogger
+from adsum.sparselog import SparseLogger, error_text
 from adsum.values.names import is_name
+
+from .socketiooperations import checked_operation
+from .unreadlog import UnreadLog
 
 try:
     import socketio
     from socketio.async_pubsub_manager import AsyncPubSubManager
-    from socketio.packet import Packet
+    from socketio.packet import EVENT, Packet
     from socketio.pubsub_manager import PubSubManager
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
@@ -58,7 +62,8 @@ _GREEN_MODES = ("eventlet", "gevent", "gevent_uwsgi")
 #: The beginning of the topic; the channel follows.
 _PREFIX = "socketio:"
 
-_log = SparseLogger(logging.getLogger("adsum.socketio"))
+_logger = logging.getLogger("adsum.integrations.socketio")
+_log = SparseLogger(_logger)
 
 
 class _NodeEnded(BaseException):
@@ -72,8 +77,11 @@ class _Texts:
     server: Any
     write_only: bool
     initialize: Callable[[], None]
-    # Unread texts that were dropped before the last one that was read.
-    _logged_drops = 0
+    rooms: dict[Any, dict[Any, Any]]
+    callbacks: dict[Any, dict[int, Any]]
+    # The node whose operation is applied.
+    _sender = ""
+    _unread: UnreadLog
 
     @property
     def host_id(self) -> str:
@@ -98,39 +106,43 @@ class _Texts:
         return text if isinstance(text, bytes) else str(text).encode()
 
     def _decode(self, text: object, sender: str) -> dict[str, Any]:
-        """The operation of a text; an empty one, which has no effect, if it is malformed."""
+        """The operation of a text; an empty one, which has no effect, if it cannot be applied."""
         try:
-            message = self.json.loads(text)
-            if not isinstance(message, dict):
-                raise TypeError("it is no JSON object")
-            if "args" in message and message.get("binary"):
-                args, *encoded = message["args"]
-                attachments = [base64.b64decode(each) for each in encoded]
-                message["args"] = Packet.reconstruct_binary(args, attachments)
+            message = checked_operation(self.json.loads(text), Packet.reconstruct_binary)
+            self._check_applies(message)
         except Exception as error:  # of any JSON module
-            _log.log(
-                logging.ERROR,
-                "a malformed text of node %s was dropped",
-                quoted(sender),
-                error=error,
-            )
+            self._drop(error, sender)
             return {}
+        self._sender = sender
         return message
+
+    def _check_applies(self, message: dict[str, Any]) -> None:
+        """Check that an operation fits the clients and callbacks of this process.
+
+        Raises:
+            LookupError: There is no such callback.
+            ValueError: The room is that of one client, which none enters and nobody closes.
+        """
+        method, room = message["method"], message.get("room")
+        if method == "callback" and message["host_id"] == self.host_id:
+            if message["id"] not in self.callbacks.get(message["sid"], ()):
+                raise LookupError("no callback waits for this answer")
+        elif method in ("enter_room", "close_room"):
+            clients = self.rooms.get(message.get("namespace"), {}).get(None, ())
+            if room in clients and room != message.get("sid"):
+                raise ValueError(f"room {quoted(room)} is the id of a client")
+        elif method == "emit" and message.get("callback"):
+            # Its packets are encoded in tasks, whose errors the event loop would log.
+            data = [message["event"], *message["data"]]
+            self.server.packet_class(EVENT, data=data, id=1).encode()
+
+    def _drop(self, error: Exception, sender: str) -> None:
+        text = "an operation of node %s was dropped: %s"
+        _log.warning(text, quoted(sender), error_text(error), key=sender)
 
     def _check_missed(self, message: dict[str, Any], missed: int) -> None:
         if missed:
             _log.warning("operation %r: %d of the other nodes missed it", message["method"], missed)
-
-    def _check_dropped(self, dropped: int) -> None:
-        if dropped > self._logged_drops:
-            _log.error(
-                "%d operations of other processes were dropped so far: more than %d, or %d bytes, "
-                "waited for a handler in this process",
-                dropped,
-                MAX_UNREAD,
-                MAX_UNREAD_BYTES,
-            )
-        self._logged_drops = dropped
 
     def _expect_answer(self, message: dict[str, Any]) -> None:
         """Receive texts from now on if an emit has a callback, also before the first client."""
@@ -197,6 +209,7 @@ class AsyncAdsumManager(_Texts, AsyncPubSubManager):  # type: ignore[misc]  # it
         instance("node", node, Node, "an adsum.Node")
         super().__init__(**_checked(channel, write_only, logger, json))
         self._pubsub = PubSub(node)
+        self._unread = UnreadLog(_logger, MAX_UNREAD, MAX_UNREAD_BYTES)
 
     def set_server(self, server: Any) -> None:
         """Called by the server that is given this manager."""
@@ -214,9 +227,9 @@ class AsyncAdsumManager(_Texts, AsyncPubSubManager):  # type: ignore[misc]  # it
             subscription = self._pubsub.subscribe(
                 _PREFIX + self.channel, limit=MAX_UNREAD, limit_bytes=MAX_UNREAD_BYTES
             )
-            self._logged_drops = 0
+            self._unread.begin()
             async for message in subscription:
-                self._check_dropped(subscription.dropped)
+                self._unread.check(subscription.dropped)
                 yield self._decode(message.payload, message.sender)
         except AdsumError as error:  # the base class would try again at once, and block the loop
             _log.error("clients of this process receive nothing from other processes: %s", error)
@@ -227,6 +240,14 @@ class AsyncAdsumManager(_Texts, AsyncPubSubManager):  # type: ignore[misc]  # it
         with suppress(_NodeEnded):
             await super()._thread()
         self.server.manager_initialized = False
+
+    async def _handle_emit(self, message: dict[str, Any]) -> None:
+        try:
+            await super()._handle_emit(message)
+        except Exception as error:  # of any encoding of packets
+            if message.get("host_id") == self.host_id:
+                raise  # to the caller in this process
+            self._drop(error, self._sender)
 
     async def _handle_disconnect(self, message: dict[str, Any]) -> None:
         if self.server is not None:  # else this process has no clients
@@ -271,6 +292,7 @@ class AdsumManager(_Texts, PubSubManager):  # type: ignore[misc]  # it has no ty
         instance("portal", portal, Portal, "an adsum.Portal")
         super().__init__(**_checked(channel, write_only, logger, json))
         self._portal = portal
+        self._unread = UnreadLog(_logger, MAX_UNREAD, MAX_UNREAD_BYTES)
         # From the first call of `initialize` on.
         self._subscription: PortalSubscription | None = None
         # Held while the node starts, so that clients that connect meanwhile miss nothing.
@@ -306,7 +328,7 @@ class AdsumManager(_Texts, PubSubManager):  # type: ignore[misc]  # it has no ty
             self._subscription = self._portal.subscribe(
                 _PREFIX + self.channel, limit=MAX_UNREAD, limit_bytes=MAX_UNREAD_BYTES
             )
-            self._logged_drops = 0
+            self._unread.begin()
         super().initialize()
 
     def pre_connect(self, eio_sid: str, namespace: str) -> Any:
@@ -322,7 +344,7 @@ class AdsumManager(_Texts, PubSubManager):  # type: ignore[misc]  # it has no ty
     def _listen(self) -> Iterator[dict[str, Any]]:
         if (subscription := self._subscription) is not None:
             for message in subscription:
-                self._check_dropped(subscription.dropped)
+                self._unread.check(subscription.dropped)
                 yield self._decode(message.payload, message.sender)
         raise _NodeEnded
 
@@ -331,6 +353,14 @@ class AdsumManager(_Texts, PubSubManager):  # type: ignore[misc]  # it has no ty
         with suppress(_NodeEnded):
             super()._thread()
         self.server.manager_initialized = False
+
+    def _handle_emit(self, message: dict[str, Any]) -> None:
+        try:
+            super()._handle_emit(message)
+        except Exception as error:  # of any encoding of packets
+            if message.get("host_id") == self.host_id:
+                raise  # to the caller in this process
+            self._drop(error, self._sender)
 
     def _handle_disconnect(self, message: dict[str, Any]) -> None:
         if self.server is not None:  # else this process has no clients

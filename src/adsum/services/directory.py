@@ -8,16 +8,21 @@ Invariants:
   So a resolve in between costs a few comparisons and one pick.
 """
 
+import logging
 from collections.abc import Iterable, Set
 from typing import NamedTuple
 
 from adsum.driver.driver import Driver
-from adsum.replication.entry import Entry, Transition
+from adsum.quoting import quoted
+from adsum.replication.entry import KEY, NAME, Entry, Transition
+from adsum.sparselog import SparseLogger
 
 from .availability import Availability
 from .instance import Instance, decode_instance, id_of
 from .pick import STRATEGIES, Strategy
 from .slot import Slot
+
+_log = SparseLogger(logging.getLogger("adsum.services"))
 
 
 class Pool(NamedTuple):
@@ -77,7 +82,7 @@ class Directory:
         for old, new in transitions:
             entry = new or old
             if entry is not None:
-                self._set(id_of(entry), None if new is None else decode_instance(self.name, new))
+                self._set(id_of(entry), None if new is None else self._decode(new))
 
     def find(self, id: str) -> Slot | None:
         """The slot of an instance; None if it has departed."""
@@ -107,6 +112,15 @@ class Directory:
     def _has_rested(self) -> bool:
         at = self._rest_ends_at
         return at < float("inf") and self._driver.now >= at
+
+    def _decode(self, entry: Entry) -> Instance | None:
+        """The instance of an entry; None if another program has tracked one of another form."""
+        found = decode_instance(self.name, entry)
+        if found is None:
+            text = "a presence of node %s was skipped: %s is no instance of service %s"
+            shown = quoted(entry[NAME]), quoted(entry[KEY]), quoted(self.name)
+            _log.warning(text, *shown, key=entry[NAME])
+        return found
 
     def _set(self, id: str, instance: Instance | None) -> None:
         """Add, replace or remove an instance; pools are kept if just its meta has changed."""

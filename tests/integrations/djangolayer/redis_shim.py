@@ -85,7 +85,7 @@ class _AsInfo(logging.Filter):
         return True
 
 
-logging.getLogger("adsum.django").addFilter(_AsInfo())
+logging.getLogger("adsum.integrations.django").addFilter(_AsInfo())
 
 
 @pytest.fixture(autouse=True)

@@ -51,6 +51,15 @@ class TooLongError(Exception):
 class Service(Protocol):
     """Answers the questions of other nodes."""
 
+    def check(self, question: Question) -> None:
+        """Check the form of a question.
+
+        Raises:
+            KeyError: A field is missing.
+            TypeError: A field has a wrong type.
+            ValueError: There is no such question.
+        """
+
     async def answer(self, question: Question) -> Question:
         """Compute the answer to a question of another node."""
 
@@ -183,9 +192,11 @@ class NodeRequests(Observer):
 
     def _received(self, sender: str, event: str, number: int, text: str) -> None:
         if event == "ask":
+            question = dict(load(text))
+            self._service.check(question)
             kept = self._kept.setdefault(sender, StoredTexts())
             work = (
-                self._reply(sender, number, dict(load(text)))
+                self._reply(sender, number, question)
                 if kept.accepts(len(text))
                 else self._refuse(sender, number)
             )

@@ -24,6 +24,10 @@ from .tokens import new_session
 
 #: Seconds that a poll waits for frames.
 WINDOW = 10.0
+#: Seconds that a poll waits once the node is about to stop, because a server waits for its requests
+#: before it ends the lifespan. It is longer than uvicorn takes to stop accepting connections, so
+#: that the client asks another worker next.
+STOP_WINDOW = 0.5
 #: Seconds of active time that a session lives after an answer: a client polls again at once, and
 #: the longest answer takes no longer. A client whose next poll is lost, because its server died
 #: just then, begins a new session and names no old one, so it is listed twice for this long.
@@ -76,7 +80,7 @@ class Session:
         if not self._has_more():
             waiting = self._poll = asyncio.get_running_loop().create_future()
             try:
-                await asyncio.wait([waiting], timeout=WINDOW)
+                await asyncio.wait([waiting], timeout=STOP_WINDOW if self._is_stopping else WINDOW)
             except asyncio.CancelledError:
                 if self._poll is waiting:
                     self._broken = True
@@ -86,6 +90,11 @@ class Session:
                 return 204, number, []  # a newer poll waits and gets the frames
         self._restart_expiry()
         return self._answer()
+
+    def stopping(self) -> None:
+        """Answer the waiting poll soon: the node is about to stop."""
+        if self._poll is not None and not self._poll.done():
+            self.connection.loop.call_later(STOP_WINDOW, self.filled)
 
     def break_off(self, number: int) -> None:
         """Abort the waiting or last poll, if it had this number: its client cannot be answered."""
@@ -159,6 +168,10 @@ class Session:
     def _is_present(self, number: int) -> bool:
         """Whether a token of this number may be the client's newest one."""
         return number == self._number or (number == self._number - 1 and self._frames is not None)
+
+    @property
+    def _is_stopping(self) -> bool:
+        return self.connection.shared.presence.node.stopping
 
     def _has_more(self) -> bool:
         return bool(self.connection.outbox) or self.connection.closing is not None

@@ -7,25 +7,36 @@ Invariants:
 - A token is checked completely by the worker that receives it. Nothing is read or forwarded for a
   token that no live member issued.
 - For each session, one batch of frames at a time is read or forwarded.
+- No poll waits long once this node is about to stop, also not one for a session of another node.
+  Frames that this one no longer receives are sent again in answer to the next poll.
 """
 
+import asyncio
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
 
 from adsum.channels.connection import Connection
 from adsum.channels.pernode import PerNode
 from adsum.driver.observer import Observer
 from adsum.node import Node
+from adsum.quoting import described, quoted
 from adsum.sparselog import SparseLogger
 
 from .noderequests import NodeRequests, Question, TooLongError
-from .session import PATIENCE, WINDOW, Session
+from .session import PATIENCE, STOP_WINDOW, WINDOW, Session
 from .textqueue import NoRoomError
 from .tokens import Token, TokenRoutes
 
 logger = logging.getLogger("adsum.channels")
 
+#: The fields of each question, with their types.
+_FIELDS: dict[str, dict[str, type]] = {
+    "route": {},
+    "poll": {"session": str, "number": int},
+    "break off": {"session": str, "number": int},
+    "send": {"session": str, "number": int, "body": str, "lines": bool},
+}
 _UNKNOWN = "a polling client at %s has the token of a session that has ended"
 
 
@@ -45,10 +56,19 @@ class Sessions(Observer):
         )
         # Sessions, of any node, with frames being read or forwarded by this node.
         self._sending: set[str] = set()
+        # The time limits of forwarded polls.
+        self._forwarded: set[asyncio.Timeout] = set()
+
+    def stopping(self) -> None:
+        """See `Observer`: the server waits for its requests, so waiting polls are answered."""
+        for session in self._sessions.values():
+            session.stopping()
+        for limit in self._forwarded:
+            limit.reschedule(asyncio.get_running_loop().time() + STOP_WINDOW)
 
     def forked(self) -> None:
         """See `Observer`: the clients poll the parent."""
-        self._sessions, self._sending = {}, set()
+        self._sessions, self._sending, self._forwarded = {}, set(), set()
         self._routes.forget_parent()
 
     @staticmethod
@@ -84,10 +104,28 @@ class Sessions(Observer):
 
     async def poll(self, name: str, token: Token) -> Question:
         """Answer a poll: waits up to `WINDOW` for frames, on the node of the session."""
+        own = self._node.running and name == self._node.name
         try:
-            return await self._ask(name, token, {"do": "poll"}, WINDOW + PATIENCE)
+            async with nullcontext() if own else self._until_stop():
+                return await self._ask(name, token, {"do": "poll"}, WINDOW + PATIENCE)
         except NoRoomError:
             return {"status": 410}
+        except TimeoutError:
+            return {"status": 204, "token": token.text}
+
+    @asynccontextmanager
+    async def _until_stop(self) -> AsyncIterator[None]:
+        """Cancel a block soon after this node is about to stop.
+
+        Raises:
+            TimeoutError: The block was cancelled.
+        """
+        async with asyncio.timeout(STOP_WINDOW if self._node.stopping else None) as limit:
+            self._forwarded.add(limit)
+            try:
+                yield
+            finally:
+                self._forwarded.discard(limit)
 
     @contextmanager
     def sending(self, token: Token) -> Iterator[bool]:
@@ -130,12 +168,22 @@ class Sessions(Observer):
         question = {**question, "session": token.session, "number": token.number}
         if name == self._node.name:
             return await self.answer(question)
-        return await self._requests.ask(name, question, patience) or {"status": 410}
+        answer = await self._requests.ask(name, question, patience) or {}
+        return answer if type(answer.get("status")) is int else {"status": 410}
 
     async def _ask_route(self, name: str) -> Question | None:
         with suppress(NoRoomError):
             return await self._requests.ask(name, {"do": "route"}, PATIENCE)
         return None
+
+    def check(self, question: Question) -> None:
+        """See `Service`."""
+        kind = question["do"]
+        if not isinstance(kind, str) or kind not in _FIELDS:
+            raise ValueError(f"no question {quoted(kind)}")
+        for name, expected in _FIELDS[kind].items():
+            if type(question[name]) is not expected:
+                raise TypeError(f"{name} of a question must not be {described(question[name])}")
 
     async def answer(self, question: Question) -> Question:
         """Answer a question about a session of this node, or about its route."""

@@ -77,6 +77,11 @@ class Token:
             return None
         return cls(found[1], found[2], int(found[3]), found[4])
 
+    @property
+    def text(self) -> str:
+        """The token as the client sent it."""
+        return f"{self.route}.{self.session}.{self.number}.{self.mac}"
+
 
 @dataclass(frozen=True, slots=True)
 class Route:

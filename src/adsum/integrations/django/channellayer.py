@@ -8,7 +8,6 @@ Messages to channels of the same process do not pass through it.
 
 import asyncio
 import inspect
-import logging
 import os
 import re
 import threading
@@ -30,7 +29,7 @@ from adsum.presence import Presence
 from adsum.processexit import call_at_exit
 from adsum.pubsub import PubSub
 from adsum.quoting import described, quoted
-from adsum.sparselog import SparseLog
+from adsum.sparselog import SparseLog, error_text
 from adsum.values.limits import MAX_DATA
 
 from .consumerpresences import ConsumerPresences
@@ -58,7 +57,7 @@ class ChannelLayer(BaseChannelLayer):  # type: ignore[misc]  # channels has no t
     the normal end of the process. A forked child starts a node of its own.
 
     Messages are delivered at most once. A message that cannot be delivered is logged by
-    ``adsum.django``.
+    ``adsum.integrations.django``.
 
     Args:
         expiry: Seconds above 0 for which an unread message is kept. A channel is forgotten so long
@@ -108,7 +107,7 @@ class ChannelLayer(BaseChannelLayer):  # type: ignore[misc]  # channels has no t
         self.presence = Presence(self._node)
         self._pubsub = PubSub(self._node)
         self._undecodable = SparseLog(
-            logger, "a message to channel %s could not be decoded, it was dropped", logging.ERROR
+            logger, "a message to channel %s could not be decoded, it was dropped: %s"
         )
         self._begin_process()
         _layers.add(self)
@@ -164,7 +163,7 @@ class ChannelLayer(BaseChannelLayer):  # type: ignore[misc]  # channels has no t
     async def receive(self, channel: str) -> dict[str, Any]:
         """Wait for the next message of a channel. Cancelling this loses nothing.
 
-        A message that cannot be decoded is dropped, and logged as an error.
+        A message that cannot be decoded is dropped, and logged as a warning.
 
         A process that receives on a normal channel, one without ``!``, gets its share of the
         messages until the call is cancelled, or for `expiry` seconds after the last call.
@@ -285,7 +284,7 @@ class ChannelLayer(BaseChannelLayer):  # type: ignore[misc]  # channels has no t
                 return message
             raise TypeError(f"message must be a dict, not {described(message)}")
         except Exception as error:  # of any encoding
-            self._undecodable.log(quoted(channel), error=error)
+            self._undecodable.log(quoted(channel), error_text(error))
             return None
 
     def _is_own(self, channel: str) -> bool:

@@ -14,7 +14,7 @@ Invariants:
 - A message to a channel is sent to one process. It is sent to another one only if it is known that
   the first one has not received it.
 - Messages that wait for a receiver are sent in their order, before later ones.
-- A malformed message of another process is logged, and changes nothing.
+- A malformed message or presence of another process is logged, and changes nothing.
 - A channel of another process has joined a group when the call returns: that process has answered,
   so it receives messages to the group that this one sends from then on.
 """
@@ -23,7 +23,7 @@ import asyncio
 import itertools
 import logging
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from hashlib import blake2b
 from typing import Any
@@ -31,20 +31,21 @@ from typing import Any
 from channels.exceptions import ChannelFull
 
 from adsum.errors import NodeNotRunningError
+from adsum.integrations.unreadlog import UnreadLog
 from adsum.node import Node
 from adsum.presence import Presence
 from adsum.pubsub import Message, PubSub, Subscription
 from adsum.quoting import LIMIT, described, printable, quoted
-from adsum.sparselog import SparseLog
+from adsum.sparselog import SparseLogger, error_text
 from adsum.tasks import resolve, start_task
 from adsum.tracked import Tracked
-from adsum.values.limits import MAX_NAME
-from adsum.values.names import checked_name
+from adsum.values.limits import MAX_NAME, MAX_NODE_NAME
+from adsum.values.names import checked_name, is_name
 
 from .layerlimits import ANSWER_WITHIN, HAND_OVER, INBOX_BYTES, INBOX_MESSAGES, SWEEPS
 from .localchannels import LocalChannels
 
-logger = logging.getLogger("adsum.django")
+logger = logging.getLogger("adsum.integrations.django")
 
 _PREFIX = "django.channels:"
 #: Messages to one channel; the event of a message is the name of the channel.
@@ -96,16 +97,8 @@ class LayerNode:
         self._tasks: list[asyncio.Task[None]] = []
         # Presences of this process, by topic and key.
         self._tracked: dict[tuple[str, str], Tracked] = {}
-        # Messages of other nodes that were dropped before their delivery.
-        self._overrun = 0
-        self._over_capacity = SparseLog(logger, "%d of %d channels over capacity in group %s")
-        self._dropped = SparseLog(logger, "channel %s is full, a message to it was dropped")
-        self._expired = SparseLog(logger, "channel %s: %d messages have expired unread")
-        self._lost = SparseLog(logger, "%d messages were dropped: this process is too slow")
-        self._malformed = SparseLog(
-            logger, "a message of node %s could not be delivered", logging.ERROR
-        )
-        self._missed = SparseLog(logger, "a message to %s was missed by %d processes")
+        self._log = SparseLogger(logger)
+        self._unread = UnreadLog(logger, INBOX_MESSAGES, INBOX_BYTES)
 
     def begin(self) -> None:
         """Receive messages of other processes from now on. Idempotent."""
@@ -135,7 +128,8 @@ class LayerNode:
             await asyncio.wait(self._passing_on.values(), timeout=HAND_OVER)
         for channel, count in self._local.held().items():
             text = "channel %s: %d messages are lost, nobody receives"
-            logger.warning(text, _shown(channel), count)
+            self._log.warning(text, _shown(channel), count)
+        self._log.flush()
 
     # Sending.
 
@@ -150,13 +144,13 @@ class LayerNode:
             return
         node = self._node_at(address_of(channel))
         if node is None:
-            logger.debug("the process of channel %s has ended", _shown(channel))
+            text = "the process of channel %s has ended, a message was dropped"
+            self._log.log(logging.DEBUG, text, _shown(channel))
             return
         if self._presence.get(_FULL, channel):
             raise ChannelFull(channel)
         missed = await self._pubsub.publish(_INBOX, data, event=channel, to=node)
-        if missed:
-            self._missed.log(_shown(channel), missed)
+        self._check_missed(f"a message to channel {_shown(channel)}", missed, "channel")
 
     async def send_group(self, group: str, data: bytes, full: int, of: int) -> None:
         """Send a message to the members of a group in other processes, and to normal channels.
@@ -167,16 +161,14 @@ class LayerNode:
             full: The number of members here that have missed it, because they are full.
             of: The number of members here.
         """
-        if full:
-            self._over_capacity.log(full, of, _shown(group), key=group)
+        self._check_full(group, full, of)
         missed = await self._pubsub.publish(f"{_GROUP}{group}", data, exclude=self._subscription)
-        if missed:
-            self._missed.log(f"group {_shown(group)}", missed, key=group)
-        for channel in self._presence.list(f"{_MEMBERS}{group}"):
+        self._check_missed(f"a message to group {_shown(group)}", missed, "group")
+        for channel in self._keys(f"{_MEMBERS}{group}", _is_normal_channel):
             try:
                 await self._send_to_receiver(channel, data)
             except ChannelFull:
-                self._over_capacity.log(1, 1, _shown(group), key=group)
+                self._check_full(group, 1, 1)
 
     async def _send_to_receiver(self, channel: str, data: bytes) -> None:
         """Send a message to one of the processes that receive on a normal channel, or keep it."""
@@ -193,7 +185,7 @@ class LayerNode:
         Raises:
             ChannelFull: All receivers are full.
         """
-        receivers = self._presence.list(f"{_RECEIVERS}{channel}")
+        receivers = self._keys(f"{_RECEIVERS}{channel}", _is_node)
         ready = [name for name, entry in receivers.items() if not _is_full(entry)]
         if receivers and not ready:
             raise ChannelFull(channel)
@@ -256,7 +248,7 @@ class LayerNode:
             if not await self._request("join", to=node, number=number, **names):
                 await asyncio.wait_for(answer, ANSWER_WITHIN)
         except TimeoutError:
-            self._missed.log("the answer to a join", 1, key="joined")
+            self._check_missed("the answer to a join", 1, "joined")
         finally:
             del self._answers[number]
 
@@ -321,10 +313,10 @@ class LayerNode:
             try:
                 self._received(message)
             except Exception as error:
-                self._malformed.log(quoted(message.sender), key=message.sender, error=error)
-            if self._subscription.dropped > self._overrun:
-                self._overrun = self._subscription.dropped
-                self._lost.log(self._overrun)
+                text = "a message of node %s was dropped: %s"
+                sender = message.sender
+                self._log.warning(text, quoted(sender), error_text(error), key=sender)
+            self._unread.check(self._subscription.dropped)
 
     def _received(self, message: Message) -> None:
         if message.topic == _REQUESTS:
@@ -334,12 +326,12 @@ class LayerNode:
         else:
             group = message.topic.removeprefix(_GROUP)
             full, of = self._local.deliver_group(group, _data_of(message))
-            if full:
-                self._over_capacity.log(full, of, _shown(group), key=group)
+            self._check_full(group, full, of)
 
     def _deliver(self, channel: str, data: bytes) -> None:
         if not self._local.deliver(channel, data):
-            self._dropped.log(_shown(channel), key=channel)
+            text = "channel %s is full, a message to it was dropped"
+            self._log.warning(text, _shown(channel), key=channel)
         if "!" not in channel:
             self._pass_on(channel)  # if this process has meanwhile ended to receive
 
@@ -371,8 +363,7 @@ class LayerNode:
         """Send a request; returns the number of processes that have missed it."""
         request = {"do": do, **arguments}
         missed = await self._pubsub.publish(_REQUESTS, request, to=to, exclude=self._subscription)
-        if missed:
-            self._missed.log(f"the request to {do}", missed, key=do)
+        self._check_missed(f"the request to {do}", missed, do)
         return missed
 
     async def _sweep(self) -> None:
@@ -380,12 +371,31 @@ class LayerNode:
             await asyncio.sleep(self._expiry / SWEEPS)
             swept = self._local.sweep()
             for channel, count in swept.expired.items():
-                self._expired.log(_shown(channel), count, key=channel)
+                text = "channel %s: %d messages have expired unread"
+                self._log.warning(text, _shown(channel), count, key=channel)
             with suppress(NodeNotRunningError):
                 for channel in swept.changed:
                     self._changed(channel)
                 for group in swept.emptied:
                     self.follow(group)
+
+    def _keys(self, topic: str, is_valid: Callable[[str], bool]) -> dict[str, Mapping[str, Any]]:
+        """The presences of a topic by key, without those that no layer has tracked."""
+        found = self._presence.list(topic)
+        for key in found:
+            if not is_valid(key):
+                text = "a presence of another program was skipped: %s on topic %s"
+                self._log.warning(text, quoted(key), quoted(topic))
+        return {key: entry for key, entry in found.items() if is_valid(key)}
+
+    def _check_full(self, group: str, full: int, of: int) -> None:
+        if full:
+            text = "%d of %d channels over capacity in group %s"
+            self._log.warning(text, full, of, _shown(group), key=group)
+
+    def _check_missed(self, what: str, missed: int, kind: str) -> None:
+        if missed:
+            self._log.warning("%s was missed by %d processes", what, missed, key=kind)
 
     def _node_at(self, address: str) -> str | None:
         """The name of the node at an address, if it is known."""
@@ -399,6 +409,16 @@ class LayerNode:
 def address_of(channel: str) -> str:
     """The address of the process of a process-specific channel."""
     return channel.partition("!")[0][-_ADDRESS_LENGTH:]
+
+
+def _is_normal_channel(key: str) -> bool:
+    """Whether a key can be a normal channel, whose receivers have a topic."""
+    return "!" not in key and is_name(key, _MAX_NAME)
+
+
+def _is_node(key: str) -> bool:
+    """Whether a key can be the name of a node."""
+    return is_name(key, MAX_NODE_NAME)
 
 
 def _checked(name: object, field: str) -> str:
@@ -423,4 +443,4 @@ def _address(name: str) -> str:
 
 
 def _is_full(entry: Mapping[str, Any]) -> bool:
-    return all(meta.get("full") for meta in entry["metas"])
+    return all(meta.get("full") is True for meta in entry["metas"])
