@@ -29,6 +29,8 @@ SCRIPT = "django_channels_layer.py"
 CLIENTS = 12
 #: Messages of each client before and after the crash.
 COUNT = 20
+#: Settings with which a crash is noticed later than the test ends.
+UNNOTICED = {"down_after": 600.0, "link_grace": 600.0, "forget_after": 600.0}
 
 
 class Guest:
@@ -98,9 +100,9 @@ def are_on_both(found: list[Guest]) -> bool:
 
 
 @contextmanager
-def observer(environment: Environment) -> Iterator[ChannelLayer]:
+def observer(environment: Environment, **settings: Any) -> Iterator[ChannelLayer]:
     """A layer of this process in the cluster of the example."""
-    layer = ChannelLayer(cluster="shop", runtime_dir=environment[RUNTIME_DIR])
+    layer = ChannelLayer(cluster="shop", runtime_dir=environment[RUNTIME_DIR], **settings)
     with layer.portal:
         yield layer
 
@@ -201,3 +203,9 @@ async def ask(layer: ChannelLayer, text: str) -> None:
 
 def receivers(layer: ChannelLayer) -> int:
     return layer.portal.count("django.channels:receivers:capitals")
+
+
+def members(layer: ChannelLayer) -> int:
+    """The number of processes that use the layer."""
+    found: int = layer.portal.call(layer.portal.node.stats)["members_up"]
+    return found
