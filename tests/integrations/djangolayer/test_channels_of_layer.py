@@ -440,6 +440,30 @@ def run(code: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(command, timeout=DEADLINE, capture_output=True, text=True)
 
 
+@pytest.mark.parametrize("turns", range(4))
+def test_receiver_that_joins_while_the_node_stops_is_no_error(
+    cluster_name: str, caplog: pytest.LogCaptureFixture, turns: int
+) -> None:
+    async def join_and_stop() -> None:
+        layer.presence.track("django.channels:receivers:work", "another node", {}, owner=None)
+        for _ in range(turns):  # of the event loop, on the way of the diff to the layer
+            await asyncio.sleep(0)
+        await node.stop()
+
+    async def main() -> None:
+        await layer.new_channel()
+        layer.local.put("work", layer.serialize({}))  # waits for a receiver
+        with suppress(adsum.NodeNotRunningError):
+            await layer.portal.acall(join_and_stop)
+
+    layer = ChannelLayer(cluster=cluster_name)
+    node = layer.portal.node
+    with layer.portal:
+        asyncio.run(main())
+    gc.collect()
+    assert [one.getMessage() for one in caplog.records if one.levelno >= logging.WARNING] == []
+
+
 def test_layer_without_references_stops_its_node(cluster_name: str) -> None:
     async def main() -> None:
         layer = ChannelLayer(cluster=cluster_name)

@@ -210,6 +210,8 @@ class LayerNode:
 
     def _pass_on(self, channel: str) -> None:
         """Send the waiting messages of a channel, in their order, while there are receivers."""
+        if not self._node.running:
+            return
         others = self._presence.count(f"{_RECEIVERS}{channel}")
         if others and channel not in self._passing_on and self._local.holds(channel):
             task = start_task(self._pass_on_all(channel))
@@ -220,7 +222,7 @@ class LayerNode:
         while (message := self._local.take_held(channel)) is not None:
             try:
                 sent = await self._sent_to_receiver(channel, message.data)
-            except ChannelFull:
+            except (ChannelFull, NodeNotRunningError):
                 sent = False
             if not sent:
                 self._local.put_back(channel, message)
