@@ -1,4 +1,4 @@
-"""The Django app: a template tag, and a system check of the channel layers."""
+"""The Django app: a template tag, a command, and a system check of the channel layers."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ _BACKEND = f"adsum.integrations.django.{ChannelLayer.__name__}"
 
 
 class PresenceConfig(AppConfig):
-    """Has a template tag and a system check, and no models."""
+    """Has a template tag, a command and a system check, and no models."""
 
     name = "adsum.integrations.django"
     label = "adsum"
