@@ -2,16 +2,19 @@
 
 from typing import Any
 
+import django
 import pytest
 from django.conf import settings
 from django.test import override_settings
 
-from adsum.integrations.django.apps import check_layers
+from adsum.integrations.django.apps import check_layers, check_order
 
 if not settings.configured:
     settings.configure()
+django.setup()
 
-BACKEND = "adsum.integrations.django.ChannelLayer"
+APP = "adsum.integrations.django"
+BACKEND = f"{APP}.ChannelLayer"
 
 
 @pytest.mark.parametrize(
@@ -32,3 +35,16 @@ BACKEND = "adsum.integrations.django.ChannelLayer"
 def test_wrong_settings_of_a_layer_are_found(layer: dict[str, Any], messages: list[str]) -> None:
     with override_settings(CHANNEL_LAYERS={"default": layer}):
         assert [found.msg for found in check_layers(None)] == messages
+
+
+@pytest.mark.parametrize(
+    ("installed", "ids"),
+    [
+        ([APP, "channels"], []),
+        ([APP], []),
+        (["channels", f"{APP}.apps.PresenceConfig"], ["adsum.W001"]),
+    ],
+)
+def test_app_below_channels_is_warned_of(installed: list[str], ids: list[str]) -> None:
+    with override_settings(INSTALLED_APPS=installed):
+        assert [warning.id for warning in check_order(None)] == ids
