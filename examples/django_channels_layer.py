@@ -40,7 +40,7 @@ if not settings.configured:  # a project of your own has them in a file of their
         ALLOWED_HOSTS=["127.0.0.1", "localhost"],
         ROOT_URLCONF=__name__,
         ASGI_APPLICATION="django_channels_layer.application",
-        INSTALLED_APPS=["channels"],
+        INSTALLED_APPS=["adsum.integrations.django", "channels"],
         CHANNEL_LAYERS={
             "default": {
                 "BACKEND": "adsum.integrations.django.ChannelLayer",

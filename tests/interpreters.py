@@ -2,8 +2,9 @@
 
 Each version that is on the PATH or among those of pyenv gets an environment of its own,
 `.venv-3.12` for example, with the requirements of these tests. There the tests of the core, of
-nodes, services and channels run twice: with usual tasks and with eager tasks. One of them has the
-oldest libraries that `adsum.channels.uvicorn` supports. A version that is absent costs one line.
+nodes, services, channels and the layer for Django Channels run twice: with usual tasks and with
+eager tasks. One of them has the oldest libraries that `adsum.channels.uvicorn` supports. A version
+that is absent costs one line.
 """
 
 import os
@@ -26,7 +27,13 @@ REQUIREMENTS = (
     "tests/interpreters.py",
 )
 #: The loops of applications run in these; the core has no tasks.
-WITH_TASKS = ("tests/node", "tests/services", "tests/channels", "tests/testing")
+WITH_TASKS = (
+    "tests/node",
+    "tests/services",
+    "tests/channels",
+    "tests/testing",
+    "tests/integrations/djangolayer",
+)
 #: The core without its property tests and trials, which take most of the time.
 CORE = ("tests/replication", "--ignore-glob=*/test_laws_*", "--ignore-glob=*/test_trials.py")
 #: It checks that each run has the tasks that it should.

@@ -29,6 +29,10 @@ SCRIPT = "django_channels_layer.py"
 CLIENTS = 12
 #: Messages of each client before and after the crash.
 COUNT = 20
+#: Messages for two workers, which take longer to handle them than the test to send them.
+QUEUED = 1_000
+#: Settings with which a crash is noticed later than the test ends.
+UNNOTICED = {"down_after": 600.0, "link_grace": 600.0, "forget_after": 600.0}
 
 
 class Guest:
@@ -98,9 +102,9 @@ def are_on_both(found: list[Guest]) -> bool:
 
 
 @contextmanager
-def observer(environment: Environment) -> Iterator[ChannelLayer]:
+def observer(environment: Environment, **settings: Any) -> Iterator[ChannelLayer]:
     """A layer of this process in the cluster of the example."""
-    layer = ChannelLayer(cluster="shop", runtime_dir=environment[RUNTIME_DIR])
+    layer = ChannelLayer(cluster="shop", runtime_dir=environment[RUNTIME_DIR], **settings)
     with layer.portal:
         yield layer
 
@@ -179,6 +183,50 @@ def test_worker_that_is_killed_leaves_the_messages_to_another_one(
     asyncio.run(main())
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_worker_that_is_stopped_says_goodbye_and_leaves_its_messages_to_another_one(
+    environment: Environment, number: signal.Signals
+) -> None:
+    async def main() -> None:
+        with observer(environment, **UNNOTICED) as layer:
+            channel = await layer.new_channel()
+            await layer.group_add("room.1", channel)
+            async with worker(environment) as first:
+                await until(lambda: receivers(layer) == 1)
+                await ask(layer, "before")
+                assert (await layer.receive(channel))["text"] == "BEFORE"
+                first.send_signal(number)
+                assert await asyncio.wait_for(first.wait(), DEADLINE) == 0
+                assert "Traceback" not in (await first.stdout.read()).decode()
+                await until(lambda: receivers(layer) == 0)
+                await until(lambda: members(layer) == 1)
+                await ask(layer, "after")
+            async with worker(environment):
+                assert (await layer.receive(channel))["text"] == "AFTER"
+
+    asyncio.run(main())
+
+
+def test_worker_that_is_stopped_leaves_its_queued_messages_to_another_one(
+    environment: Environment,
+) -> None:
+    async def main() -> None:
+        with observer(environment) as layer:
+            channel = await layer.new_channel()
+            await layer.group_add("room.1", channel)
+            async with worker(environment) as first, worker(environment):
+                await until(lambda: receivers(layer) == 2)
+                for number in range(QUEUED):
+                    await ask(layer, str(number))
+                first.terminate()
+                # Each once; the stopped worker may have cancelled one.
+                found = [(await layer.receive(channel))["text"] for _ in range(QUEUED - 1)]
+                assert len(set(found)) == QUEUED - 1
+                assert await asyncio.wait_for(first.wait(), DEADLINE) == 0
+
+    asyncio.run(main())
+
+
 async def post(port: int) -> bool:
     async with httpx2.AsyncClient(trust_env=False) as client:
         try:
@@ -201,3 +249,9 @@ async def ask(layer: ChannelLayer, text: str) -> None:
 
 def receivers(layer: ChannelLayer) -> int:
     return layer.portal.count("django.channels:receivers:capitals")
+
+
+def members(layer: ChannelLayer) -> int:
+    """The number of processes that use the layer."""
+    found: int = layer.portal.call(layer.portal.node.stats)["members_up"]
+    return found

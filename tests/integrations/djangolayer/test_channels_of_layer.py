@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -301,6 +302,112 @@ def test_membership_of_a_busy_consumer_lasts_longer_than_the_expiry(cluster_name
         asyncio.run(main())
 
 
+async def ended_channel(layer: ChannelLayer) -> str:
+    """The name of a channel whose consumer has ended, as at the end of its connection."""
+    channel = await layer.new_channel()
+    await layer.group_add("old", channel)
+    with suppress(TimeoutError):
+        await asyncio.wait_for(layer.receive(channel), 0.01)
+    copy = "".join(channel)
+    del channel
+    gc.collect()
+    await until(lambda: len(layer.local) == 0, "the channel is forgotten")
+    return copy
+
+
+def test_group_add_after_the_end_of_a_consumer_adds_nothing(cluster_name: str) -> None:
+    async def main() -> None:
+        channel = await ended_channel(first)
+        for layer in (first, second):
+            await layer.group_add("news", channel)
+            await layer.group_send("news", {})
+        assert len(first.local) == len(second.local) == 0
+        assert first.local.followed == second.local.followed == frozenset()
+
+    with two_layers(cluster_name, expiry=SHORT) as (first, second):
+        asyncio.run(main())
+
+
+def test_channel_that_is_received_on_again_joins_groups(cluster_name: str) -> None:
+    async def main() -> None:
+        channel = await ended_channel(layer)
+        reading = asyncio.create_task(layer.receive(channel))
+        await until(lambda: layer.local.waiting(channel) == 1)
+        await layer.group_add("news", channel)
+        await layer.group_send("news", {"type": "still here"})
+        assert await asyncio.wait_for(reading, DEADLINE) == {"type": "still here"}
+
+    layer = ChannelLayer(cluster=cluster_name, expiry=SHORT)
+    with layer.portal:
+        asyncio.run(main())
+
+
+@pytest.mark.slow
+def test_membership_outlives_a_consumer_by_a_tenth_of_the_expiry(cluster_name: str) -> None:
+    async def main() -> None:
+        ended_at = time.monotonic()
+        await ended_channel(layer)
+        await until(lambda: not layer.local.followed)
+        assert time.monotonic() - ended_at < 0.6 * layer.expiry  # on a busy machine
+
+    layer = ChannelLayer(cluster=cluster_name, expiry=2.5)
+    with layer.portal:
+        asyncio.run(main())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("crashes", "is_kept"), [(True, False), (False, True), (True, True)])
+def test_membership_outlives_a_crash_or_a_kept_name_by_the_expiry_and_both_by_the_name(
+    cluster_name: str, crashes: bool, is_kept: bool
+) -> None:
+    kept = list[str]()
+
+    async def consumer() -> None:
+        channel = await layer.new_channel()
+        await layer.group_add("news", channel)
+        if is_kept:
+            kept.append(channel)
+        await layer.send(channel, {})
+        await layer.receive(channel)
+        if not crashes:
+            await layer.receive(channel)
+
+    async def main() -> None:
+        consuming = asyncio.create_task(consumer())
+        await asyncio.wait([consuming], timeout=0.2)
+        consuming.cancel()
+        await asyncio.wait([consuming])
+        del consuming
+        gc.collect()
+        ended_at = time.monotonic()
+        if crashes and is_kept:
+            await asyncio.sleep(1.5 * layer.expiry)
+            assert layer.local.followed == {"news"}
+            kept.clear()
+        await until(lambda: not layer.local.followed)
+        assert 0.5 < (time.monotonic() - ended_at) / layer.expiry < 3.0  # on a busy machine
+
+    layer = ChannelLayer(cluster=cluster_name, expiry=1.5)
+    with layer.portal:
+        asyncio.run(main())
+
+
+def test_group_add_of_a_channel_whose_process_has_ended_leaves_nothing(cluster_name: str) -> None:
+    async def main() -> None:
+        channel = await second.new_channel()
+        await first.group_add("news", channel)
+        await second.close()
+        await first.group_add("news", channel)
+        await until(lambda: first.portal.call(first.portal.node.stats)["members_up"] == 1)
+        await first.group_add("news", channel)
+        assert len(first.local) == 0
+        assert first.local.followed == frozenset()
+        assert first.portal.call(first.portal.node.stats)["presences"] == 0
+
+    with two_layers(cluster_name) as (first, second):
+        asyncio.run(main())
+
+
 def test_group_is_followed_no_longer_after_a_discard_that_was_cancelled(cluster_name: str) -> None:
     async def main() -> None:
         channel = await layer.new_channel()
@@ -526,6 +633,30 @@ def lost_reader(layer: ChannelLayer, channel: str) -> Iterator[None]:
     loop.close()
     yield
     del task
+
+
+@pytest.mark.parametrize("turns", range(4))
+def test_receiver_that_joins_while_the_node_stops_is_no_error(
+    cluster_name: str, caplog: pytest.LogCaptureFixture, turns: int
+) -> None:
+    async def join_and_stop() -> None:
+        layer.presence.track("django.channels:receivers:work", "another node", {}, owner=None)
+        for _ in range(turns):  # of the event loop, on the way of the diff to the layer
+            await asyncio.sleep(0)
+        await node.stop()
+
+    async def main() -> None:
+        await layer.new_channel()
+        layer.local.put("work", layer.serialize({}))  # waits for a receiver
+        with suppress(adsum.NodeNotRunningError):
+            await layer.portal.acall(join_and_stop)
+
+    layer = ChannelLayer(cluster=cluster_name)
+    node = layer.portal.node
+    with layer.portal:
+        asyncio.run(main())
+    gc.collect()
+    assert [one.getMessage() for one in caplog.records if one.levelno >= logging.WARNING] == []
 
 
 def test_layer_without_references_stops_its_node(cluster_name: str) -> None:

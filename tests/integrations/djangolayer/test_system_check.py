@@ -2,16 +2,19 @@
 
 from typing import Any
 
+import django
 import pytest
 from django.conf import settings
 from django.test import override_settings
 
-from adsum.integrations.django.apps import check_layers
+from adsum.integrations.django.apps import check_layers, check_order
 
 if not settings.configured:
     settings.configure()
+django.setup()
 
-BACKEND = "adsum.integrations.django.ChannelLayer"
+APP = "adsum.integrations.django"
+BACKEND = f"{APP}.ChannelLayer"
 
 
 @pytest.mark.parametrize(
@@ -44,3 +47,16 @@ def test_layers_that_are_no_dict_are_found(layers: Any) -> None:
     with override_settings(CHANNEL_LAYERS=layers):
         (found,) = check_layers(None)
     assert found.msg == f"CHANNEL_LAYERS={layers!r}: must be a dict of layers"
+
+
+@pytest.mark.parametrize(
+    ("installed", "ids"),
+    [
+        ([APP, "channels"], []),
+        ([APP], []),
+        (["channels", f"{APP}.apps.PresenceConfig"], ["adsum.W001"]),
+    ],
+)
+def test_app_below_channels_is_warned_of(installed: list[str], ids: list[str]) -> None:
+    with override_settings(INSTALLED_APPS=installed):
+        assert [warning.id for warning in check_order(None)] == ids

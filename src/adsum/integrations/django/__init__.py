@@ -7,7 +7,7 @@ The files, from the ground up: `layerlimits`, `layermailbox` has the unread mess
 `localchannels` the channels and groups of one process, `layernode` the traffic with others in the
 event loop of the node, and `channellayer` the layer, for any event loop. `consumerpresences` has
 users in rooms, in the event loop of the node; `presencemixin` is the side of consumers and views.
-`apps` and `templatetags` make this package a Django app.
+`apps`, `templatetags` and `management` make this package a Django app.
 """
 
 try:

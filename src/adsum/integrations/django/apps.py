@@ -1,9 +1,9 @@
-"""The Django app: a template tag, and a system check of the channel layers."""
+"""The Django app: a template tag, a command, and system checks."""
 
 from typing import Any
 
 from django import conf
-from django.apps import AppConfig
+from django.apps import AppConfig, apps
 from django.core import checks
 
 from adsum.arguments import instance
@@ -16,15 +16,16 @@ _BACKEND = f"adsum.integrations.django.{ChannelLayer.__name__}"
 
 
 class PresenceConfig(AppConfig):
-    """Has a template tag and a system check, and no models."""
+    """Has a template tag, a command and system checks, and no models."""
 
     name = "adsum.integrations.django"
     label = "adsum"
     verbose_name = "adsum"
 
     def ready(self) -> None:
-        """Register the check."""
+        """Register the checks."""
         checks.register(check_layers)
+        checks.register(check_order)
 
 
 def check_layers(app_configs: object, **options: Any) -> list[checks.CheckMessage]:
@@ -54,3 +55,17 @@ def _check_layer(layer: object) -> None:
         for name in config:
             instance("a key of CONFIG", name, str, "the name of a setting")
         ChannelLayer(**config)
+
+
+def check_order(app_configs: object, **options: Any) -> list[checks.CheckMessage]:
+    """Check that this app is above that of Channels, whose `runworker` it replaces."""
+    names = [app.name for app in apps.get_app_configs()]
+    if "channels" not in names[: names.index(PresenceConfig.name)]:
+        return []
+    return [
+        checks.Warning(
+            f"INSTALLED_APPS: put {PresenceConfig.name!r} above 'channels'; otherwise SIGTERM ends "
+            "`manage.py runworker` as a crash",
+            id="adsum.W001",
+        )
+    ]

@@ -186,7 +186,7 @@ class ChannelLayer(BaseChannelLayer):  # type: ignore[misc]  # channels has no t
     # Groups.
 
     async def group_add(self, group: str, channel: str) -> None:
-        """Add a channel to a group. Idempotent.
+        """Add a channel to a group. Idempotent. Adds nothing if the channel is forgotten.
 
         The membership of a process-specific channel ends with the channel. That of a normal
         channel ends with the process that has called this. A specific channel of another process

@@ -204,6 +204,8 @@ class LayerNode:
 
     def _pass_on(self, channel: str) -> None:
         """Send the waiting messages of a channel, in their order, while there are receivers."""
+        if not self._node.running:
+            return
         others = self._presence.count(f"{_RECEIVERS}{channel}")
         if others and channel not in self._passing_on and self._local.holds(channel):
             task = start_task(self._pass_on_all(channel))

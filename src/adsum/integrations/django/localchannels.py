@@ -218,10 +218,16 @@ class LocalChannels:
     # Groups.
 
     def join(self, group: str, channel: str) -> bool:
-        """Add a channel to a group; returns whether the node has to follow the group."""
+        """Add a channel to a group; returns whether the node has to follow the group.
+
+        Does nothing if the channel has ended, as it gets no messages either.
+        """
         channel = str(channel)  # not the name that the consumer refers to
         with self._lock:
-            self._mailbox(channel).groups.add(group)
+            mailbox = self._channels.get(channel)
+            if mailbox is None:
+                return False
+            mailbox.groups.add(group)
             self._groups.setdefault(group, set()).add(channel)
             return group not in self._followed
 

@@ -1,0 +1,129 @@
+"""Processes that are stopped by SIGTERM: the command `runworker`, and commands of applications."""
+
+import asyncio
+import logging
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import pytest
+
+from adsum.integrations.django import ChannelLayer
+from adsum.integrations.django.management.commands.runworker import StoppableWorker
+from tests.support.environment import clean_environment
+from tests.support.markdown_pages import ROOT
+from tests.support.waiting import DEADLINE, until
+
+#: Messages that wait for a consumer.
+QUEUED = 5
+#: A capacity of the channel that is below.
+CAPACITY = 2
+
+
+@pytest.mark.parametrize("capacity", [QUEUED, CAPACITY])
+def test_stopped_worker_sends_queued_messages_again_or_logs_them(
+    cluster_name: str, caplog: pytest.LogCaptureFixture, capacity: int
+) -> None:
+    handled = list[int]()
+
+    async def busy_consumer(scope: Any, receive: Any, send: Any) -> None:
+        handled.append((await receive())["number"])
+        await asyncio.sleep(DEADLINE)
+
+    async def main() -> None:
+        worker = StoppableWorker(busy_consumer, ["work"], layer)
+        working = asyncio.create_task(worker.arun())
+        for number in range(1 + QUEUED):
+            await layer.send("work", {"type": "one", "number": number})
+            await until(partial(is_queued, worker, number))
+        worker.stop()
+        await asyncio.wait_for(working, DEADLINE)
+        assert handled == [0]
+        left = range(1, 1 + capacity)
+        assert [(await layer.receive("work"))["number"] for _ in left] == list(left)
+
+    def is_queued(worker: StoppableWorker, count: int) -> bool:
+        instances = worker.application_instances
+        return bool(instances) and instances["work"]["input_queue"].qsize() == count
+
+    layer = ChannelLayer(cluster=cluster_name, capacity=capacity)
+    with layer.portal:
+        asyncio.run(main())
+    warnings = [one.getMessage() for one in caplog.records if one.levelno == logging.WARNING]
+    lost = QUEUED - capacity
+    assert warnings == ([f"channel work is full, {lost} messages are lost"] if lost else [])
+
+
+#: Settings with which a crash is noticed later than the test ends.
+UNNOTICED: dict[str, Any] = {"down_after": 600.0, "link_grace": 600.0, "forget_after": 600.0}
+
+
+@contextmanager
+def site(cluster: str, *command: str, seconds: float = 0.0) -> Iterator[Any]:
+    """A process of `worker_site.py`, which is killed at the end of the block if it still runs."""
+    settings = {"ADSUM_CLUSTER": cluster, "SECONDS": str(seconds)}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.integrations.djangolayer.worker_site", *command],
+        env={**clean_environment(), **settings},
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def members(layer: ChannelLayer) -> int:
+    found: int = layer.portal.call(layer.portal.node.stats)["members_up"]
+    return found
+
+
+@pytest.mark.processes
+def test_message_that_a_synchronous_consumer_handles_is_finished(cluster_name: str) -> None:
+    async def main() -> None:
+        await layer.send("work", {"type": "work"})
+        assert process.stdout.readline() == "begins\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.stdout.readline() == "has finished\n"
+        assert process.wait(DEADLINE) == 0
+
+    layer = ChannelLayer(cluster=cluster_name)
+    with layer.portal, site(cluster_name, "runworker", "work", seconds=1.0) as process:
+        asyncio.run(main())
+
+
+@pytest.mark.processes
+def test_second_sigterm_ends_a_worker_at_once(cluster_name: str) -> None:
+    async def main() -> None:
+        await layer.send("work", {"type": "work"})
+        assert process.stdout.readline() == "begins\n"
+        process.send_signal(signal.SIGTERM)
+        await until(lambda: layer.portal.count("django.channels:receivers:work") == 0)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(DEADLINE) == -signal.SIGTERM
+
+    layer = ChannelLayer(cluster=cluster_name)
+    with layer.portal, site(cluster_name, "runworker", "work", seconds=600.0) as process:
+        asyncio.run(main())
+
+
+@pytest.mark.processes
+def test_command_with_a_handler_of_its_own_says_goodbye(cluster_name: str) -> None:
+    async def main() -> None:
+        await layer.new_channel()
+        await until(lambda: members(layer) == 2)
+        process.send_signal(signal.SIGTERM)
+        await until(lambda: members(layer) == 1)
+        assert process.wait(DEADLINE) == 0
+
+    layer = ChannelLayer(cluster=cluster_name, **UNNOTICED)
+    with layer.portal, site(cluster_name, "wait") as process:
+        asyncio.run(main())
