@@ -2667,7 +2667,7 @@ MUTANTS = [
     Mutant(
         "wait for ever for a lost report",
         "../bus/buscore.py",
-        "            self._report(self._links[id], reply=True)\n        if _PAST",
+        "            self._report(self._links[id], ask=True)\n        if _PAST",
         "            pass\n        if _PAST",
         VIRTUAL_LINKS,
     ),
@@ -2676,10 +2676,11 @@ MUTANTS = [
         "../bus/buscore.py",
         "        self._by_life.setdefault(link.life, {})[link.id] = link\n"
         "        for older in earlier:\n"
-        "            older.confirmed = False  # the peer may have dialled as it lost that one\n"
+        "            # The peer may have dialled as it lost that one.\n"
+        "            older.doubt(self._random_bytes(QUESTION_BYTES))\n"
         "            self._check_gap(older, now)\n",
         "        for older in earlier:\n"
-        "            older.confirmed = False\n"
+        "            older.doubt(self._random_bytes(QUESTION_BYTES))\n"
         "            self._check_gap(older, now)\n"
         "        self._by_life.setdefault(link.life, {})[link.id] = link\n",
         VIRTUAL_LINKS,
@@ -2862,21 +2863,21 @@ MUTANTS = [
     Mutant(
         "let a link that the peer has given up stay open",
         "../bus/buscore.py",
-        "for link in self._by_life.get(life, {}).values() if fresh else ():",
+        "for link in self._by_life.get(life, {}).values() if question != NOTHING else ():",
         "for link in ():",
         VIRTUAL_LINKS,
     ),
     Mutant(
         "deliver casts over a link that the peer has given up while the bus was away",
         "../bus/buscore.py",
-        "            link.confirmed = False  # the peer may give the link up meanwhile",
+        "            link.doubt(self._question)  # the peer may give the link up meanwhile",
         "            pass",
         VIRTUAL_LINKS,
     ),
     Mutant(
         "deliver casts over a link beside a newer one that replaces it",
         "../bus/buscore.py",
-        "            older.confirmed = False  # the peer may have dialled as it lost that one",
+        "            older.doubt(self._random_bytes(QUESTION_BYTES))",
         "            pass",
         VIRTUAL_LINKS,
     ),
@@ -2890,8 +2891,29 @@ MUTANTS = [
     Mutant(
         "forget that a report confirms a link",
         "../bus/buscore.py",
-        "        link.confirmed = True\n        if not link.sending",
-        "        if not link.sending",
+        "        link.confirmed = link.confirmed or report.answer == link.question\n",
+        "",
+        VIRTUAL_LINKS,
+    ),
+    Mutant(
+        "let any report confirm a link, also a recorded one",
+        "../bus/buscore.py",
+        "link.confirmed or report.answer == link.question",
+        "True",
+        VIRTUAL_LINKS,
+    ),
+    Mutant(
+        "let a single confirm a link, also a recorded one",
+        "../bus/buscore.py",
+        "            link.receiving.single(message.number",
+        "            link.confirmed = True\n            link.receiving.single(message.number",
+        VIRTUAL_LINKS,
+    ),
+    Mutant(
+        "ask the same question after each absence",
+        "../bus/buscore.py",
+        "self._question = self._random_bytes(QUESTION_BYTES)",
+        "self._question = bytes(7) + b'1'",
         VIRTUAL_LINKS,
     ),
     Mutant(

@@ -334,7 +334,7 @@ def test_messages_right_after_a_return_wait_until_the_link_is_known_to_be_there_
 
 def test_announcement_does_not_drop_the_messages_before_it_that_wait() -> None:
     broker, a, b = returned(b"one", b"two")
-    a.core._announce(broker.now, fresh=False)
+    a.core._announce(broker.now)
     [emit] = [each for each in a.core.take_events() if isinstance(each, Emit)]
     b.core.received(emit.data, broker.now)
     b.drain()

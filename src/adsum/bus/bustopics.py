@@ -15,9 +15,9 @@ Invariants:
   the end of its life. Announcements state it, too, so a node that begins to follow a topic accepts
   no bulletin recorded before the last of them.
 * While its links have not begun, or it may have given them up during an absence from the bus, its
-  bulletins wait. A message over such a link proves that the life has it still, and that it had it
-  when it published them: a link never comes back. If all its links close instead, they are dropped.
-  Their bytes are bounded.
+  bulletins wait. The answer to a question of this end proves that the life has a link still, and
+  that it had it when it published them: a link never comes back. If all its links close instead,
+  they are dropped. Their bytes are bounded.
 * A node that its publisher sends the message over a direct link does not take it from the subject
   as well: the bulletin names the life. The publisher has to name only lives to which it has a link
   itself: it publishes the first single when it opens a link, and the end when it closes one, before

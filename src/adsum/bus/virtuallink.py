@@ -69,8 +69,10 @@ class VirtualLink:
         missing_since: When a gap was noticed, and when to ask for its messages again.
         greeted_at: When the return of the peer was last answered with a report.
         held: Whether the silence of the peer means nothing.
-        confirmed: Whether the peer is known to have this link still. If it has not, its casts are
-            not for this link, though nothing in them says so, and may come over a newer link, too.
+        question: Random bytes, drawn when it was last doubted whether the peer has this link still.
+        confirmed: Whether the peer is known to have it still, as it has answered the question. If
+            it has not, its casts are not for this link, though nothing in them says so, and may
+            come over a newer link, too.
     """
 
     id: int
@@ -78,6 +80,7 @@ class VirtualLink:
     life: bytes
     peer: NodeIdentity
     sending: SendWindow
+    question: bytes
     receiving: ReceiveWindow = field(default_factory=ReceiveWindow)
     writable: bool = True
     unreported: int = 0
@@ -92,6 +95,10 @@ class VirtualLink:
         """Expect the first message of the peer, which follows its handshake."""
         self.missing_since, self.ask_at = now, now + FIRST_AFTER
         self._pause = FIRST_AFTER
+
+    def doubt(self, question: bytes) -> None:
+        """Note that the peer may have given the link up, until it has answered a new question."""
+        self.question, self.confirmed = question, False
 
     def note_gap(self, now: float) -> bool:
         """Note whether a message or the confirmation is missing; returns whether to ask now."""
