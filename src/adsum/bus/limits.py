@@ -26,8 +26,9 @@ MAX_DIALS: Final = 4
 MAX_SILENT_DIALS: Final = 2
 #: Dials to such nodes that wait; further ones fail at once.
 MAX_SILENT_WAITING: Final = 16
-#: Nodes without a link that are remembered as heard; beyond, the oldest is forgotten.
-MAX_HEARD: Final = 1024
+#: Nodes without a link that are remembered as heard; beyond, the oldest is forgotten. All members
+#: of the largest cluster may announce themselves at once, as after a long absence of the bus.
+MAX_HEARD: Final = 4096
 
 #: Bytes of a message that an engine has to accept: a frame of `FRAME_LIMIT`, and the lists of links
 #: of a cast.
