@@ -61,7 +61,7 @@ DIALS = ("tests/bus/test_busdials.py", "tests/bus/test_dialqueue.py")
 BUS_TRIALS = ("tests/bus/test_bustrials.py",)
 ROUTED_TRIALS = ("tests/bus/test_simulated_topics.py",)
 #: Tests of messages on the topics of a carrier.
-TOPICS = ("tests/bus/test_bus_topics.py",)
+TOPICS = ("tests/bus/test_bus_topics.py", "tests/bus/test_waitingbulletins.py")
 CARRIED = ("tests/replication/test_topics_of_a_carrier.py",)
 ROUTED = ("tests/node/test_carrier_topics.py",)
 #: Tests of the check of many objects at once.
@@ -2849,15 +2849,29 @@ MUTANTS = [
     Mutant(
         "keep the messages on topics that wait for a link that closes",
         "../bus/bustopics.py",
-        "        self._take(life)\n",
+        "        self._waiting.take(life)\n\n",
+        "\n",
+        TOPICS,
+    ),
+    Mutant(
+        "keep the messages on topics that wait as the bus is lost again",
+        "../bus/buscore.py",
+        "        self._topics.lose_bus()\n",
         "",
         TOPICS,
     ),
     Mutant(
+        "let one sender take all room for messages on topics that wait",
+        "../bus/waitingbulletins.py",
+        "max(self._sizes, key=self._sizes.__getitem__)",
+        "life",
+        TOPICS,
+    ),
+    Mutant(
         "let all messages on topics wait for a link without a bound",
-        "../bus/bustopics.py",
-        "fits = self._stored + size <= MAX_WAITING_BULLETINS",
-        "fits = True",
+        "../bus/waitingbulletins.py",
+        "while self.stored > MAX_WAITING_BULLETINS:",
+        "while False:",
         TOPICS,
     ),
     Mutant(

@@ -188,6 +188,7 @@ class BusCore:
             link.doubt(self._question)  # the peer may give the link up meanwhile
         self._incomplete.clear()
         self._full = dict.fromkeys(self._full, _NEVER)
+        self._topics.lose_bus()
         self._events.append(BusChanged(False))
         self._hold([link for link in self._links.values() if not link.held], held=True)
 

@@ -42,7 +42,8 @@ TOPIC_BACKLOG: Final = 256 * KIB
 MAX_TOPIC_QUEUED: Final = 8 * 1024 * KIB
 
 #: Bytes of messages on topics, of all nodes together, that wait until a link to their publisher has
-#: begun, and is confirmed after an absence from the bus; further ones are dropped.
+#: begun, and is confirmed after an absence from the bus; beyond, the node with the most bytes loses
+#: its newest one.
 MAX_WAITING_BULLETINS: Final = 1024 * KIB
 
 #: Seconds between two looks at the backlog while messages on topics wait.
