@@ -381,6 +381,30 @@ def test_loss_of_the_bus_ends_waiting_dials() -> None:
     assert greetings(broker, a) == before
 
 
+def test_node_that_returns_in_the_middle_of_its_dial_is_dialled() -> None:
+    broker = Broker()
+    a, b = silent(broker, "a"), silent(broker, "b")
+    a.dials_who_announce = True
+    dial(b, a)
+    broker.waiting.popleft()()  # the greeting arrives, and b is lost before the answer
+    broker.go(b)
+    broker.come(b)
+    broker.run()
+    assert len(a.links) == len(b.links) == 1
+
+
+def test_dial_whose_first_message_was_lost_goes_on_with_the_return_of_its_node() -> None:
+    broker = Broker()
+    a, b = silent(broker, "a"), silent(broker, "b")
+    dial(a, b)
+    broker.waiting.clear()
+    broker.go(b)
+    broker.come(b)
+    broker.run()
+    assert len(a.links) == len(b.links) == 1
+    assert a.dials == {b.core.address: None}
+
+
 def test_late_first_frame_is_not_requested_again_at_once() -> None:
     broker = Broker()
     a, b = silent(broker, "a"), silent(broker, "b")

@@ -23,7 +23,8 @@ A node subscribes to two subjects: one of the whole cluster, and its inbox, whic
 * **Absence of the bus.** All links are *held*: their peers' silence means nothing. After the
   return each stays held until its peer answers a new random question, which no recorded message
   does, for a bounded time in which no refusal counts: the others are returning, too. Both ends
-  then state how far they are, and repeat lost messages.
+  then state how far they are, and repeat lost messages. If the bus is lost again and again before
+  the end of this time, a link whose peer is not heard meanwhile closes.
 """
 
 import re
@@ -161,6 +162,8 @@ class BusCore:
         # The question of the last return to the bus, to the peers of all links.
         self._question = NOTHING
         self._probe_at = self._announce_at = _NEVER
+        # When the bus was last reached.
+        self._reached_at = _PAST
         # Until when refusals mean nothing, after a return to the bus.
         self._settled_at = _PAST
 
@@ -168,6 +171,7 @@ class BusCore:
 
     def connected(self, now: float) -> None:
         """The bus is reached, at first or again, and all subjects are subscribed to."""
+        self._reached_at = now
         self._probe_at = now + PROBE_INTERVAL
         self._settled_at = now + RETURN_GRACE if self._was_away else _PAST
         self._is_connected, self._was_away = True, False
@@ -183,14 +187,17 @@ class BusCore:
         self._settled_at = _PAST
         for address in self._dials.clear():
             self._events.append(DialDone(address, DialError(f"{address}: the carrier is away")))
-        for link in self._links.values():
-            link.missing_since, link.ask_at = None, _NEVER
-            link.doubt(self._question)  # the peer may give the link up meanwhile
+        # A process may have been stopped for some time: no connection counts for longer than this.
+        seconds = min(now - self._reached_at, RETURN_GRACE)
+        # Each peer may give its link up meanwhile.
+        unheard = [each for each in self._links.values() if each.lose_bus(seconds, self._question)]
         self._incomplete.clear()
         self._full = dict.fromkeys(self._full, _NEVER)
         self._topics.lose_bus()
         self._events.append(BusChanged(False))
         self._hold([link for link in self._links.values() if not link.held], held=True)
+        for link in unheard:
+            self._forget(link, "its peer was not heard over several connections to the carrier")
 
     def received(self, data: bytes, now: float) -> None:
         """Handle a message of the bus; one that no member has sent is dropped."""
@@ -386,9 +393,22 @@ class BusCore:
             if link.greeted_at + GREETING_INTERVAL <= now:
                 link.greeted_at = now
                 self._report(link, ask=True, answer=question)
-        if life not in self._by_life and not self._dials.meets(life):
+        if question != NOTHING:
+            self._repeat_hello(life)
+        # A node that has returned has forgotten the handshakes that it had begun before.
+        is_met = self._dials.meets(life) if question == NOTHING else self._dials.dials(life)
+        if life not in self._by_life and not is_met:
             sibling = site == self._site != bytes(SITE_BYTES)
             self._events.append(Announced(address_of(life), sibling))
+
+    def _repeat_hello(self, life: bytes) -> None:
+        """Begin the dial to a node that has returned once more, with the same frames.
+
+        The engine may have passed the first ones on before the client of that node was ready.
+        """
+        greeting = self._dials.unanswered(life)
+        if greeting is not None:
+            self._emit(self._inbox(life), Greet(life, greeting.key, greeting.hello))
 
     def _receive_greeting(self, sender: bytes, key: bytes, frames: bytes, now: float) -> None:
         greeting = self._dials.get(key)
@@ -528,7 +548,8 @@ class BusCore:
     def _begin_dials(self, now: float) -> None:
         """Begin the dials that have a place."""
         for greeting in self._dials.begin(now):
-            message = Greet(greeting.life, greeting.key, greeting.handshake.start())
+            greeting.hello = greeting.handshake.start()
+            message = Greet(greeting.life, greeting.key, greeting.hello)
             self._emit(self._inbox(greeting.life), message, probe=greeting)
 
     def _expire_dials(self, now: float) -> None:

@@ -74,5 +74,8 @@ RESEND_PATIENCE: Final = 10.0
 #: Seconds after a return to the bus in which the others may be returning, too: nobody's absence
 #: means anything until then.
 RETURN_GRACE: Final = 5.0
+#: Seconds of connection to the bus after which a link is closed whose peer has not been heard since
+#: an earlier connection. Else a connection that breaks again and again would hold a dead peer.
+UNHEARD_PATIENCE: Final = 10.0
 #: Seconds before a deadline at which it is due: two floats for the same moment may differ slightly.
 RESOLUTION: Final = 1e-6
