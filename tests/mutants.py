@@ -61,7 +61,7 @@ DIALS = ("tests/bus/test_busdials.py", "tests/bus/test_dialqueue.py")
 BUS_TRIALS = ("tests/bus/test_bustrials.py",)
 ROUTED_TRIALS = ("tests/bus/test_simulated_topics.py",)
 #: Tests of messages on the topics of a carrier.
-TOPICS = ("tests/bus/test_bus_topics.py",)
+TOPICS = ("tests/bus/test_bus_topics.py", "tests/bus/test_waitingbulletins.py")
 CARRIED = ("tests/replication/test_topics_of_a_carrier.py",)
 ROUTED = ("tests/node/test_carrier_topics.py",)
 #: Tests of the check of many objects at once.
@@ -2646,7 +2646,7 @@ MUTANTS = [
     Mutant(
         "let every announcement open another link",
         "../bus/buscore.py",
-        "if life not in self._by_life and not self._dials.meets(life):",
+        "if life not in self._by_life and not is_met:",
         "if True:",
         VIRTUAL_LINKS,
     ),
@@ -2667,7 +2667,7 @@ MUTANTS = [
     Mutant(
         "wait for ever for a lost report",
         "../bus/buscore.py",
-        "            self._report(self._links[id], reply=True)\n        if _PAST",
+        "            self._report(self._links[id], ask=True)\n        if _PAST",
         "            pass\n        if _PAST",
         VIRTUAL_LINKS,
     ),
@@ -2676,10 +2676,11 @@ MUTANTS = [
         "../bus/buscore.py",
         "        self._by_life.setdefault(link.life, {})[link.id] = link\n"
         "        for older in earlier:\n"
-        "            older.confirmed = False  # the peer may have dialled as it lost that one\n"
+        "            # The peer may have dialled as it lost that one.\n"
+        "            older.doubt(self._random_bytes(QUESTION_BYTES))\n"
         "            self._check_gap(older, now)\n",
         "        for older in earlier:\n"
-        "            older.confirmed = False\n"
+        "            older.doubt(self._random_bytes(QUESTION_BYTES))\n"
         "            self._check_gap(older, now)\n"
         "        self._by_life.setdefault(link.life, {})[link.id] = link\n",
         VIRTUAL_LINKS,
@@ -2848,35 +2849,77 @@ MUTANTS = [
     Mutant(
         "keep the messages on topics that wait for a link that closes",
         "../bus/bustopics.py",
-        "        self._take(life)\n",
+        "        self._waiting.take(life)\n\n",
+        "\n",
+        TOPICS,
+    ),
+    Mutant(
+        "keep the messages on topics that wait as the bus is lost again",
+        "../bus/buscore.py",
+        "        self._topics.lose_bus()\n",
         "",
         TOPICS,
     ),
     Mutant(
+        "let one sender take all room for messages on topics that wait",
+        "../bus/waitingbulletins.py",
+        "max(self._sizes, key=self._sizes.__getitem__)",
+        "life",
+        TOPICS,
+    ),
+    Mutant(
         "let all messages on topics wait for a link without a bound",
-        "../bus/bustopics.py",
-        "fits = self._stored + size <= MAX_WAITING_BULLETINS",
-        "fits = True",
+        "../bus/waitingbulletins.py",
+        "while self.stored > MAX_WAITING_BULLETINS:",
+        "while False:",
         TOPICS,
     ),
     Mutant(
         "let a link that the peer has given up stay open",
         "../bus/buscore.py",
-        "for link in self._by_life.get(life, {}).values() if fresh else ():",
+        "for link in self._by_life.get(life, {}).values() if question != NOTHING else ():",
         "for link in ():",
         VIRTUAL_LINKS,
     ),
     Mutant(
         "deliver casts over a link that the peer has given up while the bus was away",
-        "../bus/buscore.py",
-        "            link.confirmed = False  # the peer may give the link up meanwhile",
-        "            pass",
+        "../bus/virtuallink.py",
+        "        self.doubt(question)\n        return self.unheard",
+        "        return self.unheard",
         VIRTUAL_LINKS,
+    ),
+    Mutant(
+        "hold a dead peer for as long as the own connection to the bus breaks again and again",
+        "../bus/virtuallink.py",
+        "return self.unheard >= UNHEARD_PATIENCE",
+        "return False",
+        BUS_TRIALS,
+    ),
+    Mutant(
+        "wait for the end of a handshake whose node has returned to the bus",
+        "../bus/buscore.py",
+        "is_met = self._dials.meets(life) if question == NOTHING else self._dials.dials(life)",
+        "is_met = self._dials.meets(life)",
+        VIRTUAL_LINKS,
+    ),
+    Mutant(
+        "send the first message of a handshake over a bus once",
+        "../bus/buscore.py",
+        "            self._repeat_hello(life)\n",
+        "            pass\n",
+        VIRTUAL_LINKS,
+    ),
+    Mutant(
+        "close a new link beside a young one that is held",
+        "redundancy.py",
+        "(self._is_young(older[-1]) and not older[-1].held)",
+        "self._is_young(older[-1])",
+        KINDS,
     ),
     Mutant(
         "deliver casts over a link beside a newer one that replaces it",
         "../bus/buscore.py",
-        "            older.confirmed = False  # the peer may have dialled as it lost that one",
+        "            older.doubt(self._random_bytes(QUESTION_BYTES))",
         "            pass",
         VIRTUAL_LINKS,
     ),
@@ -2890,8 +2933,29 @@ MUTANTS = [
     Mutant(
         "forget that a report confirms a link",
         "../bus/buscore.py",
-        "        link.confirmed = True\n        if not link.sending",
-        "        if not link.sending",
+        "        link.confirmed = link.confirmed or report.answer == link.question\n",
+        "",
+        VIRTUAL_LINKS,
+    ),
+    Mutant(
+        "let any report confirm a link, also a recorded one",
+        "../bus/buscore.py",
+        "link.confirmed or report.answer == link.question",
+        "True",
+        VIRTUAL_LINKS,
+    ),
+    Mutant(
+        "let a single confirm a link, also a recorded one",
+        "../bus/buscore.py",
+        "            link.receiving.single(message.number",
+        "            link.confirmed = True\n            link.receiving.single(message.number",
+        VIRTUAL_LINKS,
+    ),
+    Mutant(
+        "ask the same question after each absence",
+        "../bus/buscore.py",
+        "self._question = self._random_bytes(QUESTION_BYTES)",
+        "self._question = bytes(7) + b'1'",
         VIRTUAL_LINKS,
     ),
     Mutant(

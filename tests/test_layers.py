@@ -296,6 +296,7 @@ BUS_CORE = [
     "topicroom",
     "topicslots",
     "virtuallink",
+    "waitingbulletins",
 ]
 PURE_FOR_BUS = {"hmac", "re", "struct"}
 

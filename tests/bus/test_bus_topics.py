@@ -334,7 +334,7 @@ def test_messages_right_after_a_return_wait_until_the_link_is_known_to_be_there_
 
 def test_announcement_does_not_drop_the_messages_before_it_that_wait() -> None:
     broker, a, b = returned(b"one", b"two")
-    a.core._announce(broker.now, fresh=False)
+    a.core._announce(broker.now)
     [emit] = [each for each in a.core.take_events() if isinstance(each, Emit)]
     b.core.received(emit.data, broker.now)
     b.drain()
@@ -367,7 +367,7 @@ def test_waiting_messages_are_dropped_with_the_link() -> None:
     b.drain()
     broker.run()
     assert heard(b, "a") == []
-    assert b.core._topics._stored == 0
+    assert b.core._topics._waiting.stored == 0
 
 
 def test_waiting_messages_are_bounded() -> None:
@@ -378,6 +378,36 @@ def test_waiting_messages_are_bounded() -> None:
     publish(a, "news", b"later")
     broker.run()
     assert heard(b, "a")[-1] == b"later"
+
+
+def test_noisy_sender_takes_no_room_of_others_that_wait() -> None:
+    broker, (a, b, c) = cluster("a", "b", "c")
+    want(b, "news")
+    broker.restart()
+    for peer in (a, b, c):
+        broker.come(peer)
+    broker.waiting.clear()
+    quiet = [broker.random_bytes(3000) for _ in range(6)]
+    for payload in quiet:
+        for _ in range(200):
+            publish(a, "news", payload[:1000])
+        publish(c, "news", payload)
+    for _ in range(len(broker.waiting)):
+        broker.waiting.popleft()()
+    assert b.heard == []
+    broker.run()
+    assert heard(b, "c") == quiet
+    assert 700 < len(heard(b, "a")) < 1200
+
+
+def test_messages_that_wait_as_the_bus_is_lost_again_are_dropped() -> None:
+    broker, a, b = returned(b"one", b"two")
+    broker.go(b)
+    assert b.core._topics._waiting.stored == 0
+    broker.come(b)
+    publish(a, "news", b"three")
+    broker.run()
+    assert heard(b, "a") == [b"three"]
 
 
 def test_malformed_frame_that_waits_closes_its_link() -> None:

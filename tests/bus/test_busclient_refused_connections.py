@@ -4,6 +4,7 @@ import asyncio
 import builtins
 import logging
 import os
+import socket
 import sys
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from adsum.errors import CarrierError, ConfigurationError
 from adsum.transport.framing import FRAME_LIMIT, encode_payload
 from tests.support.bus_servers import BusServer, NatsServer, RedisServer, running
 from tests.support.ports import free_port
-from tests.support.waiting import until
+from tests.support.waiting import eventually, until
 
 from .recorder import MakeServer, Recorder, connected, exchange, make
 
@@ -91,6 +92,45 @@ def test_denied_subject_names_the_permission(make_server: MakeServer) -> None:
     text = refused(url, "allowed.a", "denied.a")
     assert "allow this user to subscribe" in text
     assert "hunter2" not in text
+
+
+def test_user_that_may_not_publish_is_refused(make_server: MakeServer) -> None:
+    _, url = protected(make_server, mute=True)
+    text = refused(url, "allowed.a")
+    assert "publish" in text.partition(";")[0]
+    assert text.endswith("allow this user to subscribe and publish on the subjects of the cluster")
+    assert "hunter2" not in text
+
+
+def test_check_of_the_permission_to_publish_reaches_nobody(server: BusServer) -> None:
+    async def main() -> None:
+        async with (
+            connected(server.url, "all", "a") as (client, events),
+            connected(server.url, "all", "b") as (other, received),
+        ):
+            server.restart()
+            await exchange(client, "b", received)
+            await exchange(other, "a", events)
+            assert {*events.received, *received.received} == {b"ping"}
+
+    asyncio.run(main())
+
+
+def test_server_without_room_for_one_more_connection_names_its_bound(
+    make_server: MakeServer, engine: str
+) -> None:
+    server = make_server(connections=1 if engine == "nats" else 2)
+
+    async def main() -> str:
+        async with connected(server.url, "a"):
+            client = make(server.url, Recorder())
+            with pytest.raises(CarrierError) as caught:
+                await client.connect(["b"])
+            return str(caught.value)
+
+    text = asyncio.run(main())
+    assert f"carrier='{server.url}': the server has closed the connection (" in text
+    assert ("max_connections" if engine == "nats" else "maxclients") in text
 
 
 def test_later_denied_subject_is_logged_and_ends_nothing(
@@ -222,7 +262,25 @@ def test_tls_connects_and_verifies_the_server(
             await exchange(client, "b", receiver)
 
     asyncio.run(main())
-    assert "certificate" in refused(server.url).lower()
+    assert f"name the file of its authority as ?{option}=..." in refused(server.url)
+
+
+def test_url_without_tls_to_a_server_with_tls_names_the_remedy(
+    make_server: MakeServer, address_certificates: Path
+) -> None:
+    server = make_server(tls=address_certificates)
+    text = refused(f"{server.scheme}://127.0.0.1:{server.port}")
+    # A client of NATS begins TLS if the server demands it, and then checks the certificate.
+    remedy = "?ca=..." if isinstance(server, NatsServer) else "write rediss://"
+    assert remedy in text
+
+
+def test_tls_url_to_a_server_without_tls_names_the_other_scheme(
+    server: BusServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("adsum.bus.busreconnector.CONNECT_TIMEOUT", 1.0)  # of Redis, which waits
+    text = refused(f"{server.tls_scheme}://127.0.0.1:{server.port}")
+    assert f"write {server.scheme}://" in text
 
 
 def test_tls_url_sends_no_password_to_a_server_without_tls(make_server: MakeServer) -> None:
@@ -238,6 +296,27 @@ def test_redis_in_cluster_mode_is_refused(tmp_path: Path) -> None:
     server = RedisServer(tmp_path, cluster_mode=True)
     with running(server):
         assert "cluster mode" in refused(server.url)
+
+
+def test_redis_that_loads_its_data_carries_messages(tmp_path: Path) -> None:
+    first = RedisServer(tmp_path)
+    with running(first), socket.create_connection(("127.0.0.1", first.port)) as raw:
+        # It serves its clients after each KiB that it has loaded.
+        sets = [f"SET {key} {os.urandom(500).hex()}\r\n" for key in range(200)]
+        raw.sendall("".join([*sets, "SAVE\r\n"]).encode())
+        eventually(lambda: "DB saved on disk" in first.log, "the file")
+    loading = RedisServer(tmp_path, load_delay=10_000)
+
+    async def main() -> None:
+        async with (
+            connected(loading.url, "a") as (client, _),
+            connected(loading.url, "b") as (_, receiver),
+        ):
+            await exchange(client, "b", receiver)
+            assert "DB loaded from disk" not in loading.log
+
+    with running(loading):
+        asyncio.run(main())
 
 
 def test_replicas_alone_are_refused(tmp_path: Path) -> None:

@@ -147,6 +147,64 @@ def test_recorded_request_for_lost_frames_does_not_close_the_link() -> None:
     assert frames(b, "a") == [b"one", b"two", large]
 
 
+def two_links() -> tuple[Broker, Peer, Peer]:
+    """Two nodes with two links and one absence behind them, and messages of each kind on both."""
+    broker, (a, b, _) = cluster("a", "b", "c")
+    dial(b, a)
+    broker.run()
+    for sender, receiver in ((a, b), (b, a)):
+        for link in sender.links:
+            sender.core.send([link], broker.random_bytes(FRAME_LIMIT), broker.now)
+            sender.drain()
+        broker.run()
+        broker.go(receiver)
+        broker.come(receiver)
+        broker.run(1.0)
+    assert len([link for link in b.links if b.opened[link].peer.name == "a"]) == 2
+    return broker, a, b
+
+
+def replay_kind(broker: Broker, kind: type, sender: str, receiver: Peer) -> None:
+    """Pass on all messages of a kind that a node has published, again."""
+    recorded = [emit.data for name, emit in broker.emitted if name == sender]
+    chosen = [data for data in recorded if isinstance(decoded(data), kind)]
+    assert chosen
+    for data in chosen:
+        receiver.core.received(data, broker.now)
+        receiver.drain()
+
+
+@pytest.mark.parametrize("kind", [Report, Single])
+def test_recorded_message_does_not_confirm_a_link_that_its_peer_has_closed(kind: type) -> None:
+    broker, a, b = two_links()
+    closed = b.link_to("a")
+    [kept] = [link for link in b.links if b.opened[link].peer.name == "a" and link != closed]
+    broker.go(b)
+    a.core.close(a.link_to("b"), "redundant", broker.now)
+    a.drain()
+    broker.come(b)
+    replay_kind(broker, kind, "a", b)
+    before = len(b.frames[closed])
+    send(a, b"once")
+    broker.run()
+    assert b.frames[kept][-1] == b"once"
+    assert b.frames[closed][before:] == []
+    assert closed in b.closed
+
+
+@pytest.mark.parametrize("kind", [Report, Single])
+def test_recorded_message_ends_no_hold_of_a_peer_that_is_away(kind: type) -> None:
+    broker, a, b = two_links()
+    broker.restart()
+    broker.come(b)
+    replay_kind(broker, kind, "a", b)
+    broker.run(RETURN_GRACE - 0.1)
+    assert {link for link in b.links if b.opened[link].peer.name == "a"} <= b.held
+    broker.come(a)
+    broker.run()
+    assert not b.held & {link for link in b.links if b.opened[link].peer.name == "a"}
+
+
 def test_recorded_announcement_that_is_repeated_is_answered_once() -> None:
     broker, (a, b) = cluster("a", "b")
     broker.go(b)
@@ -321,6 +379,30 @@ def test_loss_of_the_bus_ends_waiting_dials() -> None:
     broker.come(a)
     broker.run(1.0)
     assert greetings(broker, a) == before
+
+
+def test_node_that_returns_in_the_middle_of_its_dial_is_dialled() -> None:
+    broker = Broker()
+    a, b = silent(broker, "a"), silent(broker, "b")
+    a.dials_who_announce = True
+    dial(b, a)
+    broker.waiting.popleft()()  # the greeting arrives, and b is lost before the answer
+    broker.go(b)
+    broker.come(b)
+    broker.run()
+    assert len(a.links) == len(b.links) == 1
+
+
+def test_dial_whose_first_message_was_lost_goes_on_with_the_return_of_its_node() -> None:
+    broker = Broker()
+    a, b = silent(broker, "a"), silent(broker, "b")
+    dial(a, b)
+    broker.waiting.clear()
+    broker.go(b)
+    broker.come(b)
+    broker.run()
+    assert len(a.links) == len(b.links) == 1
+    assert a.dials == {b.core.address: None}
 
 
 def test_late_first_frame_is_not_requested_again_at_once() -> None:

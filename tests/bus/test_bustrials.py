@@ -5,11 +5,13 @@ from itertools import pairwise
 
 import pytest
 
-from adsum.bus.limits import PROBE_INTERVAL
+from adsum.bus.busreconnector import FIRST_WAIT
+from adsum.bus.limits import PROBE_INTERVAL, UNHEARD_PATIENCE
 from adsum.config import CARRIER_GRACE
 from adsum.replication.entry import Entry, Transition, ref
-from adsum.replication.timing import Timing
+from adsum.replication.timing import Timing, carrier_timing
 from adsum.testing import BrokenLawError, Simulation, Trial
+from adsum.testing.simulator import simulatedbus
 from adsum.testing.simulator.busfaults import BusFaults
 from adsum.testing.simulator.faults import Step
 from adsum.testing.simulator.simulatedbus import RETURN_DELAY, SHORT_ABSENCE
@@ -22,9 +24,11 @@ RETURNED = RETURN_DELAY[1] + 1.0
 SIMULATED_LATENCY = 0.002
 
 
-def cluster(nodes: int, seed: int = 1, servers: int = 1) -> Simulation:
+def cluster(
+    nodes: int, seed: int = 1, servers: int = 1, timing: Timing | None = None
+) -> Simulation:
     """A cluster on a bus in which each node has a presence, and all agree."""
-    simulation = Simulation(nodes, seed=seed, kind=SimulatedBusNode)
+    simulation = Simulation(nodes, seed=seed, kind=SimulatedBusNode, timing=timing)
     for _ in range(servers - 1):
         simulation.bus.add_server()
     for node in simulation.alive:
@@ -161,6 +165,46 @@ def test_node_that_is_away_alone_hides_nobody_and_is_hidden() -> None:
     simulation.settle()
     assert "n2" not in {place for place, _ in departures.seen}
     simulation.check_agreement()
+
+
+@pytest.fixture
+def quick_returns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clients return as fast as `BusReconnector` does to one server that runs."""
+    monkeypatch.setattr(simulatedbus, "RETURN_DELAY", FIRST_WAIT)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("quick_returns")
+@pytest.mark.parametrize("seed", range(scaled(5)))
+def test_node_whose_connection_breaks_every_half_second_hides_nobody_and_stays_listed(
+    seed: int,
+) -> None:
+    simulation = cluster(5, seed, timing=carrier_timing())
+    departures = Departures(simulation)
+    for _ in range(120):
+        simulation.bus.lose("n2")
+        simulation.run(0.5)
+    assert departures.seen == []
+    simulation.run(RETURNED)
+    simulation.check_agreement()
+
+
+@pytest.mark.usefixtures("quick_returns")
+@pytest.mark.parametrize("fault", ["kill", "pause"])
+def test_node_whose_connection_breaks_every_half_second_hides_a_process_that_is_gone(
+    fault: str,
+) -> None:
+    simulation = cluster(5, timing=carrier_timing())
+    flapping, other = simulation.node("n2"), simulation.node("n4")
+    if fault == "kill":
+        simulation.kill("n4")
+    else:
+        other.pause()
+    until = simulation.clock.now + 1.5 * UNHEARD_PATIENCE
+    while simulation.clock.now < until:
+        simulation.bus.lose("n2")
+        simulation.run(0.5)
+    assert list(flapping.present("room")) == ["n1", "n2", "n3", "n5"]
 
 
 def test_node_that_suspects_others_while_it_is_away_breaks_a_law(

@@ -2,6 +2,8 @@
 
 from itertools import combinations
 
+import pytest
+
 from adsum.bus.dialqueue import DialQueue
 from adsum.bus.limits import (
     DIAL_PATIENCE,
@@ -10,6 +12,7 @@ from adsum.bus.limits import (
     MAX_SILENT_DIALS,
     MAX_SILENT_WAITING,
 )
+from adsum.replication.limits import MAX_MEMBERS
 from adsum.replication.timing import carrier_timing
 from adsum.testing import Simulation
 from adsum.testing.simulator.simulatedbusnode import SimulatedBusNode
@@ -84,6 +87,20 @@ def test_silent_dials_beyond_the_bound_may_not_wait() -> None:
     assert not queue.add(b"another")
     queue.note(b"living")
     assert queue.add(b"living")
+
+
+@pytest.mark.slow
+def test_dial_to_each_member_of_the_largest_cluster_overtakes_silent_ones() -> None:
+    queue, members = DialQueue(), lives(MAX_MEMBERS - 1)
+    add_all(queue, lives(MAX_SILENT_DIALS, "stopped"))
+    for life in members:
+        queue.note(life)
+    add_all(queue, members)
+    begun = queue.begin(0.0)
+    while len(begun) < len(members):
+        assert not any(life.startswith(b"stopped") for life in begun)
+        queue.end(begun[-1])
+        begun += queue.begin(0.0)
 
 
 def test_nodes_that_are_remembered_as_heard_are_bounded() -> None:

@@ -247,6 +247,21 @@ def test_clients_of_a_dead_server_return_to_the_other_one() -> None:
         assert client.lost == (0 if client in stayed else 1)
 
 
+def test_recorded_messages_reach_the_subscribers_of_their_subject_again() -> None:
+    setup = BusOfClients("a", "b", "c")
+    a, b, c = setup.clients
+    a.publish("b", b"before")
+    setup.bus.record()
+    for message in numbers(5):
+        a.publish("b", message)
+    setup.run(1.0)
+    setup.bus.repeat(3)
+    setup.run(1.0)
+    assert b.messages[:6] == [b"before", *numbers(5)]
+    assert len(b.messages) == len({*b.messages}) + 3
+    assert c.messages == []
+
+
 def test_lost_and_repeated_messages_are_as_many_as_configured() -> None:
     setup = BusOfClients("a", "b", "c")
     a, b, c = setup.clients

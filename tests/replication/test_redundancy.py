@@ -167,6 +167,20 @@ def test_link_over_a_carrier_is_kept_until_the_first_frame_over_the_direct_one(
     assert closed(carried) == [1]
 
 
+@pytest.mark.parametrize("held", [False, True])
+def test_new_link_beside_a_young_one_is_kept_if_that_is_held(held: bool) -> None:
+    """The peer has lost the held one, and dials."""
+    engine = Engine(ANN, Timing(), Random(1), 0.0)
+    engine.link_up(1, ZOE, (), None, 0.0, direct=False)
+    engine.receive(1, Heartbeat(1, 0), 0.0)
+    if held:
+        engine.hold([1], True, 0.1)
+    engine.link_up(2, ZOE, (), None, 0.2, direct=False)
+    assert closed(engine) == ([] if held else [2])
+    engine.receive(2, Heartbeat(2, 0), 0.2)
+    assert closed(engine) == ([1] if held else [])
+
+
 def test_new_link_over_a_carrier_beside_a_working_direct_one_is_closed_at_once() -> None:
     engine = Engine(ZOE, Timing(), Random(1), 0.0)
     engine.link_up(1, ANN, (), None, 0.0)

@@ -34,6 +34,7 @@ class BusServer(ABC):
         prefix: A command that runs it in other surroundings, as `nsenter`.
         user: The name of the only user, or None for a server that needs no credentials.
         password: The password of that user.
+        mute: Whether that user must not publish.
         tls: The directory of ``server.pem``, ``server.key`` and ``authority.pem``, or None.
     """
 
@@ -49,11 +50,13 @@ class BusServer(ABC):
         prefix: Sequence[str] = (),
         user: str | None = None,
         password: str = "",
+        mute: bool = False,
         tls: Path | None = None,
     ) -> None:
         self.directory = directory
         self.host, self.prefix = host, prefix
         self.user, self.password, self.tls = user, password, tls
+        self.mute = mute
         self.port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -138,6 +141,7 @@ class NatsServer(BusServer):
         denied: A subject on which the user must not subscribe.
         nkey: The public key of the only user, instead of a password.
         subscriptions: Subscriptions of one client at most; 0 for any number.
+        connections: Connections at most; 0 for any number.
         payload: Bytes of the longest message.
         pending: Bytes that may wait for one client, which is a slow consumer beyond.
         write_deadline: Seconds for which a client may accept nothing, with the same effect.
@@ -154,13 +158,14 @@ class NatsServer(BusServer):
         denied: str | None = None,
         nkey: str | None = None,
         subscriptions: int = 0,
+        connections: int = 0,
         payload: int = 1024 * 1024,
         pending: int = 64 * 1024 * 1024,
         write_deadline: float = 10.0,
         **options: Any,
     ) -> None:
         super().__init__(directory, **options)
-        self._write_deadline = write_deadline
+        self._write_deadline, self._connections = write_deadline, connections
         self._nkey, self._subscriptions, self._payload = nkey, subscriptions, payload
         self.route_port = free_port()
         self._routes, self._denied, self._pending = routes, denied, pending
@@ -172,9 +177,13 @@ class NatsServer(BusServer):
             account: dict[str, object] = {"user": self.user, "password": self.password}
             if self._denied is not None:
                 account["permissions"] = {"subscribe": {"deny": self._denied}}
+            if self.mute:
+                account["permissions"] = {"publish": {"deny": ">"}}
             settings["authorization"] = {"users": [account]}
         if self._nkey is not None:
             settings["authorization"] = {"users": [{"nkey": self._nkey}]}
+        if self._connections:
+            settings["max_connections"] = self._connections
         if self._subscriptions:
             settings["max_subscriptions"] = self._subscriptions
         if self.tls is not None:
@@ -196,6 +205,8 @@ class RedisServer(BusServer):
         replica_of: The server of which it is a replica at first, or None for a master.
         denied: A channel on which the user must not subscribe.
         pending: Bytes that may wait for one subscriber, whose connection is killed beyond.
+        connections: Connections at most; 0 for any number.
+        load_delay: Microseconds that it takes to load one key at its start.
         options: See `BusServer`.
     """
 
@@ -208,12 +219,15 @@ class RedisServer(BusServer):
         replica_of: "RedisServer | None" = None,
         denied: str | None = None,
         pending: int = 32 * 1024 * 1024,
+        connections: int = 0,
+        load_delay: int = 0,
         cluster_mode: bool = False,
         **options: Any,
     ) -> None:
         super().__init__(directory, **options)
         self._replica_of, self._denied, self._pending = replica_of, denied, pending
-        self._cluster_mode = cluster_mode
+        self._cluster_mode, self._connections = cluster_mode, connections
+        self._load_delay = load_delay
 
     def _arguments(self) -> list[str]:
         port = "port" if self.tls is None else "tls-port"
@@ -222,12 +236,18 @@ class RedisServer(BusServer):
         settings["client-output-buffer-limit"] = f"pubsub {self._pending} {self._pending} 0"
         if self._replica_of is not None:
             settings["replicaof"] = f"127.0.0.1 {self._replica_of.port}"
+        if self._connections:
+            settings["maxclients"] = str(self._connections)
+        if self._load_delay:
+            settings["key-load-delay"] = str(self._load_delay)
+            settings["loading-process-events-interval-bytes"] = "1024"
         if self._cluster_mode:
             settings["cluster-enabled"] = "yes"
             settings["cluster-config-file"] = f"nodes-{self.port}.conf"
         if self.user is not None:
             channels = "allchannels" if self._denied is None else "resetchannels &allowed.*"
             settings["user"] = f"{self.user} on >{self.password} ~* {channels} +@all"
+            settings["user"] += " -publish" if self.mute else ""
         if self.tls is not None:
             settings["tls-cert-file"] = str(self.tls / "server.pem")
             settings["tls-key-file"] = str(self.tls / "server.key")

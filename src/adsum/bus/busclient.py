@@ -52,11 +52,12 @@ class BusClient(Protocol):
         """Connect and subscribe, within a bounded time; `bus_connected` is called before the end.
 
         Args:
-            subjects: The first subjects to subscribe to.
+            subjects: The first subjects to subscribe to; the last one is of this client alone.
 
         Raises:
-            CarrierError: No server is reachable, the credentials are refused, or a subject is not
-                permitted. The text has the masked URL, the reason and a remedy.
+            CarrierError: No server is reachable, the credentials are refused, or the user may not
+                subscribe to a subject or publish on the last one. The text has the masked URL, the
+                reason and a remedy.
         """
 
     def publish(self, subject: str, data: bytes, probe: object | None = None) -> None:

@@ -21,8 +21,10 @@ A node subscribes to two subjects: one of the whole cluster, and its inbox, whic
   probe closes the links to that life, and is announced; every other node probes for itself. A
   stopped process still subscribes: its silence is left to the heartbeats.
 * **Absence of the bus.** All links are *held*: their peers' silence means nothing. After the
-  return each stays held until its peer is heard, for a bounded time in which no refusal counts:
-  the others are returning, too. Both ends then state how far they are, and repeat lost messages.
+  return each stays held until its peer answers a new random question, which no recorded message
+  does, for a bounded time in which no refusal counts: the others are returning, too. Both ends
+  then state how far they are, and repeat lost messages. If the bus is lost again and again before
+  the end of this time, a link whose peer is not heard meanwhile closes.
 """
 
 import re
@@ -55,6 +57,8 @@ from .busevents import (
 )
 from .busmessages import (
     LIFE_BYTES,
+    NOTHING,
+    QUESTION_BYTES,
     SITE_BYTES,
     Announce,
     Bulletin,
@@ -155,7 +159,11 @@ class BusCore:
         # The links without room, and when to ask the peer for a report: its last may be lost.
         self._full: dict[int, float] = {}
         self._is_connected = self._was_away = False
+        # The question of the last return to the bus, to the peers of all links.
+        self._question = NOTHING
         self._probe_at = self._announce_at = _NEVER
+        # When the bus was last reached.
+        self._reached_at = _PAST
         # Until when refusals mean nothing, after a return to the bus.
         self._settled_at = _PAST
 
@@ -163,27 +171,33 @@ class BusCore:
 
     def connected(self, now: float) -> None:
         """The bus is reached, at first or again, and all subjects are subscribed to."""
+        self._reached_at = now
         self._probe_at = now + PROBE_INTERVAL
         self._settled_at = now + RETURN_GRACE if self._was_away else _PAST
         self._is_connected, self._was_away = True, False
-        self._announce(now, fresh=True)
+        self._announce(now, self._question)
         self._full = dict.fromkeys(self._full, now + REPORT_PATIENCE)
         self._events.append(BusChanged(True))
 
     def disconnected(self, now: float) -> None:
         """The bus is lost: nothing is sent until `connected`, and all links are held."""
         self._is_connected, self._was_away = False, True
+        self._question = self._random_bytes(QUESTION_BYTES)
         self._probe_at = self._announce_at = _NEVER
         self._settled_at = _PAST
         for address in self._dials.clear():
             self._events.append(DialDone(address, DialError(f"{address}: the carrier is away")))
-        for link in self._links.values():
-            link.missing_since, link.ask_at = None, _NEVER
-            link.confirmed = False  # the peer may give the link up meanwhile
+        # A process may have been stopped for some time: no connection counts for longer than this.
+        seconds = min(now - self._reached_at, RETURN_GRACE)
+        # Each peer may give its link up meanwhile.
+        unheard = [each for each in self._links.values() if each.lose_bus(seconds, self._question)]
         self._incomplete.clear()
         self._full = dict.fromkeys(self._full, _NEVER)
+        self._topics.lose_bus()
         self._events.append(BusChanged(False))
         self._hold([link for link in self._links.values() if not link.held], held=True)
+        for link in unheard:
+            self._forget(link, "its peer was not heard over several connections to the carrier")
 
     def received(self, data: bytes, now: float) -> None:
         """Handle a message of the bus; one that no member has sent is dropped."""
@@ -229,12 +243,12 @@ class BusCore:
             self._check_gap(link, now)
         for id in [id for id, at in self._full.items() if at <= now]:
             self._full[id] = now + REPORT_PATIENCE
-            self._report(self._links[id], reply=True)
+            self._report(self._links[id], ask=True)
         if _PAST < self._settled_at <= now:
             self._settled_at = _PAST
             self._hold([link for link in self._links.values() if link.held], held=False)
         if self._announce_at <= now:
-            self._announce(now, fresh=False)
+            self._announce(now)
         if self._probe_at <= now:
             self._probe_at = now + PROBE_INTERVAL
             self._probe(self._ring.neighbour)
@@ -342,8 +356,8 @@ class BusCore:
 
     def _handle(self, sender: bytes, message: BusMessage, size: int, now: float) -> None:
         match message:
-            case Announce(site, fresh, issued):
-                self._consider(sender, site, fresh, now)
+            case Announce(site, question, issued):
+                self._consider(sender, site, question, now)
                 self._topics.expire(sender, issued)
             case Lost(life):
                 if life in self._by_life:
@@ -368,20 +382,33 @@ class BusCore:
             case Report():
                 self._receive_report(sender, message, now)
 
-    def _consider(self, life: bytes, site: bytes, fresh: bool, now: float) -> None:
+    def _consider(self, life: bytes, site: bytes, question: bytes, now: float) -> None:
         """Handle an announcement: a node without a link is dialled.
 
         Over a link, a node that has returned to the bus and this one state how far they are. It
         may have given the link up; then it answers with that. A stranger may repeat announcements,
         so they are answered at most every `GREETING_INTERVAL`; the next frame shows the rest.
         """
-        for link in self._by_life.get(life, {}).values() if fresh else ():
+        for link in self._by_life.get(life, {}).values() if question != NOTHING else ():
             if link.greeted_at + GREETING_INTERVAL <= now:
                 link.greeted_at = now
-                self._report(link, reply=True)
-        if life not in self._by_life and not self._dials.meets(life):
+                self._report(link, ask=True, answer=question)
+        if question != NOTHING:
+            self._repeat_hello(life)
+        # A node that has returned has forgotten the handshakes that it had begun before.
+        is_met = self._dials.meets(life) if question == NOTHING else self._dials.dials(life)
+        if life not in self._by_life and not is_met:
             sibling = site == self._site != bytes(SITE_BYTES)
             self._events.append(Announced(address_of(life), sibling))
+
+    def _repeat_hello(self, life: bytes) -> None:
+        """Begin the dial to a node that has returned once more, with the same frames.
+
+        The engine may have passed the first ones on before the client of that node was ready.
+        """
+        greeting = self._dials.unanswered(life)
+        if greeting is not None:
+            self._emit(self._inbox(life), Greet(life, greeting.key, greeting.hello))
 
     def _receive_greeting(self, sender: bytes, key: bytes, frames: bytes, now: float) -> None:
         greeting = self._dials.get(key)
@@ -415,7 +442,6 @@ class BusCore:
     def _receive_single(self, sender: bytes, message: Single, size: int, now: float) -> None:
         link = self._link_of(sender, message.key)
         if link is not None:
-            link.confirmed = True
             link.receiving.single(message.number, message.after, message.body)
             self._receive_from(link, size, now)
 
@@ -483,7 +509,7 @@ class BusCore:
         link = self._link_of(sender, report.key)
         if link is None:
             return
-        link.confirmed = True
+        link.confirmed = link.confirmed or report.answer == link.question
         if not link.sending.acknowledge(report.received):
             self._shut(link, "a report of frames that were never sent")
             return
@@ -492,8 +518,9 @@ class BusCore:
             return
         link.receiving.expect(report.sent)
         self._check_room(link, now)
-        if report.reply:
-            self._report(link)
+        if report.question != NOTHING:
+            asks = not link.confirmed and link.note_gap(now)
+            self._report(link, resend=asks, ask=asks, answer=report.question)
         self._receive_from(link, 0, now)
 
     def _resend(self, link: VirtualLink, report: Report) -> bool:
@@ -521,7 +548,8 @@ class BusCore:
     def _begin_dials(self, now: float) -> None:
         """Begin the dials that have a place."""
         for greeting in self._dials.begin(now):
-            message = Greet(greeting.life, greeting.key, greeting.handshake.start())
+            greeting.hello = greeting.handshake.start()
+            message = Greet(greeting.life, greeting.key, greeting.hello)
             self._emit(self._inbox(greeting.life), message, probe=greeting)
 
     def _expire_dials(self, now: float) -> None:
@@ -538,7 +566,14 @@ class BusCore:
         self._dials.end(greeting)
         if greeting.dialled is None:
             greeting.dialled = self._dials.take_over(greeting.life)
-        link = VirtualLink(self._next_id, greeting.key, greeting.life, peer, SendWindow(self._log))
+        link = VirtualLink(
+            self._next_id,
+            greeting.key,
+            greeting.life,
+            peer,
+            SendWindow(self._log),
+            self._random_bytes(QUESTION_BYTES),
+        )
         self._next_id += 1
         self._links[link.id] = self._by_key[link.key] = link
         earlier = list(self._by_life.get(link.life, {}).values())
@@ -547,7 +582,8 @@ class BusCore:
         # Before an earlier one may close: the life stays in the ring while it has any link.
         self._by_life.setdefault(link.life, {})[link.id] = link
         for older in earlier:
-            older.confirmed = False  # the peer may have dialled as it lost that one
+            # The peer may have dialled as it lost that one.
+            older.doubt(self._random_bytes(QUESTION_BYTES))
             self._check_gap(older, now)
         self._incomplete[link.id] = link
         link.await_first(now)
@@ -633,24 +669,34 @@ class BusCore:
             self._shut(link, "frames were lost")
             return
         if link.note_gap(now):
-            self._report(link, resend=True, reply=not link.confirmed)
+            self._report(link, resend=True, ask=not link.confirmed)
         if link.missing_since is None:
             self._incomplete.pop(link.id, None)
         elif link.id in self._links:
             self._incomplete[link.id] = link
 
-    def _report(self, link: VirtualLink, *, resend: bool = False, reply: bool = False) -> None:
+    def _report(
+        self,
+        link: VirtualLink,
+        *,
+        resend: bool = False,
+        ask: bool = False,
+        answer: bytes = NOTHING,
+    ) -> None:
+        """Send the peer how far both directions are; `ask` for the same, as the answer to it."""
         link.unreported = 0
         received, sent = link.receiving.received, link.sending.sent
-        message = Report(link.life, link.key, received, sent, resend, reply)
+        question = link.question if ask else NOTHING
+        message = Report(link.life, link.key, received, sent, resend, question, answer)
         self._emit(self._inbox(link.life), message)
 
     # Presence on the bus.
 
-    def _announce(self, now: float, *, fresh: bool) -> None:
+    def _announce(self, now: float, question: bytes = NOTHING) -> None:
         jitter = self._random_bytes(1)[0] / 256
         self._announce_at = now + ANNOUNCE_INTERVAL * (0.75 + jitter / 2)
-        self._emit(self._all, Announce(self._site, fresh, self._topics.issued), probe=_ANNOUNCEMENT)
+        message = Announce(self._site, question, self._topics.issued)
+        self._emit(self._all, message, probe=_ANNOUNCEMENT)
 
     def _probe(self, life: bytes | None) -> None:
         if life is not None:

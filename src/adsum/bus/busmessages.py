@@ -20,6 +20,9 @@ from adsum.errors import ProtocolError
 LIFE_BYTES: Final = 8
 KEY_BYTES: Final = 8
 SITE_BYTES: Final = 16
+QUESTION_BYTES: Final = 8
+#: Stands for a question that is not asked, and for an answer that is not given.
+NOTHING: Final = bytes(QUESTION_BYTES)
 TAG_BYTES: Final = 16
 #: Bytes of the longest reason in a `Shut`.
 REASON_LIMIT: Final = 512
@@ -29,10 +32,10 @@ _VERSION: Final = 1
 _HEAD: Final = struct.Struct(f">BBB{LIFE_BYTES}s")
 _PAIR: Final = struct.Struct(f">{LIFE_BYTES}s{KEY_BYTES}s")
 _NUMBERS: Final = struct.Struct(">QQ")
-_ANNOUNCE: Final = struct.Struct(">?Q")
+_ANNOUNCE: Final = struct.Struct(f">{QUESTION_BYTES}sQ")
 _CAST: Final = struct.Struct(">QHH")
 _NEED: Final = struct.Struct(f">{KEY_BYTES}sQ")
-_REPORT: Final = struct.Struct(">QQQQB")
+_REPORT: Final = struct.Struct(f">QQQQ?{QUESTION_BYTES}s{QUESTION_BYTES}s")
 _BULLETIN: Final = struct.Struct(">HQH")
 _KEY_LABEL: Final = b"adsum key for messages of a bus\0"
 
@@ -50,12 +53,13 @@ class Announce:
 
     Attributes:
         site: See `BusCore`; zeros if it has none.
-        fresh: Whether it has just reached the bus, at first or again.
+        question: Random bytes, for a node that has just returned to the bus: a report over each
+            link with it answers them. Else `NOTHING`.
         issued: The number of its last bulletin.
     """
 
     site: bytes
-    fresh: bool
+    question: bytes
     issued: int
 
 
@@ -126,13 +130,17 @@ class Cast:
 class Report:
     """To one: how far both directions of a link are.
 
+    An answer proves that its sender has the link since the question, which nobody knew before. So
+    a recorded one proves nothing.
+
     Attributes:
         target: The life of the receiver.
         key: The key of the link.
         received: Up to where the sender has received the receiver's messages.
         sent: Up to where the sender has sent its own.
         resend: Whether it lacks messages beyond `received`, and asks for them.
-        reply: Whether it asks for a report.
+        question: Random bytes that a report has to answer, or `NOTHING`.
+        answer: The question that this report answers, or `NOTHING`.
     """
 
     target: bytes
@@ -140,7 +148,8 @@ class Report:
     received: Position
     sent: Position
     resend: bool
-    reply: bool
+    question: bytes
+    answer: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,8 +236,8 @@ class BusCodec:
 
 def _encode(message: BusMessage) -> bytes:
     match message:
-        case Announce(site, fresh, issued):
-            return site + _ANNOUNCE.pack(fresh, issued)
+        case Announce(site, question, issued):
+            return site + _ANNOUNCE.pack(question, issued)
         case Lost(life):
             return life
         case Greet(target, key, frames):
@@ -240,9 +249,9 @@ def _encode(message: BusMessage) -> bytes:
         case Cast(number, needs, excluded, body):
             head = _CAST.pack(number, len(needs), len(excluded))
             return b"".join([head, *(_NEED.pack(*need) for need in needs), *excluded, body])
-        case Report(target, key, received, sent, resend, reply):
-            flags = resend + 2 * reply
-            return _PAIR.pack(target, key) + _REPORT.pack(*received, *sent, flags)
+        case Report(target, key, received, sent, resend, question, answer):
+            rest = _REPORT.pack(*received, *sent, resend, question, answer)
+            return _PAIR.pack(target, key) + rest
         case Probe():
             return b""
         case Bulletin(slot, number, excluded, body):
@@ -271,9 +280,9 @@ def _decode(kind: int, data: bytes) -> BusMessage:
     if made is Single:
         number, after = _NUMBERS.unpack_from(rest)
         return Single(target, key, number, after, rest[_NUMBERS.size :])
-    single, cast, sent_single, sent_cast, flags = _REPORT.unpack(rest)
+    single, cast, sent_single, sent_cast, resend, question, answer = _REPORT.unpack(rest)
     received, sent = Position(single, cast), Position(sent_single, sent_cast)
-    return Report(target, key, received, sent, bool(flags & 1), bool(flags & 2))
+    return Report(target, key, received, sent, resend, question, answer)
 
 
 def _decode_cast(data: bytes) -> Cast:

@@ -60,6 +60,8 @@ class BusReconnector(ABC):
         self._rng = rng or random.Random()  # noqa: S311  # waits are no secrets
         # The keys are the subjects, in the order of their subscriptions.
         self._subjects: dict[str, None] = {}
+        # The subject of this client alone.
+        self._own: str | None = None
         self._session: BusSession | None = None
         # The session that is being opened, for `abandon`.
         self._opening: BusSession | None = None
@@ -70,12 +72,24 @@ class BusReconnector(ABC):
         self._logs = SparseLogger(logger)
 
     @abstractmethod
-    def _make_session(self, server: str) -> BusSession:
-        """Make a session for one server, which connects in `BusSession.open`."""
+    def _make_session(self, server: str, own: str | None) -> BusSession:
+        """Make a session for one server, which connects in `BusSession.open`.
+
+        Args:
+            server: The URL of the server.
+            own: The subject of this client alone; None if it has none. The session publishes an
+                empty message on it, which nobody receives: the server refuses a user that may not
+                publish.
+        """
 
     @abstractmethod
     def _failure(self, error: Exception) -> tuple[str, str]:
         """The reason and the remedy for an error of `BusSession.open`."""
+
+    @property
+    def _unanswered_remedy(self) -> str:
+        """The remedy for a server that accepts a connection and does not answer."""
+        return REACH
 
     @property
     def connected(self) -> bool:
@@ -100,6 +114,7 @@ class BusReconnector(ABC):
     async def connect(self, subjects: Sequence[str]) -> None:
         """Connect and subscribe; see `BusClient.connect`."""
         self._subjects.update(dict.fromkeys(subjects))
+        self._own = subjects[-1] if subjects else None
         if self.spreads:
             self._at = self._rng.randrange(len(self._servers))
         first: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -249,7 +264,7 @@ class BusReconnector(ABC):
 
     async def _open(self, at: int) -> BusSession:
         self._at = at
-        session = self._opening = self._make_session(self._servers[at])
+        session = self._opening = self._make_session(self._servers[at], self._own)
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT):
                 await self._subscribe_all(session)
@@ -275,7 +290,7 @@ class BusReconnector(ABC):
 
     def _explained(self, error: Exception) -> str:
         if isinstance(error, TimeoutError) and not str(error):
-            reason, remedy = f"no answer within {CONNECT_TIMEOUT:g} s", REACH
+            reason, remedy = f"no answer within {CONNECT_TIMEOUT:g} s", self._unanswered_remedy
         else:
             reason, remedy = self._failure(error)
         url = self._servers[self._at]

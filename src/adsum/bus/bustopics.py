@@ -15,9 +15,9 @@ Invariants:
   the end of its life. Announcements state it, too, so a node that begins to follow a topic accepts
   no bulletin recorded before the last of them.
 * While its links have not begun, or it may have given them up during an absence from the bus, its
-  bulletins wait. A message over such a link proves that the life has it still, and that it had it
-  when it published them: a link never comes back. If all its links close instead, they are dropped.
-  Their bytes are bounded.
+  bulletins wait. The answer to a question of this end proves that the life has a link still, and
+  that it had it when it published them: a link never comes back. If all its links close instead,
+  or the bus is lost again, they are dropped. Their bytes are bounded, see `waitingbulletins`.
 * A node that its publisher sends the message over a direct link does not take it from the subject
   as well: the bulletin names the life. The publisher has to name only lives to which it has a link
   itself: it publishes the first single when it opens a link, and the end when it closes one, before
@@ -26,14 +26,12 @@ Invariants:
 
 from collections.abc import Iterable
 
-from .busmessages import LIFE_BYTES, Bulletin
-from .limits import MAX_WAITING_BULLETINS
+from .busmessages import Bulletin
 from .topicslots import TopicSlots, slot_of
+from .waitingbulletins import WaitingBulletins
 
 #: Bytes of the number of a bulletin in the first single of a link.
 _NUMBER_BYTES = 8
-#: Bytes that a bulletin counts beside its frame and the lives that it names.
-_COST = 256
 
 
 class BusTopics:
@@ -53,9 +51,7 @@ class BusTopics:
         self.issued = 0
         # The number of the last bulletin of each life with a link that has begun.
         self._heard: dict[bytes, int] = {}
-        # The bulletins that wait for the confirmation of a link, by life, and the bytes of all.
-        self._waiting: dict[bytes, list[Bulletin]] = {}
-        self._stored = 0
+        self._waiting = WaitingBulletins()
 
     @property
     def opening(self) -> bytes:
@@ -89,7 +85,11 @@ class BusTopics:
     def forget(self, life: bytes) -> None:
         """Forget a life: its last link has closed."""
         self._heard.pop(life, None)
-        self._take(life)
+        self._waiting.take(life)
+
+    def lose_bus(self) -> None:
+        """Drop the bulletins that wait: an absence loses all that was not delivered before it."""
+        self._waiting.clear()
 
     def accept(self, life: bytes, bulletin: Bulletin) -> bool:
         """Whether to deliver a bulletin of a life with a link that it is known to have still.
@@ -105,26 +105,12 @@ class BusTopics:
     def store(self, life: bytes, bulletin: Bulletin) -> None:
         """Let a bulletin of a life with a link wait until one has begun and is confirmed.
 
-        Repetitions are not stored, nor bulletins beyond `MAX_WAITING_BULLETINS`.
+        Repetitions are not stored.
         """
-        waiting = self._waiting.get(life, [])
-        last = waiting[-1].number if waiting else self._heard.get(life, 0)
-        size = _size(bulletin)
-        fits = self._stored + size <= MAX_WAITING_BULLETINS
-        if bulletin.slot in self.slots and bulletin.number > last and fits:
-            self._waiting.setdefault(life, waiting).append(bulletin)
-            self._stored += size
+        last = self._waiting.last_of(life) or self._heard.get(life, 0)
+        if bulletin.slot in self.slots and bulletin.number > last:
+            self._waiting.add(life, bulletin)
 
     def release(self, life: bytes) -> list[Bulletin]:
         """The bulletins to deliver, in order: a link of the life has begun and is confirmed."""
-        return [bulletin for bulletin in self._take(life) if self.accept(life, bulletin)]
-
-    def _take(self, life: bytes) -> list[Bulletin]:
-        waiting = self._waiting.pop(life, [])
-        self._stored -= sum(map(_size, waiting))
-        return waiting
-
-
-def _size(bulletin: Bulletin) -> int:
-    """The bytes of a bulletin that waits; small ones are bounded, too."""
-    return _COST + len(bulletin.body) + LIFE_BYTES * len(bulletin.excluded)
+        return [bulletin for bulletin in self._waiting.take(life) if self.accept(life, bulletin)]

@@ -26,8 +26,9 @@ MAX_DIALS: Final = 4
 MAX_SILENT_DIALS: Final = 2
 #: Dials to such nodes that wait; further ones fail at once.
 MAX_SILENT_WAITING: Final = 16
-#: Nodes without a link that are remembered as heard; beyond, the oldest is forgotten.
-MAX_HEARD: Final = 1024
+#: Nodes without a link that are remembered as heard; beyond, the oldest is forgotten. All members
+#: of the largest cluster may announce themselves at once, as after a long absence of the bus.
+MAX_HEARD: Final = 4096
 
 #: Bytes of a message that an engine has to accept: a frame of `FRAME_LIMIT`, and the lists of links
 #: of a cast.
@@ -41,7 +42,8 @@ TOPIC_BACKLOG: Final = 256 * KIB
 MAX_TOPIC_QUEUED: Final = 8 * 1024 * KIB
 
 #: Bytes of messages on topics, of all nodes together, that wait until a link to their publisher has
-#: begun, and is confirmed after an absence from the bus; further ones are dropped.
+#: begun, and is confirmed after an absence from the bus; beyond, the node with the most bytes loses
+#: its newest one.
 MAX_WAITING_BULLETINS: Final = 1024 * KIB
 
 #: Seconds between two looks at the backlog while messages on topics wait.
@@ -72,5 +74,8 @@ RESEND_PATIENCE: Final = 10.0
 #: Seconds after a return to the bus in which the others may be returning, too: nobody's absence
 #: means anything until then.
 RETURN_GRACE: Final = 5.0
+#: Seconds of connection to the bus after which a link is closed whose peer has not been heard since
+#: an earlier connection. Else a connection that breaks again and again would hold a dead peer.
+UNHEARD_PATIENCE: Final = 10.0
 #: Seconds before a deadline at which it is due: two floats for the same moment may differ slightly.
 RESOLUTION: Final = 1e-6

@@ -53,6 +53,11 @@ _HANDSHAKE_TIMEOUT = 4
 #: Private names of nats-py that are overridden or read.
 PRIVATE_NAMES = ("_process_msg", "_process_err", "_process_op_err", "_connect_command")
 _NO_RESPONDERS = b"NATS/1.0 503"
+_NO_TLS = "the server does not offer TLS"
+#: Remedies in errors.
+_WITHOUT_TLS = "let the server offer TLS, or write nats:// for a server without it"
+_CERTIFICATE = "name the file of its authority as ?ca=... in the URL, and a host of its certificate"
+_CLOSED = "see the log of the server, which may have reached its max_connections"
 #: The error of the server for a subscription beyond its bound; the others remain.
 _TOO_MANY = "maximum subscriptions exceeded"
 
@@ -83,8 +88,8 @@ class NatsClient(BusReconnector):
             raise ConfigurationError(f"{text}; install the version that adsum[nats] requires")
         self._options = {server: _connect_options(server) for server in self._servers}
 
-    def _make_session(self, server: str) -> BusSession:
-        return _NatsSession(self, server, self._options[server], self.name)
+    def _make_session(self, server: str, own: str | None) -> BusSession:
+        return _NatsSession(self, server, self._options[server], self.name, own)
 
     def _failure(self, error: Exception) -> tuple[str, str]:
         text = str(error).removeprefix("nats: ").strip("'")
@@ -95,6 +100,12 @@ class NatsClient(BusReconnector):
             return text, PERMISSION
         if "authorization" in lower or "authentication" in lower:
             return f"the server refuses the credentials ({text})", CREDENTIALS
+        if isinstance(error, ssl.SSLError):
+            return text, _CERTIFICATE
+        if text == _NO_TLS:
+            return text, _WITHOUT_TLS
+        if isinstance(error, ConnectionResetError | BrokenPipeError) or "connections" in lower:
+            return f"the server has closed the connection ({text})", _CLOSED
         return text or type(error).__name__, REACH
 
 
@@ -124,7 +135,7 @@ class _OrderedClient(Client):
 
     def _connect_command(self) -> bytes:
         if self._needs_tls and not self._server_info.get("tls_required"):
-            raise NatsError("the server does not offer TLS")
+            raise NatsError(_NO_TLS)
         return super()._connect_command()
 
 
@@ -132,9 +143,15 @@ class _NatsSession(BusSession):
     """One connection to one server of NATS."""
 
     def __init__(
-        self, events: SessionEvents, server: str, options: dict[str, Any], name: str
+        self,
+        events: SessionEvents,
+        server: str,
+        options: dict[str, Any],
+        name: str,
+        own: str | None,
     ) -> None:
         super().__init__(events)
+        self._own = own
         self._options = {**options, "name": name}
         self._client = _OrderedClient(self, server.startswith("tls://"))
         self._inbox = b""
@@ -153,16 +170,18 @@ class _NatsSession(BusSession):
             raise self._error or NatsError("no connection") from None
         if self._client.max_payload < LEAST_PAYLOAD:
             raise SmallPayloadError(f"its max_payload is {self._client.max_payload} bytes")
+        self._error = None
         inbox = self._client.new_inbox()
         self._inbox = f"{inbox}.".encode()
         await self._client.subscribe(f"{inbox}.*")
+        if self._own is not None:
+            await self._client.publish(self._own, b"")  # an error arrives before the next answer
         await self.subscribe_now(subjects)
         self._opened = True
         self._start(every_ping(self._check))
 
     async def subscribe_now(self, subjects: Sequence[str]) -> None:
         """Subscribe, and wait for the answer to a ping after it."""
-        self._error = None
         for subject in subjects:
             await self._subscribe(subject)
         await self._flush(_HANDSHAKE_TIMEOUT)

@@ -30,6 +30,7 @@ from redis.exceptions import (
     RedisError,
     ResponseError,
 )
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from adsum.bus.busclient import BusHandler
 from adsum.bus.busreconnector import (
@@ -52,6 +53,17 @@ from adsum.errors import ConfigurationError
 
 #: Messages received in one turn of the event loop.
 _RECEIVE_SLICE = 128
+#: Remedies in errors.
+_CERTIFICATE = (
+    "name the file of its authority as ?ssl_ca_certs=... in the URL, and a host of its certificate"
+)
+_CLOSED = (
+    "see the log of the server, which may have reached its maxclients; if its port is one for TLS, "
+    "write rediss://"
+)
+_SILENT = "; if its port is one without TLS, write redis://"
+#: Parts of the errors of redis-py for a connection that the server has closed.
+_SIGNS_OF_CLOSING = ("max number of clients", "closed", "lost", "reset", "broken pipe")
 #: Options that the session relies on; a URL must not name them.
 _FORCED: dict[str, Any] = {
     "protocol": 2,
@@ -82,9 +94,13 @@ class RedisClient(BusReconnector):
         super().__init__(url, handler, name)
         self._pools = {server: _pool(server) for server in self._servers}
 
-    def _make_session(self, server: str) -> BusSession:
+    @property
+    def _unanswered_remedy(self) -> str:
+        return REACH + (_SILENT if self.server.startswith("rediss:") else "")
+
+    def _make_session(self, server: str, own: str | None) -> BusSession:
         needs_master = len(self._servers) > 1
-        return _RedisSession(self, self._pools[server], self.name, needs_master)
+        return _RedisSession(self, self._pools[server], self.name, needs_master, own)
 
     def _failure(self, error: Exception) -> tuple[str, str]:
         if isinstance(error, NotUsableError):
@@ -93,16 +109,28 @@ class RedisClient(BusReconnector):
             return f"the server refuses the credentials ({error})", CREDENTIALS
         if isinstance(error, NoPermissionError):
             return str(error), PERMISSION
-        return str(error) or type(error).__name__, REACH
+        text = str(error)
+        if isinstance(error, RedisConnectionError):
+            if "certificate" in text.lower():
+                return text, _CERTIFICATE
+            if any(sign in text.lower() for sign in _SIGNS_OF_CLOSING):
+                return f"the server has closed the connection ({text})", _CLOSED
+        return text or type(error).__name__, REACH
 
 
 class _RedisSession(BusSession):
     """Two connections to one server of Redis."""
 
     def __init__(
-        self, events: SessionEvents, pool: ConnectionPool, name: str, needs_master: bool
+        self,
+        events: SessionEvents,
+        pool: ConnectionPool,
+        name: str,
+        needs_master: bool,
+        own: str | None,
     ) -> None:
         super().__init__(events)
+        self._own_subject = own
         self._subscriber = _connection(pool)
         self._publisher = _connection(pool)
         self._name = name
@@ -152,6 +180,10 @@ class _RedisSession(BusSession):
             raise NotUsableError("the server is in cluster mode")
         if self._needs_master:
             self._check_role((await self._ask(("ROLE",)))[0])
+        if self._own_subject is not None:  # nobody subscribes to it yet
+            [answer] = await self._ask(("PUBLISH", self._own_subject, b""))
+            if isinstance(answer, ResponseError):
+                raise answer
 
     def _check_role(self, answer: object) -> None:
         if isinstance(answer, ResponseError):

@@ -8,7 +8,7 @@ from adsum.transport.framing import GREETING_LIMIT, FrameReader
 from adsum.transport.handshake import Handshake
 
 from .buswindows import ReceiveWindow, SendWindow
-from .limits import FIRST_AFTER, RESEND_AFTER, RESEND_PATIENCE
+from .limits import FIRST_AFTER, RESEND_AFTER, RESEND_PATIENCE, UNHEARD_PATIENCE
 
 
 @dataclass(slots=True, eq=False)
@@ -21,6 +21,7 @@ class VirtualGreeting:
         handshake: This end of it.
         until: When it fails, in monotonic seconds.
         dialled: The address that this end dialled; None if the other end did.
+        hello: The first frames of this end, if it dialled; empty before they are sent.
     """
 
     key: bytes
@@ -28,8 +29,14 @@ class VirtualGreeting:
     handshake: Handshake
     until: float
     dialled: str | None
+    hello: bytes = b""
     # The frames that were received last.
     _last: bytes = b""
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether frames of the other end have arrived."""
+        return self._last != b""
 
     def receive(self, frames: bytes) -> bytes:
         """Receive frames of the other end; returns the frames to send in answer.
@@ -67,10 +74,14 @@ class VirtualLink:
         writable: Whether there is room to send.
         unreported: Bytes received since the last report to the peer.
         missing_since: When a gap was noticed, and when to ask for its messages again.
+        unheard: Seconds of connection to the bus since the peer was last heard, up to the last loss
+            of the bus.
         greeted_at: When the return of the peer was last answered with a report.
         held: Whether the silence of the peer means nothing.
-        confirmed: Whether the peer is known to have this link still. If it has not, its casts are
-            not for this link, though nothing in them says so, and may come over a newer link, too.
+        question: Random bytes, drawn when it was last doubted whether the peer has this link still.
+        confirmed: Whether the peer is known to have it still, as it has answered the question. If
+            it has not, its casts are not for this link, though nothing in them says so, and may
+            come over a newer link, too.
     """
 
     id: int
@@ -78,12 +89,14 @@ class VirtualLink:
     life: bytes
     peer: NodeIdentity
     sending: SendWindow
+    question: bytes
     receiving: ReceiveWindow = field(default_factory=ReceiveWindow)
     writable: bool = True
     unreported: int = 0
     held: bool = False
     confirmed: bool = True
     missing_since: float | None = None
+    unheard: float = 0.0
     greeted_at: float = float("-inf")
     ask_at: float = float("inf")
     _pause: float = RESEND_AFTER
@@ -92,6 +105,22 @@ class VirtualLink:
         """Expect the first message of the peer, which follows its handshake."""
         self.missing_since, self.ask_at = now, now + FIRST_AFTER
         self._pause = FIRST_AFTER
+
+    def doubt(self, question: bytes) -> None:
+        """Note that the peer may have given the link up, until it has answered a new question."""
+        self.question, self.confirmed = question, False
+
+    def lose_bus(self, connected_for: float, question: bytes) -> bool:
+        """Note the loss of the bus; returns whether the link is to be closed.
+
+        Args:
+            connected_for: Seconds of the connection that has ended.
+            question: For the next one.
+        """
+        self.unheard = 0.0 if self.confirmed else self.unheard + connected_for
+        self.missing_since, self.ask_at = None, float("inf")
+        self.doubt(question)
+        return self.unheard >= UNHEARD_PATIENCE
 
     def note_gap(self, now: float) -> bool:
         """Note whether a message or the confirmation is missing; returns whether to ask now."""

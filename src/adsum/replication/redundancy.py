@@ -6,10 +6,11 @@ the other end too, and the links over carriers are closed. A direct link is neve
 of one over a carrier; a silent one ends by itself, as any dead link.
 
 Among links of one kind: if the older link is young, both ends have dialled at once, and it may be
-in the middle of a transfer: the smaller end closes the new one. Otherwise the end that dialled the
-new one decides. If the older one works here, that end closes the new one. Else it sends a frame
-over the new one, and the smaller end then closes the older ones. So no end closes a link that the
-other one sends over.
+in the middle of a transfer: the smaller end closes the new one. Not so if the older one is held, as
+after a loss of the carrier: the peer has dialled because it has lost that one. Otherwise the end
+that dialled the new one decides. If the older one works here, that end closes the new one. Else it
+sends a frame over the new one, and the smaller end then closes the older ones. So no end closes a
+link that the other one sends over.
 """
 
 from dataclasses import dataclass
@@ -52,7 +53,7 @@ class Redundancy:
         if self.me > new.replica:
             redundant = new.dialled and any(self._is_usable(link) for link in older)
         else:
-            redundant = new.dialled or self._is_young(older[-1])
+            redundant = new.dialled or (self._is_young(older[-1]) and not older[-1].held)
         if redundant:
             self.reconciler.close_link(new, "another link is open already")
         else:

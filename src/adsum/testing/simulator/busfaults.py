@@ -1,4 +1,4 @@
-"""Faults of the simulated bus as data: restarts, absences, splits, slow consumers and losses."""
+"""Faults of the simulated bus as data: restarts, absences, splits, losses, and a stranger."""
 
 from random import Random
 
@@ -10,6 +10,8 @@ from .topicroutes import ARRIVES, CALM, ROUTED_TOPICS, UNDER_WAY
 ABSENCES = (0.0, 0.3, 3.0, 10.0, 40.0)
 #: Fractions of messages that are lost or arrive twice.
 FRACTIONS = (0.0, 0.02, 0.2)
+#: Recorded messages that are published again by one step.
+REPEATED = (10, 100, 1000)
 
 
 class BusFaults(Faults):
@@ -26,6 +28,14 @@ class BusFaults(Faults):
     def set_echo(self) -> None:
         """Let publishers receive their own messages."""
         self.simulation.bus.echo = True
+
+    def record(self) -> None:
+        """Let a stranger on the bus record all messages from now on."""
+        self.simulation.bus.record()
+
+    def repeat(self, count: int) -> None:
+        """Let the stranger publish recorded messages again."""
+        self.simulation.bus.repeat(count)
 
     def restart_bus(self) -> None:
         """Restart all servers."""
@@ -114,6 +124,7 @@ class BusLuck(Luck):
         rare += [self.depart, self.depart, self.publish, self.publish, self.break_off]
         rare += [self.reload, self.reload, self.interrupt, self.choke, self.choke, self.disconnect]
         rare += [self.restart, self.restart, self.go_away, self.split, self.kill_server]
+        rare += [self.repeat, self.repeat, self.repeat, self.repeat]
         rare += [self.lose_messages, self.duplicate, self.route, self.route, self.route]
         usual = [self.use] * 14 + [self.crash, self.pause] * 2
         self.kinds = [*usual, *rare]
@@ -122,6 +133,7 @@ class BusLuck(Luck):
         """See `Luck`; it begins with the properties of the engine."""
         steps = [Step("add_server", (), 0.0)] if self._chance() else []
         steps += [Step("set_echo", (), 0.0)] if self._chance() else []
+        steps += [Step("record", (), 0.0)] if self._chance() else []
         for place in PLACES[:4]:
             steps += [Step("want", (place, self._topic()), 0.0)] if self._chance() else []
         return steps + super().schedule(length)
@@ -130,6 +142,12 @@ class BusLuck(Luck):
         """See `Luck`."""
         lost = self._random.choice([place, other])
         return self._random.choice([self._step("disconnect", lost), self._step("cut_servers")])
+
+    def repeat(self) -> list[Step]:
+        """Recorded messages, often right after a return or before one."""
+        returns = self._random.choice([self.restart, self.disconnect, self.crash])
+        repeat = self._step("repeat", self._random.choice(REPEATED))
+        return [*returns(), *repeat] if self._chance() else repeat
 
     def restart(self) -> list[Step]:
         """A restart, sometimes in the middle of another one."""

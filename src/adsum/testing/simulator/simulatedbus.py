@@ -13,8 +13,11 @@ connection of its publisher or of its receiver, and is never sent again.
   server disconnects the client and drops them.
 * The servers of a cluster may be cut from each other. Nobody is disconnected then, and messages
   reach, and refusals count, the clients of the own server only.
+* A stranger with access records messages and publishes them again. Those on topics are not
+  recorded, as one may be delivered that its receiver has not received.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
@@ -27,6 +30,8 @@ from .network import VirtualClock
 
 #: Seconds after which a client returns to a bus that it lost, or tries again, least and most.
 RETURN_DELAY = (0.02, 3.0)
+#: Messages that a stranger has recorded, at most: the newest ones.
+RECORDED_MOST = 2000
 #: Bytes that wait for a client that does not read, at most.
 PENDING_MOST = 16 * 1024 * 1024
 #: Seconds of an absence of all servers up to which no node may be hidden because of it.
@@ -134,6 +139,8 @@ class SimulatedBus:
         self.loss = 0.0
         self.duplication = 0.0
         self.echo = False
+        # The subjects and messages that a stranger has recorded; None if there is no stranger.
+        self._recorded: deque[tuple[str, bytes]] | None = None
         self.changed_at = 0.0
         self.messages = self.bytes = 0
         self.most_waiting = 0
@@ -174,6 +181,8 @@ class SimulatedBus:
         self.messages += 1
         self.bytes += len(data)
         session.backlog += len(data)
+        if self._recorded is not None and not claims_bulletin(data):
+            self._recorded.append((subject, data))
         self._send(session, partial(self._route, session, subject, data, probe))
 
     def close(self, session: SimulatedSession) -> None:
@@ -260,6 +269,17 @@ class SimulatedBus:
         self._note_harm()
         self.loss = loss
         self.changed_at = self._clock.now
+
+    def record(self) -> None:
+        """Let a stranger record all messages from now on."""
+        self._recorded = deque(maxlen=RECORDED_MOST)
+
+    def repeat(self, count: int) -> None:
+        """Let the stranger publish some of the recorded messages again, in any order."""
+        recorded = list(self._recorded or ())
+        for subject, data in self._rng.sample(recorded, min(count, len(recorded))):
+            for receiver in self._subscribers.get(subject, ()):
+                self._clock.call_later(self._delay(), partial(self._arrive, receiver, data))
 
     def heal(self) -> None:
         """End all faults of the bus."""
