@@ -41,7 +41,8 @@ class ThreadedClient:
         self._client.on("counted", self.counted.append)
         self._client.on("question", lambda value: [value, b"\x00\xff"])
         self._client.on("disconnect", lambda reason: self.ended.set())
-        self._client.connect(f"http://127.0.0.1:{port}", transports=["websocket"])
+        url = f"http://127.0.0.1:{port}"
+        self._client.connect(url, transports=["websocket"], wait_timeout=DEADLINE)
         self.worker: int = self.call("worker")
         self.sid: str = self.call("whoami")
 
