@@ -202,7 +202,7 @@ class ChatLoad:
             elif not client.sent:
                 client.echo()
         self._run(began + seconds, handle)
-        self._until_quiet(handle, waiting=what == "echo")
+        self._until_quiet(handle)
         return interval.end(self._delays)
 
     def _load(
@@ -237,17 +237,11 @@ class ChatLoad:
         while (left := until - time.perf_counter()) > 0:
             self._turn(min(left, longest_wait), handle)
 
-    def _until_quiet(self, handle: Handler, *, waiting: bool = False) -> None:
-        """Receive until nothing has come for a moment, with a bound.
-
-        Args:
-            handle: Takes in the messages.
-            waiting: Whether to receive for as long as a client waits for its own message, too.
-        """
+    def _until_quiet(self, handle: Handler) -> None:
+        """Receive until nothing has come for a moment and no client waits, with a bound."""
         give_up_at = time.perf_counter() + _PATIENCE
         while time.perf_counter() < give_up_at and (
-            self._turn(_QUIET, handle)
-            or (waiting and any(client.sent for client in self._clients.values()))
+            self._turn(_QUIET, handle) or any(client.sent for client in self._clients.values())
         ):
             pass
 
@@ -294,7 +288,10 @@ class ChatLoad:
             return False
         now = time.monotonic_ns()
         self._delays += [now - at for at in meaning.stamps]
-        return client.sent in meaning.stamps
+        own = client.sent in meaning.stamps
+        if own:
+            client.sent = 0
+        return own
 
 
 def used(pids: Sequence[int]) -> list[float]:

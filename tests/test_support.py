@@ -14,12 +14,12 @@ import pytest
 from .support import waiting
 from .support.ports import free_port, free_port_range
 from .support.socket_owner import owner_of
-from .support.waiting import eventually, until
+from .support.waiting import assert_within, eventually, until
 
 TESTS = Path(__file__).parent
 SUPPORT = TESTS / "support"
 #: Helpers that are defined once, in `tests/support`.
-SHARED = {"until", "eventually", "wait_until", "free_port", "clean_environment"}
+SHARED = {"until", "eventually", "assert_within", "wait_until", "free_port", "clean_environment"}
 
 
 @functools.cache
@@ -112,6 +112,14 @@ def test_missing_event_fails_with_its_name(monkeypatch: pytest.MonkeyPatch) -> N
         asyncio.run(until(lambda: hang().wait(), "an answer"))
     with pytest.raises(AssertionError, match=r"not within 0\.01 s: the process ends"):
         eventually(lambda: False, "the process ends")
+
+
+def test_limit_of_time_is_met_by_one_of_a_few_attempts() -> None:
+    slow, slower = iter([2.0, 0.5, 2.0]), iter([2.0] * waiting.ATTEMPTS + [0.5])
+    assert_within(1.0, lambda: next(slow))
+    assert next(slow) == 2.0
+    with pytest.raises(AssertionError, match=r"not within 1 s in 4 attempts: \[2\.0, "):
+        assert_within(1.0, lambda: next(slower))
 
 
 def test_timeout_of_a_condition_is_not_the_deadline() -> None:

@@ -1,4 +1,4 @@
-"""Patience of a second: `uvicorn --factory tests.channels.short_timeout_app:make`."""
+"""Patience of some seconds: `uvicorn --factory tests.channels.short_timeout_app:make`."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from adsum.channels import Channel, Socket
 from adsum.channels.carriers import session
 
 #: Seconds of silence, and without a poll.
-TIMEOUT = 1.0
+TIMEOUT = 3.0
 
 
 class Room(Channel, topic="room:{room}"):

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.processes
 
 BEAT = '[null,"beat","phoenix","heartbeat",{}]'
 #: Seconds for which it is stopped, and between two frames of a client.
-STOPPED, PERIOD = 3 * TIMEOUT, TIMEOUT / 10
+STOPPED, PERIOD = 1.5 * TIMEOUT, TIMEOUT / 30
 
 
 @pytest.fixture

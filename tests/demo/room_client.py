@@ -74,6 +74,11 @@ class RoomClient:
         self._join_ref = next(self._refs)
         return self._ask(self._join_ref, "phx_join", self.meta)
 
+    def forget(self) -> None:
+        """Forget who was gone or twice there until now, as a visitor of an earlier time is."""
+        self.gone.clear()
+        self.most = Counter({key: len(metas) for key, metas in self._people.items()})
+
     def leave(self) -> None:
         """Leave the room; the connection stays."""
         self.ask("phx_leave", {})
@@ -119,6 +124,11 @@ class RoomClient:
     def misses(self, key: str) -> bool:
         """Whether somebody is not here."""
         return key not in self.people()
+
+    def has_missed(self, key: str) -> bool:
+        """Whether somebody was gone at some time."""
+        self._listen()
+        return key in self.gone
 
     def knows(self, members: dict[str, str]) -> bool:
         """Whether the members of the cluster are these, by status."""

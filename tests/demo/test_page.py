@@ -10,7 +10,7 @@ from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, expect, 
 
 from tests.support.bus_servers import SEARCH
 from tests.support.chromium import CHROMIUM, FLAGS
-from tests.support.waiting import DEADLINE
+from tests.support.waiting import DEADLINE, eventually
 
 from .demo_process import Demo
 
@@ -67,6 +67,17 @@ class Tour:
     def is_through(self, kind: str, node: str) -> None:
         """Wait until a device is connected through a server."""
         expect(self.device(kind).locator('.place[aria-pressed="true"]')).to_have_text(node)
+
+    def types(self, text: str, node: str) -> None:
+        """Type on the phone until a server shows it, which it does until a pause."""
+        field = self.device("phone").get_by_role("textbox")
+        field.press_sequentially(text)
+
+        def shown() -> bool:
+            field.fill(text)
+            return "typing" in self.you(node).inner_text()
+
+        eventually(shown, f"{node} shows that you type")
 
     def counts(self, devices: str) -> None:
         """Wait until the page says how many devices you have."""
@@ -172,8 +183,7 @@ def test_action_is_seen_on_every_server(visit: Visit) -> None:
     tour.press("Join the room")
     tour.is_through("phone", "n1")
     message = tour.device("phone").get_by_role("textbox")
-    message.press_sequentially("hello")
-    expect(tour.you("n3")).to_contain_text("typing")
+    tour.types("hello", "n3")
     expect(tour.you("n3")).not_to_contain_text("typing")  # a pause ends it
     message.press("Enter")
     expect(tour.you("n3").locator(".bubble")).to_have_text("hello")
@@ -233,9 +243,7 @@ def test_everything_can_be_done_with_the_keyboard(visit: Visit) -> None:
 def test_nothing_moves_where_motion_is_not_wanted(visit: Visit) -> None:
     tour = visit(reduced_motion="reduce")
     tour.press("Join the room")
-    # It may begin while the join is under way.
-    tour.device("phone").get_by_role("textbox").press_sequentially("hello")
-    expect(tour.you("n1")).to_contain_text("typing")
+    tour.types("hello", "n1")  # it may begin while the join is under way
     running = "document.getAnimations().filter(({ playState }) => playState === 'running').length"
     assert tour.page.evaluate(running) == 0
 

@@ -8,6 +8,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 
 from tests.support.ports import free_port
+from tests.support.waiting import DEADLINE, until
 
 from .channel_client import channel_client
 from .example_clients import Poller, code_of_end, on_all_workers, status_of, website
@@ -33,8 +34,12 @@ def test_fastapi_has_one_sign_in_for_requests_and_sockets(environment: Environme
             async with channel_client(port, token=token) as ann:
                 await ann.join("room:1")
                 await ann.sees("room:1", "ann")
-                answer = await web.get("/rooms/1", headers=bearer(token))
-                assert list(answer.json()["present"]) == ["ann"]
+
+                async def listed() -> bool:  # by the other worker a moment later
+                    answer = await web.get("/rooms/1", headers=bearer(token))
+                    return list(answer.json()["present"]) == ["ann"]
+
+                await until(listed, "ann is listed")
 
     asyncio.run(main())
 
@@ -154,7 +159,7 @@ def test_aiohttp_stop_asks_clients_to_reconnect(environment: Environment) -> Non
             await one.join("room:1")
             process.terminate()
             assert await code_of_end(one) == 1012
-            assert await asyncio.wait_for(process.wait(), 5) == 0
+            assert await asyncio.wait_for(process.wait(), DEADLINE) == 0
 
     asyncio.run(main())
 

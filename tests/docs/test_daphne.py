@@ -95,7 +95,7 @@ def test_wrapped_application_is_in_the_cluster_and_says_goodbye(
                 await each.join("room:1")
             for each in (ann, bob):
                 await each.sees("room:1", "ann", "bob")
-            assert list(presence.list("room:1")) == ["ann", "bob"]
+            await until(lambda: list(presence.list("room:1")) == ["ann", "bob"], "both are listed")
             ending.terminate()
             await until(lambda: has_left(presence.node), "a goodbye")
             assert list(presence.list("room:1")) == after

@@ -33,7 +33,7 @@ AS_PRESENCES = "documents_as_presences"
 #: The fixture that serves each.
 SITES = {IN_REDIS: "dicts", AS_PRESENCES: "presences"}
 #: Seconds: short, so that a dead connection is stale soon, and long enough for a busy machine.
-TIMES = {"HEARTBEAT": "1", "STALE_AFTER": "3", "CLEAN_UP_EVERY": "0.2"}
+TIMES = {"HEARTBEAT": "1", "STALE_AFTER": "6", "CLEAN_UP_EVERY": "0.2"}
 #: The lock of the clean-up, and a holder that is no worker.
 LOCK, HOLDER = "clean-up", "a test"
 
@@ -44,7 +44,7 @@ Scene = Callable[[Site], Coroutine[Any, Any, None]]
 def presences(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     log = tmp_path_factory.mktemp("presences") / "log"
     with fresh_environment() as environment:
-        environment |= {"LINGER": "5"}
+        environment |= {"LINGER": "10"}
         with served(AS_PRESENCES, environment, log) as site:
             yield site
     assert "Traceback" not in log.read_text(), log.read_text()

@@ -66,6 +66,10 @@ def test_event_of_a_client_and_death_of_its_worker_are_each_handled_once(
 ) -> None:
     async def main() -> None:
         async with server.on_two_workers("/rooms/{number}/ann") as (dying, other):
+            await dying.send("a visitor")
+            # The worker prints it after it has listed the visitor: the kernel has that, and gives
+            # it to the other worker even if this one is killed.
+            await until(lambda: "'a visitor'" in server.output(), "the visitor is listed")
             await other.send("help")
             await until(lambda: "'help'" in server.output(), "staff is called")
             kill(await server.worker_of(dying))

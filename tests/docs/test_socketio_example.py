@@ -12,8 +12,7 @@ import pytest
 from websockets.asyncio.client import ClientConnection
 
 from tests.support.environment import clean_environment
-from tests.support.http_json import fetch_json
-from tests.support.waiting import DEADLINE, until
+from tests.support.waiting import DEADLINE
 
 from .example_processes import EXAMPLES
 from .fresh_environment import fresh_environment
@@ -78,20 +77,22 @@ async def ann_and_bob(server: WorkerServer) -> AsyncIterator[list[ChatClient]]:
         yield found
 
 
-async def lists(server: WorkerServer, *users: str) -> bool:
-    return bool(await asyncio.to_thread(fetch_json, server.url("/rooms/tea")) == [*users])
+async def listed(server: WorkerServer, *users: str) -> None:
+    """Wait until each worker lists exactly these users in the room."""
+    await server.each_worker_answers("/rooms/tea", [*users])
 
 
 def test_room_spans_the_workers(server: WorkerServer) -> None:
     async def main() -> None:
         async with ann_and_bob(server) as [ann, bob]:
             assert await ann.call("enter", "tea") == [["ann"]]
+            await listed(server, "ann")
             assert await bob.call("say", "tea", "not from outside") == []
             assert await bob.call("enter", "tea") == [["ann", "bob"]]
-            assert await lists(server, "ann", "bob")
+            await listed(server, "ann", "bob")
             await bob.call("say", "tea", "milk?")
             assert await ann.said() == ["milk?", "bob"]
-        await until(lambda: lists(server), "the room is empty")
+        await listed(server)
 
     asyncio.run(main())
 

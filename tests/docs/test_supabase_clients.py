@@ -194,7 +194,7 @@ def test_tokens_are_checked_at_the_join_and_at_each_renewal(server: WorkerServer
             for client in clients:
                 await client.ask("subscribe", topic="1", config=private)
                 seen = await client.ask("look", topic="1")
-                assert seen["statuses"] == ["CHANNEL_ERROR"]
+                assert {*seen["statuses"]} == {"CHANNEL_ERROR"}  # it joins again after a second
                 assert "Unauthorized" in seen["errors"][0]
                 await client.connect(token())
                 assert await client.ask("subscribe", topic="2", config=private) == "SUBSCRIBED"
@@ -217,7 +217,7 @@ def test_postgres_changes_are_refused_with_a_reason(server: WorkerServer, kind: 
             await client.connect()
             await client.ask("subscribe", topic="db", table="users")
             seen = await client.ask("look", topic="db")
-            assert seen["statuses"] == ["CHANNEL_ERROR"]
+            assert {*seen["statuses"]} == {"CHANNEL_ERROR"}  # it joins again after a second
             assert "postgres_changes: this server has no database" in seen["errors"][0]
 
     asyncio.run(main())

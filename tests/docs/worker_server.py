@@ -11,7 +11,8 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, closing, contextmanager, suppress
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
@@ -73,6 +74,27 @@ class WorkerServer:
         """The worker that serves a client, given its connection or its port."""
         port = client if isinstance(client, int) else client.local_address[1]
         return int(await until(lambda: owner_of(self.port, port), "a worker accepts"))
+
+    async def each_worker_answers(self, path: str, expected: Any) -> None:
+        """Wait until each worker answers a request with this JSON."""
+        agreed: set[int] = set()
+
+        async def all_agree() -> bool:
+            worker, answer = await asyncio.to_thread(self._ask, path)
+            (agreed.add if answer == expected else agreed.discard)(worker)
+            return len(agreed) == WORKERS
+
+        await until(all_agree, f"each worker answers {path} with {expected}")
+
+    def _ask(self, path: str) -> tuple[int, Any]:
+        """A worker, and its answer to a request over a connection of its own."""
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=DEADLINE)
+        with closing(connection):
+            connection.connect()
+            port: int = connection.sock.getsockname()[1]
+            worker: int = eventually(lambda: owner_of(self.port, port), "a worker accepts")
+            connection.request("GET", path)
+            return worker, json.loads(connection.getresponse().read())
 
     @asynccontextmanager
     async def on_two_workers(self, path: str) -> AsyncIterator[list[ClientConnection]]:

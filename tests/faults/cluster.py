@@ -55,6 +55,11 @@ class Cluster:
         usual = Timing() if self.carrier is None else carrier_timing()
         return float(self.settings.get("down_after", usual.down_after))
 
+    @property
+    def silence(self) -> float:
+        """Seconds until silence can hide a node at the earliest; an earlier leave has a reason."""
+        return 0.75 * self.down_after
+
     def rounds(self, usual: int) -> int:
         """How often a fault is repeated; over a carrier only for the record."""
         return usual if self.carrier is None or recording() else 1

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -54,8 +55,8 @@ def test_outage_beyond_the_grace_is_a_partition_that_heals(
     nodes = cluster(carrier_grace=1.0)
     workers = nodes.start_logged(tmp_path, *KEYS)
     nodes.linked()
-    nodes.server.kill()
     killed = time.monotonic()
+    nodes.server.kill()
     hidden = []
     for worker, key in zip(workers, KEYS, strict=True):
         for other in set(KEYS) - {key}:
@@ -85,6 +86,7 @@ def test_hung_server_hides_nobody_and_loses_no_change(
     nodes.server.pause()
     change_alone(nodes, workers)
     nobody_leaves(HUNG, *workers)
+    lose_the_carrier(nodes, workers)
     nodes.server.resume()
     times = recovers(nodes, workers, time.monotonic(), "is gone", "is back")
     fault = f"server of the carrier hangs for {HUNG:g} s"
@@ -104,6 +106,7 @@ def test_blocked_port_of_the_server_hides_nobody_and_loses_no_change(
     net.both_ways(net.hosts[:-1], net.hosts[-1:], Line(cut=True))
     change_alone(nodes, workers)
     nobody_leaves(HUNG, *workers)
+    lose_the_carrier(nodes, workers)
     net.heal()
     times = recovers(nodes, workers, time.monotonic(), "is gone", "is back")
     fault = f"packets to the server of the carrier dropped for {HUNG:g} s"
@@ -206,6 +209,12 @@ def change_alone(nodes: Cluster, workers: list[Worker]) -> float:
     """Let each node track one more key; returns when the first did."""
     times = [nodes.track(worker, f"more {at}") for at, worker in enumerate(workers)]
     return min(times)
+
+
+def lose_the_carrier(nodes: Cluster, workers: list[Worker]) -> None:
+    """Wait until each node has noticed that the server does not answer."""
+    for worker in workers:
+        eventually(partial(nodes.lines, worker), f"{worker.name} has lost the carrier")
 
 
 def arrive(nodes: Cluster, workers: list[Worker], since: float) -> list[float]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.measurements import Measured
-from tests.support.waiting import eventually
+from tests.support.waiting import DEADLINE, eventually
 from tests.support.worker_processes import Worker, sibling_sockets
 
 from .carriers import over
@@ -34,7 +34,7 @@ def test_kill_makes_only_the_presences_of_that_process_leave(
         times += when_left(witnesses, key, killed)
         nodes.agree()
         assert flickers(*witnesses, but=nodes.departed) == []
-    assert max(times) < 1.5
+    assert max(times) < nodes.silence
     measured(fault="kill -9", sees="its presences leave", seconds=times)
 
 
@@ -42,7 +42,8 @@ def test_kill_makes_only_the_presences_of_that_process_leave(
 def test_sigterm_says_goodbye_at_once_and_leaks_nothing(
     cluster: Callable[..., Cluster], measured: Measured, tmp_path: Path
 ) -> None:
-    nodes = cluster()
+    # Without a goodbye these settings would hide the end of the process for minutes.
+    nodes = cluster(down_after=600.0, link_grace=600.0)
     witnesses = nodes.start("ann", "bob")
     times = []
     for number in range(nodes.rounds(3)):
@@ -52,13 +53,12 @@ def test_sigterm_says_goodbye_at_once_and_leaks_nothing(
         told = victim.signal(signal.SIGTERM)
         nodes.gone(victim)
         times += when_left(witnesses, f"told {number}", told)
-        assert victim.process.wait(timeout=5) == 0
+        assert victim.process.wait(DEADLINE) == 0
         assert log.read_text() == ""
         if nodes.carrier is None:
             assert len(sibling_sockets(str(nodes.settings["cluster"]))) == len(witnesses)
     nodes.agree()
     assert flickers(*witnesses, but=nodes.departed) == []
-    assert max(times) < 1.0
     measured(fault="SIGTERM", sees="its presences leave", seconds=times)
 
 
@@ -79,7 +79,7 @@ def test_rejoin_elsewhere_during_linger_shows_no_leave(
     times = when_left(witnesses, "stays away", told)
     assert flickers(*witnesses, but=["stays away", "moves"]) == []
     assert min(times) > 1.4
-    assert max(times) < 3.0
+    assert max(times) < nodes.silence
     measured(
         fault="SIGTERM, linger 1.5 s", sees="presences not tracked elsewhere leave", seconds=times
     )
@@ -101,7 +101,7 @@ def test_out_of_memory_kill_is_detected_as_crash(
     times = when_left(witnesses, "hungry", died)
     nodes.agree()
     assert flickers(*witnesses, but=nodes.departed) == []
-    assert max(times) < 1.5
+    assert max(times) < nodes.silence
     measured(fault="out of memory", sees="its presences leave", seconds=times)
 
 

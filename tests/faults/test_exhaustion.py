@@ -10,6 +10,7 @@ import pytest
 
 from tests.support.environment import clean_environment
 from tests.support.measurements import Measured
+from tests.support.waiting import eventually
 from tests.support.worker_processes import WORKER, python
 
 from .cluster import Cluster, flickers, nobody_leaves, use_up_files, when_joined
@@ -27,7 +28,8 @@ def test_file_descriptor_exhaustion_keeps_links_and_delays_new_ones(
     assert newcomer.name not in poor.ask("linked")
     nobody_leaves(2.0, ann, poor, newcomer)
     times += when_joined([ann], "from it again", nodes.track(poor, "from it again"))
-    assert "cannot accept: [Errno 24] Too many open files" in log.read_text()
+    line = "cannot accept: [Errno 24] Too many open files"
+    eventually(lambda: line in log.read_text(), "the refusal is logged")
     assert "Traceback" not in log.read_text()
     poor.ask("close_files")
     freed = time.monotonic()
@@ -35,7 +37,7 @@ def test_file_descriptor_exhaustion_keeps_links_and_delays_new_ones(
     linked = time.monotonic() - freed
     nodes.agree()
     assert flickers(ann, poor, newcomer) == []
-    assert max(times) < 1.0
+    assert max(times) < nodes.silence
     measured(fault="no file descriptors", sees="a change is seen on old links", seconds=times)
     measured(fault="descriptors are free again", sees="there is a new link", seconds=[linked])
 

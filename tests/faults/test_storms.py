@@ -24,9 +24,9 @@ CARRIED = (LIVES, WARM) if recording() else (8, 2)
 #: Fast, so that a life is known to be over soon, and is forgotten within the test.
 SETTINGS = {
     "heartbeat_interval": 0.2,
-    "down_after": 1.0,
+    "down_after": 3.0,
     "link_grace": 0.2,
-    "forget_after": 1.5,
+    "forget_after": 4.0,
 }
 
 

@@ -33,7 +33,9 @@ class Site:
 
     async def connect(self) -> str:
         """Connect the client; returns its id at the server."""
-        await self.client.connect(f"http://127.0.0.1:{self.port}", transports=["websocket"])
+        await self.client.connect(
+            f"http://127.0.0.1:{self.port}", transports=["websocket"], wait_timeout=DEADLINE
+        )
         return str(self.client.get_sid())
 
     @asynccontextmanager

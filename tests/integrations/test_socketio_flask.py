@@ -41,7 +41,8 @@ class ThreadedClient:
         self._client.on("counted", self.counted.append)
         self._client.on("question", lambda value: [value, b"\x00\xff"])
         self._client.on("disconnect", lambda reason: self.ended.set())
-        self._client.connect(f"http://127.0.0.1:{port}", transports=["websocket"])
+        url = f"http://127.0.0.1:{port}"
+        self._client.connect(url, transports=["websocket"], wait_timeout=DEADLINE)
         self.worker: int = self.call("worker")
         self.sid: str = self.call("whoami")
 
@@ -80,8 +81,11 @@ def clients(port: int) -> Iterator[list[ThreadedClient]]:
         found: dict[int, ThreadedClient] = {}
         while len(found) < WORKERS:
             client = ThreadedClient(port)
-            stack.callback(client.close)
-            found.setdefault(client.worker, client)
+            if client.worker in found:
+                client.close()  # each of them takes a thread of its worker, of which it has 20
+            else:
+                found[client.worker] = client
+                stack.callback(client.close)
         yield list(found.values())
 
 
@@ -122,7 +126,7 @@ def test_successor_of_a_killed_worker_takes_part(port: int, clients: list[Thread
     here.call("enter", "tea")
     with ExitStack() as stack:
         while (successor := ThreadedClient(port)).worker == here.worker:
-            stack.callback(successor.close)
+            successor.close()
         stack.callback(successor.close)
         successor.call("shout", "tea", "back")
         eventually(lambda: here.said == ["back"])

@@ -454,6 +454,7 @@ def test_message_of_a_node_that_starts_publishes_and_stops_reaches_all(
 
 
 @pytest.mark.processes
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("transport", ["unix", "tcp"])
 def test_messages_of_fifty_short_lived_processes_reach_all_without_a_warning(
     cluster_name: str, transport: str, caplog: pytest.LogCaptureFixture
@@ -471,13 +472,15 @@ def test_messages_of_fifty_short_lived_processes_reach_all_without_a_warning(
         async with receivers(cluster_name, transport) as (settings, inboxes):
             for first in range(0, 50, 5):  # five at a time, which also join one another
                 work = (publish(settings, number) for number in range(first, first + 5))
-                for missed, log in await asyncio.gather(*work):
+                async with asyncio.timeout(DEADLINE):
+                    ended = await asyncio.gather(*work)
+                for missed, log in ended:
                     assert int(missed) < 5  # the others of the five, which are only relayed
                     assert log == b""
             for inbox in inboxes:
                 assert await senders(inbox, 50) == {str(number) for number in range(50)}
 
-    run(main())
+    asyncio.run(main())  # each five processes have a deadline
     assert_no_warning(caplog)
 
 

@@ -86,7 +86,7 @@ def test_gunicorn_workers_list_presences_of_all_threads_identically(
         track_in_threads(url)
         first, second = lists_of_both_workers(url)
         assert first == second
-        assert portal.list("room").keys() == KEYS
+        eventually(lambda: portal.list("room").keys() == KEYS, "so does this process")
         server.send_signal(signal.SIGTERM)
         assert server.wait(DEADLINE) == 0
         eventually(lambda: portal.count("room") == 0, "both workers have said goodbye")

@@ -3,6 +3,7 @@
 Times are asserted only against what the protocol promises, with room for a busy machine.
 """
 
+import itertools
 import re
 import signal
 import subprocess
@@ -16,7 +17,7 @@ from typing import Any
 import pytest
 
 from tests.support.ports import free_port
-from tests.support.waiting import DEADLINE, eventually
+from tests.support.waiting import DEADLINE, assert_within, eventually
 from tests.support.worker_processes import Worker, Workers, sibling_sockets
 
 pytestmark = pytest.mark.processes
@@ -36,11 +37,16 @@ def cluster_of(workers: Workers, count: int, **settings: Any) -> list[Worker]:
 def test_three_processes_converge_within_milliseconds(cluster_name: str) -> None:
     with Workers() as workers:
         first, *others = cluster_of(workers, 3, cluster=cluster_name)
-        began = time.monotonic()
-        first.ask("track", "room", "ann", {"device": "phone"})
-        for other in others:
-            eventually(partial(other.joined, "ann"), "the join is seen")
-        assert max(other.joined("ann") or 0.0 for other in others) - began < 0.5
+
+        def join(key: str) -> float:
+            began = time.monotonic()
+            first.ask("track", "room", key, {"device": "phone"})
+            seen = [eventually(partial(one.joined, key), "the join is seen") for one in others]
+            return float(max(seen) - began)
+
+        join("ann")
+        guests = itertools.count()
+        assert_within(0.5, lambda: join(f"guest {next(guests)}"))
         first.ask("update", "room", "ann", {"device": "laptop"})
         for other in others:
             eventually(partial(other.updated, "ann"), "the update is seen")
@@ -51,51 +57,55 @@ def test_three_processes_converge_within_milliseconds(cluster_name: str) -> None
 def test_killed_process_leaves_within_a_second(cluster_name: str, transport: str) -> None:
     with Workers() as workers:
         if transport == "unix":
-            victim, *others = cluster_of(workers, 3, cluster=cluster_name)
+            others = cluster_of(workers, 2, cluster=cluster_name)
+            settings: dict[str, Any] = {"cluster": cluster_name}
         else:
             port = free_port()
             tcp: dict[str, Any] = {"cluster": cluster_name, "siblings": False}
-            seed = workers.start(**tcp, listen=f"127.0.0.1:{port}")
-            rest = [
-                workers.start(**tcp, listen="127.0.0.1:0", peers=f"127.0.0.1:{port}")
-                for _ in range(2)
-            ]
-            victim, others = rest[0], [seed, rest[1]]
-            victim.ask("track", "room", "user 0", {})
+            settings = {**tcp, "listen": "127.0.0.1:0", "peers": f"127.0.0.1:{port}"}
+            others = [workers.start(**tcp, listen=f"127.0.0.1:{port}"), workers.start(**settings)]
+        lives = itertools.count()
+
+        def attempt() -> float:
+            victim, key = workers.start(**settings), f"life {next(lives)}"
+            victim.ask("track", "room", key, {})
             for other in others:
-                eventually(partial(other.joined, "user 0"), "the join is seen")
-        killed = victim.signal(signal.SIGKILL)
-        for other in others:
-            left = eventually(partial(other.left, "user 0"), "the leave is seen")
-            assert left - killed < 1.5
+                eventually(partial(other.joined, key), "the join is seen")
+            for other in others:
+                eventually(partial(has_link, other, victim), "they are linked")
+            killed = victim.signal(signal.SIGKILL)
+            seen = [eventually(partial(one.left, key), "the leave is seen") for one in others]
+            return float(max(seen) - killed)
+
+        assert_within(1.0, attempt)
 
 
 def test_paused_process_is_hidden_then_back_and_hides_no_peer(cluster_name: str) -> None:
-    fast = {"heartbeat_interval": 0.2, "down_after": 1.5}
+    fast = {"heartbeat_interval": 0.2, "down_after": 3.0}
     with Workers() as workers:
         victim, *others = cluster_of(workers, 3, cluster=cluster_name, **fast)
         stopped = victim.signal(signal.SIGSTOP)
         for other in others:
             left = eventually(partial(other.left, "user 0"), "the leave is seen")
-            assert 1.0 < left - stopped < 3.0
+            assert 2.0 < left - stopped < 6.0  # not by the silence that is usual, of 6 s
         seen = len(victim.diffs)
         back = victim.signal(signal.SIGCONT)
         for other in others:
             eventually(partial(other.joined_after, "user 0", back), "it is back")
-        time.sleep(2.0)
+        time.sleep(3.5)  # longer than `down_after`
         assert victim.ask("list", "room") == ["user 0", "user 1", "user 2"]
         assert [d for _, d in victim.diffs[seen:] if d[2]] == []
 
 
 def test_blocked_loop_hides_no_peer_on_resume(cluster_name: str) -> None:
-    fast = {"heartbeat_interval": 0.2, "down_after": 1.0}
+    fast = {"heartbeat_interval": 0.2, "down_after": 2.0}
     with Workers() as workers:
         victim, *others = cluster_of(workers, 3, cluster=cluster_name, **fast)
         seen = len(victim.diffs)
-        victim.ask("block", 3.0)
+        victim.ask("block", 4.0)
         for other in others:
             eventually(partial(other.lists, "user 0", "user 1", "user 2"), "it is back")
-        time.sleep(1.5)
+        time.sleep(2.5)  # longer than `down_after`
         assert victim.ask("list", "room") == ["user 0", "user 1", "user 2"]
         assert [d for _, d in victim.diffs[seen:] if d[2]] == []
 
@@ -136,7 +146,7 @@ def test_large_catch_up_blocks_neither_side(cluster_name: str) -> None:
         counts = set[int]()
         while (seen := newcomer.ask("count", "big")) != count:
             counts.add(seen)
-            assert time.monotonic() - began < 20.0
+            assert time.monotonic() - began < DEADLINE
         assert counts <= {0}, "a part of the transfer was shown"
         stalls = owner.ask("stall"), newcomer.ask("stall")
         print(f"transfer {time.monotonic() - began:.2f} s, longest stalls {stalls}")
@@ -200,6 +210,10 @@ def test_uvicorn_workers_form_one_cluster_and_two_applications_never_merge(
         for process, _, _ in applications:
             process.wait(timeout=DEADLINE)
     assert [log.read_text() for _, _, log in applications] == ["", ""]
+
+
+def has_link(one: Worker, other: Worker) -> bool:
+    return other.name in one.ask("linked")
 
 
 def only_one_socket(cluster: str) -> bool:

@@ -31,4 +31,4 @@ def test_rolling_deploys_show_no_client_a_leave_or_a_join(names: str, deploys: i
         gone = {client: ledger.gone for (client, _), ledger in site.seen.items() if ledger.gone}
         assert gone == {}
 
-    run(scenario, nodes=3, environment={"ADSUM_LINGER": "5"}, fixed_names=names == "fixed")
+    run(scenario, nodes=3, environment={"ADSUM_LINGER": "10"}, fixed_names=names == "fixed")

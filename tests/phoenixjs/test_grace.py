@@ -48,7 +48,7 @@ def test_reconnect_to_the_same_node_shows_no_leave_and_no_join() -> None:
 
 def test_reconnect_to_another_node_never_shows_the_key_gone() -> None:
     async def scenario(site: SiteCluster) -> None:
-        await watched_guest(site, "n1", 5.0)
+        await watched_guest(site, "n1", 10.0)
         site.balancer.ports = {"n2": site.servers["n2"].port}
         site.balancer.drop("bob")
         await until(partial(joined_times, site, "bob", 2), "bob is back")

@@ -41,6 +41,8 @@ class BusServer(ABC):
     program = ""
     scheme = ""
     tls_scheme = ""
+    #: What it logs when it disconnects a client that reads too slowly.
+    slow_consumer = ""
 
     def __init__(
         self,
@@ -149,6 +151,7 @@ class NatsServer(BusServer):
     """
 
     program, scheme, tls_scheme = "nats-server", "nats", "tls"
+    slow_consumer = "Slow Consumer Detected"
 
     def __init__(
         self,
@@ -211,6 +214,7 @@ class RedisServer(BusServer):
     """
 
     program, scheme, tls_scheme = "redis-server", "redis", "rediss"
+    slow_consumer = "overcoming of output buffer limits"
 
     def __init__(
         self,

@@ -77,7 +77,8 @@ class Forkers:
             eventually(partial(process.lists, *keys), "they agree")
 
     def end(self) -> None:
-        for orphan in self.orphans:
-            os.kill(orphan, signal.SIGKILL)
-        for process in self.started:
-            process.end()
+        """Kill all processes; others may be started then."""
+        while self.orphans:
+            os.kill(self.orphans.pop(), signal.SIGKILL)
+        while self.started:
+            self.started.pop().end()

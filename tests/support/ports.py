@@ -31,7 +31,9 @@ def free_port() -> int:
 
 def free_port_range(count: int) -> tuple[int, int]:
     """Consecutive free ports: the first and the last."""
-    for first in range(20_000, 30_000, count):
+    firsts = range(20_000, 30_000, count)
+    start = random.SystemRandom().randrange(len(firsts))
+    for first in (*firsts[start:], *firsts[:start]):
         probes = [socket.socket() for _ in range(count)]
         try:
             for offset, probe in enumerate(probes):

@@ -1,4 +1,4 @@
-"""Wait until a condition holds, with one deadline for all tests.
+"""Wait until a condition holds, with one deadline for all tests; and limits of time.
 
 `until` is for tests in an event loop, `eventually` for tests that block. Both look at the condition
 again and again, return its first true answer, and fail with a message after `DEADLINE`.
@@ -17,6 +17,8 @@ DEADLINE = 30.0
 PAUSE = 0.002
 #: Seconds between two looks at a condition that asks another process.
 LONG_PAUSE = 0.01
+#: Attempts to meet a limit of time.
+ATTEMPTS = 4
 
 
 async def until(condition: Callable[[], Any], what: str = "") -> Any:
@@ -59,6 +61,19 @@ def eventually(condition: Callable[[], Any], what: str = "") -> Any:
         assert time.monotonic() < give_up_at, _missing(condition, what)
         time.sleep(LONG_PAUSE)
     return answer
+
+
+def assert_within(seconds: float, attempt: Callable[[], float]) -> None:
+    """Check a limit of time: a busy machine delays some attempts, a fault delays each of them.
+
+    Args:
+        seconds: The limit.
+        attempt: Returns how many seconds the event took.
+    """
+    taken: list[float] = []
+    while not taken or taken[-1] >= seconds:
+        assert len(taken) < ATTEMPTS, f"not within {seconds:g} s in {len(taken)} attempts: {taken}"
+        taken.append(attempt())
 
 
 def _missing(condition: Callable[[], Any], what: str) -> str:
