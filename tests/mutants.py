@@ -2420,6 +2420,13 @@ MUTANTS = [
         VIRTUAL_LINKS,
     ),
     Mutant(
+        "never begin a dial that waits for the end of others",
+        "dialler.py",
+        "        if self._crowded:\n",
+        "        if False:\n",
+        ("tests/replication/test_dialler.py",),
+    ),
+    Mutant(
         "begin all dials over a bus at once",
         "../bus/dialqueue.py",
         "if len(self._places) >= MAX_DIALS:",
