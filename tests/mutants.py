@@ -2420,6 +2420,41 @@ MUTANTS = [
         VIRTUAL_LINKS,
     ),
     Mutant(
+        "publish frames to all strangers for a few links",
+        "../bus/buscore.py",
+        "idle = excluded + len(self._dials.heard)",
+        "idle = excluded",
+        VIRTUAL_LINKS,
+    ),
+    Mutant(
+        "check the casts of nodes without a link",
+        "../bus/buscore.py",
+        "if claims_cast(data) and claimed in self._dials.heard and claimed not in self._by_life:",
+        "if False:",
+        VIRTUAL_LINKS,
+    ),
+    Mutant(
+        "drop the casts of nodes that were not heard yet",
+        "../bus/buscore.py",
+        "if claims_cast(data) and claimed in self._dials.heard and claimed not in self._by_life:",
+        "if claims_cast(data) and claimed not in self._by_life:",
+        VIRTUAL_LINKS,
+    ),
+    Mutant(
+        "request the first frame of a busy peer again and again",
+        "../bus/virtuallink.py",
+        "max(FIRST_AFTER, 2 * took)",
+        "FIRST_AFTER",
+        VIRTUAL_LINKS,
+    ),
+    Mutant(
+        "remember a node as heard for ever",
+        "../bus/dialqueue.py",
+        "while self._heard and next(iter(self._heard.values())) <= now - HEARD_FOR:",
+        "while False:",
+        DIALS,
+    ),
+    Mutant(
         "never begin a dial that waits for the end of others",
         "dialler.py",
         "        if self._crowded:\n",
@@ -2450,7 +2485,7 @@ MUTANTS = [
     Mutant(
         "note no message of a node without a link",
         "../bus/buscore.py",
-        "            self._dials.note(sender)",
+        "            self._dials.note(sender, now)",
         "            pass",
         DIALS,
     ),
@@ -2520,7 +2555,7 @@ MUTANTS = [
     Mutant(
         "request the first frame of a virtual link again at once",
         "../bus/virtuallink.py",
-        "self.missing_since, self.ask_at = now, now + FIRST_AFTER",
+        "self.missing_since, self.ask_at = now, now + self._pause",
         "self.missing_since, self.ask_at = now, now + RESEND_AFTER",
         VIRTUAL_LINKS,
     ),
@@ -2974,7 +3009,7 @@ MUTANTS = [
     Mutant(
         "publish a heartbeat once for each link",
         "../bus/buscore.py",
-        "if len(named) > 1 and excluded <= min(len(named), MAX_EXCLUDED):",
+        "if len(named) > 1 and idle <= len(named) and excluded <= MAX_EXCLUDED:",
         "if False:",
         BUS_TRIALS,
     ),

@@ -15,7 +15,7 @@ Invariants:
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from itertools import takewhile
 
 from adsum.transport.handshake import Handshake
@@ -78,9 +78,14 @@ class BusDials:
         """Whether a handshake with a life is under way that this end began."""
         return life in self._dialled
 
-    def note(self, life: bytes) -> None:
+    @property
+    def heard(self) -> Mapping[bytes, float]:
+        """The lives without a link that were heard; see `DialQueue`."""
+        return self._queue.heard
+
+    def note(self, life: bytes, now: float) -> None:
         """Note a message of a life without a link; see `DialQueue`."""
-        self._queue.note(life)
+        self._queue.note(life, now)
 
     def dial(self, life: bytes) -> bool:
         """Let a dial wait for its place; nothing changes if there is a dial to this life.
@@ -153,7 +158,7 @@ class BusDials:
 
     def _add(self, key: bytes, life: bytes, dialled: str | None, now: float) -> VirtualGreeting:
         handshake = self._make_handshake(dialled is not None)
-        greeting = VirtualGreeting(key, life, handshake, now + DIAL_TIMEOUT, dialled)
+        greeting = VirtualGreeting(key, life, handshake, now, now + DIAL_TIMEOUT, dialled)
         self._by_key[key] = greeting
         if dialled is not None:
             self._dialled[life] = greeting

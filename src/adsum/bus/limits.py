@@ -60,6 +60,9 @@ PROBE_INTERVAL: Final = 0.25
 GREETING_INTERVAL: Final = 0.05
 #: Seconds between two announcements, about: a split that heals without a disconnect is noticed.
 ANNOUNCE_INTERVAL: Final = 30.0
+#: Seconds after its last message for which a node without a link counts as heard: longer than the
+#: longest time between two announcements.
+HEARD_FOR: Final = 40.0
 #: Seconds after a missing frame was noticed until it is requested again; doubles each time.
 RESEND_AFTER: Final = 0.25
 #: Seconds after the opening of a link until its first frame is requested again: in a start of many

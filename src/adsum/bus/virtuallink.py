@@ -19,6 +19,7 @@ class VirtualGreeting:
         key: The key of the link that it opens.
         life: The life of the other end.
         handshake: This end of it.
+        began_at: When it began here, in monotonic seconds.
         until: When it fails, in monotonic seconds.
         dialled: The address that this end dialled; None if the other end did.
     """
@@ -26,6 +27,7 @@ class VirtualGreeting:
     key: bytes
     life: bytes
     handshake: Handshake
+    began_at: float
     until: float
     dialled: str | None
     # The frames that were received last.
@@ -88,10 +90,16 @@ class VirtualLink:
     ask_at: float = float("inf")
     _pause: float = RESEND_AFTER
 
-    def await_first(self, now: float) -> None:
-        """Expect the first message of the peer, which follows its handshake."""
-        self.missing_since, self.ask_at = now, now + FIRST_AFTER
-        self._pause = FIRST_AFTER
+    def await_first(self, now: float, took: float) -> None:
+        """Expect the first message of the peer, which follows its handshake.
+
+        Args:
+            now: Monotonic seconds.
+            took: Seconds that the handshake took. The first message of a busy peer may take as
+                long, and asking for it would make the peer busier.
+        """
+        self._pause = min(max(FIRST_AFTER, 2 * took), RESEND_PATIENCE / 2)
+        self.missing_since, self.ask_at = now, now + self._pause
 
     def note_gap(self, now: float) -> bool:
         """Note whether a message or the confirmation is missing; returns whether to ask now."""
