@@ -2462,6 +2462,13 @@ MUTANTS = [
         ("tests/replication/test_dialler.py",),
     ),
     Mutant(
+        "end a handshake with a busy peer that answers",
+        "../bus/busdials.py",
+        "        greeting.until = now + DIAL_TIMEOUT\n",
+        "",
+        VIRTUAL_LINKS,
+    ),
+    Mutant(
         "begin all dials over a bus at once",
         "../bus/dialqueue.py",
         "if len(self._places) >= MAX_DIALS:",

@@ -367,6 +367,24 @@ def test_first_frame_of_a_busy_peer_is_awaited_as_long_as_its_handshake_took() -
     assert not any(isinstance(each, Report) for each in reports)
 
 
+def test_handshake_with_a_busy_peer_that_answers_goes_on() -> None:
+    """Each message takes less than the time of a dial, and all of them together take more."""
+    broker = Broker()
+    a, b = silent(broker, "a"), silent(broker, "b")
+    dial(a, b)
+    for _ in range(4):
+        broker.now += 0.4 * DIAL_TIMEOUT
+        under_way = list(broker.waiting)
+        broker.waiting.clear()
+        for deliver in under_way:
+            deliver()
+        for peer in (a, b):
+            peer.core.tick(broker.now)
+            peer.drain()
+    assert (len(a.links), len(b.links)) == (1, 1)
+    assert a.dials == {b.core.address: None}
+
+
 def test_dial_without_an_answer_ends() -> None:
     broker, (a, b) = cluster("a", "b")
     broker.loses = lambda sender, receiver: True

@@ -408,6 +408,7 @@ class BusCore:
             self._fail(greeting, _as_handshake_error(error))
             return
         if answer:
+            self._dials.extend(greeting, now)
             self._emit(self._inbox(sender), Greet(sender, key, answer))
         if greeting.handshake.peer is not None:
             self._open(greeting, greeting.handshake.peer, now)

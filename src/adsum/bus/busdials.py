@@ -10,8 +10,9 @@ Invariants:
   dropped. A stranger can repeat recorded greetings, each of which begins a handshake here.
 - There is at most one dial to a life. It waits, is under way, or is taken over by the handshake
   that its node has begun, once that has opened a link. Not before: a recorded greeting opens none.
-- Handshakes of each kind are kept in the order of their beginnings, and all have the same time. So
-  the first one is due first, and no call looks at all of them.
+- A handshake has `DIAL_TIMEOUT` from its beginning and from each answer: a busy peer is no stopped
+  one. Those of each kind are kept in the order of their last progress. So the first one is due
+  first, and no call looks at all of them.
 """
 
 from collections import Counter
@@ -105,6 +106,14 @@ class BusDials:
         if len(self._answered) >= MAX_GREETINGS:
             self.end(next(iter(self._answered.values())))
         return self._add(key, life, None, now)
+
+    def extend(self, greeting: VirtualGreeting, now: float) -> None:
+        """Give a handshake its full time again: the other end goes on with it."""
+        greeting.until = now + DIAL_TIMEOUT
+        if greeting.dialled is not None:
+            self._dialled[greeting.life] = self._dialled.pop(greeting.life)
+        else:
+            self._answered[greeting.key] = self._answered.pop(greeting.key)
 
     def end(self, greeting: VirtualGreeting) -> bool:
         """Forget a handshake; returns whether it was under way."""

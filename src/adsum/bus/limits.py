@@ -49,8 +49,8 @@ BACKLOG_INTERVAL: Final = 0.005
 #: Seconds, at most, for which a subject stays subscribed after its last topic is unwanted. So
 #: subscribers that come and go cost the engine no more than two commands for each subject in it.
 UNFOLLOW_AFTER: Final = 1.0
-#: Seconds that a dial waits for the handshake, and that a handshake of another node may take. An
-#: inbox without a subscriber is refused at once, so this is the time of a busy or stopped node.
+#: Seconds that a handshake waits for each message of the other end, which both ends may have begun.
+#: An inbox without a subscriber is refused at once, so this is the time of a busy or stopped node.
 DIAL_TIMEOUT: Final = 10.0
 #: Seconds after which a dial without an answer leaves its place to the next one, and goes on.
 DIAL_PATIENCE: Final = 3.0
