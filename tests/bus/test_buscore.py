@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adsum.bus.buscore import BusCore, prefix_of
+from adsum.bus.busdials import life_of
 from adsum.bus.busevents import Emit, Trouble
 from adsum.bus.busmessages import Announce, BusCodec, Cast, Greet, Probe, Report, Single
 from adsum.bus.limits import (
@@ -428,6 +429,44 @@ def test_late_first_frame_is_not_requested_again_at_once() -> None:
     assert frames(a, "b")[-1] == b"hello"
 
 
+def test_first_frame_of_a_busy_peer_is_awaited_as_long_as_its_handshake_took() -> None:
+    """All messages wait for a while, as at a peer that has many others to answer."""
+    broker = Broker()
+    a, b = silent(broker, "a"), silent(broker, "b")
+    dial(a, b)
+    for _ in range(7):
+        broker.now += 2 * FIRST_AFTER
+        under_way = list(broker.waiting)
+        broker.waiting.clear()
+        for peer in (a, b):
+            peer.core.tick(broker.now)
+            peer.drain()
+        for deliver in under_way:
+            deliver()
+    assert frames(a, "b") == frames(b, "a") == []
+    assert (len(a.links), len(b.links)) == (1, 1)
+    reports = [decoded(emit.data) for _, emit in broker.emitted]
+    assert not any(isinstance(each, Report) for each in reports)
+
+
+def test_handshake_with_a_busy_peer_that_answers_goes_on() -> None:
+    """Each message takes less than the time of a dial, and all of them together take more."""
+    broker = Broker()
+    a, b = silent(broker, "a"), silent(broker, "b")
+    dial(a, b)
+    for _ in range(4):
+        broker.now += 0.4 * DIAL_TIMEOUT
+        under_way = list(broker.waiting)
+        broker.waiting.clear()
+        for deliver in under_way:
+            deliver()
+        for peer in (a, b):
+            peer.core.tick(broker.now)
+            peer.drain()
+    assert (len(a.links), len(b.links)) == (1, 1)
+    assert a.dials == {b.core.address: None}
+
+
 def test_dial_without_an_answer_ends() -> None:
     broker, (a, b) = cluster("a", "b")
     broker.loses = lambda sender, receiver: True
@@ -511,6 +550,32 @@ def lose_next(broker: Broker, times: int = 1) -> None:
     """Lose so many of the next deliveries."""
     left = iter(range(times))
     broker.loses = lambda sender, receiver: next(left, None) is not None
+
+
+def test_frame_for_the_few_linked_among_many_others_is_sent_to_each() -> None:
+    broker, (a, *_) = cluster("a", "b", "c")
+    a.dials_who_announce = False
+    for number in range(3):
+        silent(broker, f"stranger {number}")
+    begun = len(broker.emitted)
+    send(a, b"hello")
+    kinds = [type(decoded(emit.data)) for name, emit in broker.emitted[begun:] if name == "a"]
+    assert kinds == [Single, Single]
+
+
+def test_cast_of_a_node_without_a_link_is_dropped_before_any_check() -> None:
+    broker, (a, b) = cluster("a", "b")
+    a.core.close(a.link_to("b"), "a test", broker.now)
+    a.dials_who_announce = False
+    a.drain()
+    broker.run()
+    cast = BusCodec(SECRET, "test").encode(life_of(b.core.address) or b"", Cast(9, (), (), b""))
+    forged = cast[:-1] + bytes([cast[-1] ^ 1])
+    a.core.received(forged, broker.now)
+    assert [type(event) for event in a.core.take_events()] == [Trouble]  # it was not heard since
+    a.core.received(cast, broker.now)
+    a.core.received(forged, broker.now)
+    assert a.core.take_events() == []
 
 
 def test_cast_waits_for_a_single_before_it() -> None:

@@ -40,7 +40,7 @@ def heard(count: int) -> tuple[BusDials, list[bytes]]:
     """Dials that wait, to lives that were heard."""
     dials, lives = made(), [life(number) for number in range(count)]
     for each in lives:
-        dials.note(each)
+        dials.note(each, _NOW)
         assert dials.dial(each)
     return dials, lives
 

@@ -7,6 +7,7 @@ import pytest
 from adsum.bus.dialqueue import DialQueue
 from adsum.bus.limits import (
     DIAL_PATIENCE,
+    HEARD_FOR,
     MAX_DIALS,
     MAX_HEARD,
     MAX_SILENT_DIALS,
@@ -48,7 +49,7 @@ def test_dial_to_a_node_that_was_heard_overtakes_silent_ones() -> None:
     queue, silent = DialQueue(), lives(MAX_DIALS)
     add_all(queue, silent)
     queue.begin(0.0)
-    queue.note(b"living")
+    queue.note(b"living", 0.0)
     add_all(queue, [b"living"])
     assert queue.begin(0.1) == [b"living"]
 
@@ -56,7 +57,7 @@ def test_dial_to_a_node_that_was_heard_overtakes_silent_ones() -> None:
 def test_dials_to_nodes_that_were_heard_take_all_places_and_no_more() -> None:
     queue, heard = DialQueue(), lives(MAX_DIALS + 1)
     for life in heard:
-        queue.note(life)
+        queue.note(life, 0.0)
     add_all(queue, heard)
     assert queue.begin(0.0) == heard[:MAX_DIALS]
     queue.end(heard[0])
@@ -68,14 +69,14 @@ def test_silent_node_that_is_heard_while_its_dial_waits_begins_at_once() -> None
     queue, silent = DialQueue(), lives(MAX_DIALS)
     add_all(queue, silent)
     queue.begin(0.0)
-    queue.note(silent[-1])
+    queue.note(silent[-1], 0.0)
     assert queue.begin(0.1) == [silent[-1]]
 
 
 def test_node_that_did_not_answer_is_silent_again() -> None:
     queue = DialQueue()
     for life in lives(MAX_SILENT_DIALS + 1):
-        queue.note(life)
+        queue.note(life, 0.0)
         queue.end(life)
     add_all(queue, lives(MAX_SILENT_DIALS + 1))
     assert len(queue.begin(0.0)) == MAX_SILENT_DIALS
@@ -85,7 +86,7 @@ def test_silent_dials_beyond_the_bound_may_not_wait() -> None:
     queue = DialQueue()
     add_all(queue, lives(MAX_SILENT_WAITING))
     assert not queue.add(b"another")
-    queue.note(b"living")
+    queue.note(b"living", 0.0)
     assert queue.add(b"living")
 
 
@@ -94,7 +95,7 @@ def test_dial_to_each_member_of_the_largest_cluster_overtakes_silent_ones() -> N
     queue, members = DialQueue(), lives(MAX_MEMBERS - 1)
     add_all(queue, lives(MAX_SILENT_DIALS, "stopped"))
     for life in members:
-        queue.note(life)
+        queue.note(life, 0.0)
     add_all(queue, members)
     begun = queue.begin(0.0)
     while len(begun) < len(members):
@@ -106,10 +107,19 @@ def test_dial_to_each_member_of_the_largest_cluster_overtakes_silent_ones() -> N
 def test_nodes_that_are_remembered_as_heard_are_bounded() -> None:
     queue = DialQueue()
     for life in lives(MAX_HEARD + 1):
-        queue.note(life)
+        queue.note(life, 0.0)
     add_all(queue, [b"life 0", *lives(MAX_DIALS, "other")])
-    queue.note(b"other 0")
+    queue.note(b"other 0", 0.0)
     assert queue.begin(0.0)[0] == b"other 0"
+
+
+def test_node_without_a_message_for_some_time_does_not_count_as_heard() -> None:
+    queue = DialQueue()
+    queue.note(b"gone", 0.0)
+    queue.note(b"living", 1.0)
+    queue.note(b"living", HEARD_FOR - 0.5)
+    queue.begin(HEARD_FOR + 0.5)
+    assert set(queue.heard) == {b"living"}
 
 
 def test_living_nodes_link_at_once_beside_many_stopped_ones() -> None:

@@ -61,13 +61,20 @@ class Room:
 
 
 async def live(settings: dict[str, Any], keys: list[str]) -> None:
-    """Run a node for each key, until the process is killed."""
+    """Run a node for each key, until the process is killed; with `at_once` all start at once."""
+    at_once = settings.pop("at_once", False)
     async with AsyncExitStack() as stack:
-        presences = []
-        for key in keys:
+
+        async def start(key: str) -> adsum.Presence:
             node = await stack.enter_async_context(adsum.Node(**settings))
-            presences.append(adsum.Presence(node))
-            presences[-1].track("room", key, owner=None)
+            presence = adsum.Presence(node)
+            presence.track("room", key, owner=None)
+            return presence
+
+        if at_once:
+            presences = await asyncio.gather(*map(start, keys))
+        else:
+            presences = [await start(key) for key in keys]
         room = Room(presences)
         await asyncio.gather(room.tell(), *map(room.follow, presences))
 

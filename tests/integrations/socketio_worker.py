@@ -12,7 +12,7 @@ import adsum
 from adsum.integrations.socketio import AsyncAdsumManager
 from tests.support.nodes import running
 from tests.support.ports import free_port
-from tests.support.waiting import until
+from tests.support.waiting import DEADLINE, until
 
 #: The topic of the default channel.
 TOPIC = "socketio:socketio"

@@ -11,8 +11,9 @@ A node subscribes to two subjects: one of the whole cluster, and its inbox, whic
   of sockets, with new nonces of both ends, so it needs a living process that knows the secret.
   If both ends dial, the dial of the smaller life goes on, and the other end takes part in it. Few
   dials are under way at a time, see `busdials`.
-* **Links.** Each is ordered and complete, or closes: see `buswindows`. A frame for at least half
-  of all links is published once, and names the few that it is not for.
+* **Links.** Each is ordered and complete, or closes: see `buswindows`. A frame is published
+  once if it is for at least half of the *audience*, the nodes that would receive it: those with a
+  link, and others that were heard. It names the links that it is not for.
 * **Topics.** A message for all members is published on the subject of its topic, see `bustopics`,
   so the engine passes it to the nodes that want the topic. It is sent at most once, without credit.
 * **Credit.** The bus has no backpressure. A receiver acknowledges the bytes that it has handled,
@@ -71,6 +72,7 @@ from .busmessages import (
     Report,
     Shut,
     Single,
+    claims_cast,
     sender_of,
 )
 from .busring import Ring
@@ -201,8 +203,11 @@ class BusCore:
 
     def received(self, data: bytes, now: float) -> None:
         """Handle a message of the bus; one that no member has sent is dropped."""
-        if sender_of(data) == self._life:
+        claimed = sender_of(data)
+        if claimed == self._life:
             return  # some engines return the messages of a node to itself
+        if claims_cast(data) and claimed in self._dials.heard and claimed not in self._by_life:
+            return  # it is for others: most messages are, while many nodes start at once
         try:
             sender, message = self._codec.decode(data)
         except ProtocolError as error:
@@ -211,7 +216,7 @@ class BusCore:
             self._events.append(Trouble(text, _DIGITS.sub("", str(error))))
             return
         if sender not in self._by_life:
-            self._dials.note(sender)
+            self._dials.note(sender, now)
         self._handle(sender, message, len(data), now)
         self._begin_dials(now)
 
@@ -274,7 +279,9 @@ class BusCore:
         self._begin_dials(now)
 
     def send(self, links: Collection[int], payload: bytes, now: float) -> None:
-        """Send a frame over these links: published once if they are at least half of all links.
+        """Send a frame over these links, published once if that costs fewer deliveries.
+
+        All nodes receive what is published once, also those without a link.
 
         Raises:
             ValueError: The payload is above the frame limit.
@@ -282,7 +289,8 @@ class BusCore:
         body = encode_payload(payload)
         named = [self._links[id] for id in links if id in self._links]
         excluded = len(self._links) - len(named)
-        if len(named) > 1 and excluded <= min(len(named), MAX_EXCLUDED):
+        idle = excluded + len(self._dials.heard)
+        if len(named) > 1 and idle <= len(named) and excluded <= MAX_EXCLUDED:
             self._cast(named, body, now)
         else:
             for link in named:
@@ -427,6 +435,7 @@ class BusCore:
             self._fail(greeting, _as_handshake_error(error))
             return
         if answer:
+            self._dials.extend(greeting, now)
             self._emit(self._inbox(sender), Greet(sender, key, answer))
         if greeting.handshake.peer is not None:
             self._open(greeting, greeting.handshake.peer, now)
@@ -586,7 +595,7 @@ class BusCore:
             older.doubt(self._random_bytes(QUESTION_BYTES))
             self._check_gap(older, now)
         self._incomplete[link.id] = link
-        link.await_first(now)
+        link.await_first(now, now - greeting.began_at)
         self._send_single(link, self._topics.opening, now)
         version = greeting.handshake.version
         self._events.append(Opened(link.id, peer, greeting.dialled, version))

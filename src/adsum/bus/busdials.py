@@ -10,12 +10,13 @@ Invariants:
   dropped. A stranger can repeat recorded greetings, each of which begins a handshake here.
 - There is at most one dial to a life. It waits, is under way, or is taken over by the handshake
   that its node has begun, once that has opened a link. Not before: a recorded greeting opens none.
-- Handshakes of each kind are kept in the order of their beginnings, and all have the same time. So
-  the first one is due first, and no call looks at all of them.
+- A handshake has `DIAL_TIMEOUT` from its beginning and from each answer: a busy peer is no stopped
+  one. Those of each kind are kept in the order of their last progress. So the first one is due
+  first, and no call looks at all of them.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from itertools import takewhile
 
 from adsum.transport.handshake import Handshake
@@ -83,9 +84,14 @@ class BusDials:
         greeting = self._dialled.get(life)
         return None if greeting is None or greeting.is_answered else greeting
 
-    def note(self, life: bytes) -> None:
+    @property
+    def heard(self) -> Mapping[bytes, float]:
+        """The lives without a link that were heard; see `DialQueue`."""
+        return self._queue.heard
+
+    def note(self, life: bytes, now: float) -> None:
         """Note a message of a life without a link; see `DialQueue`."""
-        self._queue.note(life)
+        self._queue.note(life, now)
 
     def dial(self, life: bytes) -> bool:
         """Let a dial wait for its place; nothing changes if there is a dial to this life.
@@ -105,6 +111,14 @@ class BusDials:
         if len(self._answered) >= MAX_GREETINGS:
             self.end(next(iter(self._answered.values())))
         return self._add(key, life, None, now)
+
+    def extend(self, greeting: VirtualGreeting, now: float) -> None:
+        """Give a handshake its full time again: the other end goes on with it."""
+        greeting.until = now + DIAL_TIMEOUT
+        if greeting.dialled is not None:
+            self._dialled[greeting.life] = self._dialled.pop(greeting.life)
+        else:
+            self._answered[greeting.key] = self._answered.pop(greeting.key)
 
     def end(self, greeting: VirtualGreeting) -> bool:
         """Forget a handshake; returns whether it was under way."""
@@ -158,7 +172,7 @@ class BusDials:
 
     def _add(self, key: bytes, life: bytes, dialled: str | None, now: float) -> VirtualGreeting:
         handshake = self._make_handshake(dialled is not None)
-        greeting = VirtualGreeting(key, life, handshake, now + DIAL_TIMEOUT, dialled)
+        greeting = VirtualGreeting(key, life, handshake, now, now + DIAL_TIMEOUT, dialled)
         self._by_key[key] = greeting
         if dialled is not None:
             self._dialled[life] = greeting

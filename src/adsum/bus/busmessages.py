@@ -176,12 +176,18 @@ class Bulletin:
 
 BusMessage = Announce | Lost | Greet | Shut | Single | Cast | Report | Probe | Bulletin
 _KINDS: Final = (Announce, Lost, Greet, Shut, Single, Cast, Report, Probe, Bulletin)
+_CAST_KIND: Final = _KINDS.index(Cast)
 _BULLETIN_KIND: Final = _KINDS.index(Bulletin)
 
 
 def sender_of(data: bytes) -> bytes:
     """The life that a message claims as its sender, before any check; shorter if it is short."""
     return data[_HEAD.size - LIFE_BYTES : _HEAD.size]
+
+
+def claims_cast(data: bytes) -> bool:
+    """Whether a message claims to be a `Cast`, before any check."""
+    return data[2:3] == bytes([_CAST_KIND])
 
 
 def claims_bulletin(data: bytes) -> bool:

@@ -6,16 +6,26 @@ subscribes to its inbox and never answers, so many stopped nodes would hold all 
 again, and living nodes would wait behind them.
 
 So the dials are of two kinds. A life was *heard* if a message of it has arrived since it last had a
-link or failed to answer: an announcement, or a heartbeat for others. All others are *silent*. A
-dial to a life that was heard begins before all silent ones, which have `MAX_SILENT_DIALS` of the
-places. So it waits for dials to other lives that were heard alone, and these answer, unless they
-were stopped since. The number of handshakes under way is the same as without the rule.
+link or failed to answer: an announcement, or a heartbeat for others. It is forgotten `HEARD_FOR`
+seconds after its last announcement. All others are *silent*. A dial to a life that was heard begins
+before all silent ones, which have `MAX_SILENT_DIALS` of the places. So it waits for dials to other
+lives that were heard alone, and these answer, unless they were stopped since. The number of
+handshakes under way is the same as without the rule.
 
 No more than `MAX_SILENT_WAITING` silent dials wait. More are refused at once, and the caller dials
 again later, so that they do not use up the dials that it may have under way.
 """
 
-from .limits import DIAL_PATIENCE, MAX_DIALS, MAX_HEARD, MAX_SILENT_DIALS, MAX_SILENT_WAITING
+from collections.abc import Mapping
+
+from .limits import (
+    DIAL_PATIENCE,
+    HEARD_FOR,
+    MAX_DIALS,
+    MAX_HEARD,
+    MAX_SILENT_DIALS,
+    MAX_SILENT_WAITING,
+)
 
 _NEVER = float("inf")
 
@@ -27,23 +37,30 @@ class DialQueue:
         self._waiting: dict[bytes, None] = {}
         # When each dial under way leaves its place to the next one.
         self._places: dict[bytes, float] = {}
-        # The lives that were heard; the oldest is the first.
-        self._heard: dict[bytes, None] = {}
+        # When the last message of each life that was heard arrived; the oldest is the first.
+        self._heard: dict[bytes, float] = {}
 
-    def note(self, life: bytes) -> None:
+    @property
+    def heard(self) -> Mapping[bytes, float]:
+        """The lives that were heard, with the time of the last noted message; read-only."""
+        return self._heard
+
+    def note(self, life: bytes, now: float) -> None:
         """Note a message of a life without a link."""
-        if life not in self._heard:
-            self._heard[life] = None
-            if len(self._heard) > MAX_HEARD:
-                del self._heard[next(iter(self._heard))]
+        if life in self._heard:
+            del self._heard[life]
+        self._heard[life] = now
+        if len(self._heard) > MAX_HEARD:
+            del self._heard[next(iter(self._heard))]
 
     def add(self, life: bytes) -> bool:
         """Let a dial wait for a place; returns False if it may not wait. Idempotent."""
         if life in self._waiting:
             return True
-        silent = sum(each not in self._heard for each in self._waiting)
-        if life not in self._heard and silent >= MAX_SILENT_WAITING:
-            return False
+        if life not in self._heard:
+            silent = sum(each not in self._heard for each in self._waiting)
+            if silent >= MAX_SILENT_WAITING:
+                return False
         self._waiting[life] = None
         return True
 
@@ -68,6 +85,8 @@ class DialQueue:
 
     def begin(self, now: float) -> list[bytes]:
         """Give the free places to waiting dials; returns their lives."""
+        while self._heard and next(iter(self._heard.values())) <= now - HEARD_FOR:
+            del self._heard[next(iter(self._heard))]
         if not self._waiting:
             return []
         self._places = {life: at for life, at in self._places.items() if at > now}

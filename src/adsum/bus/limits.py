@@ -51,8 +51,8 @@ BACKLOG_INTERVAL: Final = 0.005
 #: Seconds, at most, for which a subject stays subscribed after its last topic is unwanted. So
 #: subscribers that come and go cost the engine no more than two commands for each subject in it.
 UNFOLLOW_AFTER: Final = 1.0
-#: Seconds that a dial waits for the handshake, and that a handshake of another node may take. An
-#: inbox without a subscriber is refused at once, so this is the time of a busy or stopped node.
+#: Seconds that a handshake waits for each message of the other end, which both ends may have begun.
+#: An inbox without a subscriber is refused at once, so this is the time of a busy or stopped node.
 DIAL_TIMEOUT: Final = 10.0
 #: Seconds after which a dial without an answer leaves its place to the next one, and goes on.
 DIAL_PATIENCE: Final = 3.0
@@ -62,6 +62,9 @@ PROBE_INTERVAL: Final = 0.25
 GREETING_INTERVAL: Final = 0.05
 #: Seconds between two announcements, about: a split that heals without a disconnect is noticed.
 ANNOUNCE_INTERVAL: Final = 30.0
+#: Seconds after its last message for which a node without a link counts as heard: longer than the
+#: longest time between two announcements.
+HEARD_FOR: Final = 40.0
 #: Seconds after a missing frame was noticed until it is requested again; doubles each time.
 RESEND_AFTER: Final = 0.25
 #: Seconds after the opening of a link until its first frame is requested again: in a start of many

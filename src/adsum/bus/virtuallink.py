@@ -19,6 +19,7 @@ class VirtualGreeting:
         key: The key of the link that it opens.
         life: The life of the other end.
         handshake: This end of it.
+        began_at: When it began here, in monotonic seconds.
         until: When it fails, in monotonic seconds.
         dialled: The address that this end dialled; None if the other end did.
         hello: The first frames of this end, if it dialled; empty before they are sent.
@@ -27,6 +28,7 @@ class VirtualGreeting:
     key: bytes
     life: bytes
     handshake: Handshake
+    began_at: float
     until: float
     dialled: str | None
     hello: bytes = b""
@@ -101,10 +103,16 @@ class VirtualLink:
     ask_at: float = float("inf")
     _pause: float = RESEND_AFTER
 
-    def await_first(self, now: float) -> None:
-        """Expect the first message of the peer, which follows its handshake."""
-        self.missing_since, self.ask_at = now, now + FIRST_AFTER
-        self._pause = FIRST_AFTER
+    def await_first(self, now: float, took: float) -> None:
+        """Expect the first message of the peer, which follows its handshake.
+
+        Args:
+            now: Monotonic seconds.
+            took: Seconds that the handshake took. The first message of a busy peer may take as
+                long, and asking for it would make the peer busier.
+        """
+        self._pause = min(max(FIRST_AFTER, 2 * took), RESEND_PATIENCE / 2)
+        self.missing_since, self.ask_at = now, now + self._pause
 
     def doubt(self, question: bytes) -> None:
         """Note that the peer may have given the link up, until it has answered a new question."""

@@ -191,7 +191,7 @@ class CarrierDriver(SocketDriver):
         """Dial an address over the carrier at once, even if earlier dials have failed."""
         self.engine.remove_seed(address)
         self.engine.add_seed(address, lasting=False, direct=False)
-        self.tick()
+        self.wake()  # once for the announcements of a crowd
 
     def _is_linked(self, address: str) -> bool:
         return any(address in link.peer.addresses for link in self._links.values())

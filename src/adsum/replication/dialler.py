@@ -18,8 +18,6 @@ from .timing import Timing
 
 #: Dials under way at a time, at most: peers send addresses, and may send too many.
 MOST_DIALS = 64
-#: Seconds until the next attempt when more dials are due than may be under way.
-CROWDED_PAUSE = 0.02
 
 
 @dataclass(slots=True, eq=False)
@@ -65,6 +63,8 @@ class Dialler:
         self._peers: dict[str, Target] = {}
         #: The earliest time at which `due` may return addresses.
         self.next_at = float("inf")
+        # Whether more dials are due than may be under way.
+        self._crowded = False
 
     def add_seed(self, address: str, now: float, *, lasting: bool, direct: bool = True) -> bool:
         """Dial an address from the configuration or discovery; returns whether it is new.
@@ -131,24 +131,23 @@ class Dialler:
         if now < self.next_at:
             return []
         self.next_at = float("inf")
-        addresses: list[str] = []
-        # The longest wait comes first, so every target has its turn even if many do not answer.
-        targets = sorted(
-            (*self._seeds.values(), *self._peers.values()), key=lambda target: target.dial_at
-        )
-        room = MOST_DIALS - sum(target.dialling is not None for target in targets)
-        for target in targets:
+        room = MOST_DIALS
+        unlinked: list[Target] = []
+        for target in (*self._seeds.values(), *self._peers.values()):
             reached = direct if target.seed and target.direct else linked
-            if target.dialling is not None or target.name in reached or not target.addresses:
-                continue
-            if target.dial_at <= now and len(addresses) >= room:
-                self.next_at = min(self.next_at, now + CROWDED_PAUSE)
-            elif target.dial_at <= now:
-                target.dialling = target.addresses[target.position % len(target.addresses)]
-                addresses.append(target.dialling)
-            else:
-                self.next_at = min(self.next_at, target.dial_at)
-        return list(dict.fromkeys(addresses))
+            if target.dialling is not None:
+                room -= 1
+            elif target.name not in reached and target.addresses:
+                unlinked.append(target)
+        # The longest wait comes first, so every target has its turn even if many do not answer.
+        unlinked.sort(key=lambda target: target.dial_at)
+        due = [target for target in unlinked if target.dial_at <= now]
+        for target in due[: max(0, room)]:
+            target.dialling = target.addresses[target.position % len(target.addresses)]
+        self._crowded = len(due) > room
+        if len(unlinked) > len(due):
+            self.next_at = unlinked[len(due)].dial_at
+        return list(dict.fromkeys(target.dialling for target in due if target.dialling is not None))
 
     def answered(self, address: str, name: str, now: float) -> str | None:
         """Record that a node of this name answered at a dialled address.
@@ -157,7 +156,7 @@ class Dialler:
             As `failed`: if another node answers, that counts as a refusal by the expected one.
         """
         gone = None
-        for target in self._dialling(address):
+        for target in self._end_dial(address, now):
             if target.seed:
                 target.name = name
             if target.name == name:
@@ -172,7 +171,7 @@ class Dialler:
 
         A seed is dialled again after `Timing.redial_refused`.
         """
-        for target in self._dialling(address):
+        for target in self._end_dial(address, now):
             target.dialling, target.name = None, target.name if not target.seed else None
             target.dial_at = now + self._timing.redial_refused
             self.next_at = min(self.next_at, target.dial_at)
@@ -189,7 +188,7 @@ class Dialler:
             The name of a member if all its addresses refused in this round, else None.
         """
         gone = None
-        for target in self._dialling(address):
+        for target in self._end_dial(address, now):
             gone = self._advance(target, refused, now) or gone
         return gone
 
@@ -230,7 +229,10 @@ class Dialler:
         delay = min(most, timing.redial_first * 2.0 ** min(target.failures, 20))
         return delay * (0.5 + self._rng.random() / 2)
 
-    def _dialling(self, address: str) -> list[Target]:
+    def _end_dial(self, address: str, now: float) -> list[Target]:
+        """The targets of a dial that has ended; the next one begins if it waits for a place."""
+        if self._crowded:
+            self.next_at = min(self.next_at, now)
         targets = (*self._seeds.values(), *self._peers.values())
         return [target for target in targets if target.dialling == address]
 
