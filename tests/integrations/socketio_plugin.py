@@ -17,15 +17,19 @@ from adsum.integrations.socketio import AdsumManager, AsyncAdsumManager
 _portals: list[adsum.Portal] = []
 
 
+def _node() -> adsum.Node:
+    return adsum.Node(cluster="upstream", siblings=False)  # some managers are write-only
+
+
 class PluggedManager(AdsumManager):
     def __init__(self, *arguments: Any, **settings: Any) -> None:
-        _portals.append(adsum.Portal(adsum.Node(siblings=False)))
+        _portals.append(adsum.Portal(_node()))
         super().__init__(_portals[-1], *arguments, **settings)
 
 
 class AsyncPluggedManager(AsyncAdsumManager):
     def __init__(self, *arguments: Any, **settings: Any) -> None:
-        super().__init__(adsum.Node(siblings=False), *arguments, **settings)
+        super().__init__(_node(), *arguments, **settings)
 
 
 pubsub_manager.PubSubManager = PluggedManager

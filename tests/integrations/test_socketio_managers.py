@@ -18,6 +18,7 @@ import adsum
 from adsum.integrations import socketio as managers
 from adsum.integrations.socketio import AdsumManager, AsyncAdsumManager
 from adsum.pubsub import DEFAULT_LIMIT
+from adsum.sparselog import SparseLogger
 from tests.support.nodes import run, running
 from tests.support.waiting import DEADLINE, eventually, until
 from tests.support.worker_processes import Workers
@@ -242,6 +243,58 @@ def test_wrong_argument_is_refused(manager: Any, settings: Any, text: str) -> No
     over: Any = adsum.Node() if manager is AsyncAdsumManager else adsum.Portal()
     with pytest.raises(adsum.ConfigurationError, match=text):
         manager(over, **settings)
+
+
+@pytest.mark.parametrize("manager", [AdsumManager, AsyncAdsumManager])
+def test_write_only_manager_needs_a_named_cluster(
+    manager: Any, cluster_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    over: Any = adsum.Node if manager is AsyncAdsumManager else lambda: adsum.Portal(adsum.Node())
+    with pytest.raises(adsum.ConfigurationError, match=r"cluster: must be set .*ADSUM_CLUSTER"):
+        manager(over(), write_only=True)
+    manager(over())  # workers of one command share an automatic cluster
+    monkeypatch.setenv("ADSUM_CLUSTER", cluster_name)
+    manager(over(), write_only=True)
+
+
+@pytest.fixture
+def _fresh_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A log that holds back no line because of an earlier test."""
+    monkeypatch.setattr(managers, "_log", SparseLogger(managers._logger))
+
+
+@pytest.mark.usefixtures("_fresh_log")
+def test_emit_of_a_write_only_manager_that_is_alone_is_logged(
+    cluster_name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with adsum.Portal(adsum.Node(cluster=cluster_name)) as script:
+        manager = AdsumManager(script, write_only=True)
+        manager.emit("said", 1)
+        [line] = lines(caplog)
+        assert line.startswith("operation 'emit' reached nobody: this process is alone in its")
+        assert "need the same `cluster` (ADSUM_CLUSTER)" in line
+        manager.emit("said", 2)
+        assert lines(caplog) == [line]  # further ones are counted
+
+
+@pytest.mark.usefixtures("_fresh_log")
+def test_emit_of_a_write_only_node_is_logged_only_while_it_is_alone(
+    cluster_name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        async with running(2, cluster=cluster_name) as nodes:
+            manager = AsyncAdsumManager(nodes[0], write_only=True)
+            await manager.emit("said", 1)
+            assert lines(caplog) == []
+            await nodes[1].stop()
+            await until(lambda: len(nodes[0].members()) == 1)
+            await AsyncAdsumManager(nodes[0]).emit("said", 2)  # a server may be alone
+            assert lines(caplog) == []
+            await manager.emit("said", 3)
+            [line] = lines(caplog)
+            assert "this process is alone in its cluster" in line
+
+    run(main())
 
 
 def test_node_and_portal_are_not_confused() -> None:

@@ -12,9 +12,12 @@ Invariants:
   messages and all texts share one topic.
 - A process receives texts from the moment at which its first client connects, or at which it emits
   with a callback. Before, it has no client and waits for no answer.
-- Each loss that this process can know of is logged: other nodes that missed a text, unread texts
-  that were dropped, and operations of other processes that cannot be applied. No operation of
-  another process raises in python-socketio, which would log a traceback each time.
+- Each loss that this process can know of is logged: other nodes that missed a text, a text of a
+  process without clients that is alone in its cluster, unread texts that were dropped, and
+  operations of other processes that cannot be applied. No operation of another process raises in
+  python-socketio, which would log a traceback each time.
+- A process without clients has a named cluster. An automatic one has the processes of one command,
+  so a script would be alone there, and its emits would reach nobody.
 """
 
 import base64
@@ -27,7 +30,7 @@ from contextlib import suppress
 from typing import Any
 
 from adsum.arguments import flag, instance, refuse
-from adsum.errors import AdsumError
+from adsum.errors import AdsumError, ConfigurationError
 from adsum.node import Node
 from adsum.portal import Portal, PortalSubscription
 from adsum.pubsub import PubSub
@@ -61,6 +64,8 @@ MAX_UNREAD_BYTES = 256 * 1024 * 1024
 _GREEN_MODES = ("eventlet", "gevent", "gevent_uwsgi")
 #: The beginning of the topic; the channel follows.
 _PREFIX = "socketio:"
+#: States of other nodes that receive messages.
+_RECEIVING = ("up", "suspect")
 
 _logger = logging.getLogger("adsum.integrations.socketio")
 _log = SparseLogger(_logger)
@@ -144,6 +149,14 @@ class _Texts:
         if missed:
             _log.warning("operation %r: %d of the other nodes missed it", message["method"], missed)
 
+    def _log_unreached(self, message: dict[str, Any]) -> None:
+        """Log an operation of a process without clients that no other node could receive."""
+        _log.warning(
+            "operation %r reached nobody: this process is alone in its cluster; the servers need "
+            "the same `cluster` (ADSUM_CLUSTER) as this process",
+            message["method"],
+        )
+
     def _expect_answer(self, message: dict[str, Any]) -> None:
         """Receive texts from now on if an emit has a callback, also before the first client."""
         server = self.server
@@ -152,13 +165,23 @@ class _Texts:
             self.initialize()
 
 
-def _checked(channel: str, write_only: bool, logger: Any, json: Any) -> dict[str, Any]:
+def _is_alone(node: Node) -> bool:
+    """Whether no other node of the cluster receives messages."""
+    return not any(member.status in _RECEIVING for member in node.members())
+
+
+def _checked(node: Node, channel: str, write_only: bool, logger: Any, json: Any) -> dict[str, Any]:
     """The arguments of both managers for their base classes."""
     _check_has("logger", logger, "debug", "info", "warning", "error", "exception")
     _check_has("json", json, "dumps", "loads")
     if not is_name(channel, MAX_CHANNEL):
         refuse("channel", channel, f"a Unicode text of 1 to {MAX_CHANNEL:,} characters")
-    write_only = flag("write_only", write_only)
+    if flag("write_only", write_only) and node.settings.cluster is None:
+        raise ConfigurationError(
+            "cluster: must be set on the node of a manager with write_only=True, or as "
+            "ADSUM_CLUSTER, to the same name as in the servers; without it this process is in a "
+            "cluster of its own command, and its emits reach nobody"
+        )
     return {"channel": channel, "write_only": write_only, "logger": logger, "json": json}
 
 
@@ -177,14 +200,15 @@ class AsyncAdsumManager(_Texts, AsyncPubSubManager):  # type: ignore[misc]  # it
     Args:
         node: The node; its cluster has the other processes.
         channel: Servers with one channel reach each other's clients, 1 to 1,000 characters.
-        write_only: Whether this process has no clients and only emits, without a server.
+        write_only: Whether this process has no clients and only emits, without a server. Its node
+            needs a `cluster`, the one of the servers.
         logger: A logger for the messages of python-socketio, if not that of the server.
         json: A module with `dumps` and `loads`, for a process with ``write_only=True``. Others use
             that of the server.
 
     Raises:
-        ConfigurationError: An argument is wrong. A `socketio.Server` raises it if it is given this
-            manager.
+        ConfigurationError: An argument is wrong, or a write-only process has no `cluster`. A
+            `socketio.Server` raises it if it is given this manager.
 
     Example:
         >>> import adsum, socketio
@@ -207,7 +231,8 @@ class AsyncAdsumManager(_Texts, AsyncPubSubManager):  # type: ignore[misc]  # it
         json: Any = None,
     ) -> None:
         instance("node", node, Node, "an adsum.Node")
-        super().__init__(**_checked(channel, write_only, logger, json))
+        super().__init__(**_checked(node, channel, write_only, logger, json))
+        self._node = node
         self._pubsub = PubSub(node)
         self._unread = UnreadLog(_logger, MAX_UNREAD, MAX_UNREAD_BYTES)
 
@@ -221,6 +246,8 @@ class AsyncAdsumManager(_Texts, AsyncPubSubManager):  # type: ignore[misc]  # it
         self._expect_answer(data)
         missed = await self._pubsub.publish(_PREFIX + self.channel, self._encode(data))
         self._check_missed(data, missed)
+        if self.write_only and not missed and _is_alone(self._node):
+            self._log_unreached(data)
 
     async def _listen(self) -> AsyncIterator[dict[str, Any]]:
         try:
@@ -263,19 +290,21 @@ class AdsumManager(_Texts, PubSubManager):  # type: ignore[misc]  # it has no ty
     Args:
         portal: The portal; the cluster of its node has the other processes.
         channel: Servers with one channel reach each other's clients, 1 to 1,000 characters.
-        write_only: Whether this process has no clients and only emits, without a server.
+        write_only: Whether this process has no clients and only emits, without a server. Its node
+            needs a `cluster`, the one of the servers.
         logger: A logger for the messages of python-socketio, if not that of the server.
         json: A module with `dumps` and `loads`, for a process with ``write_only=True``. Others use
             that of the server.
 
     Raises:
-        ConfigurationError: An argument is wrong. A server raises it if it is given this manager and
-            is a `socketio.AsyncServer`, or its mode is not that of threads.
+        ConfigurationError: An argument is wrong, or a write-only process has no `cluster`. A server
+            raises it if it is given this manager and is a `socketio.AsyncServer`, or its mode is
+            not that of threads.
 
     Example:
         >>> import adsum
         >>> from adsum.integrations.socketio import AdsumManager
-        >>> with adsum.Portal(adsum.Node(siblings=False)) as portal:
+        >>> with adsum.Portal(adsum.Node(cluster="shop")) as portal:
         ...     AdsumManager(portal, write_only=True).emit("news", {"text": "hi"}, room="lobby")
     """
 
@@ -290,7 +319,7 @@ class AdsumManager(_Texts, PubSubManager):  # type: ignore[misc]  # it has no ty
         json: Any = None,
     ) -> None:
         instance("portal", portal, Portal, "an adsum.Portal")
-        super().__init__(**_checked(channel, write_only, logger, json))
+        super().__init__(**_checked(portal.node, channel, write_only, logger, json))
         self._portal = portal
         self._unread = UnreadLog(_logger, MAX_UNREAD, MAX_UNREAD_BYTES)
         # From the first call of `initialize` on.
@@ -340,6 +369,8 @@ class AdsumManager(_Texts, PubSubManager):  # type: ignore[misc]  # it has no ty
         self._expect_answer(data)
         missed = self._portal.publish(_PREFIX + self.channel, self._encode(data))
         self._check_missed(data, missed)
+        if self.write_only and not missed and self._portal.call(_is_alone, self._portal.node):
+            self._log_unreached(data)
 
     def _listen(self) -> Iterator[dict[str, Any]]:
         if (subscription := self._subscription) is not None:
