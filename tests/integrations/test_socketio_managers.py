@@ -11,6 +11,8 @@ import threading
 from functools import partial
 from typing import Any
 
+import flask
+import flask_socketio
 import pytest
 import socketio
 
@@ -311,6 +313,17 @@ def test_server_of_the_other_kind_is_refused() -> None:
         socketio.Server(client_manager=AsyncAdsumManager(adsum.Node()))
     with pytest.raises(adsum.ConfigurationError, match="must be an AsyncAdsumManager"):
         socketio.AsyncServer(client_manager=AdsumManager(adsum.Portal()))
+
+
+def test_flask_ignores_a_message_queue_beside_the_manager_and_prefers_one_of_init_app() -> None:
+    manager = AdsumManager(adsum.Portal())
+    settings: Any = {"async_mode": "threading", "client_manager": manager}
+    queue = "redis://127.0.0.1:1"
+    site = flask_socketio.SocketIO(flask.Flask("site"), message_queue=queue, **settings)
+    assert site.server.manager is manager
+    site = flask_socketio.SocketIO(**settings)
+    site.init_app(flask.Flask("site"), message_queue=queue)
+    assert isinstance(site.server.manager, socketio.RedisManager)
 
 
 def test_green_threads_are_refused() -> None:
