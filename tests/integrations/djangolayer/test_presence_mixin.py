@@ -32,6 +32,9 @@ class User:
         return self._name
 
 
+#: Seconds in which a superfluous call would arrive.
+QUIET = 0.05
+
 ANN, BOB, VISITOR = User(1, "ann"), User(2, "bob"), User(0, "", False)
 
 
@@ -159,6 +162,49 @@ async def receives(communicator: Any, users: list[str]) -> None:
         continue
 
 
+async def next_users(communicator: Any) -> Any:
+    return await communicator.receive_json_from(timeout=DEADLINE)
+
+
+@pytest.mark.parametrize("visitor", [False, True])
+def test_each_change_is_one_call_and_the_own_join_is_the_first(
+    layer: ChannelLayer, visitor: bool
+) -> None:
+    async def main() -> None:
+        ann, bob = client(PlainRoom, ANN), client(PlainRoom, VISITOR if visitor else BOB)
+        later = client(PlainRoom, User(3, "cat"))
+        both = ["ann"] if visitor else ["ann", "bob"]
+        assert await ann.connect(timeout=DEADLINE)
+        assert await next_users(ann) == ["ann"]
+        assert await ann.receive_nothing(QUIET)
+        assert await bob.connect(timeout=DEADLINE)
+        assert await next_users(bob) == both
+        assert await bob.receive_nothing(QUIET)
+        if not visitor:
+            assert await next_users(ann) == both
+        assert await ann.receive_nothing(QUIET)
+        assert await later.connect(timeout=DEADLINE)
+        for each in (ann, bob, later):
+            assert await next_users(each) == [*both, "cat"]
+        for each in (ann, bob, later):
+            assert await each.receive_nothing(QUIET)
+        for each in (ann, bob, later):
+            await each.disconnect()
+
+    asyncio.run(main())
+
+
+def test_visitor_in_an_empty_room_is_called_once(layer: ChannelLayer) -> None:
+    async def main() -> None:
+        visitor = client(PlainRoom, VISITOR)
+        assert await visitor.connect(timeout=DEADLINE)
+        assert await next_users(visitor) == []
+        assert await visitor.receive_nothing(QUIET)
+        await visitor.disconnect()
+
+    asyncio.run(main())
+
+
 def test_visitor_without_an_account_is_not_listed_and_sees_the_users(layer: ChannelLayer) -> None:
     async def main() -> None:
         ann, visitor = client(PlainRoom, ANN), client(PlainRoom, User(0, "", False))
@@ -259,6 +305,68 @@ def test_other_channel_layer_is_refused(layer: ChannelLayer) -> None:
         raise AssertionError(f"{message} was sent")
 
     channel_layers.set("default", InMemoryChannelLayer())
+    asyncio.run(main())
+
+
+def test_mixin_after_the_consumer_is_refused() -> None:
+    order = r"class Late\(PresenceMixin, JsonWebsocketConsumer\)"
+    with pytest.raises(adsum.ConfigurationError, match=order):
+
+        class Late(JsonWebsocketConsumer, PresenceMixin):  # type: ignore[misc]
+            pass
+
+
+def test_room_after_a_consumer_that_inherits_is_refused() -> None:
+    class Site(AsyncJsonWebsocketConsumer):  # type: ignore[misc]
+        pass
+
+    class Rooms(PresenceMixin):  # without a consumer, as the base of several
+        pass
+
+    class Fine(Rooms, Site):
+        pass
+
+    class Other(AsyncJsonWebsocketConsumer):  # type: ignore[misc]
+        pass
+
+    class FineAsWell(Other, Fine):  # the mixin comes before the base of all consumers
+        pass
+
+    with pytest.raises(adsum.ConfigurationError, match=r"class Late\(Rooms, Site\)"):
+
+        class Late(Site, Rooms):
+            pass
+
+
+def test_scope_without_a_user_is_an_error_that_names_the_middleware(layer: ChannelLayer) -> None:
+    async def main() -> None:
+        with pytest.raises(adsum.ConfigurationError, match=r"no user: .*AuthMiddlewareStack"):
+            await Room.as_asgi()({"type": "websocket"}, receive, send)
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "websocket.connect"}
+
+    async def send(message: dict[str, Any]) -> None:
+        raise AssertionError(f"{message} was sent")
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("scope", [{}, {"user": None}, {"user": VISITOR}])
+def test_visitor_with_a_key_of_its_own_needs_no_user(
+    layer: ChannelLayer, scope: dict[str, Any]
+) -> None:
+    class VisitorRoom(Room):
+        def presence_key(self) -> str:
+            return "visitor:7"
+
+    async def main() -> None:
+        room = WebsocketCommunicator(VisitorRoom.as_asgi(), "/")
+        room.scope.update(scope)
+        assert await room.connect(timeout=DEADLINE)
+        assert await names() == ["visitor:7"]
+        await room.disconnect()
+
     asyncio.run(main())
 
 

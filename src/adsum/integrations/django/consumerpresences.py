@@ -1,12 +1,15 @@
 """`ConsumerPresences`: users in the rooms of consumers, in the event loop of the node.
 
 A visit is the stay of one connection in one room. A consumer that handles changes receives a
-message after each change of its room; all consumers of a process share one watch of the room.
+message for each change of its room, of which its own join is the first; all consumers of a process
+share one watch of the room.
 
 Invariants:
 
 - A visit is tracked from `enter` to `leave`, and not at all if `leave` comes first.
 - A room is watched exactly while a visit of this process receives its changes.
+- A visit receives its first message from the watch, which reports its join, or all presences if
+  the watch has just begun. Only a visit without a user, which joins nothing, needs another one.
 """
 
 import asyncio
@@ -70,11 +73,12 @@ class ConsumerPresences:
         if visit.key is not None:
             self._presence.track(visit.topic, visit.key, visit.meta, owner=visit)
         if visit.channel is not None:
-            self._local.put(visit.channel, visit.news)
             self._receiving.setdefault(visit.topic, set()).add(visit)
             if visit.topic not in self._watching:
                 work = self._watch(visit.topic, visit.news)
                 self._watching[visit.topic] = start_task(work)
+            elif visit.key is None:
+                self._local.put(visit.channel, visit.news)
 
     def leave(self, visit: Visit) -> None:
         """End a visit."""

@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from typing import Any, NamedTuple
 
+from channels.consumer import AsyncConsumer
 from channels.layers import get_channel_layer
 
 from adsum.errors import ConfigurationError
@@ -45,8 +46,13 @@ class PresenceMixin:
 
     Put it before the class of the consumer, plain or asynchronous, and define `presence_topic`. If
     the consumer has a method `presence_changed`, it is called with ``{"type": "presence.changed",
-    "topic": ...}`` after each change of the room, and once in the beginning. The channel layer of
-    the consumer must be that of adsum.
+    "topic": ...}`` once in the beginning, and once after each later change of the room. Changes
+    that come together are one call. The channel layer of the consumer must be that of adsum.
+
+    Raises:
+        ConfigurationError: A class has the mixin after the consumer among its bases. A connection
+            raises it if it has another channel layer, or no user in its scope and no `presence_key`
+            of its own.
 
     Example:
         >>> from channels.generic.websocket import AsyncJsonWebsocketConsumer
@@ -63,6 +69,17 @@ class PresenceMixin:
     channel_layer: Any
     channel_name: str
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        # The `__call__` of a consumer does not call that of a later class.
+        if AsyncConsumer in cls.__mro__[: cls.__mro__.index(PresenceMixin)]:
+            bases = sorted(cls.__bases__, key=lambda base: not issubclass(base, PresenceMixin))
+            order = ", ".join(base.__name__ for base in bases)
+            raise ConfigurationError(
+                f"the consumer stands before the PresenceMixin, which would track nobody: must be "
+                f"class {cls.__name__}({order})"
+            )
+
     def presence_topic(self) -> str:
         """The room: a topic of 1 to 1,024 characters. Every consumer defines it."""
         raise NotImplementedError(f"{type(self).__qualname__} must define presence_topic()")
@@ -71,13 +88,23 @@ class PresenceMixin:
         """The user: by default the primary key, and None without a sign-in.
 
         None is not tracked.
+
+        Raises:
+            ConfigurationError: The scope has no user, not even an anonymous one.
         """
-        user = self.scope.get("user")
+        if "user" not in self.scope:
+            raise ConfigurationError(
+                "the scope has no user: wrap the routes of the consumers in AuthMiddlewareStack of "
+                "channels.auth, or define presence_key()"
+            )
+        user = self.scope["user"]
         return str(user.pk) if user is not None and user.is_authenticated else None
 
     def presence_meta(self) -> dict[str, Any]:
-        """A JSON object that is shown with the user: by default the name."""
-        return {"name": self.scope["user"].get_username()}
+        """A JSON object that is shown with the user: by default the name, if there is one."""
+        user = self.scope.get("user")
+        name = "" if user is None else user.get_username()
+        return {"name": name} if name else {}
 
     async def __call__(self, scope: Any, receive: Any, send: Send) -> None:
         """Run the consumer."""
