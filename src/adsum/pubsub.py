@@ -258,7 +258,8 @@ class PubSub:
     ) -> Subscription:
         """Subscribe to the messages that are published on a topic from now on.
 
-        `Subscription.add` adds more topics to it.
+        For several topics in one subscription, call `Subscription.add` for each further one:
+        ``subscription.add("room:2")``.
 
         Over a carrier it takes effect at the engine within a round trip. With one server, a message
         is received that another node publishes after it has received a later presence change of
@@ -328,6 +329,7 @@ class PubSub:
             ConfigurationError: `local` is not a bool, or `exclude` not a subscription.
             NodeNotRunningError: The node is not running.
             TypeError: The payload is neither a JSON object nor bytes; the message names the path.
+                Publish a text, a list or a number in a dict: ``{"value": payload}``.
             UsageError: `local` and `to` are both given.
             ValueError: The payload is not finite, too deep or too large.
         """
@@ -402,7 +404,8 @@ def _checked_payload(payload: object) -> str | bytes:
     if not isinstance(payload, bytes | bytearray | memoryview):
         if not isinstance(payload, dict):
             raise TypeError(
-                f"payload must be a dict (a JSON object) or bytes, not {described(payload)}"
+                f"payload must be a dict (a JSON object) or bytes, not {described(payload)}; "
+                'publish it in a dict, such as {"value": payload}'
             )
         return encode_object(payload, "payload", MAX_PAYLOAD, _REMEDY)
     size = payload.nbytes if isinstance(payload, memoryview) else len(payload)

@@ -137,7 +137,15 @@ CALLS: list[tuple[Callable[[Any, Any], Any], type[Exception], str]] = [
         for limit in (0, -1, True, 1.5, "5", None)
     ],
     (lambda _, s: s.publish(5, {}), TypeError, "topic must be a str"),
-    (lambda _, s: s.publish("r", []), TypeError, "payload must be a dict"),
+    *[
+        (
+            lambda _, s, value=value: s.publish("r", value),
+            TypeError,
+            f"payload must be a dict (a JSON object) or bytes, not {shown}; publish it in a dict, "
+            'such as {"value": payload}',
+        )
+        for value, shown in [("hi", "str 'hi'"), ([], "list []"), (5, "int 5")]
+    ],
     (lambda _, s: s.publish("r", {}, event=5), TypeError, "event must be a str"),
     (lambda _, s: s.publish("r", {}, local="no"), ValueError, "local='no': must be True or False"),
     (lambda _, s: s.publish("r", {}, to=5), TypeError, "to must be a str"),

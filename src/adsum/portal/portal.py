@@ -255,6 +255,8 @@ class Portal:
     ) -> PortalSubscription:
         """Subscribe to a topic, as `PubSub.subscribe`: a blocking iterator of messages.
 
+        For several topics in one subscription, call `PortalSubscription.add` for each further one.
+
         Args:
             topic: 1 to 1,024 characters.
             limit: Unread messages that are kept; beyond it the oldest are dropped.
