@@ -238,7 +238,6 @@ def test_operations_that_a_stopped_process_misses_are_logged(
         ({"channel": "\ud800"}, r"channel='\\ud800': must be a Unicode text of 1 to"),
         ({"write_only": "yes"}, "write_only='yes': must be True or False"),
         ({"logger": True}, "logger=True: must be None, or an object with the functions debug, "),
-        ({"json": "orjson"}, "json='orjson': must be None, or an object with the functions dumps"),
     ],
 )
 def test_wrong_argument_is_refused(manager: Any, settings: Any, text: str) -> None:

@@ -64,6 +64,8 @@ MAX_UNREAD_BYTES = 256 * 1024 * 1024
 _GREEN_MODES = ("eventlet", "gevent", "gevent_uwsgi")
 #: The beginning of the topic; the channel follows.
 _PREFIX = "socketio:"
+#: Functions of a logger that python-socketio calls.
+_LEVELS = ("debug", "info", "warning", "error", "exception")
 #: States of other nodes that receive messages.
 _RECEIVING = ("up", "suspect")
 
@@ -172,8 +174,8 @@ def _is_alone(node: Node) -> bool:
 
 def _checked(node: Node, channel: str, write_only: bool, logger: Any, json: Any) -> dict[str, Any]:
     """The arguments of both managers for their base classes."""
-    _check_has("logger", logger, "debug", "info", "warning", "error", "exception")
-    _check_has("json", json, "dumps", "loads")
+    if logger is not None and not all(callable(getattr(logger, one, None)) for one in _LEVELS):
+        refuse("logger", logger, f"None, or an object with the functions {', '.join(_LEVELS)}")
     if not is_name(channel, MAX_CHANNEL):
         refuse("channel", channel, f"a Unicode text of 1 to {MAX_CHANNEL:,} characters")
     if flag("write_only", write_only) and node.settings.cluster is None:
@@ -183,12 +185,6 @@ def _checked(node: Node, channel: str, write_only: bool, logger: Any, json: Any)
             "cluster of its own command, and its emits reach nobody"
         )
     return {"channel": channel, "write_only": write_only, "logger": logger, "json": json}
-
-
-def _check_has(field: str, value: object, *functions: str) -> None:
-    """Check that an argument is None, or has these functions."""
-    if value is not None and not all(callable(getattr(value, each, None)) for each in functions):
-        refuse(field, value, f"None, or an object with the functions {', '.join(functions)}")
 
 
 class AsyncAdsumManager(_Texts, AsyncPubSubManager):  # type: ignore[misc]  # it has no types
