@@ -21,6 +21,7 @@ from channels.exceptions import ChannelFull, MessageTooLarge
 import adsum
 from adsum.errors import NodeNotRunningError
 from adsum.integrations.django import ChannelLayer
+from adsum.integrations.django.layernode import _address
 from tests.support.waiting import DEADLINE, until
 
 from .layers import two_layers
@@ -446,6 +447,21 @@ def test_channel_of_another_process_joins_and_leaves_a_group(cluster_name: str) 
 
     with two_layers(cluster_name) as (first, second):
         asyncio.run(main())
+
+
+def test_join_without_an_answer_is_logged(
+    cluster_name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        async with adsum.Node(cluster=cluster_name) as silent:
+            await layer.new_channel()  # starts the node of the layer
+            await until(lambda: len(silent.members()) == 2)
+            await layer.group_add("news", f"specific.{_address(silent.name)}!1")
+
+    layer = ChannelLayer(cluster=cluster_name)
+    with layer.portal:
+        asyncio.run(main())
+    assert "no answer to a request to join group news within 1 s" in caplog.text
 
 
 def test_normal_channel_in_a_group_receives_a_message_once(cluster_name: str) -> None:
