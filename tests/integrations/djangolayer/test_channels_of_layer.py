@@ -71,6 +71,22 @@ def test_message_that_cannot_be_encoded_is_a_type_error(value: Any, cluster_name
             asyncio.run(call("news", {"value": value}))
 
 
+def test_message_with_a_tuple_as_a_key_is_dropped_by_receive_with_a_warning(
+    cluster_name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        channel = await layer.new_channel()
+        await layer.send(channel, {"positions": {(1, 2): "rook"}})
+        await layer.send(channel, {"positions": {1: "rook", b"a": None}})
+        assert await soon(layer, channel) == {"positions": {1: "rook", b"a": None}}
+
+    layer = ChannelLayer(cluster=cluster_name)
+    with layer.portal:
+        asyncio.run(main())
+    dropped = [one for one in caplog.records if "could not be decoded" in one.getMessage()]
+    assert [one.levelname for one in dropped] == ["WARNING"]
+
+
 @pytest.mark.parametrize("prefix", [None, 5, "a b", "a!", "x" * 100])
 def test_wrong_prefix_of_a_new_channel_is_a_type_error(prefix: Any, cluster_name: str) -> None:
     layer = ChannelLayer(cluster=cluster_name)
