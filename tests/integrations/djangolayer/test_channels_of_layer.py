@@ -708,8 +708,25 @@ def test_layer_without_references_stops_its_node(cluster_name: str) -> None:
     ("settings", "message"),
     [
         ({}, "cluster: must be set in CONFIG"),
-        ({"cluster": "shop", "capacity": 0}, "capacity=0: must be a whole number from 1"),
-        ({"cluster": "shop", "expiry": 0}, "expiry=0: must be a number of seconds above 0"),
+        (
+            {"cluster": "shop", "capacity": 0},
+            "capacity=0: must be a whole number from 1 to 1,000,000,000",
+        ),
+        (
+            {"cluster": "shop", "capacity": 10**400},
+            "capacity=.*: must be a whole number from 1 to 1,000,000,000",
+        ),
+        *[
+            (
+                {"cluster": "shop", "expiry": seconds},
+                f"expiry={seconds}: must be a number of seconds from 0.1 to 31,536,000",
+            )
+            for seconds in (0, 1e-9, 0.0999, float("inf"))
+        ],
+        (
+            {"cluster": "shop", "channel_capacity": {"a": 10**400}},
+            r"channel_capacity\['a'\]=.*: must be a whole number from 1 to 1,000,000,000",
+        ),
         (
             {"cluster": "shop", "channel_capacity": {"a": "many"}},
             r"channel_capacity\['a'\]='many': must be a whole number from 1",
