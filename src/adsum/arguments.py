@@ -127,6 +127,17 @@ def seconds_up_to(field: str, value: Any, most: float) -> float:
     return float(value)
 
 
+def seconds_within(field: str, value: Any, least: float, most: float) -> float:
+    """Check a duration in seconds, from `least` to `most`.
+
+    Raises:
+        ConfigurationError: It is not a number, or outside of that range.
+    """
+    if not is_number(value) or not least <= value <= most:
+        refuse(field, value, f"a number of seconds from {least:g} to {most:,.0f}")
+    return float(value)
+
+
 def async_function(field: str, function: object, *arguments: str) -> None:
     """Check that a function can be called with these arguments, and its result awaited.
 

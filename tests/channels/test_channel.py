@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 
-from adsum.channels import Channel, RefusedError, intercept, on
+from adsum.channels import Channel, RefusedError, Socket, intercept, on
 from adsum.errors import UsageError
+from adsum.presence import Presence
 from adsum.testing import Browser, RefusedByServerError
+from tests.support.nodes import running
 from tests.support.waiting import until
 
 from .app import App, Tracking
@@ -107,6 +109,26 @@ async def test_channel_has_topic_params_and_client() -> None:
         assert joined.response == expected
         with pytest.raises(RefusedByServerError, match="unmatched topic"):
             await ann.join("room:a:b:user:1")
+
+
+@leak_checked
+async def test_longest_topic_has_broadcasts_of_other_nodes_and_a_longer_one_is_unmatched(
+    cluster_name: str,
+) -> None:
+    class Served(Channel, topic="{all...}"):
+        """Serves all topics."""
+
+    longest = "x" * 1008
+    async with running(2, cluster=cluster_name) as nodes:
+        first, second = [Socket(Presence(node), [Served]) for node in nodes]
+        async with Browser(first) as ann:
+            room = await ann.join(longest)
+            await second.broadcast(longest, "said", {"n": 1})
+            assert await room.expect("said") == {"n": 1}
+            with pytest.raises(RefusedByServerError, match="unmatched topic"):
+                await ann.join(longest + "x")
+            with pytest.raises(ValueError, match="topic must have 1 to 1008 characters"):
+                await second.broadcast(longest + "x", "said", {})
 
 
 def test_join_of_an_unmatched_topic_is_logged(caplog: pytest.LogCaptureFixture) -> None:

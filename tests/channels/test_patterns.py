@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adsum.channels.wire.patterns import Pattern
+from adsum.channels.wire.patterns import MAX_TOPIC, Pattern
 from adsum.errors import ConfigurationError
 from tests.support.effort import examples
 
@@ -163,6 +163,14 @@ def test_topic_parameter_syntax_of_another_router_is_refused_with_a_suggestion(t
 @pytest.mark.parametrize("text", [None, 5, b"room", ["room"], Pattern("room")])
 def test_topic_pattern_that_is_no_string_is_refused(text: Any) -> None:
     with pytest.raises(ConfigurationError, match=r"topic=.*: must be a str such as"):
+        Pattern(text)
+
+
+@pytest.mark.parametrize("text", ["x" * (MAX_TOPIC + 1), "room:\ud800"], ids=["long", "surrogate"])
+def test_topic_pattern_that_no_topic_has_is_refused(text: str) -> None:
+    with pytest.raises(
+        ConfigurationError, match=r"^topic='.*: must be a Unicode text of at most 1,008 characters$"
+    ):
         Pattern(text)
 
 

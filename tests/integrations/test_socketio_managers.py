@@ -21,6 +21,7 @@ from adsum.integrations import socketio as managers
 from adsum.integrations.socketio import AdsumManager, AsyncAdsumManager
 from adsum.pubsub import DEFAULT_LIMIT
 from adsum.sparselog import SparseLogger
+from tests.support.forked_child import in_child
 from tests.support.nodes import run, running
 from tests.support.waiting import DEADLINE, eventually, until
 from tests.support.worker_processes import Workers
@@ -347,6 +348,24 @@ def test_forked_child_has_a_host_id_of_its_own() -> None:
     os.close(writing)
     assert len(first) == len(manager.host_id) == 32
     assert first == second != manager.host_id
+
+
+def test_clients_of_a_child_that_is_forked_while_the_node_starts_connect_and_receive() -> None:
+    def connect() -> bool:
+        assert not manager._starting.locked()
+        assert manager.pre_connect("eio", "/")
+        assert not server.manager_initialized
+        manager.initialize()
+        assert manager._subscription is not None
+        return not manager._subscription.closed
+
+    with adsum.Portal(adsum.Node(siblings=False)) as portal:
+        manager = AdsumManager(portal)
+        server = socketio.Server(async_mode="threading", client_manager=manager)
+        server.manager_initialized = True  # as the server does before the call
+        manager.initialize()
+        with manager._starting:  # as another thread of the parent holds it
+            assert in_child(connect)
 
 
 def test_process_that_only_emits_disconnects_clients_of_others(cluster_name: str) -> None:

@@ -36,7 +36,7 @@ from adsum.node import Node
 from adsum.quoting import printable, quoted
 from adsum.replication.messages import Publish
 from adsum.sparselog import SparseLogger
-from adsum.values.limits import MAX_NAME, MAX_NODE_NAME, MAX_PAYLOAD
+from adsum.values.limits import MAX_NODE_NAME, MAX_PAYLOAD
 from adsum.values.names import RESERVED, checked_name
 
 from .broadcastwindow import Acknowledgements, PublishWindow
@@ -45,6 +45,7 @@ from .flow.fairshare import RECIPIENT, FairShare
 from .flow.slicedpass import SlicedPass
 from .pernode import PerNode
 from .wire.frames import Encoded, checked_event, is_reserved
+from .wire.patterns import MAX_TOPIC
 from .wire.payloads import encode
 
 logger = logging.getLogger("adsum.channels")
@@ -57,8 +58,6 @@ _BYTES = f"{RESERVED}channels/bytes/"
 _MARK = f"{RESERVED}channels/mark"
 _ACKNOWLEDGEMENT = f"{RESERVED}channels/acknowledgement"
 _NUMBER = re.compile("[0-9]{1,18}")
-#: Characters that a channel topic may have, so that a broadcast on it fits the limit of names.
-MAX_TOPIC = MAX_NAME - len(_BYTES)
 #: Characters of JSON text, or bytes, in one broadcast: each client of a topic may queue it.
 MAX_BROADCAST = MAX_PAYLOAD
 #: Broadcasts under way or waiting on this node beyond which those of other nodes are not sliced.

@@ -7,9 +7,8 @@ from adsum.arguments import refuse
 from adsum.errors import ConfigurationError
 from adsum.values.names import RESERVED
 
-from .broadcasts import MAX_TOPIC
 from .channel import Channel, pattern_of
-from .wire.patterns import Pattern
+from .wire.patterns import MAX_TOPIC, Pattern
 
 
 class Routes:

@@ -28,6 +28,7 @@ import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
 from typing import Any
+from weakref import WeakSet
 
 from adsum.arguments import flag, instance, refuse
 from adsum.errors import AdsumError, ConfigurationError
@@ -322,6 +323,7 @@ class AdsumManager(_Texts, PubSubManager):  # type: ignore[misc]  # it has no ty
         self._subscription: PortalSubscription | None = None
         # Held while the node starts, so that clients that connect meanwhile miss nothing.
         self._starting = threading.Lock()
+        _managers.add(self)
 
     def set_server(self, server: Any) -> None:
         """Called by the server that is given this manager."""
@@ -392,3 +394,20 @@ class AdsumManager(_Texts, PubSubManager):  # type: ignore[misc]  # it has no ty
     def _handle_disconnect(self, message: dict[str, Any]) -> None:
         if self.server is not None:  # else this process has no clients
             super()._handle_disconnect(message)
+
+    def _forked(self) -> None:
+        self._starting = threading.Lock()  # another thread of the parent may have held it
+        if self.server is not None:
+            self.server.manager_initialized = False  # the first client of the child begins
+
+
+_managers: WeakSet[AdsumManager] = WeakSet()
+
+
+def _after_fork() -> None:
+    for manager in list(_managers):
+        manager._forked()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -21,6 +21,7 @@ from channels.exceptions import ChannelFull, MessageTooLarge
 import adsum
 from adsum.errors import NodeNotRunningError
 from adsum.integrations.django import ChannelLayer
+from adsum.integrations.django.layernode import _address
 from tests.support.waiting import DEADLINE, until
 
 from .layers import two_layers
@@ -68,6 +69,22 @@ def test_message_that_cannot_be_encoded_is_a_type_error(value: Any, cluster_name
     for call in (layer.send, layer.group_send):
         with pytest.raises(TypeError, match=r"serialize|cannot be encoded"):
             asyncio.run(call("news", {"value": value}))
+
+
+def test_message_with_a_tuple_as_a_key_is_dropped_by_receive_with_a_warning(
+    cluster_name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        channel = await layer.new_channel()
+        await layer.send(channel, {"positions": {(1, 2): "rook"}})
+        await layer.send(channel, {"positions": {1: "rook", b"a": None}})
+        assert await soon(layer, channel) == {"positions": {1: "rook", b"a": None}}
+
+    layer = ChannelLayer(cluster=cluster_name)
+    with layer.portal:
+        asyncio.run(main())
+    dropped = [one for one in caplog.records if "could not be decoded" in one.getMessage()]
+    assert [one.levelname for one in dropped] == ["WARNING"]
 
 
 @pytest.mark.parametrize("prefix", [None, 5, "a b", "a!", "x" * 100])
@@ -448,6 +465,21 @@ def test_channel_of_another_process_joins_and_leaves_a_group(cluster_name: str) 
         asyncio.run(main())
 
 
+def test_join_without_an_answer_is_logged(
+    cluster_name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        async with adsum.Node(cluster=cluster_name) as silent:
+            await layer.new_channel()  # starts the node of the layer
+            await until(lambda: len(silent.members()) == 2)
+            await layer.group_add("news", f"specific.{_address(silent.name)}!1")
+
+    layer = ChannelLayer(cluster=cluster_name)
+    with layer.portal:
+        asyncio.run(main())
+    assert "no answer to a request to join group news within 1 s" in caplog.text
+
+
 def test_normal_channel_in_a_group_receives_a_message_once(cluster_name: str) -> None:
     async def main() -> None:
         for layer in (first, second):
@@ -676,8 +708,25 @@ def test_layer_without_references_stops_its_node(cluster_name: str) -> None:
     ("settings", "message"),
     [
         ({}, "cluster: must be set in CONFIG"),
-        ({"cluster": "shop", "capacity": 0}, "capacity=0: must be a whole number from 1"),
-        ({"cluster": "shop", "expiry": 0}, "expiry=0: must be a number of seconds above 0"),
+        (
+            {"cluster": "shop", "capacity": 0},
+            "capacity=0: must be a whole number from 1 to 1,000,000,000",
+        ),
+        (
+            {"cluster": "shop", "capacity": 10**400},
+            "capacity=.*: must be a whole number from 1 to 1,000,000,000",
+        ),
+        *[
+            (
+                {"cluster": "shop", "expiry": seconds},
+                f"expiry={seconds}: must be a number of seconds from 0.1 to 31,536,000",
+            )
+            for seconds in (0, 1e-9, 0.0999, float("inf"))
+        ],
+        (
+            {"cluster": "shop", "channel_capacity": {"a": 10**400}},
+            r"channel_capacity\['a'\]=.*: must be a whole number from 1 to 1,000,000,000",
+        ),
         (
             {"cluster": "shop", "channel_capacity": {"a": "many"}},
             r"channel_capacity\['a'\]='many': must be a whole number from 1",

@@ -1,5 +1,7 @@
 """The limits of the channels of one process: unread messages, their bytes, overshoot, expiry."""
 
+import pytest
+
 from adsum.integrations.django.layerlimits import MAX_UNREAD_BYTES, OVERSHOOT
 from adsum.integrations.django.layermailbox import ChannelName
 from adsum.integrations.django.localchannels import LocalChannels
@@ -45,3 +47,33 @@ def test_message_that_expires_unread_makes_room_and_is_counted() -> None:
     assert local.put(CHANNEL, b"")
     eventually(lambda: local.put(CHANNEL, b""), "room")
     assert local.sweep().expired[CHANNEL] >= 1
+
+
+def test_message_to_a_normal_channel_is_accepted_only_if_it_is_or_was_received_on_here() -> None:
+    local = channels(1)
+    with pytest.raises(LookupError, match="nobody receives on channel 'work' in this process"):
+        local.deliver("work", b"")
+    assert len(local) == 1
+    local.begin_receiving("work")
+    local.end_receiving()
+    assert local.deliver("work", b"")
+    assert local.held() == {"work": 1}
+
+
+def test_message_on_its_way_when_a_busy_receiver_expires_is_kept_for_another_process() -> None:
+    local = channels(1, expiry=0.05)
+    local.begin_receiving("work")
+    eventually(lambda: "work" in local.sweep().changed, "the end of the receiver")
+    assert not local.is_receiving("work")
+    assert local.deliver("work", b"")
+    assert local.held() == {"work": 1}
+
+
+def test_channel_is_forgotten_after_the_end_of_its_receiver() -> None:
+    def is_forgotten() -> bool:
+        local.sweep()
+        return len(local) == 1
+
+    local = channels(1, expiry=0.05)
+    local.begin_receiving("work")
+    eventually(is_forgotten, "only the specific channel")

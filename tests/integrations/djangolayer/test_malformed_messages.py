@@ -116,6 +116,8 @@ def test_names_that_another_member_chooses_forge_no_log_line(
             await until(lambda: layer.local.followed)
             await pubsub.publish(f"{_GROUP}{FORGED}", b"")
             await until(lambda: is_logged("over capacity"))
+            await until(lambda: is_logged("nobody receives on channel"))
+            layer.local.begin_receiving(FORGED)
             for _ in range(OVERSHOOT + 1):
                 await pubsub.publish(_INBOX, b"", event=FORGED)
             await until(lambda: is_logged("a message to it was dropped"))
@@ -133,6 +135,26 @@ def test_names_that_another_member_chooses_forge_no_log_line(
         asyncio.run(main())
     assert not any(line.startswith("ERROR forged") for line in caplog.text.splitlines())
     assert not any("\n" in one.getMessage() for one in caplog.records)
+
+
+def test_messages_to_channels_without_a_receiver_make_no_channels(
+    cluster_name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        channel = await layer.new_channel()
+        async with adsum.Node(cluster=cluster_name) as node:
+            pubsub = adsum.PubSub(node)
+            await until(lambda: len(node.members()) == 2)
+            for number in range(1000):
+                await pubsub.publish(_INBOX, b"", event=f"work{number}")
+            await pubsub.publish(_INBOX, layer.serialize({"type": "last"}), event=channel)
+            assert await asyncio.wait_for(layer.receive(channel), DEADLINE) == {"type": "last"}
+        assert len(layer.local) == 1
+
+    layer = ChannelLayer(cluster=cluster_name)
+    with layer.portal, short_log(caplog):
+        asyncio.run(main())
+    assert "nobody receives on channel 'work0' in this process" in caplog.text
 
 
 def test_presences_of_another_program_on_topics_of_the_layer_are_skipped_with_one_line(

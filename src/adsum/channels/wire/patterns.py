@@ -4,7 +4,12 @@ from typing import NamedTuple, NoReturn
 
 from adsum.arguments import instance, refuse
 from adsum.quoting import quoted
+from adsum.values.limits import MAX_NAME
+from adsum.values.names import is_name
 
+#: Characters of a channel topic: fewer than of a name, because nodes send each other the broadcasts
+#: on it under a topic that has a prefix before it.
+MAX_TOPIC = MAX_NAME - 16
 _ACCEPTED = (
     "a str such as 'room:{room}', where each part between colons is a text or a name in braces"
 )
@@ -26,7 +31,8 @@ class Pattern:
     in ``realtime:{name...}``, matches the rest of the topic: one or more characters, also colons.
 
     Args:
-        text: As ``room:{room}``, ``lobby`` or ``realtime:{name...}``.
+        text: As ``room:{room}``, ``lobby`` or ``realtime:{name...}``; at most 1,008 characters, as
+            a topic.
 
     Raises:
         ConfigurationError: It is not a pattern, or it is in the syntax of another framework and
@@ -38,6 +44,8 @@ class Pattern:
         instance("topic", text, str, _ACCEPTED)
         if not text:
             refuse("topic", text, _ACCEPTED)
+        if not is_name(text, MAX_TOPIC):
+            refuse("topic", text, f"a Unicode text of at most {MAX_TOPIC:,} characters")
         self.text = text
         self._parts, self._has_rest = _parse(text)
         if text == "phoenix":

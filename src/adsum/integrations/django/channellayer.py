@@ -21,7 +21,7 @@ import msgpack
 from channels.exceptions import ChannelFull, MessageTooLarge
 from channels.layers import BaseChannelLayer
 
-from adsum.arguments import instance, refuse, seconds_above_zero, whole
+from adsum.arguments import instance, refuse, seconds_within, whole_up_to
 from adsum.errors import ConfigurationError, NodeNotRunningError, UsageError
 from adsum.node import Node
 from adsum.portal import Portal
@@ -33,7 +33,7 @@ from adsum.sparselog import SparseLog, error_text
 from adsum.values.limits import MAX_DATA
 
 from .consumerpresences import ConsumerPresences
-from .layerlimits import CAPACITY, EXPIRY
+from .layerlimits import CAPACITY, EXPIRY, MAX_CAPACITY, MAX_EXPIRY, MIN_EXPIRY
 from .layermailbox import ChannelName
 from .layernode import LayerNode, address_of, logger
 from .localchannels import LocalChannels
@@ -60,9 +60,9 @@ class ChannelLayer(BaseChannelLayer):  # type: ignore[misc]  # channels has no t
     ``adsum.integrations.django``.
 
     Args:
-        expiry: Seconds above 0 for which an unread message is kept. A channel is forgotten so long
-            after its consumer has ended.
-        capacity: Unread messages of one channel at most, from 1.
+        expiry: Seconds for which an unread message is kept, from 0.1 to 31,536,000. A channel is
+            forgotten so long after its consumer has ended.
+        capacity: Unread messages of one channel at most, from 1 to 1,000,000,000.
         channel_capacity: Other capacities, by glob patterns or compiled expressions of names.
         settings: Those of `adsum.Node`: `cluster`, `listen`, `peers`, `secret` and so on.
 
@@ -90,8 +90,8 @@ class ChannelLayer(BaseChannelLayer):  # type: ignore[misc]  # channels has no t
         channel_capacity: dict[Any, int] | None = None,
         **settings: Any,
     ) -> None:
-        expiry = seconds_above_zero("expiry", expiry)
-        super().__init__(expiry, whole("capacity", capacity, 1))
+        expiry = seconds_within("expiry", expiry, MIN_EXPIRY, MAX_EXPIRY)
+        super().__init__(expiry, whole_up_to("capacity", capacity, 1, MAX_CAPACITY))
         capacities = {} if channel_capacity is None else channel_capacity
         instance("channel_capacity", capacities, dict, "a dict of patterns and capacities")
         for pattern, value in capacities.items():
@@ -99,7 +99,7 @@ class ChannelLayer(BaseChannelLayer):  # type: ignore[misc]  # channels has no t
             if not isinstance(text, str):
                 accepted = "a dict whose keys are glob patterns or compiled expressions of str"
                 refuse("channel_capacity", pattern, accepted)
-            whole(f"channel_capacity[{quoted(pattern)}]", value, 1)
+            whole_up_to(f"channel_capacity[{quoted(pattern)}]", value, 1, MAX_CAPACITY)
         self.channel_capacity = self.compile_capacities(capacities)
         self._node = _make_node(settings)
         self._portal = Portal(self._node)

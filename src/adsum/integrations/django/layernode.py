@@ -250,7 +250,8 @@ class LayerNode:
             if not await self._request("join", to=node, number=number, **names):
                 await asyncio.wait_for(answer, ANSWER_WITHIN)
         except TimeoutError:
-            self._check_missed("the answer to a join", 1, "joined")
+            text = "no answer to a request to join group %s within %g s"
+            self._log.warning(text, _shown(group), ANSWER_WITHIN, key="joined")
         finally:
             del self._answers[number]
 

@@ -8,6 +8,8 @@ Invariants:
 
 - A message is taken by one reader.
 - A membership is in `_groups` exactly while it is in the `groups` of its mailbox.
+- Other processes add no channels. A channel is kept while they may send to it: until a sweep after
+  the one that announced that nobody receives on it.
 - A group is followed at the node from its first membership on, and not long after its last.
 """
 
@@ -18,6 +20,7 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from adsum.errors import NodeNotRunningError
+from adsum.quoting import quoted
 
 from .layermailbox import ChannelName, LayerMailbox, Unread, wake
 
@@ -106,11 +109,17 @@ class LocalChannels:
 
         Returns:
             False if twice as many messages wait as the channel may have.
+
+        Raises:
+            LookupError: The channel is a normal one, and nobody receives on it in this process.
+                Senders choose a process that receives, so no layer has sent this message.
         """
         with self._lock:
-            if "!" in channel and channel not in self._channels:
-                return True
-            mailbox = self._mailbox(channel)
+            mailbox = self._channels.get(channel)
+            if mailbox is None:
+                if "!" in channel:
+                    return True
+                raise LookupError(f"nobody receives on channel {quoted(channel)} in this process")
             if mailbox.is_overrun:
                 return False
             readers = self._put(channel, mailbox, data)
@@ -302,10 +311,14 @@ class LocalChannels:
         return Swept(expired, changed, emptied)
 
     def _abandon(self, channel: str, mailbox: LayerMailbox) -> set[str]:
-        """End a channel without a reader; returns the groups without a channel."""
-        mailbox.is_receiving = False
-        if mailbox and "!" not in channel:
-            return set()  # its messages are for other processes
+        """End a channel without a reader; returns the groups without a channel.
+
+        A normal channel ends later if other processes may still send to it, or if it has messages,
+        which are for other processes.
+        """
+        was_receiving, mailbox.is_receiving = mailbox.is_receiving, False
+        if was_receiving or (mailbox and "!" not in channel):
+            return set()
         del self._channels[channel]
         return {group for group in mailbox.groups if self._leave(group, channel)}
 
