@@ -709,26 +709,3 @@ def test_missing_package_is_named_with_the_command_that_installs_it(package: str
     code = f"import sys; sys.modules[{package!r}] = None\nimport adsum.integrations.django"
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert f'needs {package}: pip install "adsum[django]"' in ended.stderr
-
-
-@pytest.mark.parametrize("turns", range(4))
-def test_layer_that_stops_at_a_change_of_its_receivers_logs_no_traceback(
-    turns: int, cluster_name: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    async def main() -> None:
-        layer = ChannelLayer(cluster=cluster_name)
-        await layer.send("work", {"type": "job"})
-
-        async def stop() -> None:
-            layer.presence.track("django.channels:receivers:work", "another", owner=None)
-            for _ in range(turns):  # in one of them the task of the layer has the change unread
-                await asyncio.sleep(0)
-            await layer.portal.node.stop()
-
-        with suppress(NodeNotRunningError):
-            await layer.portal.acall(stop)
-        await layer.close()
-
-    asyncio.run(main())
-    gc.collect()  # logs the exceptions of tasks
-    assert "never retrieved" not in caplog.text

@@ -225,8 +225,7 @@ class LayerNode:
     async def _watch_receivers(self) -> None:
         async for diff in self._presence.watch_topics(_RECEIVERS):
             if diff.joins or diff.updates:
-                with suppress(NodeNotRunningError):  # the watch ends with its unread changes
-                    self._pass_on(diff.topic.removeprefix(_RECEIVERS))
+                self._pass_on(diff.topic.removeprefix(_RECEIVERS))
 
     # Groups.
 
