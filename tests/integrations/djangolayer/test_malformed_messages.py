@@ -42,6 +42,7 @@ def short_log(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     yield
     shown = [one for one in caplog.records if one.levelno >= logging.WARNING]
     assert {one.name for one in shown} <= {"adsum.integrations.django"}
+    assert {one.levelno for one in shown} <= {logging.WARNING}  # as the pages state
     assert not [one for one in shown if one.exc_text or one.exc_info]
     assert len(shown) <= FEW
     assert all(len(one.getMessage()) < 700 for one in shown)
