@@ -2506,8 +2506,8 @@ MUTANTS = [
     Mutant(
         "let any number of silent dials wait",
         "../bus/dialqueue.py",
-        "if life not in self._heard and silent >= MAX_SILENT_WAITING:",
-        "if False:",
+        "            if silent >= MAX_SILENT_WAITING:",
+        "            if False:",
         DIALS,
     ),
     Mutant(
