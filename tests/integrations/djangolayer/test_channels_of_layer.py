@@ -21,6 +21,7 @@ from channels.exceptions import ChannelFull, MessageTooLarge
 import adsum
 from adsum.errors import NodeNotRunningError
 from adsum.integrations.django import ChannelLayer
+from tests.support.layer_members import members
 from tests.support.waiting import DEADLINE, assert_within, until
 
 from .layers import two_layers
@@ -398,7 +399,7 @@ def test_group_add_of_a_channel_whose_process_has_ended_leaves_nothing(cluster_n
         await first.group_add("news", channel)
         await second.close()
         await first.group_add("news", channel)
-        await until(lambda: first.portal.call(first.portal.node.stats)["members_up"] == 1)
+        await until(lambda: members(first) == 1)
         await first.group_add("news", channel)
         assert len(first.local) == 0
         assert first.local.followed == frozenset()
