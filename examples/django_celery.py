@@ -1,4 +1,4 @@
-"""Tasks of Celery that speak in the rooms of `django_channels_layer.py`, and hear the answers.
+"""Tasks of Celery that send to the rooms of `django_channels_layer.py`, and receive answers.
 
     pip install '..[django]' 'celery[redis]' daphne
     daphne -p 8000 django_channels_layer:application

@@ -26,7 +26,7 @@ def make() -> Starlette:
         """The polls that wait at a session of this worker, or are forwarded to another one."""
         found = sessions.Sessions.of(node)
         own = [one for one in found._sessions.values() if one._poll and not one._poll.done()]
-        return JSONResponse({"own": len(own), "forwarded": len(found._requests._waiting)})
+        return JSONResponse({"own": len(own), "forwarded": len(found._forwarded)})
 
     routes = [Route("/polls", count_polls), Mount("/socket", socket)]
     return Starlette(routes=routes, lifespan=node.lifespan)

@@ -139,8 +139,13 @@ def polls(port: int) -> Any:
 async def polling(poller: HttpPoller, kind: str) -> AsyncIterator["asyncio.Task[Any]"]:
     """A poll that waits at a worker in a process of its own."""
     poll = asyncio.create_task(poller.get())
-    while (await asyncio.to_thread(polls, poller.app.port))[kind] != 1:
+
+    async def is_waiting() -> bool:
         assert not poll.done()
+        counts = await asyncio.to_thread(polls, poller.app.port)
+        return counts is not None and counts[kind] == 1
+
+    await until(is_waiting, "the poll waits")
     yield poll
 
 

@@ -10,12 +10,13 @@ import pytest
 from celery import Celery
 
 from adsum.integrations.django import ChannelLayer
+from tests.support.layer_members import UNNOTICED, members
 from tests.support.ports import free_port
 from tests.support.waiting import DEADLINE, until
 
 from .example_processes import Environment, program
 from .redis_server import redis_server
-from .test_django_channels_layer import APP, UNNOTICED, Guest, guest, members, observer
+from .test_django_channels_layer import APP, Guest, guest, observer
 
 pytestmark = pytest.mark.processes
 

@@ -17,6 +17,7 @@ from websockets.exceptions import ConnectionClosed
 
 from adsum.integrations.django import ChannelLayer
 from tests.support.environment import RUNTIME_DIR
+from tests.support.layer_members import UNNOTICED, members
 from tests.support.ports import free_port
 from tests.support.waiting import DEADLINE, until
 
@@ -31,8 +32,6 @@ CLIENTS = 12
 COUNT = 20
 #: Messages for two workers, which take longer to handle them than the test to send them.
 QUEUED = 1_000
-#: Settings with which a crash is noticed later than the test ends.
-UNNOTICED = {"down_after": 600.0, "link_grace": 600.0, "forget_after": 600.0}
 
 
 class Guest:
@@ -249,9 +248,3 @@ async def ask(layer: ChannelLayer, text: str) -> None:
 
 def receivers(layer: ChannelLayer) -> int:
     return layer.portal.count("django.channels:receivers:capitals")
-
-
-def members(layer: ChannelLayer) -> int:
-    """The number of processes that use the layer."""
-    found: int = layer.portal.call(layer.portal.node.stats)["members_up"]
-    return found

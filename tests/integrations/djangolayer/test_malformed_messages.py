@@ -42,6 +42,7 @@ def short_log(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     yield
     shown = [one for one in caplog.records if one.levelno >= logging.WARNING]
     assert {one.name for one in shown} <= {"adsum.integrations.django"}
+    assert {one.levelno for one in shown} <= {logging.WARNING}  # as the pages state
     assert not [one for one in shown if one.exc_text or one.exc_info]
     assert len(shown) <= FEW
     assert all(len(one.getMessage()) < 700 for one in shown)
@@ -52,6 +53,7 @@ async def send_malformed(cluster: str, channel: str) -> None:
     node = adsum.Node(cluster=cluster)
     pubsub = adsum.PubSub(node)
     requests: list[Any] = [
+        {"do": "other", "group": "news", "channel": "work"},
         b"\xff",
         {"do": "join", "group": TOO_LONG, "channel": "work"},
         {"do": "join", "group": "news", "channel": TOO_LONG},
@@ -92,7 +94,7 @@ def test_malformed_messages_of_another_member_are_logged_and_change_nothing(
     layer = ChannelLayer(cluster=cluster_name, expiry=EXPIRY)
     with layer.portal, short_log(caplog):
         asyncio.run(main())
-    assert "was dropped: " in caplog.text
+    assert "was dropped: ValueError: do='other': no such request" in caplog.text
     assert "could not be decoded, it was dropped" in caplog.text
     assert not any("line\nbreak" in line for line in caplog.text.splitlines())
 

@@ -5,8 +5,8 @@ import logging
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from typing import Any
 
@@ -15,13 +15,39 @@ import pytest
 from adsum.integrations.django import ChannelLayer
 from adsum.integrations.django.management.commands.runworker import StoppableWorker
 from tests.support.environment import clean_environment
+from tests.support.layer_members import UNNOTICED, members
 from tests.support.markdown_pages import ROOT
 from tests.support.waiting import DEADLINE, until
+
+from .layers import two_layers
 
 #: Messages that wait for a consumer.
 QUEUED = 5
 #: A capacity of the channel that is below.
 CAPACITY = 2
+
+
+@asynccontextmanager
+async def stopped_worker(layer: ChannelLayer, handled: list[int]) -> AsyncIterator[None]:
+    """A worker that stops with `QUEUED` messages, and ends before the block does."""
+
+    async def busy_consumer(scope: Any, receive: Any, send: Any) -> None:
+        handled.append((await receive())["number"])
+        await asyncio.sleep(DEADLINE)
+
+    def is_queued(count: int) -> bool:
+        instances = worker.application_instances
+        return bool(instances) and instances["work"]["input_queue"].qsize() == count
+
+    worker = StoppableWorker(busy_consumer, ["work"], layer)
+    working = asyncio.create_task(worker.arun())
+    await until(lambda: layer.local.is_receiving("work"))
+    for number in range(1 + QUEUED):
+        await layer.send("work", {"type": "one", "number": number})
+        await until(partial(is_queued, number))
+    worker.stop()
+    yield
+    await asyncio.wait_for(working, DEADLINE)
 
 
 @pytest.mark.parametrize("capacity", [QUEUED, CAPACITY])
@@ -30,25 +56,12 @@ def test_stopped_worker_sends_queued_messages_again_or_logs_them(
 ) -> None:
     handled = list[int]()
 
-    async def busy_consumer(scope: Any, receive: Any, send: Any) -> None:
-        handled.append((await receive())["number"])
-        await asyncio.sleep(DEADLINE)
-
     async def main() -> None:
-        worker = StoppableWorker(busy_consumer, ["work"], layer)
-        working = asyncio.create_task(worker.arun())
-        for number in range(1 + QUEUED):
-            await layer.send("work", {"type": "one", "number": number})
-            await until(partial(is_queued, worker, number))
-        worker.stop()
-        await asyncio.wait_for(working, DEADLINE)
+        async with stopped_worker(layer, handled):
+            pass
         assert handled == [0]
         left = range(1, 1 + capacity)
         assert [(await layer.receive("work"))["number"] for _ in left] == list(left)
-
-    def is_queued(worker: StoppableWorker, count: int) -> bool:
-        instances = worker.application_instances
-        return bool(instances) and instances["work"]["input_queue"].qsize() == count
 
     layer = ChannelLayer(cluster=cluster_name, capacity=capacity)
     with layer.portal:
@@ -58,8 +71,28 @@ def test_stopped_worker_sends_queued_messages_again_or_logs_them(
     assert warnings == ([f"channel work is full, {lost} messages are lost"] if lost else [])
 
 
-#: Settings with which a crash is noticed later than the test ends.
-UNNOTICED: dict[str, Any] = {"down_after": 600.0, "link_grace": 600.0, "forget_after": 600.0}
+def test_stopped_worker_waits_while_the_other_receiver_is_full(
+    cluster_name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    def is_full() -> bool:
+        receivers = layer.portal.list("django.channels:receivers:work").values()
+        return any(meta["full"] for entry in receivers for meta in entry["metas"])
+
+    async def main() -> None:
+        for each in (layer, other):
+            await each.new_channel()
+        other.local.begin_receiving("work")
+        for _ in range(CAPACITY):
+            other.local.put("work", other.serialize({"number": 0}))
+        await until(is_full)
+        async with stopped_worker(layer, []):
+            await asyncio.sleep(0.1)  # longer than it takes to send a message
+            found = [(await other.receive("work"))["number"] for _ in range(CAPACITY + QUEUED)]
+        assert found == [0] * CAPACITY + list(range(1, 1 + QUEUED))
+
+    with two_layers(cluster_name, capacity=CAPACITY) as (layer, other):
+        asyncio.run(asyncio.wait_for(main(), DEADLINE))
+    assert "messages are lost" not in caplog.text
 
 
 @contextmanager
@@ -79,11 +112,6 @@ def site(cluster: str, *command: str, seconds: float = 0.0) -> Iterator[Any]:
             yield process
         finally:
             process.kill()
-
-
-def members(layer: ChannelLayer) -> int:
-    found: int = layer.portal.call(layer.portal.node.stats)["members_up"]
-    return found
 
 
 @pytest.mark.processes

@@ -225,8 +225,7 @@ class LayerNode:
     async def _watch_receivers(self) -> None:
         async for diff in self._presence.watch_topics(_RECEIVERS):
             if diff.joins or diff.updates:
-                with suppress(NodeNotRunningError):  # the watch ends with its unread changes
-                    self._pass_on(diff.topic.removeprefix(_RECEIVERS))
+                self._pass_on(diff.topic.removeprefix(_RECEIVERS))
 
     # Groups.
 
@@ -357,6 +356,8 @@ class LayerNode:
             if self._local.join(group, channel):
                 self.follow(group)
             start_task(self._answer(sender, number))
+        else:
+            raise ValueError(f"do={quoted(do)}: no such request")
 
     async def _answer(self, sender: str, number: int) -> None:
         with suppress(NodeNotRunningError):
@@ -384,12 +385,14 @@ class LayerNode:
 
     def _keys(self, topic: str, is_valid: Callable[[str], bool]) -> dict[str, Mapping[str, Any]]:
         """The presences of a topic by key, without those that no layer has tracked."""
-        found = self._presence.list(topic)
-        for key in found:
-            if not is_valid(key):
+        found = dict[str, Mapping[str, Any]]()
+        for key, entry in self._presence.list(topic).items():
+            if is_valid(key):
+                found[key] = entry
+            else:
                 text = "a presence of another program was skipped: %s on topic %s"
                 self._log.warning(text, quoted(key), quoted(topic))
-        return {key: entry for key, entry in found.items() if is_valid(key)}
+        return found
 
     def _check_full(self, group: str, full: int, of: int) -> None:
         if full:

@@ -14,16 +14,21 @@ from channels.exceptions import ChannelFull
 from channels.management.commands import runworker
 from channels.worker import Worker
 
+from adsum.integrations.django.layerlimits import HAND_OVER
 from adsum.integrations.django.layernode import logger
 from adsum.tasks import start_task
+
+#: Seconds between two attempts to send a message again to a full channel.
+_PAUSE = 0.01
 
 
 class StoppableWorker(Worker):  # type: ignore[misc]  # channels has no types
     """A worker that ends at SIGTERM, and leaves its messages to others.
 
     Channels reads the messages of a channel as they arrive, and queues them for its consumer. Those
-    that the consumer has not begun to handle are sent again. One that it handles is cancelled. A
-    second SIGTERM ends the process at once.
+    that the consumer has not begun to handle are sent again, which waits for at most `HAND_OVER`
+    in all while the other receivers are full. One that it handles is cancelled. A second SIGTERM
+    ends the process at once.
     """
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
@@ -53,13 +58,24 @@ class StoppableWorker(Worker):  # type: ignore[misc]  # channels has no types
             each.cancel()
 
     async def _send_again(self, channel: str, queue: "asyncio.Queue[dict[str, Any]]") -> None:
+        waited = 0.0
         while not queue.empty():
-            try:
-                await self.channel_layer.send(channel, queue.get_nowait())
-            except ChannelFull:
-                lost = queue.qsize() + 1
-                logger.warning("channel %s is full, %d messages are lost", channel, lost)
-                return
+            message = queue.get_nowait()
+            while not await self._is_sent(channel, message):
+                if waited >= HAND_OVER:
+                    lost = queue.qsize() + 1
+                    logger.warning("channel %s is full, %d messages are lost", channel, lost)
+                    return
+                await asyncio.sleep(_PAUSE)
+                waited += _PAUSE
+
+    async def _is_sent(self, channel: str, message: dict[str, Any]) -> bool:
+        """Send a message; returns whether the channel had room."""
+        try:
+            await self.channel_layer.send(channel, message)
+        except ChannelFull:
+            return False
+        return True
 
     def _received_signal(self) -> None:
         asyncio.get_running_loop().remove_signal_handler(signal.SIGTERM)
