@@ -2959,6 +2959,13 @@ MUTANTS = [
         VIRTUAL_LINKS,
     ),
     Mutant(
+        "ask for the confirmation of a link as late as for its first frame",
+        "../bus/virtuallink.py",
+        '        self.ask_at, self._pause = float("-inf"), RESEND_AFTER\n',
+        "",
+        VIRTUAL_LINKS,
+    ),
+    Mutant(
         "close a new link beside a young one that is held",
         "redundancy.py",
         "(self._is_young(older[-1]) and not older[-1].held)",

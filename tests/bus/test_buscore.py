@@ -17,6 +17,7 @@ from adsum.bus.limits import (
     MAX_CASTS_KEPT,
     MAX_DIALS,
     REPORT_PATIENCE,
+    RESEND_AFTER,
     RESEND_PATIENCE,
     RETURN_GRACE,
     WINDOW,
@@ -447,6 +448,44 @@ def test_first_frame_of_a_busy_peer_is_awaited_as_long_as_its_handshake_took() -
     assert (len(a.links), len(b.links)) == (1, 1)
     reports = [decoded(emit.data) for _, emit in broker.emitted]
     assert not any(isinstance(each, Report) for each in reports)
+
+
+def shake_hands_slowly() -> tuple[Broker, Peer, Peer]:
+    """A handshake whose last message is under way, with the first frame of a link behind it."""
+    broker = Broker()
+    a, b = silent(broker, "a"), silent(broker, "b")
+    dial(a, b)
+    for _ in range(3):
+        broker.now += 2 * FIRST_AFTER
+        broker.waiting.popleft()()
+    assert (len(a.links), len(b.links)) == (0, 1)
+    return broker, a, b
+
+
+def test_lost_question_after_a_return_is_asked_again_soon_also_after_a_slow_handshake() -> None:
+    """The long wait for the first frame of a busy peer ends with the connection."""
+    broker, a, b = shake_hands_slowly()
+    broker.waiting.popleft()()
+    assert len(a.links) == 1
+    broker.go(a)
+    broker.come(a)
+    broker.waiting.clear()
+    send(b, b"hello", "a")
+    lose_next(broker)
+    broker.run(2 * RESEND_AFTER)
+    assert frames(a, "b") == [b"hello"]
+
+
+def test_peer_of_a_slow_handshake_that_dials_again_is_asked_at_once_for_the_older_link() -> None:
+    broker, a, b = shake_hands_slowly()
+    [older] = b.links
+    broker.go(a)
+    broker.come(a)
+    broker.waiting.clear()
+    dial(a, b)
+    broker.run()
+    assert len(a.links) == len(b.links) == 1
+    assert older in b.closed
 
 
 def test_handshake_with_a_busy_peer_that_answers_goes_on() -> None:

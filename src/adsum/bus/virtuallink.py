@@ -115,8 +115,12 @@ class VirtualLink:
         self.missing_since, self.ask_at = now, now + self._pause
 
     def doubt(self, question: bytes) -> None:
-        """Note that the peer may have given the link up, until it has answered a new question."""
+        """Note that the peer may have given the link up, until it has answered a new question.
+
+        The next `note_gap` asks, also if the first message of a busy peer is awaited for long.
+        """
         self.question, self.confirmed = question, False
+        self.ask_at, self._pause = float("-inf"), RESEND_AFTER
 
     def lose_bus(self, connected_for: float, question: bytes) -> bool:
         """Note the loss of the bus; returns whether the link is to be closed.
@@ -126,7 +130,7 @@ class VirtualLink:
             question: For the next one.
         """
         self.unheard = 0.0 if self.confirmed else self.unheard + connected_for
-        self.missing_since, self.ask_at = None, float("inf")
+        self.missing_since = None
         self.doubt(question)
         return self.unheard >= UNHEARD_PATIENCE
 
