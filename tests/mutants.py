@@ -2952,10 +2952,31 @@ MUTANTS = [
         VIRTUAL_LINKS,
     ),
     Mutant(
-        "send the first message of a handshake over a bus once",
+        "send no message of a handshake over a bus again",
         "../bus/buscore.py",
-        "            self._repeat_hello(life)\n",
+        "            self._repeat_greeting(life, now)\n",
         "            pass\n",
+        VIRTUAL_LINKS,
+    ),
+    Mutant(
+        "repeat only the first message of a handshake over a bus",
+        "../bus/buscore.py",
+        "            greeting.sent = answer\n",
+        "",
+        VIRTUAL_LINKS,
+    ),
+    Mutant(
+        "repeat the last message of a handshake over a bus as often as a stranger wants",
+        "../bus/buscore.py",
+        "greeting is not None and greeting.repeated_at + GREETING_INTERVAL <= now",
+        "greeting is not None",
+        VIRTUAL_LINKS,
+    ),
+    Mutant(
+        "log a handshake over a bus that its node has forgotten",
+        "../bus/buscore.py",
+        "sort = HandshakeError if greeting.repeated_at == _PAST else DialError",
+        "sort = HandshakeError",
         VIRTUAL_LINKS,
     ),
     Mutant(

@@ -14,6 +14,7 @@ from adsum.bus.limits import (
     DIAL_PATIENCE,
     DIAL_TIMEOUT,
     FIRST_AFTER,
+    GREETING_INTERVAL,
     MAX_CASTS_KEPT,
     MAX_DIALS,
     REPORT_PATIENCE,
@@ -486,6 +487,52 @@ def test_peer_of_a_slow_handshake_that_dials_again_is_asked_at_once_for_the_olde
     broker.run()
     assert len(a.links) == len(b.links) == 1
     assert older in b.closed
+
+
+def test_node_that_returns_after_its_answer_is_dialled_again_soon() -> None:
+    """It has forgotten the handshake, and says so as the last message arrives again."""
+    broker = Broker()
+    a, b = silent(broker, "a"), silent(broker, "b")
+    dial(a, b)
+    for _ in range(2):
+        broker.waiting.popleft()()
+    broker.waiting.clear()
+    broker.go(b)
+    broker.come(b)
+    broker.run()
+    error = a.dials[b.core.address]
+    assert isinstance(error, DialError)
+    assert not isinstance(error, HandshakeError)  # which is logged, and is about a configuration
+
+
+def test_recorded_return_disturbs_no_handshake() -> None:
+    broker = Broker()
+    a, b = silent(broker, "a"), silent(broker, "b")
+    broker.go(b)
+    broker.come(b)
+    broker.run()
+    dial(a, b)
+    for _ in range(20):
+        broker.waiting.popleft()()
+        replay_kind(broker, Announce, "b", a)
+        broker.now += GREETING_INTERVAL / 4
+        if a.links:
+            break
+    assert a.dials == {b.core.address: None}
+    assert len(a.links) == len(b.links) == 1
+
+
+def test_recorded_return_that_is_repeated_lets_a_dial_repeat_its_message_once() -> None:
+    broker = Broker()
+    a, b = silent(broker, "a"), silent(broker, "b")
+    broker.go(b)
+    broker.come(b)
+    broker.run()
+    dial(a, b)
+    before = greetings(broker, a)
+    for _ in range(10):
+        replay_kind(broker, Announce, "b", a)
+    assert greetings(broker, a) == before + 1
 
 
 def test_handshake_with_a_busy_peer_that_answers_goes_on() -> None:

@@ -22,7 +22,8 @@ class VirtualGreeting:
         began_at: When it began here, in monotonic seconds.
         until: When it fails, in monotonic seconds.
         dialled: The address that this end dialled; None if the other end did.
-        hello: The first frames of this end, if it dialled; empty before they are sent.
+        sent: The last frames of this end; empty before the first ones.
+        repeated_at: When they were last sent again, in monotonic seconds.
     """
 
     key: bytes
@@ -31,14 +32,10 @@ class VirtualGreeting:
     began_at: float
     until: float
     dialled: str | None
-    hello: bytes = b""
+    sent: bytes = b""
+    repeated_at: float = float("-inf")
     # The frames that were received last.
     _last: bytes = b""
-
-    @property
-    def is_answered(self) -> bool:
-        """Whether frames of the other end have arrived."""
-        return self._last != b""
 
     def receive(self, frames: bytes) -> bytes:
         """Receive frames of the other end; returns the frames to send in answer.
