@@ -2695,7 +2695,7 @@ MUTANTS = [
     Mutant(
         "let every announcement open another link",
         "../bus/buscore.py",
-        "if life not in self._by_life and not is_met:",
+        "if life not in self._by_life and not is_met and not self._dials.waits(life):",
         "if True:",
         VIRTUAL_LINKS,
     ),
@@ -2956,6 +2956,13 @@ MUTANTS = [
         "../bus/buscore.py",
         "            self._repeat_greeting(life, now)\n",
         "            pass\n",
+        VIRTUAL_LINKS,
+    ),
+    Mutant(
+        "dial a node again for each announcement while its dial waits",
+        "../bus/buscore.py",
+        " and not is_met and not self._dials.waits(life):",
+        " and not is_met:",
         VIRTUAL_LINKS,
     ),
     Mutant(

@@ -368,6 +368,25 @@ def test_waiting_dials_begin_when_others_have_no_answer_yet() -> None:
     assert all(isinstance(a.dials[each.core.address], DialError) for each in mute)
 
 
+@pytest.mark.parametrize("returns", [False, True])
+def test_announcement_of_a_node_whose_dial_waits_leads_to_no_other(returns: bool) -> None:
+    broker = Broker()
+    a, b = silent(broker, "a"), silent(broker, "b")
+    if returns:
+        broker.go(b)
+        broker.come(b)
+        broker.run()
+    broker.loses = lambda sender, receiver: "mute" in receiver
+    mute = [silent(broker, f"mute {number}") for number in range(MAX_DIALS)]
+    for other in [*mute, b]:
+        dial(a, other)
+    a.announced.clear()
+    recorded = [emit.data for name, emit in broker.emitted if name == "b"]
+    a.core.received(recorded[-1], broker.now)
+    a.drain()
+    assert a.announced == []
+
+
 def test_loss_of_the_bus_ends_waiting_dials() -> None:
     broker = Broker()
     a = silent(broker, "a")

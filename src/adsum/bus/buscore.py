@@ -405,7 +405,7 @@ class BusCore:
             self._repeat_greeting(life, now)
         # A node that has returned has forgotten the handshakes that it had begun before.
         is_met = self._dials.meets(life) if question == NOTHING else self._dials.dials(life)
-        if life not in self._by_life and not is_met:
+        if life not in self._by_life and not is_met and not self._dials.waits(life):
             sibling = site == self._site != bytes(SITE_BYTES)
             self._events.append(Announced(address_of(life), sibling))
 
