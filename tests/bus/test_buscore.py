@@ -14,9 +14,11 @@ from adsum.bus.limits import (
     DIAL_PATIENCE,
     DIAL_TIMEOUT,
     FIRST_AFTER,
+    GREETING_INTERVAL,
     MAX_CASTS_KEPT,
     MAX_DIALS,
     REPORT_PATIENCE,
+    RESEND_AFTER,
     RESEND_PATIENCE,
     RETURN_GRACE,
     WINDOW,
@@ -366,6 +368,25 @@ def test_waiting_dials_begin_when_others_have_no_answer_yet() -> None:
     assert all(isinstance(a.dials[each.core.address], DialError) for each in mute)
 
 
+@pytest.mark.parametrize("returns", [False, True])
+def test_announcement_of_a_node_whose_dial_waits_leads_to_no_other(returns: bool) -> None:
+    broker = Broker()
+    a, b = silent(broker, "a"), silent(broker, "b")
+    if returns:
+        broker.go(b)
+        broker.come(b)
+        broker.run()
+    broker.loses = lambda sender, receiver: "mute" in receiver
+    mute = [silent(broker, f"mute {number}") for number in range(MAX_DIALS)]
+    for other in [*mute, b]:
+        dial(a, other)
+    a.announced.clear()
+    recorded = [emit.data for name, emit in broker.emitted if name == "b"]
+    a.core.received(recorded[-1], broker.now)
+    a.drain()
+    assert a.announced == []
+
+
 def test_loss_of_the_bus_ends_waiting_dials() -> None:
     broker = Broker()
     a = silent(broker, "a")
@@ -447,6 +468,90 @@ def test_first_frame_of_a_busy_peer_is_awaited_as_long_as_its_handshake_took() -
     assert (len(a.links), len(b.links)) == (1, 1)
     reports = [decoded(emit.data) for _, emit in broker.emitted]
     assert not any(isinstance(each, Report) for each in reports)
+
+
+def shake_hands_slowly() -> tuple[Broker, Peer, Peer]:
+    """A handshake whose last message is under way, with the first frame of a link behind it."""
+    broker = Broker()
+    a, b = silent(broker, "a"), silent(broker, "b")
+    dial(a, b)
+    for _ in range(3):
+        broker.now += 2 * FIRST_AFTER
+        broker.waiting.popleft()()
+    assert (len(a.links), len(b.links)) == (0, 1)
+    return broker, a, b
+
+
+def test_lost_question_after_a_return_is_asked_again_soon_also_after_a_slow_handshake() -> None:
+    """The long wait for the first frame of a busy peer ends with the connection."""
+    broker, a, b = shake_hands_slowly()
+    broker.waiting.popleft()()
+    assert len(a.links) == 1
+    broker.go(a)
+    broker.come(a)
+    broker.waiting.clear()
+    send(b, b"hello", "a")
+    lose_next(broker)
+    broker.run(2 * RESEND_AFTER)
+    assert frames(a, "b") == [b"hello"]
+
+
+def test_peer_of_a_slow_handshake_that_dials_again_is_asked_at_once_for_the_older_link() -> None:
+    broker, a, b = shake_hands_slowly()
+    [older] = b.links
+    broker.go(a)
+    broker.come(a)
+    broker.waiting.clear()
+    dial(a, b)
+    broker.run()
+    assert len(a.links) == len(b.links) == 1
+    assert older in b.closed
+
+
+def test_node_that_returns_after_its_answer_is_dialled_again_soon() -> None:
+    """It has forgotten the handshake, and says so as the last message arrives again."""
+    broker = Broker()
+    a, b = silent(broker, "a"), silent(broker, "b")
+    dial(a, b)
+    for _ in range(2):
+        broker.waiting.popleft()()
+    broker.waiting.clear()
+    broker.go(b)
+    broker.come(b)
+    broker.run()
+    error = a.dials[b.core.address]
+    assert isinstance(error, DialError)
+    assert not isinstance(error, HandshakeError)  # which is logged, and is about a configuration
+
+
+def test_recorded_return_disturbs_no_handshake() -> None:
+    broker = Broker()
+    a, b = silent(broker, "a"), silent(broker, "b")
+    broker.go(b)
+    broker.come(b)
+    broker.run()
+    dial(a, b)
+    for _ in range(20):
+        broker.waiting.popleft()()
+        replay_kind(broker, Announce, "b", a)
+        broker.now += GREETING_INTERVAL / 4
+        if a.links:
+            break
+    assert a.dials == {b.core.address: None}
+    assert len(a.links) == len(b.links) == 1
+
+
+def test_recorded_return_that_is_repeated_lets_a_dial_repeat_its_message_once() -> None:
+    broker = Broker()
+    a, b = silent(broker, "a"), silent(broker, "b")
+    broker.go(b)
+    broker.come(b)
+    broker.run()
+    dial(a, b)
+    before = greetings(broker, a)
+    for _ in range(10):
+        replay_kind(broker, Announce, "b", a)
+    assert greetings(broker, a) == before + 1
 
 
 def test_handshake_with_a_busy_peer_that_answers_goes_on() -> None:

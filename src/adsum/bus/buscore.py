@@ -402,21 +402,24 @@ class BusCore:
                 link.greeted_at = now
                 self._report(link, ask=True, answer=question)
         if question != NOTHING:
-            self._repeat_hello(life)
+            self._repeat_greeting(life, now)
         # A node that has returned has forgotten the handshakes that it had begun before.
         is_met = self._dials.meets(life) if question == NOTHING else self._dials.dials(life)
-        if life not in self._by_life and not is_met:
+        if life not in self._by_life and not is_met and not self._dials.waits(life):
             sibling = site == self._site != bytes(SITE_BYTES)
             self._events.append(Announced(address_of(life), sibling))
 
-    def _repeat_hello(self, life: bytes) -> None:
-        """Begin the dial to a node that has returned once more, with the same frames.
+    def _repeat_greeting(self, life: bytes, now: float) -> None:
+        """Send the last frames of a dial again to a node that has returned.
 
-        The engine may have passed the first ones on before the client of that node was ready.
+        The engine may have passed them on before the client of that node was ready. A node that
+        has forgotten the handshake begins it again or refuses it; any other one ignores them.
+        A stranger may repeat announcements, so they are sent at most every `GREETING_INTERVAL`.
         """
-        greeting = self._dials.unanswered(life)
-        if greeting is not None:
-            self._emit(self._inbox(life), Greet(life, greeting.key, greeting.hello))
+        greeting = self._dials.dial_to(life)
+        if greeting is not None and greeting.repeated_at + GREETING_INTERVAL <= now:
+            greeting.repeated_at = now
+            self._emit(self._inbox(life), Greet(life, greeting.key, greeting.sent))
 
     def _receive_greeting(self, sender: bytes, key: bytes, frames: bytes, now: float) -> None:
         greeting = self._dials.get(key)
@@ -435,6 +438,7 @@ class BusCore:
             self._fail(greeting, _as_handshake_error(error))
             return
         if answer:
+            greeting.sent = answer
             self._dials.extend(greeting, now)
             self._emit(self._inbox(sender), Greet(sender, key, answer))
         if greeting.handshake.peer is not None:
@@ -446,7 +450,9 @@ class BusCore:
         if link is not None and link.life == sender:
             self._forget(link, f"peer closed: {shown}")
         elif greeting is not None and greeting.life == sender:
-            self._fail(greeting, HandshakeError(f"{greeting.dialled}: {shown}"))
+            # It may have forgotten the handshake if it has returned meanwhile.
+            sort = HandshakeError if greeting.repeated_at == _PAST else DialError
+            self._fail(greeting, sort(f"{greeting.dialled}: {shown}"))
 
     def _receive_single(self, sender: bytes, message: Single, size: int, now: float) -> None:
         link = self._link_of(sender, message.key)
@@ -557,8 +563,8 @@ class BusCore:
     def _begin_dials(self, now: float) -> None:
         """Begin the dials that have a place."""
         for greeting in self._dials.begin(now):
-            greeting.hello = greeting.handshake.start()
-            message = Greet(greeting.life, greeting.key, greeting.hello)
+            greeting.sent = greeting.handshake.start()
+            message = Greet(greeting.life, greeting.key, greeting.sent)
             self._emit(self._inbox(greeting.life), message, probe=greeting)
 
     def _expire_dials(self, now: float) -> None:

@@ -79,10 +79,13 @@ class BusDials:
         """Whether a handshake with a life is under way that this end began."""
         return life in self._dialled
 
-    def unanswered(self, life: bytes) -> VirtualGreeting | None:
-        """The handshake with a life that this end began, if the other end has not answered yet."""
-        greeting = self._dialled.get(life)
-        return None if greeting is None or greeting.is_answered else greeting
+    def waits(self, life: bytes) -> bool:
+        """Whether a dial to a life waits for its place."""
+        return self._queue.waits(life)
+
+    def dial_to(self, life: bytes) -> VirtualGreeting | None:
+        """The handshake with a life that this end began, if one is under way."""
+        return self._dialled.get(life)
 
     @property
     def heard(self) -> Mapping[bytes, float]:

@@ -7,10 +7,10 @@ again, and living nodes would wait behind them.
 
 So the dials are of two kinds. A life was *heard* if a message of it has arrived since it last had a
 link or failed to answer: an announcement, or a heartbeat for others. It is forgotten `HEARD_FOR`
-seconds after its last announcement. All others are *silent*. A dial to a life that was heard begins
-before all silent ones, which have `MAX_SILENT_DIALS` of the places. So it waits for dials to other
-lives that were heard alone, and these answer, unless they were stopped since. The number of
-handshakes under way is the same as without the rule.
+seconds after the last message that was checked. All others are *silent*. A dial to a life that was
+heard begins before all silent ones, which have `MAX_SILENT_DIALS` of the places. So it waits for
+dials to other lives that were heard alone, and these answer, unless they were stopped since. The
+number of handshakes under way is the same as without the rule.
 
 No more than `MAX_SILENT_WAITING` silent dials wait. More are refused at once, and the caller dials
 again later, so that they do not use up the dials that it may have under way.
@@ -63,6 +63,10 @@ class DialQueue:
                 return False
         self._waiting[life] = None
         return True
+
+    def waits(self, life: bytes) -> bool:
+        """Whether a dial to a life waits for a place."""
+        return life in self._waiting
 
     def withdraw(self, life: bytes) -> bool:
         """Remove a waiting dial; returns whether there was one."""

@@ -22,7 +22,8 @@ class VirtualGreeting:
         began_at: When it began here, in monotonic seconds.
         until: When it fails, in monotonic seconds.
         dialled: The address that this end dialled; None if the other end did.
-        hello: The first frames of this end, if it dialled; empty before they are sent.
+        sent: The last frames of this end; empty before the first ones.
+        repeated_at: When they were last sent again, in monotonic seconds.
     """
 
     key: bytes
@@ -31,14 +32,10 @@ class VirtualGreeting:
     began_at: float
     until: float
     dialled: str | None
-    hello: bytes = b""
+    sent: bytes = b""
+    repeated_at: float = float("-inf")
     # The frames that were received last.
     _last: bytes = b""
-
-    @property
-    def is_answered(self) -> bool:
-        """Whether frames of the other end have arrived."""
-        return self._last != b""
 
     def receive(self, frames: bytes) -> bytes:
         """Receive frames of the other end; returns the frames to send in answer.
@@ -115,8 +112,12 @@ class VirtualLink:
         self.missing_since, self.ask_at = now, now + self._pause
 
     def doubt(self, question: bytes) -> None:
-        """Note that the peer may have given the link up, until it has answered a new question."""
+        """Note that the peer may have given the link up, until it has answered a new question.
+
+        The next `note_gap` asks, also if the first message of a busy peer is awaited for long.
+        """
         self.question, self.confirmed = question, False
+        self.ask_at, self._pause = float("-inf"), RESEND_AFTER
 
     def lose_bus(self, connected_for: float, question: bytes) -> bool:
         """Note the loss of the bus; returns whether the link is to be closed.
@@ -126,7 +127,7 @@ class VirtualLink:
             question: For the next one.
         """
         self.unheard = 0.0 if self.confirmed else self.unheard + connected_for
-        self.missing_since, self.ask_at = None, float("inf")
+        self.missing_since = None
         self.doubt(question)
         return self.unheard >= UNHEARD_PATIENCE
 
