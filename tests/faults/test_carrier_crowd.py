@@ -16,7 +16,7 @@ from .node_launcher import Launcher
 pytestmark = pytest.mark.processes
 
 NODES = 10
-PROCESSES = 20 if recording() else 6
+PROCESSES = 10 if recording() else 6
 #: All of these nodes share one machine, so they may be slow.
 SETTINGS = {"heartbeat_interval": 2.0, "down_after": 12.0, "link_grace": 10.0}
 
