@@ -109,7 +109,7 @@ docs: $(INSTALLED)  ## the documentation site, in site/; a warning fails
 	$(BIN)/sphinx-build -q -E -W --keep-going -j auto -d .doctrees -c docs . site
 
 $(INSTALLED): pyproject.toml constraints.txt requirements-dev.txt requirements-interpreters.txt | $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile -r requirements-dev.txt
 	touch $(RUNNABLE) $@
 
 $(RUNNABLE): pyproject.toml constraints.txt | $(VENV)

@@ -167,7 +167,7 @@ async def update_on_and_on(site: SiteCluster, client: str) -> None:
 
 def test_client_without_heartbeat_leaves_after_the_timeout() -> None:
     async def scenario(site: SiteCluster) -> None:
-        await site.connect("ann", "ann", heartbeatIntervalMs=200)
+        await site.connect("ann", "ann", heartbeatIntervalMs=2_000)
         await site.join("ann", ROOM, {"of": "ann"})
         await site.connect("bob", "bob", heartbeatIntervalMs=60_000)
         await site.join("bob", ROOM, {"of": "bob"})
