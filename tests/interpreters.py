@@ -43,10 +43,19 @@ WORKERS = (os.cpu_count() or 2) * 3 // 2
 PARALLEL = (f"--numprocesses={WORKERS}", "--dist=worksteal")
 #: The arguments of each run of pytest.
 RUNS = ((*CORE, *WITH_TASKS, OWN), ("--eager-tasks", *WITH_TASKS, OWN))
-PYTEST = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not processes", *PARALLEL)
+PYTEST = (
+    "-m",
+    "pytest",
+    "-q",
+    "-p",
+    "no:cacheprovider",
+    "-m",
+    "not processes and not slow",
+    *PARALLEL,
+)
 #: Modules are compiled as they are imported: most of those that are installed never are.
 INSTALL = ("-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile")
-#: The share of examples: these runs look for differences between versions, and the run of all tests
+#: The share of examples. These runs look for differences between versions; the run of all tests
 #: searches for the rest.
 EFFORT = "0.3"
 
