@@ -2407,7 +2407,7 @@ MUTANTS = [
     Mutant(
         "open two links where both ends dial",
         "../bus/buscore.py",
-        "if self._life < sender and self._dials.dials(sender):",
+        "if self._life < sender and self._dials.dial_to(sender):",
         "if False:",
         VIRTUAL_LINKS,
     ),
@@ -2429,15 +2429,15 @@ MUTANTS = [
     Mutant(
         "check the casts of nodes without a link",
         "../bus/buscore.py",
-        "if claims_cast(data) and claimed in self._dials.heard and claimed not in self._by_life:",
+        "if claims(data, Cast) and claimed in self._dials.heard and claimed not in self._by_life:",
         "if False:",
         VIRTUAL_LINKS,
     ),
     Mutant(
         "drop the casts of nodes that were not heard yet",
         "../bus/buscore.py",
-        "if claims_cast(data) and claimed in self._dials.heard and claimed not in self._by_life:",
-        "if claims_cast(data) and claimed not in self._by_life:",
+        "if claims(data, Cast) and claimed in self._dials.heard and claimed not in self._by_life:",
+        "if claims(data, Cast) and claimed not in self._by_life:",
         VIRTUAL_LINKS,
     ),
     Mutant(
@@ -2870,7 +2870,7 @@ MUTANTS = [
     Mutant(
         "let a flood of messages on topics fill the queue",
         "../bus/bustransport.py",
-        "limit = MAX_TOPIC_QUEUED if claims_bulletin(data) else MAX_QUEUED",
+        "limit = MAX_TOPIC_QUEUED if claims(data, Bulletin) else MAX_QUEUED",
         "limit = MAX_QUEUED",
         ROUTED,
     ),
@@ -2947,7 +2947,7 @@ MUTANTS = [
     Mutant(
         "wait for the end of a handshake whose node has returned to the bus",
         "../bus/buscore.py",
-        "is_met = self._dials.meets(life) if question == NOTHING else self._dials.dials(life)",
+        "is_met = self._dials.meets(life) if question == NOTHING else self._dials.dial_to(life)",
         "is_met = self._dials.meets(life)",
         VIRTUAL_LINKS,
     ),

@@ -16,8 +16,8 @@ SOURCE = Path(adsum.__file__).parent
 LAYERS = {
     "errors": set[str](),
     "activetime": set(),
-    "collector": set(),
     "forks": set(),
+    "collector": {"forks"},
     "quoting": set(),
     "signals": set(),
     "tasks": set(),
@@ -146,6 +146,7 @@ LAYERS = {
     "integrations": {
         "errors",
         "arguments",
+        "forks",
         "node",
         "portal",
         "presence",

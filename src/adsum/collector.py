@@ -5,8 +5,9 @@ a large list is rendered, these collections find nothing and take up to half of 
 """
 
 import gc
-import os
 from types import TracebackType
+
+from adsum.forks import call_after_fork
 
 
 class CollectorPause:
@@ -46,5 +47,4 @@ def _after_fork() -> None:
         gc.enable()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+call_after_fork(_after_fork)

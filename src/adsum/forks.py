@@ -4,7 +4,7 @@ A fork copies the memory and the descriptors of a process. The copied descriptor
 and ports of the parent open after its death, and an event loop in the child shares its epoll set,
 its connections and the files of its sockets with the parent.
 
-One handler, registered once when this module is imported, does two things in every forked child:
+One handler, registered when this module is imported, does two things in every forked child:
 
 - It replaces each descriptor of a private socket with one of /dev/null, and detaches the socket
   object. It calls no event loop, because removing a descriptor from the shared epoll set removes it
@@ -18,6 +18,7 @@ One handler, registered once when this module is imported, does two things in ev
 import os
 import socket
 import stat
+from collections.abc import Callable
 from weakref import WeakSet
 
 
@@ -34,6 +35,12 @@ class CurrentProcess:
 process = CurrentProcess()
 # Weak references, because a collected socket is closed.
 _private: WeakSet[socket.socket] = WeakSet()
+
+
+def call_after_fork(function: Callable[[], object]) -> None:
+    """Call a function in every forked child, after those that were registered before it."""
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=function)
 
 
 def private(sock: socket.socket) -> socket.socket:
@@ -110,5 +117,4 @@ def _replace(descriptors: list[int]) -> None:
         os.close(null)
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+call_after_fork(_after_fork)

@@ -88,7 +88,7 @@ def test_oldest_handshake_that_others_began_makes_room_for_one_more() -> None:
     assert dials.get(life(0)) is None
     assert not dials.meets(life(2))
     assert all(dials.get(life(number)) for number in range(1, MAX_GREETINGS + 1))
-    assert dials.dials(life(1))
+    assert dials.dial_to(life(1))
 
 
 def test_all_members_of_the_largest_cluster_may_dial_a_newcomer_at_once() -> None:
@@ -98,7 +98,7 @@ def test_all_members_of_the_largest_cluster_may_dial_a_newcomer_at_once() -> Non
 def test_life_is_met_until_the_last_of_its_handshakes_ends() -> None:
     dials = made()
     first, second = dials.answer(life(1), life(7), _NOW), dials.answer(life(2), life(7), _NOW + 1)
-    assert not dials.dials(life(7))
+    assert not dials.dial_to(life(7))
     dials.end(first)
     assert dials.meets(life(7))
     dials.end(second)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import adsum
-from adsum.bus.busmessages import claims_bulletin
+from adsum.bus.busmessages import Bulletin, claims
 from adsum.bus.topicslots import slot_of
 from tests.support.bus_servers import BusServer, NatsServer, RedisServer, running
 from tests.support.carrier_nodes import SECRET, all_linked, bus_of
@@ -58,7 +58,7 @@ def count_topics(node: adsum.Node) -> list[bytes]:
     receive = bus.bus_received
 
     def received(data: bytes) -> None:
-        found.extend([data] if claims_bulletin(data) else [])
+        found.extend([data] if claims(data, Bulletin) else [])
         receive(data)
 
     bus.bus_received = received  # type: ignore[method-assign]

@@ -72,7 +72,7 @@ from .busmessages import (
     Report,
     Shut,
     Single,
-    claims_cast,
+    claims,
     sender_of,
 )
 from .busring import Ring
@@ -206,7 +206,7 @@ class BusCore:
         claimed = sender_of(data)
         if claimed == self._life:
             return  # some engines return the messages of a node to itself
-        if claims_cast(data) and claimed in self._dials.heard and claimed not in self._by_life:
+        if claims(data, Cast) and claimed in self._dials.heard and claimed not in self._by_life:
             return  # it is for others: most messages are, while many nodes start at once
         try:
             sender, message = self._codec.decode(data)
@@ -404,7 +404,7 @@ class BusCore:
         if question != NOTHING:
             self._repeat_greeting(life, now)
         # A node that has returned has forgotten the handshakes that it had begun before.
-        is_met = self._dials.meets(life) if question == NOTHING else self._dials.dials(life)
+        is_met = self._dials.meets(life) if question == NOTHING else self._dials.dial_to(life)
         if life not in self._by_life and not is_met and not self._dials.waits(life):
             sibling = site == self._site != bytes(SITE_BYTES)
             self._events.append(Announced(address_of(life), sibling))
@@ -426,7 +426,7 @@ class BusCore:
         if greeting is None:
             if key in self._by_key:
                 return  # a repetition
-            if self._life < sender and self._dials.dials(sender):
+            if self._life < sender and self._dials.dial_to(sender):
                 return  # both ends have dialled: the other one takes part in this dial
             greeting = self._dials.answer(key, sender, now)
         if greeting.life != sender:

@@ -75,10 +75,6 @@ class BusDials:
         """Whether a handshake with a life is under way, begun by either end."""
         return life in self._dialled or life in self._answered_lives
 
-    def dials(self, life: bytes) -> bool:
-        """Whether a handshake with a life is under way that this end began."""
-        return life in self._dialled
-
     def waits(self, life: bytes) -> bool:
         """Whether a dial to a life waits for its place."""
         return self._queue.waits(life)

@@ -176,8 +176,7 @@ class Bulletin:
 
 BusMessage = Announce | Lost | Greet | Shut | Single | Cast | Report | Probe | Bulletin
 _KINDS: Final = (Announce, Lost, Greet, Shut, Single, Cast, Report, Probe, Bulletin)
-_CAST_KIND: Final = _KINDS.index(Cast)
-_BULLETIN_KIND: Final = _KINDS.index(Bulletin)
+_KIND_BYTES: Final = {kind: bytes([at]) for at, kind in enumerate(_KINDS)}
 
 
 def sender_of(data: bytes) -> bytes:
@@ -185,14 +184,9 @@ def sender_of(data: bytes) -> bytes:
     return data[_HEAD.size - LIFE_BYTES : _HEAD.size]
 
 
-def claims_cast(data: bytes) -> bool:
-    """Whether a message claims to be a `Cast`, before any check."""
-    return data[2:3] == bytes([_CAST_KIND])
-
-
-def claims_bulletin(data: bytes) -> bool:
-    """Whether a message claims to be a `Bulletin`, before any check."""
-    return data[2:3] == bytes([_BULLETIN_KIND])
+def claims(data: bytes, kind: type[BusMessage]) -> bool:
+    """Whether a message claims to be of a kind, before any check."""
+    return data[2:3] == _KIND_BYTES[kind]
 
 
 class BusCodec:

@@ -55,7 +55,7 @@ from .busevents import (
     Unfollow,
 )
 from .buslink import BusLink
-from .busmessages import claims_bulletin
+from .busmessages import Bulletin, claims
 from .limits import MAX_TOPIC_QUEUED
 from .topicroom import TopicRoom
 
@@ -330,7 +330,7 @@ class BusTransport:
 
     def bus_received(self, data: bytes) -> None:
         """See `BusHandler`."""
-        limit = MAX_TOPIC_QUEUED if claims_bulletin(data) else MAX_QUEUED
+        limit = MAX_TOPIC_QUEUED if claims(data, Bulletin) else MAX_QUEUED
         if self._queued + len(data) > limit:
             self._log.warning(
                 "carrier %s: messages are dropped, more than %d bytes are queued",

@@ -32,6 +32,7 @@ from weakref import WeakSet
 
 from adsum.arguments import flag, instance, refuse
 from adsum.errors import AdsumError, ConfigurationError
+from adsum.forks import call_after_fork
 from adsum.node import Node
 from adsum.portal import Portal, PortalSubscription
 from adsum.pubsub import PubSub
@@ -318,6 +319,7 @@ class AdsumManager(_Texts, PubSubManager):  # type: ignore[misc]  # it has no ty
         instance("portal", portal, Portal, "an adsum.Portal")
         super().__init__(**_checked(portal.node, channel, write_only, logger, json))
         self._portal = portal
+        self._pubsub = PubSub(portal.node)
         self._unread = UnreadLog(_logger, MAX_UNREAD, MAX_UNREAD_BYTES)
         # From the first call of `initialize` on.
         self._subscription: PortalSubscription | None = None
@@ -365,10 +367,15 @@ class AdsumManager(_Texts, PubSubManager):  # type: ignore[misc]  # it has no ty
 
     def _publish(self, data: dict[str, Any]) -> None:
         self._expect_answer(data)
-        missed = self._portal.publish(_PREFIX + self.channel, self._encode(data))
+        missed, is_alone = self._portal.call(self._publish_at_node, self._encode(data))
         self._check_missed(data, missed)
-        if self.write_only and not missed and self._portal.call(_is_alone, self._portal.node):
+        if self.write_only and is_alone:
             self._log_unreached(data)
+
+    async def _publish_at_node(self, text: bytes) -> tuple[int, bool]:
+        """Publish; returns how many nodes missed it, and whether there are no other nodes."""
+        missed = await self._pubsub.publish(_PREFIX + self.channel, text)
+        return missed, not missed and _is_alone(self._portal.node)
 
     def _listen(self) -> Iterator[dict[str, Any]]:
         if (subscription := self._subscription) is not None:
@@ -409,5 +416,4 @@ def _after_fork() -> None:
         manager._forked()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+call_after_fork(_after_fork)

@@ -9,7 +9,6 @@ Invariants:
 
 import asyncio
 import math
-import os
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -18,6 +17,7 @@ from weakref import WeakSet
 
 from adsum.driver.observer import Observer
 from adsum.errors import NodeNotRunningError
+from adsum.forks import call_after_fork
 from adsum.node import Node
 from adsum.processexit import call_at_exit
 
@@ -199,5 +199,4 @@ def _after_fork() -> None:
         connection._forked()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+call_after_fork(_after_fork)

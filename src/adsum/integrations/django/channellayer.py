@@ -8,7 +8,6 @@ Messages to channels of the same process do not pass through it.
 
 import asyncio
 import inspect
-import os
 import re
 import threading
 import uuid
@@ -23,6 +22,7 @@ from channels.layers import BaseChannelLayer
 
 from adsum.arguments import instance, refuse, seconds_within, whole_up_to
 from adsum.errors import ConfigurationError, NodeNotRunningError, UsageError
+from adsum.forks import call_after_fork
 from adsum.node import Node
 from adsum.portal import Portal
 from adsum.presence import Presence
@@ -357,5 +357,4 @@ def _after_fork() -> None:
         layer._begin_process()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+call_after_fork(_after_fork)

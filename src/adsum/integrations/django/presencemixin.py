@@ -112,10 +112,9 @@ class PresenceMixin:
         has_ended = False
 
         async def send_when_present(message: dict[str, Any]) -> None:
-            if message["type"] in _ACCEPTING and not visits:
+            # The thread of a synchronous consumer goes on after it was cancelled.
+            if message["type"] in _ACCEPTING and not visits and not has_ended:
                 visits.append(self._visit())
-                if has_ended:  # it was cancelled, and the thread of a synchronous one goes on
-                    visits[0].has_ended = True
                 layer = self.channel_layer
                 await layer.portal.acall(layer.visits.enter, visits[0])
             await send(message)

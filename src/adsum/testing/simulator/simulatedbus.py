@@ -24,7 +24,7 @@ from functools import partial
 from random import Random
 from typing import Protocol
 
-from adsum.bus.busmessages import claims_bulletin
+from adsum.bus.busmessages import Bulletin, claims
 
 from .network import VirtualClock
 
@@ -91,12 +91,12 @@ class SimulatedSession:
     def put(self, data: bytes) -> None:
         """Let a message wait for the client."""
         self.waiting += len(data)
-        self.windowed += 0 if claims_bulletin(data) else len(data)
+        self.windowed += 0 if claims(data, Bulletin) else len(data)
 
     def take(self, data: bytes) -> bool:
         """Read a message; returns whether it was not dropped meanwhile."""
         self.waiting -= len(data)
-        self.windowed -= 0 if claims_bulletin(data) else len(data)
+        self.windowed -= 0 if claims(data, Bulletin) else len(data)
         return self.open
 
 
@@ -181,7 +181,7 @@ class SimulatedBus:
         self.messages += 1
         self.bytes += len(data)
         session.backlog += len(data)
-        if self._recorded is not None and not claims_bulletin(data):
+        if self._recorded is not None and not claims(data, Bulletin):
             self._recorded.append((subject, data))
         self._send(session, partial(self._route, session, subject, data, probe))
 
