@@ -8,13 +8,12 @@ from adsum.channels.carriers.session import MAX_STATE
 from tests.support.waiting import until
 
 from .captured_log import Log
+from .heartbeat import BEAT, BEATEN
 from .http_poller import http_poller
 from .leak_check import run
 from .served_app import two_served_apps
 from .ws_client import ws_client
 
-BEAT = '[null,"7","phoenix","heartbeat",{}]'
-BEATEN = '[null,"7","phoenix","phx_reply",{"status":"ok","response":{}}]'
 #: Quotes and backslashes double on the way between workers.
 TEXT = '"\\' * 15_000
 

@@ -13,19 +13,17 @@ from adsum.channels.carriers.noderequests import TOPIC
 from adsum.replication.messages import Publish
 from adsum.values.jsontext import dump
 from tests.support.effort import examples
+from tests.support.json_values import json_values
 
+from .heartbeat import BEAT, BEATEN
 from .http_poller import HttpPoller, http_poller
 from .served_app import ServedApp, two_served_apps
 
-BEAT = '[null,"7","phoenix","heartbeat",{}]'
-BEATEN = '[null,"7","phoenix","phx_reply",{"status":"ok","response":{}}]'
 #: Lines of one kind about one node within a minute, see `adsum.sparselog`.
 FEW = 8
 
-values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.just("<session>") | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
-    max_leaves=8,
+values = json_values(
+    st.none() | st.booleans() | st.integers() | st.just("<session>") | st.text(max_size=5)
 )
 questions = st.fixed_dictionaries(
     {"do": st.sampled_from(["route", "poll", "send", "break off", "other"]) | values},

@@ -23,11 +23,11 @@ from tests.support.ports import free_port
 from tests.support.waiting import until
 
 from .captured_log import Log
+from .heartbeat import BEAT
 from .http_poller import HttpPoller, http_poller, unasked_http_poller
 from .leak_check import others, run
 from .served_app import ServedApp, served_app, two_served_apps
 
-BEAT = '[null,"7","phoenix","heartbeat",{}]'
 Answer = tuple[int, dict[str, str], bytes]
 
 

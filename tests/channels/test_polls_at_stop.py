@@ -3,10 +3,8 @@
 import asyncio
 import json
 import subprocess
-import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
-from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -14,19 +12,14 @@ import pytest
 
 from adsum.channels.carriers import session
 from tests.support.effort import scaled
-from tests.support.environment import clean_environment
 from tests.support.http_json import fetch_json
-from tests.support.ports import free_port
 from tests.support.waiting import DEADLINE, eventually, until
 
+from .heartbeat import BEAT, BEATEN
 from .http_poller import HttpPoller, http_poller
 from .leak_check import run
 from .served_app import ServedApp, served_app, two_served_apps
-from .test_processes import Port
-
-ROOT = Path(__file__).parents[2]
-BEAT = '[null,"7","phoenix","heartbeat",{}]'
-BEATEN = '[null,"7","phoenix","phx_reply",{"status":"ok","response":{}}]'
+from .served_process import ROOT, Port, served_process
 
 
 @pytest.fixture
@@ -109,25 +102,9 @@ def test_no_frame_is_lost_or_repeated_while_a_worker_is_about_to_stop(
 @contextmanager
 def serving(cluster: str) -> Iterator[tuple[Port, "subprocess.Popen[bytes]"]]:
     """A worker in a process of its own, whose polls wait for longer than any test."""
-    port = free_port()
-    command = [
-        sys.executable,
-        "-m",
-        "uvicorn",
-        "--factory",
-        "tests.channels.endless_polls_app:make",
-    ]
-    process = subprocess.Popen(
-        [*command, "--port", str(port), "--log-level", "warning"],
-        env={**clean_environment(), "ADSUM_CLUSTER": cluster},
-        cwd=ROOT,
-    )
-    try:
-        eventually(lambda: polls(port) is not None, "the server starts")
-        yield Port(port), process
-    finally:
-        process.kill()
-        process.wait(DEADLINE)
+    with served_process("endless_polls_app:make", cluster, "--factory") as (port, process):
+        eventually(lambda: polls(port.port) is not None, "the server starts")
+        yield port, process
 
 
 def polls(port: int) -> Any:

@@ -3,24 +3,17 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
-from tests.support.environment import clean_environment
-from tests.support.ports import free_port
-from tests.support.waiting import DEADLINE
-
 from .http_poller import unasked_http_poller
 from .leak_check import run
-from .served_app import ServedApp
+from .served_process import Port, served_process
 from .ws_client import WsClient, ws_client
 
 pytestmark = pytest.mark.processes
@@ -28,35 +21,14 @@ pytestmark = pytest.mark.processes
 WORKERS = 2
 
 
-class Port(ServedApp):
-    """Where the workers are, for clients that ask a site for its port."""
-
-    def __init__(self, port: int) -> None:
-        self.port = port
-
-
 @pytest.fixture
 def workers(cluster_name: str) -> Iterator[Port]:
     """Workers of one application, which serve one port."""
-    port = free_port()
-    command = [
-        sys.executable,
-        "-m",
-        "uvicorn",
-        "tests.channels.multi_worker_app:app",
-        "--port",
-        str(port),
-    ]
-    process = subprocess.Popen(
-        [*command, "--workers", str(WORKERS), "--log-level", "warning"],
-        env={**clean_environment(), "ADSUM_CLUSTER": cluster_name},
-        cwd=Path(__file__).parents[2],
-    )
-    try:
-        yield Port(port)
-    finally:
-        process.terminate()
-        process.wait(DEADLINE)
+    with served_process("multi_worker_app:app", cluster_name, "--workers", str(WORKERS)) as (
+        port,
+        _,
+    ):
+        yield port
 
 
 async def serves(port: int) -> bool:

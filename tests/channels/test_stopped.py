@@ -3,21 +3,15 @@
 import asyncio
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from tests.support.environment import clean_environment
-from tests.support.ports import free_port
-from tests.support.waiting import DEADLINE
-
 from .http_poller import http_poller
 from .leak_check import run
+from .served_process import Port, served_process
 from .short_timeout_app import TIMEOUT
-from .test_processes import Port, serves
+from .test_processes import serves
 from .ws_client import WsClient, ws_client
 
 pytestmark = pytest.mark.processes
@@ -30,25 +24,9 @@ STOPPED, PERIOD = 1.5 * TIMEOUT, TIMEOUT / 30
 @pytest.fixture
 def server(cluster_name: str) -> Iterator[tuple[Port, int]]:
     """A server in a process of its own."""
-    port = free_port()
-    command = [
-        sys.executable,
-        "-m",
-        "uvicorn",
-        "--factory",
-        "tests.channels.short_timeout_app:make",
-    ]
-    process = subprocess.Popen(
-        [*command, "--port", str(port), "--log-level", "warning"],
-        env={**clean_environment(), "ADSUM_CLUSTER": cluster_name},
-        cwd=Path(__file__).parents[2],
-    )
-    try:
-        yield Port(port), process.pid
-    finally:
+    with served_process("short_timeout_app:make", cluster_name, "--factory") as (port, process):
+        yield port, process.pid
         process.send_signal(signal.SIGCONT)
-        process.terminate()
-        process.wait(DEADLINE)
 
 
 async def beats(client: WsClient) -> None:

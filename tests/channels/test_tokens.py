@@ -18,13 +18,12 @@ from tests.support.nodes import running
 from tests.support.waiting import DEADLINE, until
 
 from .captured_log import Log
+from .heartbeat import BEAT, BEATEN
 from .http_poller import http_poller, unasked_http_poller
 from .leak_check import leak_checked
 from .served_app import ServedApp, served_app, serving, two_served_apps
 from .ws_client import ws_client
 
-BEAT = '[null,"7","phoenix","heartbeat",{}]'
-BEATEN = '[null,"7","phoenix","phx_reply",{"status":"ok","response":{}}]'
 PARTS = ["route", "session", "number", "mac"]
 
 

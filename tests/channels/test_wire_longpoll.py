@@ -10,13 +10,11 @@ from adsum.channels.carriers.tokens import Token
 from tests.support.waiting import until
 
 from .captured_log import Log
+from .heartbeat import BEAT, BEATEN
 from .http_poller import http_poller, unasked_http_poller
 from .leak_check import run
 from .served_app import served_app, two_served_apps
 from .ws_client import ws_client
-
-BEAT = '[null,"7","phoenix","heartbeat",{}]'
-BEATEN = '[null,"7","phoenix","phx_reply",{"status":"ok","response":{}}]'
 
 
 @pytest.fixture

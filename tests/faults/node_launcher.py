@@ -6,10 +6,12 @@ import time
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from tests.support.waiting import eventually
 from tests.support.worker_processes import Process, python
 
 LAUNCHER = Path(__file__).with_name("launcher_process.py")
@@ -47,6 +49,24 @@ class Launcher(Process):
         os.kill(pid, signal.SIGKILL)
         self.sights.pop(pid, None)
         return now
+
+    def kill_first(self, crowd: dict[int, frozenset[str]]) -> float:
+        """Kill the first process of a crowd; all others see its nodes leave, and no other ones.
+
+        Args:
+            crowd: The keys of the nodes of each process, by its id.
+
+        Returns:
+            Seconds until the last of the others has seen it.
+        """
+        (victim, lost), *others = crowd.items()
+        assert self.left() == set()
+        killed_at = self.kill(victim)
+        rest = frozenset().union(*(keys for _, keys in others))
+        pids = [pid for pid, _ in others]
+        gone_at: float = eventually(partial(self.all_see, pids, rest), "the nodes leave")
+        assert self.left() == lost
+        return gone_at - killed_at
 
     def all_see(self, processes: Iterable[int], keys: frozenset[str]) -> float | None:
         """When the last of some processes came to list exactly these keys, if all do."""

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -16,17 +17,16 @@ import adsum
 from adsum.integrations.broadcaster import AdsumBroadcastBackend
 from adsum.integrations.litestar import AdsumChannelsBackend
 from tests.support.effort import examples
+from tests.support.json_values import json_values
 from tests.support.nodes import running
 from tests.support.waiting import DEADLINE
 
-scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
-values = st.recursive(
-    scalars,
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
-    max_leaves=8,
+values = json_values(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
 )
 payloads = st.binary(max_size=50) | st.dictionaries(st.text(max_size=5), values)
 batches = st.lists(payloads, max_size=20)
+Check = Callable[[list[Any]], Coroutine[Any, Any, None]]
 
 
 def bytes_of(payload: Any) -> bytes:
@@ -49,6 +49,17 @@ async def publish(node: adsum.Node, topic: str, batch: list[Any]) -> list[Any]:
     return sent
 
 
+def with_each_batch(runner: asyncio.Runner, check: Check) -> None:
+    """Run a check with many batches, each the next one in the same event loop."""
+
+    @given(batches)
+    @examples(100)
+    def attack(batch: list[Any]) -> None:
+        runner.run(check(batch))
+
+    attack()
+
+
 def test_each_foreign_payload_reaches_a_subscriber_of_litestar(
     cluster_name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -64,12 +75,7 @@ def test_each_foreign_payload_reaches_a_subscriber_of_litestar(
                 for payload in await publish(nodes[0], "litestar:a", batch):
                     assert await anext(events) == bytes_of(payload)
 
-        @given(batches)
-        @examples(100)
-        def attack(batch: list[Any]) -> None:
-            runner.run(check(batch))
-
-        attack()
+        with_each_batch(runner, check)
         runner.run(stack.aclose())
     assert not [one for one in caplog.records if one.levelno >= logging.WARNING]
 
@@ -90,11 +96,6 @@ def test_each_foreign_payload_reaches_a_subscriber_of_broadcaster(
                     event = await subscriber.get()
                     assert event.message == bytes_of(payload).decode(errors="replace")
 
-        @given(batches)
-        @examples(100)
-        def attack(batch: list[Any]) -> None:
-            runner.run(check(batch))
-
-        attack()
+        with_each_batch(runner, check)
         runner.run(stack.aclose())
     assert not [one for one in caplog.records if one.levelno >= logging.WARNING]

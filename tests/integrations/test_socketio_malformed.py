@@ -3,7 +3,6 @@
 import asyncio
 import gc
 import json
-import logging
 import secrets
 import sys
 from collections.abc import Iterator
@@ -19,9 +18,11 @@ import adsum
 from adsum.integrations import socketio as managers
 from adsum.integrations.socketio import AdsumManager, AsyncAdsumManager
 from tests.support.effort import examples
+from tests.support.json_values import json_values
 from tests.support.nodes import run
 from tests.support.waiting import eventually, until
 
+from .short_log import short_log
 from .socketio_worker import TOPIC, Site, sites
 
 LOGGER = "adsum.integrations.socketio"
@@ -84,16 +85,11 @@ def encoded(value: Any, sid: str, host: str) -> bytes:
 
 
 @contextmanager
-def short_log(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    """Check that few lines are logged meanwhile, all by adsum and none with a traceback."""
-    caplog.clear()
-    yield
-    managers._log.flush()
-    shown = [one for one in caplog.records if one.levelno >= logging.WARNING]
-    assert {one.name for one in shown} <= {LOGGER}
-    assert not [one for one in shown if one.exc_text or one.exc_info]
-    assert len(shown) <= FEW
-    assert all(len(one.getMessage()) < 700 for one in shown)
+def few_lines(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """Check the lines of the managers, also those that were held back."""
+    with short_log(caplog, LOGGER, FEW):
+        yield
+        managers._log.flush()
 
 
 def named(value: Any) -> str:
@@ -122,7 +118,7 @@ def test_malformed_operation_is_dropped_with_one_line_and_the_next_is_applied(
     manager.connect(sid, "/")
     called: list[Any] = []
     assert manager._generate_ack_id(ROOM, called.append) == 1
-    with short_log(caplog):
+    with few_lines(caplog):
         for _ in range(30):
             peer.publish(f"socketio:{channel}", encoded(operation, sid, manager.host_id))
         last = encoded(ANSWER | {"args": ["last"]}, sid, manager.host_id)
@@ -160,7 +156,7 @@ def test_emit_that_cannot_be_encoded_for_clients_is_dropped_with_one_line(
         async with sites(cluster_name, serializer=serializer) as (nodes, site):
             sid = str(site.client.get_sid())
             pubsub = adsum.PubSub(nodes[0])
-            with short_log(caplog):
+            with few_lines(caplog):
                 for operation in [to_all, to_one] * 20:
                     await pubsub.publish(TOPIC, encoded(operation, sid, ""))
                 await AsyncAdsumManager(nodes[0], write_only=True).emit("said", "last")
@@ -179,11 +175,7 @@ scalars = (
     | st.text(max_size=5)
     | st.sampled_from(["/", SID, HOST, ROOM])
 )
-values = st.recursive(
-    scalars,
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
-    max_leaves=8,
-)
+values = json_values(scalars)
 METHODS = ["emit", "callback", "enter_room", "leave_room", "close_room", "other"]
 operations = st.fixed_dictionaries(
     {"method": st.sampled_from(METHODS)},
@@ -207,7 +199,7 @@ def test_no_text_of_another_process_ends_the_reader_or_fills_the_log(
     cluster_name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Whatever another process sends; but disconnects, and emits of the event that is awaited."""
-    with asyncio.Runner() as runner, short_log(caplog):
+    with asyncio.Runner() as runner, few_lines(caplog):
         stack = AsyncExitStack()
         nodes, site = runner.run(stack.enter_async_context(sites(cluster_name)))
         pubsub = adsum.PubSub(nodes[0])

@@ -17,6 +17,7 @@ from adsum.values.jsontext import encode_object
 from adsum.values.limits import MAX_META
 from adsum.values.names import checked_name
 from tests.support.effort import examples
+from tests.support.json_values import json_values
 
 from .crew import NAME, Crew, counts
 
@@ -383,11 +384,7 @@ def test_entry_of_another_form_is_not_listed_and_logged_a_few_times(
     assert len(caplog.records) <= FEW
 
 
-values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
-    max_leaves=8,
-)
+values = json_values()
 forms = st.fixed_dictionaries(
     {}, optional={"tags": st.lists(values) | values, "weight": values, "meta": values}
 )

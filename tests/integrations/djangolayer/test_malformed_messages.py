@@ -1,7 +1,6 @@
 """Malformed messages and presences of another member end no task and no call of the layer."""
 
 import asyncio
-import logging
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
@@ -25,7 +24,9 @@ from adsum.integrations.django.layernode import (
 )
 from adsum.integrations.django.presencemixin import _users
 from adsum.values.limits import MAX_NAME
+from tests.integrations.short_log import short_log
 from tests.support.effort import examples
+from tests.support.json_values import json_values
 from tests.support.waiting import DEADLINE, eventually, until
 
 #: Seconds of an expiry; every tenth of it, channels that have ended are swept.
@@ -37,15 +38,10 @@ FEW = 24
 
 
 @contextmanager
-def short_log(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    """Check that few lines are logged meanwhile, all of the layer and none with a traceback."""
-    yield
-    shown = [one for one in caplog.records if one.levelno >= logging.WARNING]
-    assert {one.name for one in shown} <= {"adsum.integrations.django"}
-    assert {one.levelno for one in shown} <= {logging.WARNING}  # as the pages state
-    assert not [one for one in shown if one.exc_text or one.exc_info]
-    assert len(shown) <= FEW
-    assert all(len(one.getMessage()) < 700 for one in shown)
+def few_lines(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """Check the lines of the layer."""
+    with short_log(caplog, "adsum.integrations.django", FEW):
+        yield
 
 
 async def send_malformed(cluster: str, channel: str) -> None:
@@ -92,7 +88,7 @@ def test_malformed_messages_of_another_member_are_logged_and_change_nothing(
         assert len(layer.local) == 2
 
     layer = ChannelLayer(cluster=cluster_name, expiry=EXPIRY)
-    with layer.portal, short_log(caplog):
+    with layer.portal, few_lines(caplog):
         asyncio.run(main())
     assert "was dropped: ValueError: do='other': no such request" in caplog.text
     assert "could not be decoded, it was dropped" in caplog.text
@@ -154,7 +150,7 @@ def test_messages_to_channels_without_a_receiver_make_no_channels(
         assert len(layer.local) == 1
 
     layer = ChannelLayer(cluster=cluster_name)
-    with layer.portal, short_log(caplog):
+    with layer.portal, few_lines(caplog):
         asyncio.run(main())
     assert "nobody receives on channel 'work0' in this process" in caplog.text
 
@@ -181,16 +177,13 @@ def test_presences_of_another_program_on_topics_of_the_layer_are_skipped_with_on
             assert await asyncio.wait_for(layer.receive("work"), DEADLINE) == {"type": "work"}
 
     layer = ChannelLayer(cluster=cluster_name)
-    with layer.portal, short_log(caplog):
+    with layer.portal, few_lines(caplog):
         asyncio.run(main())
     assert "a presence of another program was skipped: " in caplog.text
 
 
-scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
-values = st.recursive(
-    scalars,
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
-    max_leaves=8,
+values = json_values(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
 )
 requests = st.fixed_dictionaries(
     {"do": st.sampled_from(["join", "leave", "joined", "flush", "other"]) | values},
@@ -212,7 +205,7 @@ def test_no_message_of_another_member_ends_the_reader_or_fills_the_log(
     layer = ChannelLayer(cluster=cluster_name)
     last = layer.serialize({"type": "last"})
     node = adsum.Node(cluster=cluster_name)
-    with layer.portal, adsum.Portal(node) as peer, asyncio.Runner() as runner, short_log(caplog):
+    with layer.portal, adsum.Portal(node) as peer, asyncio.Runner() as runner, few_lines(caplog):
         channel = runner.run(layer.new_channel())
         runner.run(layer.group_add("news", channel))
 
