@@ -19,6 +19,8 @@ PATIENCE = 1.0
 class Answer(NamedTuple):
     status: int
     text: str
+    #: That of http_server.py which has answered, else empty.
+    server: str = ""
 
 
 class Client(ABC):
@@ -82,7 +84,8 @@ class HttpxClient(Client):
             arguments["content"] = arguments.pop("data")
         arguments["follow_redirects"] = arguments.pop("follow", False)
         response = await self.client.request(method, url + path, **arguments)
-        return Answer(response.status_code, response.text)
+        server = response.headers.get("X-Server", "")
+        return Answer(response.status_code, response.text, server)
 
     async def open(self, path: str = "/") -> Any:
         return await self.client.send(self.client.build_request("GET", URL + path), stream=True)
@@ -108,7 +111,8 @@ class AiohttpClient(Client):
     ) -> Answer:
         arguments["allow_redirects"] = arguments.pop("follow", False)
         async with self.session.request(method, url + path, **arguments) as response:
-            return Answer(response.status, await response.text())
+            server = response.headers.get("X-Server", "")
+            return Answer(response.status, await response.text(), server)
 
     async def open(self, path: str = "/") -> Any:
         return await self.session.get(URL + path)

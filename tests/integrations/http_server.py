@@ -1,7 +1,9 @@
 """A process that serves HTTP under uvicorn, and registers itself.
 
 Arguments: the cluster, and a file for the bodies of POST requests. Its first line names it. It
-answers each request with the name of its node.
+answers each request with the name of its node in the header `X-Server`, and no body: uvicorn sends
+the head and the body of a response one after the other, and a killed server would now and then have
+sent the head alone.
 """
 
 import json
@@ -16,7 +18,7 @@ from typing import Any
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
 import adsum
@@ -32,7 +34,7 @@ async def answer(request: Request) -> Response:
         file = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
         os.write(file, body + b"\n")
         os.close(file)
-    return PlainTextResponse(node.name)
+    return Response(headers={"X-Server": node.name})
 
 
 @asynccontextmanager

@@ -61,7 +61,7 @@ class Load:
                 self.failures.append(error)
             else:
                 assert answer.status == 200
-                self.answers.append(answer.text)
+                self.answers.append(answer.server)
             self._ended[which] += 1
             await asyncio.sleep(0.001)
 

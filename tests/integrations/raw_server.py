@@ -31,6 +31,8 @@ class RawServer:
         self.received: list[Received] = []
         #: Whether it closes the connection after a request, without an answer.
         self.drops = False
+        #: Whether it closes the connection after the first byte of a body.
+        self.breaks = False
         #: The status of each answer.
         self.status = 200
         #: The header `Location` of the next answer, which then redirects.
@@ -84,6 +86,8 @@ class RawServer:
                 if self.drops:
                     break
                 await self._answer(writer)
+                if self.breaks:
+                    break
         self._writers.discard(writer)
         writer.close()
 
@@ -94,6 +98,8 @@ class RawServer:
         head = f"HTTP/1.1 {302 if moved else self.status} Status\r\n{moved}"
         head += f"Content-Length: {len(body)}\r\n\r\n"
         writer.write(head.encode() + body[:1])
+        if self.breaks:
+            return
         await self.finished.wait()
         writer.write(body[1:])
         await writer.drain()

@@ -12,7 +12,7 @@ import adsum
 from adsum.integrations.aiohttp import ServiceConnector
 from tests.support.waiting import until
 
-from .clients import AiohttpClient, Client, HttpxClient
+from .clients import AiohttpClient, Answer, Client, HttpxClient
 from .raw_server import RawServer
 from .registered import registered
 
@@ -23,7 +23,7 @@ def test_request_goes_to_an_instance_with_path_query_and_its_host(
     async def work() -> None:
         async with registered("a") as (services, [a]), client_type(services) as client:
             answer = await client.fetch("/x%2Fy/z?q=1%262")
-            assert answer == (200, "a /x%2Fy/z?q=1%262")
+            assert answer == Answer(200, "a /x%2Fy/z?q=1%262")
             assert a.received[0].host == a.address.removeprefix("http://")
             await client.fetch("/", headers={"Host": "example.org"})
             assert a.received[1].host == "example.org"
@@ -169,7 +169,7 @@ def test_refused_connection_is_repeated_on_another_instance(
             async with client_type(services) as client:
                 for _ in range(6):
                     answer = await client.fetch("/x", method, data=b"body")
-                    assert answer == (200, "c /x")
+                    assert answer == Answer(200, "c /x")
             assert [request.body for request in c.received] == [b"body"] * 6
 
     asyncio.run(work())
@@ -217,6 +217,21 @@ def test_idempotent_request_is_repeated_after_it_was_sent(client_type: type[Clie
                     assert (await client.fetch("/x", method, data=b"1")).text == "b /x"
             assert a.received
             assert len(b.received) == 4
+
+    asyncio.run(work())
+
+
+def test_response_that_has_begun_is_not_repeated(client_type: type[Client]) -> None:
+    async def work() -> None:
+        async with registered("a", "b", rest=60) as (services, [a, b]):
+            a.breaks = b.breaks = True
+            async with client_type(services) as client:
+                with pytest.raises(client.errors):
+                    await client.fetch()
+                assert len(a.received) + len(b.received) == 1
+                a.breaks = b.breaks = False
+                used = {(await client.fetch()).text for _ in range(4)}
+                assert len(used) == 1, "the instance does not rest"
 
     asyncio.run(work())
 

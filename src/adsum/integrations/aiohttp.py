@@ -38,8 +38,8 @@ class ServiceConnector(aiohttp.TCPConnector):
     Each request goes to an instance that `Services.resolve` would pick; it is in use until its
     response is read or released. If the connection fails, another instance is tried. If a
     connection is lost after an idempotent request was sent (GET, HEAD, OPTIONS, TRACE, PUT or
-    DELETE), aiohttp sends it once more, and the instance is chosen again. Any other request that
-    was sent is not repeated.
+    DELETE) and before its response has begun, aiohttp sends it once more, and the instance is
+    chosen again. Any other request that was sent is not repeated.
 
     The header ``Host`` is that of the instance, unless the request has its own. Addresses are those
     of `adsum.integrations.httpx.ServiceTransport`. Other URLs work as usual.
