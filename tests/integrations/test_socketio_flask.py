@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
+import engineio
 import pytest
 import socketio
 
@@ -29,14 +30,28 @@ GUNICORN = (
 MEGABYTE = 1024 * 1024
 
 
+class OrderedTransport(engineio.Client):  # type: ignore[misc]  # it has no types
+    """Handles messages one after the other; by default each has a thread, and they overtake."""
+
+    def _trigger_event(self, event: str, *args: Any, **options: Any) -> Any:
+        return super()._trigger_event(event, *args, **{**options, "run_async": False})
+
+
+class OrderedClient(socketio.Client):  # type: ignore[misc]  # it has no types
+    """A client of python-socketio that handles events in the order in which they arrive."""
+
+    def _engineio_client_class(self) -> type[engineio.Client]:
+        return OrderedTransport
+
+
 class ThreadedClient:
-    """A connected client, and the values that it has received."""
+    """A connected client, and the values that it has received, in order."""
 
     def __init__(self, port: int) -> None:
         self.said: list[Any] = []
         self.counted: list[int] = []
         self.ended = threading.Event()
-        self._client = socketio.Client(reconnection=False)
+        self._client = OrderedClient(reconnection=False)
         self._client.on("said", self.said.append)
         self._client.on("counted", self.counted.append)
         self._client.on("question", lambda value: [value, b"\x00\xff"])
