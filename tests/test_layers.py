@@ -4,6 +4,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -305,8 +306,13 @@ PURE_FOR_BUS = {"hmac", "re", "struct"}
 BANNED_CALLS = {"open", "print", "input", "exec", "eval", "__import__"}
 
 
-def imports(path: Path) -> Iterator[tuple[str, set[str]]]:
+@cache
+def imports(path: Path) -> list[tuple[str, set[str]]]:
     """The absolute modules that a file imports, with the names taken from each."""
+    return list(_imports(path))
+
+
+def _imports(path: Path) -> Iterator[tuple[str, set[str]]]:
     package = ("adsum", *path.relative_to(SOURCE).parts[:-1])
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
