@@ -109,5 +109,7 @@ async def channel_client(
     if token is not None:
         given["x-phoenix-authtoken"] = token
     url = f"ws://127.0.0.1:{port}{prefix}/socket/websocket?{query}"
-    async with connect(url, additional_headers=given, proxy=None) as connection:
+    # Without a bound, its end is noticed also while nobody reads.
+    options: Any = {"additional_headers": given, "proxy": None, "max_queue": None}
+    async with connect(url, **options) as connection:
         yield ChannelClient(connection)

@@ -100,14 +100,17 @@ class WorkerServer:
     async def on_two_workers(self, path: str) -> AsyncIterator[list[ClientConnection]]:
         """Two WebSocket clients at different workers; `{number}` in the path differs for each.
 
-        There are no others: one that nothing reads would be slow to close.
+        There are no others. Their queues have no bound: with a full one a client would notice its
+        end after 40 seconds.
         """
         async with AsyncExitStack() as stack:
             found: dict[int, ClientConnection] = {}
             async with asyncio.timeout(DEADLINE):
                 while len(found) < WORKERS:
                     url = self.url(path.format(number=next(_numbers)), "ws")
-                    client = await stack.enter_async_context(connect(url, proxy=None))
+                    client = await stack.enter_async_context(
+                        connect(url, proxy=None, max_queue=None)
+                    )
                     if found.setdefault(await self.worker_of(client), client) is not client:
                         await client.close()
             yield list(found.values())
