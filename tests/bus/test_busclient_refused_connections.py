@@ -6,12 +6,14 @@ import logging
 import os
 import socket
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from adsum.bus.busmessages import KEY_BYTES, LIFE_BYTES, BusCodec, Cast
+from adsum.bus.busreconnector import BusReconnector
 from adsum.bus.carrierurl import make_client
 from adsum.bus.limits import LEAST_PAYLOAD, MAX_EXCLUDED
 from adsum.bus.natsclient import PRIVATE_NAMES
@@ -121,12 +123,20 @@ def test_server_without_room_for_one_more_connection_names_its_bound(
 ) -> None:
     server = make_server(connections=1 if engine == "nats" else 2)
 
+    async def accepted() -> BusReconnector | None:
+        """A client with all connections, once the one that has found the server ends there too."""
+        client = make(server.url, Recorder())
+        with suppress(CarrierError):
+            await client.connect(["a"])
+            return client
+        return None
+
     async def main() -> str:
-        async with connected(server.url, "a"):
-            client = make(server.url, Recorder())
-            with pytest.raises(CarrierError) as caught:
-                await client.connect(["b"])
-            return str(caught.value)
+        first = await until(accepted)
+        with pytest.raises(CarrierError) as caught:
+            await make(server.url, Recorder()).connect(["b"])
+        await first.close()
+        return str(caught.value)
 
     text = asyncio.run(main())
     assert f"carrier='{server.url}': the server has closed the connection (" in text
