@@ -7,6 +7,9 @@ INSTALLED := $(VENV)/.installed
 RUNNABLE := $(VENV)/.runnable
 CODE := src tests benchmarks examples docs/conf.py
 
+# Each module is compiled once, also where the environment forbids it: thousands of processes start.
+export PYTHONDONTWRITEBYTECODE :=
+
 SECONDS ?= 600
 # An earlier version that `make bench` measures in the same run: a revision, or a folder.
 AGAINST ?= 515d903

@@ -102,14 +102,17 @@ async def channel_client(
     token: str | None = None,
     headers: dict[str, str] | None = None,
     prefix: str = "",
+    max_queue: int | None = None,
 ) -> AsyncIterator[ChannelClient]:
-    """A connection to the socket of an example, at `/socket` below a prefix."""
+    """A connection to the socket of an example, at `/socket` below a prefix.
+
+    With a bound of the queue it reads no more than that of itself, and does not notice its end.
+    """
     query = urlencode({"vsn": "2.0.0", **(params or {})})
     given = dict(headers or {})
     if token is not None:
         given["x-phoenix-authtoken"] = token
     url = f"ws://127.0.0.1:{port}{prefix}/socket/websocket?{query}"
-    # Without a bound, its end is noticed also while nobody reads.
-    options: Any = {"additional_headers": given, "proxy": None, "max_queue": None}
+    options: Any = {"additional_headers": given, "proxy": None, "max_queue": max_queue}
     async with connect(url, **options) as connection:
         yield ChannelClient(connection)
