@@ -7,7 +7,8 @@ INSTALLED := $(VENV)/.installed
 RUNNABLE := $(VENV)/.runnable
 CODE := src tests benchmarks examples docs/conf.py
 
-# Each module is compiled once, also where the environment forbids it: thousands of processes start.
+# Each module is compiled once, also where the environment forbids it: tests and benchmarks start
+# thousands of processes.
 export PYTHONDONTWRITEBYTECODE :=
 
 SECONDS ?= 600

@@ -4,7 +4,7 @@
     python service_clients.py serve         in as many terminals as you like
     python service_clients.py httpx         or aiohttp, or threads, in one more
 
-End a server by Ctrl-C or `kill -9`, or suspend it by `kill -STOP`: no request fails.
+End a server by Ctrl-C or `kill -9`, or suspend it by `kill -STOP`: requests go to the others.
 """
 
 import asyncio

@@ -6,7 +6,6 @@ import logging
 import os
 import socket
 import sys
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -124,18 +123,24 @@ def test_server_without_room_for_one_more_connection_names_its_bound(
     server = make_server(connections=1 if engine == "nats" else 2)
 
     async def accepted() -> BusReconnector | None:
-        """A client with all connections, once the one that has found the server ends there too."""
+        """A connected client, once the server has dropped the connection of `make_server`."""
         client = make(server.url, Recorder())
-        with suppress(CarrierError):
+        try:
             await client.connect(["a"])
-            return client
-        return None
+        except CarrierError:
+            await client.close()
+            return None
+        return client
 
     async def main() -> str:
-        first = await until(accepted)
-        with pytest.raises(CarrierError) as caught:
-            await make(server.url, Recorder()).connect(["b"])
-        await first.close()
+        first = await until(accepted, "the server has room for one client")
+        other = make(server.url, Recorder())
+        try:
+            with pytest.raises(CarrierError) as caught:
+                await other.connect(["b"])
+        finally:
+            await first.close()
+            await other.close()
         return str(caught.value)
 
     text = asyncio.run(main())

@@ -57,9 +57,12 @@ class WsClient:
         """Connect again whenever the connection ends."""
         while True:
             try:
-                # Without a bound, its end is noticed also while nobody reads.
-                options: Any = {"proxy": None, "close_timeout": 1, "max_queue": None}
-                async with connect(self._url + path, **options) as connection:
+                async with connect(
+                    self._url + path,
+                    proxy=None,
+                    close_timeout=1,
+                    max_queue=None,  # the end is noticed although nobody reads
+                ) as connection:
                     self.connections += 1
                     await use(connection)
             except (OSError, WebSocketException):

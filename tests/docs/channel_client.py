@@ -102,17 +102,18 @@ async def channel_client(
     token: str | None = None,
     headers: dict[str, str] | None = None,
     prefix: str = "",
-    max_queue: int | None = None,
+    **options: Any,
 ) -> AsyncIterator[ChannelClient]:
     """A connection to the socket of an example, at `/socket` below a prefix.
 
-    With a bound of the queue it reads no more than that of itself, and does not notice its end.
+    Other options are those of `connect`. By default any number of frames is read ahead: a client
+    that reads no more does not notice the end of its connection.
     """
     query = urlencode({"vsn": "2.0.0", **(params or {})})
     given = dict(headers or {})
     if token is not None:
         given["x-phoenix-authtoken"] = token
     url = f"ws://127.0.0.1:{port}{prefix}/socket/websocket?{query}"
-    options: Any = {"additional_headers": given, "proxy": None, "max_queue": max_queue}
-    async with connect(url, **options) as connection:
+    options = {"max_queue": None, **options}
+    async with connect(url, additional_headers=given, proxy=None, **options) as connection:
         yield ChannelClient(connection)

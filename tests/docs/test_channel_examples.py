@@ -170,7 +170,7 @@ def test_aiohttp_waits_for_a_client_that_does_not_read(environment: Environment)
         async with (
             serving(environment, "aiohttp_app.py"),
             website(int(environment["PORT"]), "/rooms/1"),
-            channel_client(int(environment["PORT"]), max_queue=16) as slow,
+            channel_client(int(environment["PORT"]), max_queue=1) as slow,
             channel_client(int(environment["PORT"])) as fast,
         ):
             for one in (slow, fast):

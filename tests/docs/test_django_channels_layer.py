@@ -19,7 +19,7 @@ from adsum.integrations.django import ChannelLayer
 from tests.support.environment import RUNTIME_DIR
 from tests.support.layer_members import UNNOTICED, members
 from tests.support.ports import free_port
-from tests.support.waiting import DEADLINE, until
+from tests.support.waiting import DEADLINE, LONG_PAUSE, until
 
 from .example_processes import Environment, program, server
 
@@ -93,6 +93,7 @@ async def guests(*ports: int) -> AsyncIterator[list[Guest]]:
                     found.append(one)
                 else:  # the other process may not have started yet
                     await one.connection.close()
+                    await asyncio.sleep(LONG_PAUSE)
         yield found
     finally:
         for each in found:

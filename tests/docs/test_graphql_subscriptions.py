@@ -85,9 +85,11 @@ async def client(server: WorkerServer) -> AsyncIterator[Client]:
 async def on_two_workers(server: WorkerServer) -> AsyncIterator[list[Client]]:
     async with AsyncExitStack() as stack:
         found: dict[int, Client] = {}
-        while len(found) < 2:
-            one = await stack.enter_async_context(client(server))
-            found.setdefault(await server.worker_of(one.connection), one)
+        async with asyncio.timeout(DEADLINE):
+            while len(found) < 2:
+                one = await stack.enter_async_context(client(server))
+                if found.setdefault(await server.worker_of(one.connection), one) is not one:
+                    await one.connection.close()
         yield list(found.values())
 
 

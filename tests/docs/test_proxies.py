@@ -35,8 +35,8 @@ every_proxy = pytest.mark.parametrize("name", NAMES)
 
 ROOM = "room:1"
 #: Seconds after which clients of a frozen server give up; at least half of them, at random. The
-#: proxy sends every other request there, so it is short: a client that polls needs two in a row
-#: that go elsewhere.
+#: proxy sends every other request there, and a client that polls needs two in a row that go
+#: elsewhere, so it has time for many attempts.
 PATIENCE = 1
 #: Seconds without a message, and between two heartbeats of phoenix.js meanwhile.
 IDLE, HEARTBEAT = 120, 30
@@ -281,8 +281,12 @@ async def stay(port: int, seen: Counter[str], patience: float = DEADLINE) -> Non
     """Join over a WebSocket, and again whenever the server ends it, and now and then besides."""
     while True:
         try:
-            async with soon(patience), channel_client(port, {"user": "ann"}) as ann:
+            async with (
+                soon(patience) as limit,
+                channel_client(port, {"user": "ann"}, close_timeout=1) as ann,
+            ):
                 await ann.join(ROOM)
+                limit.reschedule(None)
                 seen["join"] += 1
                 with suppress(TimeoutError):
                     async with asyncio.timeout(0.5):

@@ -170,10 +170,13 @@ def stop_and_publish(nodes: Cluster, sender: Worker, witness: Worker, stopped: W
     began = stopped.signal(signal.SIGSTOP)
     for count in range(BATCH, MESSAGES + 1, BATCH):
         sender.ask("publish", count, SIZE, BATCH)
-        if count == BATCH:
-            when_joined([witness], "joined meanwhile", nodes.track(sender, "joined meanwhile"))
-        eventually(lambda count=count: len(witness.ask("read")) == count, "the other one has all")  # type: ignore[misc]  # bound now
+        eventually(partial(has_read, witness, count), "the witness has all messages")
+    when_joined([witness], "joined meanwhile", nodes.track(sender, "joined meanwhile"))
     nobody_leaves(max(0.0, began + STOPPED - time.monotonic()), sender, witness)
+
+
+def has_read(worker: Worker, count: int) -> bool:
+    return len(worker.ask("read")) == count
 
 
 def is_away(worker: Worker) -> bool:

@@ -19,7 +19,7 @@ PATIENCE = 1.0
 class Answer(NamedTuple):
     status: int
     text: str
-    #: That of http_server.py which has answered, else empty.
+    #: The name of the http_server.py that has answered; empty for other servers.
     server: str = ""
 
 

@@ -31,7 +31,10 @@ MEGABYTE = 1024 * 1024
 
 
 class OrderedTransport(engineio.Client):  # type: ignore[misc]  # it has no types
-    """Handles messages one after the other; by default each has a thread, and they overtake."""
+    """Handles messages in order; the base class gives each a thread, and one may overtake another.
+
+    The method is private to python-engineio: if it is renamed, the order is lost again.
+    """
 
     def _trigger_event(self, event: str, *args: Any, **options: Any) -> Any:
         return super()._trigger_event(event, *args, **{**options, "run_async": False})

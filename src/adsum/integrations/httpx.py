@@ -82,9 +82,9 @@ class ServiceTransport(_Resolving, httpx.AsyncBaseTransport):
       OPTIONS, TRACE, PUT or DELETE, or there is a header ``Idempotency-Key``. The extension
       ``{"idempotent": True}`` or False of a request takes precedence.
 
-    Every response is an answer, whatever its status: one that breaks off is not repeated. The
-    header ``Host`` is that of the instance, unless the request has its own. The timeouts of the
-    client hold for each attempt.
+    Every response is an answer, whatever its status; a request whose response breaks off is not
+    repeated. The header ``Host`` is that of the instance, unless the request has its own. The
+    timeouts of the client hold for each attempt.
 
     Addresses are ``http://host:port`` or ``https://host:port``, with or without a path, which
     precedes that of the request; ``host:port``; or ``unix:/path``, with one connection for each
