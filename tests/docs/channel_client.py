@@ -106,8 +106,8 @@ async def channel_client(
 ) -> AsyncIterator[ChannelClient]:
     """A connection to the socket of an example, at `/socket` below a prefix.
 
-    Other options are those of `connect`. By default any number of frames is read ahead: a client
-    that reads no more does not notice the end of its connection.
+    Other options are those of `connect`. By default it reads any number of frames ahead; a client
+    that stops at a bound does not notice the end of its connection.
     """
     query = urlencode({"vsn": "2.0.0", **(params or {})})
     given = dict(headers or {})

@@ -100,8 +100,8 @@ class WorkerServer:
     async def on_two_workers(self, path: str) -> AsyncIterator[list[ClientConnection]]:
         """Two WebSocket clients at different workers; `{number}` in the path differs for each.
 
-        There are no others. The two read any number of messages ahead: a client that reads no more
-        notices the end of its connection after 40 seconds.
+        There are no others. The two read any number of messages ahead; a client that stops at a
+        bound notices the end of its connection only after 40 seconds.
         """
         async with AsyncExitStack() as stack:
             found: dict[int, ClientConnection] = {}
